@@ -1,0 +1,1 @@
+"""The backtester: pure functions of frames. No database, no widgets, no clock."""

@@ -1,0 +1,53 @@
+"""Rolling values that are exact: integer arithmetic on `price_ticks`.
+
+Floating rolling means drift, and then the *trades* differ with the chunk or the library. Here
+sums run on 64-bit integers, so every comparison is exact and no chunk, thread or machine can
+change a trade. `price_ticks` is the price times 10 to the symbol's number of decimals.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import polars as pl
+
+PRICE_TICKS: Final = "price_ticks"
+
+
+def rolling_sum(window: int, column: str = PRICE_TICKS) -> pl.Expr:
+    """Return the exact sum of the last `window` rows; null before there are as many.
+
+    Parameters
+    ----------
+    window
+        Rows, this one included.
+    column
+        An integer column.
+    """
+    return pl.col(column).rolling_sum(window)
+
+
+def rolling_mean_ticks(window: int) -> pl.Expr:
+    """Return the mean of the last `window` prices in ticks: one division of an exact sum."""
+    return rolling_sum(window) / window
+
+
+def mean_cross(fast: int, slow: int, column: str = PRICE_TICKS) -> pl.Expr:
+    """Return crosses of two simple moving averages: 1 golden, -1 death, 0 none (Int8).
+
+    Golden at row i: ``mean_fast[i-1] <= mean_slow[i-1]`` and ``mean_fast[i] > mean_slow[i]``, both
+    means known on both rows; death is its mirror. Means are compared as
+    ``sum_fast * slow`` with ``sum_slow * fast``: exact, no division.
+    """
+    return pl.col(column).map_batches(
+        lambda series: _mean_cross(series, fast, slow), return_dtype=pl.Int8
+    )
+
+
+def _mean_cross(series: pl.Series, fast: int, slow: int) -> pl.Series:
+    from fxlab.backtester.kernel import mean_cross as kernel
+
+    crosses = np.zeros(len(series), np.int8)
+    kernel(series.to_numpy(), fast, slow, crosses)
+    return pl.Series(series.name, crosses)

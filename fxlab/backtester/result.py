@@ -1,0 +1,348 @@
+"""The result of a backtest: frames, figures, pictures, and what made them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import numpy as np
+import polars as pl
+
+from fxlab.backtester.execution import Execution
+from fxlab.backtester.ledger import Records
+from fxlab.backtester.metrics import Facts, Metrics, compute
+from fxlab.backtester.strategy import Strategy, Value
+from fxlab.backtester.ticks import TickSource
+from fxlab.schema import UTC_MICROS
+from fxlab.times import Time, from_micros
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+STATUS_NAMES: Final = {
+    1: "filled",
+    2: "replaced by a newer decision",
+    3: "position already as wanted",
+    4: "no equity left",
+    5: "no tick left to fill at",
+}
+PLOT_POINTS: Final = 4_000
+VERSIONED: Final = ("fxlab", "numba", "numpy", "polars")
+
+
+class RunStore(Protocol):
+    """Where runs are kept: a `Lab`."""
+
+    def save_run(self, result: Result) -> str:
+        """Store a run and return its id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What was asked for: the inputs of a backtest."""
+
+    source: TickSource
+    strategy: Strategy
+    parameters: dict[str, Value]
+    symbols: tuple[str, ...]
+    execution: Execution
+    capital: float
+    grid_us: int
+    days_per_year: float
+    start: Time | None
+    end: Time | None
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished backtest.
+
+    Attributes
+    ----------
+    run_id : str
+        ``exec_YYYYMMDD_HHMMSS_<hex>_backtest``.
+    metrics : Metrics
+        Figures by name; `Metrics.table` gives units and notes.
+    orders : polars.DataFrame
+        Every decision that wanted a change, and what became of it: symbol, status, decided_at,
+        ready_at, done_at, target, price, qty, fee, position, equity.
+    fills : polars.DataFrame
+        The executions: symbol, timestamp, decided_at, target, price, qty (signed, base units),
+        fee (quote), position and leg equity after it.
+    trades : polars.DataFrame
+        Round trips: symbol, direction, entered_at, exited_at (null: still open, marked), qty,
+        entry_price, exit_price, fees, pnl (net), return (of entry notional), mae, mfe (fractions
+        of the entry price), duration_seconds.
+    equity : polars.DataFrame
+        Sampled equity with the exact extremes: timestamp, equity, drawdown.
+    fingerprint : str
+        SHA-256 of rows read, strategy source, parameters, execution and versions.
+    """
+
+    run: Run
+    run_id: str
+    created_at: datetime
+    metrics: Metrics
+    orders: pl.DataFrame
+    fills: pl.DataFrame
+    trades: pl.DataFrame
+    equity: pl.DataFrame
+    fingerprint: str
+    ticks: int
+    first: datetime
+    last: datetime
+
+    @property
+    def strategy(self) -> str:
+        """Return the strategy's name."""
+        return self.run.strategy.name
+
+    @property
+    def parameters(self) -> dict[str, Value]:
+        """Return all parameters, defaults included."""
+        return dict(self.run.parameters)
+
+    @property
+    def execution(self) -> Execution:
+        """Return the assumptions about orders."""
+        return self.run.execution
+
+    @property
+    def capital(self) -> float:
+        """Return the money at the start."""
+        return self.run.capital
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """Return the symbols that were replayed."""
+        return self.run.symbols
+
+    @property
+    def data_session_id(self) -> str:
+        """Return the id of the session whose ticks were replayed."""
+        return self.run.source.id
+
+    @cached_property
+    def prices(self) -> pl.DataFrame:
+        """Return a drawable sample of the prices: symbol, timestamp, price; spikes are kept.
+
+        The ticks are read again, so that a run itself carries no copy of them.
+        """
+        from fxlab.charts import downsample
+
+        each = max(500, PLOT_POINTS // len(self.symbols))
+        frames = []
+        for symbol in self.symbols:
+            chunks = self.run.source.scan_ticks(symbol, start=self.run.start, end=self.run.end)
+            sampled = [
+                downsample(chunk.select("timestamp", "price"), "timestamp", "price", each)
+                for chunk in chunks
+            ]
+            drawn = downsample(pl.concat(sampled), "timestamp", "price", each)
+            frames.append(drawn.select(pl.lit(symbol).alias("symbol"), "timestamp", "price"))
+        return pl.concat(frames)
+
+    def plot(self) -> go.Figure:
+        """Return the figure of the run: price with fills, equity, drawdown."""
+        from fxlab.charts import result_chart
+
+        return result_chart(self.prices, self.fills, self.equity, title=self.title)
+
+    def report(self, directory: str | Path) -> Path:
+        """Write an offline HTML tear sheet into a directory and return its path."""
+        from fxlab.backtester.report import write_report
+
+        return write_report(self, Path(directory))
+
+    def save(self, lab: RunStore) -> str:
+        """Store the run and its fills in QuestDB and return the run's id.
+
+        Raises
+        ------
+        RunConflict
+            If a stored run has the same fingerprint and other figures.
+        """
+        return lab.save_run(self)
+
+    @property
+    def title(self) -> str:
+        """Return one line that names the run."""
+        values = ", ".join(f"{name}={value}" for name, value in self.parameters.items())
+        return f"{self.strategy}({values}) on {self.data_session_id}"
+
+    def __repr__(self) -> str:
+        """Show the run and its main figures."""
+        shown = (
+            "final_equity",
+            "total_return",
+            "max_drawdown",
+            "sharpe_per_period",
+            "trades_count",
+            "fees",
+        )
+        figures = "  ".join(f"{name}={self.metrics[name]:,.6g}" for name in shown)
+        return (
+            f"<Result {self.run_id}>\n{self.title}\n{self.ticks:,} ticks of "
+            f"{', '.join(self.symbols)}, {self.first:%Y-%m-%d %H:%M:%S} to "
+            f"{self.last:%Y-%m-%d %H:%M:%S} UTC; {self.execution}\n{figures}"
+        )
+
+    def _repr_html_(self) -> str:
+        from fxlab.backtester.summary import result_html
+
+        return result_html(self)
+
+
+def build_result(run: Run, records: Records, rows_digest: Mapping[str, str]) -> Result:
+    """Turn the kernel's records into a `Result`."""
+    orders = _orders_frame(records, run.symbols)
+    fills = _fills_frame(orders)
+    trades = _trades_frame(records, run.symbols)
+    account = records.account
+    facts = Facts(
+        capital=run.capital,
+        final_equity=float(account["equity"]),
+        max_drawdown=float(account["max_drawdown"]),
+        max_drawdown_us=int(account["under_water"]),
+        elapsed_us=records.last - records.first,
+        exposed_us=int(account["exposed"]),
+        grid_us=run.grid_us,
+        days_per_year=run.days_per_year,
+    )
+    now = datetime.now(UTC)
+    return Result(
+        run=run,
+        run_id=f"exec_{now:%Y%m%d_%H%M%S}_{uuid.uuid4().hex[:8]}_backtest",
+        created_at=now,
+        metrics=compute(grid_returns(records, run), facts, fills, trades),
+        orders=orders,
+        fills=fills,
+        trades=trades,
+        equity=_equity_frame(records, run),
+        fingerprint=fingerprint(run, rows_digest),
+        ticks=records.rows,
+        first=from_micros(records.first),
+        last=from_micros(records.last),
+    )
+
+
+def fingerprint(run: Run, rows_digest: Mapping[str, str]) -> str:
+    """Return the SHA-256 of all that decides a run's outcome."""
+    made_of: dict[str, Any] = {
+        "rows": dict(rows_digest),
+        "strategy": run.strategy.source,
+        "parameters": run.parameters,
+        "execution": run.execution.as_dict(),
+        "capital": run.capital,
+        "grid_us": run.grid_us,
+        "days_per_year": run.days_per_year,
+        "versions": {name: metadata.version(name) for name in VERSIONED},
+        "python": platform.python_version_tuple()[:2],
+    }
+    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
+
+
+def grid_returns(records: Records, run: Run) -> np.ndarray:
+    """Return simple returns of equity on the grid; intervals without a tick return zero.
+
+    A sample stands at the end of its interval; the last interval is closed by the last tick.
+    """
+    grid = run.grid_us
+    start = records.first // grid * grid
+    numbers = -((start - records.samples["time"]) // grid)  # ceil: which grid interval it is in
+    count = int(numbers[-1])
+    equity = np.full(count + 1, np.nan)
+    equity[0] = run.capital
+    equity[numbers] = records.samples["equity"]  # the last sample inside an interval wins
+    filled = np.maximum.accumulate(np.where(np.isnan(equity), 0, np.arange(count + 1)))
+    values = equity[filled]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        returns: np.ndarray = values[1:] / values[:-1] - 1.0
+    finite: np.ndarray = returns[np.isfinite(returns)]
+    return finite
+
+
+def _times(*names: str) -> list[pl.Expr]:
+    return [pl.col(name).cast(UTC_MICROS) for name in names]
+
+
+def _symbol(symbols: tuple[str, ...]) -> pl.Expr:
+    names = pl.Series(list(symbols), dtype=pl.String)
+    return pl.lit(names).gather(pl.col("leg")).alias("symbol")
+
+
+def _orders_frame(records: Records, symbols: tuple[str, ...]) -> pl.DataFrame:
+    status = pl.col("status").replace_strict(STATUS_NAMES, return_dtype=pl.String)
+    return pl.from_numpy(records.orders).select(
+        _symbol(symbols),
+        status.alias("status"),
+        *_times("decided_at", "ready_at", "done_at"),
+        "target",
+        "price",
+        "qty",
+        "fee",
+        "position",
+        "equity",
+    )
+
+
+def _fills_frame(orders: pl.DataFrame) -> pl.DataFrame:
+    return orders.filter(pl.col("status") == STATUS_NAMES[1]).select(
+        "symbol",
+        pl.col("done_at").alias("timestamp"),
+        "decided_at",
+        "target",
+        "price",
+        "qty",
+        "fee",
+        "position",
+        "equity",
+    )
+
+
+def _trades_frame(records: Records, symbols: tuple[str, ...]) -> pl.DataFrame:
+    sign = pl.col("direction")
+    low = (pl.col("low") / pl.col("entry_price") - 1) * sign
+    high = (pl.col("high") / pl.col("entry_price") - 1) * sign
+    still_open = pl.col("exited_at") < 0
+    seconds = (pl.col("exited_at") - pl.col("entered_at")) / 1e6
+    return pl.from_numpy(records.trades).select(
+        _symbol(symbols),
+        pl.when(sign > 0).then(pl.lit("long")).otherwise(pl.lit("short")).alias("direction"),
+        *_times("entered_at"),
+        pl.when(~still_open).then(pl.col("exited_at")).cast(UTC_MICROS).alias("exited_at"),
+        "qty",
+        "entry_price",
+        "exit_price",
+        "fees",
+        "pnl",
+        (pl.col("pnl") / (pl.col("qty") * pl.col("entry_price"))).alias("return"),
+        pl.min_horizontal(low, high).alias("mae"),
+        pl.max_horizontal(low, high).alias("mfe"),
+        pl.when(~still_open).then(seconds).alias("duration_seconds"),
+    )
+
+
+def _equity_frame(records: Records, run: Run) -> pl.DataFrame:
+    account = records.account
+    times = [records.first, int(account["high_at"]), int(account["low_at"])]
+    values = [run.capital, float(account["high"]), float(account["low"])]
+    samples = pl.from_numpy(records.samples)
+    exact = pl.DataFrame({"time": times, "equity": values}, schema=samples.schema)
+    # A sample closes its interval: the last one would stand after the last tick.
+    frame = pl.concat([exact, samples]).sort("time", maintain_order=True)
+    equity = pl.col("equity")
+    return frame.select(
+        pl.col("time").clip(upper_bound=records.last).cast(UTC_MICROS).alias("timestamp"),
+        equity,
+        (equity / equity.cum_max() - 1).alias("drawdown"),
+    )

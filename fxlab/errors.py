@@ -1,0 +1,178 @@
+"""Every error that fxlab raises on purpose, as one tree.
+
+Catch `FxlabError` to catch them all. Each message names the value, the rule it broke and the
+next step.
+
+FxlabError
+├── QuestDBError
+│   ├── QuestDBUnavailable        no server answers at the address
+│   ├── QuestDBLoginFailed        a server answers and refuses the user or password
+│   ├── ServerStartFailed         the embedded server could not be fetched or started
+│   │   ├── JarVerificationFailed the server's jar is not the pinned one
+│   │   └── PortTaken             another program listens on a port fxlab needs
+│   ├── SchemaError               foreign, newer or damaged tables; a suspended table
+│   ├── QueryFailed               the server refused a query
+│   └── WriteFailed               rows were not stored; nothing was written
+├── NotFound                      (LookupError)
+│   ├── SessionNotFound
+│   ├── SymbolNotFound
+│   ├── StrategyNotFound
+│   └── RunNotFound
+├── InvalidInput                  (ValueError)
+│   ├── InvalidIdentifier         a session id or symbol breaks its pattern
+│   ├── InvalidTimeRange
+│   ├── InvalidParameter          a strategy or execution parameter
+│   ├── InvalidTicks              rows that are not ticks: unsorted, NaN, negative price
+│   ├── InvalidSettings
+│   └── ImportRefused             a file that fxlab cannot read without losing something
+├── SessionExists                 the id is taken by other data
+├── EmptySession                  a session without the rows the call needs
+├── RunConflict                   the same fingerprint with different results
+└── Cancelled                     the user stopped the work
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Self
+
+
+class FxlabError(Exception):
+    """Root of all errors that fxlab raises on purpose."""
+
+
+class QuestDBError(FxlabError):
+    """Something between fxlab and its database went wrong."""
+
+
+class QuestDBUnavailable(QuestDBError):  # noqa: N818 - named as users say it
+    """No QuestDB server answers at the configured address."""
+
+    @classmethod
+    def at(cls, host: str, port: int, reason: str) -> Self:
+        """Build the error for an address that does not answer."""
+        return cls(
+            f"QuestDB is required but could not be reached at {host}:{port} ({reason}); "
+            "run: fxlab up"
+        )
+
+
+class QuestDBLoginFailed(QuestDBError):  # noqa: N818
+    """A server answers but refuses the user name or password."""
+
+
+class ServerStartFailed(QuestDBError):  # noqa: N818
+    """The embedded server could not be fetched, verified or started."""
+
+
+class JarVerificationFailed(ServerStartFailed):
+    """The server's jar does not have the pinned SHA-256."""
+
+
+class PortTaken(ServerStartFailed):
+    """Another program listens on a port that the embedded server needs."""
+
+
+class SchemaError(QuestDBError):
+    """The database's tables are foreign, newer, damaged or suspended."""
+
+
+class QueryFailed(QuestDBError):  # noqa: N818
+    """The server refused a query."""
+
+
+class WriteFailed(QuestDBError):  # noqa: N818
+    """Rows could not be stored; none of the refused batch was written."""
+
+
+class NotFound(FxlabError, LookupError):  # noqa: N818
+    """Something asked for by name does not exist."""
+
+    kind = "item"
+    next_step = ""
+
+    @classmethod
+    def named(cls, name: str, known: Iterable[str]) -> Self:
+        """Build the error from the missing name and the names that exist."""
+        shown = repr(name if len(name) <= 80 else name[:77] + "...")
+        parts = [f"no {cls.kind} named {shown}", did_you_mean(name, known), cls.next_step]
+        return cls("; ".join(part for part in parts if part))
+
+
+class SessionNotFound(NotFound):
+    """No session has this id."""
+
+    kind = "session"
+    next_step = "list them with lab.sessions() or: fxlab sessions list"
+
+
+class SymbolNotFound(NotFound):
+    """The session holds no such symbol."""
+
+    kind = "symbol"
+    next_step = "the session's symbols are in session.symbols"
+
+
+class StrategyNotFound(NotFound):
+    """No strategy is registered under this name."""
+
+    kind = "strategy"
+    next_step = "fxlab.strategies() lists the shipped ones; register yours with @fxlab.strategy"
+
+
+class RunNotFound(NotFound):
+    """No saved run has this id."""
+
+    kind = "run"
+    next_step = "list them with lab.runs()"
+
+
+class InvalidInput(FxlabError, ValueError):  # noqa: N818
+    """A value given to fxlab breaks a rule; nothing was read or written."""
+
+
+class InvalidIdentifier(InvalidInput):
+    """A session id or symbol does not match its pattern."""
+
+
+class InvalidTimeRange(InvalidInput):
+    """A start and end that select nothing, or that mix naive and aware times."""
+
+
+class InvalidParameter(InvalidInput):
+    """A parameter with an unknown name, a wrong type or a value out of range."""
+
+
+class InvalidTicks(InvalidInput):
+    """Rows that are not ticks: unsorted, not finite, or not positive."""
+
+
+class InvalidSettings(InvalidInput):
+    """A setting that cannot be used, with the place it came from."""
+
+
+class ImportRefused(InvalidInput):
+    """A file that cannot be imported without losing or inventing something."""
+
+
+class SessionExists(FxlabError):  # noqa: N818
+    """The session id is taken by other data."""
+
+
+class EmptySession(FxlabError):  # noqa: N818
+    """The session lacks the rows that the call needs."""
+
+
+class RunConflict(FxlabError):  # noqa: N818
+    """A saved run has the same fingerprint and different results."""
+
+
+class Cancelled(FxlabError):  # noqa: N818
+    """The user stopped the work; what was finished stays."""
+
+
+def did_you_mean(name: str, known: Iterable[str], *, limit: int = 3) -> str:
+    """Return ``did you mean 'a', 'b'?`` for the nearest known names, or an empty string."""
+    near = difflib.get_close_matches(name[:128], list(known), n=limit, cutoff=0.5)
+    return f"did you mean {', '.join(map(repr, near))}?" if near else ""

@@ -1,0 +1,41 @@
+"""One progress object with two faces: a line in the terminal, a bar in the notebook.
+
+It is silent where nobody looks (output that is no terminal, papermill), so batch files stay small.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+Advance = Callable[[float, str], None]
+"""Called with the share done (0 to 1) and a short text; it may raise `Cancelled`."""
+
+
+def silent(share: float, text: str = "") -> None:
+    """Ignore progress: the default of every function that can report it."""
+
+
+@contextmanager
+def terminal(title: str) -> Iterator[Advance]:
+    """Show a bar on a terminal's standard error, or nothing where there is no terminal."""
+    if not sys.stderr.isatty():
+        yield silent
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(title, total=1.0, note="")
+
+        def advance(share: float, text: str = "") -> None:
+            progress.update(task, completed=share, note=text)
+
+        yield advance

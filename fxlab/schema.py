@@ -1,0 +1,303 @@
+"""The names, types and units of every table and frame: the one spelling of each idea.
+
+Times are UTC microseconds, event time of the venue; prices are in quote currency; quantities in
+base units. `seq` is the identity of a row inside (session, symbol): the venue's trade or update id
+where it is numeric and rising, else the row's number in its source. It stands in every DEDUP key,
+because most real crypto trades share their millisecond with others: a key without it loses them.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+import polars as pl
+
+from fxlab.errors import InvalidIdentifier
+
+UTC_MICROS: Final = pl.Datetime("us", "UTC")
+BOOK_DEPTH: Final = 10
+
+SESSION_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+SYMBOL: Final = re.compile(r"[A-Z0-9_./:-]{1,32}")
+
+SIDES: Final = ("buy", "sell")
+ORIGINS: Final = ("live", "backfill", "csv", "parquet", "synthetic")
+STATUSES: Final = ("collecting", "completed", "aborted", "failed", "deleting", "deleted")
+
+# QuestDB's column types and the Polars type each is read back as.
+SQL_TYPES: Final[dict[str, pl.DataType]] = {
+    "SYMBOL": pl.String(),
+    "VARCHAR": pl.String(),
+    "LONG": pl.Int64(),
+    "INT": pl.Int32(),
+    "DOUBLE": pl.Float64(),
+    "BOOLEAN": pl.Boolean(),
+    "TIMESTAMP": UTC_MICROS,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One database table: its columns in order, and what makes a row unique."""
+
+    name: str
+    columns: dict[str, str]
+    """Column name to QuestDB type."""
+    timestamp: str
+    partition_by: str
+    dedup: tuple[str, ...]
+    symbol_capacity: int = 256
+
+    @property
+    def frame(self) -> dict[str, pl.DataType]:
+        """Return the Polars schema of the whole table."""
+        return {name: SQL_TYPES[kind] for name, kind in self.columns.items()}
+
+    @property
+    def symbols(self) -> list[str]:
+        """Return the names of the SYMBOL columns, in order."""
+        return [name for name, kind in self.columns.items() if kind == "SYMBOL"]
+
+
+def _book_levels() -> dict[str, str]:
+    """Return the flat level columns, bids first, best level first."""
+    return {
+        f"{side}_{field}_{level}": "DOUBLE"
+        for side in ("bid", "ask")
+        for level in range(1, BOOK_DEPTH + 1)
+        for field in ("price", "qty")
+    }
+
+
+PRICES: Final = Table(
+    "tick_prices",
+    {
+        "session_id": "SYMBOL",
+        "symbol": "SYMBOL",
+        "side": "SYMBOL",  # of the taker
+        "origin": "SYMBOL",
+        "seq": "LONG",
+        "trade_id": "VARCHAR",
+        "price": "DOUBLE",
+        "volume": "DOUBLE",  # base units
+        "quote_volume": "DOUBLE",
+        "received_at": "TIMESTAMP",  # local arrival
+        "timestamp": "TIMESTAMP",
+    },
+    timestamp="timestamp",
+    partition_by="HOUR",
+    dedup=("timestamp", "session_id", "symbol", "seq"),
+    symbol_capacity=4096,
+)
+
+ORDERBOOK: Final = Table(
+    "tick_orderbook",
+    {
+        "session_id": "SYMBOL",
+        "symbol": "SYMBOL",
+        "origin": "SYMBOL",
+        "seq": "LONG",  # last update id
+        "first_update_id": "LONG",
+        "is_snapshot": "BOOLEAN",
+        **_book_levels(),
+        "received_at": "TIMESTAMP",
+        "timestamp": "TIMESTAMP",
+    },
+    timestamp="timestamp",
+    partition_by="HOUR",
+    dedup=("timestamp", "session_id", "symbol", "seq"),
+    symbol_capacity=4096,
+)
+
+SESSIONS: Final = Table(
+    "data_collection_sessions",
+    {
+        "session_id": "SYMBOL",
+        "status": "SYMBOL",
+        "exchange": "SYMBOL",
+        "source": "SYMBOL",  # live, csv, parquet, synthetic
+        "symbols": "VARCHAR",  # JSON list
+        "data_types": "VARCHAR",  # JSON list of "prices", "orderbook"
+        "price_decimals": "VARCHAR",  # JSON object: symbol to decimals of its prices
+        "started": "TIMESTAMP",  # first and last tick
+        "ended": "TIMESTAMP",
+        "duration_seconds": "DOUBLE",
+        "records_collected": "LONG",
+        "prices_count": "LONG",
+        "orderbook_count": "LONG",
+        "gaps_count": "LONG",
+        "errors_count": "LONG",
+        "notes": "VARCHAR",
+        "tags": "VARCHAR",  # JSON list
+        "schema_version": "INT",
+        "updated_at": "TIMESTAMP",
+        "created_at": "TIMESTAMP",
+    },
+    timestamp="created_at",
+    partition_by="YEAR",
+    dedup=("created_at", "session_id"),
+    symbol_capacity=4096,
+)
+
+EVENTS: Final = Table(
+    "collection_events",
+    {
+        "session_id": "SYMBOL",
+        "symbol": "SYMBOL",
+        "event": "SYMBOL",  # gap, resync, reconnect, db_outage, clock_step, quarantine
+        "seq": "LONG",
+        "from_time": "TIMESTAMP",
+        "to_time": "TIMESTAMP",
+        "count": "LONG",
+        "detail": "VARCHAR",
+        "timestamp": "TIMESTAMP",
+    },
+    timestamp="timestamp",
+    partition_by="MONTH",
+    dedup=("timestamp", "session_id", "symbol", "event", "seq"),
+)
+
+IMPORTS: Final = Table(
+    "csv_imports",
+    {
+        "session_id": "SYMBOL",
+        "symbol": "SYMBOL",
+        "state": "SYMBOL",  # started, done
+        "path": "VARCHAR",
+        "sha256": "VARCHAR",
+        "rows_good": "LONG",
+        "rows_bad": "LONG",
+        "updated_at": "TIMESTAMP",
+        "timestamp": "TIMESTAMP",  # the session's created_at: a second import meets its own row
+    },
+    timestamp="timestamp",
+    partition_by="YEAR",
+    dedup=("timestamp", "session_id", "symbol", "path"),
+)
+
+SCHEMA_VERSIONS: Final = Table(
+    "schema_versions",
+    {
+        "version": "INT",
+        "name": "VARCHAR",
+        "checksum": "VARCHAR",
+        "fxlab_version": "VARCHAR",
+        "timestamp": "TIMESTAMP",
+    },
+    timestamp="timestamp",
+    partition_by="YEAR",
+    dedup=("timestamp", "version"),
+)
+
+PURGE_JOURNAL: Final = Table(
+    "purge_journal",
+    {
+        "session_id": "SYMBOL",
+        "table_name": "SYMBOL",
+        "partition_name": "SYMBOL",
+        "state": "SYMBOL",  # planned, copied, done
+        "rows_kept": "LONG",
+        "rows_freed": "LONG",
+        "updated_at": "TIMESTAMP",
+        "timestamp": "TIMESTAMP",
+    },
+    timestamp="timestamp",
+    partition_by="YEAR",
+    dedup=("timestamp", "session_id", "table_name", "partition_name"),
+)
+
+RUNS: Final = Table(
+    "backtest_runs",
+    {
+        "run_id": "SYMBOL",
+        "data_session_id": "SYMBOL",
+        "strategy": "SYMBOL",
+        "symbols": "VARCHAR",  # JSON list
+        "parameters": "VARCHAR",  # JSON object
+        "execution": "VARCHAR",  # JSON object
+        "capital": "DOUBLE",
+        "rows_read": "LONG",
+        "fills_count": "LONG",
+        "metrics": "VARCHAR",  # JSON object; nan is null
+        "fingerprint": "VARCHAR",
+        "fxlab_version": "VARCHAR",
+        "timestamp": "TIMESTAMP",  # when it ran
+    },
+    timestamp="timestamp",
+    partition_by="MONTH",
+    dedup=("timestamp", "run_id"),
+    symbol_capacity=4096,
+)
+
+FILLS: Final = Table(
+    "backtest_fills",
+    {
+        "run_id": "SYMBOL",
+        "symbol": "SYMBOL",
+        "seq": "LONG",  # the fill's number in its run
+        "decided_at": "TIMESTAMP",
+        "target": "DOUBLE",
+        "price": "DOUBLE",
+        "qty": "DOUBLE",  # signed base units
+        "fee": "DOUBLE",
+        "timestamp": "TIMESTAMP",
+    },
+    timestamp="timestamp",
+    partition_by="MONTH",
+    dedup=("timestamp", "run_id", "seq"),
+    symbol_capacity=4096,
+)
+
+SWEEP_RUNS: Final = Table(
+    "sweep_runs",
+    {
+        "sweep_id": "SYMBOL",
+        "data_session_id": "SYMBOL",
+        "strategy": "SYMBOL",
+        "state": "SYMBOL",
+        "point": "LONG",
+        "parameters": "VARCHAR",
+        "metrics": "VARCHAR",
+        "fingerprint": "VARCHAR",
+        "timestamp": "TIMESTAMP",
+    },
+    timestamp="timestamp",
+    partition_by="MONTH",
+    dedup=("timestamp", "sweep_id", "point"),
+)
+
+TABLES: Final = (
+    SCHEMA_VERSIONS,
+    PRICES,
+    ORDERBOOK,
+    SESSIONS,
+    EVENTS,
+    IMPORTS,
+    PURGE_JOURNAL,
+    RUNS,
+    FILLS,
+    SWEEP_RUNS,
+)
+
+# The oldest idea of the project's folders: "session_" in front of an id names the same session.
+SESSION_PREFIX: Final = "session_"
+
+
+def check_session_id(value: str) -> str:
+    """Return a session id that matches its pattern, or raise `InvalidIdentifier`."""
+    return _check(value, SESSION_ID, "session id", "letters, digits and _ . - (64 at most)")
+
+
+def check_symbol(value: str) -> str:
+    """Return a symbol that matches its pattern, or raise `InvalidIdentifier`."""
+    return _check(value, SYMBOL, "symbol", "capital letters, digits and _ . / : - (32 at most)")
+
+
+def _check(value: str, pattern: re.Pattern[str], kind: str, allowed: str) -> str:
+    if isinstance(value, str) and pattern.fullmatch(value):
+        return value
+    text = repr(value)
+    shown = text if len(text) <= 80 else f"{text[:77]}… ({len(text):,} characters)"
+    raise InvalidIdentifier(f"{shown} is not a {kind}: a {kind} has {allowed}")

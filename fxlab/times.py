@@ -1,0 +1,111 @@
+"""Times and durations as people type them, turned into UTC microseconds.
+
+Naive times mean UTC. Ranges are half open: a tick at `start` is inside, a tick at `end` is not.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, date, datetime, timedelta
+
+from fxlab.errors import InvalidParameter, InvalidTimeRange
+
+Time = datetime | date | str
+"""A point in time: a datetime (naive means UTC), a date, or ISO 8601 text."""
+
+Duration = timedelta | str | float
+"""A length of time: a timedelta, text as "50ms" or "1h30m", or seconds."""
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+
+_UNITS = {
+    "us": 1,
+    "ms": 1_000,
+    "s": 1_000_000,
+    "m": 60_000_000,
+    "h": 3_600_000_000,
+    "d": 86_400_000_000,
+}
+_PART = re.compile(r"(\d+(?:\.\d+)?)(us|ms|s|m|h|d)")
+
+
+def to_micros(moment: datetime) -> int:
+    """Return exact microseconds since 1970 (no float on the way); naive means UTC."""
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return (aware - EPOCH) // MICROSECOND
+
+
+def from_micros(micros: int) -> datetime:
+    """Return the aware UTC datetime of microseconds since 1970."""
+    return EPOCH + timedelta(microseconds=micros)
+
+
+def parse_duration(value: Duration, name: str) -> int:
+    """Return a duration in whole microseconds.
+
+    Raises
+    ------
+    InvalidParameter
+        If the value is not a duration or is negative; `name` stands in the message.
+    """
+    micros = _duration_micros(value)
+    if micros is None or micros < 0:
+        raise InvalidParameter(
+            f"{name}={value!r} is not a duration; give seconds, a timedelta, or text such as "
+            "'50ms', '1.5s', '1h30m'"
+        )
+    return micros
+
+
+def _duration_micros(value: object) -> int | None:
+    if isinstance(value, timedelta):
+        return value // MICROSECOND
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e10:
+        return round(value * 1_000_000)
+    if isinstance(value, str):
+        text = value.strip().lower().replace(" ", "")
+        parts = _PART.findall(text)
+        if parts and "".join(number + unit for number, unit in parts) == text:
+            return sum(round(float(number) * _UNITS[unit]) for number, unit in parts)
+    return None
+
+
+def parse_range(start: Time | None, end: Time | None) -> tuple[int | None, int | None]:
+    """Return a half-open time range in microseconds; None means open.
+
+    Raises
+    ------
+    InvalidTimeRange
+        If a value is not a time, naive and aware times are mixed, or `end` is not after `start`.
+    """
+    first, last = _moment(start, "start"), _moment(end, "end")
+    if first and last and (first.tzinfo is None) != (last.tzinfo is None):
+        raise InvalidTimeRange(
+            f"start={start!r} and end={end!r} mix a naive and an aware time; give both with a "
+            "time zone, or both without (naive means UTC)"
+        )
+    low = None if first is None else to_micros(first)
+    high = None if last is None else to_micros(last)
+    if low is not None and high is not None and low >= high:
+        raise InvalidTimeRange(
+            f"start={start!r} is not before end={end!r}: the range selects nothing; "
+            "ranges are half open, start <= t < end"
+        )
+    return low, high
+
+
+def _moment(value: Time | None, name: str) -> datetime | None:
+    if value is None or isinstance(value, datetime):
+        return value
+    if isinstance(value, date):
+        return datetime(value.year, value.month, value.day)  # noqa: DTZ001 - naive means UTC here
+    if isinstance(value, str):
+        try:
+            return datetime.fromisoformat(value.strip())
+        except ValueError:
+            pass
+    raise InvalidTimeRange(
+        f"{name}={value!r} is not a time; give a datetime or ISO text such as "
+        "'2024-08-08T23:54:15.342Z'"
+    )
