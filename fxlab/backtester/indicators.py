@@ -12,7 +12,10 @@ from typing import Final
 import numpy as np
 import polars as pl
 
+from fxlab.errors import InvalidParameter
+
 PRICE_TICKS: Final = "price_ticks"
+EXACT_LIMIT: Final = 2**62
 
 
 def rolling_sum(window: int, column: str = PRICE_TICKS) -> pl.Expr:
@@ -48,6 +51,13 @@ def mean_cross(fast: int, slow: int, column: str = PRICE_TICKS) -> pl.Expr:
 def _mean_cross(series: pl.Series, fast: int, slow: int) -> pl.Series:
     from fxlab.backtester.kernel import mean_cross as kernel
 
+    ticks = series.to_numpy()
+    largest = int(ticks.max(initial=0))
+    if largest * fast * slow >= EXACT_LIMIT:
+        raise InvalidParameter(
+            f"windows of {fast} and {slow} over prices of {largest:,} ticks do not fit 64-bit "
+            "integers, so they could not be compared exactly; choose smaller windows"
+        )
     crosses = np.zeros(len(series), np.int8)
-    kernel(series.to_numpy(), fast, slow, crosses)
+    kernel(ticks, fast, slow, crosses)
     return pl.Series(series.name, crosses)

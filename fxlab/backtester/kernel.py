@@ -34,6 +34,7 @@ LEG: Final = np.dtype(
         ("mark", "f8"),  # last price seen
         ("equity", "f8"),
         ("wanted", "f8"),  # the latest target decided
+        ("held", "f8"),  # the target of the last fill
         ("pending", "i8"),  # 1 while an order waits
         ("decided_at", "i8"),
         ("ready_at", "i8"),
@@ -155,6 +156,8 @@ def replay(time, leg_of, price, target, costs, legs, account, orders, trades, sa
             leg["pending"] = 1
             leg["decided_at"] = now
             leg["ready_at"] = now + costs["latency"]
+            if target[i] == leg["held"]:  # back to what is held: nothing to trade
+                write_order(leg_of[i], leg, UNCHANGED, now, 0.0, 0.0, 0.0, orders, used)
     account["rows"] += len(time)
 
 
@@ -207,8 +210,9 @@ def fill(number, leg, now, price, costs, account, orders, trades, used):  # type
         write_order(number, leg, status, now, 0.0, 0.0, 0.0, orders, used)
         return
     before = leg["qty"]
+    leg["held"] = wanted
     settle(number, leg, now, at, change, costs["fee"], trades, used)
-    account["holding"] += (leg["qty"] != 0.0) - (before != 0.0)
+    account["holding"] += int(leg["qty"] != 0.0) - int(before != 0.0)
     leg["mark"] = price
     leg["equity"] = leg["cash"] + leg["qty"] * price
     fee = abs(change) * at * costs["fee"]

@@ -175,7 +175,7 @@ def _return_figures(returns: np.ndarray, facts: Facts, notes: dict[str, str]) ->
         "calmar": _ratio(annual, abs(facts.max_drawdown)),
         "sharpe_per_period": sharpe,
         "sortino_per_period": sortino,
-        "probabilistic_sharpe": probabilistic_sharpe(returns),
+        "probabilistic_sharpe": _probabilistic_sharpe(returns),
         "skew": _skew(returns),
         "tail_ratio": _tail_ratio(returns),
     }
@@ -217,23 +217,36 @@ def _skew(returns: np.ndarray) -> float:
     return float(np.mean(((returns - returns.mean()) / spread) ** 3)) if spread > 0 else math.nan
 
 
-def probabilistic_sharpe(returns: np.ndarray, benchmark: float = 0.0) -> float:
-    """Return the probability that the true Sharpe ratio (per period) is above `benchmark`.
+def probabilistic_sharpe(
+    sharpe: float, count: int, skew: float, kurtosis: float, benchmark: float = 0.0
+) -> float:
+    """Return the probability that the true Sharpe ratio is above `benchmark`.
 
-    ``Phi((S - b) * sqrt(n - 1) / sqrt(1 - skew * S + (kurtosis - 1) / 4 * S**2))`` with the
-    plain (not excess) kurtosis: Bailey and Lopez de Prado (2012), "The Sharpe Ratio Efficient
-    Frontier", Journal of Risk 15(2), equation 11.
+    ``Phi((S - b) * sqrt(n - 1) / sqrt(1 - skew * S + (kurtosis - 1) / 4 * S**2))``: Bailey and
+    Lopez de Prado (2012), "The Sharpe Ratio Efficient Frontier", Journal of Risk 15(2).
+
+    Parameters
+    ----------
+    sharpe, benchmark
+        Per period, not annualised.
+    count
+        Number of returns.
+    skew, kurtosis
+        Of the returns; plain kurtosis, 3 for a normal distribution.
     """
-    spread = float(returns.std(ddof=1)) if len(returns) > 1 else 0.0
-    if not spread > 0:
-        return math.nan
-    sharpe = float(returns.mean()) / spread
-    standard = (returns - returns.mean()) / returns.std()
-    skew, kurtosis = float(np.mean(standard**3)), float(np.mean(standard**4))
     variance = 1 - skew * sharpe + (kurtosis - 1) / 4 * sharpe**2
     if not variance > 0:
         return math.nan
-    return NormalDist().cdf((sharpe - benchmark) * math.sqrt((len(returns) - 1) / variance))
+    return NormalDist().cdf((sharpe - benchmark) * math.sqrt((count - 1) / variance))
+
+
+def _probabilistic_sharpe(returns: np.ndarray) -> float:
+    spread = float(returns.std(ddof=1)) if len(returns) > 1 else 0.0
+    if not spread > 0:
+        return math.nan
+    standard = (returns - returns.mean()) / returns.std()
+    moments = float(np.mean(standard**3)), float(np.mean(standard**4))
+    return probabilistic_sharpe(float(returns.mean()) / spread, len(returns), *moments)
 
 
 def _tail_ratio(returns: np.ndarray) -> float:

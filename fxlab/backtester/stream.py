@@ -108,22 +108,23 @@ class SymbolStream:
         try:
             evaluated = frame.select(self.signals.target.alias("target"))
         except pl.exceptions.ColumnNotFoundError as error:
-            raise InvalidParameter(self._missing_column(str(error), frame)) from error
+            raise InvalidParameter(self._missing_column(frame)) from error
         target = evaluated["target"].cast(pl.Float64)
         if target.len() != frame.height:  # a constant target
             target = target.new_from_index(0, frame.height)
         return target
 
-    def _missing_column(self, error: str, frame: pl.DataFrame) -> str:
-        column = error.splitlines()[0].strip().strip('"')[:80]
-        if PRICE_TICKS in error:
+    def _missing_column(self, frame: pl.DataFrame) -> str:
+        used = self.signals.target.meta.root_names()
+        missing = [name for name in used if name not in frame.columns]
+        if PRICE_TICKS in missing:
             return (
-                f"{self.symbol}: its prices are on no decimal grid, so there is no price_ticks; "
+                f"{self.symbol}: its prices are on no decimal grid, so there is no {PRICE_TICKS}; "
                 "round them first, for example pl.col('price').round(2)"
             )
         return (
-            f"{self.symbol}: the strategy asks for a column the ticks do not have ({column}); "
-            f"they have: {', '.join(frame.columns)}"
+            f"{self.symbol}: the strategy asks for {', '.join(map(repr, missing))}, which the "
+            f"ticks do not have; they have: {', '.join(frame.columns)}"
         )
 
 

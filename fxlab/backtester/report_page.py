@@ -1,0 +1,119 @@
+"""The page around a report: its style, its security policy, and how a figure gets into it.
+
+A report must open from a stick in a train: nothing on the page names a network address, and the
+policy forbids the browser to fetch one.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Final
+
+from fxlab.html import escape
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+SCRIPT_NAME: Final = "plotly.min.js"
+
+POLICY: Final = (
+    "default-src 'none'; script-src 'self' file: 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "img-src data: blob:; base-uri 'none'; form-action 'none'"
+)
+
+STYLE: Final = """
+:root { color-scheme: light dark; --ink: #1c2026; --soft: #5f6670; --line: #dfe3e8;
+  --ground: #ffffff; --card: #f6f7f9; }
+@media screen and (prefers-color-scheme: dark) {
+  :root { --ink: #e6e8eb; --soft: #9aa2ad; --line: #2d323a; --ground: #14171b; --card: #1c2026; }
+}
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 1120px; padding: 2.2rem 1.6rem 4rem; background: var(--ground);
+  color: var(--ink); font: 15px/1.5 system-ui, "Segoe UI", sans-serif; }
+header p { margin: .15rem 0; color: var(--soft); }
+h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 .5rem; overflow-wrap: anywhere; }
+h2 { font-size: 1.12rem; margin: 2.4rem 0 .7rem; }
+p.text { max-width: 70ch; }
+.tiles { display: grid; gap: .8rem; margin: 1.6rem 0 0;
+  grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); }
+.tiles div { background: var(--card); border: 1px solid var(--line); border-radius: 8px;
+  padding: .7rem .9rem; }
+.tiles dt { color: var(--soft); font-size: .85rem; }
+.tiles dd { margin: 0; font-size: 1.3rem; font-weight: 600; font-variant-numeric: tabular-nums; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .84rem; width: 100%; }
+caption { text-align: left; color: var(--soft); padding-bottom: .4rem; }
+th { font-weight: 600; }
+thead th { color: var(--soft); border-bottom: 2px solid var(--line); }
+tbody tr { border-bottom: 1px solid var(--line); }
+th, td { padding: .25em .55em !important; }
+th:first-child, td:first-child { padding-left: 0 !important; }
+.facts th { width: 11rem; vertical-align: top; color: var(--soft); font-weight: 400 !important; }
+.facts td { overflow-wrap: anywhere; }
+.figure { min-height: 640px; }
+footer { margin-top: 3rem; color: var(--soft); font-size: .85rem; }
+@media print {
+  @page { margin: 14mm; }
+  body { padding: 0; max-width: none; font-size: 10pt; }
+  h2 { break-after: avoid; } tr, .tiles, .figure { break-inside: avoid; }
+  .scroll { overflow: visible; } table { font-size: 7.5pt; }
+  th, td { white-space: normal !important; }
+}
+"""
+
+
+def page(title: str, body: str) -> str:
+    """Return a whole HTML page.
+
+    Parameters
+    ----------
+    title
+        Plain text; it is escaped.
+    body
+        HTML, already escaped.
+    """
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n"
+        f'<script charset="utf-8" src="{SCRIPT_NAME}"></script>\n'
+        f"</head>\n<body>\n{body}\n</body>\n</html>\n"
+    )
+
+
+def embed(figure: go.Figure, name: str, fallback: str) -> str:
+    """Return the HTML that draws a figure with the script beside the page.
+
+    Parameters
+    ----------
+    figure
+        What to draw.
+    name
+        The element's id, unique on the page: a plain word.
+    fallback
+        HTML shown where scripts are off.
+    """
+    spec = json.loads(figure.to_json())
+    config = {"responsive": True, "displaylogo": False, "plotlyServerURL": ""}
+    arguments = json.dumps([spec["data"], spec["layout"], config], separators=(",", ":"))
+    # Inside a script element the browser looks for "</" and "<!--" even in strings.
+    safe = arguments.replace("<", "\\u003c").replace("\u2028", "\\u2028")
+    return (
+        f'<div id="{name}" class="figure"></div><noscript>{fallback}</noscript>\n'
+        f'<script>Plotly.newPlot("{name}", ...{safe});</script>'
+    )
+
+
+def section(title: str, body: str) -> str:
+    """Return a section with a heading; wide tables in it scroll by themselves."""
+    return f'<section>\n<h2>{escape(title)}</h2>\n<div class="scroll">{body}</div>\n</section>'
+
+
+def tiles(figures: list[tuple[str, str, str]]) -> str:
+    """Return (name, value, note) triples as a row of tiles; the note is the tooltip."""
+    inner = "".join(
+        f'<div title="{escape(note)}"><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>'
+        for name, value, note in figures
+    )
+    return f'<dl class="tiles">{inner}</dl>'
