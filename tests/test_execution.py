@@ -12,8 +12,15 @@ from fxlab.backtester.execution import check_capital
 
 @pytest.mark.parametrize(
     ("latency", "micros"),
-    [("50ms", 50_000), ("1.5s", 1_500_000), ("1h30m", 5_400_000_000), (0.25, 250_000), (2, 2_000_000),
-     (timedelta(microseconds=7), 7), ("0s", 0)],
+    [
+        ("50ms", 50_000),
+        ("1.5s", 1_500_000),
+        ("1h30m", 5_400_000_000),
+        (0.25, 250_000),
+        (2, 2_000_000),
+        (timedelta(microseconds=7), 7),
+        ("0s", 0),
+    ],
 )
 def test_latency_is_given_as_people_write_it(latency, micros):
     assert Execution(latency=latency).latency_us == micros

@@ -73,8 +73,11 @@ def test_several_symbols_are_legs_of_equal_capital(frame, execution):
 
 
 @settings(max_examples=100, deadline=None)
-@given(frame=markets(symbols=2, max_rows=30), execution=executions,
-       chunk_rows=st.sampled_from([1, 2, 7]))
+@given(
+    frame=markets(symbols=2, max_rows=30),
+    execution=executions,
+    chunk_rows=st.sampled_from([1, 2, 7]),
+)
 def test_chunking_changes_no_bit(frame, execution, chunk_rows):
     whole = backtest(frame, wanted, execution=execution, capital=CAPITAL)
     parts = backtest(frame, wanted, execution=execution, capital=CAPITAL, chunk_rows=chunk_rows)
@@ -181,9 +184,7 @@ def test_every_decision_is_accounted_for():
 
 
 def test_an_order_on_the_last_tick_is_reported_unfilled():
-    frame = walk_with_targets(10, 1).with_columns(
-        wanted=pl.when(pl.col("seq") == 9).then(1.0)
-    )
+    frame = walk_with_targets(10, 1).with_columns(wanted=pl.when(pl.col("seq") == 9).then(1.0))
     result = backtest(frame, wanted)
     assert result.orders["status"].to_list() == ["no tick left to fill at"]
     assert result.fills.is_empty()

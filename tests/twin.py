@@ -45,7 +45,8 @@ def replay_leg(times, prices, targets, *, capital, fee, slippage, latency):
 def _execute(leg, now, price, order, fee, slippage):
     decided_at, target = order
     worth = leg.cash + leg.position * price
-    naive = target * worth / (price * (1 + fee)) - leg.position
+    kept_back = 1 + fee if fee > 0 else 1.0
+    naive = target * worth / (price * kept_back) - leg.position
     direction = (naive > 0) - (naive < 0)
     paid = price * (1 + direction * slippage)
     if target == 0:
@@ -56,7 +57,7 @@ def _execute(leg, now, price, order, fee, slippage):
             worth = leg.cash + leg.position * paid - abs(leg.position) * paid * fee
         if worth <= 0:
             return
-        qty = target * worth / (paid * (1 + fee)) - leg.position
+        qty = target * worth / (paid * kept_back) - leg.position
     if qty * direction <= 0:
         return
     cost = abs(qty) * paid * fee

@@ -19,93 +19,7 @@ from typing import Any, Final
 import numpy as np
 from numba import njit
 
-FILLED: Final = 1
-REPLACED: Final = 2  # a newer decision came first
-UNCHANGED: Final = 3  # the position was already as wanted
-NO_EQUITY: Final = 4  # nothing left to trade with
-OPEN: Final = 5  # the data ended first
-
-STILL_OPEN: Final = -1  # exited_at of a position that was marked, not sold
-
-LEG: Final = np.dtype(
-    [
-        ("cash", "f8"),
-        ("qty", "f8"),  # signed base units
-        ("mark", "f8"),  # last price seen
-        ("equity", "f8"),
-        ("wanted", "f8"),  # the latest target decided
-        ("held", "f8"),  # the target of the last fill
-        ("pending", "i8"),  # 1 while an order waits
-        ("decided_at", "i8"),
-        ("ready_at", "i8"),
-        # the round trip that is open
-        ("direction", "i8"),  # 1 long, -1 short
-        ("entered_at", "i8"),
-        ("bought", "f8"),  # base units into the position, and the money they moved
-        ("paid", "f8"),
-        ("sold", "f8"),  # base units out of it
-        ("received", "f8"),
-        ("fees", "f8"),
-        ("low", "f8"),  # extreme prices while it was open
-        ("high", "f8"),
-    ]
-)
-
-ACCOUNT: Final = np.dtype(
-    [
-        ("equity", "f8"),
-        ("peak", "f8"),
-        ("peak_at", "i8"),
-        ("max_drawdown", "f8"),
-        # the peak and the trough that the deepest drawdown lies between
-        ("high", "f8"),
-        ("high_at", "i8"),
-        ("low", "f8"),
-        ("low_at", "i8"),
-        ("under_water", "i8"),  # longest time below a peak
-        ("now", "i8"),
-        ("exposed", "i8"),  # time with a position in any leg
-        ("edge", "i8"),  # end of the running sample interval
-        ("holding", "i8"),  # legs with a position
-        ("rows", "i8"),
-    ]
-)
-
-ORDER: Final = np.dtype(
-    [
-        ("leg", "i8"),
-        ("status", "i8"),
-        ("decided_at", "i8"),
-        ("ready_at", "i8"),
-        ("done_at", "i8"),
-        ("target", "f8"),
-        ("price", "f8"),
-        ("qty", "f8"),
-        ("fee", "f8"),
-        ("position", "f8"),
-        ("equity", "f8"),
-    ]
-)
-
-TRADE: Final = np.dtype(
-    [
-        ("leg", "i8"),
-        ("direction", "i8"),
-        ("entered_at", "i8"),
-        ("exited_at", "i8"),  # -1 while open
-        ("qty", "f8"),
-        ("entry_price", "f8"),
-        ("exit_price", "f8"),
-        ("fees", "f8"),
-        ("pnl", "f8"),
-        ("low", "f8"),
-        ("high", "f8"),
-    ]
-)
-
-SAMPLE: Final = np.dtype([("time", "i8"), ("equity", "f8")])
-
-COSTS: Final = np.dtype([("fee", "f8"), ("slippage", "f8"), ("latency", "i8"), ("interval", "i8")])
+from fxlab.backtester.records import FILLED, NO_EQUITY, OPEN, REPLACED, STILL_OPEN, UNCHANGED
 
 compiled: Final[Any] = njit(cache=True, nogil=True)
 
@@ -187,19 +101,20 @@ def fill(number, leg, now, price, costs, account, orders, trades, used):  # type
     """Execute a leg's pending order at `price`, and record why if nothing could be done.
 
     The wanted quantity is ``target * equity / (fill price * (1 + fee))``, equity marked at the
-    row's price before the fee, so cash stays at or above zero unleveraged. A change of side
-    closes first: the new side is sized by what is left after the closing costs.
+    row's price before the fee, so cash stays at or above zero unleveraged (a rebate is not spent
+    in advance). A change of side closes first: the new side is sized by what closing leaves.
     """
     equity = leg["cash"] + leg["qty"] * price
     wanted = leg["wanted"]
+    reserve = 1.0 + max(costs["fee"], 0.0)
     # Which way the order goes is known from the print; only then does slippage have a sign.
-    side = np.sign(wanted * equity / (price * (1.0 + costs["fee"])) - leg["qty"])
+    side = np.sign(wanted * equity / (price * reserve) - leg["qty"])
     at = price * (1.0 + side * costs["slippage"])
     if wanted * leg["qty"] < 0.0:
         closing = -leg["qty"]
         equity = leg["cash"] - closing * at - abs(closing) * at * costs["fee"]
     status = FILLED
-    change = wanted * equity / (at * (1.0 + costs["fee"])) - leg["qty"]
+    change = wanted * equity / (at * reserve) - leg["qty"]
     if wanted == 0.0:
         change = -leg["qty"]  # exactly flat, whatever the rounding
     elif equity <= 0.0:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from fxlab.backtester import records
 from fxlab.backtester.execution import Execution
 from fxlab.backtester.stream import Rows
 
@@ -39,13 +40,11 @@ class Ledger:
     @classmethod
     def open(cls, legs: int, capital: float, execution: Execution, interval: int) -> Ledger:
         """Start with equal cash in every leg; equity is sampled every `interval` µs."""
-        from fxlab.backtester import kernel
-
-        state = np.zeros(legs, kernel.LEG)
+        state = np.zeros(legs, records.LEG)
         state["cash"] = state["equity"] = capital / legs
-        account = np.zeros(1, kernel.ACCOUNT)
+        account = np.zeros(1, records.ACCOUNT)
         account["equity"] = account["peak"] = state["equity"].sum()
-        costs = np.zeros(1, kernel.COSTS)
+        costs = np.zeros(1, records.COSTS)
         costs["fee"] = execution.taker_bps / 10_000
         costs["slippage"] = execution.slippage_bps / 10_000
         costs["latency"] = execution.latency_us
@@ -66,9 +65,9 @@ class Ledger:
         interval, edge = int(self.costs[0]["interval"]), int(self.account[0]["edge"])
         room = kernel.count_decisions(rows.target, rows.leg, len(self.legs)) + len(self.legs)
         edges = (int(rows.time[-1]) - edge) // interval + 1
-        orders = np.zeros(room, kernel.ORDER)
-        trades = np.zeros(room, kernel.TRADE)
-        samples = np.zeros(max(0, min(len(rows.time), edges)), kernel.SAMPLE)
+        orders = np.zeros(room, records.ORDER)
+        trades = np.zeros(room, records.TRADE)
+        samples = np.zeros(max(0, min(len(rows.time), edges)), records.SAMPLE)
         used = np.zeros(3, np.int64)
         kernel.replay(
             rows.time,
@@ -91,9 +90,9 @@ class Ledger:
         """Write down pending orders, open positions and the last equity; nothing is sold."""
         from fxlab.backtester import kernel
 
-        orders = np.zeros(len(self.legs), kernel.ORDER)
-        trades = np.zeros(len(self.legs), kernel.TRADE)
-        sample = np.zeros(1, kernel.SAMPLE)
+        orders = np.zeros(len(self.legs), records.ORDER)
+        trades = np.zeros(len(self.legs), records.TRADE)
+        sample = np.zeros(1, records.SAMPLE)
         used = np.zeros(3, np.int64)
         account = self.account[0]
         kernel.close(self.legs, account, orders, trades, used)

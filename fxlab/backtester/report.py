@@ -52,7 +52,7 @@ _DECIMALS: Final = {
     "return_%": 3,
     "mae_%": 3,
     "mfe_%": 3,
-    "seconds": 1,
+    "held_s": 1,
 }
 
 
@@ -142,7 +142,7 @@ def _trades(trades: pl.DataFrame) -> pl.DataFrame:
     """Return the trades with fractions as percent, which is how people read them."""
     shares = ("return", "mae", "mfe")
     percent = trades.with_columns(pl.col(name) * 100 for name in shares)
-    return percent.rename({name: f"{name}_%" for name in shares} | {"duration_seconds": "seconds"})
+    return percent.rename({name: f"{name}_%" for name in shares} | {"duration_seconds": "held_s"})
 
 
 def _rows(frame: pl.DataFrame, noun: str) -> str:

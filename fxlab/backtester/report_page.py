@@ -28,7 +28,7 @@ STYLE: Final = """
   :root { --ink: #e6e8eb; --soft: #9aa2ad; --line: #2d323a; --ground: #14171b; --card: #1c2026; }
 }
 * { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 1120px; padding: 2.2rem 1.6rem 4rem; background: var(--ground);
+body { margin: 0 auto; max-width: 1220px; padding: 2.2rem 1.6rem 4rem; background: var(--ground);
   color: var(--ink); font: 15px/1.5 system-ui, "Segoe UI", sans-serif; }
 header p { margin: .15rem 0; color: var(--soft); }
 h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 .5rem; overflow-wrap: anywhere; }

@@ -14,27 +14,19 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-import numpy as np
 import polars as pl
 
+from fxlab.backtester import tables
 from fxlab.backtester.execution import Execution
 from fxlab.backtester.ledger import Records
 from fxlab.backtester.metrics import Facts, Metrics, compute
 from fxlab.backtester.strategy import Strategy, Value
 from fxlab.backtester.ticks import TickSource
-from fxlab.schema import UTC_MICROS
 from fxlab.times import Time, from_micros
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-STATUS_NAMES: Final = {
-    1: "filled",
-    2: "replaced by a newer decision",
-    3: "position already as wanted",
-    4: "no equity left",
-    5: "no tick left to fill at",
-}
 PLOT_POINTS: Final = 4_000
 VERSIONED: Final = ("fxlab", "numba", "numpy", "polars")
 
@@ -204,9 +196,9 @@ class Result:
 
 def build_result(run: Run, records: Records, rows_digest: Mapping[str, str]) -> Result:
     """Turn the kernel's records into a `Result`."""
-    orders = _orders_frame(records, run.symbols)
-    fills = _fills_frame(orders)
-    trades = _trades_frame(records, run.symbols)
+    orders = tables.orders_table(records, run.symbols)
+    fills = tables.fills_table(orders)
+    trades = tables.trades_table(records, run.symbols)
     account = records.account
     facts = Facts(
         capital=run.capital,
@@ -223,11 +215,13 @@ def build_result(run: Run, records: Records, rows_digest: Mapping[str, str]) -> 
         run=run,
         run_id=f"exec_{now:%Y%m%d_%H%M%S}_{uuid.uuid4().hex[:8]}_backtest",
         created_at=now,
-        metrics=compute(grid_returns(records, run), facts, fills, trades),
+        metrics=compute(
+            tables.grid_returns(records, run.capital, run.grid_us), facts, fills, trades
+        ),
         orders=orders,
         fills=fills,
         trades=trades,
-        equity=_equity_frame(records, run),
+        equity=tables.equity_table(records, run.capital),
         fingerprint=fingerprint(run, rows_digest),
         ticks=records.rows,
         first=from_micros(records.first),
@@ -249,100 +243,3 @@ def fingerprint(run: Run, rows_digest: Mapping[str, str]) -> str:
         "python": platform.python_version_tuple()[:2],
     }
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
-
-
-def grid_returns(records: Records, run: Run) -> np.ndarray:
-    """Return simple returns of equity on the grid; intervals without a tick return zero.
-
-    A sample stands at the end of its interval; the last interval is closed by the last tick.
-    """
-    grid = run.grid_us
-    start = records.first // grid * grid
-    numbers = -((start - records.samples["time"]) // grid)  # ceil: which grid interval it is in
-    count = int(numbers[-1])
-    equity = np.full(count + 1, np.nan)
-    equity[0] = run.capital
-    equity[numbers] = records.samples["equity"]  # the last sample inside an interval wins
-    filled = np.maximum.accumulate(np.where(np.isnan(equity), 0, np.arange(count + 1)))
-    values = equity[filled]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        returns: np.ndarray = values[1:] / values[:-1] - 1.0
-    finite: np.ndarray = returns[np.isfinite(returns)]
-    return finite
-
-
-def _times(*names: str) -> list[pl.Expr]:
-    return [pl.col(name).cast(UTC_MICROS) for name in names]
-
-
-def _symbol(symbols: tuple[str, ...]) -> pl.Expr:
-    names = pl.Series(list(symbols), dtype=pl.String)
-    return pl.lit(names).gather(pl.col("leg")).alias("symbol")
-
-
-def _orders_frame(records: Records, symbols: tuple[str, ...]) -> pl.DataFrame:
-    status = pl.col("status").replace_strict(STATUS_NAMES, return_dtype=pl.String)
-    return pl.from_numpy(records.orders).select(
-        _symbol(symbols),
-        status.alias("status"),
-        *_times("decided_at", "ready_at", "done_at"),
-        "target",
-        "price",
-        "qty",
-        "fee",
-        "position",
-        "equity",
-    )
-
-
-def _fills_frame(orders: pl.DataFrame) -> pl.DataFrame:
-    return orders.filter(pl.col("status") == STATUS_NAMES[1]).select(
-        "symbol",
-        pl.col("done_at").alias("timestamp"),
-        "decided_at",
-        "target",
-        "price",
-        "qty",
-        "fee",
-        "position",
-        "equity",
-    )
-
-
-def _trades_frame(records: Records, symbols: tuple[str, ...]) -> pl.DataFrame:
-    sign = pl.col("direction")
-    low = (pl.col("low") / pl.col("entry_price") - 1) * sign
-    high = (pl.col("high") / pl.col("entry_price") - 1) * sign
-    still_open = pl.col("exited_at") < 0
-    seconds = (pl.col("exited_at") - pl.col("entered_at")) / 1e6
-    return pl.from_numpy(records.trades).select(
-        _symbol(symbols),
-        pl.when(sign > 0).then(pl.lit("long")).otherwise(pl.lit("short")).alias("direction"),
-        *_times("entered_at"),
-        pl.when(~still_open).then(pl.col("exited_at")).cast(UTC_MICROS).alias("exited_at"),
-        "qty",
-        "entry_price",
-        "exit_price",
-        "fees",
-        "pnl",
-        (pl.col("pnl") / (pl.col("qty") * pl.col("entry_price"))).alias("return"),
-        pl.min_horizontal(low, high).alias("mae"),
-        pl.max_horizontal(low, high).alias("mfe"),
-        pl.when(~still_open).then(seconds).alias("duration_seconds"),
-    )
-
-
-def _equity_frame(records: Records, run: Run) -> pl.DataFrame:
-    account = records.account
-    times = [records.first, int(account["high_at"]), int(account["low_at"])]
-    values = [run.capital, float(account["high"]), float(account["low"])]
-    samples = pl.from_numpy(records.samples)
-    exact = pl.DataFrame({"time": times, "equity": values}, schema=samples.schema)
-    # A sample closes its interval: the last one would stand after the last tick.
-    frame = pl.concat([exact, samples]).sort("time", maintain_order=True)
-    equity = pl.col("equity")
-    return frame.select(
-        pl.col("time").clip(upper_bound=records.last).cast(UTC_MICROS).alias("timestamp"),
-        equity,
-        (equity / equity.cum_max() - 1).alias("drawdown"),
-    )

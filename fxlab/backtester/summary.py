@@ -48,8 +48,6 @@ _SPANS: Final = ((86_400, "d"), (3_600, "h"), (60, "m"))
 
 def result_html(result: Result) -> str:
     """Return the small HTML view of a result: what ran, a sparkline, the main figures."""
-    names = [name for name in HEADLINE if name in result.metrics]
-    main = result.metrics.table().filter(pl.col("metric").is_in(names))
     muted = "color:var(--jp-content-font-color2,inherit);"
     return (
         '<div class="fxlab-result" style="color:var(--jp-content-font-color1,inherit)">'
@@ -57,9 +55,14 @@ def result_html(result: Result) -> str:
         f'<div style="{muted}">{escape(describe_data(result))}</div>'
         f'<div style="{muted}">{escape(result.execution)}</div>'
         f'<div style="margin:.6em 0">{sparkline(result.equity["equity"].to_list())}</div>'
-        f"{metrics_html(main)}"
+        f"{metrics_html(main_figures(result))}"
         f'<div style="{muted};margin-top:.4em"><small>{escape(result.run_id)}</small></div></div>'
     )
+
+
+def main_figures(result: Result) -> pl.DataFrame:
+    """Return the rows of `Metrics.table` that a first look needs."""
+    return result.metrics.table().filter(pl.col("metric").is_in(HEADLINE))
 
 
 def describe_data(result: Result) -> str:

@@ -1,0 +1,119 @@
+"""From the kernel's records to the frames of a result: pure functions."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import polars as pl
+
+from fxlab.backtester.ledger import Records
+from fxlab.schema import UTC_MICROS
+
+STATUS_NAMES: Final = {
+    1: "filled",
+    2: "replaced by a newer decision",
+    3: "position already as wanted",
+    4: "no equity left",
+    5: "no tick left to fill at",
+}
+
+
+def grid_returns(records: Records, capital: float, grid_us: int) -> np.ndarray:
+    """Return simple returns of equity on the grid; intervals without a tick return zero.
+
+    A sample stands at the end of its interval; the last interval is closed by the last tick.
+    """
+    start = records.first // grid_us * grid_us
+    numbers = -((start - records.samples["time"]) // grid_us)  # ceil: which grid interval it is in
+    count = int(numbers[-1])
+    equity = np.full(count + 1, np.nan)
+    equity[0] = capital
+    equity[numbers] = records.samples["equity"]  # the last sample inside an interval wins
+    filled = np.maximum.accumulate(np.where(np.isnan(equity), 0, np.arange(count + 1)))
+    values = equity[filled]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        returns: np.ndarray = values[1:] / values[:-1] - 1.0
+    finite: np.ndarray = returns[np.isfinite(returns)]
+    return finite
+
+
+def _times(*names: str) -> list[pl.Expr]:
+    return [pl.col(name).cast(UTC_MICROS) for name in names]
+
+
+def _symbol(symbols: tuple[str, ...]) -> pl.Expr:
+    names = pl.Series(list(symbols), dtype=pl.String)
+    return pl.lit(names).gather(pl.col("leg")).alias("symbol")
+
+
+def orders_table(records: Records, symbols: tuple[str, ...]) -> pl.DataFrame:
+    """Return every order and what became of it."""
+    status = pl.col("status").replace_strict(STATUS_NAMES, return_dtype=pl.String)
+    return pl.from_numpy(records.orders).select(
+        _symbol(symbols),
+        status.alias("status"),
+        *_times("decided_at", "ready_at", "done_at"),
+        "target",
+        "price",
+        "qty",
+        "fee",
+        "position",
+        "equity",
+    )
+
+
+def fills_table(orders: pl.DataFrame) -> pl.DataFrame:
+    """Return the orders that were filled."""
+    return orders.filter(pl.col("status") == STATUS_NAMES[1]).select(
+        "symbol",
+        pl.col("done_at").alias("timestamp"),
+        "decided_at",
+        "target",
+        "price",
+        "qty",
+        "fee",
+        "position",
+        "equity",
+    )
+
+
+def trades_table(records: Records, symbols: tuple[str, ...]) -> pl.DataFrame:
+    """Return the round trips; an open one has a null exit time."""
+    sign = pl.col("direction")
+    low = (pl.col("low") / pl.col("entry_price") - 1) * sign
+    high = (pl.col("high") / pl.col("entry_price") - 1) * sign
+    still_open = pl.col("exited_at") < 0
+    seconds = (pl.col("exited_at") - pl.col("entered_at")) / 1e6
+    return pl.from_numpy(records.trades).select(
+        _symbol(symbols),
+        pl.when(sign > 0).then(pl.lit("long")).otherwise(pl.lit("short")).alias("direction"),
+        *_times("entered_at"),
+        pl.when(~still_open).then(pl.col("exited_at")).cast(UTC_MICROS).alias("exited_at"),
+        "qty",
+        "entry_price",
+        "exit_price",
+        "fees",
+        "pnl",
+        (pl.col("pnl") / (pl.col("qty") * pl.col("entry_price"))).alias("return"),
+        pl.min_horizontal(low, high).alias("mae"),
+        pl.max_horizontal(low, high).alias("mfe"),
+        pl.when(~still_open).then(seconds).alias("duration_seconds"),
+    )
+
+
+def equity_table(records: Records, capital: float) -> pl.DataFrame:
+    """Return sampled equity, with the exact peak and trough of the deepest drawdown."""
+    account = records.account
+    times = [records.first, int(account["high_at"]), int(account["low_at"])]
+    values = [capital, float(account["high"]), float(account["low"])]
+    samples = pl.from_numpy(records.samples)
+    exact = pl.DataFrame({"time": times, "equity": values}, schema=samples.schema)
+    # A sample closes its interval: the last one would stand after the last tick.
+    frame = pl.concat([exact, samples]).sort("time", maintain_order=True)
+    equity = pl.col("equity")
+    return frame.select(
+        pl.col("time").clip(upper_bound=records.last).cast(UTC_MICROS).alias("timestamp"),
+        equity,
+        (equity / equity.cum_max() - 1).alias("drawdown"),
+    )
