@@ -62,8 +62,12 @@ def test_naive_and_milliseconds_times_are_utc_microseconds():
         (lambda f: pl.concat([f, f.tail(1)]), r"row 50 .*seq may not repeat"),
         (lambda f: f.with_columns(pl.lit(-1.0).alias("price")), "above zero"),
         (lambda f: f.with_columns(pl.lit(float("nan")).alias("price")), "finite"),
-        (lambda f: f.with_columns(pl.when(pl.col("seq") == 9).then(None)
-                                  .otherwise(pl.col("price")).alias("price")), "row 9"),
+        (
+            lambda f: f.with_columns(
+                pl.when(pl.col("seq") == 9).then(None).otherwise(pl.col("price")).alias("price")
+            ),
+            "row 9",
+        ),
     ],
 )
 def test_frames_that_are_no_ticks_are_refused(change, words):

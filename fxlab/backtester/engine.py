@@ -15,7 +15,6 @@ from fxlab.errors import EmptySession, InvalidParameter
 from fxlab.progress import Advance, silent
 from fxlab.times import Duration, Time, parse_duration
 
-CHUNK_ROWS: Final = 1_000_000
 SAMPLES_WANTED: Final = 2_000
 STEPS_US: Final = tuple(
     seconds * 1_000_000 for seconds in (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
@@ -34,7 +33,7 @@ def backtest(
     capital: float = 10_000.0,
     grid: Duration = "1m",
     days_per_year: float = 365.25,
-    chunk_rows: int = CHUNK_ROWS,
+    chunk_rows: int | None = None,
     progress: Advance = silent,
 ) -> Result:
     """Replay the ticks of a session through a strategy.
@@ -59,7 +58,8 @@ def backtest(
     days_per_year
         For annualisation: 365.25 for markets that never close, 260 for FX.
     chunk_rows
-        Rows held at a time, where the strategy's lookback is known. Never changes a result.
+        Rows held at a time, where the strategy's lookback is known; the source's own choice
+        unless given. Never changes a result.
     progress
         Called with the share done; raise `Cancelled` in it to stop.
 
@@ -85,23 +85,22 @@ def backtest(
     bounds = span(data, start, end)
     spacing = _grid(grid)
     digest = {name: Digest() for name in names}
+    size = {} if chunk_rows is None else {"chunk_rows": chunk_rows}
     decimals = data.price_decimals
     streams = [
-        iter(
-            SymbolStream(
-                name,
-                number,
-                data.scan_ticks(name, start=start, end=end, chunk_rows=chunk_rows),
-                signals,
-                decimals.get(name),
-                terms.max_leverage,
-                digest[name],
-            )
+        SymbolStream(
+            symbol=name,
+            number=number,
+            chunks=data.scan_ticks(name, start=start, end=end, **size),
+            signals=signals,
+            decimals=decimals.get(name),
+            max_leverage=terms.max_leverage,
+            digest=digest[name],
         )
         for number, name in enumerate(names)
     ]
     ledger = Ledger.open(len(names), money, terms, choose_interval(bounds, spacing))
-    for rows in merge(streams):
+    for rows in merge([iter(stream) for stream in streams]):
         ledger.replay(rows)
         progress(_share(int(rows.time[-1]), bounds), f"{ledger.rows:,} ticks")
     if not ledger.rows:

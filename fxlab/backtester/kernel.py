@@ -8,7 +8,7 @@ What happens at a row, in this order:
 
 1. equity samples and exposed time are closed up to the row's time;
 2. a pending order whose time has come fills at this row's price;
-3. the position is marked at this row's price; equity, peak and drawdown follow;
+3. a position is marked at this row's price; equity, peak and drawdown follow;
 4. the row's target is read: a change of mind makes a new order, which can fill at a *later* row.
 """
 
@@ -51,17 +51,13 @@ def replay(time, leg_of, price, target, costs, legs, account, orders, trades, sa
             account["edge"] = (now // costs["interval"] + 1) * costs["interval"]
         if account["holding"] > 0:
             account["exposed"] += now - account["now"]
-        account["now"] = now
 
         if leg["pending"] == 1 and now >= leg["ready_at"]:
             fill(leg_of[i], leg, now, price[i], costs, account, orders, trades, used)
-
-        leg["mark"] = price[i]
-        leg["equity"] = leg["cash"] + leg["qty"] * price[i]
-        if leg["qty"] != 0.0:
-            leg["low"] = min(leg["low"], price[i])
-            leg["high"] = max(leg["high"], price[i])
-        mark_account(legs, account)
+            mark(leg, price[i], now, legs, account)
+        elif leg["qty"] != 0.0:  # a flat leg's equity does not move
+            mark(leg, price[i], now, legs, account)
+        account["now"] = now
 
         if target[i] == target[i] and target[i] != leg["wanted"]:
             if leg["pending"] == 1:
@@ -76,24 +72,38 @@ def replay(time, leg_of, price, target, costs, legs, account, orders, trades, sa
 
 
 @compiled
-def mark_account(legs, account):  # type: ignore[no-untyped-def]
-    """Sum the legs in their order, and follow peak and drawdown at every tick."""
+def mark(leg, price, now, legs, account):  # type: ignore[no-untyped-def]
+    """Mark a leg at a price, sum the legs in their order, and follow peak and drawdown."""
+    leg["mark"] = price
+    leg["equity"] = leg["cash"] + leg["qty"] * price
+    if leg["qty"] != 0.0:
+        leg["low"] = min(leg["low"], price)
+        leg["high"] = max(leg["high"], price)
     total = 0.0
     for k in range(len(legs)):
         total += legs[k]["equity"]
     account["equity"] = total
     if total >= account["peak"]:
+        surface(account)
         account["peak"] = total
-        account["peak_at"] = account["now"]
+        account["peak_at"] = now
+        account["below"] = 0
         return
-    account["under_water"] = max(account["under_water"], account["now"] - account["peak_at"])
+    account["below"] = 1
     drawdown = total / account["peak"] - 1.0
     if drawdown < account["max_drawdown"]:
         account["max_drawdown"] = drawdown
         account["high"] = account["peak"]
         account["high_at"] = account["peak_at"]
         account["low"] = total
-        account["low_at"] = account["now"]
+        account["low_at"] = now
+
+
+@compiled
+def surface(account):  # type: ignore[no-untyped-def]
+    """End the time under water, if there was any, with the last row that lay below the peak."""
+    if account["below"] == 1:
+        account["under_water"] = max(account["under_water"], account["now"] - account["peak_at"])
 
 
 @compiled
@@ -227,6 +237,22 @@ def mean_cross(ticks, fast, slow, crosses):  # type: ignore[no-untyped-def]
 
 
 @compiled
+def to_ticks(price, scale, ticks):  # type: ignore[no-untyped-def]
+    """Write prices as whole numbers of ticks; the caller knows that they are."""
+    for i in range(len(price)):
+        ticks[i] = np.int64(np.rint(price[i] * scale))
+
+
+@compiled
+def is_on_grid(price, scale, tolerance):  # type: ignore[no-untyped-def]
+    """Return whether every price is a whole number of ticks, within a relative tolerance."""
+    for i in range(len(price)):
+        if not abs(np.rint(price[i] * scale) / scale - price[i]) <= tolerance * abs(price[i]):
+            return False
+    return True
+
+
+@compiled
 def first_bad_row(time, seq, price, last_time, last_seq):  # type: ignore[no-untyped-def]
     """Return the first row out of (time, seq) order or without a price, or -1."""
     for i in range(len(time)):
@@ -253,6 +279,7 @@ def count_decisions(target, leg_of, legs):  # type: ignore[no-untyped-def]
 @compiled
 def close(legs, account, orders, trades, used):  # type: ignore[no-untyped-def]
     """Record orders that found no row to fill at, and positions marked at the last price."""
+    surface(account)
     for k in range(len(legs)):
         leg = legs[k]
         if leg["pending"] == 1:

@@ -53,7 +53,8 @@ ACCOUNT: Final = np.dtype(
         ("high_at", "i8"),
         ("low", "f8"),
         ("low_at", "i8"),
-        ("under_water", "i8"),  # longest time below a peak
+        ("below", "i8"),  # 1 while equity lies below its peak
+        ("under_water", "i8"),  # longest time from a peak to the last row below it
         ("now", "i8"),
         ("exposed", "i8"),  # time with a position in any leg
         ("edge", "i8"),  # end of the running sample interval

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -147,7 +147,9 @@ class Result:
         """Return the figure of the run: price with fills, equity, drawdown."""
         from fxlab.charts import result_chart
 
-        return result_chart(self.prices, self.fills, self.equity, title=self.title)
+        return result_chart(
+            self.prices, self.fills, self.equity, title=self.title, ticks=self.ticks
+        )
 
     def report(self, directory: str | Path) -> Path:
         """Write an offline HTML tear sheet into a directory and return its path."""
@@ -239,7 +241,12 @@ def fingerprint(run: Run, rows_digest: Mapping[str, str]) -> str:
         "capital": run.capital,
         "grid_us": run.grid_us,
         "days_per_year": run.days_per_year,
-        "versions": {name: metadata.version(name) for name in VERSIONED},
+        "versions": _versions(),
         "python": platform.python_version_tuple()[:2],
     }
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in VERSIONED}

@@ -102,7 +102,7 @@ class SymbolStream:
                 f"{self.symbol}: the strategy's target {worst} is beyond max_leverage="
                 f"{self.max_leverage:g}; scale the target or raise Execution(max_leverage=...)"
             )
-        return target.to_numpy()
+        return target.fill_null(np.nan).to_numpy()
 
     def _evaluate(self, frame: pl.DataFrame) -> pl.Series:
         try:

@@ -96,8 +96,8 @@ def trades_table(records: Records, symbols: tuple[str, ...]) -> pl.DataFrame:
         "fees",
         "pnl",
         (pl.col("pnl") / (pl.col("qty") * pl.col("entry_price"))).alias("return"),
-        pl.min_horizontal(low, high).alias("mae"),
-        pl.max_horizontal(low, high).alias("mfe"),
+        pl.min_horizontal(low, high, 0.0).alias("mae"),
+        pl.max_horizontal(low, high, 0.0).alias("mfe"),
         pl.when(~still_open).then(seconds).alias("duration_seconds"),
     )
 

@@ -15,6 +15,8 @@ from fxlab.schema import UTC_MICROS
 from fxlab.times import Time, from_micros, parse_range, to_micros
 
 MAX_DECIMALS: Final = 12
+LARGEST_TICKS: Final = 1e14  # beyond, neighbouring ticks come close to a float's own spacing
+ROUNDING: Final = 4 * 2.0**-53  # a few units in the last place
 REQUIRED: Final = ("timestamp", "price")
 ONE_SYMBOL: Final = "TICKS"  # the symbol of a frame that names none
 
@@ -124,17 +126,18 @@ class FrameSource:
         *,
         start: Time | None = None,
         end: Time | None = None,
-        chunk_rows: int = 1_000_000,
+        chunk_rows: int | None = None,
     ) -> Iterator[pl.DataFrame]:
-        """Yield slices of the frame; nothing is copied."""
+        """Yield slices of the frame, or all of it; nothing is copied."""
         rows = _normalised(self._rows(symbol))
         low, high = parse_range(start, end)
         if low is not None:
             rows = rows.filter(pl.col("timestamp") >= from_micros(low))
         if high is not None:
             rows = rows.filter(pl.col("timestamp") < from_micros(high))
-        for offset in range(0, rows.height, chunk_rows):
-            yield rows.slice(offset, chunk_rows)
+        step = chunk_rows or max(1, rows.height)
+        for offset in range(0, rows.height, step):
+            yield rows.slice(offset, step)
 
     def _rows(self, symbol: str) -> pl.DataFrame:
         if "symbol" not in self.frame.columns:
@@ -181,16 +184,20 @@ def span(source: TickSource, start: Time | None, end: Time | None) -> tuple[int,
 
 
 def find_decimals(prices: pl.Series) -> int | None:
-    """Return the smallest number of decimals that writes all prices exactly, or None.
+    """Return the smallest number of decimals that writes all prices, or None.
 
-    A price x has d decimals if ``round(x * 10**d) / 10**d == x``: x is the double nearest to a
-    number with d decimals. None if more than `MAX_DECIMALS` would be needed.
+    A price has d decimals if it is the double nearest to such a number, or within a few units in
+    the last place of it: a mid of two quotes, or a price after an addition, is off by one or two.
+    None if no number of decimals fits that 64-bit floats can still tell apart.
     """
     values = prices.drop_nulls().to_numpy()
+    largest = float(values.max(initial=1.0))
     start = 0
     # A small sample rules out most candidates; one full pass confirms the survivor.
     for some in (values[:1000], values):
         for decimals in range(start, MAX_DECIMALS + 1):
+            if largest * 10.0**decimals > LARGEST_TICKS:
+                return None
             if _has_decimals(some, decimals):
                 start = decimals
                 break
@@ -200,16 +207,20 @@ def find_decimals(prices: pl.Series) -> int | None:
 
 
 def _has_decimals(values: np.ndarray, decimals: int) -> bool:
-    scale = 10.0**decimals
-    return bool(np.array_equal(np.rint(values * scale) / scale, values))
+    from fxlab.backtester.kernel import is_on_grid
+
+    return bool(is_on_grid(values, 10.0**decimals, ROUNDING))
 
 
 def with_price_ticks(frame: pl.DataFrame, decimals: int | None) -> pl.DataFrame:
     """Add `price_ticks` (Int64): the price in units of its last decimal. Not without decimals."""
     if decimals is None:
         return frame
-    scaled = pl.col("price") * 10.0**decimals
-    return frame.with_columns(scaled.round().cast(pl.Int64).alias(PRICE_TICKS))
+    from fxlab.backtester.kernel import to_ticks
+
+    ticks = np.empty(frame.height, np.int64)
+    to_ticks(frame["price"].to_numpy(), 10.0**decimals, ticks)
+    return frame.with_columns(pl.Series(PRICE_TICKS, ticks))
 
 
 @dataclass

@@ -1,0 +1,227 @@
+"""Speeds as ratios, all in one run: ours against the barest thing that does the same work.
+
+    python benchmarks/run.py [--rows 1250000] [--rounds 7] [--only backtest,import,ingest,read]
+
+Both sides of a pair take turns (A B A B …), so a machine that slows down slows both. A row shows
+the best time of each side, and the median of the pairwise ratios against its goal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from bare import run_sma_cross
+
+import fxlab
+from fxlab.questdb import preflight
+
+FAST, SLOW, FEE, CAPITAL = 50, 200, 0.0005, 1_000_000.0
+BATCH = 100_000
+
+
+@dataclass
+class Row:
+    """One comparison: what, both best times, the median ratio, and what it should be."""
+
+    work: str
+    ours: float
+    bare: float
+    ratio: float
+    goal: str
+
+
+def ticks(rows: int, seed: int = 7) -> pl.DataFrame:
+    """Return a day of trades: a geometric random walk on a 0.01 grid, rising µs stamps."""
+    rng = np.random.default_rng(seed)
+    day = 86_400_000_000
+    stamps = np.sort(rng.integers(0, day - rows, rows)) + np.arange(rows)
+    steps = rng.standard_normal(rows) * (0.03 / np.sqrt(rows))
+    price = np.round(60_000 * np.exp(np.cumsum(steps)), 2)
+    volume = np.round(rng.exponential(0.05, rows) + 0.001, 6)
+    return pl.DataFrame(
+        {
+            "timestamp": pl.Series(stamps + 1_735_689_600_000_000).cast(pl.Datetime("us", "UTC")),
+            "seq": np.arange(rows, dtype=np.int64),
+            "price": price,
+            "volume": volume,
+            "quote_volume": price * volume,
+            "side": np.where(rng.integers(0, 2, rows) == 1, "buy", "sell"),
+        }
+    )
+
+
+def compare(
+    work: str, ours: Callable[[], object], bare: Callable[[], object], rounds: int, goal: str
+) -> Row:
+    """Time two functions in turn, after one warm-up of each."""
+    ours()
+    bare()
+    pairs = [(_time(ours), _time(bare)) for _ in range(rounds)]
+    ratio = statistics.median(a / b for a, b in pairs)
+    return Row(work, min(a for a, _ in pairs), min(b for _, b in pairs), ratio, goal)
+
+
+def _time(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def backtests(rows: int, rounds: int) -> list[Row]:
+    """Compare frame in memory -> fills, trades, equity, metrics with a bare one-pass kernel."""
+    frame = ticks(rows)
+    whole = np.rint(frame["price"].to_numpy() * 100).astype(np.int64)
+    prices = frame["price"].to_numpy()
+
+    def ours() -> fxlab.Result:
+        return fxlab.backtest(frame, "sma_cross", {"fast": FAST, "slow": SLOW}, capital=CAPITAL)
+
+    def bare() -> tuple[int, float]:
+        return run_sma_cross(whole, prices, FAST, SLOW, FEE, CAPITAL)
+
+    result, (trades, equity) = ours(), bare()
+    same = result.metrics["trades_count"] == trades
+    close = abs(result.metrics["final_equity"] - equity) < 1e-6 * equity
+    print(f"backtest: {trades:,} trades, final equity {equity:,.6f}; equal: {same and close}")
+    return [compare(f"backtest of {rows:,} ticks / bare kernel", ours, bare, rounds, "<= 15")]
+
+
+def imports(rounds: int) -> list[Row]:
+    """Compare a process that imports fxlab with one that does nothing."""
+
+    def start(code: str) -> Callable[[], object]:
+        return lambda: subprocess.run([sys.executable, "-c", code], check=True)
+
+    row = compare("process that imports fxlab / empty process", start("import fxlab"),
+                  start("pass"), rounds, "")
+    code = "import time; t = time.perf_counter(); import fxlab; print(time.perf_counter() - t)"
+    done = [
+        float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True,
+                             text=True).stdout)
+        for _ in range(rounds)
+    ]
+    print(f"import fxlab alone: best {min(done):.3f} s (goal < 0.3 s)")
+    return [row]
+
+
+def database(rows: int, rounds: int, wanted: set[str]) -> list[Row]:
+    """Compare our ingest with the raw client, our bulk read with a raw export."""
+    with tempfile.TemporaryDirectory() as home:
+        free = (port for port in range(21_000, 29_000) if preflight.is_free(port))
+        settings = fxlab.Settings.load(
+            home=home, questdb_http_port=next(free), questdb_pg_port=next(free),
+            questdb_health_port=next(free),
+        )
+        fxlab.up(settings)
+        try:
+            with fxlab.connect(settings) as lab:
+                return _database(lab, ticks(rows), rounds, wanted)
+        finally:
+            fxlab.down(settings)
+
+
+def _database(lab: fxlab.Lab, frame: pl.DataFrame, rounds: int, wanted: set[str]) -> list[Row]:
+    found = []
+    numbers = iter(range(1_000))
+    stored = frame.with_columns(
+        session_id=pl.lit("raw"), symbol=pl.lit("BTC_USDT"), origin=pl.lit("synthetic"),
+        trade_id=pl.lit(None, pl.String), received_at=pl.lit(None, pl.Datetime("us", "UTC")),
+    )
+
+    def ingest() -> None:
+        lab.import_frames(
+            prices=frame.with_columns(symbol=pl.lit("BTC_USDT")),
+            session_id=f"ingest_{next(numbers)}",
+        )
+
+    def raw_ingest() -> None:
+        _raw_ingest(lab, stored.with_columns(session_id=pl.lit(f"raw_{next(numbers)}")))
+
+    if "ingest" in wanted:
+        row = compare("raw client / our ingest, rows visible", raw_ingest, ingest, rounds, ">= 0.7")
+        rate = frame.height / row.bare
+        print(f"ingest: {rate:,.0f} rows/s visible, checked and counted")
+        found.append(row)
+    if "read" in wanted:
+        ingest()
+        session = lab.session(f"ingest_{next(numbers) - 1}")
+        columns = ["timestamp", "seq", "price", "volume"]
+
+        def read() -> pl.DataFrame:
+            return session.prices(columns=columns)
+
+        def raw_read() -> pl.DataFrame:
+            return _raw_read(lab, session.id, columns)
+
+        assert read().height == raw_read().height == frame.height
+        row = compare("raw export / our read", raw_read, read, rounds, ">= 0.8")
+        print(f"read: {frame.height / row.bare:,.0f} rows/s")
+        found.append(row)
+    return found
+
+
+def _raw_ingest(lab: fxlab.Lab, frame: pl.DataFrame) -> None:
+    """Write with the client alone: no checks, no catalogue, no count."""
+    from questdb.ingress import Sender
+
+    end = lab.endpoint
+    address = f"http::addr={end.host}:{end.http_port};username={end.user};password={end.password};"
+    symbols = ["session_id", "symbol", "side", "origin"]
+    with Sender.from_conf(address + "auto_flush=off;") as sender:
+        for start in range(0, frame.height, BATCH):
+            part = frame.slice(start, BATCH).with_columns(pl.col(symbols).cast(pl.Categorical))
+            sender.dataframe(part.to_pandas(), table_name="tick_prices", symbols=symbols,
+                             at="timestamp")
+            sender.flush()
+    lab.db.execute("select wait_wal_table('tick_prices')")
+
+
+def _raw_read(lab: fxlab.Lab, session_id: str, columns: list[str]) -> pl.DataFrame:
+    """Read with one `/exp` call."""
+    import httpx
+
+    end = lab.endpoint
+    query = (
+        f"select {', '.join(columns)} from tick_prices where session_id = '{session_id}' "  # noqa: S608 - our own id
+        "order by timestamp, seq"
+    )
+    answer = httpx.get(f"http://{end.host}:{end.http_port}/exp", auth=(end.user, end.password),
+                       params={"query": query, "fmt": "parquet"}, timeout=300)
+    return pl.read_parquet(io.BytesIO(answer.content))
+
+
+def main() -> None:
+    """Run the comparisons and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=1_250_000)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--only", default="backtest,import,ingest,read")
+    options = parser.parse_args()
+    wanted = set(options.only.split(","))
+    found: list[Row] = []
+    if "backtest" in wanted:
+        found += backtests(options.rows, options.rounds)
+    if "import" in wanted:
+        found += imports(options.rounds)
+    if wanted & {"ingest", "read"}:
+        found += database(options.rows, options.rounds, wanted)
+    print(f"\n{'work':46} {'ours':>10} {'bare':>10} {'ratio':>8}  goal")
+    for row in found:
+        ours, bare = (row.bare, row.ours) if row.goal.startswith(">") else (row.ours, row.bare)
+        print(f"{row.work:46} {ours * 1e3:8.1f}ms {bare * 1e3:8.1f}ms {row.ratio:8.2f}  {row.goal}")
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    main()

@@ -1,0 +1,118 @@
+"""The main job from end to end: real ticks in, a session, a backtest, a report to look at.
+
+The trades are real: 1,114 BTC-USD trades of July 2024 that the QuestDB server ships in its import
+folder. Beside them stands a generated session with trades and an order book, made from a seed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from fxlab.config import Settings
+from fxlab.errors import ServerStartFailed
+from fxlab.progress import Advance, silent
+
+if TYPE_CHECKING:
+    from fxlab.backtester.result import Result
+    from fxlab.lab import Lab
+    from fxlab.sessions import Session
+
+REAL_SESSION: Final = "demo_btc_usd_202407"
+SYNTHETIC_SESSION: Final = "demo_synthetic_book"
+SYNTHETIC_SECONDS: Final = 3_600
+SYNTHETIC_SEED: Final = 7
+RUNS: Final[tuple[tuple[str, str, dict[str, Any]], ...]] = (
+    (REAL_SESSION, "sma_cross", {"fast": 10, "slow": 40}),
+    (SYNTHETIC_SESSION, "mean_reversion", {"window": 300, "entry_bps": 4.0}),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """What the demo made: sessions, a result for each, and the results' reports."""
+
+    sessions: list[Session]
+    results: list[Result]
+    reports: list[Path]
+
+
+def run(out: str | Path, settings: Settings | None = None, progress: Advance = silent) -> Demo:
+    """Start the embedded server, import, backtest, save and write the reports.
+
+    Parameters
+    ----------
+    out
+        Folder for the reports, made if it is not there.
+    settings
+        Where the server lives; `Settings.load()` unless given.
+    progress
+        Called with the share done.
+    """
+    import fxlab
+    from fxlab.lab import connect, up
+
+    chosen = settings or Settings.load()
+    up(chosen, progress=_part(progress, 0.0, 0.4))
+    results, reports = [], []
+    with connect(chosen) as lab:
+        sessions = prepare(lab, _part(progress, 0.4, 0.8))
+        for number, (session, (_, strategy, parameters)) in enumerate(
+            zip(sessions, RUNS, strict=True)
+        ):
+            progress(0.8 + number / 10, f"backtest {strategy} on {session.id}")
+            result = fxlab.backtest(session, strategy, parameters)
+            result.save(lab)
+            reports.append(result.report(Path(out) / session.id))
+            results.append(result)
+    progress(1.0, "done")
+    return Demo(sessions, results, reports)
+
+
+def prepare(lab: Lab, progress: Advance = silent) -> list[Session]:
+    """Import the real trades and the generated session; a second call changes nothing.
+
+    Raises
+    ------
+    ServerStartFailed
+        If the server does not ship the trades: they lie beside an embedded server only.
+    """
+    from fxlab.collect.synthetic import generate
+
+    progress(0.0, "real BTC-USD trades")
+    lab.import_csv(
+        shipped_trades(lab),
+        session_id=REAL_SESSION,
+        exchange="coinbase",
+        notes="1,114 real BTC-USD trades of July 2024, shipped with the QuestDB server",
+        tags=("demo", "real"),
+    )
+    progress(0.5, "a generated order-book session")
+    trades, books = generate(seconds=SYNTHETIC_SECONDS, seed=SYNTHETIC_SEED)
+    lab.import_frames(
+        prices=trades,
+        orderbook=books,
+        session_id=SYNTHETIC_SESSION,
+        exchange="synthetic",
+        notes=f"generated from seed {SYNTHETIC_SEED}: not a market",
+        tags=("demo", "synthetic"),
+    )
+    progress(1.0, "two sessions")
+    return [lab.session(REAL_SESSION), lab.session(SYNTHETIC_SESSION)]
+
+
+def shipped_trades(lab: Lab) -> Path:
+    """Return the path of the trades that the embedded server ships."""
+    path = lab.settings.home / "questdb" / "import" / "trades.parquet"
+    if not path.is_file():
+        raise ServerStartFailed(
+            f"the demo's trades are not at {path}: they come with the embedded server; unset "
+            "FXLAB_QUESTDB_HOST and run: fxlab up"
+        )
+    return path
+
+
+def _part(progress: Advance, first: float, last: float) -> Advance:
+    """Return a progress that fills a part of a larger one."""
+    return lambda share, text: progress(first + share * (last - first), text)
