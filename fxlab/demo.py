@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fxlab.config import Settings
 from fxlab.errors import ServerStartFailed
-from fxlab.progress import Advance, silent
+from fxlab.progress import Advance, part, silent
 
 if TYPE_CHECKING:
     from fxlab.backtester.result import Result
@@ -25,7 +25,7 @@ SYNTHETIC_SECONDS: Final = 3_600
 SYNTHETIC_SEED: Final = 7
 RUNS: Final[tuple[tuple[str, str, dict[str, Any]], ...]] = (
     (REAL_SESSION, "sma_cross", {"fast": 10, "slow": 40}),
-    (SYNTHETIC_SESSION, "mean_reversion", {"window": 300, "entry_bps": 4.0}),
+    (SYNTHETIC_SESSION, "mean_reversion", {"window": 3_000, "entry_bps": 20.0}),
 )
 
 
@@ -54,10 +54,10 @@ def run(out: str | Path, settings: Settings | None = None, progress: Advance = s
     from fxlab.lab import connect, up
 
     chosen = settings or Settings.load()
-    up(chosen, progress=_part(progress, 0.0, 0.4))
+    up(chosen, progress=part(progress, 0.0, 0.4))
     results, reports = [], []
     with connect(chosen) as lab:
-        sessions = prepare(lab, _part(progress, 0.4, 0.8))
+        sessions = prepare(lab, part(progress, 0.4, 0.8))
         for number, (session, (_, strategy, parameters)) in enumerate(
             zip(sessions, RUNS, strict=True)
         ):
@@ -89,10 +89,9 @@ def prepare(lab: Lab, progress: Advance = silent) -> list[Session]:
         tags=("demo", "real"),
     )
     progress(0.5, "a generated order-book session")
-    trades, books = generate(seconds=SYNTHETIC_SECONDS, seed=SYNTHETIC_SEED)
+    trades, books = generate(seed=SYNTHETIC_SEED, seconds=SYNTHETIC_SECONDS)
     lab.import_frames(
-        prices=trades,
-        orderbook=books,
+        {"prices": trades, "orderbook": books},
         session_id=SYNTHETIC_SESSION,
         exchange="synthetic",
         notes=f"generated from seed {SYNTHETIC_SEED}: not a market",
@@ -112,7 +111,3 @@ def shipped_trades(lab: Lab) -> Path:
         )
     return path
 
-
-def _part(progress: Advance, first: float, last: float) -> Advance:
-    """Return a progress that fills a part of a larger one."""
-    return lambda share, text: progress(first + share * (last - first), text)

@@ -17,6 +17,11 @@ def silent(share: float, text: str = "") -> None:
     """Ignore progress: the default of every function that can report it."""
 
 
+def part(progress: Advance, first: float, last: float) -> Advance:
+    """Return a progress that fills the part from `first` to `last` of a larger one."""
+    return lambda share, text: progress(first + share * (last - first), text)
+
+
 @contextmanager
 def terminal(title: str) -> Iterator[Advance]:
     """Show a bar on a terminal's standard error, or nothing where there is no terminal."""

@@ -31,12 +31,16 @@ def markets(draw: st.DrawFn, *, max_rows: int = 60, symbols: int = 1) -> pl.Data
     frames = []
     for number in range(symbols):
         rows = draw(st.integers(1, max_rows))
-        gaps = draw(st.lists(st.sampled_from([0, 0, 1, 1_000, 90_000_000]), min_size=rows,
-                             max_size=rows))
+        gaps = draw(
+            st.lists(st.sampled_from([0, 0, 1, 1_000, 90_000_000]), min_size=rows, max_size=rows)
+        )
         prices = draw(st.lists(st.integers(50, 200), min_size=rows, max_size=rows))
         targets = draw(
-            st.lists(st.sampled_from([None, None, -1.0, -0.5, 0.0, 0.25, 1.0]), min_size=rows,
-                     max_size=rows)
+            st.lists(
+                st.sampled_from([None, None, -1.0, -0.5, 0.0, 0.25, 1.0]),
+                min_size=rows,
+                max_size=rows,
+            )
         )
         frames.append(
             pl.DataFrame(

@@ -28,8 +28,11 @@ SMALL = {
 
 def test_every_shipped_strategy_has_small_parameters_here():
     assert set(SMALL) <= set(registry.names())
-    shipped = [n for n in registry.names() if registry.get(n).function.__module__.endswith(
-        "backtester.strategies")]
+    shipped = [
+        n
+        for n in registry.names()
+        if registry.get(n).function.__module__.endswith("backtester.strategies")
+    ]
     assert sorted(SMALL) == shipped
 
 
@@ -72,21 +75,30 @@ def test_a_truncated_session_gives_the_same_beginning(name):
 
 
 @settings(max_examples=50, deadline=None)
-@given(ticks=st.lists(st.integers(100, 104), min_size=1, max_size=60),
-       fast=st.integers(1, 5), extra=st.integers(1, 6))
+@given(
+    ticks=st.lists(st.integers(100, 104), min_size=1, max_size=60),
+    fast=st.integers(1, 5),
+    extra=st.integers(1, 6),
+)
 def test_sma_cross_keeps_its_contract_on_data_full_of_ties(ticks, fast, extra):
     frame = pl.DataFrame(
         {
             "timestamp": pl.Series([START + k for k in range(len(ticks))]).cast(
-                pl.Datetime("us", "UTC")),
+                pl.Datetime("us", "UTC")
+            ),
             "price": np.array(ticks) / 10,
         }
     )
     result = backtest(frame, "sma_cross", {"fast": fast, "slow": fast + extra}, capital=1_000)
     targets = cross_targets(ticks, fast, fast + extra)
     leg = replay_leg(
-        frame["timestamp"].to_physical().to_list(), frame["price"].to_list(), targets,
-        capital=1_000.0, fee=5e-4, slippage=0.0, latency=0,
+        frame["timestamp"].to_physical().to_list(),
+        frame["price"].to_list(),
+        targets,
+        capital=1_000.0,
+        fee=5e-4,
+        slippage=0.0,
+        latency=0,
     )
     assert result.fills["timestamp"].to_physical().to_list() == [f.time for f in leg.fills]
     assert result.metrics["final_equity"] == pytest.approx(leg.path[-1][1], rel=1e-12)
@@ -98,7 +110,8 @@ def test_adding_a_symbol_changes_nothing_of_the_others():
     alone = backtest(one, "sma_cross", SMALL["sma_cross"], capital=1_000)
     together = backtest(both, "sma_cross", SMALL["sma_cross"], capital=2_000)
     assert together.fills.filter(pl.col("symbol") == "A").equals(
-        alone.fills.select(together.fills.columns))
+        alone.fills.select(together.fills.columns)
+    )
 
 
 def test_symbols_can_be_chosen():
@@ -117,7 +130,8 @@ def test_a_strategy_without_lookback_sees_the_whole_past_whatever_the_chunks():
 
     frame = random_walk(300, seed=8)
     assert backtest(frame, since_first, chunk_rows=10).orders.equals(
-        backtest(frame, since_first).orders)
+        backtest(frame, since_first).orders
+    )
 
 
 def test_time_ranges_are_half_open_and_exact_to_the_microsecond():
@@ -148,8 +162,9 @@ def test_latency_waits_for_a_tick_that_is_late_enough():
 def test_progress_reaches_one_and_can_cancel():
     frame = random_walk(1_000)
     seen = []
-    backtest(frame, "buy_and_hold", chunk_rows=100,
-             progress=lambda share, _text: seen.append(share))
+    backtest(
+        frame, "buy_and_hold", chunk_rows=100, progress=lambda share, _text: seen.append(share)
+    )
     assert seen == sorted(seen)
     assert seen[-1] == 1.0
     assert len(seen) == 11
@@ -184,10 +199,16 @@ def test_samples_are_fine_enough_to_draw_and_divide_the_grid():
         ({"capital": "10"}, errors.InvalidParameter, "is not a number"),
         ({"grid": "1ms"}, errors.InvalidParameter, "too fine"),
         ({"grid": "soon"}, errors.InvalidParameter, "is not a duration"),
-        ({"start": datetime(2025, 1, 2), "end": datetime(2025, 1, 1)},  # noqa: DTZ001
-         errors.InvalidTimeRange, "selects nothing"),
-        ({"start": datetime(2025, 1, 1), "end": datetime(2025, 1, 2, tzinfo=UTC)},  # noqa: DTZ001
-         errors.InvalidTimeRange, "mix a naive and an aware"),
+        (
+            {"start": datetime(2025, 1, 2), "end": datetime(2025, 1, 1)},  # noqa: DTZ001
+            errors.InvalidTimeRange,
+            "selects nothing",
+        ),
+        (
+            {"start": datetime(2025, 1, 1), "end": datetime(2025, 1, 2, tzinfo=UTC)},  # noqa: DTZ001
+            errors.InvalidTimeRange,
+            "mix a naive and an aware",
+        ),
         ({"start": "yesterday"}, errors.InvalidTimeRange, "is not a time"),
         ({"start": from_micros(START + 10**15)}, errors.EmptySession, "no ticks"),
     ],

@@ -16,9 +16,14 @@ FILLS = pl.DataFrame({"qty": [1.0, -1.0], "price": [100.0, 110.0], "fee": [0.5, 
 
 def facts(**changes):
     values = {
-        "capital": 1_000.0, "final_equity": 1_100.0, "max_drawdown": -0.05,
-        "max_drawdown_us": 3_000_000, "elapsed_us": 60 * DAY_US, "exposed_us": 15 * DAY_US,
-        "grid_us": DAY_US, "days_per_year": 365.25,
+        "capital": 1_000.0,
+        "final_equity": 1_100.0,
+        "max_drawdown": -0.05,
+        "max_drawdown_us": 3_000_000,
+        "elapsed_us": 60 * DAY_US,
+        "exposed_us": 15 * DAY_US,
+        "grid_us": DAY_US,
+        "days_per_year": 365.25,
     }
     return Facts(**(values | changes))
 
@@ -27,12 +32,17 @@ def trades(*rows):
     """Build round trips from (pnl, qty, entry_price, is_closed)."""
     return pl.DataFrame(
         {
-            "pnl": [r[0] for r in rows], "qty": [r[1] for r in rows],
+            "pnl": [r[0] for r in rows],
+            "qty": [r[1] for r in rows],
             "entry_price": [r[2] for r in rows],
             "exited_at": [1 if r[3] else None for r in rows],
         },
-        schema={"pnl": pl.Float64, "qty": pl.Float64, "entry_price": pl.Float64,
-                "exited_at": pl.Int64},
+        schema={
+            "pnl": pl.Float64,
+            "qty": pl.Float64,
+            "entry_price": pl.Float64,
+            "exited_at": pl.Int64,
+        },
     )
 
 
@@ -76,9 +86,15 @@ def test_probabilistic_sharpe_is_the_published_example():
 
 def test_trade_figures_count_closed_trades_only_in_money():
     got = compute(
-        np.array([0.01, 0.02]), facts(), FILLS,
-        trades((30.0, 1.0, 100.0, True), (-10.0, 2.0, 100.0, True), (-2.0, 1.0, 100.0, True),
-               (500.0, 1.0, 100.0, False)),
+        np.array([0.01, 0.02]),
+        facts(),
+        FILLS,
+        trades(
+            (30.0, 1.0, 100.0, True),
+            (-10.0, 2.0, 100.0, True),
+            (-2.0, 1.0, 100.0, True),
+            (500.0, 1.0, 100.0, False),
+        ),
     )
     assert got["trades_count"] == 3
     assert got["win_rate"] == pytest.approx(1 / 3)
@@ -99,8 +115,11 @@ def test_short_runs_are_not_annualised_but_keep_the_plain_ratio():
 
 @pytest.mark.parametrize(
     ("returns", "reason"),
-    [([], "fewer than two returns"), ([0.01], "fewer than two returns"),
-     ([0.0, 0.0, 0.0], "equity never moved")],
+    [
+        ([], "fewer than two returns"),
+        ([0.01], "fewer than two returns"),
+        ([0.0, 0.0, 0.0], "equity never moved"),
+    ],
 )
 def test_ratios_that_do_not_exist_are_nan_with_the_reason(returns, reason):
     got = compute(np.array(returns), facts(), FILLS, trades())

@@ -16,7 +16,10 @@ from fxlab.backtester.strategy import Bounds, get
 
 
 def example(
-    *, window: Annotated[int, Bounds(1, 9)] = 5, bps: float = 1.5, flip: bool = False,
+    *,
+    window: Annotated[int, Bounds(1, 9)] = 5,
+    bps: float = 1.5,
+    flip: bool = False,
     side: str = "both",
 ) -> fxlab.Signals:
     """Do an example.
@@ -40,13 +43,21 @@ def test_parameters_come_from_the_signature():
     assert [p.default for p in found.values()] == [5, 1.5, False, "both"]
     assert found["window"].bounds == Bounds(1, 9)
     assert [p.doc for p in found.values()] == [
-        "ticks to look at", "a margin", "the other way round", "side"]
+        "ticks to look at",
+        "a margin",
+        "the other way round",
+        "side",
+    ]
     assert get(example).title == "Do an example."
 
 
 def test_check_fills_in_defaults_and_types():
     assert get(example).check({"bps": 2}) == {
-        "window": 5, "bps": 2.0, "flip": False, "side": "both"}
+        "window": 5,
+        "bps": 2.0,
+        "flip": False,
+        "side": "both",
+    }
     assert type(get(example).check({"bps": 2})["bps"]) is float
 
 
@@ -89,9 +100,11 @@ def test_names_are_found_or_near_ones_named():
 def test_a_notebook_cell_can_be_run_twice(monkeypatch):
     monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
     for value in (0.5, 0.25):
+
         @fxlab.strategy(name="mine")
         def mine(*, size: float = value) -> fxlab.Signals:
             return fxlab.Signals(target=pl.lit(size))
+
     assert get("mine").check() == {"size": 0.25}
     assert "mine" in registry.names()
 

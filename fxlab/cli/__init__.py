@@ -1,0 +1,54 @@
+"""The command line: thin words over the functions that notebooks use.
+
+Each command gathers its options, calls one function, and prints what came back. An error that
+fxlab raises on purpose is one red line; with --debug it is a traceback.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from fxlab.cli import backtests, data, machine
+from fxlab.cli.output import ErrorsAsSentences, say
+
+app = typer.Typer(
+    cls=ErrorsAsSentences,
+    help="Collect ticks, keep them in QuestDB, backtest strategies on them.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so
+    if wanted:
+        import fxlab
+
+        say(f"fxlab {fxlab.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def fxlab(
+    *,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Collect ticks, keep them in QuestDB, backtest strategies on them."""
+
+
+machine.register(app)
+data.register(app)
+backtests.register(app)
+
+
+def main() -> None:
+    """Run the command line on this process's arguments."""
+    app()

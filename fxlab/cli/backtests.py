@@ -1,0 +1,111 @@
+"""Commands about strategies: list them, run one on a session."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fxlab import progress
+from fxlab.cli.output import say, show_frame
+from fxlab.errors import InvalidInput, InvalidParameter
+
+if TYPE_CHECKING:
+    from fxlab.backtester.result import Result
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(backtest)
+    app.command()(strategies)
+
+
+def strategies() -> None:
+    """List the strategies and their parameters."""
+    import fxlab
+
+    show_frame(fxlab.strategies())
+
+
+def backtest(
+    session: Annotated[str | None, typer.Argument(help="The session's id.")] = None,
+    strategy: Annotated[str | None, typer.Argument(help="Its name, or module:function.")] = None,
+    *,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="May be given again."),
+    ] = None,
+    symbols: Annotated[str, typer.Option(help="ALL, or symbols with commas between.")] = "ALL",
+    start: Annotated[str | None, typer.Option(help="First tick's time; naive is UTC.")] = None,
+    end: Annotated[str | None, typer.Option(help="Ticks before this time.")] = None,
+    capital: Annotated[float | None, typer.Option(help="Money at the start.")] = None,
+    taker_bps: Annotated[
+        float | None, typer.Option("--taker-bps", "--fee-bps", help="Fee of each fill.")
+    ] = None,
+    slippage_bps: Annotated[float | None, typer.Option(help="Added to each fill.")] = None,
+    latency: Annotated[str | None, typer.Option(help="To the market, such as 50ms.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write a report to this folder.")] = None,
+    save: Annotated[bool, typer.Option("--save", help="Keep the run in the database.")] = False,
+) -> None:
+    """Replay a session's ticks through a strategy and print the metrics."""
+    import fxlab
+    from fxlab.backtester.strategy import get
+
+    if session is None or strategy is None:
+        raise InvalidInput(
+            "session_id is required: fxlab backtest SESSION STRATEGY; list the sessions with: "
+            "fxlab sessions list"
+        )
+    chosen = get(strategy)
+    values = chosen.parse(_named(parameter or []))
+    costs = _given(taker_bps=taker_bps, slippage_bps=slippage_bps, latency=latency)
+    execution = fxlab.Execution(**costs)
+    options = _given(start=start, end=end, capital=capital)
+    with fxlab.connect() as lab:
+        with progress.terminal("backtest") as advance:
+            result = fxlab.backtest(
+                lab.session(session),
+                chosen,
+                values,
+                symbols=_chosen_symbols(symbols),
+                execution=execution,
+                progress=advance,
+                **options,
+            )
+        saved = result.save(lab) if save else None
+        _show_result(result, saved, report)  # a report reads prices: the lab must be open
+
+
+def _show_result(result: Result, saved: str | None, report: Path | None) -> None:
+    show_frame(result.metrics.table(), result.title)
+    say(f"run {result.run_id}, fingerprint {result.fingerprint}")
+    if saved is not None:
+        say(f"saved: {saved}")
+    if report is not None:
+        say(f"report: {result.report(report)}")
+
+
+def _chosen_symbols(text: str) -> str | list[str]:
+    """Return ALL as it is, else the list of symbols."""
+    if text.strip().upper() == "ALL":
+        return "ALL"
+    return [symbol.strip().upper() for symbol in text.split(",") if symbol.strip()]
+
+
+def _named(words: list[str]) -> dict[str, str]:
+    """Return name and value of each NAME=VALUE word."""
+    values: dict[str, str] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise InvalidParameter(f"-p {word!r} is not NAME=VALUE, such as -p fast=50")
+        if name in values:
+            raise InvalidParameter(f"-p {name} is given twice")
+        values[name.strip()] = value
+    return values
+
+
+def _given(**options: Any) -> dict[str, Any]:  # noqa: ANN401 - whatever the options hold
+    """Return the options that were given, so that each default stands in one place only."""
+    return {name: value for name, value in options.items() if value is not None}

@@ -1,0 +1,156 @@
+"""Commands about the server, the settings and the notebooks."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fxlab import progress
+from fxlab.cli.output import say, show_rows
+from fxlab.config import Settings
+from fxlab.errors import InvalidInput
+
+HERE = Path("notebooks")
+COPY = Path("fxlab-notebooks")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(up)
+    app.command()(down)
+    app.command()(status)
+    app.command()(doctor)
+    app.command()(settings)
+    app.command(context_settings={"ignore_unknown_options": True})(lab)
+    app.command()(demo)
+
+
+def up() -> None:
+    """Start the embedded QuestDB server, unless it runs."""
+    from fxlab.questdb import server
+
+    with progress.terminal("QuestDB") as advance:
+        found = server.up(Settings.load(), advance)
+    _show_status(found)
+
+
+def down() -> None:
+    """Stop the embedded QuestDB server."""
+    from fxlab.questdb import server
+
+    with progress.terminal("QuestDB") as advance:
+        was_running = server.down(Settings.load(), advance)
+    say("stopped" if was_running else "no embedded server was running")
+
+
+def status() -> None:
+    """Tell whether a server runs, and where; exit code 3 when none does."""
+    from fxlab.questdb import server
+
+    found = server.status(Settings.load())
+    _show_status(found)
+    if found.endpoint is None:
+        raise typer.Exit(3)
+
+
+def doctor() -> None:
+    """Check everything fxlab needs; exit code 1 when something needs mending."""
+    from fxlab.doctor import diagnose, is_well
+
+    with progress.terminal("looking") as advance:
+        checks = diagnose(Settings.load(), advance)
+    marks = {True: "ok", False: "MEND", None: "-"}
+    rows = [(marks[check.ok], check.name, check.value, check.next_step) for check in checks]
+    show_rows(("", "what", "found", "next step"), rows)
+    if not is_well(checks):
+        raise typer.Exit(1)
+
+
+def settings() -> None:
+    """List the settings, their values and where each one came from."""
+    show_rows(("setting", "value", "from", "meaning"), Settings.load().table())
+
+
+def lab(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[DIRECTORY] [JUPYTER OPTIONS]...",
+            help="The notebooks' folder (./notebooks, else a copy of the shipped ones in "
+            "./fxlab-notebooks), then options for JupyterLab, such as --no-browser --port 8889.",
+        ),
+    ] = None,
+) -> None:
+    """Start the server and JupyterLab on the notebooks."""
+    from fxlab.questdb import server
+
+    words = list(arguments or [])
+    given = Path(words.pop(0)) if words and not words[0].startswith("-") else None
+    folder = _notebooks(given)
+    chosen = Settings.load()
+    with progress.terminal("QuestDB") as advance:
+        server.up(chosen, advance)
+    say(f"notebooks in {folder}; the server stays up after JupyterLab ends, stop it: fxlab down")
+    _become_jupyter(folder, words, chosen)
+
+
+def demo(
+    *,
+    out: Annotated[Path, typer.Option(help="Folder for the reports.")] = Path("fxlab-demo"),
+    show: Annotated[bool, typer.Option("--open/--no-open", help="Show them in a browser.")] = True,
+) -> None:
+    """Import real and generated ticks, backtest them and write reports: the whole tour."""
+    from fxlab import demo as tour
+
+    with progress.terminal("demo") as advance:
+        made = tour.run(out=out, settings=Settings.load(), progress=advance)
+    for result, report in zip(made.results, made.reports, strict=True):
+        say(f"{result!r}\nreport: {report}\n")
+        if show:
+            typer.launch(str(report))
+
+
+def _show_status(found: object) -> None:
+    names = ("state", "pid", "version", "endpoint", "started_at", "root", "log", "message")
+    rows = [(name, str(getattr(found, name))) for name in names if getattr(found, name) is not None]
+    show_rows(("", "server"), rows)
+
+
+def _notebooks(given: Path | None) -> Path:
+    """Return the folder to open, copying the shipped notebooks if the user has none."""
+    if given is not None:
+        if not given.is_dir():
+            raise InvalidInput(f"{given} is not a folder; give one, or none for the notebooks")
+        return given
+    if HERE.is_dir():
+        return HERE
+    package = Path(__file__).parents[1]
+    shipped = next(filter(Path.is_dir, (package / "notebooks", package.parent / "notebooks")), None)
+    if shipped is None:
+        raise InvalidInput("this installation ships no notebooks; give a folder: fxlab lab FOLDER")
+    COPY.mkdir(exist_ok=True)
+    for source in sorted(shipped.glob("*.ipynb")):
+        if not (COPY / source.name).exists():  # never over the user's own edits
+            shutil.copy2(source, COPY)
+    return COPY
+
+
+def _become_jupyter(folder: Path, words: list[str], chosen: Settings) -> None:
+    """Replace this process by JupyterLab; its own defaults guard it: token and loopback."""
+    root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+    command = [sys.executable, "-m", "jupyterlab", *root, *words, str(folder)]
+    os.execve(sys.executable, command, os.environ | _as_environment(chosen))  # noqa: S606 - no shell
+
+
+def _as_environment(chosen: Settings) -> dict[str, str]:
+    """Return the settings for a kernel, whose working directory has no fxlab.toml of ours."""
+    values = {name: getattr(chosen, name) for name in chosen.sources}
+    values["home"] = chosen.home.expanduser().absolute()
+    return {
+        f"FXLAB_{name.upper()}": str(value) for name, value in values.items() if value is not None
+    }

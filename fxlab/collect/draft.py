@@ -1,0 +1,240 @@
+"""A session before it is stored: its rows, checked, and what identifies each of them.
+
+A row's `seq` is the venue's number where every row of a symbol has one and they strictly rise, else
+the row's place in its source. Either way it is the same at each import, which is what lets an
+import be repeated, or finished by another one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Any, Final
+
+import polars as pl
+
+from fxlab.backtester.ticks import find_decimals
+from fxlab.books import mid_decimals
+from fxlab.collect.checks import Place
+from fxlab.collect.rows import VENUE_SEQ, understand
+from fxlab.errors import ImportRefused
+from fxlab.schema import ORDERBOOK, PRICES, Table
+
+_DATA_TYPES: Final = {"prices": PRICES, "orderbook": ORDERBOOK}
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of one symbol in one file.
+
+    Attributes
+    ----------
+    path, sha256
+        What the file is called in the catalogue, and its digest.
+    data_type
+        "prices" or "orderbook".
+    frame
+        As `fxlab.collect.rows.understand` returns it.
+    """
+
+    path: str
+    sha256: str
+    origin: str
+    data_type: str
+    symbol: str
+    frame: pl.DataFrame
+
+    @cached_property
+    def first(self) -> datetime | None:
+        """Return the earliest time."""
+        return self.frame["timestamp"].min()  # type: ignore[return-value]  # a datetime column
+
+    @cached_property
+    def last(self) -> datetime | None:
+        """Return the latest time."""
+        return self.frame["timestamp"].max()  # type: ignore[return-value]  # a datetime column
+
+    @cached_property
+    def backward(self) -> int:
+        """Return how many rows are earlier than the row before them."""
+        return int((self.frame["timestamp"].diff().to_physical() < 0).sum())
+
+    @cached_property
+    def has_rising_ids(self) -> bool:
+        """Whether the venue numbered every row, each above the one before."""
+        return _rises(self.frame[VENUE_SEQ])
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """A file as the catalogue knows it: its path there, its digest, and what it was."""
+
+    path: str
+    sha256: str
+    kind: str
+    """One of `fxlab.schema.ORIGINS`."""
+
+
+def parts_of(place: Place, raw: pl.DataFrame, origin: Origin, symbol: str | None) -> list[Part]:
+    """Return a file's rows, understood and checked, one part a symbol."""
+    shape, rows = understand(place, raw, symbol)
+    pieces = rows.partition_by("symbol", maintain_order=True)
+    if not pieces and symbol is not None:
+        pieces = [rows]  # a header and nothing below: known, counted, empty
+    return [
+        Part(
+            path=origin.path,
+            sha256=origin.sha256,
+            origin=origin.kind,
+            data_type=shape.data_type,
+            symbol=symbol or str(piece["symbol"][0]),
+            frame=piece,
+        )
+        for piece in pieces
+    ]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """All rows of one session, ready to be stored.
+
+    Raises
+    ------
+    ImportRefused
+        If there are no rows, or two files hold the same time of the same symbol.
+    """
+
+    session_id: str
+    parts: tuple[Part, ...]
+
+    def __post_init__(self) -> None:
+        if not self.rows:
+            names = ", ".join(part.path for part in self.parts) or "no file"
+            raise ImportRefused(
+                f"session {self.session_id!r} has no rows ({names}); nothing was imported"
+            )
+        names_seen: set[tuple[str, str]] = set()
+        for part in self.parts:
+            if (part.path, part.symbol) in names_seen:
+                raise ImportRefused(
+                    f"two files are called {part.path}: their rows could not be told apart; "
+                    "rename one of the folders"
+                )
+            names_seen.add((part.path, part.symbol))
+        for _, _, group in self._groups():
+            _refuse_overlap(group)
+
+    @property
+    def rows(self) -> int:
+        """Return the number of rows."""
+        return sum(part.frame.height for part in self.parts)
+
+    @property
+    def first(self) -> datetime:
+        """Return the time of the first tick."""
+        return min(part.first for part in self.parts if part.first is not None)
+
+    @property
+    def last(self) -> datetime:
+        """Return the time of the last tick."""
+        return max(part.last for part in self.parts if part.last is not None)
+
+    @property
+    def identity(self) -> frozenset[tuple[str, str]]:
+        """Return what makes two imports the same: (symbol, SHA-256) of each file."""
+        return frozenset((part.symbol, part.sha256) for part in self.parts)
+
+    @property
+    def counts(self) -> dict[tuple[str, str], int]:
+        """Return the rows of each (symbol, data type) that has any."""
+        found = {
+            (symbol, data_type): sum(part.frame.height for part in group)
+            for data_type, symbol, group in self._groups()
+        }
+        return {key: rows for key, rows in found.items() if rows}
+
+    def frames(self) -> Iterator[tuple[Table, pl.DataFrame]]:
+        """Yield the rows of each symbol with all columns of their table."""
+        for data_type, _, group in self._groups():
+            table = _DATA_TYPES[data_type]
+            whole = pl.concat(part.frame.with_columns(origin=pl.lit(part.origin)) for part in group)
+            session = pl.lit(self.session_id).alias("session_id")
+            yield table, whole.with_columns(session, _seq(whole)).select(*table.columns)
+
+    def price_decimals(self) -> dict[str, int]:
+        """Return the decimals of each symbol's prices, of its mids where it has no trades."""
+        found: dict[str, int | None] = {}
+        for data_type, symbol, group in self._groups():
+            if sum(part.frame.height for part in group) and symbol not in found:
+                whole = pl.concat(part.frame for part in group)
+                is_trades = data_type == "prices"
+                found[symbol] = find_decimals(whole["price"]) if is_trades else mid_decimals(whole)
+        return {symbol: decimals for symbol, decimals in found.items() if decimals is not None}
+
+    def catalogue_row(self) -> dict[str, Any]:
+        """Return what the catalogue says of the session's ticks."""
+        counts = self.counts
+        prices = sum(rows for (_, kind), rows in counts.items() if kind == "prices")
+        return {
+            "session_id": self.session_id,
+            "source": self.parts[0].origin,
+            "symbols": json.dumps(sorted({symbol for symbol, _ in counts})),
+            "data_types": json.dumps(sorted({kind for _, kind in counts}, reverse=True)),
+            "price_decimals": json.dumps(self.price_decimals()),
+            "started": self.first,
+            "ended": self.last,
+            "duration_seconds": (self.last - self.first).total_seconds(),
+            "records_collected": self.rows,
+            "prices_count": prices,
+            "orderbook_count": self.rows - prices,
+            "gaps_count": 0,
+            "errors_count": 0,
+            "created_at": self.first,  # the same at each import of the same data
+        }
+
+    def _groups(self) -> Iterator[tuple[str, str, list[Part]]]:
+        """Yield data type, symbol and the parts in time order; trades before books."""
+        for data_type in _DATA_TYPES:
+            for symbol in sorted({part.symbol for part in self.parts}):
+                group = [p for p in self.parts if (p.data_type, p.symbol) == (data_type, symbol)]
+                if group:
+                    yield data_type, symbol, sorted(group, key=_place_in_time)
+
+
+def digest(data: bytes) -> str:
+    """Return the SHA-256 of a file."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _place_in_time(part: Part) -> tuple[bool, datetime | str, str]:
+    return (part.first is not None, part.first or "", part.path)
+
+
+def _refuse_overlap(group: Sequence[Part]) -> None:
+    """Refuse parts that may hold the same rows: stored twice they would be doubled."""
+    filled = [part for part in group if part.frame.height]
+    for before, after in itertools.pairwise(filled):
+        ids = pl.concat([before.frame[VENUE_SEQ].tail(1), after.frame[VENUE_SEQ].head(1)])
+        repeats = before.has_rising_ids and after.has_rising_ids and not _rises(ids)
+        if before.last > after.first or repeats:  # type: ignore[operator]  # both have rows
+            raise ImportRefused(
+                f"{before.path} (until {before.last}) and {after.path} (from {after.first}) "
+                f"overlap for {before.symbol} {before.data_type}: rows in both would be doubled; "
+                "give files that follow each other, or import them as two sessions"
+            )
+
+
+def _seq(rows: pl.DataFrame) -> pl.Series:
+    ids = rows[VENUE_SEQ]
+    if _rises(ids):
+        return ids.alias("seq")
+    return pl.int_range(rows.height, dtype=pl.Int64, eager=True).alias("seq")
+
+
+def _rises(ids: pl.Series) -> bool:
+    return ids.null_count() == 0 and bool((ids.diff().drop_nulls() > 0).all())

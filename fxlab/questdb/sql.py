@@ -1,0 +1,306 @@
+"""The only module that builds SQL text.
+
+The database guards nothing: it stores any id, and connectorx binds no parameters. So whatever
+enters a statement passes here: ids match their pattern *and* are quoted, times are integers, names
+come from `fxlab.schema`, choices come from fixed lists. Nothing else in fxlab writes SQL.
+"""
+
+# ruff: noqa: S608 - this is the place where SQL may be put together, of checked parts
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from fxlab import schema
+from fxlab.errors import InvalidInput, InvalidParameter, did_you_mean
+from fxlab.schema import Table, check_session_id, check_symbol
+
+HIDDEN: Final = ("deleting", "deleted")
+"""Statuses of sessions that readers do not see."""
+
+STEPS: Final = {"1h": 3_600_000_000, "1s": 1_000_000, "1T": 1_000}
+"""QuestDB's SAMPLE BY units that rows are counted in, and their microseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Rows of one session, or of one symbol in it, from `start` until before `end` (us)."""
+
+    table: Table
+    session_id: str
+    symbol: str | None = None
+    start: int | None = None
+    end: int | None = None
+
+    @property
+    def where(self) -> str:
+        """Return the condition that selects exactly these rows."""
+        time = name(self.table.timestamp)
+        parts = [f"session_id = {session_id(self.session_id)}"]
+        if self.symbol is not None:
+            parts.append(f"symbol = {symbol(self.symbol)}")
+        if self.start is not None:
+            parts.append(f"{time} >= {int(self.start)}")
+        if self.end is not None:
+            parts.append(f"{time} < {int(self.end)}")
+        return " and ".join(parts)
+
+
+# ---- the parts of a statement --------------------------------------------------------------
+
+
+def text(value: str) -> str:
+    """Return a text as a quoted literal; a NUL character has no place in one."""
+    if "\0" in value:
+        raise InvalidInput(f"{value[:80]!r} has a NUL character, which no text in QuestDB can hold")
+    return "'" + value.replace("'", "''") + "'"
+
+
+def session_id(value: str) -> str:
+    """Return a checked session id (or run id: the same pattern) as a literal."""
+    return text(check_session_id(value))
+
+
+def symbol(value: str) -> str:
+    """Return a checked symbol as a literal."""
+    return text(check_symbol(value))
+
+
+def name(value: str) -> str:
+    """Return the name of a table or column, quoted; names are plain identifiers."""
+    if not (value.isascii() and value.isidentifier()):
+        raise InvalidInput(f"{value!r:.80} is not the name of a table or column")
+    return f'"{value}"'
+
+
+def columns(table: Table, names: Iterable[str]) -> str:
+    """Return column names of a table, or say which name is close to an unknown one."""
+    wanted = list(names)
+    for column in wanted:
+        if column not in table.columns:
+            hint = did_you_mean(str(column), table.columns)
+            raise InvalidParameter(
+                f"no column named {column!r:.80} in {table.name}; "
+                + (hint or f"the columns are: {', '.join(table.columns)}")
+            )
+    return ", ".join(map(name, wanted))
+
+
+def choice(value: str, known: Sequence[str], what: str) -> str:
+    """Return one of a fixed list as a literal."""
+    if value not in known:
+        hint = did_you_mean(str(value), known)
+        raise InvalidParameter(
+            f"{value!r:.80} is not a {what}; " + (hint or f"choose one of: {', '.join(known)}")
+        )
+    return text(value)
+
+
+def count(value: int, what: str) -> int:
+    """Return a whole number that can count rows."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
+        raise InvalidParameter(
+            f"{what}={value!r:.80} is not a number of rows; give a whole number from 0 up"
+        )
+    return value
+
+
+def build() -> str:
+    """Return the query for the server's description of itself: the cheapest question."""
+    return "select build()"
+
+
+# ---- tables --------------------------------------------------------------------------------
+
+
+def create_table(table: Table, without: Iterable[str] = ()) -> str:
+    """Return the statement that creates a table unless it is there."""
+    left_out = set(without)
+    parts = ", ".join(
+        _definition(table, column) for column in table.columns if column not in left_out
+    )
+    return (
+        f"create table if not exists {name(table.name)} ({parts}) "
+        f"timestamp({name(table.timestamp)}) partition by {table.partition_by} wal "
+        f"dedup upsert keys({columns(table, table.dedup)})"
+    )
+
+
+def add_column(table: Table, column: str) -> str:
+    """Return the statement that adds a column unless it is there."""
+    return f"alter table {name(table.name)} add column if not exists {_definition(table, column)}"
+
+
+def _definition(table: Table, column: str) -> str:
+    kind = table.columns[column]
+    capacity = f" capacity {table.symbol_capacity}" if kind == "SYMBOL" else ""
+    return f"{columns(table, [column])} {kind}{capacity}"
+
+
+def enable_dedup(table: Table) -> str:
+    """Return the statement that sets a table's DEDUP keys: the cure that an error shows."""
+    return f"ALTER TABLE {table.name} DEDUP ENABLE UPSERT KEYS({', '.join(table.dedup)})"
+
+
+def resume_wal(table: Table) -> str:
+    """Return the statement that resumes a suspended table: the cure that an error shows."""
+    return f"ALTER TABLE {table.name} RESUME WAL"
+
+
+def wait_visible(table: Table) -> str:
+    """Return the query that comes back once all that was written can be read."""
+    return f"select wait_wal_table({text(table.name)})"
+
+
+def list_tables() -> str:
+    """Return the query for all tables: name, whether WAL is on, whether DEDUP is on."""
+    return "select table_name, walEnabled, dedup from tables()"
+
+
+def list_columns(table: Table) -> str:
+    """Return the query for a table's columns: name, type, whether it is a DEDUP key."""
+    return f'select "column", type, "upsertKey" from table_columns({text(table.name)})'
+
+
+def list_suspended() -> str:
+    """Return the query for the tables that take writes but do not show them."""
+    return "select name, errorMessage from wal_tables() where suspended"
+
+
+def applied_versions() -> str:
+    """Return the query for version and checksum of each migration that was done."""
+    return f"select version, checksum from {name(schema.SCHEMA_VERSIONS.name)} order by timestamp"
+
+
+def newest_version() -> str:
+    """Return the query for the whole row of the newest migration that was done."""
+    return _select(schema.SCHEMA_VERSIONS, [], "version desc, timestamp limit 1")
+
+
+# ---- ticks ---------------------------------------------------------------------------------
+
+
+def rows(scope: Scope, names: Sequence[str], *, tie: str = "seq") -> str:
+    """Return the query for rows in their one order: by time, then by `tie`."""
+    return (
+        f"select {columns(scope.table, names)} from {name(scope.table.name)} where {scope.where} "
+        f"order by {name(scope.table.timestamp)}, {columns(scope.table, [tie])}"
+    )
+
+
+def bins(scope: Scope, step: str) -> str:
+    """Return the query for the number of rows in each hour, second or millisecond."""
+    choice(step, tuple(STEPS), "step")
+    return (
+        f"select timestamp, count() from {name(scope.table.name)} where {scope.where} "
+        f"sample by {step} align to calendar"
+    )
+
+
+def count_by_symbol(scope: Scope) -> str:
+    """Return the query for the number of rows of each symbol."""
+    return (
+        f"select symbol, count() as row_count from {name(scope.table.name)} "
+        f"where {scope.where} group by symbol order by symbol"
+    )
+
+
+def trade_statistics(scope: Scope) -> str:
+    """Return the query for one row of aggregates a symbol over its trades."""
+    return (
+        "select symbol, count() as row_count, min(timestamp) as first_time, "
+        "max(timestamp) as last_time, min(price) as min_price, max(price) as max_price, "
+        "ksum(volume) as volume, ksum(price * volume) / ksum(volume) as vwap "
+        f"from {name(scope.table.name)} where {scope.where} group by symbol order by symbol"
+    )
+
+
+def book_statistics(scope: Scope) -> str:
+    """Return the query for one row of aggregates a symbol over its books."""
+    mid = "(bid_price_1 + ask_price_1) / 2"
+    return (
+        "select symbol, count() as row_count, min(timestamp) as first_time, "
+        f"max(timestamp) as last_time, min({mid}) as min_price, max({mid}) as max_price, "
+        "avg(ask_price_1 - bid_price_1) as mean_spread "
+        f"from {name(scope.table.name)} where {scope.where} group by symbol order by symbol"
+    )
+
+
+def shared_timestamps(scope: Scope) -> str:
+    """Return the query for the number of rows that share their timestamp with another."""
+    return (
+        "select symbol, sum(tied) as tied_rows from (select symbol, timestamp, count() as tied "
+        f"from {name(scope.table.name)} where {scope.where} group by symbol, timestamp) "
+        "where tied > 1 group by symbol"
+    )
+
+
+# ---- catalogue -----------------------------------------------------------------------------
+
+
+def sessions(
+    *,
+    with_symbol: str | None = None,
+    status: str | None = None,
+    exchange: str | None = None,
+    containing: str | None = None,
+    limit: int = 50,
+    offset: int = 0,
+) -> str:
+    """Return the query for the newest sessions that match all that is given."""
+    parts = [_status(status)]
+    if with_symbol is not None:
+        parts.append(_holds("symbols", f'"{check_symbol(with_symbol)}"'))
+    if exchange is not None:
+        parts.append(f"exchange = {text(exchange)}")
+    if containing is not None:
+        places = ("session_id", "notes", "tags")
+        found = (_holds(f"lower({place})", containing.lower()) for place in places)
+        parts.append(f"({' or '.join(found)})")
+    first = count(offset, "offset")
+    last = first + count(limit, "limit")
+    return _select(schema.SESSIONS, parts, f"created_at desc, session_id limit {first}, {last}")
+
+
+def _status(status: str | None) -> str:
+    if status is None:
+        return f"status not in ({', '.join(map(text, HIDDEN))})"
+    return f"status = {choice(status, schema.STATUSES, 'status')}"
+
+
+def _holds(place: str, needle: str) -> str:
+    return f"strpos({place}, {text(needle)}) > 0"
+
+
+def session(wanted: str) -> str:
+    """Return the query for the catalogue rows of one session, the newest state first."""
+    return _select(schema.SESSIONS, [f"session_id = {session_id(wanted)}"], "updated_at desc")
+
+
+def session_ids() -> str:
+    """Return the query for the ids a user may have meant."""
+    return (
+        f"select session_id from {name(schema.SESSIONS.name)} where {_status(None)} "
+        "order by created_at desc limit 10000"
+    )
+
+
+def runs(*, limit: int = 50, run_id: str | None = None, fingerprint: str | None = None) -> str:
+    """Return the query for the newest runs, or those with one id or fingerprint."""
+    parts = []
+    if run_id is not None:
+        parts.append(f"run_id = {session_id(run_id)}")
+    if fingerprint is not None:
+        parts.append(f"fingerprint = {text(fingerprint)}")
+    return _select(schema.RUNS, parts, f"timestamp desc limit {count(limit, 'limit')}")
+
+
+def fills(run_id: str) -> str:
+    """Return the query for the fills of one run, in their order."""
+    return _select(schema.FILLS, [f"run_id = {session_id(run_id)}"], "timestamp, seq")
+
+
+def _select(table: Table, conditions: Sequence[str], order: str) -> str:
+    where = f"where {' and '.join(conditions)} " if conditions else ""
+    return f"select {columns(table, table.columns)} from {name(table.name)} {where}order by {order}"

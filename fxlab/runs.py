@@ -1,0 +1,147 @@
+"""Backtest runs in the database: saved once, found again, never quietly replaced."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from importlib import metadata
+from typing import TYPE_CHECKING, Any, Final
+
+import polars as pl
+
+from fxlab.errors import RunConflict, RunNotFound
+from fxlab.questdb import sql
+from fxlab.questdb.client import QuestDB
+from fxlab.schema import FILLS, RUNS, check_session_id
+
+if TYPE_CHECKING:
+    from fxlab.backtester.result import Result
+
+_SHOWN_METRICS: Final = ("final_equity", "total_return", "max_drawdown", "sharpe")
+
+
+def save(db: QuestDB, result: Result) -> str:
+    """Store a run with its fills and return its id.
+
+    A run with the same fingerprint and the same metrics is the same run: nothing is written, and
+    the id under which it was stored first is returned.
+
+    Raises
+    ------
+    RunConflict
+        If the fingerprint is stored with other metrics: the run was not reproduced.
+    """
+    metrics = _plain(result.metrics)
+    same = db.catalogue(sql.runs(fingerprint=result.fingerprint, limit=1))
+    if not same.is_empty():
+        stored = same.row(0, named=True)
+        _refuse_difference(stored["run_id"], json.loads(stored["metrics"]), metrics)
+        return str(stored["run_id"])
+    row = {
+        "run_id": check_session_id(result.run_id),
+        "data_session_id": result.data_session_id,
+        "strategy": result.strategy,
+        "symbols": json.dumps(list(result.symbols)),
+        "parameters": json.dumps(_plain(result.parameters)),
+        "execution": json.dumps(_plain(result.execution.as_dict())),
+        "capital": float(result.capital),
+        "rows_read": result.ticks,
+        "fills_count": result.fills.height,
+        "metrics": json.dumps(metrics),
+        "fingerprint": result.fingerprint,
+        "fxlab_version": metadata.version("fxlab"),
+        "timestamp": result.created_at,
+    }
+    # Fills first: a run that is listed has all its fills.
+    if result.fills.height:
+        db.write(FILLS, _fills_frame(result))
+    db.write(RUNS, pl.DataFrame([row], schema=RUNS.frame))
+    db.wait_visible(FILLS, RUNS)
+    return result.run_id
+
+
+def listing(db: QuestDB, limit: int = 50) -> pl.DataFrame:
+    """Return the newest runs.
+
+    Returns
+    -------
+    polars.DataFrame
+        ``run_id``, ``data_session_id``, ``strategy``, ``symbols`` (list), the main metrics as
+        columns, ``capital``, ``rows_read``, ``fills_count``, ``timestamp`` (when it ran),
+        ``fxlab_version``, ``fingerprint``, and as JSON text ``parameters``, ``execution`` and all
+        ``metrics``.
+    """
+    found = db.catalogue(sql.runs(limit=limit))
+    figures = [
+        pl.col("metrics").str.json_path_match(f"$.{name}").cast(pl.Float64).alias(name)
+        for name in _SHOWN_METRICS
+    ]
+    return found.select(
+        "run_id",
+        "data_session_id",
+        "strategy",
+        pl.col("symbols").str.json_decode(pl.List(pl.String)),
+        *figures,
+        "capital",
+        "rows_read",
+        "fills_count",
+        "timestamp",
+        "fxlab_version",
+        "fingerprint",
+        "parameters",
+        "execution",
+        "metrics",
+    )
+
+
+def fills(db: QuestDB, run_id: str) -> pl.DataFrame:
+    """Return a run's fills in their order.
+
+    Raises
+    ------
+    RunNotFound
+        If no run has this id, naming near ids.
+    """
+    if db.catalogue(sql.runs(run_id=run_id, limit=1)).is_empty():
+        known = db.catalogue(sql.runs(limit=1_000))["run_id"].to_list()
+        raise RunNotFound.named(run_id, known)
+    return db.catalogue(sql.fills(run_id)).select(
+        "timestamp", *(name for name in FILLS.columns if name not in ("run_id", "timestamp"))
+    )
+
+
+def _fills_frame(result: Result) -> pl.DataFrame:
+    ordered = result.fills.sort("timestamp", maintain_order=True)
+    return ordered.with_columns(
+        pl.lit(result.run_id).alias("run_id"),
+        pl.int_range(pl.len(), dtype=pl.Int64).alias("seq"),
+        pl.col("timestamp", "decided_at").dt.cast_time_unit("us"),
+    ).select(*FILLS.columns)
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what JSON can hold: numbers that are none (nan) become null."""
+    return {name: _value(value) for name, value in values.items()}
+
+
+def _value(value: object) -> object:
+    if isinstance(value, Mapping):
+        return _plain(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return str(value)
+
+
+def _refuse_difference(
+    run_id: str, stored: Mapping[str, object], found: Mapping[str, object]
+) -> None:
+    for name in sorted(stored.keys() | found.keys()):
+        if stored.get(name) != found.get(name):
+            raise RunConflict(
+                f"run {run_id} has the same fingerprint and {name}={stored.get(name)}, not "
+                f"{found.get(name)}: the run was not reproduced; do not trust either until you "
+                "know why (other hardware, a damaged table, a strategy that uses chance or time?)"
+            )

@@ -1,0 +1,112 @@
+"""What a session holds in figures: one row a symbol, computed by the server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Final
+
+import polars as pl
+
+from fxlab.questdb import sql
+from fxlab.questdb.client import QuestDB
+from fxlab.questdb.sql import Scope
+from fxlab.schema import ORDERBOOK, PRICES, UTC_MICROS
+from fxlab.times import to_micros
+
+COUNTS: Final = {"symbol": pl.String(), "data_type": pl.String(), "rows": pl.Int64()}
+
+STATISTICS: Final = {
+    "symbol": pl.String(),
+    "data_type": pl.String(),
+    "rows": pl.Int64(),
+    "first": UTC_MICROS,
+    "last": UTC_MICROS,
+    "duration_seconds": pl.Float64(),
+    "min_price": pl.Float64(),
+    "max_price": pl.Float64(),
+    "last_price": pl.Float64(),
+    "volume": pl.Float64(),
+    "vwap": pl.Float64(),
+    "rows_per_second": pl.Float64(),
+    "shared_timestamps": pl.Float64(),
+    "mean_spread": pl.Float64(),
+}
+
+
+def counts(db: QuestDB, session_id: str) -> pl.DataFrame:
+    """Return the number of rows of each (symbol, data type), counted in the tick tables.
+
+    Returns
+    -------
+    polars.DataFrame
+        ``symbol``, ``data_type`` ("prices" or "orderbook"), ``rows``.
+    """
+    found = [
+        (symbol, data_type, rows)
+        for data_type, table in (("prices", PRICES), ("orderbook", ORDERBOOK))
+        for symbol, rows in db.execute(sql.count_by_symbol(Scope(table, session_id)))
+    ]
+    return pl.DataFrame(sorted(found), schema=COUNTS, orient="row")
+
+
+def statistics(db: QuestDB, session_id: str) -> pl.DataFrame:
+    """Return one row a symbol.
+
+    Returns
+    -------
+    polars.DataFrame
+        ``symbol``; ``data_type``: "prices" where there are trades, else "orderbook", whose price
+        is the mid; ``rows``, ``first``, ``last``, ``duration_seconds``, ``min_price``,
+        ``max_price``, ``last_price`` (of the last row by time and seq); ``volume`` and ``vwap``
+        (null without trades); ``rows_per_second`` (null if all rows share one instant);
+        ``shared_timestamps``: share of rows whose timestamp another row of the symbol has too;
+        ``mean_spread``: over the books, null without.
+    """
+    trades = _kind(db, Scope(PRICES, session_id), "prices", sql.trade_statistics)
+    books = _kind(db, Scope(ORDERBOOK, session_id), "orderbook", sql.book_statistics)
+    spreads = books.select("symbol", "mean_spread")
+    with_spread = trades.drop("mean_spread").join(spreads, on="symbol", how="left")
+    only_books = books.join(trades, on="symbol", how="anti")
+    return pl.concat([with_spread.select(STATISTICS.keys()), only_books]).sort("symbol")
+
+
+def _kind(db: QuestDB, scope: Scope, data_type: str, query: Callable[[Scope], str]) -> pl.DataFrame:
+    """Return the statistics of all symbols over one table."""
+    shared = dict(db.catalogue(sql.shared_timestamps(scope)).iter_rows())
+    found = db.catalogue(query(scope)).iter_rows(named=True)
+    rows = [_row(db, scope, data_type, row, shared.get(row["symbol"], 0)) for row in found]
+    return pl.DataFrame(rows, schema=STATISTICS)
+
+
+def _row(
+    db: QuestDB, scope: Scope, data_type: str, found: Mapping[str, Any], shared: int
+) -> dict[str, Any]:
+    first, last, rows = found["first_time"], found["last_time"], found["row_count"]
+    seconds = (last - first).total_seconds()
+    kept = ("symbol", "min_price", "max_price", "volume", "vwap", "mean_spread")
+    return {
+        **{name: found.get(name) for name in kept},
+        "data_type": data_type,
+        "rows": rows,
+        "first": first,
+        "last": last,
+        "duration_seconds": seconds,
+        "last_price": _last_price(db, scope, found["symbol"], last),
+        "rows_per_second": rows / seconds if seconds else None,
+        "shared_timestamps": shared / rows,
+    }
+
+
+def _last_price(db: QuestDB, scope: Scope, symbol: str, last: datetime) -> float | None:
+    """Return the price of the last row by (timestamp, seq); of books the mid."""
+    instant = replace(scope, symbol=symbol, start=to_micros(last))
+    names = ["price"] if scope.table is PRICES else ["bid_price_1", "ask_price_1"]
+    price: float | None = (
+        db.catalogue(sql.rows(instant, names))
+        .select(pl.mean_horizontal(names, ignore_nulls=False))
+        .tail(1)
+        .item()
+    )
+    return price

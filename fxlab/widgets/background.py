@@ -1,0 +1,46 @@
+"""Runs work beside the kernel's own thread, so that clicks are still heard."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+Outcome = TypeVar("Outcome")
+
+
+def run_aside(work: Callable[[], Outcome], done: Callable[[Callable[[], Outcome]], object]) -> None:
+    """Run `work` in a thread, then `done` where this was called from.
+
+    Parameters
+    ----------
+    work
+        Takes nothing; may touch no widget but a `ProgressBar`.
+    done
+        Gets a function that returns the outcome of `work`, or raises its error.
+
+    Notes
+    -----
+    Without a running event loop (plain Python, a test) there are no clicks to hear: both run one
+    after the other before this returns.
+    """
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        done(_finished(work).result)
+        return
+    # The context carries which cell the messages of a widget belong to.
+    context = contextvars.copy_context()
+    task: asyncio.Future[Any] = loop.run_in_executor(None, context.run, work)
+    task.add_done_callback(lambda finished: done(finished.result))
+
+
+def _finished(work: Callable[[], Outcome]) -> Future[Outcome]:
+    future: Future[Outcome] = Future()
+    try:
+        future.set_result(work())
+    except Exception as error:  # noqa: BLE001 - handed on: `done` raises it
+        future.set_exception(error)
+    return future

@@ -1,0 +1,144 @@
+"""The workbench: choose a session, choose a strategy, run, look."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import ipywidgets as w
+import traitlets as t
+
+from fxlab.backtester.engine import backtest
+from fxlab.backtester.summary import describe_data, main_figures, metrics_html
+from fxlab.errors import InvalidInput
+from fxlab.html import escape
+from fxlab.widgets.background import run_aside
+from fxlab.widgets.execution_form import ExecutionForm
+from fxlab.widgets.key_guard import KeyGuard
+from fxlab.widgets.message import Message
+from fxlab.widgets.picker import SessionPicker
+from fxlab.widgets.progress_bar import ProgressBar
+from fxlab.widgets.strategy_form import StrategyForm
+from fxlab.widgets.style import heading, style_sheet
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from fxlab.backtester.result import Result
+    from fxlab.lab import Lab
+
+PLOTLY: Final = "application/vnd.plotly.v1+json"
+
+
+def workbench(lab: Lab, **options: Any) -> Workbench:  # noqa: ANN401 - as the class takes them
+    """Return a `Workbench`; show it by ending a cell with it."""
+    return Workbench(lab, **options)
+
+
+class Workbench(w.VBox):
+    """Session, strategy and costs on top; Run; picture and figures below.
+
+    Parameters
+    ----------
+    lab
+        Where the sessions are.
+    session_id, strategy
+        What is chosen at first: the newest session and ``"sma_cross"`` unless given.
+
+    Attributes
+    ----------
+    result : Result or None
+        The last finished run; observable. A run that fails or is cancelled leaves it alone.
+    """
+
+    result = t.Any(None, allow_none=True)
+
+    def __init__(
+        self, lab: Lab, *, session_id: str | None = None, strategy: str = "sma_cross"
+    ) -> None:
+        self.picker = SessionPicker(lab, session_id)
+        self.strategy = StrategyForm(strategy)
+        self.execution = ExecutionForm()
+        self.run = w.Button(description="Run", icon="play", button_style="primary")
+        self.progress = ProgressBar()
+        self.message = Message()
+        self.plot = w.Output()
+        self.figures = w.HTML()
+        self.run.on_click(self._on_run)
+        super().__init__(self._rows())
+        self.add_class("fxlab-panel")
+
+    def _rows(self) -> list[Any]:
+        forms = w.HBox(
+            [
+                w.VBox([heading("Strategy"), self.strategy]),
+                w.VBox([heading("Costs and capital"), self.execution]),
+            ],
+            layout={"flex_flow": "row wrap", "grid_gap": "0.5rem 3rem"},
+        )
+        run = w.HBox([self.run, self.progress], layout={"align_items": "center"})
+        top = [style_sheet(), heading("Session"), self.picker, forms]
+        return [*top, run, self.message, self.plot, self.figures, KeyGuard()]
+
+    def __repr__(self) -> str:
+        """Show what is chosen and the last result."""
+        chosen = f"{self.picker!r}\n{self.strategy!r}"
+        return f"<Workbench>\n{chosen}\n{self.result!r}"
+
+    def _on_run(self, _button: Any) -> None:  # noqa: ANN401 - ipywidgets has no types
+        with self.message.guard():
+            work = self._work()
+            self.run.disabled = True
+            self.progress.start()
+            run_aside(work, self._on_done)
+
+    def _work(self) -> Callable[[], tuple[Result, go.Figure, float]]:
+        """Return the run as a function of nothing: what is chosen now is what runs."""
+        session, symbols = self.picker.value, self.picker.symbols
+        if session is None or not symbols:
+            missing = "session" if session is None else "symbol"
+            raise InvalidInput(f"no {missing} is chosen; choose one in the list above")
+        name, parameters = self.strategy.value
+        terms, capital = self.execution.value, self.execution.capital
+
+        def work() -> tuple[Result, go.Figure, float]:
+            began = time.perf_counter()
+            result = backtest(
+                session,
+                name,
+                parameters,
+                symbols=list(symbols),
+                execution=terms,
+                capital=capital,
+                progress=self.progress,
+            )
+            return result, result.plot(), time.perf_counter() - began
+
+        return work
+
+    def _on_done(self, outcome: Callable[[], tuple[Result, go.Figure, float]]) -> None:
+        self.run.disabled = False
+        self.progress.finish("not finished", failed=True)  # replaced below, unless it failed
+        with self.message.guard():
+            result, figure, seconds = outcome()
+            self.progress.finish(f"{result.ticks:,} ticks in {seconds:.2f} s")
+            self._show(result, figure)
+
+    def _show(self, result: Result, figure: go.Figure) -> None:
+        # Set as a whole: the old picture stays until the new one is here, from any thread.
+        self.plot.outputs = ({"output_type": "display_data", **_bundle(figure, result)},)
+        every = metrics_html(result.metrics.table())
+        self.figures.value = (
+            f'<div class="fxlab-soft">{escape(describe_data(result))}</div>'
+            f"{metrics_html(main_figures(result))}"
+            f"<details><summary>All figures</summary>{every}</details>"
+        )
+        self.result = result
+
+
+def _bundle(figure: go.Figure, result: Result) -> dict[str, Any]:
+    """Return a plain figure as Jupyter displays it: data only, no script of 5 MB."""
+    spec = {**json.loads(figure.to_json()), "config": {"displaylogo": False, "responsive": True}}
+    return {"data": {PLOTLY: spec, "text/plain": result.title}, "metadata": {}}

@@ -1,0 +1,171 @@
+"""Chooses a session: type words, see how many match, pick one, pick its symbols."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import ipywidgets as w
+import traitlets as t
+
+from fxlab.html import escape, facts, show_time
+from fxlab.widgets.key_guard import KeyGuard
+from fxlab.widgets.message import Message
+from fxlab.widgets.picker_state import PickerState
+from fxlab.widgets.style import label_width, style_sheet
+
+if TYPE_CHECKING:
+    from fxlab.lab import Lab
+    from fxlab.sessions import Session
+
+READ_AT_MOST: Final = 100_000
+_WIDE: Final = {"width": "44rem", "max_width": "100%"}
+
+
+class SessionPicker(w.VBox):
+    """A list of sessions with a filter, the chosen session's facts, and its symbols.
+
+    Parameters
+    ----------
+    lab
+        Where the sessions are.
+    session_id
+        The session chosen at first; the newest unless given.
+
+    Attributes
+    ----------
+    value : Session or None
+        The chosen session; observable. Typing a filter never changes it.
+    symbols : tuple[str, ...]
+        The chosen symbols of that session; observable.
+    """
+
+    value = t.Any(None, allow_none=True)
+    symbols = t.Tuple()
+
+    def __init__(self, lab: Lab, session_id: str | None = None) -> None:
+        self._lab = lab
+        self._showing = False
+        self._build()
+        self.state = PickerState(lab.sessions(limit=READ_AT_MOST))
+        wanted = lab.session(session_id).id if session_id else None
+        self._show(self.state.choose(wanted) if wanted else self.state.choose_newest())
+        with self.message.guard():
+            self._load()
+
+    def _build(self) -> None:
+        style = label_width(["Symbols", "Session"])
+        self.filter = w.Text(
+            description="Filter", placeholder="words, e.g. btc completed", style=style
+        )
+        self.refresh = w.Button(
+            description="Refresh", icon="refresh", tooltip="Read the list again"
+        )
+        self.count = w.HTML()
+        self.listing = w.Select(
+            description="Session", options=[], rows=7, style=style, layout=_WIDE
+        )
+        self.listing.add_class("fxlab-list")
+        self.details = w.HTML()
+        self.symbol_list = w.SelectMultiple(
+            description="Symbols", options=[], rows=4, style=style, layout={"width": "17rem"}
+        )
+        self.message = Message()
+        super().__init__(
+            [
+                style_sheet(),
+                w.HBox([self.filter, self.refresh, self.count], layout={"align_items": "center"}),
+                self.listing,
+                w.HBox([self.symbol_list, self.details], layout={"grid_gap": "1.5rem"}),
+                self.message,
+                KeyGuard(),
+            ]
+        )
+        self.add_class("fxlab-panel")
+        self.filter.observe(lambda _: self._on_filter(), "value")
+        self.listing.observe(lambda _: self._on_choice(), "value")
+        self.symbol_list.observe(lambda _: self._on_symbols(), "value")
+        self.refresh.on_click(self._on_refresh)
+
+    def __repr__(self) -> str:
+        """Show the choice."""
+        chosen = f"{self.state.chosen}: {', '.join(self.symbols)}" if self.value else "nothing"
+        return f"<SessionPicker {chosen}; {self.state.count}>"
+
+    def choose(self, session_id: str) -> None:
+        """Choose a session by its id.
+
+        Raises
+        ------
+        SessionNotFound
+            If there is none, with the nearest ids.
+        """
+        self._show(self.state.choose(self._lab.session(session_id).id))
+        self._load()
+
+    def _on_filter(self) -> None:
+        self._show(self.state.filtered(self.filter.value))
+
+    def _on_choice(self) -> None:
+        # A list moves its selection by itself when its options change: that is no choice.
+        if self._showing or self.listing.value is None:
+            return
+        self.state = self.state.choose(self.listing.value)
+        with self.message.guard():
+            self._load()
+
+    def _on_symbols(self) -> None:
+        if not self._showing:
+            self.symbols = self.symbol_list.value
+
+    def _on_refresh(self, _button: Any) -> None:  # noqa: ANN401 - ipywidgets has no types
+        with self.message.guard():
+            state = self.state.refreshed(self._lab.sessions(limit=READ_AT_MOST))
+            self._show(state if state.chosen else state.choose_newest())
+            self._load()
+
+    def _show(self, state: PickerState) -> None:
+        """Make the list a picture of the state."""
+        self.state = state
+        with self._quietly(), self.listing.hold_sync():
+            self.listing.options = state.options
+            self.listing.value = state.chosen if state.is_listed else None
+        self.count.value = f'<span role="status" class="fxlab-soft">{escape(state.count)}</span>'
+
+    def _load(self) -> None:
+        """Read the chosen session and fill in what hangs on it; symbols before value."""
+        chosen = self.state.chosen
+        session = self._lab.session(chosen) if chosen else None
+        names = session.symbols if session else ()
+        with self._quietly(), self.symbol_list.hold_sync():
+            self.symbol_list.options = names
+            self.symbol_list.value = names
+        self.details.value = _details(session) if session else ""
+        self.symbols = names
+        self.value = session
+
+    @contextmanager
+    def _quietly(self) -> Iterator[None]:
+        """Set widgets without hearing them."""
+        self._showing = True
+        try:
+            yield
+        finally:
+            self._showing = False
+
+
+def _details(session: Session) -> str:
+    pairs: list[tuple[str, object]] = [
+        ("id", session.id),
+        ("status", session.status),
+        ("exchange", session.exchange or None),
+        ("from", f"{show_time(session.started)} UTC" if session.started else None),
+        ("to", f"{show_time(session.ended)} UTC" if session.ended else None),
+        ("trades", session.prices_count),
+        ("books", session.orderbook_count),
+        ("gaps", session.gaps_count),
+        ("tags", ", ".join(session.tags) or None),
+        ("notes", session.notes or None),
+    ]
+    return facts((name, value) for name, value in pairs if value is not None)

@@ -1,0 +1,50 @@
+"""The panels' looks and the small parts they share: one style sheet, labels, help lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+import ipywidgets as w
+
+from fxlab.html import escape
+
+SHEET: Final = """
+.fxlab-panel { gap: 6px; }
+.fxlab-list select, .fxlab-list option {
+  font-family: var(--jp-code-font-family, monospace);
+  font-size: var(--jp-code-font-size, 13px); }
+.fxlab-soft, .fxlab-soft .widget-html-content {
+  color: var(--jp-ui-font-color2, #666); line-height: 1.45; }
+.fxlab-error { color: var(--jp-error-color1, #c62828); font-weight: 600; }
+.fxlab-heading { font-weight: 600; font-size: var(--jp-ui-font-size2, 15px); }
+.fxlab-panel table.fxlab { border-collapse: collapse; line-height: 1.35; }
+.fxlab-panel table.fxlab tbody tr { border-top: 1px solid var(--jp-border-color2, #ddd); }
+.fxlab-panel table.facts tbody tr { border: 0; }
+.fxlab-panel table.facts th, .fxlab-panel table.facts td { padding: .05em .9em !important; }
+.fxlab-panel table.facts th { color: var(--jp-ui-font-color2, #666); font-weight: 400 !important; }
+.fxlab-panel summary { cursor: pointer; padding: .4em 0; }
+"""
+
+
+def style_sheet() -> w.HTML:
+    """Return the style sheet as an invisible part of a panel."""
+    return w.HTML(f"<style>{SHEET}</style>", layout={"display": "none"})
+
+
+def heading(text: str) -> w.HTML:
+    """Return a heading inside a panel."""
+    return w.HTML(f'<div class="fxlab-heading" role="heading" aria-level="3">{escape(text)}</div>')
+
+
+def label_width(labels: Iterable[str]) -> dict[str, str]:
+    """Return the style that gives a column of controls labels of one width, none cut off."""
+    longest = max((len(label) for label in labels), default=0)
+    return {"description_width": f"{longest + 1}ch"}
+
+
+def with_help(control: Any, text: str) -> w.HBox:  # noqa: ANN401 - any ipywidgets control
+    """Return a control with a short help line on its right; the line is its tooltip too."""
+    control.tooltip = text
+    line = w.HTML(f'<span class="fxlab-soft">{escape(text)}</span>')
+    return w.HBox([control, line], layout={"align_items": "center"})

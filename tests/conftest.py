@@ -1,0 +1,98 @@
+"""One real embedded server for the whole run, found by every test as a user would find it."""
+
+from __future__ import annotations
+
+import os
+import random
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fxlab.config import Settings
+from fxlab.questdb import preflight
+from fxlab.questdb import server as embedded
+
+if TYPE_CHECKING:
+    from fxlab.lab import Lab
+    from fxlab.questdb.client import QuestDB
+
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+BELOW_EPHEMERAL = range(10_000, 32_000)
+"""Ports that no outgoing connection takes between our look and the server's start."""
+
+
+def pick_ports(count: int) -> list[int]:
+    """Return distinct free ports."""
+    candidates = random.SystemRandom().sample(BELOW_EPHEMERAL, 200)
+    free = [port for port in candidates if preflight.is_free(port)]
+    return free[:count]
+
+
+@pytest.fixture
+def free_ports() -> Callable[[int], list[int]]:
+    return pick_ports
+
+
+@pytest.fixture(scope="session")
+def server_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """Choose this run's server, in the environment too, so that subprocesses find it."""
+    http, pg, health = pick_ports(3)
+    variables = {
+        "FXLAB_HOME": str(tmp_path_factory.mktemp("home")),
+        "FXLAB_QUESTDB_HTTP_PORT": str(http),
+        "FXLAB_QUESTDB_PG_PORT": str(pg),
+        "FXLAB_QUESTDB_HEALTH_PORT": str(health),
+        "FXLAB_QUESTDB_MEMORY": "512m",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("FXLAB_")]:
+            patch.delenv(name)
+        for name, text in variables.items():
+            patch.setenv(name, text)
+        yield Settings.load()
+
+
+@pytest.fixture(scope="session")
+def server(server_settings: Settings) -> Iterator[embedded.ServerStatus]:
+    """Start the run's server, and stop it at the end."""
+    yield embedded.up(server_settings)
+    embedded.down(server_settings)
+
+
+@pytest.fixture(scope="session")
+def lab(server: embedded.ServerStatus) -> Iterator[Lab]:
+    """Connect to the run's server."""
+    from fxlab.lab import connect
+
+    with connect() as connected:
+        yield connected
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Return the folder of real recordings beside the repository."""
+    if not SHARED_DATA.is_dir():
+        reason = f"the real recordings are not at {SHARED_DATA}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def unique() -> Callable[..., str]:
+    """Return a maker of ids that no other test uses."""
+
+    def make(prefix: str = "test") -> str:
+        return f"{prefix}_{uuid.uuid4().hex[:12]}"
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def db(lab: Lab) -> QuestDB:
+    """Return the client underneath the lab."""
+    return lab._db

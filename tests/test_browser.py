@@ -1,0 +1,209 @@
+"""A real JupyterLab in a real browser, used as a person would: type, click, press keys, look."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import nbformat
+import polars as pl
+import pytest
+from lab_browser import (
+    PROJECT,
+    SCREENSHOTS,
+    WAIT,
+    browser_page,
+    jupyter_lab,
+    need_chromium,
+    open_and_run,
+)
+from markets import random_walk
+
+import fxlab
+
+pytestmark = pytest.mark.browser
+
+SESSIONS = {"a": ["BTC_USDT"], "b": ["ETH_USDT"], "c": ["BTC_USDT", "SOL"]}
+HOSTILE = "<img src=x onerror=\"document.title='broken into'\"> & <b>bold</b>"
+TALL = 4_200
+
+CANCEL_NOTEBOOK = """
+from IPython.display import display
+from fxlab.widgets.background import run_aside
+from fxlab.widgets.message import Message
+from fxlab.widgets.progress_bar import ProgressBar
+
+progress, message = ProgressBar(), Message()
+
+def work():
+    step = 0
+    while True:
+        step += 1
+        progress(step % 1_000 / 1_000, f"step {step:,}")
+
+def done(outcome):
+    with message.guard():
+        outcome()
+
+def begin():
+    progress.start()
+    run_aside(work, done)
+
+display(progress, message)
+""".strip()
+
+
+@pytest.fixture(scope="module")
+def jupyter(server, tmp_path_factory, free_port_for_lab):
+    """Serve a copy of the notebooks and return (url, folder)."""
+    need_chromium()
+    root = tmp_path_factory.mktemp("notebooks")
+    for path in (PROJECT / "notebooks").glob("*.ipynb"):
+        shutil.copy(path, root)
+    with jupyter_lab(root, tmp_path_factory.mktemp("jupyter"), free_port_for_lab) as url:
+        yield url, root
+
+
+@pytest.fixture(scope="module")
+def free_port_for_lab():
+    from conftest import pick_ports
+
+    return pick_ports(1)[0]
+
+
+@pytest.fixture(scope="module")
+def word(lab, unique):
+    """Store three sessions that share a word; the newest, "c", has two symbols."""
+    chosen = unique("story")
+    for hour, (letter, symbols) in enumerate(SESSIONS.items()):
+        walks = [random_walk(20_000, seed, symbol=name) for seed, name in enumerate(symbols)]
+        later = pl.col("timestamp") + pl.duration(hours=hour)
+        lab.import_frames(
+            {"prices": pl.concat(walks).with_columns(later)},
+            session_id=f"{chosen}-{letter}",
+            exchange="nowhere",
+            notes=HOSTILE,
+        )
+    return chosen
+
+
+@pytest.fixture
+def shots(tmp_path):
+    folder = Path(SCREENSHOTS) if SCREENSHOTS else tmp_path
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def outputs(panel):
+    """Return the outputs only: the source of a cell may hold the same words."""
+    return panel.locator(".jp-OutputArea")
+
+
+def test_the_quickstart_is_used_as_a_person_would(jupyter, word, shots):
+    from playwright.sync_api import expect
+
+    url, root = jupyter
+    quickstart = root / "01_quickstart.ipynb"
+    source = quickstart.read_text()
+    assert 'session_id: str = \\"\\"' in source
+    quickstart.write_text(source.replace('str = \\"\\"', f'str = \\"{word}-c\\"', 1))
+    with browser_page(height=TALL) as page:
+        panel = open_and_run(page, url, "01_quickstart.ipynb")
+        last = panel.locator(".jp-CodeCell .jp-InputPrompt").last
+        expect(last).to_have_text(re.compile(r"\[\d+\]:"), timeout=2 * WAIT)
+        seen = outputs(panel)
+        expect(seen.locator('[data-mime-type="application/vnd.jupyter.error"]')).to_have_count(0)
+        expect(seen.locator(".js-plotly-plot")).to_have_count(2)
+        page.screenshot(path=shots / "1-quickstart.png")
+
+        # The filter narrows the list; the choice stays.
+        chosen = seen.locator(".fxlab-panel table.facts").first
+        expect(chosen).to_contain_text(f"{word}-c")
+        seen.get_by_label("Filter").press_sequentially(word, delay=10)
+        expect(seen.get_by_role("status").first).to_have_text(re.compile(r"^3 of [\d,]+ sessions$"))
+        listing = seen.get_by_label("Session", exact=True)
+        expect(listing.locator("option")).to_have_count(3)
+        expect(chosen).to_contain_text(f"{word}-c")
+
+        # A session by click, the next one by an arrow key; the notebook does not move.
+        listing.locator("option").nth(1).click()
+        expect(chosen).to_contain_text(f"{word}-b")
+        active = panel.locator(".jp-Cell.jp-mod-active .jp-InputPrompt").inner_text()
+        page.keyboard.press("ArrowDown")
+        expect(chosen).to_contain_text(f"{word}-a")
+        page.keyboard.press("ArrowUp")
+        page.keyboard.press("ArrowUp")
+        expect(chosen).to_contain_text(f"{word}-c")
+        assert panel.locator(".jp-Cell.jp-mod-active .jp-InputPrompt").inner_text() == active
+        symbols = seen.get_by_label("Symbols")
+        expect(symbols.locator("option")).to_have_text(["BTC_USDT", "SOL"])
+
+        # What somebody wrote into the notes is text.
+        expect(chosen).to_contain_text(HOSTILE)
+        assert page.locator("img[src=x]").count() == 0
+        assert "broken into" not in page.title()
+
+        # Another strategy brings its own form; a dropdown works by keyboard, too.
+        strategies = seen.get_by_label("Strategy", exact=True)
+        strategies.select_option("breakout")
+        expect(seen.get_by_label("entry", exact=True)).to_have_value("500")
+        strategies.focus()
+        page.keyboard.press("ArrowDown")
+        expect(seen.get_by_label("entry", exact=True)).to_have_count(0)
+        strategies.select_option("sma_cross")
+
+        # A rule that two values break together is said at once, and Run says it as well.
+        fast = seen.get_by_label("fast", exact=True)
+        fast.fill("900")
+        fast.press("Tab")
+        rule = seen.get_by_role("alert").filter(has_text="fast=900 must be below slow=200")
+        expect(rule).to_have_count(1)
+        seen.get_by_role("button", name="Run").click()
+        expect(rule).to_have_count(2)
+        fast.fill("20")
+        fast.press("Tab")
+        expect(rule).to_have_count(1)
+
+        # Run: picture and figures.
+        seen.get_by_role("button", name="Run").click()
+        bench = seen.locator(".fxlab-panel").first
+        expect(bench.locator(".js-plotly-plot .gtitle")).to_contain_text("sma_cross(fast=20")
+        expect(bench.locator(".js-plotly-plot .gtitle")).to_contain_text(f"{word}-c")
+        expect(bench.locator("table.fxlab").filter(has_text="final equity").first).to_be_visible()
+        expect(bench.get_by_text("40,000 ticks in")).to_be_visible()
+        expect(rule).to_have_count(0)
+        page.screenshot(path=shots / "2-after-run.png")
+
+
+def test_cancel_stops_work_that_goes_on(jupyter, shots):
+    from playwright.sync_api import expect
+
+    url, root = jupyter
+    cells = [nbformat.v4.new_code_cell(source) for source in (CANCEL_NOTEBOOK, "begin()")]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
+    nbformat.write(notebook, root / "cancel.ipynb")
+    with browser_page(height=900) as page:
+        seen = outputs(open_and_run(page, url, "cancel.ipynb"))
+        expect(seen.get_by_text(re.compile(r"^step [\d,]+$"))).to_be_visible()
+        seen.get_by_role("button", name="Cancel").click()
+        expect(seen.get_by_role("status")).to_contain_text("stopped before the end")
+        page.screenshot(path=shots / "3-cancelled.png")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_report_opens_from_a_file_and_asks_for_nothing_else(scheme, tmp_path, shots):
+    from playwright.sync_api import expect
+
+    need_chromium()
+    path = fxlab.backtest(random_walk(20_000), "sma_cross").report(tmp_path)
+    asked, said = [], []
+    with browser_page(height=1_400, scheme=scheme) as page:
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda message: said.append(message.text))
+        page.goto(path.as_uri())
+        expect(page.locator(".js-plotly-plot .legendtext").first).to_have_text("buy")
+        page.screenshot(path=shots / f"4-report-{scheme}.png", full_page=True)
+    assert asked == [path.as_uri(), (tmp_path / "plotly.min.js").as_uri()]
+    assert said == []

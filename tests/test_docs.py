@@ -1,0 +1,39 @@
+"""The README's code is run as it stands."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+from markets import random_walk
+
+import fxlab
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_tour_of_the_readme_runs(server, lab, shared_data, tmp_path, monkeypatch):
+    shutil.copytree(shared_data / "seed_csv_tree", tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    scope = {}
+    exec(compile(BLOCKS[0], "README.md", "exec"), scope)  # noqa: S102 - our own text
+    assert scope["result"].ticks == 9_738
+    assert list((tmp_path / "out").glob("*.html"))
+
+
+def test_the_strategy_of_the_readme_trades(monkeypatch):
+    from fxlab.backtester import strategy
+
+    monkeypatch.setattr(strategy, "_REGISTRY", dict(strategy._REGISTRY))
+    scope = {"fxlab": fxlab}
+    exec(compile(BLOCKS[1], "README.md", "exec", dont_inherit=True), scope)  # noqa: S102
+    result = fxlab.backtest(random_walk(2_000), "jump", {"window": 20})
+    assert result.fills.height > 2
+
+
+def test_the_two_commands_exist():
+    root = Path(__file__).parents[1]
+    for command in re.findall(r"^\./(scripts/\w+)$", README, re.MULTILINE):
+        assert (root / command).stat().st_mode & 0o111, command

@@ -1,0 +1,113 @@
+"""What is in the way of a start is told with the setting that mends it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fxlab.config import Settings
+from fxlab.errors import InvalidSettings, PortTaken, ServerStartFailed
+from fxlab.questdb import preflight
+from fxlab.questdb.instance import Place
+
+FreePorts = Callable[[int], list[int]]
+
+
+def with_ports(http: int, pg: int, health: int) -> Settings:
+    return Settings(questdb_http_port=http, questdb_pg_port=pg, questdb_health_port=health)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("512m", 512 * 2**20), ("1g", 2**30), (" 2G ", 2**31), ("268435456", 2**28)],
+)
+def test_memory_sizes_are_java_s(text: str, size: int):
+    assert preflight.memory_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "1 g", "0g", "-1g", "1.5g", "many", "255m", "1gb", "9" * 99])
+def test_a_malformed_memory_size_names_the_setting(text: str):
+    with pytest.raises(ServerStartFailed, match=r"FXLAB_QUESTDB_MEMORY=.*512m or 2g"):
+        preflight.memory_bytes(text)
+
+
+def test_too_little_memory_names_both_numbers(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(preflight, "available_memory", lambda: 2**30 - 1)
+    with pytest.raises(ServerStartFailed, match=r"1,024 MiB .*FXLAB_QUESTDB_MEMORY=1g.*1,024 MiB"):
+        preflight.check_memory(Settings(questdb_memory="1g"))
+    preflight.check_memory(Settings(questdb_memory="1023m"))
+
+
+def test_a_container_s_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(preflight, "_CGROUP", tmp_path)
+    unlimited = preflight.available_memory()
+    (tmp_path / "memory.current").write_text("1000000\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert preflight.available_memory() > unlimited / 2
+    (tmp_path / "memory.max").write_text("3000000\n")
+    assert preflight.available_memory() == 2_000_000
+
+
+@pytest.mark.parametrize("position", [0, 1, 2])
+def test_a_taken_port_names_port_setting_and_program(free_ports: FreePorts, position: int):
+    ports = free_ports(3)
+    names = ("FXLAB_QUESTDB_HTTP_PORT", "FXLAB_QUESTDB_PG_PORT", "FXLAB_QUESTDB_HEALTH_PORT")
+    with socket.socket() as other:
+        other.bind(("0.0.0.0", ports[position]))  # noqa: S104 - a careless program is the point
+        other.listen()
+        with pytest.raises(PortTaken) as caught:
+            preflight.check_ports(with_ports(*ports))
+    for part in (f"port {ports[position]} ", names[position], f"(pid {os.getpid()})"):
+        assert part in str(caught.value)
+    assert preflight.check_ports(with_ports(*ports)).http == ports[0]
+
+
+def test_one_port_twice_is_refused(free_ports: FreePorts):
+    port, other = free_ports(2)
+    both = "FXLAB_QUESTDB_HTTP_PORT and FXLAB_QUESTDB_HEALTH_PORT are both"
+    with pytest.raises(InvalidSettings, match=both):
+        preflight.check_ports(with_ports(port, other, port))
+
+
+def test_the_home_is_made_for_its_owner_only(tmp_path: Path):
+    place = Place(tmp_path / "new" / "home")
+    preflight.check_home(place)
+    assert stat.S_IMODE(place.home.stat().st_mode) == 0o700
+    assert stat.S_IMODE(place.root.stat().st_mode) == 0o700
+    assert list(place.root.iterdir()) == []
+
+
+def test_a_home_under_which_the_server_hides_rows_is_refused(tmp_path: Path):
+    with pytest.raises(ServerStartFailed, match=r"FXLAB_HOME .*plain letters"):
+        preflight.check_home(Place(tmp_path / "zoë"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_root_that_was_open_is_closed(tmp_path: Path):
+    place = Place(tmp_path)
+    place.root.mkdir(mode=0o777)
+    preflight.check_home(place)
+    assert stat.S_IMODE(place.root.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("taken", ["home", "home/questdb"])
+def test_an_unusable_home_names_path_and_setting(tmp_path: Path, taken: str):
+    place = Place(tmp_path / "home")
+    blocked = tmp_path / taken
+    blocked.parent.mkdir(exist_ok=True)
+    blocked.write_text("a file stands where the folder should")
+    with pytest.raises(ServerStartFailed) as caught:
+        preflight.check_home(place)
+    assert str(place.root) in str(caught.value)
+    assert "FXLAB_HOME" in str(caught.value)
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a read-only file system")
+def test_a_read_only_home_is_refused_for_root_too():
+    with pytest.raises(ServerStartFailed, match=r"/proc/fxlab/questdb cannot hold.*FXLAB_HOME"):
+        preflight.check_home(Place(Path("/proc/fxlab")))

@@ -1,0 +1,129 @@
+"""A report is complete, safe, and opens without a network."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+
+import polars as pl
+import pytest
+from markets import random_walk
+
+import fxlab
+from fxlab.backtester import report, strategy
+from fxlab.backtester.report import write_report
+from fxlab.backtester.report_page import embed, page, section, tiles
+from fxlab.charts import price_chart
+
+HOSTILE = "</script><img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module")
+def result():
+    return fxlab.backtest(random_walk(20_000), "sma_cross", {"fast": 5, "slow": 10})
+
+
+@pytest.fixture(scope="module")
+def written(result, tmp_path_factory):
+    return write_report(result, tmp_path_factory.mktemp("reports") / "new folder")
+
+
+def test_the_page_is_named_after_the_run_and_the_script_lies_beside_it(result, written):
+    assert written.name == f"{result.run_id}.html"
+    names = sorted(path.name for path in written.parent.iterdir())
+    assert names == [written.name, "plotly.min.js"]
+
+
+def test_a_reader_finds_all_that_is_needed_to_judge_and_repeat_the_run(result, written):
+    text = written.read_text()
+    wanted = [
+        *("sma_cross", "fast = 5", "slow = 10", "allow_short = no"),
+        *(result.fingerprint, result.run_id, result.data_session_id, "TICKS"),
+        *(f"{result.ticks:,}", str(result.execution), "capital 10,000.00", "polars "),
+        "too short to annualise",
+    ]
+    for part in wanted:
+        assert part in text, part
+    for name in result.metrics:
+        assert f">{name.replace('_', ' ')}<" in text
+
+
+def test_the_page_names_no_network_address(written):
+    text = written.read_text()
+    assert re.findall(r"(?:https?:|wss?:|ftp:)?//[\w.]+\.\w+", text) == []
+    assert re.findall(r'(?:src|href)="([^"]*)"', text) == ["plotly.min.js"]
+
+
+def test_the_first_trades_are_shown_and_the_rest_counted(result, written):
+    assert result.trades.height > 200
+    text = written.read_text()
+    assert f"The first 200 of {result.trades.height:,} round trips" in text
+    assert f"The first 200 of {result.fills.height:,} fills" in text
+    trades = text.split("<h2>Trades</h2>")[1].split("</table>")[0]
+    assert trades.count("<tr>") == 201
+
+
+def test_the_chart_is_in_words_too(result, written):
+    words = re.search(r"<h2>In words</h2>\n.*?<p[^>]*>(.*?)</p>", written.read_text())[1]
+    assert f"to {result.metrics['final_equity']:,.2f}" in words
+    assert f"{result.fills.height:,} fills" in words
+
+
+def test_reports_share_the_script_and_writing_again_changes_nothing(result, written):
+    script = written.parent / "plotly.min.js"
+    before = script.stat().st_mtime_ns, written.read_bytes()
+    assert write_report(result, written.parent) == written
+    assert (script.stat().st_mtime_ns, written.read_bytes()) == before
+
+
+def test_a_damaged_script_is_replaced(result, tmp_path):
+    (tmp_path / "plotly.min.js").write_text("half")
+    write_report(result, tmp_path)
+    assert (tmp_path / "plotly.min.js").stat().st_size > 1_000_000
+
+
+def test_a_failed_write_leaves_nothing_behind(result, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "render", lambda _: "\ud800")  # no UTF-8 for it
+    with pytest.raises(UnicodeEncodeError):
+        write_report(result, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["plotly.min.js"]
+
+
+def test_a_run_without_trades_has_a_report():
+    ran = fxlab.backtest(random_walk(100), "sma_cross")
+    text = report.render(ran)
+    assert "No round trips." in text
+    assert "No fills." in text
+
+
+def test_several_symbols_keep_their_column():
+    both = pl.concat([random_walk(3_000, 1, symbol="BTC"), random_walk(3_000, 2, symbol="ETH")])
+    text = report.render(fxlab.backtest(both, "sma_cross", {"fast": 5, "slow": 10}))
+    assert ">BTC<" in text.split("<h2>Trades</h2>")[1]
+
+
+def test_nothing_hostile_survives():
+    def hold(*, word: str = HOSTILE) -> fxlab.Signals:
+        return fxlab.Signals(target=pl.lit(1.0), lookback=0)
+
+    hostile = replace(strategy.get(hold), name=HOSTILE)
+    ran = fxlab.backtest(random_walk(50, symbol=HOSTILE), hostile)
+    text = report.render(ran)
+    assert "<img" not in text
+    assert text.count("</script>") == 2  # plotly's file and the chart's call
+
+
+def test_parts_escape_what_they_are_given():
+    made = page(HOSTILE, section(HOSTILE, tiles([(HOSTILE, HOSTILE, HOSTILE)])))
+    assert "<img" not in made
+
+
+def test_an_embedded_figure_reads_back():
+    figure = price_chart(pl.DataFrame(schema={"timestamp": pl.Datetime("us"), "price": pl.Float64}))
+    figure.update_layout(title_text="</script><!-- & \u2028")
+    made = embed(figure, "chart", "a fallback")
+    call = re.search(r"Plotly\.newPlot\(\"chart\", \.\.\.(.*)\);</script>", made)[1]
+    assert "<" not in call
+    assert json.loads(call)[1]["title"]["text"] == "</script><!-- & \u2028"
+    assert "<noscript>a fallback</noscript>" in made

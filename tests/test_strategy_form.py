@@ -1,0 +1,150 @@
+"""The form is the signature: one control a parameter, typed, bounded, labelled."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import ipywidgets as w
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import fxlab
+from fxlab.backtester import strategy
+from fxlab.errors import InvalidParameter, StrategyNotFound
+from fxlab.widgets import ExecutionForm, StrategyForm
+
+
+def every_kind(
+    *,
+    count: Annotated[int, fxlab.Bounds(1, 9)] = 3,
+    share: Annotated[float, fxlab.Bounds(-1.0, 1.0)] = 0.25,
+    free: float = 1e-9,
+    big: int = 5_000_000,
+    short: bool = True,
+    word: str = "<b>",
+) -> fxlab.Signals:
+    """Show every kind of control.
+
+    Parameters
+    ----------
+    count
+        how <many>
+    """
+    strategy.require(count != 7, "count=7 is refused; choose another count")
+    return fxlab.Signals(target=pl.lit(share), lookback=0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registered():
+    """Register the strategy for these tests only."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(strategy._REGISTRY, "every_kind", strategy.get(every_kind))
+        yield
+
+
+def test_each_kind_has_its_control_with_default_and_range():
+    controls = StrategyForm("every_kind").controls
+    kinds = {name: type(control) for name, control in controls.items()}
+    assert kinds == {
+        "count": w.BoundedIntText,
+        "share": w.BoundedFloatText,
+        "free": w.BoundedFloatText,
+        "big": w.BoundedIntText,
+        "short": w.Checkbox,
+        "word": w.Text,
+    }
+    assert (controls["count"].min, controls["count"].max) == (1, 9)
+    assert (controls["share"].min, controls["share"].max) == (-1.0, 1.0)
+    assert controls["big"].value == 5_000_000
+    assert controls["free"].value == 1e-9
+
+
+def test_every_control_has_a_label_that_is_not_cut_off():
+    form = StrategyForm("every_kind")
+    for name, control in form.controls.items():
+        assert control.description == name
+    widths = {control.style.description_width for control in form.controls.values()}
+    assert widths == {form.choice.style.description_width} == {"9ch"}
+
+
+def test_the_help_is_tooltip_and_line_and_it_is_escaped():
+    form = StrategyForm("every_kind")
+    assert form.controls["count"].tooltip == "how <many>"
+    lines = [row.children[1].value for row in form._fields.children]
+    assert "how &lt;many&gt;" in lines[0]
+    assert "Show every kind of control" in form.about.value
+
+
+def test_what_the_browser_sends_arrives_in_value():
+    form = StrategyForm("every_kind")
+    seen = []
+    form.observe(lambda change: seen.append(change["new"]), "value")
+    form.controls["count"].set_state({"value": 5})
+    form.controls["short"].set_state({"value": False})
+    assert [value[1]["count"] for value in seen] == [5, 5]
+    assert form.value == ("every_kind", seen[-1][1])
+    assert form.value[1]["short"] is False
+
+
+def test_out_of_range_is_held_at_the_bound():
+    form = StrategyForm("every_kind")
+    form.controls["count"].set_state({"value": 50})
+    assert form.value[1]["count"] == 9
+
+
+def test_choosing_another_strategy_rebuilds_the_form():
+    form = StrategyForm("sma_cross")
+    index = form.choice.options.index("breakout")
+    form.choice.set_state({"index": index})
+    assert form.value == ("breakout", strategy.get("breakout").check())
+    assert list(form.controls) == ["entry", "leave"]
+
+
+@given(st.sampled_from(strategy.names()))
+def test_the_defaults_of_every_form_are_the_strategys(name):
+    form = StrategyForm(name)
+    assert form.value == (name, strategy.get(name).check())
+
+
+def test_a_rule_that_values_break_together_is_said_and_taken_back():
+    form = StrategyForm("every_kind")
+    form.controls["count"].value = 7
+    assert 'role="alert"' in form.message.value
+    assert "choose another count" in form.message.value
+    form.controls["count"].value = 6
+    assert form.message.value == ""
+
+
+def test_parameters_can_be_set_and_are_checked():
+    form = StrategyForm("sma_cross")
+    form.set_parameters({"fast": 7, "slow": 70})
+    assert form.value == ("sma_cross", {"fast": 7, "slow": 70, "allow_short": False})
+    with pytest.raises(InvalidParameter, match="did you mean 'fast'"):
+        form.set_parameters({"fasst": 7})
+
+
+def test_an_unknown_strategy_is_refused_with_a_near_name():
+    with pytest.raises(StrategyNotFound, match="sma_cross"):
+        StrategyForm("sma_crosss")
+
+
+def test_the_form_reads_as_text():
+    assert repr(StrategyForm("breakout")) == "<StrategyForm breakout(entry=500, leave=250)>"
+
+
+def test_costs_become_an_execution():
+    form = ExecutionForm()
+    assert form.value == fxlab.Execution(latency="0ms")
+    form.taker_bps.value, form.slippage_bps.value, form.latency.value = 2.5, 1.0, "50ms"
+    form.capital_text.value = 500
+    assert form.value == fxlab.Execution(taker_bps=2.5, slippage_bps=1.0, latency="50ms")
+    assert form.capital == 500.0
+
+
+def test_a_latency_that_is_no_duration_is_refused_when_asked_for():
+    form = ExecutionForm()
+    form.latency.value = "soon"
+    with pytest.raises(InvalidParameter, match="'soon' is not a duration"):
+        _ = form.value
