@@ -103,12 +103,20 @@ def imports(rounds: int) -> list[Row]:
     def start(code: str) -> Callable[[], object]:
         return lambda: subprocess.run([sys.executable, "-c", code], check=True)
 
-    row = compare("process that imports fxlab / empty process", start("import fxlab"),
-                  start("pass"), rounds, "")
+    row = compare(
+        "process that imports fxlab / empty process",
+        start("import fxlab"),
+        start("pass"),
+        rounds,
+        "",
+    )
     code = "import time; t = time.perf_counter(); import fxlab; print(time.perf_counter() - t)"
     done = [
-        float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True,
-                             text=True).stdout)
+        float(
+            subprocess.run(
+                [sys.executable, "-c", code], check=True, capture_output=True, text=True
+            ).stdout
+        )
         for _ in range(rounds)
     ]
     print(f"import fxlab alone: best {min(done):.3f} s (goal < 0.3 s)")
@@ -120,7 +128,9 @@ def database(rows: int, rounds: int, wanted: set[str]) -> list[Row]:
     with tempfile.TemporaryDirectory() as home:
         free = (port for port in range(21_000, 29_000) if preflight.is_free(port))
         settings = fxlab.Settings.load(
-            home=home, questdb_http_port=next(free), questdb_pg_port=next(free),
+            home=home,
+            questdb_http_port=next(free),
+            questdb_pg_port=next(free),
             questdb_health_port=next(free),
         )
         fxlab.up(settings)
@@ -135,8 +145,11 @@ def _database(lab: fxlab.Lab, frame: pl.DataFrame, rounds: int, wanted: set[str]
     found = []
     numbers = iter(range(1_000))
     stored = frame.with_columns(
-        session_id=pl.lit("raw"), symbol=pl.lit("BTC_USDT"), origin=pl.lit("synthetic"),
-        trade_id=pl.lit(None, pl.String), received_at=pl.lit(None, pl.Datetime("us", "UTC")),
+        session_id=pl.lit("raw"),
+        symbol=pl.lit("BTC_USDT"),
+        origin=pl.lit("synthetic"),
+        trade_id=pl.lit(None, pl.String),
+        received_at=pl.lit(None, pl.Datetime("us", "UTC")),
     )
 
     def ingest() -> None:
@@ -173,7 +186,7 @@ def _database(lab: fxlab.Lab, frame: pl.DataFrame, rounds: int, wanted: set[str]
 
 def _raw_ingest(lab: fxlab.Lab, frame: pl.DataFrame) -> None:
     """Write with the client alone: no checks, no catalogue, no count."""
-    from questdb.ingress import Sender
+    from questdb import Sender
 
     end = lab.endpoint
     address = f"http::addr={end.host}:{end.http_port};username={end.user};password={end.password};"
@@ -181,8 +194,9 @@ def _raw_ingest(lab: fxlab.Lab, frame: pl.DataFrame) -> None:
     with Sender.from_conf(address + "auto_flush=off;") as sender:
         for start in range(0, frame.height, BATCH):
             part = frame.slice(start, BATCH).with_columns(pl.col(symbols).cast(pl.Categorical))
-            sender.dataframe(part.to_pandas(), table_name="tick_prices", symbols=symbols,
-                             at="timestamp")
+            sender.dataframe(
+                part.to_pandas(), table_name="tick_prices", symbols=symbols, at="timestamp"
+            )
             sender.flush()
     _ask(lab, "/exec", "select wait_wal_table('tick_prices')")
 
@@ -201,8 +215,10 @@ def _ask(lab: fxlab.Lab, path: str, query: str) -> bytes:
 
     end = lab.endpoint
     answer = httpx.get(
-        f"{end.http_url}{path}", auth=(end.user, end.password or ""),
-        params={"query": query, "fmt": "parquet"}, timeout=300,
+        f"{end.http_url}{path}",
+        auth=(end.user, end.password or ""),
+        params={"query": query, "fmt": "parquet"},
+        timeout=300,
     )
     return answer.raise_for_status().content
 

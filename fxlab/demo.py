@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from fxlab.config import Settings
-from fxlab.errors import ServerStartFailed
+from fxlab.errors import ServerStartFailed, SessionNotFound
 from fxlab.progress import Advance, part, silent
 
 if TYPE_CHECKING:
@@ -89,16 +89,25 @@ def prepare(lab: Lab, progress: Advance = silent) -> list[Session]:
         tags=("demo", "real"),
     )
     progress(0.5, "a generated order-book session")
-    trades, books = generate(seed=SYNTHETIC_SEED, seconds=SYNTHETIC_SECONDS)
-    lab.import_frames(
-        {"prices": trades, "orderbook": books},
-        session_id=SYNTHETIC_SESSION,
-        exchange="synthetic",
-        notes=f"generated from seed {SYNTHETIC_SEED}: not a market",
-        tags=("demo", "synthetic"),
-    )
+    if not _is_complete(lab, SYNTHETIC_SESSION):
+        trades, books = generate(seed=SYNTHETIC_SEED, seconds=SYNTHETIC_SECONDS)
+        lab.import_frames(
+            {"prices": trades, "orderbook": books},
+            session_id=SYNTHETIC_SESSION,
+            exchange="synthetic",
+            notes=f"generated from seed {SYNTHETIC_SEED}: not a market",
+            tags=("demo", "synthetic"),
+        )
     progress(1.0, "two sessions")
     return [lab.session(REAL_SESSION), lab.session(SYNTHETIC_SESSION)]
+
+
+def _is_complete(lab: Lab, session_id: str) -> bool:
+    """Return whether the session is there; a newer generator may make other ticks of the seed."""
+    try:
+        return lab.session(session_id).status == "completed"
+    except SessionNotFound:
+        return False
 
 
 def shipped_trades(lab: Lab) -> Path:

@@ -34,7 +34,9 @@ def test_the_generated_session_has_trades_and_books(made, lab):
 
 def test_each_run_traded_and_has_its_report(made):
     assert [result.data_session_id for result in made.results] == [
-        demo.REAL_SESSION, demo.SYNTHETIC_SESSION]
+        demo.REAL_SESSION,
+        demo.SYNTHETIC_SESSION,
+    ]
     assert all(result.fills.height > 0 for result in made.results)
     for report in made.reports:
         assert report.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
@@ -46,8 +48,9 @@ def test_running_it_again_changes_nothing(made, lab, server_settings, tmp_path):
     assert lab.session(demo.REAL_SESSION).counts().equals(before)
     pairs = zip(again.results, made.results, strict=True)
     assert all(two.fingerprint == one.fingerprint for two, one in pairs)
-    assert all(two.fills.equals(one.fills) for two, one in
-               zip(again.results, made.results, strict=True))
+    assert all(
+        two.fills.equals(one.fills) for two, one in zip(again.results, made.results, strict=True)
+    )
 
 
 def test_without_the_shipped_file_the_next_step_is_named(lab, monkeypatch, tmp_path):

@@ -19,6 +19,7 @@ def test_the_tour_of_the_readme_runs(server, lab, shared_data, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     scope = {}
     exec(compile(BLOCKS[0], "README.md", "exec"), scope)  # noqa: S102 - our own text
+    scope["lab"].close()
     assert scope["result"].ticks == 9_738
     assert list((tmp_path / "out").glob("*.html"))
 

@@ -108,7 +108,9 @@ def test_choices_come_from_their_list():
 
 def test_times_are_integers():
     where = Scope(schema.PRICES, "s", "BTC", 5, 9).where
-    assert where == "session_id = 's' and symbol = 'BTC' and \"timestamp\" >= 5 and \"timestamp\" < 9"
+    assert (
+        where == "session_id = 's' and symbol = 'BTC' and \"timestamp\" >= 5 and \"timestamp\" < 9"
+    )
     with pytest.raises(ValueError, match="invalid literal"):
         _ = Scope(schema.PRICES, "s", start="1 or 1=1").where
 

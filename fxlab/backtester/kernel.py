@@ -244,15 +244,6 @@ def to_ticks(price, scale, ticks):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def is_on_grid(price, scale, tolerance):  # type: ignore[no-untyped-def]
-    """Return whether every price is a whole number of ticks, within a relative tolerance."""
-    for i in range(len(price)):
-        if not abs(np.rint(price[i] * scale) / scale - price[i]) <= tolerance * abs(price[i]):
-            return False
-    return True
-
-
-@compiled
 def first_bad_row(time, seq, price, last_time, last_seq):  # type: ignore[no-untyped-def]
     """Return the first row out of (time, seq) order or without a price, or -1."""
     for i in range(len(time)):

@@ -16,6 +16,7 @@ from fxlab.times import Time, from_micros, parse_range, to_micros
 
 MAX_DECIMALS: Final = 12
 LARGEST_TICKS: Final = 1e14  # beyond, neighbouring ticks come close to a float's own spacing
+BLOCK_ROWS: Final = 16_384  # a block and its temporaries stay in the cache
 ROUNDING: Final = 4 * 2.0**-53  # a few units in the last place
 REQUIRED: Final = ("timestamp", "price")
 ONE_SYMBOL: Final = "TICKS"  # the symbol of a frame that names none
@@ -207,9 +208,13 @@ def find_decimals(prices: pl.Series) -> int | None:
 
 
 def _has_decimals(values: np.ndarray, decimals: int) -> bool:
-    from fxlab.backtester.kernel import is_on_grid
-
-    return bool(is_on_grid(values, 10.0**decimals, ROUNDING))
+    scale = 10.0**decimals
+    for start in range(0, len(values), BLOCK_ROWS):
+        block = values[start : start + BLOCK_ROWS]
+        off = np.abs(np.rint(block * scale) / scale - block)
+        if not (off <= ROUNDING * block).all():
+            return False
+    return True
 
 
 def with_price_ticks(frame: pl.DataFrame, decimals: int | None) -> pl.DataFrame:

@@ -60,18 +60,25 @@ def show_frame(frame: pl.DataFrame, title: str = "") -> None:
 def _cell(value: object) -> Text:
     if value is None:
         return Text("-", style="dim")
-    if isinstance(value, bool):
-        return Text("yes" if value else "no")
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return Text(_number(value), justify="right")
+    return Text(_words(value))
+
+
+def _number(value: float) -> str:
     if isinstance(value, int):
-        return Text(f"{value:,}", justify="right")
-    if isinstance(value, float):
-        short = f"{value:.6g}" if abs(value) < 1_000 else f"{value:,.2f}"
-        return Text(short, justify="right")
+        return f"{value:,}"
+    return f"{value:.6g}" if abs(value) < 1_000 else f"{value:,.2f}"
+
+
+def _words(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, datetime):
-        return Text(value.isoformat(sep=" ", timespec="milliseconds").replace("+00:00", "Z"))
+        return value.isoformat(sep=" ", timespec="milliseconds").replace("+00:00", "Z")
     if isinstance(value, list | tuple):
-        return Text(", ".join(map(str, value)))
-    return Text(str(value))
+        return ", ".join(map(str, value))
+    return str(value)
 
 
 def _complain(kind: str, problem: object, style: str) -> None:

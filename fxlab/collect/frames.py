@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -39,12 +40,19 @@ class FrameSession:
         for kind, frame in self.frames.items():
             _refuse_unknown(kind, KINDS, "kind")
             place = Place(f"the {kind} frame")
-            origin = Origin(f"frame/{kind}", digest(frame.write_csv().encode()), self.origin)
+            origin = Origin(f"frame/{kind}", _content(frame), self.origin)
             found = parts_of(place, frame, origin, None)
             if any(part.data_type != kind for part in found):
                 place.refuse(f"its columns are those of {found[0].data_type}")
             parts += found
         return Draft(self.session_id, tuple(parts))
+
+
+def _content(frame: pl.DataFrame) -> str:
+    """Return the SHA-256 of a frame's values and column names."""
+    memory = io.BytesIO()
+    frame.rechunk().write_ipc(memory)
+    return digest(memory.getvalue())
 
 
 def _refuse_unknown(value: str, known: tuple[str, ...], what: str) -> None:

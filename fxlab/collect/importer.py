@@ -22,7 +22,7 @@ from fxlab import catalogue, statistics
 from fxlab.collect.draft import Draft
 from fxlab.collect.report import ImportReport, Line, lines_of, report
 from fxlab.errors import QuestDBError, SessionExists, WriteFailed
-from fxlab.progress import Advance, silent
+from fxlab.progress import Advance, part, silent
 from fxlab.questdb import sql
 from fxlab.questdb.client import QuestDB
 from fxlab.schema import IMPORTS, ORDERBOOK, PRICES, SESSIONS
@@ -112,15 +112,6 @@ def import_sources(
     states = DRY_STATES if dry_run else {state: state for state in DRY_STATES}
     lines = ({**line, "state": states[item.state]} for item in checked for line in item.lines)
     return report(lines, skipped)
-
-
-def part(progress: Advance, low: float, high: float) -> Advance:
-    """Return the progress of a part of the work that goes from `low` to `high`."""
-
-    def advance(share: float, text: str) -> None:
-        progress(low + (high - low) * share, text)
-
-    return advance
 
 
 def _check_all(db: QuestDB, sources: Sequence[Source], progress: Advance) -> Iterator[Checked]:
