@@ -10,7 +10,7 @@ from numba import njit
 
 
 @njit(cache=True)
-def run_sma_cross(ticks, prices, fast, slow, fee, capital):
+def run_sma_cross(ticks, prices, fast, slow, fee, capital):  # noqa: PLR0917 - as numba likes it
     """Return closed trades and final equity of a long-only crossover with next-tick fills."""
     sum_fast = sum_slow = before = wish = trades = 0
     cash, units = capital, 0.0

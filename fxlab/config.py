@@ -26,6 +26,10 @@ def _default_home() -> Path:
     return Path(platformdirs.user_data_dir("fxlab", appauthor=False))
 
 
+def _folder(text: str) -> Path:
+    return Path(text).expanduser()
+
+
 def _port(text: str) -> int:
     number = int(text)
     if not 1 <= number <= 65_535:
@@ -58,7 +62,7 @@ class Settings:
     """
 
     home: Path = _setting(
-        _default_home, Path, "where the embedded server keeps its data and passwords"
+        _default_home, _folder, "where the embedded server keeps its data and passwords"
     )
     questdb_host: str | None = _setting(
         None, str, "a server of your own; unset means the embedded one"

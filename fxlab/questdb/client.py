@@ -64,7 +64,8 @@ class QuestDB:
         QueryFailed
             With the server's words, also when the query broke off in the middle.
         """
-        body = self._get(self._short, "/exec", {"query": statement}).json()
+        answer = self._get(self._short, "/exec", {"query": statement})
+        body = answer.json(strict=False)  # the server leaves a line end as it is
         if "error" in body:  # a query that breaks off answers with status 200 all the same
             raise QueryFailed(_refusal(statement, body))
         rows: list[list[Any]] = body.get("dataset", [])

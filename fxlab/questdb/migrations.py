@@ -40,7 +40,7 @@ class Step:
     """Table to the columns that were added to it."""
 
 
-STEPS: Final = (Step(1, "create the tables"),)
+STEPS: Final = (Step(1, "the first tables"),)
 
 
 def statements(

@@ -111,15 +111,17 @@ class PickerState:
 
 def _searchable(frame: pl.DataFrame) -> pl.Series:
     """Return one lower-case text a row, of the columns that people search."""
-    parts = [
-        pl.col(name).cast(pl.List(pl.String)).list.join(" ")
-        if isinstance(kind, pl.List)
-        else pl.col(name).cast(pl.String)
-        for name, kind in frame.schema.items()
-        if name in SEARCHED
-    ]
+    parts = [_as_text(name, kind) for name, kind in frame.schema.items() if name in SEARCHED]
     text = pl.concat_str(parts, separator="\n", ignore_nulls=True).str.to_lowercase()
     return frame.select(text.alias("text"))["text"]
+
+
+def _as_text(name: str, kind: pl.DataType) -> pl.Expr:
+    if isinstance(kind, pl.List):
+        return pl.col(name).cast(pl.List(pl.String)).list.join(" ")
+    if isinstance(kind, pl.Datetime):
+        return pl.col(name).dt.strftime("%Y-%m-%d %H:%M:%S")
+    return pl.col(name).cast(pl.String)
 
 
 def _column(frame: pl.DataFrame, name: str) -> Sequence[str]:
