@@ -113,6 +113,7 @@ def demo(
         say(f"{result!r}\nreport: {report}\n")
         if show:
             typer.launch(str(report))
+    say("the server stays up; open the notebooks with: fxlab lab, stop it with: fxlab down")
 
 
 def _show_status(found: object) -> None:
