@@ -69,10 +69,9 @@ def mid_decimals(frame: pl.DataFrame) -> int | None:
 
 def rounded(value: pl.Expr, decimals: int | None) -> pl.Expr:
     """Return the double nearest to a decimal number; None leaves the value as it is."""
-    if decimals is None:
-        return value
-    scale = 10.0**decimals
-    return (value * scale).round() / scale
+    # Not (value * scale).round() / scale: Polars divides by a constant as it would multiply by
+    # the inverse, and 3 / 10 is 0.30000000000000004 then.
+    return value if decimals is None else value.round(decimals)
 
 
 def _nested(side: str, depth: int) -> pl.Expr:

@@ -17,7 +17,7 @@ import polars as pl
 
 from fxlab.chart_style import BUY, LINES, SELL, SELL_SOFT, house_figure, milliseconds, note, shade
 from fxlab.html import escape
-from fxlab.sampling import Floats, gap_starts, min_max_rows
+from fxlab.sampling import Floats, gap_starts, rows_to_draw
 
 POINTS: Final = 2_000
 """Points drawn a line, unless told: about two a pixel, and a figure stays under 150 KB."""
@@ -106,20 +106,21 @@ def downsample(frame: pl.DataFrame, x: str, y: str, n_out: int) -> pl.DataFrame:
     """Return the rows of a frame that a line of at most `n_out` points needs.
 
     Rows without a finite `y` cannot be drawn and are left out. The first and the last row, and
-    the lowest and highest row of every stretch, stay; so no spike is lost.
+    the lowest and highest row of every stretch, stay; so do the rows beside each silence.
 
     Parameters
     ----------
     frame
         Rows in the order of `x`.
     x, y
-        Names of the columns to draw.
+        Names of the columns to draw; `x` is a time or a number.
     n_out
-        Rows returned at most, four or more.
+        Rows returned at most, eight or more.
     """
     drawable = frame.filter(pl.col(x).is_not_null() & pl.col(y).cast(pl.Float64).is_finite())
+    places = drawable[x].to_physical().cast(pl.Float64).to_numpy()
     values = drawable[y].cast(pl.Float64).to_numpy()
-    return drawable[min_max_rows(values, n_out)]
+    return drawable[rows_to_draw(places, values, n_out)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +137,7 @@ def _line(frame: pl.DataFrame, y: str, points: int) -> _Line:
     clean = frame.filter(pl.col(y).cast(pl.Float64).is_finite())
     times = milliseconds(clean["timestamp"])
     values = clean[y].cast(pl.Float64).to_numpy()
-    rows = min_max_rows(values, points)
+    rows = rows_to_draw(times, values, points)
     before = gap_starts(times)
     # A gap is drawn exactly: its last row before and its first row after are always there.
     rows = np.union1d(rows, np.concatenate((before, before + 1)))

@@ -298,6 +298,7 @@ def check_symbol(value: str) -> str:
 def _check(value: str, pattern: re.Pattern[str], kind: str, allowed: str) -> str:
     if isinstance(value, str) and pattern.fullmatch(value):
         return value
-    text = repr(value)
-    shown = text if len(text) <= 80 else f"{text[:77]}… ({len(text):,} characters)"
+    shown = repr(value)
+    if len(shown) > 80:
+        shown = f"{shown[:77]}… ({len(str(value)):,} characters)"
     raise InvalidIdentifier(f"{shown} is not a {kind}: a {kind} has {allowed}")

@@ -18,7 +18,7 @@ def test_the_tour_of_the_readme_runs(server, lab, shared_data, tmp_path, monkeyp
     shutil.copytree(shared_data / "seed_csv_tree", tmp_path / "data")
     monkeypatch.chdir(tmp_path)
     scope = {}
-    exec(compile(BLOCKS[0], "README.md", "exec"), scope)  # noqa: S102 - our own text
+    exec(compile(BLOCKS[0], "<README>", "exec"), scope)  # noqa: S102 - our own text
     scope["lab"].close()
     assert scope["result"].ticks == 9_738
     assert list((tmp_path / "out").glob("*.html"))
@@ -29,7 +29,7 @@ def test_the_strategy_of_the_readme_trades(monkeypatch):
 
     monkeypatch.setattr(strategy, "_REGISTRY", dict(strategy._REGISTRY))
     scope = {"fxlab": fxlab}
-    exec(compile(BLOCKS[1], "README.md", "exec", dont_inherit=True), scope)  # noqa: S102
+    exec(compile(BLOCKS[1], "<README>", "exec", dont_inherit=True), scope)  # noqa: S102
     result = fxlab.backtest(random_walk(2_000), "jump", {"window": 20})
     assert result.fills.height > 2
 

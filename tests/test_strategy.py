@@ -152,3 +152,12 @@ def test_shipped_strategies_document_every_parameter():
         strategy = get(name)
         assert all(p.doc != p.name for p in strategy.parameters.values()), name
         assert strategy.source.lstrip().startswith("@strategy")
+
+
+def test_a_function_without_source_is_told_from_another_by_its_bytecode():
+    scopes = [{"fxlab": fxlab, "pl": pl} for _ in range(3)]
+    for scope, size in zip(scopes, ("0.5", "0.5", "0.7"), strict=True):
+        text = f"def typed() -> fxlab.Signals:\n    return fxlab.Signals(target=pl.lit({size}))"
+        exec(compile(text, "<prompt>", "exec"), scope)  # noqa: S102 - our own text
+    first, same, other = (get(scope["typed"]).source for scope in scopes)
+    assert first == same != other

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+import tokenize
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, get_args, get_origin, get_type_hints, overload
@@ -123,7 +124,7 @@ class Strategy:
         """
         try:
             return inspect.getsource(self.function)
-        except (OSError, TypeError):
+        except (OSError, TypeError, SyntaxError, tokenize.TokenError):
             code = self.function.__code__
             return f"{code.co_code.hex()} {code.co_consts!r} {code.co_names!r}"
 
