@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fxlab.backtester import indicators
     from fxlab.backtester.engine import backtest
     from fxlab.backtester.execution import Execution
+    from fxlab.backtester.lookahead import check_lookahead
     from fxlab.backtester.result import Result
     from fxlab.backtester.strategy import Bounds, Signals, strategy
     from fxlab.backtester.strategy import listing as strategies
@@ -36,6 +37,7 @@ _HOMES: Final = {
     "Settings": "fxlab.config:Settings",
     "Signals": "fxlab.backtester.strategy:Signals",
     "backtest": "fxlab.backtester.engine:backtest",
+    "check_lookahead": "fxlab.backtester.lookahead:check_lookahead",
     "connect": "fxlab.lab:connect",
     "down": "fxlab.lab:down",
     "indicators": "fxlab.backtester.indicators",
@@ -56,6 +58,7 @@ __all__ = [
     "Signals",
     "__version__",
     "backtest",
+    "check_lookahead",
     "connect",
     "down",
     "indicators",

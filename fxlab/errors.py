@@ -27,6 +27,7 @@ FxlabError
 │   └── ImportRefused             a file that fxlab cannot read without losing something
 ├── SessionExists                 the id is taken by other data
 ├── EmptySession                  a session without the rows the call needs
+├── LookaheadFound                a strategy's targets depend on later rows
 ├── RunConflict                   the same fingerprint with different results
 └── Cancelled                     the user stopped the work
 """
@@ -162,6 +163,10 @@ class SessionExists(FxlabError):  # noqa: N818
 
 class EmptySession(FxlabError):  # noqa: N818
     """The session lacks the rows that the call needs."""
+
+
+class LookaheadFound(FxlabError):  # noqa: N818
+    """A strategy's target at a row depends on rows that come later."""
 
 
 class RunConflict(FxlabError):  # noqa: N818

@@ -8,6 +8,14 @@ from hypothesis import strategies as st
 
 START = 1_735_689_600_000_000  # 2025-01-01T00:00:00Z
 
+SMALL = {
+    "sma_cross": {"fast": 3, "slow": 8},
+    "mean_reversion": {"window": 6, "entry_bps": 8.0},
+    "breakout": {"entry": 9, "leave": 4},
+    "buy_and_hold": {},
+}
+"""Parameters with which every shipped strategy trades on a short random walk."""
+
 
 def random_walk(rows: int, seed: int = 7, *, symbol: str | None = None) -> pl.DataFrame:
     """Return ticks on a 0.01 grid; about a third share their timestamp with the one before."""

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from markets import START, random_walk
+from markets import SMALL, START, random_walk
 from twin import cross_targets, replay_leg
 
 import fxlab
@@ -17,13 +17,6 @@ from fxlab import errors
 from fxlab.backtester import strategy as registry
 from fxlab.backtester.engine import backtest, choose_interval
 from fxlab.times import from_micros
-
-SMALL = {
-    "sma_cross": {"fast": 3, "slow": 8},
-    "mean_reversion": {"window": 6, "entry_bps": 8.0},
-    "breakout": {"entry": 9, "leave": 4},
-    "buy_and_hold": {},
-}
 
 
 def test_every_shipped_strategy_has_small_parameters_here():

@@ -76,7 +76,7 @@ class SymbolStream:
             self.digest.update(time, seq, price)
             ticks = with_price_ticks(chunk, self.decimals)
             frame = ticks if tail is None else pl.concat([tail, ticks])
-            target = self._target(frame)[frame.height - chunk.height :]
+            target = self.target(frame)[frame.height - chunk.height :]
             yield Rows(time, price, target, np.full(len(time), self.number, np.int64))
             tail = frame.tail(self.signals.lookback or 0)
 
@@ -89,7 +89,8 @@ class SymbolStream:
         if frames:
             yield pl.concat(frames)
 
-    def _target(self, frame: pl.DataFrame) -> np.ndarray:
+    def target(self, frame: pl.DataFrame) -> np.ndarray:
+        """Return the strategy's target of each row (nan keeps), checked."""
         target = self._evaluate(frame)
         if target.is_nan().any():
             raise InvalidParameter(
