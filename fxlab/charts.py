@@ -20,7 +20,10 @@ from fxlab.html import escape
 from fxlab.sampling import Floats, gap_starts, rows_to_draw
 
 POINTS: Final = 2_000
-"""Points drawn a line, unless told: about two a pixel, and a figure stays under 150 KB."""
+"""Points drawn of prices, unless told: about two a pixel, and a figure stays under 180 KB."""
+
+FEWEST: Final = 500
+"""Points that each of many symbols gets at least."""
 
 MARKERS: Final = 1_000
 """Fills drawn a chart, at most."""
@@ -49,7 +52,7 @@ def price_chart(
     title
         Plain text; it is escaped.
     points
-        Points drawn a symbol, at most.
+        Points drawn at most; several symbols share them, with at least `FEWEST` each.
     ticks
         How many ticks the prices stand for, when the frame is itself a sample.
     """
@@ -95,7 +98,7 @@ def equity_chart(equity: pl.DataFrame, title: str = "", *, points: int = POINTS)
     title
         Plain text; it is escaped.
     points
-        Points drawn a line, at most.
+        Points drawn at most; the two lines share them.
     """
     figure = house_figure([0.66, 0.34], ["equity", "drawdown"], title, height=420)
     _draw_equity(figure, equity, points, first_row=1)
@@ -159,9 +162,10 @@ def _draw_prices(
 ) -> None:
     drawn = 0
     series = list(_series(prices))
+    each = points if len(series) < 2 else max(FEWEST, points // len(series))
     for number, (symbol, frame) in enumerate(series):
         base = frame["price"][0] if len(series) > 1 else None
-        line = _line(frame, "price", points)
+        line = _line(frame, "price", each)
         figure.add_trace(_price_trace(line, base, symbol, number), row=1, col=1)
         drawn += line.drawn
         if fills is not None:
@@ -236,7 +240,8 @@ def _draw_equity(figure: go.Figure, equity: pl.DataFrame, points: int, first_row
     if equity.is_empty():
         return
     depth = equity.with_columns(drawdown=-pl.col("drawdown").abs())
-    money, loss = _line(equity, "equity", points), _line(depth, "drawdown", points)
+    half = max(points // 2, 8)  # two lines share the points
+    money, loss = _line(equity, "equity", half), _line(depth, "drawdown", half)
     line = {"mode": "lines", "showlegend": False}
     figure.add_scatter(
         **line,

@@ -119,4 +119,3 @@ def shipped_trades(lab: Lab) -> Path:
             "FXLAB_QUESTDB_HOST and run: fxlab up"
         )
     return path
-

@@ -13,6 +13,8 @@ SMALL = {
     "mean_reversion": {"window": 6, "entry_bps": 8.0},
     "breakout": {"entry": 9, "leave": 4},
     "buy_and_hold": {},
+    "ema_cross": {"fast": 3, "slow": 8},
+    "momentum": {"window": 7, "threshold_bps": 6.0},
 }
 """Parameters with which every shipped strategy trades on a short random walk."""
 

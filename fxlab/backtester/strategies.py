@@ -119,3 +119,68 @@ def breakout(*, entry: Window = 500, leave: Window = 250) -> Signals:
     rises = ticks > before.rolling_max(entry)
     falls = ticks < before.rolling_min(leave)
     return Signals(target=pl.when(rises).then(1.0).when(falls).then(0.0), lookback=entry + 1)
+
+
+@strategy
+def ema_cross(*, fast: Window = 50, slow: Window = 200, allow_short: bool = False) -> Signals:
+    """Follow the trend with averages that weigh recent ticks more.
+
+    Long when the fast exponential average crosses above the slow one. Both start at the first
+    tick; no cross counts before `slow` ticks. An exponential average remembers every tick, so
+    this strategy holds one symbol's session in memory.
+
+    Parameters
+    ----------
+    fast
+        span of the fast average, in ticks
+    slow
+        span of the slow average; more than fast
+    allow_short
+        go short on a cross below, instead of flat
+
+    References
+    ----------
+    Appel (2005), "Technical Analysis: Power Tools for Active Investors", chapter 8.
+    """
+    require(fast < slow, f"fast={fast} must be below slow={slow}; choose a smaller fast span")
+    price = pl.col("price")
+    above = price.ewm_mean(span=fast, adjust=False) > price.ewm_mean(span=slow, adjust=False)
+    turned = (above != above.shift(1)) & (pl.int_range(pl.len()) >= slow)
+    below = -1.0 if allow_short else 0.0
+    return Signals(target=pl.when(turned & above).then(1.0).when(turned).then(below))
+
+
+@strategy
+def momentum(
+    *, window: Window = 500, threshold_bps: BasisPoints = 10.0, allow_short: bool = False
+) -> Signals:
+    """Buy what has risen: long while the price is well above where it was `window` ticks ago.
+
+    Parameters
+    ----------
+    window
+        ticks to look back
+    threshold_bps
+        rise that opens a position, in basis points; it closes when the rise is gone
+    allow_short
+        mirror the rule to the short side
+
+    References
+    ----------
+    Moskowitz, Ooi, Pedersen (2012), "Time series momentum", Journal of Financial Economics
+    104(2).
+    """
+    now, then = pl.col(indicators.PRICE_TICKS), pl.col(indicators.PRICE_TICKS).shift(window)
+    margin = threshold_bps / 10_000
+    rises, falls = now > then * (1 + margin), now < then * (1 - margin)
+    was = (now.shift(1) - then.shift(1)).sign()
+    gone = ((now <= then) & (was > 0)) | ((now >= then) & (was < 0))
+    return Signals(
+        target=pl.when(rises)
+        .then(1.0)
+        .when(falls)
+        .then(-1.0 if allow_short else 0.0)
+        .when(gone)
+        .then(0.0),
+        lookback=window + 1,
+    )

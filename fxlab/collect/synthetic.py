@@ -28,7 +28,7 @@ _STEPS_A_SECOND: Final = 10
 _CENTS: Final = 100.0  # prices stand on a grid of 0.01
 _TRADES_A_STEP: Final = 1.5
 _MOVE: Final = 1e-5  # of the price, a step and a unit of push: a volatility of about 40 % a year
-_SAME_MS: Final = 0.35  # share of trades in the millisecond of the one before
+_SAME_MS: Final = 0.8  # chance that a trade falls in the millisecond of the one before it
 _LOWEST: Final = 1_000  # cents; far below all starting prices
 
 Ints = NDArray[np.int64]
