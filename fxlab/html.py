@@ -105,7 +105,7 @@ def table(
     )
     texts = (_texts(column, digits.get(column.name)) for column in shown.get_columns())
     body = "".join(_row(row, aligned) for row in zip(*texts, strict=True))
-    title = f"<caption>{escape(caption)}</caption>" if caption else ""
+    title = f'<caption style="text-align:left">{escape(caption)}</caption>' if caption else ""
     more = f"<p>{limit:,} of {frame.height:,} rows shown.</p>" if frame.height > limit else ""
     return (
         f'<table class="fxlab">{title}<thead><tr>{head}</tr></thead>'

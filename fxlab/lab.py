@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fxlab.questdb.client import QuestDB
     from fxlab.questdb.endpoint import Endpoint
     from fxlab.questdb.server import ServerStatus
+    from fxlab.reproduce import Reproduction
     from fxlab.sessions import Session
 
 
@@ -265,6 +266,12 @@ class Lab:
         from fxlab import runs
 
         return runs.fills(self._db, run_id)
+
+    def reproduce(self, run_id: str, progress: Advance = silent) -> Reproduction:
+        """Run a saved backtest again and compare every bit; see `fxlab.reproduce`."""
+        from fxlab.reproduce import reproduce
+
+        return reproduce(self._db, run_id, progress)
 
     def close(self) -> None:
         """Close the connections; a later call opens new ones."""

@@ -18,6 +18,7 @@ from fxlab.schema import FILLS, RUNS, check_session_id
 if TYPE_CHECKING:
     from fxlab.backtester.result import Result
 
+_JSON: Final = ("symbols", "parameters", "execution", "options", "metrics")
 _SHOWN_METRICS: Final = ("final_equity", "total_return", "max_drawdown", "sharpe")
 
 
@@ -45,6 +46,7 @@ def save(db: QuestDB, result: Result) -> str:
         "symbols": json.dumps(list(result.symbols)),
         "parameters": json.dumps(_plain(result.parameters)),
         "execution": json.dumps(_plain(result.execution.as_dict())),
+        "options": json.dumps(result.run.options()),
         "capital": float(result.capital),
         "rows_read": result.ticks,
         "fills_count": result.fills.height,
@@ -69,8 +71,8 @@ def listing(db: QuestDB, limit: int = 50) -> pl.DataFrame:
     polars.DataFrame
         ``run_id``, ``data_session_id``, ``strategy``, ``symbols`` (list), the main metrics as
         columns, ``capital``, ``rows_read``, ``fills_count``, ``timestamp`` (when it ran),
-        ``fxlab_version``, ``fingerprint``, and as JSON text ``parameters``, ``execution`` and all
-        ``metrics``.
+        ``fxlab_version``, ``fingerprint``, and as JSON text ``parameters``, ``execution``,
+        ``options`` and all ``metrics``.
     """
     found = db.catalogue(sql.runs(limit=limit))
     figures = [
@@ -91,8 +93,25 @@ def listing(db: QuestDB, limit: int = 50) -> pl.DataFrame:
         "fingerprint",
         "parameters",
         "execution",
+        "options",
         "metrics",
     )
+
+
+def find(db: QuestDB, run_id: str) -> dict[str, Any]:
+    """Return a run's row; its JSON columns are objects.
+
+    Raises
+    ------
+    RunNotFound
+        If no run has this id, naming near ids.
+    """
+    found = db.catalogue(sql.runs(run_id=run_id, limit=1))
+    if found.is_empty():
+        known = db.catalogue(sql.runs(limit=1_000))["run_id"].to_list()
+        raise RunNotFound.named(run_id, known)
+    row = found.row(0, named=True)
+    return row | {name: json.loads(row[name]) for name in _JSON}
 
 
 def fills(db: QuestDB, run_id: str) -> pl.DataFrame:
@@ -103,12 +122,22 @@ def fills(db: QuestDB, run_id: str) -> pl.DataFrame:
     RunNotFound
         If no run has this id, naming near ids.
     """
-    if db.catalogue(sql.runs(run_id=run_id, limit=1)).is_empty():
-        known = db.catalogue(sql.runs(limit=1_000))["run_id"].to_list()
-        raise RunNotFound.named(run_id, known)
+    find(db, run_id)
     return db.catalogue(sql.fills(run_id)).select(
         "timestamp", *(name for name in FILLS.columns if name not in ("run_id", "timestamp"))
     )
+
+
+def difference(db: QuestDB, run_id: str, result: Result) -> str:
+    """Return how a result differs from a stored run, bit by bit; nothing if it does not."""
+    stored, metrics = find(db, run_id)["metrics"], _plain(result.metrics)
+    for name in sorted(stored.keys() | metrics.keys()):
+        if stored.get(name) != metrics.get(name):
+            return f"{name} is {metrics.get(name)}, and was {stored.get(name)}"
+    before, now = fills(db, run_id), _fills_frame(result).drop("run_id")
+    if not now.select(before.columns).equals(before):
+        return f"the {now.height:,} fills are not the {before.height:,} that were stored"
+    return ""
 
 
 def _fills_frame(result: Result) -> pl.DataFrame:

@@ -217,6 +217,7 @@ RUNS: Final = Table(
         "symbols": "VARCHAR",  # JSON list
         "parameters": "VARCHAR",  # JSON object
         "execution": "VARCHAR",  # JSON object
+        "options": "VARCHAR",  # JSON object: start_us, end_us, grid_us, days_per_year
         "capital": "DOUBLE",
         "rows_read": "LONG",
         "fills_count": "LONG",

@@ -20,7 +20,7 @@ LAYERS = [
     ["questdb"],
     ["catalogue", "readers", "bars", "books", "statistics", "sessions"],
     ["collect"],
-    ["runs", "lab"],
+    ["runs", "reproduce", "lab"],
     ["demo", "doctor", "widgets"],
     ["cli", "__main__"],
 ]

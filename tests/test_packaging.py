@@ -80,6 +80,8 @@ def test_every_setting_and_command_is_in_the_readme():
         "backtest",
         "demo",
         "lab",
+        "runs",
+        "reproduce",
     ):
         assert re.search(rf"fxlab [^`]*\b{command}\b", readme), command
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 @dataclass
 class TwinFill:
+    """One execution."""
+
     time: int
     decided_at: int
     price: float
@@ -20,6 +22,8 @@ class TwinFill:
 
 @dataclass
 class TwinLeg:
+    """One symbol's money, position and history."""
+
     cash: float
     position: float = 0.0
     exposure: float = 0.0  # the target that the position was traded to

@@ -22,7 +22,7 @@ from fxlab.backtester.ledger import Records
 from fxlab.backtester.metrics import Facts, Metrics, compute
 from fxlab.backtester.strategy import Strategy, Value
 from fxlab.backtester.ticks import TickSource
-from fxlab.times import Time, from_micros
+from fxlab.times import Time, from_micros, parse_range
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -52,6 +52,16 @@ class Run:
     days_per_year: float
     start: Time | None
     end: Time | None
+
+    def options(self) -> dict[str, Any]:
+        """Return the time range and the basis of the figures, as plain values."""
+        start_us, end_us = parse_range(self.start, self.end)
+        return {
+            "start_us": start_us,
+            "end_us": end_us,
+            "grid_us": self.grid_us,
+            "days_per_year": self.days_per_year,
+        }
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(backtest)
     app.command()(strategies)
+    app.command()(runs)
+    app.command()(reproduce)
 
 
 def strategies() -> None:
@@ -75,6 +77,34 @@ def backtest(
             )
         saved = result.save(lab) if save else None
         _show_result(result, saved, report)  # a report reads prices: the lab must be open
+
+
+def runs(
+    *,
+    limit: Annotated[int, typer.Option(min=1, help="Most rows to list, newest first.")] = 20,
+) -> None:
+    """List the saved backtests, newest first."""
+    import fxlab
+
+    with fxlab.connect() as lab:
+        found = lab.runs(limit=limit)
+    if found.is_empty():
+        say("no saved runs; save one with: fxlab backtest SESSION STRATEGY --save")
+    else:
+        show_frame(found.drop("fingerprint", "execution", "options", "metrics", "fxlab_version"))
+
+
+def reproduce(
+    run_id: Annotated[str, typer.Argument(help="Id of a saved run; fxlab runs lists them.")],
+) -> None:
+    """Run a saved backtest again and compare every bit; exit code 1 if one differs."""
+    import fxlab
+
+    with fxlab.connect() as lab, progress.terminal("reproduce") as advance:
+        found = lab.reproduce(run_id, progress=advance)
+    say(str(found))
+    if found.difference:
+        raise typer.Exit(1)
 
 
 def _show_result(result: Result, saved: str | None, report: Path | None) -> None:
