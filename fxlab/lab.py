@@ -177,10 +177,8 @@ class Lab:
             For files without a symbol column.
         exchange, notes, tags
             Kept with the sessions.
-        dry_run
-            Read, check and report; write nothing.
-        progress
-            Told about reading and writing; it may raise `Cancelled`.
+        dry_run, progress
+            Read, check and report, but write nothing; told about reading and writing.
 
         Raises
         ------

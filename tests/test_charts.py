@@ -60,7 +60,7 @@ def traces(figure):
 
 @given(
     st.lists(st.one_of(st.none(), st.floats()), max_size=80),
-    st.integers(4, 20),
+    st.integers(8, 30),
 )
 def test_downsample_keeps_rows_whole_and_drops_what_cannot_be_drawn(values, limit):
     frame = pl.DataFrame(
@@ -124,6 +124,25 @@ def test_the_rows_around_a_gap_are_drawn_even_in_a_thin_sample():
     assert line.x[broken + 1] / 1_000 == begin + 90_000
 
 
+def test_a_sample_of_a_sample_has_the_same_gaps():
+    """Quiet prices thin out in a sample; that alone is no silence of the market."""
+    rng = np.random.default_rng(3)
+    steps = rng.exponential(0.01, 40_000) * rng.choice([1, 60], 40_000, p=[0.98, 0.02])
+    steps[25_000] = 90.0
+    micros = START.timestamp() * 1e6 + np.cumsum(steps) * 1e6
+    frame = pl.DataFrame(
+        {
+            "timestamp": pl.Series(micros.astype(np.int64)).cast(UTC_US),
+            "price": np.where(rng.random(40_000) < 0.01, 1.0, 0.0).cumsum(),
+        }
+    )
+    whole = price_chart(frame).data[0]
+    sample = price_chart(downsample(frame, "timestamp", "price", 500)).data[0]
+    breaks = [line.x[np.isnan(line.y)] for line in (whole, sample)]
+    assert len(breaks[0]) == 1
+    assert breaks[0] == pytest.approx(breaks[1])
+
+
 def test_the_note_says_what_was_drawn():
     (note,) = notes(price_chart(prices_of(np.sin(np.arange(10_000))), points=100))
     assert note.startswith("10,000 ticks, ")
@@ -162,6 +181,14 @@ def test_several_symbols_share_a_scale_as_changes():
     assert lines["BTC"].y.tolist() == [0.0, 1.0, 2.0]
     assert lines["ETH"].y.tolist() == [0.0, 1.0, 3.0]
     assert lines["ETH"].customdata.tolist() == [10.0, 20.0, 40.0]
+
+
+def test_a_figure_of_many_symbols_and_fills_is_small():
+    names = [f"S{number}" for number in range(4)]
+    prices = pl.concat([prices_of(np.sin(np.arange(9_000)) + 2, name) for name in names])
+    fills = pl.concat([fills_of([1.0, -1.0] * 2_000, name) for name in names])
+    equity = equity_of(np.cos(np.arange(9_000)) + 5)
+    assert len(result_chart(prices, fills, equity).to_json()) < 180_000
 
 
 def test_text_from_outside_is_escaped():

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+import polars as pl
 import pytest
 from markets import random_walk
 
@@ -79,11 +80,10 @@ def test_parameters_are_typed_and_explained(path):
 
 @pytest.fixture(scope="module")
 def session_id(lab, unique):
-    """Store a session whose moving averages cross."""
+    """Store a session of two symbols whose moving averages cross: as large as figures get."""
     made = unique("notebook")
-    lab.import_frames(
-        {"prices": random_walk(20_000, symbol="BTC_USDT")}, session_id=made, notes="for notebooks"
-    )
+    walks = [random_walk(20_000, seed, symbol=name) for seed, name in enumerate(("BTC", "ETH"))]
+    lab.import_frames({"prices": pl.concat(walks)}, session_id=made, notes="for notebooks")
     return made
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fxlab.sampling import gap_starts, min_max_rows
+from fxlab.sampling import gap_starts, min_max_rows, rows_to_draw, slot_edges
 
 finite = st.floats(-1e12, 1e12)
 
@@ -50,6 +52,36 @@ def test_one_spike_among_millions_is_drawn():
 def test_a_limit_too_small_for_the_extremes_is_refused():
     with pytest.raises(ValueError, match="four or more"):
         min_max_rows(np.zeros(10), 3)
+
+
+rising = st.lists(st.integers(0, 1_000), min_size=1, max_size=200).map(sorted)
+
+
+@given(rising, st.integers(1, 20))
+def test_slots_give_their_first_and_last_rows(times, slots):
+    array = np.array(times, dtype=float)
+    rows = slot_edges(array, slots)
+    assert len(rows) <= 2 * slots
+    assert {0, len(times) - 1} <= set(rows.tolist())
+    width = (times[-1] - times[0]) / slots
+    for before, after in pairwise(rows):
+        if times[after] - times[before] > width * (1 + 1e-9):
+            assert after == before + 1  # a long step is between neighbours: a real silence
+
+
+@given(rising, st.integers(8, 60), st.data())
+def test_rows_to_draw_hold_the_limit_the_ends_and_the_extremes(times, limit, data):
+    size = len(times)
+    values = np.array(data.draw(st.lists(finite, min_size=size, max_size=size)))
+    rows = rows_to_draw(np.array(times, dtype=float), values, limit)
+    assert len(rows) <= limit
+    assert np.all(np.diff(rows) > 0)
+    assert {0, size - 1} <= set(rows.tolist())
+    assert (values[rows].min(), values[rows].max()) == (values.min(), values.max())
+
+
+def test_nothing_has_no_slots():
+    assert slot_edges(np.empty(0), 5).size == 0
 
 
 def test_an_even_grid_has_no_gap():

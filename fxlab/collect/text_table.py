@@ -7,11 +7,13 @@ fields stay text until `fxlab.collect.rows` has understood each of them.
 
 from __future__ import annotations
 
+from typing import Final
+
 import polars as pl
 
 from fxlab.collect.checks import Place
 
-_BYTE_ORDER_MARK = "\ufeff"
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
 def read(place: Place, data: bytes) -> pl.DataFrame:
@@ -35,49 +37,71 @@ def read(place: Place, data: bytes) -> pl.DataFrame:
         For an empty file, a cut last line, a missing or doubled column name, a line with more or
         fewer fields than the header, a quoted field, or bytes that are not text.
     """
-    text = _decoded(place, data)
-    if not text.endswith("\n"):
-        _refuse_cut_end(place, text)
-    header, *lines = text.rstrip("\n").split("\n")
-    names = _header(place, header)
-    fields = pl.Series("line", lines, dtype=pl.String)
-    counts = fields.str.count_matches(",", literal=True) + 1
-    odd = (counts != len(names)).arg_true()
+    data = data.removeprefix(_BYTE_ORDER_MARK)
+    _refuse_odd_bytes(place, data)
+    header, _, body = data.partition(b"\n")
+    names = _header(place, _text(place, header, row=-1))
+    lines = _lines(place, body)
+    _refuse_odd_counts(place, lines, len(names))
+    fields = lines.str.split_exact(",", len(names) - 1).struct.rename_fields(names)
+    found = fields.struct.unnest()
+    if b" " in body:
+        found = found.with_columns(pl.all().str.strip_chars(" "))
+    return found.with_columns(pl.when(pl.all() != "").then(pl.all()))
+
+
+def _refuse_odd_bytes(place: Place, data: bytes) -> None:
+    if not data or data.isspace():
+        place.refuse("the file is empty, not even a header; remove it, or copy it again")
+    for odd, meaning in ((b"\0", "a NUL character"), (b'"', "a quoted field")):
+        if odd in data:
+            row = data.count(b"\n", 0, data.index(odd)) - 1
+            place.refuse(f"{meaning} stands there; write the file as plain numbers and names", row)
+    if not data.endswith(b"\n"):
+        last = data.rsplit(b"\n", 1)[-1].decode(errors="replace")
+        place.refuse(
+            f"the file ends inside {last!r:.80}, without a line end: its last number may be cut; "
+            "copy the file again, or end the line if it is whole",
+            data.count(b"\n") - 1,
+        )
+
+
+def _lines(place: Place, body: bytes) -> pl.Series:
+    """Return the lines as text, the empty ones at the end left out."""
+    whole = body.rstrip(b"\r\n")
+    if not whole:
+        return pl.Series("line", [], dtype=pl.String)
+    try:
+        # One column: the separator cannot occur. Polars splits lines many times faster than Python.
+        frame = pl.read_csv(
+            whole, has_header=False, separator="\0", quote_char=None, infer_schema=False
+        )
+    except pl.exceptions.PolarsError:
+        _text(place, whole, row=0)
+        raise
+    lines = frame.to_series().fill_null("")
+    if lines.len() != whole.count(b"\n") + 1:
+        place.refuse("its lines cannot be told apart; write it with one kind of line end")
+    return lines
+
+
+def _text(place: Place, data: bytes, row: int) -> str:
+    try:
+        return data.decode("utf-8").removesuffix("\r")
+    except UnicodeDecodeError as error:
+        row += data.count(b"\n", 0, error.start)
+        place.refuse("the bytes are not UTF-8 text; the file is damaged or not CSV", row)
+
+
+def _refuse_odd_counts(place: Place, lines: pl.Series, wanted: int) -> None:
+    counts = lines.str.count_matches(",", literal=True) + 1
+    odd = (counts != wanted).arg_true()
     if odd.len():
         place.refuse(
-            f"{lines[odd[0]]!r:.80} has {counts[odd[0]]} fields and the header has {len(names)}; "
+            f"{lines[odd[0]]!r:.80} has {counts[odd[0]]} fields and the header has {wanted}; "
             "the line is cut or has a comma too many: mend or remove it",
             odd[0],
         )
-    split = fields.str.split_exact(",", len(names) - 1).struct.rename_fields(names)
-    whole = pl.DataFrame({name: pl.Series([], dtype=pl.String) for name in names})
-    if lines:
-        whole = split.struct.unnest()
-    return whole.with_columns(pl.all().str.strip_chars(" ").replace("", None))
-
-
-def _decoded(place: Place, data: bytes) -> str:
-    if not data.strip():
-        place.refuse("the file is empty, not even a header; remove it, or copy it again")
-    try:
-        text = data.decode("utf-8").removeprefix(_BYTE_ORDER_MARK)
-    except UnicodeDecodeError as error:
-        row = data.count(b"\n", 0, error.start) - 1
-        place.refuse("the bytes are not UTF-8 text; the file is damaged or not CSV", row)
-    for odd, meaning in (("\0", "a NUL character"), ('"', "a quoted field")):
-        if odd in text:
-            row = text.count("\n", 0, text.index(odd)) - 1
-            place.refuse(f"{meaning} stands there; write the file as plain numbers and names", row)
-    return text.replace("\r\n", "\n")
-
-
-def _refuse_cut_end(place: Place, text: str) -> None:
-    last = text.rsplit("\n", 1)[-1]
-    place.refuse(
-        f"the file ends inside {last!r:.80}, without a line end: its last number may be cut; "
-        "copy the file again, or end the line if it is whole",
-        text.count("\n") - 1,
-    )
 
 
 def _header(place: Place, line: str) -> list[str]:

@@ -47,9 +47,6 @@ class Scope:
         return " and ".join(parts)
 
 
-# ---- the parts of a statement --------------------------------------------------------------
-
-
 def text(value: str) -> str:
     """Return a text as a quoted literal; a NUL character has no place in one."""
     if "\0" in value:
@@ -111,9 +108,6 @@ def build() -> str:
     return "select build()"
 
 
-# ---- tables --------------------------------------------------------------------------------
-
-
 def create_table(table: Table, without: Iterable[str] = ()) -> str:
     """Return the statement that creates a table unless it is there."""
     left_out = set(without)
@@ -170,15 +164,12 @@ def list_suspended() -> str:
 
 def applied_versions() -> str:
     """Return the query for version and checksum of each migration that was done."""
-    return f"select version, checksum from {name(schema.SCHEMA_VERSIONS.name)} order by timestamp"
+    return _select(schema.SCHEMA_VERSIONS, [], "timestamp", ["version", "checksum"])
 
 
 def newest_version() -> str:
     """Return the query for the whole row of the newest migration that was done."""
     return _select(schema.SCHEMA_VERSIONS, [], "version desc, timestamp limit 1")
-
-
-# ---- ticks ---------------------------------------------------------------------------------
 
 
 def rows(scope: Scope, names: Sequence[str], *, tie: str = "seq") -> str:
@@ -208,22 +199,22 @@ def count_by_symbol(scope: Scope) -> str:
 
 def trade_statistics(scope: Scope) -> str:
     """Return the query for one row of aggregates a symbol over its trades."""
-    return (
-        "select symbol, count() as row_count, min(timestamp) as first_time, "
-        "max(timestamp) as last_time, min(price) as min_price, max(price) as max_price, "
-        "ksum(volume) as volume, ksum(price * volume) / ksum(volume) as vwap "
-        f"from {name(scope.table.name)} where {scope.where} group by symbol order by symbol"
-    )
+    volumes = "ksum(volume) as volume, ksum(price * volume) / ksum(volume) as vwap"
+    return _statistics(scope, "price", volumes)
 
 
 def book_statistics(scope: Scope) -> str:
     """Return the query for one row of aggregates a symbol over its books."""
-    mid = "(bid_price_1 + ask_price_1) / 2"
+    spread = "avg(ask_price_1 - bid_price_1) as mean_spread"
+    return _statistics(scope, "(bid_price_1 + ask_price_1) / 2", spread)
+
+
+def _statistics(scope: Scope, price: str, others: str) -> str:
     return (
         "select symbol, count() as row_count, min(timestamp) as first_time, "
-        f"max(timestamp) as last_time, min({mid}) as min_price, max({mid}) as max_price, "
-        "avg(ask_price_1 - bid_price_1) as mean_spread "
-        f"from {name(scope.table.name)} where {scope.where} group by symbol order by symbol"
+        f"max(timestamp) as last_time, min({price}) as min_price, max({price}) as max_price, "
+        f"{others} from {name(scope.table.name)} where {scope.where} "
+        "group by symbol order by symbol"
     )
 
 
@@ -234,9 +225,6 @@ def shared_timestamps(scope: Scope) -> str:
         f"from {name(scope.table.name)} where {scope.where} group by symbol, timestamp) "
         "where tied > 1 group by symbol"
     )
-
-
-# ---- catalogue -----------------------------------------------------------------------------
 
 
 def sessions(
@@ -280,10 +268,7 @@ def session(wanted: str) -> str:
 
 def session_ids() -> str:
     """Return the query for the ids a user may have meant."""
-    return (
-        f"select session_id from {name(schema.SESSIONS.name)} where {_status(None)} "
-        "order by created_at desc limit 10000"
-    )
+    return _select(schema.SESSIONS, [_status(None)], "created_at desc limit 10000", ["session_id"])
 
 
 def runs(*, limit: int = 50, run_id: str | None = None, fingerprint: str | None = None) -> str:
@@ -301,6 +286,9 @@ def fills(run_id: str) -> str:
     return _select(schema.FILLS, [f"run_id = {session_id(run_id)}"], "timestamp, seq")
 
 
-def _select(table: Table, conditions: Sequence[str], order: str) -> str:
+def _select(
+    table: Table, conditions: Sequence[str], order: str, names: Iterable[str] | None = None
+) -> str:
     where = f"where {' and '.join(conditions)} " if conditions else ""
-    return f"select {columns(table, table.columns)} from {name(table.name)} {where}order by {order}"
+    wanted = columns(table, table.columns if names is None else names)
+    return f"select {wanted} from {name(table.name)} {where}order by {order}"
