@@ -297,4 +297,5 @@ class Lab:
         newest = self.sessions(limit=10).select(
             "session_id", "status", "symbols", "records_collected", "duration_seconds", "started"
         )
-        return html.table(newest, caption=f"fxlab at {address}: the newest sessions")
+        caption = f"fxlab at {address}: the newest sessions"
+        return html.table(newest, caption=caption, decimals={"duration_seconds": 0})

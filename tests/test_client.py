@@ -177,6 +177,12 @@ def test_bulk_reads_wait_for_a_free_connection(db):
     assert read[0].equals(pl.DataFrame({"a": [1]}, schema={"a": pl.Int32}))
 
 
+def test_clients_that_rest_take_no_export_connection(variant):
+    """Ten notebooks may be open: only those that read right now count."""
+    for _ in range(6):
+        assert variant().export("select 1 as a").height == 1
+
+
 def test_a_closed_client_opens_again(variant):
     client = variant()
     for _ in range(2):

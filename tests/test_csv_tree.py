@@ -153,6 +153,14 @@ def test_a_link_is_refused_and_what_it_points_to_not_read(tmp_path, level):
         csv_tree.find(tmp_path / "inside")
 
 
+def test_a_link_inside_the_folder_is_refused_too(tmp_path):
+    """What it points to would be imported twice."""
+    folder = write_session(tmp_path, "one")
+    (tmp_path / "session_two").symlink_to(folder)
+    with pytest.raises(errors.ImportRefused, match="session_two is a link"):
+        csv_tree.find(tmp_path)
+
+
 def test_a_link_given_by_the_user_is_followed(tmp_path):
     write_session(tmp_path / "data", "one")
     (tmp_path / "shortcut").symlink_to(tmp_path / "data")

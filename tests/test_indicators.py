@@ -28,9 +28,9 @@ def test_rolling_sum_is_exact(values, window):
 @given(values=ticks, fast=st.integers(1, 6), extra=st.integers(1, 8))
 def test_mean_cross_is_the_contract(values, fast, extra):
     frame = pl.DataFrame({"price_ticks": values})
-    got = frame.select(indicators.mean_cross(fast, fast + extra)).to_series().to_list()
-    wanted = cross_targets(values, fast, fast + extra)
-    assert got == [{1.0: 1, 0.0: -1, None: 0}[value] for value in wanted]
+    cross = indicators.mean_cross(fast, fast + extra, golden=1.0, death=0.0)
+    got = frame.select(cross).to_series().to_list()
+    assert got == cross_targets(values, fast, fast + extra)
 
 
 def test_windows_whose_sums_would_overflow_are_refused():

@@ -247,6 +247,35 @@ def test_a_symbol_column_is_checked(bad):
     assert "a symbol has capital letters" in refusal(frame, None)
 
 
+@pytest.mark.parametrize(
+    ("column", "values", "words"),
+    [
+        ("price", pl.Series([True]), "column 'price' is Boolean, not a number"),
+        ("price", pl.Series([NOON]), "column 'price' is Datetime"),
+        ("price", pl.Series([[1.0]]), "column 'price' is List"),
+        ("qty", pl.Series([{"a": 1.0}]), "column 'qty' is Struct"),
+        ("timestamp", pl.Series([NOON.date()]), "column 'timestamp' is Date, not a time"),
+        ("timestamp", pl.Series([NOON.time()]), "column 'timestamp' is Time"),
+        ("trade_id", pl.Series([7.0]), "column 'trade_id' is Float64, not text"),
+        ("side", pl.Series([b"buy"]), "column 'side' is Binary"),
+    ],
+)
+def test_a_column_of_another_kind_is_not_made_a_number(column, values, words):
+    assert words in refusal(trade().with_columns(values.alias(column)))
+
+
+@pytest.mark.parametrize("kind", [pl.Categorical, pl.Enum(["BTC"]), pl.String])
+def test_text_may_be_stored_as_categories(kind):
+    frame = trade(symbol=pl.Series(["BTC"]).cast(kind))
+    assert rows_of(frame, None)["symbol"].to_list() == ["BTC"]
+
+
+@pytest.mark.parametrize("kind", [pl.Decimal(10, 2), pl.Int32, pl.UInt64, pl.Float64])
+def test_numbers_may_be_stored_in_any_numeric_type(kind):
+    frame = trade().with_columns(price=pl.Series([12]).cast(kind))
+    assert rows_of(frame)["price"].to_list() == [12.0]
+
+
 # ---- books and quotes ----------------------------------------------------------------------
 
 

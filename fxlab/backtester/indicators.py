@@ -36,19 +36,30 @@ def rolling_mean_ticks(window: int) -> pl.Expr:
     return rolling_sum(window) / window
 
 
-def mean_cross(fast: int, slow: int, column: str = PRICE_TICKS) -> pl.Expr:
-    """Return crosses of two simple moving averages: 1 golden, -1 death, 0 none (Int8).
+def mean_cross(
+    fast: int, slow: int, *, golden: float = 1.0, death: float = -1.0, column: str = PRICE_TICKS
+) -> pl.Expr:
+    """Return `golden` and `death` where two simple moving averages cross, null elsewhere.
 
     Golden at row i: ``mean_fast[i-1] <= mean_slow[i-1]`` and ``mean_fast[i] > mean_slow[i]``, both
     means known on both rows; death is its mirror. Means are compared as
     ``sum_fast * slow`` with ``sum_slow * fast``: exact, no division.
+
+    Parameters
+    ----------
+    fast, slow
+        Rows in each mean, this one included.
+    golden, death
+        The values to return (Float64), for instance the targets of a strategy.
+    column
+        An integer column.
     """
     return pl.col(column).map_batches(
-        lambda series: _mean_cross(series, fast, slow), return_dtype=pl.Int8
+        lambda series: _mean_cross(series, fast, slow, golden, death), return_dtype=pl.Float64
     )
 
 
-def _mean_cross(series: pl.Series, fast: int, slow: int) -> pl.Series:
+def _mean_cross(series: pl.Series, fast: int, slow: int, golden: float, death: float) -> pl.Series:
     from fxlab.backtester.kernel import mean_cross as kernel
 
     ticks = series.to_numpy()
@@ -58,6 +69,6 @@ def _mean_cross(series: pl.Series, fast: int, slow: int) -> pl.Series:
             f"windows of {fast} and {slow} over prices of {largest:,} ticks do not fit 64-bit "
             "integers, so they could not be compared exactly; choose smaller windows"
         )
-    crosses = np.zeros(len(series), np.int8)
-    kernel(ticks, fast, slow, crosses)
-    return pl.Series(series.name, crosses)
+    crosses = np.full(len(series), np.nan)
+    kernel(ticks, fast, slow, golden, death, crosses)
+    return pl.Series(series.name, crosses).fill_nan(None)

@@ -21,7 +21,8 @@ from numba import njit
 
 from fxlab.backtester.records import FILLED, NO_EQUITY, OPEN, REPLACED, STILL_OPEN, UNCHANGED
 
-compiled: Final[Any] = njit(cache=True, nogil=True)
+# The error model: prices are checked to be above zero, so no division needs a branch for zero.
+compiled: Final[Any] = njit(cache=True, nogil=True, error_model="numpy")
 
 
 @compiled
@@ -49,14 +50,18 @@ def replay(time, leg_of, price, target, costs, legs, account, orders, trades, sa
             samples[used[2]]["equity"] = account["equity"]
             used[2] += 1
             account["edge"] = (now // costs["interval"] + 1) * costs["interval"]
-        if account["holding"] > 0:
-            account["exposed"] += now - account["now"]
 
-        if leg["pending"] == 1 and now >= leg["ready_at"]:
+        due = leg["pending"] == 1 and now >= leg["ready_at"]
+        if due:
             fill(leg_of[i], leg, now, price[i], costs, account, orders, trades, used)
-            mark(leg, price[i], now, legs, account)
-        elif leg["qty"] != 0.0:  # a flat leg's equity does not move
-            mark(leg, price[i], now, legs, account)
+        if due or leg["qty"] != 0.0:  # a flat leg's equity does not move
+            mark(leg, price[i])
+            equity = leg["equity"]
+            if len(legs) > 1:
+                equity = 0.0
+                for k in range(len(legs)):  # in their order: the same bits in any chunking
+                    equity += legs[k]["equity"]
+            follow(account, equity, now)
         account["now"] = now
 
         if target[i] == target[i] and target[i] != leg["wanted"]:
@@ -72,16 +77,20 @@ def replay(time, leg_of, price, target, costs, legs, account, orders, trades, sa
 
 
 @compiled
-def mark(leg, price, now, legs, account):  # type: ignore[no-untyped-def]
-    """Mark a leg at a price, sum the legs in their order, and follow peak and drawdown."""
+def mark(leg, price):  # type: ignore[no-untyped-def]
+    """Mark a leg at a price. Arrays are not passed here: numba counts references to them."""
     leg["mark"] = price
     leg["equity"] = leg["cash"] + leg["qty"] * price
-    if leg["qty"] != 0.0:
-        leg["low"] = min(leg["low"], price)
-        leg["high"] = max(leg["high"], price)
-    total = 0.0
-    for k in range(len(legs)):
-        total += legs[k]["equity"]
+    # Written only when they change: a store here would have to be waited for in the next row.
+    if price < leg["low"]:
+        leg["low"] = price
+    if price > leg["high"]:
+        leg["high"] = price
+
+
+@compiled
+def follow(account, total, now):  # type: ignore[no-untyped-def]
+    """Follow the account's equity, its peak and its drawdown."""
     account["equity"] = total
     if total >= account["peak"]:
         surface(account)
@@ -89,7 +98,8 @@ def mark(leg, price, now, legs, account):  # type: ignore[no-untyped-def]
         account["peak_at"] = now
         account["below"] = 0
         return
-    account["below"] = 1
+    if account["below"] == 0:
+        account["below"] = 1
     drawdown = total / account["peak"] - 1.0
     if drawdown < account["max_drawdown"]:
         account["max_drawdown"] = drawdown
@@ -137,11 +147,21 @@ def fill(number, leg, now, price, costs, account, orders, trades, used):  # type
     before = leg["qty"]
     leg["held"] = wanted
     settle(number, leg, now, at, change, costs["fee"], trades, used)
-    account["holding"] += int(leg["qty"] != 0.0) - int(before != 0.0)
+    hold(account, now, int(leg["qty"] != 0.0) - int(before != 0.0))
     leg["mark"] = price
     leg["equity"] = leg["cash"] + leg["qty"] * price
     fee = abs(change) * at * costs["fee"]
     write_order(number, leg, FILLED, now, at, change, fee, orders, used)
+
+
+@compiled
+def hold(account, now, change):  # type: ignore[no-untyped-def]
+    """Count the legs with a position, and the time with any."""
+    if account["holding"] == 0:
+        account["exposed_since"] = now
+    account["holding"] += change
+    if account["holding"] == 0:
+        account["exposed"] += now - account["exposed_since"]
 
 
 @compiled
@@ -213,8 +233,8 @@ def write_trade(number, leg, now, at, trades, used):  # type: ignore[no-untyped-
 
 
 @compiled
-def mean_cross(ticks, fast, slow, crosses):  # type: ignore[no-untyped-def]
-    """Write 1 at golden crosses of two moving averages, -1 at death crosses; all in integers."""
+def mean_cross(ticks, fast, slow, golden, death, crosses):  # type: ignore[no-untyped-def]
+    """Write `golden` and `death` where two moving averages cross; all sums are integers."""
     sum_fast = 0
     sum_slow = 0
     before = 0
@@ -230,9 +250,9 @@ def mean_cross(ticks, fast, slow, crosses):  # type: ignore[no-untyped-def]
         difference = sum_fast * slow - sum_slow * fast
         if i >= slow:
             if difference > 0 and before <= 0:
-                crosses[i] = 1
+                crosses[i] = golden
             elif difference < 0 and before >= 0:
-                crosses[i] = -1
+                crosses[i] = death
         before = difference
 
 
@@ -271,6 +291,8 @@ def count_decisions(target, leg_of, legs):  # type: ignore[no-untyped-def]
 def close(legs, account, orders, trades, used):  # type: ignore[no-untyped-def]
     """Record orders that found no row to fill at, and positions marked at the last price."""
     surface(account)
+    if account["holding"] > 0:
+        account["exposed"] += account["now"] - account["exposed_since"]
     for k in range(len(legs)):
         leg = legs[k]
         if leg["pending"] == 1:

@@ -56,7 +56,8 @@ ACCOUNT: Final = np.dtype(
         ("below", "i8"),  # 1 while equity lies below its peak
         ("under_water", "i8"),  # longest time from a peak to the last row below it
         ("now", "i8"),
-        ("exposed", "i8"),  # time with a position in any leg
+        ("exposed", "i8"),  # time with a position in any leg, up to the last exit
+        ("exposed_since", "i8"),
         ("edge", "i8"),  # end of the running sample interval
         ("holding", "i8"),  # legs with a position
         ("rows", "i8"),

@@ -47,12 +47,8 @@ def sma_cross(*, fast: Window = 50, slow: Window = 200, allow_short: bool = Fals
     Properties of Stock Returns", Journal of Finance 47(5).
     """
     require(fast < slow, f"fast={fast} must be below slow={slow}; choose a smaller fast window")
-    cross = indicators.mean_cross(fast, slow)
     below = -1.0 if allow_short else 0.0
-    return Signals(
-        target=pl.when(cross == 1).then(1.0).when(cross == -1).then(below),
-        lookback=slow,
-    )
+    return Signals(target=indicators.mean_cross(fast, slow, death=below), lookback=slow)
 
 
 @strategy

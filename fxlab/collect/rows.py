@@ -27,6 +27,8 @@ _VOLUMES: Final = ("volume", "qty", "amount")
 _HEAD: Final = ("symbol", "recv_ns", "received_at", "seq")
 _OWN: Final = ("session_id", "origin")  # of an exported frame; the new session has its own
 _DERIVED: Final = ("best_bid", "best_ask", "spread", "mid")  # follow from the levels
+_TIMES: Final = ("timestamp", "received_at")
+_WORDS: Final = ("symbol", "side", "buyer_is_maker", "is_snapshot", "trade_id", *_OWN)
 _ONE_OF: Final = (_VOLUMES, ("recv_ns", "received_at"), ("side", "buyer_is_maker"))
 
 
@@ -91,6 +93,7 @@ def understand(place: Place, raw: pl.DataFrame, symbol: str | None) -> tuple[Sha
         price not above zero, a negative quantity, a time that is none, an unknown side.
     """
     shape = shape_of(place, raw.columns)
+    _refuse_odd_types(place, raw)
     named = _with_symbol(place, raw, symbol)
     wanted = [*_head(named), *_BODIES[shape.name](named)]
     rows = named.select(field.value.alias(field.target) for field in wanted)
@@ -121,6 +124,18 @@ def _refuse_odd_columns(place: Place, shape: Shape, names: Sequence[str]) -> Non
             place.refuse(f"columns {' and '.join(found)} say the same; take one out of the file")
     if shape is TRADES and not set(_VOLUMES) & set(names):
         place.refuse(f"trades need one of the columns {', '.join(_VOLUMES)}")
+
+
+def _refuse_odd_types(place: Place, raw: pl.DataFrame) -> None:
+    """Refuse a typed column that Polars would turn into a number, and that is none."""
+    for name, kind in raw.schema.items():
+        if name in _WORDS:
+            fits = kind.is_integer() or isinstance(kind, pl.Boolean | pl.Categorical | pl.Enum)
+        else:
+            fits = kind.is_numeric() or (name in _TIMES and isinstance(kind, pl.Datetime))
+        if not fits and kind not in (pl.String, pl.Null):
+            wanted = "text" if name in _WORDS else "a time" if name in _TIMES else "a number"
+            place.refuse(f"column {name!r} is {kind}, not {wanted}; cast it before")
 
 
 def _with_symbol(place: Place, raw: pl.DataFrame, symbol: str | None) -> pl.DataFrame:
