@@ -168,10 +168,11 @@ def run_import(folder, last_call=0):
 
 @pytest.mark.faults
 @pytest.mark.parametrize("last_call", sorted(random.Random(11).sample(range(2, 25), 5)))
-def test_a_killed_import_is_finished_by_the_next(lab, tree, last_call):
+def test_a_killed_import_is_finished_by_the_next(lab, db, tree, last_call):
     folder, name = tree
     killed = run_import(folder, last_call)
     assert (killed.communicate()[1], killed.returncode) == ("", 9)
+    db.wait_visible(SESSIONS)  # it was acknowledged; who was to wait until it shows is dead
     assert lab.session(name).status == "collecting"
     assert set(lab.import_csv(folder).table()["state"]) == {"finished"}
     assert counts(lab, name) == WHOLE

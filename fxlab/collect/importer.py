@@ -152,7 +152,10 @@ def judge(db: QuestDB, draft: Draft) -> str:
 def _store_one(db: QuestDB, item: Checked, about: About, locks: Path, progress: Advance) -> str:
     draft = item.draft or item.source.read()
     with _turn(locks, draft.session_id):
-        state = judge(db, draft)  # again: another import may have been faster
+        # Again: another import may have been faster, or killed right after it was acknowledged,
+        # when what it wrote does not show yet.
+        db.wait_visible(IMPORTS, SESSIONS)
+        state = judge(db, draft)
         if state != "unchanged":
             store(db, draft, about, progress)
     return state
