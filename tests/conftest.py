@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from fxlab.config import Settings
@@ -18,6 +19,12 @@ from fxlab.questdb import server as embedded
 if TYPE_CHECKING:
     from fxlab.lab import Lab
     from fxlab.questdb.client import QuestDB
+
+# CI tries the same examples each time, so that it speaks about the change; a developer's run
+# tries new ones.
+hypothesis.settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI") == "true":
+    hypothesis.settings.load_profile("ci")
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 BELOW_EPHEMERAL = range(10_000, 32_000)
