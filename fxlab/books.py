@@ -11,23 +11,18 @@ import polars as pl
 
 from fxlab.backtester.ticks import find_decimals
 from fxlab.errors import InvalidParameter
-from fxlab.schema import BOOK_DEPTH
+from fxlab.schema import BOOK_DEPTH, book_levels
 
 BEST = ("bid_price_1", "ask_price_1")
 
 
 def level_columns(depth: int = BOOK_DEPTH) -> list[str]:
-    """Return the flat level columns: bids, then asks, price and quantity, the best level first."""
+    """Return `fxlab.schema.book_levels` for a depth that a user gave."""
     if isinstance(depth, bool) or not isinstance(depth, int) or not 1 <= depth <= BOOK_DEPTH:
         raise InvalidParameter(
             f"depth={depth!r:.80} is not a number of levels; give 1 to {BOOK_DEPTH}"
         )
-    return [
-        f"{side}_{what}_{level}"
-        for side in ("bid", "ask")
-        for level in range(1, depth + 1)
-        for what in ("price", "qty")
-    ]
+    return book_levels(depth)
 
 
 def shaped(frame: pl.DataFrame, depth: int, *, nested: bool) -> pl.DataFrame:

@@ -16,10 +16,9 @@ from fxlab import schema
 from fxlab.errors import SessionNotFound
 from fxlab.questdb import sql
 from fxlab.questdb.client import QuestDB
+from fxlab.questdb.migrations import STEPS
 from fxlab.questdb.sql import Scope
 from fxlab.schema import EVENTS, IMPORTS, SESSIONS
-
-SCHEMA_VERSION: Final = 1
 
 _LISTED: Final = (
     "session_id", "status", "exchange", "source", "symbols", "data_types", "records_collected",
@@ -107,7 +106,7 @@ def store(db: QuestDB, row: dict[str, Any]) -> None:
 
     It can be read a moment later; `QuestDB.wait_visible` waits for it.
     """
-    stamped = {**row, "schema_version": SCHEMA_VERSION, "updated_at": datetime.now(UTC)}
+    stamped = {**row, "schema_version": STEPS[-1].version, "updated_at": datetime.now(UTC)}
     db.write(SESSIONS, pl.DataFrame([stamped], schema=SESSIONS.frame))
 
 

@@ -71,7 +71,7 @@ def reproduce(db: QuestDB, run_id: str, progress: Advance = silent) -> Reproduct
     return Reproduction(
         run_id=run_id,
         result=result,
-        difference=runs.difference(db, run_id, result),
+        difference=runs.difference(db, stored, result),
         same_fingerprint=result.fingerprint == stored["fingerprint"],
     )
 

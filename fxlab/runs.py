@@ -37,7 +37,13 @@ def save(db: QuestDB, result: Result) -> str:
     same = db.catalogue(sql.runs(fingerprint=result.fingerprint, limit=1))
     if not same.is_empty():
         stored = same.row(0, named=True)
-        _refuse_difference(stored["run_id"], json.loads(stored["metrics"]), metrics)
+        found = _metric_difference(json.loads(stored["metrics"]), metrics)
+        if found:
+            raise RunConflict(
+                f"run {stored['run_id']} has the same fingerprint, and {found}: the run was not "
+                "reproduced; do not trust either until you know why (other hardware, a damaged "
+                "table, a strategy that uses chance or time?)"
+            )
         return str(stored["run_id"])
     row = {
         "run_id": check_session_id(result.run_id),
@@ -123,21 +129,27 @@ def fills(db: QuestDB, run_id: str) -> pl.DataFrame:
         If no run has this id, naming near ids.
     """
     find(db, run_id)
-    return db.catalogue(sql.fills(run_id)).select(
-        "timestamp", *(name for name in FILLS.columns if name not in ("run_id", "timestamp"))
-    )
+    return _stored_fills(db, run_id)
 
 
-def difference(db: QuestDB, run_id: str, result: Result) -> str:
-    """Return how a result differs from a stored run, bit by bit; nothing if it does not."""
-    stored, metrics = find(db, run_id)["metrics"], _plain(result.metrics)
-    for name in sorted(stored.keys() | metrics.keys()):
-        if stored.get(name) != metrics.get(name):
-            return f"{name} is {metrics.get(name)}, and was {stored.get(name)}"
-    before, now = fills(db, run_id), _fills_frame(result).drop("run_id")
+def difference(db: QuestDB, stored: Mapping[str, Any], result: Result) -> str:
+    """Return how a result differs from a stored run, bit by bit; nothing if it does not.
+
+    `stored` is the run's row as `find` returns it.
+    """
+    found = _metric_difference(stored["metrics"], _plain(result.metrics))
+    if found:
+        return found
+    before, now = _stored_fills(db, stored["run_id"]), _fills_frame(result)
     if not now.select(before.columns).equals(before):
         return f"the {now.height:,} fills are not the {before.height:,} that were stored"
     return ""
+
+
+def _stored_fills(db: QuestDB, run_id: str) -> pl.DataFrame:
+    return db.catalogue(sql.fills(run_id)).select(
+        "timestamp", *(name for name in FILLS.columns if name not in ("run_id", "timestamp"))
+    )
 
 
 def _fills_frame(result: Result) -> pl.DataFrame:
@@ -164,13 +176,9 @@ def _value(value: object) -> object:
     return str(value)
 
 
-def _refuse_difference(
-    run_id: str, stored: Mapping[str, object], found: Mapping[str, object]
-) -> None:
+def _metric_difference(stored: Mapping[str, object], found: Mapping[str, object]) -> str:
+    """Return the first figure that differs, with both values; nothing if none does."""
     for name in sorted(stored.keys() | found.keys()):
         if stored.get(name) != found.get(name):
-            raise RunConflict(
-                f"run {run_id} has the same fingerprint and {name}={stored.get(name)}, not "
-                f"{found.get(name)}: the run was not reproduced; do not trust either until you "
-                "know why (other hardware, a damaged table, a strategy that uses chance or time?)"
-            )
+            return f"{name} is {found.get(name)}, and was {stored.get(name)}"
+    return ""

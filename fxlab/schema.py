@@ -61,14 +61,14 @@ class Table:
         return [name for name, kind in self.columns.items() if kind == "SYMBOL"]
 
 
-def _book_levels() -> dict[str, str]:
-    """Return the flat level columns, bids first, best level first."""
-    return {
-        f"{side}_{field}_{level}": "DOUBLE"
+def book_levels(depth: int = BOOK_DEPTH) -> list[str]:
+    """Return the flat level columns: bids, then asks, price and quantity, best level first."""
+    return [
+        f"{side}_{field}_{level}"
         for side in ("bid", "ask")
-        for level in range(1, BOOK_DEPTH + 1)
+        for level in range(1, depth + 1)
         for field in ("price", "qty")
-    }
+    ]
 
 
 PRICES: Final = Table(
@@ -101,7 +101,7 @@ ORDERBOOK: Final = Table(
         "seq": "LONG",  # last update id
         "first_update_id": "LONG",
         "is_snapshot": "BOOLEAN",
-        **_book_levels(),
+        **dict.fromkeys(book_levels(), "DOUBLE"),
         "received_at": "TIMESTAMP",
         "timestamp": "TIMESTAMP",
     },

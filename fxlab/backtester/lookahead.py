@@ -17,7 +17,7 @@ import polars as pl
 
 from fxlab.backtester.indicators import PRICE_TICKS
 from fxlab.backtester.strategy import Signals, Strategy, get
-from fxlab.backtester.stream import Digest, SymbolStream
+from fxlab.backtester.stream import evaluate
 from fxlab.backtester.ticks import TickSource, as_source, choose_symbols, with_price_ticks
 from fxlab.errors import EmptySession, LookaheadFound
 from fxlab.progress import Advance, silent
@@ -89,11 +89,11 @@ def check_lookahead(
     rows = tried = 0
     for number, name in enumerate(names):
         ticks = _ticks(data, name, start, end)
-        target = _target(signals, name, ticks)
+        target = evaluate(signals, name, ticks)
         places = _places(target, cuts, rng)
-        for place in places:
+        for done, place in enumerate(places, 1):
             _try_futures(chosen, signals, name, ticks, target, place)
-            progress((number + (places.index(place) + 1) / len(places)) / len(names), name)
+            progress((number + done / len(places)) / len(names), name)
         rows, tried = rows + ticks.height, tried + len(places)
     return LookaheadReport(chosen.name, tuple(names), rows, tried, tried * len(FUTURES))
 
@@ -103,12 +103,6 @@ def _ticks(data: TickSource, symbol: str, start: Time | None, end: Time | None) 
     if not any(chunk.height for chunk in chunks):
         raise EmptySession(f"session {data.id!r} has no ticks of {symbol} in the range asked for")
     return with_price_ticks(pl.concat(chunks), data.price_decimals.get(symbol))
-
-
-def _target(signals: Signals, symbol: str, ticks: pl.DataFrame) -> np.ndarray:
-    """Return the targets (nan keeps), evaluated over all rows at once as the engine would."""
-    stream = SymbolStream(symbol, 0, (), signals, None, np.inf, Digest())
-    return stream.target(ticks)
 
 
 def _places(target: np.ndarray, cuts: int, rng: np.random.Generator) -> list[int]:
@@ -132,7 +126,7 @@ def _try_futures(  # noqa: PLR0917 - the pieces of one trial
 ) -> None:
     past, future = ticks.head(place), ticks.tail(ticks.height - place)
     for words, change in FUTURES.items():
-        found = _target(signals, symbol, pl.concat([past, change(future)]))[:place]
+        found = evaluate(signals, symbol, pl.concat([past, change(future)]))[:place]
         row = _first_difference(target[:place], found)
         if row is not None:
             when: datetime = ticks["timestamp"][row]

@@ -76,7 +76,8 @@ class SymbolStream:
             self.digest.update(time, seq, price)
             ticks = with_price_ticks(chunk, self.decimals)
             frame = ticks if tail is None else pl.concat([tail, ticks])
-            target = self.target(frame)[frame.height - chunk.height :]
+            targets = evaluate(self.signals, self.symbol, frame, max_leverage=self.max_leverage)
+            target = targets[frame.height - chunk.height :]
             yield Rows(time, price, target, np.full(len(time), self.number, np.int64))
             tail = frame.tail(self.signals.lookback or 0)
 
@@ -89,44 +90,54 @@ class SymbolStream:
         if frames:
             yield pl.concat(frames)
 
-    def target(self, frame: pl.DataFrame) -> np.ndarray:
-        """Return the strategy's target of each row (nan keeps), checked."""
-        target = self._evaluate(frame)
-        if target.is_nan().any():
-            raise InvalidParameter(
-                f"{self.symbol}: the strategy's target is NaN in row {target.is_nan().arg_max()}; "
-                "use null to keep the position"
-            )
-        worst = max(target.max() or 0.0, -(target.min() or 0.0))  # type: ignore[operator]
-        if worst > self.max_leverage:  # type: ignore[operator]
-            raise InvalidParameter(
-                f"{self.symbol}: the strategy's target {worst} is beyond max_leverage="
-                f"{self.max_leverage:g}; scale the target or raise Execution(max_leverage=...)"
-            )
-        return target.fill_null(np.nan).to_numpy()
 
-    def _evaluate(self, frame: pl.DataFrame) -> pl.Series:
-        try:
-            evaluated = frame.select(self.signals.target.alias("target"))
-        except pl.exceptions.ColumnNotFoundError as error:
-            raise InvalidParameter(self._missing_column(frame)) from error
-        target = evaluated["target"].cast(pl.Float64)
-        if target.len() != frame.height:  # a constant target
-            target = target.new_from_index(0, frame.height)
-        return target
+def evaluate(
+    signals: Signals, symbol: str, frame: pl.DataFrame, *, max_leverage: float = np.inf
+) -> np.ndarray:
+    """Return a strategy's target of each row (nan keeps), checked.
 
-    def _missing_column(self, frame: pl.DataFrame) -> str:
-        used = self.signals.target.meta.root_names()
-        missing = [name for name in used if name not in frame.columns]
-        if PRICE_TICKS in missing:
-            return (
-                f"{self.symbol}: its prices are on no decimal grid, so there is no {PRICE_TICKS}; "
-                "round them first, for example pl.col('price').round(2)"
-            )
-        return (
-            f"{self.symbol}: the strategy asks for {', '.join(map(repr, missing))}, which the "
-            f"ticks do not have; they have: {', '.join(frame.columns)}"
+    Raises
+    ------
+    InvalidParameter
+        For a target that is NaN or beyond `max_leverage`, or a column that is not there.
+    """
+    target = _target(signals, symbol, frame)
+    if target.is_nan().any():
+        raise InvalidParameter(
+            f"{symbol}: the strategy's target is NaN in row {target.is_nan().arg_max()}; "
+            "use null to keep the position"
         )
+    worst = max(target.max() or 0.0, -(target.min() or 0.0))  # type: ignore[operator]
+    if worst > max_leverage:  # type: ignore[operator]
+        raise InvalidParameter(
+            f"{symbol}: the strategy's target {worst} is beyond max_leverage="
+            f"{max_leverage:g}; scale the target or raise Execution(max_leverage=...)"
+        )
+    return target.fill_null(np.nan).to_numpy()
+
+
+def _target(signals: Signals, symbol: str, frame: pl.DataFrame) -> pl.Series:
+    try:
+        evaluated = frame.select(signals.target.alias("target"))
+    except pl.exceptions.ColumnNotFoundError as error:
+        raise InvalidParameter(_missing_column(signals, symbol, frame)) from error
+    target = evaluated["target"].cast(pl.Float64)
+    if target.len() != frame.height:  # a constant target
+        target = target.new_from_index(0, frame.height)
+    return target
+
+
+def _missing_column(signals: Signals, symbol: str, frame: pl.DataFrame) -> str:
+    missing = [name for name in signals.target.meta.root_names() if name not in frame.columns]
+    if PRICE_TICKS in missing:
+        return (
+            f"{symbol}: its prices are on no decimal grid, so there is no {PRICE_TICKS}; "
+            "round them first, for example pl.col('price').round(2)"
+        )
+    return (
+        f"{symbol}: the strategy asks for {', '.join(map(repr, missing))}, which the "
+        f"ticks do not have; they have: {', '.join(frame.columns)}"
+    )
 
 
 def merge(streams: list[Iterator[Rows]]) -> Iterator[Rows]:

@@ -19,6 +19,10 @@ STATUS_NAMES: Final = {
 }
 
 
+EXECUTED: Final = ("target", "price", "qty", "fee", "position", "equity")
+"""What an order and a fill both tell."""
+
+
 def grid_returns(records: Records, capital: float, grid_us: int) -> np.ndarray:
     """Return simple returns of equity on the grid; intervals without a tick return zero.
 
@@ -54,12 +58,7 @@ def orders_table(records: Records, symbols: tuple[str, ...]) -> pl.DataFrame:
         _symbol(symbols),
         status.alias("status"),
         *_times("decided_at", "ready_at", "done_at"),
-        "target",
-        "price",
-        "qty",
-        "fee",
-        "position",
-        "equity",
+        *EXECUTED,
     )
 
 
@@ -69,12 +68,7 @@ def fills_table(orders: pl.DataFrame) -> pl.DataFrame:
         "symbol",
         pl.col("done_at").alias("timestamp"),
         "decided_at",
-        "target",
-        "price",
-        "qty",
-        "fee",
-        "position",
-        "equity",
+        *EXECUTED,
     )
 
 

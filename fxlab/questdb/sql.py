@@ -108,12 +108,9 @@ def build() -> str:
     return "select build()"
 
 
-def create_table(table: Table, without: Iterable[str] = ()) -> str:
+def create_table(table: Table) -> str:
     """Return the statement that creates a table unless it is there."""
-    left_out = set(without)
-    parts = ", ".join(
-        _definition(table, column) for column in table.columns if column not in left_out
-    )
+    parts = ", ".join(_definition(table, column) for column in table.columns)
     return (
         f"create table if not exists {name(table.name)} ({parts}) "
         f"timestamp({name(table.timestamp)}) partition by {table.partition_by} wal "
