@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from fxlab.backtester.execution import Execution, check_capital
 from fxlab.backtester.ledger import Ledger
 from fxlab.backtester.result import Result, Run, build_result
 from fxlab.backtester.strategy import Signals, Strategy, get
-from fxlab.backtester.stream import Digest, SymbolStream, merge
+from fxlab.backtester.stream import Digest, Rows, SymbolStream, merge
 from fxlab.backtester.ticks import as_source, choose_symbols, span
 from fxlab.errors import EmptySession, InvalidParameter
 from fxlab.progress import Advance, silent
@@ -19,6 +20,51 @@ SAMPLES_WANTED: Final = 2_000
 STEPS_US: Final = tuple(
     seconds * 1_000_000 for seconds in (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
 )
+
+
+@dataclass
+class Job:
+    """A backtest that is ready to run: rows to come, a ledger to feed them to.
+
+    `backtest` feeds it as fast as it can; a paced replay in its own time. Whoever feeds the rows,
+    in whatever slices, the result is the same bit by bit.
+    """
+
+    run: Run
+    bounds: tuple[int, int]
+    ledger: Ledger
+    streams: list[SymbolStream]
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """Return the symbols in the order of their legs."""
+        return self.run.symbols
+
+    def rows(self) -> Iterator[Rows]:
+        """Yield the rows of all symbols, merged by time, in bounded memory."""
+        return merge([iter(stream) for stream in self.streams])
+
+    def share(self, now: int) -> float:
+        """Return the share of the time range that lies before `now` (microseconds)."""
+        first, last = self.bounds
+        return min(1.0, (now - first) / max(1, last - first))
+
+    def finish(self) -> Result:
+        """Return the result of the rows fed so far.
+
+        Raises
+        ------
+        EmptySession
+            If there was none.
+        """
+        source = self.run.source
+        if not self.ledger.rows:
+            raise EmptySession(
+                f"session {source.id!r} has no ticks of {', '.join(self.symbols)} in the range "
+                f"asked for; its ticks run from {source.started} to {source.ended}"
+            )
+        digests = {stream.symbol: stream.digest.hexdigest() for stream in self.streams}
+        return build_result(self.run, self.ledger.close(), digests)
 
 
 def backtest(
@@ -75,16 +121,61 @@ def backtest(
     EmptySession
         If there is no tick to replay.
     """
+    job = prepare(
+        source,
+        strategy,
+        parameters,
+        symbols=symbols,
+        start=start,
+        end=end,
+        execution=execution,
+        capital=capital,
+        grid=grid,
+        days_per_year=days_per_year,
+        chunk_rows=chunk_rows,
+    )
+    for rows in job.rows():
+        job.ledger.replay(rows)
+        progress(job.share(int(rows.time[-1])), f"{job.ledger.rows:,} ticks")
+    result = job.finish()
+    progress(1.0, f"{job.ledger.rows:,} ticks")
+    return result
+
+
+def prepare(
+    source: Any,  # noqa: ANN401 - a Session or a frame; refused by name otherwise
+    strategy: str | Strategy | Callable[..., Signals],
+    parameters: Mapping[str, object] | None = None,
+    *,
+    symbols: str | list[str] | tuple[str, ...] = "ALL",
+    start: Time | None = None,
+    end: Time | None = None,
+    execution: Execution | None = None,
+    capital: float = 10_000.0,
+    grid: Duration = "1m",
+    days_per_year: float = 365.25,
+    chunk_rows: int | None = None,
+) -> Job:
+    """Check everything that was asked for and return the `Job`; parameters as in `backtest`."""
     data = as_source(source)
     chosen = get(strategy)
     values = chosen.check(parameters)
     signals = chosen.signals(values)
     terms = execution or Execution()
-    money = check_capital(capital)
     names = choose_symbols(data, symbols)
     bounds = span(data, start, end)
-    spacing = _grid(grid)
-    digest = {name: Digest() for name in names}
+    run = Run(
+        source=data,
+        strategy=chosen,
+        parameters=values,
+        symbols=tuple(names),
+        execution=terms,
+        capital=check_capital(capital),
+        grid_us=_grid(grid),
+        days_per_year=days_per_year,
+        start=start,
+        end=end,
+    )
     size = {} if chunk_rows is None else {"chunk_rows": chunk_rows}
     decimals = data.price_decimals
     streams = [
@@ -95,33 +186,12 @@ def backtest(
             signals=signals,
             decimals=decimals.get(name),
             max_leverage=terms.max_leverage,
-            digest=digest[name],
+            digest=Digest(),
         )
         for number, name in enumerate(names)
     ]
-    ledger = Ledger.open(len(names), money, terms, choose_interval(bounds, spacing))
-    for rows in merge([iter(stream) for stream in streams]):
-        ledger.replay(rows)
-        progress(_share(int(rows.time[-1]), bounds), f"{ledger.rows:,} ticks")
-    if not ledger.rows:
-        raise EmptySession(
-            f"session {data.id!r} has no ticks of {', '.join(names)} in the range asked for; "
-            f"its ticks run from {data.started} to {data.ended}"
-        )
-    progress(1.0, f"{ledger.rows:,} ticks")
-    run = Run(
-        source=data,
-        strategy=chosen,
-        parameters=values,
-        symbols=tuple(names),
-        execution=terms,
-        capital=money,
-        grid_us=spacing,
-        days_per_year=days_per_year,
-        start=start,
-        end=end,
-    )
-    return build_result(run, ledger.close(), {name: digest[name].hexdigest() for name in names})
+    ledger = Ledger.open(len(names), run.capital, terms, choose_interval(bounds, run.grid_us))
+    return Job(run, bounds, ledger, streams)
 
 
 def choose_interval(bounds: tuple[int, int], grid_us: int) -> int:
@@ -141,7 +211,3 @@ def _grid(grid: Duration) -> int:
     if spacing < 1_000_000:
         raise InvalidParameter(f"grid={grid!r} is too fine: returns need a grid of at least '1s'")
     return spacing
-
-
-def _share(now: int, bounds: tuple[int, int]) -> float:
-    return min(1.0, (now - bounds[0]) / max(1, bounds[1] - bounds[0]))
