@@ -10,23 +10,22 @@ from __future__ import annotations
 
 import argparse
 import io
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 from bare import run_sma_cross
+from market import CAPITAL, FAST, SLOW, generate
+from turns import take_turns
 
 import fxlab
 from fxlab.questdb import preflight
 
-FAST, SLOW, FEE, CAPITAL = 50, 200, 0.0005, 1_000_000.0
+FEE = 0.0005
 BATCH = 100_000
 
 
@@ -41,54 +40,24 @@ class Row:
     goal: str
 
 
-def ticks(rows: int, seed: int = 7) -> pl.DataFrame:
-    """Return a day of trades: a geometric random walk on a 0.01 grid, rising µs stamps."""
-    rng = np.random.default_rng(seed)
-    day = 86_400_000_000
-    stamps = np.sort(rng.integers(0, day - rows, rows)) + np.arange(rows)
-    steps = rng.standard_normal(rows) * (0.03 / np.sqrt(rows))
-    price = np.round(60_000 * np.exp(np.cumsum(steps)), 2)
-    volume = np.round(rng.exponential(0.05, rows) + 0.001, 6)
-    return pl.DataFrame(
-        {
-            "timestamp": pl.Series(stamps + 1_735_689_600_000_000).cast(pl.Datetime("us", "UTC")),
-            "seq": np.arange(rows, dtype=np.int64),
-            "price": price,
-            "volume": volume,
-            "quote_volume": price * volume,
-            "side": np.where(rng.integers(0, 2, rows) == 1, "buy", "sell"),
-        }
-    )
-
-
 def compare(
     work: str, ours: Callable[[], object], bare: Callable[[], object], rounds: int, goal: str
 ) -> Row:
     """Time two functions in turn, after one warm-up of each."""
-    ours()
-    bare()
-    pairs = [(_time(ours), _time(bare)) for _ in range(rounds)]
-    ratio = statistics.median(a / b for a, b in pairs)
-    return Row(work, min(a for a, _ in pairs), min(b for _, b in pairs), ratio, goal)
-
-
-def _time(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+    turns = take_turns(ours, bare, rounds)
+    return Row(work, min(turns.ours), min(turns.other), turns.ratio, goal)
 
 
 def backtests(rows: int, rounds: int) -> list[Row]:
     """Compare frame in memory -> fills, trades, equity, metrics with a bare one-pass kernel."""
-    frame = ticks(rows)
-    whole = np.rint(frame["price"].to_numpy() * 100).astype(np.int64)
-    prices = frame["price"].to_numpy()
+    market = generate(rows)
+    frame = market.frame()
 
     def ours() -> fxlab.Result:
         return fxlab.backtest(frame, "sma_cross", {"fast": FAST, "slow": SLOW}, capital=CAPITAL)
 
     def bare() -> tuple[int, float]:
-        return run_sma_cross(whole, prices, FAST, SLOW, FEE, CAPITAL)
+        return run_sma_cross(market.whole, market.price, FAST, SLOW, FEE, CAPITAL)
 
     result, (trades, equity) = ours(), bare()
     same = result.metrics["trades_count"] == trades
@@ -136,7 +105,7 @@ def database(rows: int, rounds: int, wanted: set[str]) -> list[Row]:
         fxlab.up(settings)
         try:
             with fxlab.connect(settings) as lab:
-                return _database(lab, ticks(rows), rounds, wanted)
+                return _database(lab, generate(rows).frame(), rounds, wanted)
         finally:
             fxlab.down(settings)
 

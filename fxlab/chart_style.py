@@ -22,6 +22,19 @@ LINES: Final = ("#2f86c9", "#e69f00", "#cc79a7", "#56b4e9", "#8f7ee0", "#a6761d"
 BUY: Final = "#009e73"
 SELL: Final = "#d55e00"
 SELL_SOFT: Final = "rgba(213,94,0,0.22)"
+GAIN: Final = LINES[0]
+LOSS: Final = SELL
+DIVERGING: Final = (
+    (0.0, "#b34700"),
+    (0.25, "#e0894d"),
+    (0.5, "#c5cad2"),
+    (0.75, "#5f9fd3"),
+    (1.0, "#14629f"),
+)
+"""Losses to gains around zero: orange and blue, which all eyes tell apart."""
+
+SEQUENTIAL: Final = "Cividis"
+DASHES: Final = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 
 _AXIS: Final = {
     "gridcolor": GRID,
@@ -72,6 +85,20 @@ def house_figure(heights: list[float], labels: list[str], title: str, height: in
     return figure
 
 
+def panel_figure(labels: list[tuple[str, str]], title: str, height: int) -> go.Figure:
+    """Return an empty figure of panels side by side; each has the label of its x and its y axis."""
+    figure = make_subplots(rows=1, cols=len(labels), horizontal_spacing=0.11)
+    figure.update_layout(
+        template=TEMPLATE, height=height, title_text=escape(title), hovermode="closest"
+    )
+    if not title:
+        figure.update_layout(margin_t=40)
+    for column, (x, y) in enumerate(labels, start=1):
+        figure.update_xaxes(title_text=escape(x), row=1, col=column)
+        figure.update_yaxes(title_text=escape(y), row=1, col=column)
+    return figure
+
+
 def milliseconds(times: pl.Series) -> Floats:
     """Return epoch milliseconds: figures with numbers build 40 times faster than with dates."""
     micros = times.cast(pl.Datetime("us")).dt.epoch("us")
@@ -97,6 +124,8 @@ def shade(figure: go.Figure, gaps: pl.DataFrame | None) -> None:
 
 def note(figure: go.Figure, text: str) -> None:
     """Write a small line above the figure, on the right: what was drawn of what."""
+    if not text:
+        return
     figure.add_annotation(
         text=text,
         xref="paper",

@@ -27,9 +27,12 @@ FxlabError
 │   └── ImportRefused             a file that fxlab cannot read without losing something
 ├── SessionExists                 the id is taken by other data
 ├── EmptySession                  a session without the rows the call needs
+├── StrategyFailed                a strategy's own code raised; the cause is kept
+├── WorkerLost                    a process that replayed points has ended
 ├── LookaheadFound                a strategy's targets depend on later rows
 ├── RunConflict                   the same fingerprint with different results
 └── Cancelled                     the user stopped the work
+    └── SweepCancelled            a sweep; what is done of it is in `sweep`
 """
 
 from __future__ import annotations
@@ -165,6 +168,22 @@ class EmptySession(FxlabError):  # noqa: N818
     """The session lacks the rows that the call needs."""
 
 
+class StrategyFailed(FxlabError):  # noqa: N818
+    """A strategy's own code raised an error, which is kept as the cause."""
+
+    @classmethod
+    def of(cls, owner: str, error: Exception) -> Self:
+        """Build the error from the words for strategy and parameters, and the cause."""
+        text = str(error).strip().partition("\n")[0][:300]
+        return cls(
+            f"{owner} raised {type(error).__name__}: {text}; the traceback above shows where"
+        )
+
+
+class WorkerLost(FxlabError):  # noqa: N818
+    """A process that replayed points of a sweep has ended before they were done."""
+
+
 class LookaheadFound(FxlabError):  # noqa: N818
     """A strategy's target at a row depends on rows that come later."""
 
@@ -175,6 +194,14 @@ class RunConflict(FxlabError):  # noqa: N818
 
 class Cancelled(FxlabError):  # noqa: N818
     """The user stopped the work; what was finished stays."""
+
+
+class SweepCancelled(Cancelled):
+    """The user stopped a sweep; `sweep` holds the points that were finished."""
+
+    def __init__(self, message: str, sweep: object) -> None:
+        super().__init__(message)
+        self.sweep = sweep
 
 
 def did_you_mean(name: str, known: Iterable[str], *, limit: int = 3) -> str:

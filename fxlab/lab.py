@@ -271,6 +271,12 @@ class Lab:
 
         return reproduce(self._db, run_id, progress)
 
+    def sweeps(self, limit: int = 50) -> pl.DataFrame:
+        """Return the newest sweeps, one row for each study; see `fxlab.sweeper.store.listing`."""
+        from fxlab.sweeper import store
+
+        return store.listing(self._db, limit)
+
     def close(self) -> None:
         """Close the connections; a later call opens new ones."""
         self._db.close()

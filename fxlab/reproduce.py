@@ -62,7 +62,7 @@ def reproduce(db: QuestDB, run_id: str, progress: Advance = silent) -> Reproduct
         symbols=stored["symbols"],
         start=_moment(options["start_us"]),
         end=_moment(options["end_us"]),
-        execution=_execution(stored["execution"]),
+        execution=Execution.from_dict(stored["execution"]),
         capital=stored["capital"],
         grid=timedelta(microseconds=options["grid_us"]),
         days_per_year=options["days_per_year"],
@@ -78,8 +78,3 @@ def reproduce(db: QuestDB, run_id: str, progress: Advance = silent) -> Reproduct
 
 def _moment(micros: int | None) -> Any:  # noqa: ANN401 - a datetime or None
     return None if micros is None else from_micros(micros)
-
-
-def _execution(stored: dict[str, Any]) -> Execution:
-    values = dict(stored)
-    return Execution(latency=timedelta(microseconds=values.pop("latency_us")), **values)

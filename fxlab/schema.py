@@ -244,6 +244,9 @@ FILLS: Final = Table(
         "qty": "DOUBLE",  # signed base units
         "fee": "DOUBLE",
         "timestamp": "TIMESTAMP",
+        "reason": "SYMBOL",  # signal, stop_loss, take_profit, ...
+        "liquidity": "SYMBOL",  # taker, maker
+        "flags": "SYMBOL",  # partial, beyond_depth, ...
     },
     timestamp="timestamp",
     partition_by="MONTH",
@@ -257,12 +260,15 @@ SWEEP_RUNS: Final = Table(
         "sweep_id": "SYMBOL",
         "data_session_id": "SYMBOL",
         "strategy": "SYMBOL",
-        "state": "SYMBOL",
-        "point": "LONG",
-        "parameters": "VARCHAR",
-        "metrics": "VARCHAR",
+        "state": "SYMBOL",  # done, failed, skipped; asked: the request itself
+        "point": "LONG",  # hash of the parameters
+        "parameters": "VARCHAR",  # JSON object, canonical
+        "metrics": "VARCHAR",  # JSON object; nan is null
         "fingerprint": "VARCHAR",
-        "timestamp": "TIMESTAMP",
+        "timestamp": "TIMESTAMP",  # when the point was stored
+        "error": "VARCHAR",
+        "returns": "VARCHAR",  # float64, zlib, base64
+        "plan": "VARCHAR",  # JSON object, of a request
     },
     timestamp="timestamp",
     partition_by="MONTH",

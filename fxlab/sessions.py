@@ -11,21 +11,16 @@ from typing import Any, Final, Self
 import polars as pl
 
 from fxlab import bars, books, catalogue, html, readers, statistics
-from fxlab.errors import InvalidParameter, SymbolNotFound
 from fxlab.progress import Advance, silent
-from fxlab.questdb import sql
 from fxlab.questdb.client import QuestDB
-from fxlab.questdb.sql import Scope
-from fxlab.schema import ORDERBOOK, PRICES, Table
-from fxlab.times import Time, parse_range, to_micros
+from fxlab.replay_source import ReplaySource
+from fxlab.schema import ORDERBOOK, PRICES
+from fxlab.times import Time
 
 PRICE_COLUMNS: Final = (
     "timestamp", "symbol", "seq", "side", "price", "volume", "quote_volume",
 )  # fmt: skip
 """What `Session.prices` returns unless told; trade_id, received_at and origin come on request."""
-
-TICK_COLUMNS: Final = ("timestamp", "seq", "price", "volume", "quote_volume", "side")
-QUOTE_COLUMNS: Final = ("bid_price_1", "bid_qty_1", "ask_price_1", "ask_qty_1")
 
 _COUNTS: Final = (
     "records_collected", "prices_count", "orderbook_count", "gaps_count", "errors_count",
@@ -37,7 +32,7 @@ _SHOWN: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class Session(ReplaySource):
     """A recorded session, as `Lab.session` returns it.
 
     Times are UTC, ranges half open (``start <= t < end``), frames ordered by (timestamp, seq).
@@ -194,36 +189,6 @@ class Session:
         chunks = readers.scan(self._db, scope, names, chunk_rows=chunk_rows, progress=progress)
         return (books.shaped(chunk, depth, nested=nested) for chunk in chunks)
 
-    def scan_ticks(
-        self,
-        symbol: str | None = None,
-        *,
-        start: Time | None = None,
-        end: Time | None = None,
-        chunk_rows: int = 1_000_000,
-        progress: Advance = silent,
-    ) -> Iterator[pl.DataFrame]:
-        """Yield what a backtest replays, `chunk_rows` rows at a time.
-
-        Yields
-        ------
-        polars.DataFrame
-            For a symbol with trades: ``timestamp``, ``seq``, ``price``, ``volume``,
-            ``quote_volume``, ``side``. For one with books only (FX quotes): ``timestamp``,
-            ``seq``, ``price`` (the mid) and ``bid_price_1``, ``bid_qty_1``, ``ask_price_1``,
-            ``ask_qty_1``; books with an empty side have no mid and are left out.
-        """
-        name = self.only(symbol)
-        if self._has_trades(name):
-            scope = self._scope(PRICES, name, start, end)
-            return readers.scan(
-                self._db, scope, TICK_COLUMNS, chunk_rows=chunk_rows, progress=progress
-            )
-        scope = self._scope(ORDERBOOK, name, start, end)
-        names = ("timestamp", "seq", *QUOTE_COLUMNS)
-        chunks = readers.scan(self._db, scope, names, chunk_rows=chunk_rows, progress=progress)
-        return (books.quotes_as_ticks(chunk, self.price_decimals.get(name)) for chunk in chunks)
-
     def ohlcv(
         self,
         interval: str,
@@ -253,36 +218,6 @@ class Session:
     def events(self) -> pl.DataFrame:
         """Return the gap ledger: what is known to be missing, and why."""
         return catalogue.events(self._db, self.id)
-
-    def only(self, symbol: str | None) -> str:
-        """Return a symbol of this session, the only one if None is given."""
-        if symbol is None and len(self.symbols) == 1:
-            return self.symbols[0]
-        if symbol is None:
-            raise InvalidParameter(
-                f"session {self.id!r} has {len(self.symbols)} symbols; give one of: "
-                f"{', '.join(self.symbols)}"
-            )
-        if symbol not in self.symbols:
-            raise SymbolNotFound.named(str(symbol), self.symbols)
-        return symbol
-
-    def _has_trades(self, symbol: str) -> bool:
-        if "prices" not in self.data_types:
-            return False
-        return bool(self._db.execute(sql.count_by_symbol(Scope(PRICES, self.id, symbol))))
-
-    def _scope(
-        self, table: Table, symbol: str | None, start: Time | None, end: Time | None
-    ) -> Scope:
-        name = self.only(symbol)
-        low, high = parse_range(start, end)
-        if self.status == "completed" and self.started and self.ended:
-            # They exclude no row, and keep the query on this session's partitions.
-            first, last = to_micros(self.started), to_micros(self.ended) + 1
-            low = first if low is None else max(low, first)
-            high = last if high is None else min(high, last)
-        return Scope(table, self.id, name, low, high)
 
     def __repr__(self) -> str:
         """Show id, state and size in one line."""

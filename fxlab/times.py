@@ -95,6 +95,20 @@ def parse_range(start: Time | None, end: Time | None) -> tuple[int | None, int |
     return low, high
 
 
+def parse_time(value: Time, name: str) -> int:
+    """Return a point in time in microseconds; naive means UTC.
+
+    Raises
+    ------
+    InvalidTimeRange
+        If the value is not a time; `name` stands in the message.
+    """
+    moment = _moment(value, name)
+    if moment is None:
+        raise InvalidTimeRange(f"{name} is missing; give a datetime or ISO text")
+    return to_micros(moment)
+
+
 def _moment(value: Time | None, name: str) -> datetime | None:
     if value is None or isinstance(value, datetime):
         return value

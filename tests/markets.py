@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+from dataclasses import dataclass
+
 import numpy as np
 import polars as pl
 from hypothesis import strategies as st
@@ -15,12 +18,19 @@ SMALL = {
     "buy_and_hold": {},
     "ema_cross": {"fast": 3, "slow": 8},
     "momentum": {"window": 7, "threshold_bps": 6.0},
+    "vwap_reversion": {"anchor_hours": 1, "entry_bps": 8.0},
+    "book_imbalance": {"levels": 1, "threshold": 0.3},
+    "bracket_breakout": {"entry": 9, "stop_bps": 8.0, "profit_bps": 12.0, "trail_bps": 10.0},
+    "bollinger_bars": {"every": "2s", "window": 4, "width": 1.0},
 }
 """Parameters with which every shipped strategy trades on a short random walk."""
 
 
 def random_walk(rows: int, seed: int = 7, *, symbol: str | None = None) -> pl.DataFrame:
-    """Return ticks on a 0.01 grid; about a third share their timestamp with the one before."""
+    """Return ticks on a 0.01 grid; about a third share their timestamp with the one before.
+
+    Quantities of a best quote stand beside them, for strategies that read books.
+    """
     rng = np.random.default_rng(seed)
     steps = rng.integers(0, 3, rows) * rng.integers(0, 400_000, rows)
     prices = np.maximum(100, 10_000 + np.cumsum(rng.integers(-6, 7, rows)))
@@ -30,6 +40,8 @@ def random_walk(rows: int, seed: int = 7, *, symbol: str | None = None) -> pl.Da
             "seq": np.arange(rows, dtype=np.int64),
             "price": prices / 100,
             "volume": rng.integers(1, 1000, rows) / 1000,
+            "bid_qty_1": rng.integers(1, 1000, rows) / 1000,
+            "ask_qty_1": rng.integers(1, 1000, rows) / 1000,
         }
     )
     return frame if symbol is None else frame.with_columns(symbol=pl.lit(symbol))
@@ -71,3 +83,165 @@ def walk_with_targets(rows: int, seed: int) -> pl.DataFrame:
     rng = np.random.default_rng(seed)
     wanted = rng.choice([np.nan, np.nan, np.nan, -1.0, -0.3, 0.0, 0.5, 1.0], rows)
     return random_walk(rows, seed).with_columns(wanted=pl.Series(wanted).fill_nan(None))
+
+
+# ---- Markets with everything in them, for the comparison of engine and twin ----
+
+DEPTH = 10
+ROOM = (0, 0, 0, 1, 1_000, 40_000, 3_000_000, 90_000_000)
+"""Microseconds from a row to the next: equal times, neighbours, holes."""
+TARGETS = (-2.0, -1.0, -1.0, -0.5, 0.0, 0.0, 0.0, 0.25, 0.5, 1.0, 1.0, 1.0, 3.0)
+# Fractions that no ratio of two prices on the grid is equal to: a level that a price meets
+# exactly would be decided by the last bit of an average.
+STOPS = (None, None, 0.0131, 0.0371, 0.1173, 0.4391)
+PROFITS = (None, None, 0.0113, 0.0371, 0.1973, 0.8391)
+SHOWN = (None, 0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 64.0, 512.0)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One drawn market: frames as a user would give them, prices on a grid of 0.1."""
+
+    ticks: pl.DataFrame
+    books: pl.DataFrame | None
+    gaps: pl.DataFrame
+
+    @property
+    def symbols(self) -> list[str]:
+        """Return the symbols, in order."""
+        return self.ticks["symbol"].unique(maintain_order=True).to_list()
+
+
+@st.composite
+def recordings(
+    draw: st.DrawFn,
+    *,
+    kind: str = "trades",
+    legs: int | None = None,
+    max_rows: int = 24,
+    max_leverage: float = 1.0,
+) -> Recording:
+    """Draw trades, trades beside books (kind "books") or quotes, with decisions on their rows.
+
+    A row is drawn as three small numbers: room, step of price, and a code that stands for
+    everything else, so that a failing example shrinks to few rows and small steps.
+    """
+    legs = legs or draw(st.integers(1, 3))
+    row = st.tuples(st.sampled_from(ROOM), st.integers(-12, 12), st.integers(0, 4_000))
+    ticks, books = [], []
+    for number in range(legs):
+        symbol = f"S{number}"
+        rows = draw(st.lists(row, min_size=1, max_size=max_rows))
+        ticks += _tick_rows(symbol, rows, quotes=kind == "quotes", most=max_leverage)
+        if kind == "books":
+            rows = draw(st.lists(row, min_size=1, max_size=max_rows))
+            books += _book_rows(symbol, rows)
+    ends = draw(st.lists(st.sampled_from(ROOM), max_size=3))
+    return Recording(
+        pl.DataFrame(ticks, schema=_tick_schema(quotes=kind == "quotes"), orient="row"),
+        pl.DataFrame(books, schema=_BOOKS, orient="row") if kind == "books" else None,
+        _holes(ends),
+    )
+
+
+_TIME = {"timestamp": pl.Datetime("us", "UTC")}
+_LEVELS = {
+    f"{side}_{what}_{level}": pl.Float64
+    for side in ("bid", "ask")
+    for level in range(1, DEPTH + 1)
+    for what in ("price", "qty")
+}
+_BOOKS = {**_TIME, "seq": pl.Int64, "symbol": pl.String, **_LEVELS}
+_WISHES = ("wanted", "stop", "take", "trail", "limit")
+
+
+def _tick_schema(*, quotes: bool) -> dict:
+    shown = _LEVELS if quotes else {"price": pl.Float64, "volume": pl.Float64, "side": pl.String}
+    wishes = dict.fromkeys(_WISHES, pl.Float64)
+    received = {"received_at": pl.Datetime("us", "UTC")}
+    return {**_TIME, "seq": pl.Int64, "symbol": pl.String, **received, **shown, **wishes}
+
+
+def long_recording(seed: int, *, kind: str, legs: int, rows: int, max_leverage: float) -> Recording:
+    """Return a seeded market of many quiet rows with few decisions, as strategies see them."""
+    chance = random.Random(seed)
+    calm = chance.choice((0.95, 0.99, 0.998))
+    rooms = (0, 0, 1, 1_000, 40_000, 500_000)
+
+    def some() -> list[tuple[int, int, int]]:
+        return [
+            (chance.choice(rooms), chance.choice((-1, 0, 0, 1)), chance.randrange(10**6))
+            for _ in range(chance.randint(rows // 2, rows))
+        ]
+
+    ticks, books = [], []
+    for number in range(legs):
+        own = some()
+        own[chance.randrange(len(own))] = (90_000_000, 9, 1)
+        quotes = kind == "quotes"
+        ticks += _tick_rows(f"S{number}", own, quotes=quotes, most=max_leverage, calm=calm)
+        books += _book_rows(f"S{number}", some()) if kind == "books" else []
+    return Recording(
+        pl.DataFrame(ticks, schema=_tick_schema(quotes=kind == "quotes"), orient="row"),
+        pl.DataFrame(books, schema=_BOOKS, orient="row") if kind == "books" else None,
+        _holes([chance.randrange(60_000_000) for _ in range(5)]),
+    )
+
+
+def _tick_rows(
+    symbol: str, rows: list, *, quotes: bool, most: float, calm: float = 0.55
+) -> list[list]:
+    made, now, tenths = [], START, 100
+    for seq, (room, step, code) in enumerate(rows):
+        now, tenths = now + room, min(250, max(40, tenths + step))
+        chance = random.Random(code)
+        wishes = _wishes(chance, tenths, most, calm)
+        received = now + chance.choice((0, 1, 900, 50_000))
+        if quotes:
+            shown = _levels(chance, tenths, one_sided=False)
+        else:
+            shown = [tenths / 10, chance.choice(SHOWN[1:]), chance.choice(("buy", "sell", None))]
+        made.append([now, seq, symbol, received, *shown, *wishes])
+    return made
+
+
+def _book_rows(symbol: str, rows: list) -> list[list]:
+    made, now, tenths = [], START, 100
+    for seq, (room, step, code) in enumerate(rows):
+        now, tenths = now + room, min(250, max(40, tenths + step))
+        made.append([now, seq, symbol, *_levels(random.Random(code), tenths)])
+    return made
+
+
+def _levels(chance: random.Random, tenths: int, *, one_sided: bool = True) -> list[float | None]:
+    """Return bids below and asks above a price; few levels, some without quantity."""
+    sides = []
+    for way in (-1, 1):
+        count = chance.choice((1, 2, 2, 3, DEPTH)) if chance.random() < 0.9 or not one_sided else 0
+        price, levels = tenths, []
+        for _ in range(count):
+            price += way * chance.choice((1, 1, 2, 5))
+            levels += [price / 10, chance.choice(SHOWN)]
+        sides += levels + [None] * (2 * DEPTH - len(levels))
+    return sides
+
+
+def _wishes(chance: random.Random, tenths: int, most: float, calm: float) -> list[float | None]:
+    """Return target, stop loss, take profit, trailing stop and limit; mostly nothing."""
+    if chance.random() < calm:
+        return [None] * len(_WISHES)
+    target = max(-most, min(most, chance.choice(TARGETS)))
+    limit = None
+    if chance.random() < 0.4:
+        limit = (tenths + chance.randint(-6, 6)) / 10
+    return [target, chance.choice(STOPS), chance.choice(PROFITS), chance.choice(STOPS), limit]
+
+
+def _holes(rooms: list[int]) -> pl.DataFrame:
+    """Return known holes, one after the other."""
+    made, now = [], START
+    for room in rooms:
+        made.append([now + room // 2, now + room])
+        now += room + 2
+    kinds = {"from_time": pl.Datetime("us", "UTC"), "to_time": pl.Datetime("us", "UTC")}
+    return pl.DataFrame(made, schema=kinds, orient="row")

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fxlab import books, errors
+from fxlab.backtester import quotes
 
 QTY = {"bid_qty_1": 1.0, "ask_qty_1": 2.0}
 
@@ -48,10 +49,10 @@ def test_a_book_with_an_empty_side_has_no_mid():
 
 
 def test_mid_decimals_count_the_half():
-    assert books.mid_decimals(frame([(1.1, 1.2)])) == 2
-    assert books.mid_decimals(frame([(1.1, 1.3)])) == 1
-    assert books.mid_decimals(frame([(1.14542, 1.14545)])) == 6
-    assert books.mid_decimals(frame([(2.0, 4.0)])) == 0
+    assert quotes.mid_decimals(frame([(1.1, 1.2)])) == 2
+    assert quotes.mid_decimals(frame([(1.1, 1.3)])) == 1
+    assert quotes.mid_decimals(frame([(1.14542, 1.14545)])) == 6
+    assert quotes.mid_decimals(frame([(2.0, 4.0)])) == 0
 
 
 def test_nested_levels_are_lists_without_the_missing_ones():
@@ -72,7 +73,7 @@ def test_nested_without_rows_has_the_same_types():
 
 
 def test_ticks_of_quotes_leave_out_what_has_no_price():
-    found = books.quotes_as_ticks(frame([(1.14542, 1.14545), (None, 1.0)]), 6)
+    found = quotes.with_mid_price(frame([(1.14542, 1.14545), (None, 1.0)]), 6)
     assert found["price"].to_list() == [1.145435]
     assert found["seq"].to_list() == [0]
 

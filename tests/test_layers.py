@@ -14,13 +14,13 @@ PACKAGE = Path(__file__).parents[1] / "fxlab"
 # Lowest first. A module may import from its own layer and from those above it in this list.
 LAYERS = [
     ["errors", "schema", "times"],
-    ["config", "progress", "html", "sampling"],
+    ["config", "progress", "html", "sampling", "pacing"],
     ["chart_style", "charts"],
     ["backtester"],
     ["questdb"],
-    ["catalogue", "readers", "bars", "books", "statistics", "sessions"],
+    ["catalogue", "readers", "bars", "books", "statistics", "replay_source", "sessions"],
     ["collect"],
-    ["runs", "reproduce", "lab"],
+    ["runs", "reproduce", "batches", "reel", "player", "replayer", "sweeper", "lab"],
     ["demo", "doctor", "widgets"],
     ["cli", "__main__"],
 ]

@@ -27,9 +27,11 @@ NEWER_TABLES = (
     *(NEWER_PRICES if table is schema.PRICES else table for table in schema.TABLES),
     NEW_TABLE,
 )
+NEWEST = STEPS[-1].version
+NEWER = NEWEST + 1
 NEWER_STEPS = (
     *STEPS,
-    Step(2, "venue time", columns={"tick_prices": ("venue_time",)}, tables=("venue_notes",)),
+    Step(NEWER, "venue time", columns={"tick_prices": ("venue_time",)}, tables=("venue_notes",)),
 )
 
 
@@ -80,7 +82,7 @@ def cure_in(message):
 
 
 def test_a_fresh_database_gets_all_tables(fresh):
-    assert migrate(fresh) == 1
+    assert migrate(fresh) == NEWEST
     check_schema(fresh)
     for table in schema.TABLES:
         assert column_names(fresh, table) == list(table.columns)
@@ -89,9 +91,9 @@ def test_a_fresh_database_gets_all_tables(fresh):
 def test_migrating_again_changes_nothing(fresh):
     migrate(fresh)
     before = fresh.execute(sql.applied_versions())
-    assert migrate(fresh) == 1
+    assert migrate(fresh) == NEWEST
     assert fresh.execute(sql.applied_versions()) == before
-    assert len(before) == 1
+    assert len(before) == len(STEPS)
 
 
 def test_processes_that_migrate_at_once_all_succeed(fresh, own_settings):
@@ -106,13 +108,13 @@ def test_processes_that_migrate_at_once_all_succeed(fresh, own_settings):
     outcomes = [(process.communicate()[1], process.returncode) for process in running]
     assert [code for _, code in outcomes] == [0, 0, 0, 0], outcomes
     check_schema(fresh)
-    assert migrate(fresh) == 1
+    assert migrate(fresh) == NEWEST
 
 
 def test_a_migration_that_stopped_half_way_is_finished(fresh):
     for command in statements(STEPS[0])[:4]:
         fresh.execute(command)
-    assert migrate(fresh) == 1
+    assert migrate(fresh) == NEWEST
     check_schema(fresh)
 
 
@@ -120,14 +122,15 @@ def test_an_older_schema_is_upgraded_and_keeps_its_rows(fresh):
     migrate(fresh)
     fresh.write(schema.PRICES, one_trade())
     fresh.wait_visible(schema.PRICES)
-    assert migrate(fresh, NEWER_STEPS, NEWER_TABLES) == 2
+    assert migrate(fresh, NEWER_STEPS, NEWER_TABLES) == NEWER
     check_schema(fresh, NEWER_TABLES)
     assert fresh.execute("select seq, price, venue_time from tick_prices") == [[1, 2.0, None]]
-    assert [version for version, _ in fresh.execute(sql.applied_versions())] == [1, 2]
+    versions = [version for version, _ in fresh.execute(sql.applied_versions())]
+    assert versions == [step.version for step in NEWER_STEPS]
 
 
 def test_a_fresh_database_at_a_later_version_is_the_same_as_an_upgraded_one(fresh):
-    assert migrate(fresh, NEWER_STEPS, NEWER_TABLES) == 2
+    assert migrate(fresh, NEWER_STEPS, NEWER_TABLES) == NEWER
     check_schema(fresh, NEWER_TABLES)
     assert column_names(fresh, NEWER_PRICES)[-1] == "venue_time"
 
@@ -140,7 +143,7 @@ def test_a_later_version_leaves_the_checksum_of_the_first_alone():
 
 def test_a_newer_database_is_refused(fresh):
     migrate(fresh, NEWER_STEPS, NEWER_TABLES)
-    with pytest.raises(errors.SchemaError, match=r"version 2, .*up to 1.*newer fxlab"):
+    with pytest.raises(errors.SchemaError, match=rf"version {NEWER}, .*up to {NEWEST}\b.*newer fxlab"):
         migrate(fresh)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import statistics as plain
 from collections import Counter, defaultdict
 from datetime import UTC, datetime, timedelta
@@ -11,9 +12,13 @@ import pytest
 from tick_files import HOSTILE_IDS
 
 from fxlab import errors
+from fxlab.backtester import inputs
+from fxlab.backtester.decisions import decide
+from fxlab.backtester.strategy import get
 from fxlab.bars import SCHEMA as BAR_SCHEMA
-from fxlab.schema import BOOK_DEPTH, EVENTS, PRICES, UTC_MICROS
-from fxlab.sessions import PRICE_COLUMNS, TICK_COLUMNS
+from fxlab.replay_source import TICK_COLUMNS
+from fxlab.schema import BOOK_DEPTH, EVENTS, PRICES, UTC_MICROS, book_levels
+from fxlab.sessions import PRICE_COLUMNS
 
 FIRST = datetime(2024, 8, 8, 23, 54, 15, 342_000, tzinfo=UTC)
 
@@ -269,6 +274,53 @@ def test_ticks_of_quotes_are_mids_on_an_integer_grid(euro, shared_data):
     assert ticks["bid_qty_1"].to_list() == quotes["bid_size"].to_list()
 
 
+def test_ticks_bring_the_time_they_were_received_when_asked(both, euro, trades):
+    ticks = pl.concat(both.scan_ticks("BTCUSDT", received=True))
+    assert ticks.columns == [*TICK_COLUMNS, "received_at"]
+    assert ticks["received_at"].to_physical().to_list() == (trades["recv_ns"] // 1_000).to_list()
+    assert pl.concat(euro.scan_ticks(received=True))["received_at"].null_count() == 3_733
+
+
+def test_books_for_fills_are_all_levels_in_order(both, book10):
+    found = pl.concat(both.scan_books("BTCUSDT", chunk_rows=1_000))
+    assert found.columns == ["timestamp", "seq", *book_levels()]
+    assert found.select(book_levels()).equals(book10.select(book_levels()))
+    assert found["timestamp"].to_list() == book10["timestamp"].to_list()
+    assert found.select("timestamp", "seq").rows() == sorted(
+        found.select("timestamp", "seq").rows()
+    )
+
+
+def test_a_session_knows_which_rows_a_symbol_has(both, euro):
+    assert (both.has_trades("BTCUSDT"), both.has_books("BTCUSDT")) == (True, True)
+    assert (euro.has_trades("EURUSD"), euro.has_books("EURUSD")) == (False, True)
+
+
+def test_quotes_of_a_session_reach_a_strategy_with_all_levels(euro):
+    signals = get("book_imbalance").signals({"levels": 2, "threshold": 0.1})
+    columns = signals.roots | {"spread"}
+    parts = list(inputs.ticks(euro, "EURUSD", columns, chunk_rows=500, decimals=6))
+    found = pl.concat(parts)
+    assert found.height == 3_733
+    assert found["ask_qty_2"].null_count() == 3_733
+    assert found["spread"].to_list() == euro.orderbook(depth=1)["spread"].to_list()
+    assert len(decide(signals, "EURUSD", found)) > 100
+
+
+def test_books_of_a_session_are_those_before_the_trade(both, book10, trades):
+    columns = frozenset({"bid_price_1", "ask_qty_10", "price:ETHUSDT"})
+    found = pl.concat(inputs.ticks(both, "BTCUSDT", columns, chunk_rows=6_000, decimals=2))
+    shown = book10["timestamp"].to_list()
+    other = pl.concat(both.scan_ticks("ETHUSDT"))
+    for place in range(0, 19_904, 997):
+        moment = trades["timestamp"][place]
+        before = bisect.bisect_left(shown, moment)
+        for name in ("bid_price_1", "ask_qty_10"):
+            assert found[name][place] == (book10[name][before - 1] if before else None)
+        earlier = other.filter(pl.col("timestamp") < moment)["price"]
+        assert found["price:ETHUSDT"][place] == (earlier[-1] if earlier.len() else None)
+
+
 @pytest.mark.parametrize("interval", ["1s", "1m"])
 def test_bars_are_those_of_a_plain_loop(both, trades, interval):
     width = {"1s": 1, "1m": 60}[interval]
@@ -337,6 +389,27 @@ def test_a_session_at_one_instant_has_no_rate(lab, unique):
     assert found["shared_timestamps"] == 1.0
     assert found["last_price"] == 2.0
     assert found["vwap"] is None
+
+
+def test_holes_of_a_symbol_are_joined(lab, db, euro, unique):
+    name = unique()
+    frame = pl.DataFrame({"timestamp": [FIRST], "symbol": ["X"], "price": [1.0], "qty": [1.0]})
+    lab.import_frame(frame, "prices", session_id=name)
+    second = timedelta(seconds=1)
+    holes = [("X", "gap", 0, 2), ("", "gap", 1, 3), ("Y", "gap", 5, 6), ("X", "resync", 7, 8)]
+    rows = [
+        {
+            "session_id": name, "symbol": symbol, "event": event, "seq": number, "count": None,
+            "from_time": FIRST + a * second, "to_time": FIRST + b * second, "detail": "",
+            "timestamp": FIRST + a * second,
+        }
+        for number, (symbol, event, a, b) in enumerate(holes)
+    ]  # fmt: skip
+    db.write(EVENTS, pl.DataFrame(rows, schema=EVENTS.frame))
+    db.wait_visible(EVENTS)
+    found = lab.session(name).gaps("X")
+    assert found.rows() == [(FIRST, FIRST + 3 * second)]
+    assert euro.gaps("EURUSD").schema == found.schema
 
 
 def test_events_are_the_ledger_of_this_session_only(lab, db, both, unique):

@@ -126,7 +126,9 @@ def test_signatures_that_make_no_form_are_refused():
     def untyped(*, fast=1) -> fxlab.Signals: ...
     def exotic(*, fast: bytes = b"") -> fxlab.Signals: ...
 
-    for function in (positional, no_default):
+    def unnamed(frame: pl.DataFrame) -> pl.DataFrame: ...
+
+    for function in (positional, no_default, unnamed):
         with pytest.raises(errors.InvalidParameter, match="keyword-only with a default"):
             get(function)
     for function in (untyped, exotic):
@@ -155,10 +157,26 @@ def test_shipped_strategies_document_every_parameter():
         assert strategy.source.lstrip().startswith("@strategy")
 
 
-def test_a_function_without_source_is_told_from_another_by_its_bytecode():
-    scopes = [{"fxlab": fxlab, "pl": pl} for _ in range(3)]
-    for scope, size in zip(scopes, ("0.5", "0.5", "0.7"), strict=True):
-        text = f"def typed() -> fxlab.Signals:\n    return fxlab.Signals(target=pl.lit({size}))"
-        exec(compile(text, "<prompt>", "exec"), scope)  # noqa: S102 - our own text
-    first, same, other = (get(scope["typed"]).source for scope in scopes)
-    assert first == same != other
+def test_a_frame_strategy_has_a_form_without_its_frame():
+    def on_frames(ticks: pl.DataFrame, *, window: Annotated[int, Bounds(1, 9)] = 5) -> pl.DataFrame:
+        return ticks.select(target=pl.lit(window / 10))
+
+    found = get(on_frames)
+    assert list(found.parameters) == ["window"]
+    signals = found.signals({"window": 7})
+    assert signals.roots is None
+    assert signals.frame(pl.DataFrame({"price": [1.0]}))["target"].to_list() == [0.7]
+    with pytest.raises(errors.InvalidParameter, match="out of range"):
+        found.signals({"window": 10})
+
+
+def test_signals_know_whose_they_are():
+    assert get(example).signals({"window": 3}).owner == (
+        "strategy 'example' (window=3, bps=1.5, flip=False, side='both')"
+    )
+    assert get("buy_and_hold").signals().owner == "strategy 'buy_and_hold' (exposure=1.0)"
+
+
+def test_what_a_strategy_refuses_itself_keeps_its_words():
+    with pytest.raises(errors.InvalidParameter, match="fast=9 must be below slow=3"):
+        get("sma_cross").signals({"fast": 9, "slow": 3})

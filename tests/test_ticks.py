@@ -1,36 +1,18 @@
-"""Frames as sources of ticks: their checks, their decimals, their order."""
+"""Rows as the engine takes them: their order, their prices, where they come from."""
 
 from __future__ import annotations
 
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from markets import random_walk
 
 from fxlab import errors
 from fxlab.backtester.engine import backtest
-from fxlab.backtester.ticks import FrameSource, find_decimals, with_price_ticks
+from fxlab.backtester.ticks import as_source
 
 
-@given(st.lists(st.integers(1, 10**9), min_size=1, max_size=50), st.integers(0, 8))
-def test_decimals_write_every_price_exactly(whole, decimals):
-    prices = pl.Series(np.array(whole) / 10.0**decimals)
-    found = find_decimals(prices)
-    assert found is not None
-    assert found <= decimals
-    ticks = with_price_ticks(pl.DataFrame({"price": prices}), found)["price_ticks"]
-    assert (ticks.to_numpy() / 10.0**found == prices.to_numpy()).all()
-
-
-def test_decimals_look_beyond_the_first_rows():
-    prices = pl.Series([1.0] * 5_000 + [1.25])
-    assert find_decimals(prices) == 2
-
-
-def test_prices_on_no_grid_have_no_decimals():
-    assert find_decimals(pl.Series(np.random.default_rng(1).normal(100, 1, 50))) is None
+def test_prices_on_no_grid_still_run_where_no_ticks_are_needed():
     frame = random_walk(50).with_columns(pl.col("price") * np.pi)
     assert backtest(frame, "buy_and_hold").fills.height == 1
     with pytest.raises(errors.InvalidParameter, match="no decimal grid"):
@@ -81,12 +63,12 @@ def test_disorder_across_chunks_is_found():
         backtest(frame, "buy_and_hold", chunk_rows=25)
 
 
-def test_symbols_keep_their_order_of_appearance():
-    both = pl.concat([random_walk(5, symbol="Z"), random_walk(5, symbol="A")])
-    assert FrameSource(both).symbols == ("Z", "A")
-    assert FrameSource(random_walk(5)).symbols == ("TICKS",)
-
-
 def test_an_empty_frame_is_an_empty_session():
     with pytest.raises(errors.EmptySession, match="no ticks"):
         backtest(random_walk(5).clear(), "buy_and_hold")
+
+
+@pytest.mark.parametrize("foreign", [None, "session_20251027_123456", 7, {"price": [1.0]}])
+def test_what_is_no_source_is_refused_with_the_next_step(foreign):
+    with pytest.raises(errors.InvalidParameter, match=r"session_id is required.*lab\.sessions"):
+        as_source(foreign)

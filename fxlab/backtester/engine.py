@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from fxlab.backtester.execution import Execution, check_capital
+from fxlab.backtester.feeds import gap_records, needs_of, open_feeds
 from fxlab.backtester.ledger import Ledger
+from fxlab.backtester.market import Rows
 from fxlab.backtester.result import Result, Run, build_result
 from fxlab.backtester.strategy import Signals, Strategy, get
-from fxlab.backtester.stream import Digest, Rows, SymbolStream, merge
+from fxlab.backtester.stream import BookFeed, Chunk, SymbolFeed, merge
 from fxlab.backtester.ticks import as_source, choose_symbols, span
 from fxlab.errors import EmptySession, InvalidParameter
 from fxlab.progress import Advance, silent
@@ -31,9 +33,11 @@ class Job:
     """
 
     run: Run
+    signals: Signals
     bounds: tuple[int, int]
     ledger: Ledger
-    streams: list[SymbolStream]
+    feeds: list[SymbolFeed]
+    books: list[BookFeed]
 
     @property
     def symbols(self) -> tuple[str, ...]:
@@ -42,7 +46,13 @@ class Job:
 
     def rows(self) -> Iterator[Rows]:
         """Yield the rows of all symbols, merged by time, in bounded memory."""
-        return merge([iter(stream) for stream in self.streams])
+        most = self.run.execution.max_leverage
+        for chunk in self.chunks():
+            yield chunk.rows(self.signals, most)
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Yield the stretches of the market that `rows` are made of, with their frames."""
+        return merge(len(self.symbols), self.feeds, self.books)
 
     def share(self, now: int) -> float:
         """Return the share of the time range that lies before `now` (microseconds)."""
@@ -63,7 +73,7 @@ class Job:
                 f"session {source.id!r} has no ticks of {', '.join(self.symbols)} in the range "
                 f"asked for; its ticks run from {source.started} to {source.ended}"
             )
-        digests = {stream.symbol: stream.digest.hexdigest() for stream in self.streams}
+        digests = {feed.symbol: feed.digest.hexdigest() for feed in self.feeds}
         return build_result(self.run, self.ledger.close(), digests)
 
 
@@ -176,22 +186,19 @@ def prepare(
         start=start,
         end=end,
     )
-    size = {} if chunk_rows is None else {"chunk_rows": chunk_rows}
-    decimals = data.price_decimals
-    streams = [
-        SymbolStream(
-            symbol=name,
-            number=number,
-            chunks=data.scan_ticks(name, start=start, end=end, **size),
-            signals=signals,
-            decimals=decimals.get(name),
-            max_leverage=terms.max_leverage,
-            digest=Digest(),
-        )
-        for number, name in enumerate(names)
-    ]
-    ledger = Ledger.open(len(names), run.capital, terms, choose_interval(bounds, run.grid_us))
-    return Job(run, bounds, ledger, streams)
+    needs = needs_of([signals], terms)
+    feeds, books = open_feeds(
+        data, run.symbols, needs, start=start, end=end, size=chunk_rows, owner=signals.owner
+    )
+    ledger = Ledger.open(
+        run.symbols,
+        run.capital,
+        terms,
+        choose_interval(bounds, run.grid_us),
+        signals=signals,
+        gaps=gap_records(data, run.symbols),
+    )
+    return Job(run, signals, bounds, ledger, feeds, books)
 
 
 def choose_interval(bounds: tuple[int, int], grid_us: int) -> int:

@@ -3,13 +3,37 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
+import numpy as np
+import polars as pl
+
+from fxlab.backtester.funding import Rates, parse_funding
+from fxlab.backtester.latency import Latency
+from fxlab.backtester.records import TERMS
 from fxlab.errors import InvalidParameter, did_you_mean
 from fxlab.times import Duration, parse_duration
 
-FILLS: Final = ("next_trade",)
+FILLS: Final = ("next_trade", "book")
+REMAINDERS: Final = ("cancel", "last_level")
+PerSymbol = float | Mapping[str, float]
+
+# name: smallest and largest value
+_RANGES: Final = {
+    "taker_bps": (-100.0, 1_000.0),
+    "maker_bps": (-100.0, 1_000.0),
+    "slippage_bps": (0.0, 1_000.0),
+    "impact_bps": (0.0, 1_000.0),
+    "impact_notional": (1e-9, 1e18),
+    "max_leverage": (0.0, 100.0),
+    "maintenance_margin": (0.0, 0.99),
+    "liquidation_bps": (0.0, 1_000.0),
+    "rebalance": (1e-6, 100.0),
+}
+_PER_SYMBOL: Final = ("lot_size", "min_notional", "tick_size")
+_SWITCHES: Final = ("touch", "queue", "across_gaps", "close_at_end", "shared_cash")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,15 +44,51 @@ class Execution:
     ----------
     fill
         ``"next_trade"``: an order decided at row i fills at the price of the first later row
-        whose time is at least the decision's time plus `latency`. There is no same-tick fill.
-    taker_bps
-        Fee of a market order, in basis points of its notional; negative is a rebate.
+        whose time is at least the decision's time plus `latency`. ``"book"``: it fills then
+        against the last order book known before that row, crossing the spread and walking the
+        levels for its size. There is no same-tick fill.
+    taker_bps, maker_bps
+        Fees of market orders, and of limit orders that rested, in basis points of their notional;
+        negative is a rebate. `maker_bps` is `taker_bps` unless given.
     slippage_bps
-        How far a fill is worse than the print, in basis points.
+        How far a market order fills worse than print or book, in basis points.
+    impact_bps, impact_notional
+        Further slippage by size: ``impact_bps * sqrt(notional / impact_notional)``, the
+        square-root law (Almgren, Thum, Hauptmann, Li 2005, "Direct estimation of equity market
+        impact"); `impact_notional` is in quote currency.
     latency
-        From the decision to the market: a timedelta, text such as ``"50ms"``, or seconds.
+        From the decision to the market: a timedelta, text such as ``"50ms"``, seconds, or a
+        `Latency` (drawn or measured).
+    max_book_age
+        With ``fill="book"``: an older book is not traded against; None trusts any.
+    beyond_depth
+        With ``fill="book"``, what the recorded levels do not hold: ``"cancel"`` leaves it
+        unfilled, ``"last_level"`` fills it at the last level's price. Both are flagged.
+    touch
+        A resting limit order fills when its price is reached; otherwise only when a trade goes
+        *through* it.
+    queue
+        With ``fill="book"``: a resting limit order waits behind the quantity shown at its price;
+        trades at that price and a shrinking level move it forward.
+    lot_size, min_notional, tick_size
+        Steps of quantity (base units), smallest notional (quote), steps of price; 0 is none. A
+        number for all symbols, or a mapping by symbol.
     max_leverage
-        Largest absolute target allowed.
+        Largest absolute target allowed; with `shared_cash` of all positions together.
+    maintenance_margin, liquidation_bps
+        A position is liquidated when equity falls to this share of its notional, at the taker fee
+        plus `liquidation_bps`.
+    funding
+        A frame ``timestamp``, ``symbol`` (optional), and ``rate`` (what a long pays a short, a
+        fraction of notional) or ``rate_long`` and ``rate_short`` (what each side pays: swap).
+    rebalance
+        Trade back to the target when the exposure is this far from it; None never does.
+    across_gaps
+        Whether an order may fill after a hole of the recording that began before it could.
+    close_at_end
+        Sell what is held at the last price, instead of marking it.
+    shared_cash
+        Several symbols trade one account, instead of legs of equal capital.
 
     Raises
     ------
@@ -38,38 +98,135 @@ class Execution:
 
     fill: str = "next_trade"
     taker_bps: float = 5.0
+    maker_bps: float | None = None
     slippage_bps: float = 0.0
-    latency: Duration = "0s"
+    impact_bps: float = 0.0
+    impact_notional: float = 1_000_000.0
+    latency: Latency | Duration = "0s"
+    max_book_age: Duration | None = "5s"
+    beyond_depth: str = "cancel"
+    touch: bool = False
+    queue: bool = False
+    lot_size: PerSymbol = 0.0
+    min_notional: PerSymbol = 0.0
+    tick_size: PerSymbol = 0.0
     max_leverage: float = 1.0
+    maintenance_margin: float = 0.0
+    liquidation_bps: float = 0.0
+    funding: pl.DataFrame | Rates | None = None
+    rebalance: float | None = None
+    across_gaps: bool = False
+    close_at_end: bool = False
+    shared_cash: bool = False
 
     def __post_init__(self) -> None:
-        if self.fill not in FILLS:
-            near = did_you_mean(str(self.fill), FILLS)
+        _check_choice("fill", self.fill, FILLS, "fill rule")
+        _check_choice("beyond_depth", self.beyond_depth, REMAINDERS, "rule for the remainder")
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            if value is not None or name not in ("maker_bps", "rebalance"):
+                _check_between(name, value, low, high)
+        for name in _SWITCHES:
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidParameter(f"{name}={getattr(self, name)!r} is not True or False")
+        for name in _PER_SYMBOL:
+            _check_per_symbol(name, getattr(self, name))
+        object.__setattr__(self, "latency", Latency.of(self.latency))
+        object.__setattr__(self, "funding", parse_funding(self.funding))
+        if self.max_book_age is not None:
+            parse_duration(self.max_book_age, "max_book_age")
+        if self.queue and self.fill != "book":
             raise InvalidParameter(
-                f"fill={self.fill!r} is not a fill rule; known: {', '.join(FILLS)}. {near}".strip()
+                f"queue=True needs the books that fill={self.fill!r} does not look at; "
+                "use fill='book', or queue=False"
             )
-        _check_between("taker_bps", self.taker_bps, -100.0, 1_000.0)
-        _check_between("slippage_bps", self.slippage_bps, 0.0, 1_000.0)
-        _check_between("max_leverage", self.max_leverage, 0.0, 100.0)
-        parse_duration(self.latency, "latency")
+
+    @property
+    def delays(self) -> Latency:
+        """Return the latency as a `Latency`."""
+        return Latency.of(self.latency)
 
     @property
     def latency_us(self) -> int:
-        """Return the latency in microseconds."""
-        return parse_duration(self.latency, "latency")
+        """Return a fixed latency, or the median of a drawn one, in microseconds."""
+        return int(np.median(self.delays.table(["median"])))
+
+    @property
+    def rates(self) -> Rates:
+        """Return the funding rates: (symbol or None, µs, rate of longs, rate of shorts)."""
+        return parse_funding(self.funding)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the assumptions as plain values, latency in microseconds."""
-        values = asdict(self)
-        del values["latency"]
-        return {**values, "latency_us": self.latency_us}
+        """Return the assumptions as plain values that JSON can hold; `from_dict` reads them."""
+        values = {spec.name: getattr(self, spec.name) for spec in fields(self)}
+        for name in _PER_SYMBOL:
+            if isinstance(values[name], Mapping):
+                values[name] = dict(values[name])
+        age = self.max_book_age
+        values["max_book_age"] = None if age is None else parse_duration(age, "max_book_age") / 1e6
+        values["latency"] = self.delays.as_dict()
+        values["funding"] = [list(rate) for rate in self.rates]
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Execution:
+        """Return the assumptions that `as_dict` described, of this version or an older one."""
+        given = dict(values)
+        if "latency_us" in given:  # as the first version stored it
+            given["latency"] = given.pop("latency_us") / 1e6
+        elif isinstance(given.get("latency"), Mapping):
+            given["latency"] = Latency.from_dict(given["latency"])
+        given["funding"] = tuple(tuple(rate) for rate in given.get("funding") or ())
+        return cls(**given)
+
+    def for_symbol(self, name: str, symbol: str) -> float:
+        """Return `lot_size`, `min_notional` or `tick_size` of a symbol; 0 is none."""
+        value = getattr(self, name)
+        return float(value.get(symbol, 0.0) if isinstance(value, Mapping) else value)
+
+    def terms(self, interval_us: int) -> np.ndarray:
+        """Return the kernel's `TERMS` record (one element)."""
+        terms = np.zeros(1, TERMS)
+        age = self.max_book_age
+        maker = self.taker_bps if self.maker_bps is None else self.maker_bps
+        values = {
+            "taker": self.taker_bps / 10_000,
+            "maker": maker / 10_000,
+            "slippage": self.slippage_bps / 10_000,
+            "impact": self.impact_bps / 10_000,
+            "impact_notional": self.impact_notional,
+            "rebalance": math.nan if self.rebalance is None else self.rebalance,
+            "max_leverage": self.max_leverage,
+            "maintenance": self.maintenance_margin,
+            "liquidation": self.liquidation_bps / 10_000,
+            "interval": interval_us,
+            "max_book_age": 2**62 if age is None else parse_duration(age, "max_book_age"),
+            "book": self.fill == "book",
+            "last_level": self.beyond_depth == "last_level",
+            "touch": self.touch,
+            "queue": self.queue,
+            "shared": self.shared_cash,
+            "across_gaps": self.across_gaps,
+            "max_holding": -1,
+            "leap": 1,
+        }
+        for name, value in values.items():
+            terms[name] = value
+        return terms
 
     def __str__(self) -> str:
-        """Return the assumptions on one line."""
-        return (
+        """Return the assumptions on one line: the main ones, and what differs from the default."""
+        main = (
             f"{self.fill}, fee {self.taker_bps:g} bps, slippage {self.slippage_bps:g} bps, "
-            f"latency {self.latency_us / 1_000:g} ms"
+            f"latency {self.delays}"
         )
+        shown = ("fill", "taker_bps", "slippage_bps", "latency")
+        others = [
+            f"{spec.name} {_short(getattr(self, spec.name))}"
+            for spec in fields(self)
+            if spec.name not in shown and getattr(self, spec.name) not in (spec.default, ())
+        ]
+        return ", ".join([main, *others])
 
 
 def check_capital(capital: float) -> float:
@@ -81,7 +238,26 @@ def check_capital(capital: float) -> float:
     return float(capital)
 
 
-def _check_between(name: str, value: float, low: float, high: float) -> None:
+def _short(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"of {len(value)} rates"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _check_choice(name: str, value: object, known: Sequence[str], kind: str) -> None:
+    if value not in known:
+        near = did_you_mean(str(value), known)
+        words = f"{name}={value!r} is not a {kind}; known: {', '.join(known)}. {near}"
+        raise InvalidParameter(words.strip())
+
+
+def _check_per_symbol(name: str, value: object) -> None:
+    numbers = value.values() if isinstance(value, Mapping) else [value]
+    for number in numbers:
+        _check_between(name, number, 0.0, 1e18)
+
+
+def _check_between(name: str, value: object, low: float, high: float) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (number and low <= value <= high):
+    if not (number and low <= value <= high):  # type: ignore[operator]
         raise InvalidParameter(f"{name}={value!r} is not a number from {low:g} to {high:g}")

@@ -1,21 +1,46 @@
-"""Rolling values that are exact: integer arithmetic on `price_ticks`.
+"""Values that strategies are made of: exact rolling sums, bars of other lengths, other symbols.
 
 Floating rolling means drift, and then the *trades* differ with the chunk or the library. Here
 sums run on 64-bit integers, so every comparison is exact and no chunk, thread or machine can
 change a trade. `price_ticks` is the price times 10 to the symbol's number of decimals.
+
+Those that are Python inside (all but sums and other symbols' prices) are computed each time an
+expression names them; `once` names a value that is used several times.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
 import polars as pl
 
+from fxlab.backtester import tick_bars
+from fxlab.backtester.crosses import MeanCross, mean_cross, with_running_sums
+from fxlab.backtester.decimals import PRICE_TICKS
 from fxlab.errors import InvalidParameter
+from fxlab.times import parse_duration
 
-PRICE_TICKS: Final = "price_ticks"
-EXACT_LIMIT: Final = 2**62
+__all__ = [
+    "PRICE_OF",
+    "PRICE_TICKS",
+    "MeanCross",
+    "anchored_vwap",
+    "ema",
+    "mean_cross",
+    "on_bars",
+    "once",
+    "price_of",
+    "rolling_max",
+    "rolling_mean_ticks",
+    "rolling_min",
+    "rolling_sum",
+    "with_running_sums",
+]
+
+PRICE_OF: Final = "price:"
+_VWAP: Final = ("timestamp", "price", "volume")
 
 
 def rolling_sum(window: int, column: str = PRICE_TICKS) -> pl.Expr:
@@ -36,39 +61,150 @@ def rolling_mean_ticks(window: int) -> pl.Expr:
     return rolling_sum(window) / window
 
 
-def mean_cross(
-    fast: int, slow: int, *, golden: float = 1.0, death: float = -1.0, column: str = PRICE_TICKS
-) -> pl.Expr:
-    """Return `golden` and `death` where two simple moving averages cross, null elsewhere.
+def rolling_max(window: int, column: str = PRICE_TICKS) -> pl.Expr:
+    """Return the largest of the last `window` rows (Int64); null before there are as many."""
+    return _after(window, column, lambda values: _extremes(values, window))
 
-    Golden at row i: ``mean_fast[i-1] <= mean_slow[i-1]`` and ``mean_fast[i] > mean_slow[i]``, both
-    means known on both rows; death is its mirror. Means are compared as
-    ``sum_fast * slow`` with ``sum_slow * fast``: exact, no division.
+
+def rolling_min(window: int, column: str = PRICE_TICKS) -> pl.Expr:
+    """Return the smallest of the last `window` rows (Int64); null before there are as many."""
+    return _after(window, column, lambda values: -_extremes(-values, window))
+
+
+def once(target: pl.Expr, **values: pl.Expr) -> pl.Expr:
+    """Return `target`, in which ``pl.field(name)`` is a value that is computed once.
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> from fxlab import indicators
+    >>> above = pl.field("fast") > pl.field("slow")
+    >>> turned = above != above.shift(1)
+    >>> target = indicators.once(
+    ...     pl.when(turned & above).then(1.0).when(turned).then(0.0),
+    ...     fast=indicators.ema(20),
+    ...     slow=indicators.ema(50),
+    ... )
+    """
+    named = [value.alias(name) for name, value in values.items()]
+    return pl.struct(named).struct.with_fields(target.alias("once")).struct.field("once")
+
+
+def ema(span: int, column: str = "price") -> pl.Expr:
+    """Return the exponential moving average: ``y = y + 2 / (span + 1) * (x - y)``, y0 = x0.
+
+    It remembers every row, so a strategy that uses it leaves `Signals.lookback` at None. The rows
+    are taken one after the other: the same bits everywhere.
 
     Parameters
     ----------
-    fast, slow
-        Rows in each mean, this one included.
-    golden, death
-        The values to return (Float64), for instance the targets of a strategy.
+    span
+        At least 1; the weight of a row falls by 2 / (span + 1) with each one after it.
     column
-        An integer column.
+        A numeric column without nulls.
     """
-    return pl.col(column).map_batches(
-        lambda series: _mean_cross(series, fast, slow, golden, death), return_dtype=pl.Float64
-    )
+    return pl.col(column).map_batches(lambda series: _ema(series, span), return_dtype=pl.Float64)
 
 
-def _mean_cross(series: pl.Series, fast: int, slow: int, golden: float, death: float) -> pl.Series:
-    from fxlab.backtester.kernel import mean_cross as kernel
+def anchored_vwap(every: str) -> pl.Expr:
+    """Return the volume-weighted average price since the start of the day, hour, ...
 
-    ticks = series.to_numpy()
-    largest = int(ticks.max(initial=0))
-    if largest * fast * slow >= EXACT_LIMIT:
-        raise InvalidParameter(
-            f"windows of {fast} and {slow} over prices of {largest:,} ticks do not fit 64-bit "
-            "integers, so they could not be compared exactly; choose smaller windows"
-        )
-    crosses = np.full(len(series), np.nan)
-    kernel(ticks, fast, slow, golden, death, crosses)
-    return pl.Series(series.name, crosses).fill_nan(None)
+    ``sum(price * volume) / sum(volume)`` over the interval's ticks so far, this one included;
+    null until one has a volume. All ticks since the anchor count, so a strategy that uses it
+    leaves `Signals.lookback` at None.
+
+    Parameters
+    ----------
+    every
+        Length of the interval: ``"1d"``, ``"1h"``. It starts at its multiples, UTC.
+    """
+    length = _length(every)
+
+    def since_anchor(fields: pl.Series) -> pl.Series:
+        from fxlab.backtester.columns_kernel import anchored_means
+
+        time, price, volume = (fields.struct.field(name) for name in _VWAP)
+        means = np.empty(len(fields))
+        arrays = [series.cast(pl.Float64).to_numpy() for series in (price, volume)]
+        anchored_means(time.to_physical().to_numpy(), *arrays, length, means)
+        return pl.Series(means).fill_nan(None)
+
+    return pl.struct(*_VWAP).map_batches(since_anchor, return_dtype=pl.Float64)
+
+
+def price_of(symbol: str) -> pl.Expr:
+    """Return another symbol's last price strictly before the tick; null before it has any."""
+    return pl.col(f"{PRICE_OF}{symbol}")
+
+
+def on_bars(every: str, value: pl.Expr) -> pl.Expr:
+    """Return, at each tick, a value of the last bar that had ended by then.
+
+    A bar from t0 until before t0 + `every` is known from the first tick at or after t0 + `every`;
+    null before the first bar has ended. Intervals without ticks have no bar. A strategy that uses
+    it leaves `Signals.lookback` at None: bars need all rows of a symbol.
+
+    Parameters
+    ----------
+    every
+        Length of the bars: ``"1s"``, ``"5m"``, ``"1h"``. They start at its multiples, UTC.
+    value
+        An expression over the columns of bars: ``open``, ``high``, ``low``, ``close``, their
+        ``_ticks``, ``volume``, ``quote_volume``, ``vwap``, ``trades``, ``timestamp`` (the start).
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> from fxlab import indicators
+    >>> trend = indicators.on_bars("1m", pl.col("close") > pl.col("close").rolling_mean(20))
+    """
+    length = _length(every)
+    roots = value.meta.root_names()
+    sources = tick_bars.sources_of(roots)
+    kind = pl.LazyFrame(schema=tick_bars.SCHEMA).select(value).collect_schema().dtypes()[0]
+
+    def at_ticks(fields: pl.Series) -> pl.Series:
+        bars = tick_bars.Bars(fields.struct.unnest(), length)
+        found = bars.table(roots).select(value).to_series()
+        if found.len() == 1 != bars.height:
+            found = found.new_from_index(0, bars.height)
+        return found.shift(1).gather(bars.bar_of_rows)
+
+    return pl.struct(sources).map_batches(at_ticks, return_dtype=kind)
+
+
+def _length(every: str) -> int:
+    length = parse_duration(every, "every")
+    if not length:
+        raise InvalidParameter(f"every={every!r} must be above zero, for example '1m'")
+    return length
+
+
+def _after(window: int, column: str, compute: Callable[[np.ndarray], np.ndarray]) -> pl.Expr:
+    """Return an expression of whole numbers that is null in the first window - 1 rows."""
+    if window < 1:
+        raise InvalidParameter(f"window={window} is not a number of rows; give 1 or more")
+
+    def whole(series: pl.Series) -> pl.Series:
+        unknown = min(window - 1, len(series))
+        known = pl.Series(compute(series.to_numpy())[unknown:], dtype=pl.Int64)
+        nulls = pl.Series([None], dtype=pl.Int64).new_from_index(0, unknown)
+        return pl.concat([nulls, known], rechunk=True)
+
+    return pl.col(column).map_batches(whole, return_dtype=pl.Int64)
+
+
+def _extremes(values: np.ndarray, window: int) -> np.ndarray:
+    from fxlab.backtester.columns_kernel import rolling_largest
+
+    found = np.empty(len(values), np.int64)
+    rolling_largest(values, window, np.empty(len(values), np.int64), found)
+    return found
+
+
+def _ema(series: pl.Series, span: int) -> pl.Series:
+    from fxlab.backtester.columns_kernel import exponential_means
+
+    means = np.empty(len(series))
+    exponential_means(series.cast(pl.Float64).to_numpy(), 2.0 / (span + 1.0), means)
+    return pl.Series(means)

@@ -4,300 +4,280 @@ The kernel keeps O(1) state in two small structured arrays, so it can stop after
 with the next chunk: every chunking gives identical bits. It is compiled by numba and cached on
 disk; the same source, run as plain Python (``replay.py_func``), is its readable twin.
 
-What happens at a row, in this order:
-
-1. equity samples and exposed time are closed up to the row's time;
-2. a pending order whose time has come fills at this row's price;
-3. a position is marked at this row's price; equity, peak and drawdown follow;
-4. the row's target is read: a change of mind makes a new order, which can fill at a *later* row.
+What happens at a row, in this order: the clock (funding, equity samples, ends of gaps); the leg's
+order, if it is due or rests; the take-profit; the mark, with equity, peak and drawdown; the exits;
+the strategy's decision, whose order can fill at a *later* row only.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numba import njit
 
-from fxlab.backtester.records import FILLED, NO_EQUITY, OPEN, REPLACED, STILL_OPEN, UNCHANGED
+from fxlab.backtester.compiled import borrow, compiled
+from fxlab.backtester.kernel_account import follow, mark, surface, total_equity
+from fxlab.backtester.kernel_exits import (
+    decide,
+    end_unfilled,
+    follow_best,
+    new_order,
+    out_of_band,
+    rebalance,
+    take_profit,
+    watch_position,
+    watch_queue,
+)
+from fxlab.backtester.kernel_fills import (
+    complete,
+    execute,
+    next_alarm,
+    pay_funding,
+    write_trade,
+)
+from fxlab.backtester.kernel_glide import glide, glide_many
+from fxlab.backtester.kernel_orders import meet_market
+from fxlab.backtester.kernel_sizing import slip_of, worsened
+from fxlab.backtester.records import END, FILLED, IN_FLIGHT, NO_ORDER, OPEN, RESTING, STILL_OPEN, Schedule, Tape, Written
 
-# The error model: prices are checked to be above zero, so no division needs a branch for zero.
-compiled: Final[Any] = njit(cache=True, nogil=True, error_model="numpy")
+RECORDS_A_ROW: Final = 8
+"""Orders, fills or trades that one row can write at most, beside one order for each leg."""
 
 
 @compiled
-def replay(time, leg_of, price, target, costs, legs, account, orders, trades, samples, used):  # type: ignore[no-untyped-def]
-    """Replay one chunk of the time-merged ticks; all arrays after `costs` are written to.
+def replay(start, tape, decisions, schedule, terms, legs, account, written):  # type: ignore[no-untyped-def]
+    """Replay rows from `start` on, and return the row that comes next.
+
+    That row is the chunk's end, or earlier where the arrays of `written` are full.
 
     Parameters
     ----------
-    time, leg_of, price, target
-        One value a row: int64 µs, int64 leg number, float64, float64 (nan keeps the target).
-    costs
-        One `COSTS` record.
-    legs, account
-        State: one `LEG` record a symbol, one `ACCOUNT` record.
-    orders, trades, samples
-        Room for what this chunk may finish: `ORDER`, `TRADE` and `SAMPLE` records.
-    used
-        int64[3]: how many of each were written.
+    tape
+        The market: `Tape`.
+    decisions
+        `DECISION` records, ordered by row.
+    schedule
+        What time brings: `Schedule`.
+    terms, legs, account
+        Assumptions and state: a `TERMS`, one `LEG` a symbol, an `ACCOUNT`.
+    written
+        Room for what the rows bring about: `Written`.
     """
-    for i in range(len(time)):
-        now = time[i]
-        leg = legs[leg_of[i]]
-        if now >= account["edge"]:
-            samples[used[2]]["time"] = account["edge"]
-            samples[used[2]]["equity"] = account["equity"]
-            used[2] += 1
-            account["edge"] = (now // costs["interval"] + 1) * costs["interval"]
-
-        due = leg["pending"] == 1 and now >= leg["ready_at"]
-        if due:
-            fill(leg_of[i], leg, now, price[i], costs, account, orders, trades, used)
-        if due or leg["qty"] != 0.0:  # a flat leg's equity does not move
-            mark(leg, price[i])
-            equity = leg["equity"]
-            if len(legs) > 1:
-                equity = 0.0
-                for k in range(len(legs)):  # in their order: the same bits in any chunking
-                    equity += legs[k]["equity"]
-            follow(account, equity, now)
-        account["now"] = now
-
-        if target[i] == target[i] and target[i] != leg["wanted"]:
-            if leg["pending"] == 1:
-                write_order(leg_of[i], leg, REPLACED, now, 0.0, 0.0, 0.0, orders, used)
-            leg["wanted"] = target[i]
-            leg["pending"] = 1
-            leg["decided_at"] = now
-            leg["ready_at"] = now + costs["latency"]
-            if target[i] == leg["held"]:  # back to what is held: nothing to trade
-                write_order(leg_of[i], leg, UNCHANGED, now, 0.0, 0.0, 0.0, orders, used)
-    account["rows"] += len(time)
+    return run(
+        start,
+        lend_tape(tape),
+        borrow(decisions),
+        lend_schedule(schedule),
+        terms,
+        borrow(legs),
+        account,
+        lend_written(written),
+    )
 
 
 @compiled
-def mark(leg, price):  # type: ignore[no-untyped-def]
-    """Mark a leg at a price. Arrays are not passed here: numba counts references to them."""
-    leg["mark"] = price
-    leg["equity"] = leg["cash"] + leg["qty"] * price
-    # Written only when they change: a store here would have to be waited for in the next row.
-    if price < leg["low"]:
-        leg["low"] = price
-    if price > leg["high"]:
-        leg["high"] = price
+def lend_tape(tape):  # type: ignore[no-untyped-def]
+    """Return the tape without counts of references."""
+    return Tape(
+        borrow(tape.time),
+        borrow(tape.leg),
+        borrow(tape.price),
+        borrow(tape.book),
+        borrow(tape.volume),
+        borrow(tape.taker),
+        borrow(tape.delay),
+        borrow(tape.books),
+        borrow(tape.extremes),
+    )
 
 
 @compiled
-def follow(account, total, now):  # type: ignore[no-untyped-def]
-    """Follow the account's equity, its peak and its drawdown."""
-    account["equity"] = total
-    if total >= account["peak"]:
-        surface(account)
-        account["peak"] = total
-        account["peak_at"] = now
-        account["below"] = 0
-        return
-    if account["below"] == 0:
-        account["below"] = 1
-    drawdown = total / account["peak"] - 1.0
-    if drawdown < account["max_drawdown"]:
-        account["max_drawdown"] = drawdown
-        account["high"] = account["peak"]
-        account["high_at"] = account["peak_at"]
-        account["low"] = total
-        account["low_at"] = now
+def lend_schedule(schedule):  # type: ignore[no-untyped-def]
+    """Return the schedule without counts of references."""
+    return Schedule(
+        borrow(schedule.delays),
+        borrow(schedule.funding),
+        borrow(schedule.gaps),
+        borrow(schedule.held_books),
+    )
 
 
 @compiled
-def surface(account):  # type: ignore[no-untyped-def]
-    """End the time under water, if there was any, with the last row that lay below the peak."""
-    if account["below"] == 1:
-        account["under_water"] = max(account["under_water"], account["now"] - account["peak_at"])
+def lend_written(written):  # type: ignore[no-untyped-def]
+    """Return the room for records without counts of references."""
+    return Written(
+        borrow(written.orders),
+        borrow(written.fills),
+        borrow(written.trades),
+        borrow(written.samples),
+        borrow(written.used),
+    )
 
 
 @compiled
-def fill(number, leg, now, price, costs, account, orders, trades, used):  # type: ignore[no-untyped-def]
-    """Execute a leg's pending order at `price`, and record why if nothing could be done.
-
-    The wanted quantity is ``target * equity / (fill price * (1 + fee))``, equity marked at the
-    row's price before the fee, so cash stays at or above zero unleveraged (a rebate is not spent
-    in advance). A change of side closes first: the new side is sized by what closing leaves.
-    """
-    equity = leg["cash"] + leg["qty"] * price
-    wanted = leg["wanted"]
-    reserve = 1.0 + max(costs["fee"], 0.0)
-    # Which way the order goes is known from the print; only then does slippage have a sign.
-    side = np.sign(wanted * equity / (price * reserve) - leg["qty"])
-    at = price * (1.0 + side * costs["slippage"])
-    if wanted * leg["qty"] < 0.0:
-        closing = -leg["qty"]
-        equity = leg["cash"] - closing * at - abs(closing) * at * costs["fee"]
-    status = FILLED
-    change = wanted * equity / (at * reserve) - leg["qty"]
-    if wanted == 0.0:
-        change = -leg["qty"]  # exactly flat, whatever the rounding
-    elif equity <= 0.0:
-        status = NO_EQUITY
-    if status == FILLED and change * side <= 0.0:
-        status = UNCHANGED
-    if status != FILLED:
-        write_order(number, leg, status, now, 0.0, 0.0, 0.0, orders, used)
-        return
-    before = leg["qty"]
-    leg["held"] = wanted
-    settle(number, leg, now, at, change, costs["fee"], trades, used)
-    hold(account, now, int(leg["qty"] != 0.0) - int(before != 0.0))
-    leg["mark"] = price
-    leg["equity"] = leg["cash"] + leg["qty"] * price
-    fee = abs(change) * at * costs["fee"]
-    write_order(number, leg, FILLED, now, at, change, fee, orders, used)
-
-
-@compiled
-def hold(account, now, change):  # type: ignore[no-untyped-def]
-    """Count the legs with a position, and the time with any."""
-    if account["holding"] == 0:
-        account["exposed_since"] = now
-    account["holding"] += change
-    if account["holding"] == 0:
-        account["exposed"] += now - account["exposed_since"]
-
-
-@compiled
-def settle(number, leg, now, at, change, fee, trades, used):  # type: ignore[no-untyped-def]
-    """Move cash and quantity, and keep the round trip's books; a flip is two steps."""
-    if leg["qty"] * change < 0.0:  # out of the position, all or part of it
-        out = -leg["qty"] if abs(change) >= abs(leg["qty"]) else change
-        move(leg, at, out, fee)
-        leg["sold"] += abs(out)
-        leg["received"] += abs(out) * at
-        change -= out
-        if leg["qty"] == 0.0:
-            write_trade(number, leg, now, at, trades, used)
-    if change != 0.0:  # into a position
-        if leg["qty"] == 0.0:
-            leg["direction"] = 1 if change > 0.0 else -1
-            leg["entered_at"] = now
-            leg["bought"] = leg["paid"] = leg["sold"] = leg["received"] = leg["fees"] = 0.0
-            leg["low"] = leg["high"] = at
-        move(leg, at, change, fee)
-        leg["bought"] += abs(change)
-        leg["paid"] += abs(change) * at
-
-
-@compiled
-def move(leg, at, change, fee):  # type: ignore[no-untyped-def]
-    """Exchange cash for quantity at a price, and pay the fee."""
-    cost = abs(change) * at * fee
-    leg["cash"] -= change * at + cost
-    leg["fees"] += cost
-    leg["qty"] = 0.0 if leg["qty"] == -change else leg["qty"] + change
-
-
-@compiled
-def write_order(number, leg, status, now, at, change, fee, orders, used):  # type: ignore[no-untyped-def]
-    """Record the end of the leg's pending order."""
-    order = orders[used[0]]
-    used[0] += 1
-    leg["pending"] = 0
-    order["leg"] = number
-    order["status"] = status
-    order["decided_at"] = leg["decided_at"]
-    order["ready_at"] = leg["ready_at"]
-    order["done_at"] = now
-    order["target"] = leg["wanted"]
-    order["price"] = at
-    order["qty"] = change
-    order["fee"] = fee
-    order["position"] = leg["qty"]
-    order["equity"] = leg["equity"]
-
-
-@compiled
-def write_trade(number, leg, now, at, trades, used):  # type: ignore[no-untyped-def]
-    """Record the round trip that has just closed; `leg` holds its sums."""
-    trade = trades[used[1]]
-    used[1] += 1
-    trade["leg"] = number
-    trade["direction"] = leg["direction"]
-    trade["entered_at"] = leg["entered_at"]
-    trade["exited_at"] = now
-    trade["qty"] = leg["bought"]
-    trade["entry_price"] = leg["paid"] / leg["bought"]
-    trade["exit_price"] = leg["received"] / leg["sold"]
-    trade["fees"] = leg["fees"]
-    trade["pnl"] = leg["direction"] * (leg["received"] - leg["paid"]) - leg["fees"]
-    trade["low"] = min(leg["low"], at)
-    trade["high"] = max(leg["high"], at)
-
-
-@compiled
-def mean_cross(ticks, fast, slow, golden, death, crosses):  # type: ignore[no-untyped-def]
-    """Write `golden` and `death` where two moving averages cross; all sums are integers."""
-    sum_fast = 0
-    sum_slow = 0
-    before = 0
-    for i in range(len(ticks)):
-        sum_fast += ticks[i]
-        sum_slow += ticks[i]
-        if i >= fast:
-            sum_fast -= ticks[i - fast]
-        if i >= slow:
-            sum_slow -= ticks[i - slow]
-        if i < slow - 1:
-            continue
-        difference = sum_fast * slow - sum_slow * fast
-        if i >= slow:
-            if difference > 0 and before <= 0:
-                crosses[i] = golden
-            elif difference < 0 and before >= 0:
-                crosses[i] = death
-        before = difference
-
-
-@compiled
-def to_ticks(price, scale, ticks):  # type: ignore[no-untyped-def]
-    """Write prices as whole numbers of ticks; the caller knows that they are."""
-    for i in range(len(price)):
-        ticks[i] = np.int64(np.rint(price[i] * scale))
-
-
-@compiled
-def first_bad_row(time, seq, price, last_time, last_seq):  # type: ignore[no-untyped-def]
-    """Return the first row out of (time, seq) order or without a price, or -1."""
-    for i in range(len(time)):
-        later = time[i] > last_time or (time[i] == last_time and seq[i] > last_seq)
-        if not later or not (0.0 < price[i] < np.inf):
+def run(start, tape, decisions, schedule, terms, legs, account, written):  # type: ignore[no-untyped-def]
+    """Replay rows: glide over the calm ones, step through the others."""
+    rows = len(tape.time)
+    i = start
+    while i < rows:
+        if is_full(written, len(legs)):
             return i
-        last_time = time[i]
-        last_seq = seq[i]
-    return -1
+        number = account["next_decision"]
+        stop = rows if number >= len(decisions) else decisions[number]["row"]
+        if terms["leap"] == 1 and i < stop:
+            if len(legs) == 1 and len(tape.book) == 0:
+                i = glide(i, stop, tape.time, tape.price, tape.extremes, legs[0], account, terms)
+            else:
+                i = glide_many(i, stop, tape, legs, account, terms)
+        if i < rows:
+            step(i, tape, decisions, schedule, terms, legs, account, written)
+            i += 1
+    return i
 
 
 @compiled
-def count_decisions(target, leg_of, legs):  # type: ignore[no-untyped-def]
-    """Return how often a leg's target differs from its last one (nan keeps): room for orders."""
-    count = 0
-    last = np.full(legs, np.nan)
-    for i in range(len(target)):
-        if target[i] == target[i] and target[i] != last[leg_of[i]]:
-            last[leg_of[i]] = target[i]
-            count += 1
-    return count
+def is_full(written, legs):  # type: ignore[no-untyped-def]
+    """Return whether the next row might find no room for its records."""
+    room = RECORDS_A_ROW + legs
+    used = written.used
+    full = used[0] + room > len(written.orders) or used[1] + room > len(written.fills)
+    return full or used[2] + room > len(written.trades) or used[3] + 2 > len(written.samples)
 
 
 @compiled
-def close(legs, account, orders, trades, used):  # type: ignore[no-untyped-def]
-    """Record orders that found no row to fill at, and positions marked at the last price."""
-    surface(account)
-    if account["holding"] > 0:
-        account["exposed"] += account["now"] - account["exposed_since"]
+def step(i, tape, decisions, schedule, terms, legs, account, written):  # type: ignore[no-untyped-def]
+    """Process one row; the module says in which order."""
+    now, price = tape.time[i], tape.price[i]
+    leg = legs[tape.leg[i]]
+    priced = price == price
+    has_book = len(tape.book) > 0 and tape.book[i] >= 0
+    book = tape.books[tape.book[i] if has_book else 0]
+    if now >= account["alarm"]:
+        tick_clock(now, schedule, legs, account, terms, written)
+    if priced:
+        leg["mark"] = price
+    leg["changed"] = 0
+    if leg["slot"] == IN_FLIGHT:
+        if now >= leg["ready_at"] and (priced or terms["book"] == 1):
+            meet_market(leg, account, now, price, legs, tape, schedule, terms, written)
+    elif leg["slot"] == RESTING:
+        volume = tape.volume[i] if len(tape.volume) > 0 else 0.0
+        taker = tape.taker[i] if len(tape.taker) > 0 else 0
+        watch_queue(leg, account, now, price, volume, taker, book, has_book, terms, written)
+    if leg["qty"] != 0.0 and leg["changed"] == 0 and leg["take_level"] == leg["take_level"]:
+        take_profit(leg, account, now, price, book, has_book, terms, written)
+    if has_book:
+        leg["book"] = tape.book[i]
+    if leg["qty"] != 0.0 or leg["changed"] == 1:
+        if priced:
+            mark(leg, price)
+        follow(account, total_equity(legs, account), now)
+    if priced and leg["qty"] != 0.0 and leg["changed"] == 1:
+        follow_best(leg, price, book, has_book)
+    elif priced and leg["qty"] != 0.0 and leg["changed"] == 0:
+        delay = delay_of(i, tape, schedule, leg, terms)
+        guard(leg, legs, account, now, price, book, has_book, delay, terms, written)
+    account["now"] = now
+    number = account["next_decision"]
+    if number < len(decisions) and decisions[number]["row"] == i:
+        account["next_decision"] = number + 1
+        delay = delay_of(i, tape, schedule, leg, terms)
+        decide(leg, now, decisions[number], delay, terms, written)
+
+
+@compiled
+def delay_of(i, tape, schedule, leg, terms):  # type: ignore[no-untyped-def]
+    """Return the delay of the order that the leg would make now."""
+    if len(tape.delay) > 0:
+        return tape.delay[i]
+    return schedule.delays[leg["number"], leg["orders_made"] % terms["draws"]]
+
+
+@compiled
+def tick_clock(now, schedule, legs, account, terms, written):  # type: ignore[no-untyped-def]
+    """Do what lies between the row before and `now`: pay funding, sample equity, end gaps."""
+    funding, gaps = schedule.funding, schedule.gaps
+    n = account["next_funding"]
+    while n < len(funding) and funding[n]["time"] < account["edge"] and funding[n]["time"] <= now:
+        charge(funding[n], legs, account)
+        n += 1
+    if now >= account["edge"]:
+        written.samples[written.used[3]]["time"] = account["edge"]
+        written.samples[written.used[3]]["equity"] = account["equity"]
+        written.used[3] += 1
+        account["edge"] = (now // terms["interval"] + 1) * terms["interval"]
+    while n < len(funding) and funding[n]["time"] <= now:
+        charge(funding[n], legs, account)
+        n += 1
+    account["next_funding"] = n
+    g = account["next_gap"]
+    while g < len(gaps) and gaps[g]["to_time"] <= now:
+        legs[gaps[g]["leg"]]["gap_ended_at"] = gaps[g]["to_time"]
+        g += 1
+    account["next_gap"] = g
+    account["alarm"] = next_alarm(account["edge"], funding, n, gaps, g)
+
+
+@compiled
+def charge(event, legs, account):  # type: ignore[no-untyped-def]
+    """Charge one leg its funding."""
+    leg = legs[event["leg"]]
+    if leg["qty"] != 0.0:
+        account["funding"] += pay_funding(leg, event["rate_long"], event["rate_short"])
+        follow(account, total_equity(legs, account), event["time"])
+
+
+@compiled
+def guard(leg, legs, account, now, price, book, has_book, delay, terms, written):  # type: ignore[no-untyped-def]
+    """Look at margin, exits and the rebalance band of the leg that this row has marked."""
+    call = margin_call(leg, legs, account, price, terms)
+    if call and terms["shared"] == 1:
+        for k in range(len(legs)):
+            if legs[k]["qty"] != 0.0 and (legs[k]["number"] != leg["number"]):
+                watch_position(legs[k], now, np.nan, book, False, True, 0, terms, written)
+    watch_position(leg, now, price, book, has_book, call, delay, terms, written)
+    if terms["rebalance"] == terms["rebalance"]:
+        equity = account["equity"] if terms["shared"] == 1 else leg["equity"]
+        if out_of_band(leg, equity, price, terms):
+            rebalance(leg, now, delay)
+
+
+@compiled
+def margin_call(leg, legs, account, price, terms):  # type: ignore[no-untyped-def]
+    """Return whether equity has fallen to the maintenance margin."""
+    if terms["shared"] == 0:
+        return leg["equity"] <= terms["maintenance"] * abs(leg["qty"]) * price
+    notional = 0.0
+    for k in range(len(legs)):
+        notional += abs(legs[k]["qty"]) * legs[k]["mark"]
+    return account["equity"] <= terms["maintenance"] * notional
+
+
+@compiled
+def close(sell, legs, account, terms, written):  # type: ignore[no-untyped-def]
+    """Record orders that found no row to fill at; mark what is held, or sell it."""
+    now = account["now"]
     for k in range(len(legs)):
         leg = legs[k]
-        if leg["pending"] == 1:
-            write_order(k, leg, OPEN, account["now"], 0.0, 0.0, 0.0, orders, used)
-        if leg["qty"] != 0.0:
+        if leg["slot"] != NO_ORDER:
+            end_unfilled(leg, OPEN, OPEN, now, written)
+        if leg["qty"] == 0.0:
+            continue
+        if sell:
+            new_order(leg, 0.0, END, now, now)
+            side = -np.sign(leg["qty"])
+            slip = slip_of(leg["qty"], leg["mark"], terms)
+            at = worsened(leg["mark"], side, slip, leg)
+            execute(leg, account, now, at, -leg["qty"], terms["taker"], 0, 0, written)
+            complete(leg, FILLED, now, written)
+            follow(account, total_equity(legs, account), now)
+        else:
             leg["sold"] += abs(leg["qty"])
             leg["received"] += abs(leg["qty"]) * leg["mark"]
-            write_trade(k, leg, STILL_OPEN, leg["mark"], trades, used)
+            write_trade(leg, STILL_OPEN, leg["mark"], written)
+    surface(account)
+    if account["holding"] > 0:
+        account["exposed"] += now - account["exposed_since"]
+    written.samples[written.used[3]]["time"] = account["edge"]
+    written.samples[written.used[3]]["equity"] = account["equity"]
+    written.used[3] += 1

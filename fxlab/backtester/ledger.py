@@ -8,7 +8,13 @@ import numpy as np
 
 from fxlab.backtester import records
 from fxlab.backtester.execution import Execution
-from fxlab.backtester.stream import Rows
+from fxlab.backtester.funding import funding_records
+from fxlab.backtester.market import Rows
+from fxlab.backtester.records import Schedule, Written
+from fxlab.backtester.signals import Signals
+
+ROOM: tuple[str, ...] = ("orders", "fills", "trades", "samples")
+_KINDS = (records.ORDER, records.FILL, records.TRADE, records.SAMPLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +25,7 @@ class Records:
     last: int
     rows: int
     orders: np.ndarray
+    fills: np.ndarray
     trades: np.ndarray
     samples: np.ndarray
     legs: np.ndarray
@@ -27,91 +34,202 @@ class Records:
 
 @dataclass
 class Ledger:
-    """Feeds chunks to the kernel; `close` says what became of everything."""
+    """Feeds chunks to the kernel; `close` says what became of everything.
+
+    Chunks may be cut anywhere: the result is the same bit by bit.
+    """
 
     legs: np.ndarray
     account: np.ndarray
-    costs: np.ndarray
+    terms: np.ndarray
+    delays: np.ndarray
+    funding: np.ndarray
+    gaps: np.ndarray
+    held_books: np.ndarray
+    sell_at_end: bool = False
     first: int | None = None
-    orders: list[np.ndarray] = field(default_factory=list)
-    trades: list[np.ndarray] = field(default_factory=list)
-    samples: list[np.ndarray] = field(default_factory=list)
+    written: dict[str, list[np.ndarray]] = field(
+        default_factory=lambda: {name: [] for name in ROOM}
+    )
+    _told: int = 0
 
     @classmethod
-    def open(cls, legs: int, capital: float, execution: Execution, interval: int) -> Ledger:
-        """Start with equal cash in every leg; equity is sampled every `interval` µs."""
-        state = np.zeros(legs, records.LEG)
-        state["cash"] = state["equity"] = capital / legs
+    def open(
+        cls,
+        symbols: tuple[str, ...],
+        capital: float,
+        execution: Execution,
+        interval: int,
+        *,
+        signals: Signals | None = None,
+        gaps: np.ndarray | None = None,
+    ) -> Ledger:
+        """Start an account.
+
+        Parameters
+        ----------
+        symbols
+            One leg each.
+        capital
+            Divided among the legs, or shared, as `execution` says.
+        execution
+            Costs and rules.
+        interval
+            Spacing of the equity samples, µs.
+        signals
+            Holding time, cooldown and re-entry rule of the strategy; None has none.
+        gaps
+            `GAPS` records of holes in the recording, ordered by time.
+        """
+        count = len(symbols)
+        legs = np.zeros(count, records.LEG)
         account = np.zeros(1, records.ACCOUNT)
-        account["equity"] = account["peak"] = state["equity"].sum()
-        costs = np.zeros(1, records.COSTS)
-        costs["fee"] = execution.taker_bps / 10_000
-        costs["slippage"] = execution.slippage_bps / 10_000
-        costs["latency"] = execution.latency_us
-        costs["interval"] = interval
-        return cls(state, account, costs)
+        account["base"] = capital if execution.shared_cash else 0.0
+        legs["cash"] = legs["equity"] = 0.0 if execution.shared_cash else capital / count
+        for name in ("stop_loss", "take_profit", "trailing_stop", "limit"):
+            legs[name] = np.nan
+        for name in ("stop_level", "take_level", "trail_level"):
+            legs[name] = np.nan
+        legs["exited_at"] = legs["gap_ended_at"] = records.NEVER
+        legs["book"] = -1
+        legs["number"] = np.arange(count)
+        for name in ("lot_size", "min_notional", "tick_size"):
+            legs[name] = [execution.for_symbol(name, symbol) for symbol in symbols]
+        total = float(account[0]["base"])
+        for leg in legs:  # as the kernel sums them
+            total += float(leg["equity"])
+        account["equity"] = account["peak"] = total
+        held_books = np.zeros(count, records.BOOK)
+        held_books["time"] = -1
+        delays = execution.delays.table(symbols)
+        terms = execution.terms(interval)
+        terms["draws"] = delays.shape[1]
+        if signals is not None:
+            holding = signals.max_holding_us
+            terms["max_holding"] = -1 if holding is None else holding
+            terms["cooldown"] = signals.cooldown_us
+            terms["reenter"] = signals.reentry == "signal"
+        return cls(
+            legs=legs,
+            account=account,
+            terms=terms,
+            delays=delays,
+            funding=funding_records(execution.rates, symbols),
+            gaps=np.empty(0, records.GAPS) if gaps is None else gaps,
+            held_books=held_books,
+            sell_at_end=execution.close_at_end,
+        )
 
     @property
     def rows(self) -> int:
         """Return how many rows were replayed."""
         return int(self.account[0]["rows"])
 
+    @property
+    def equity(self) -> float:
+        """Return the account's equity at the last row."""
+        return float(self.account[0]["equity"])
+
+    @property
+    def positions(self) -> np.ndarray:
+        """Return the signed quantity of each leg."""
+        quantities: np.ndarray = self.legs["qty"].copy()
+        return quantities
+
+    def new_fills(self) -> np.ndarray:
+        """Return the fills (`FILL`) since the last call."""
+        fresh = self.written["fills"][self._told :]
+        self._told = len(self.written["fills"])
+        return np.concatenate([np.empty(0, records.FILL), *fresh])
+
     def replay(self, rows: Rows) -> None:
         """Replay one chunk; the state carries over to the next."""
         from fxlab.backtester import kernel
 
+        if not len(rows):
+            return
         if self.first is None:
             self._begin(int(rows.time[0]))
-        interval, edge = int(self.costs[0]["interval"]), int(self.account[0]["edge"])
-        room = kernel.count_decisions(rows.target, rows.leg, len(self.legs)) + len(self.legs)
-        edges = (int(rows.time[-1]) - edge) // interval + 1
-        orders = np.zeros(room, records.ORDER)
-        trades = np.zeros(room, records.TRADE)
-        samples = np.zeros(max(0, min(len(rows.time), edges)), records.SAMPLE)
-        used = np.zeros(3, np.int64)
-        kernel.replay(
-            rows.time,
-            rows.leg,
-            rows.price,
-            rows.target,
-            self.costs[0],
-            self.legs,
-            self.account[0],
-            orders,
-            trades,
-            samples,
-            used,
-        )
-        self.orders.append(orders[: used[0]])
-        self.trades.append(trades[: used[1]])
-        self.samples.append(samples[: used[2]])
+        account, market = self.account[0], rows.market
+        schedule = Schedule(self.delays, self.funding, self.gaps, self.held_books)
+        account["next_decision"] = 0
+        row, room = 0, len(rows.decisions)
+        while row < len(rows):
+            written = self._room(room, rows)
+            row = kernel.replay(
+                row,
+                market.tape,
+                rows.decisions,
+                schedule,
+                self.terms[0],
+                self.legs,
+                account,
+                written,
+            )
+            self._keep(written)
+            room *= 2
+        account["rows"] += len(rows)
+        self._hold_books(market.books)
 
     def close(self) -> Records:
-        """Write down pending orders, open positions and the last equity; nothing is sold."""
+        """Write down pending orders, open positions and the last equity."""
         from fxlab.backtester import kernel
 
-        orders = np.zeros(len(self.legs), records.ORDER)
-        trades = np.zeros(len(self.legs), records.TRADE)
-        sample = np.zeros(1, records.SAMPLE)
-        used = np.zeros(3, np.int64)
+        written = _empty((2 * len(self.legs) + 2,) * len(_KINDS))
         account = self.account[0]
-        kernel.close(self.legs, account, orders, trades, used)
-        sample["time"], sample["equity"] = account["edge"], account["equity"]
+        kernel.close(self.sell_at_end, self.legs, account, self.terms[0], written)
+        self._keep(written)
         return Records(
             first=self.first or 0,
             last=int(account["now"]),
             rows=self.rows,
-            orders=np.concatenate([*self.orders, orders[: used[0]]]),
-            trades=np.concatenate([*self.trades, trades[: used[1]]]),
-            samples=np.concatenate([*self.samples, sample]),
             legs=self.legs,
             account=account,
+            **{name: self._all(name) for name in ROOM},
         )
+
+    def _all(self, name: str) -> np.ndarray:
+        """Return all records of a kind, joined in place so that asking again is cheap."""
+        parts = self.written[name]
+        if len(parts) != 1:
+            kind = _KINDS[ROOM.index(name)]
+            self.written[name] = parts = [np.concatenate([np.empty(0, kind), *parts])]
+        return parts[0]
+
+    def _room(self, wanted: int, rows: Rows) -> Written:
+        """Return empty arrays; the kernel asks for new ones when it has filled them."""
+        from fxlab.backtester.kernel import RECORDS_A_ROW
+
+        least = 64 * (RECORDS_A_ROW + len(self.legs)) + 2 * wanted
+        span = int(rows.time[-1]) - int(self.account[0]["edge"])
+        edges = max(0, min(len(rows), span // int(self.terms[0]["interval"]) + 1))
+        sizes = (least, least, least, edges + 64)
+        return _empty(sizes)
+
+    def _keep(self, written: Written) -> None:
+        for name, array, count in zip(ROOM, written[:-1], written.used, strict=True):
+            if count:
+                # A small slice of a large array would hold all of it.
+                mostly = 2 * count >= len(array)
+                self.written[name].append(array[:count] if mostly else array[:count].copy())
+
+    def _hold_books(self, books: np.ndarray) -> None:
+        """Keep each leg's last book: its chunk goes."""
+        for number in np.flatnonzero(self.legs["book"] >= 0):
+            self.held_books[number] = books[self.legs["book"][number]]
+        self.legs["book"] = -1
 
     def _begin(self, first: int) -> None:
         self.first = first
         account = self.account[0]
-        interval = int(self.costs[0]["interval"])
+        interval = int(self.terms[0]["interval"])
         account["now"] = account["peak_at"] = account["high_at"] = account["low_at"] = first
         account["high"] = account["low"] = account["peak"]
         account["edge"] = (first // interval + 1) * interval
+        account["alarm"] = records.NEVER  # the first row sets it
+
+
+def _empty(sizes: tuple[int, ...]) -> Written:
+    """Return room for so many orders, fills, trades and samples."""
+    rooms = [np.zeros(size, kind) for size, kind in zip(sizes, _KINDS, strict=True)]
+    return Written._make([*rooms, np.zeros(len(_KINDS), np.int64)])

@@ -1,29 +1,40 @@
 """Proof by trial that a strategy does not see the future.
 
-The ticks are cut at many rows. Whatever comes after a cut is taken away, then replaced by prices
-twice as high, then half as high; the strategy's targets before the cut must not change. Cuts lie at
+The ticks are cut at many rows. Whatever comes after a cut is taken away, then replaced by other
+prices, books and volumes; the strategy's decisions before the cut must not change. Cuts lie at
 random rows and right behind decisions, where a peek at the next row would show.
+
+A strategy that says how far it looks back is taken at its word by the engine, so that is tried
+too: decisions must be the same with no more rows in front of them than it asked for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 import polars as pl
 
-from fxlab.backtester.indicators import PRICE_TICKS
-from fxlab.backtester.strategy import Signals, Strategy, get
-from fxlab.backtester.stream import evaluate
-from fxlab.backtester.ticks import TickSource, as_source, choose_symbols, with_price_ticks
-from fxlab.errors import EmptySession, LookaheadFound
+from fxlab.backtester import inputs
+from fxlab.backtester.decimals import PRICE_TICKS
+from fxlab.backtester.decisions import decide
+from fxlab.backtester.indicators import PRICE_OF
+from fxlab.backtester.records import DECISION
+from fxlab.backtester.signals import Signals
+from fxlab.backtester.strategy import Strategy, StrategyFunction, get
+from fxlab.backtester.ticks import TickSource, as_source, choose_symbols
+from fxlab.errors import EmptySession, InvalidParameter, LookaheadFound
 from fxlab.progress import Advance, silent
 from fxlab.times import Time
 
 DEFAULT_CUTS: Final = 20
+SAMPLE_ROWS: Final = 20_000
+"""With `SAMPLE_CUTS` enough for a check that costs less than the run it stands in front of."""
+SAMPLE_CUTS: Final = 4
+_BEHIND: Final = 256  # rows behind a cut that a declared lookback is tried on
+_FIXED: Final = ("timestamp", "seq", "received_at")
 
 Future = Callable[[pl.DataFrame], pl.DataFrame]
 
@@ -37,35 +48,48 @@ FUTURES: Final[dict[str, Future]] = {
 
 @dataclass(frozen=True, slots=True)
 class LookaheadReport:
-    """What was tried, without finding a look into the future."""
+    """What was tried, without finding a look into the future.
+
+    Attributes
+    ----------
+    rows, cuts, trials
+        Ticks looked at, places where they were cut, and changes made behind them.
+    decisions
+        Decisions on those ticks; with none the trials say little.
+    """
 
     strategy: str
     symbols: tuple[str, ...]
     rows: int
     cuts: int
     trials: int
+    decisions: int
 
     def __str__(self) -> str:
         """Say it in one sentence."""
         return (
             f"{self.strategy} saw no future in {self.trials} trials at {self.cuts} cuts over "
-            f"{self.rows:,} ticks of {', '.join(self.symbols)}"
+            f"{self.rows:,} ticks of {', '.join(self.symbols)} with {self.decisions:,} decisions"
         )
 
 
 def check_lookahead(
     source: Any,  # noqa: ANN401 - a Session or a frame, as `backtest` takes them
-    strategy: str | Strategy | Callable[..., Signals],
+    strategy: str | Strategy | StrategyFunction,
     parameters: Mapping[str, object] | None = None,
     *,
     symbols: str | list[str] | tuple[str, ...] = "ALL",
     start: Time | None = None,
     end: Time | None = None,
     cuts: int = DEFAULT_CUTS,
+    sample_rows: int | None = None,
     seed: int = 0,
     progress: Advance = silent,
 ) -> LookaheadReport:
     """Change the future at many cuts, and make sure that nothing before them changes.
+
+    Targets, exits and limit prices are compared at every decision. Behind a cut, prices, books,
+    volumes and other symbols' prices change, and all columns that the ticks have besides.
 
     Parameters
     ----------
@@ -73,6 +97,9 @@ def check_lookahead(
         As `backtest` takes them; the ticks of one symbol at a time are held in memory.
     cuts
         Cuts for each symbol, half of them behind decisions.
+    sample_rows
+        Look at so many first ticks of each symbol only; None is all. ``SAMPLE_ROWS`` with
+        ``SAMPLE_CUTS`` cuts costs less than one backtest of a million ticks.
     seed
         Which rows are cut; the same seed tries the same rows.
 
@@ -80,79 +107,163 @@ def check_lookahead(
     ------
     LookaheadFound
         Naming strategy, symbol, column, and the first row that changed.
+    InvalidParameter
+        If a decision depends on more rows than the strategy's `lookback` says.
     """
     data = as_source(source)
     chosen = get(strategy)
     signals = chosen.signals(parameters)
     names = choose_symbols(data, symbols)
     rng = np.random.default_rng(seed)
-    rows = tried = 0
+    rows = tried = decisions = 0
     for number, name in enumerate(names):
-        ticks = _ticks(data, name, start, end)
-        target = evaluate(signals, name, ticks)
-        places = _places(target, cuts, rng)
+        ticks = _ticks(data, name, signals, start, end, sample_rows)
+        trial = _Trial(signals, name, ticks)
+        places = _places(trial.decisions, ticks.height, cuts, rng)
         for done, place in enumerate(places, 1):
-            _try_futures(chosen, signals, name, ticks, target, place)
+            trial.change_the_future(place)
+            trial.forget_the_past(place)
             progress((number + done / len(places)) / len(names), name)
         rows, tried = rows + ticks.height, tried + len(places)
-    return LookaheadReport(chosen.name, tuple(names), rows, tried, tried * len(FUTURES))
+        decisions += len(trial.decisions)
+    trials = tried * len(FUTURES)
+    return LookaheadReport(chosen.name, tuple(names), rows, tried, trials, decisions)
 
 
-def _ticks(data: TickSource, symbol: str, start: Time | None, end: Time | None) -> pl.DataFrame:
-    chunks = list(data.scan_ticks(symbol, start=start, end=end))
-    if not any(chunk.height for chunk in chunks):
+def _ticks(  # noqa: PLR0917 - the pieces of one read
+    data: TickSource,
+    symbol: str,
+    signals: Signals,
+    start: Time | None,
+    end: Time | None,
+    most: int | None,
+) -> pl.DataFrame:
+    """Return the ticks with all that the strategy reads, at most so many."""
+    chunks = inputs.ticks(
+        data,
+        symbol,
+        signals.roots,
+        start=start,
+        end=end,
+        chunk_rows=most,
+        decimals=data.price_decimals.get(symbol),
+        owner=signals.owner,
+    )
+    read = []
+    for chunk in chunks:
+        read.append(chunk)
+        if most is not None and sum(part.height for part in read) >= most:
+            break
+    if not any(chunk.height for chunk in read):
         raise EmptySession(f"session {data.id!r} has no ticks of {symbol} in the range asked for")
-    return with_price_ticks(pl.concat(chunks), data.price_decimals.get(symbol))
+    whole = pl.concat(read)
+    return whole if most is None else whole.head(most)
 
 
-def _places(target: np.ndarray, cuts: int, rng: np.random.Generator) -> list[int]:
+def _places(decided: np.ndarray, rows: int, cuts: int, rng: np.random.Generator) -> list[int]:
     """Return the rows before which the future begins: random ones, and ones behind decisions."""
-    rows = len(target)
     if rows < 2:
         return []
-    decided = np.flatnonzero(~np.isnan(target[:-1])) + 1
-    behind = rng.choice(decided, min(len(decided), (cuts + 1) // 2), replace=False)
+    after = decided["row"][decided["row"] < rows - 1] + 1
+    behind = rng.choice(after, min(len(after), (cuts + 1) // 2), replace=False)
     anywhere = rng.integers(1, rows, max(0, cuts - len(behind)))
     return sorted({int(place) for place in (*behind, *anywhere)})
 
 
-def _try_futures(  # noqa: PLR0917 - the pieces of one trial
-    strategy: Strategy,
-    signals: Signals,
-    symbol: str,
-    ticks: pl.DataFrame,
-    target: np.ndarray,
-    place: int,
-) -> None:
-    past, future = ticks.head(place), ticks.tail(ticks.height - place)
-    for words, change in FUTURES.items():
-        found = evaluate(signals, symbol, pl.concat([past, change(future)]))[:place]
-        row = _first_difference(target[:place], found)
-        if row is not None:
-            when: datetime = ticks["timestamp"][row]
-            raise LookaheadFound(
-                f"strategy {strategy.name!r} sees the future: column 'target' of {symbol} in row "
-                f"{row} ({when:%Y-%m-%d %H:%M:%S.%f} UTC) is {_shown(target[row])}, and "
-                f"{_shown(found[row])} when the rows from {place} on are {words}; "
-                f"it must depend on rows up to {row} only{_hint(signals)}"
+class _Trial:
+    """One symbol's ticks, what the strategy decides on them, and what it should decide again."""
+
+    def __init__(self, signals: Signals, symbol: str, ticks: pl.DataFrame) -> None:
+        # Every row with a target, also where nothing would be traded.
+        self.signals = replace(signals, reentry="signal", warmup=0)
+        self.symbol = symbol
+        self.ticks = ticks
+        self.decisions = self._decide(ticks)
+
+    def change_the_future(self, place: int) -> None:
+        """Raise `LookaheadFound` if other rows from `place` on change a decision before it."""
+        past, future = self.ticks.head(place), self.ticks.slice(place)
+        before = self._between(self.decisions, 0, place)
+        for words, change in FUTURES.items():
+            found = self._decide(pl.concat([past, change(future)]))
+            different = _first_difference(before, self._between(found, 0, place))
+            if different is not None:
+                row, column, values = different
+                raise LookaheadFound(
+                    f"{self.signals.owner} sees the future: {self._where(row, column)} is "
+                    f"{_shown(values[0])}, and {_shown(values[1])} when the rows from {place} on "
+                    f"are {words}; it must depend on rows up to {row} only{_hint(self.signals)}"
+                )
+
+    def forget_the_past(self, place: int) -> None:
+        """Raise `InvalidParameter` if rows before the declared lookback change a decision."""
+        lookback = self.signals.lookback
+        if lookback is None or place <= lookback:
+            return
+        begin, end = place - lookback, min(place + _BEHIND, self.ticks.height)
+        found = self._decide(self.ticks.slice(begin, end - begin), first=lookback)
+        found["row"] += place
+        different = _first_difference(self._between(self.decisions, place, end), found)
+        if different is not None:
+            row, column, values = different
+            raise InvalidParameter(
+                f"{self.signals.owner} says lookback={lookback}, but {self._where(row, column)} is "
+                f"{_shown(values[0])}, and {_shown(values[1])} when it sees only the rows from "
+                f"{begin} on; raise lookback, or leave it out"
             )
 
+    def _decide(self, ticks: pl.DataFrame, first: int = 0) -> np.ndarray:
+        return decide(self.signals, self.symbol, ticks, first=first)
 
-def _first_difference(one: np.ndarray, two: np.ndarray) -> int | None:
-    same = (one == two) | (np.isnan(one) & np.isnan(two))
-    return None if same.all() else int(np.argmin(same))
+    def _between(self, decisions: np.ndarray, first: int, end: int) -> np.ndarray:
+        low, high = np.searchsorted(decisions["row"], (first, end))
+        return decisions[low:high]
+
+    def _where(self, row: int, column: str) -> str:
+        when = self.ticks["timestamp"][row]
+        return f"column {column!r} of {self.symbol} in row {row} ({when:%Y-%m-%d %H:%M:%S.%f} UTC)"
+
+
+def _first_difference(
+    one: np.ndarray, two: np.ndarray
+) -> tuple[int, str, tuple[float, float]] | None:
+    """Return row, column and both values where two arrays of decisions differ first, or None."""
+    both = min(len(one), len(two))
+    a, b = one[:both], two[:both]
+    same = a["row"] == b["row"]
+    for name in DECISION.names[1:]:  # type: ignore[index]
+        same &= (a[name] == b[name]) | (np.isnan(a[name]) & np.isnan(b[name]))
+    at = both if same.all() else int(np.argmin(same))
+    if at == len(one) == len(two):
+        return None
+    rows = [int(array["row"][at]) if at < len(array) else 2**62 for array in (one, two)]
+    if rows[0] != rows[1]:  # only one of them decides here
+        values = [float(array["target"][at]) if row == min(rows) else np.nan
+                  for row, array in zip(rows, (one, two), strict=True)]  # fmt: skip
+        return min(rows), "target", (values[0], values[1])
+    for name in DECISION.names[1:]:  # type: ignore[index]
+        x, y = float(one[name][at]), float(two[name][at])
+        if x != y and not (np.isnan(x) and np.isnan(y)):
+            return rows[0], name, (x, y)
+    return None
 
 
 def _scaled(rows: pl.DataFrame, factor: float) -> pl.DataFrame:
-    """Return other rows at the same times: prices on their grid, everything else backwards."""
-    fixed = ("timestamp", "seq")
-    whole = [name for name in (PRICE_TICKS,) if name in rows.columns]
-    others = [name for name in rows.columns if name not in (*fixed, *whole, "price")]
-    return rows.with_columns(
-        pl.col("price") * factor,
-        *((pl.col(name) * factor).cast(pl.Int64).clip(1) for name in whole),
-        *(pl.col(name).reverse() for name in others),
-    )
+    """Return other rows at the same times: prices on their grid, everything else backwards too."""
+    changed = []
+    for name, kind in rows.schema.items():
+        column = pl.col(name)
+        if name in _FIXED:
+            continue
+        if name == PRICE_TICKS:
+            changed.append((column * factor).cast(pl.Int64).clip(1))
+        elif name == "price" or name.startswith(PRICE_OF):
+            changed.append(column * factor)
+        elif kind.is_float():
+            changed.append(column.reverse() * factor)
+        else:
+            changed.append(column.reverse())
+    return rows.with_columns(changed)
 
 
 def _shown(value: float) -> str:
@@ -160,6 +271,6 @@ def _shown(value: float) -> str:
 
 
 def _hint(signals: Signals) -> str:
-    if "shift([dyn int: -" in str(signals.target):
+    if any("shift([dyn int: -" in str(value) for value in signals.expressions.values()):
         return "; shift with a negative number reads later rows"
     return "; look for shift(-1), centred windows, and whole-column values such as mean() or max()"

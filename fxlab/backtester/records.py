@@ -1,13 +1,16 @@
 """The records that the kernel reads and writes: plain structured arrays.
 
-Times are microseconds since 1970, quantities are signed base units, money is in quote currency.
+Times are microseconds since 1970, quantities are signed base units, money is in quote currency;
+nan stands for "none" wherever a number may be missing.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
+
+DEPTH: Final = 10
 
 # What became of an order.
 FILLED: Final = 1
@@ -15,87 +18,173 @@ REPLACED: Final = 2  # a newer decision came first
 UNCHANGED: Final = 3  # the position was already as wanted
 NO_EQUITY: Final = 4  # nothing left to trade with
 OPEN: Final = 5  # the data ended first
+PARTLY_REPLACED: Final = 6  # a part had filled when a newer decision came
+FILLED_IN_PART: Final = 7  # the book held no more
+STALE_BOOK: Final = 8  # no book young enough
+NO_LIQUIDITY: Final = 9  # the side of the book that it needed was empty
+GAP: Final = 10  # a hole of the recording lay between decision and fill
+TOO_SMALL: Final = 11  # below one lot or the smallest notional
+NO_MARGIN: Final = 12  # other positions use the whole buying power
+COOLING_DOWN: Final = 13  # too soon after a forced exit
+
+# Why an order was made.
+SIGNAL: Final = 1
+STOP_LOSS: Final = 2
+TAKE_PROFIT: Final = 3
+TRAILING_STOP: Final = 4
+MAX_HOLDING: Final = 5
+LIQUIDATION: Final = 6
+REBALANCE: Final = 7
+END: Final = 8
+
+# What is special about a fill (bits).
+PARTIAL: Final = 1
+BEYOND_DEPTH: Final = 2
+ACROSS_GAP: Final = 4
+CUT_BY_LEVERAGE: Final = 8
+
+# Where an order is.
+NO_ORDER: Final = 0
+IN_FLIGHT: Final = 1
+RESTING: Final = 2
 
 STILL_OPEN: Final = -1  # exited_at of a position that was marked, not sold
+NEVER: Final = -(2**62)
+FOREVER: Final = 2**62
 
-LEG: Final = np.dtype(
+
+def _dtype(**kinds: str) -> np.dtype:
+    """Return a structured dtype from ``kind="names separated by spaces"``, in this order."""
+    return np.dtype([(name, kind) for kind, names in kinds.items() for name in names.split()])
+
+
+DECISION: Final = np.dtype(
     [
-        ("cash", "f8"),
-        ("qty", "f8"),  # signed base units
-        ("mark", "f8"),  # last price seen
-        ("equity", "f8"),
-        ("wanted", "f8"),  # the latest target decided
-        ("held", "f8"),  # the target of the last fill
-        ("pending", "i8"),  # 1 while an order waits
-        ("decided_at", "i8"),
-        ("ready_at", "i8"),
-        # the round trip that is open
-        ("direction", "i8"),  # 1 long, -1 short
-        ("entered_at", "i8"),
-        ("bought", "f8"),  # base units into the position, and the money they moved
-        ("paid", "f8"),
-        ("sold", "f8"),  # base units out of it
-        ("received", "f8"),
-        ("fees", "f8"),
-        ("low", "f8"),  # extreme prices while it was open
-        ("high", "f8"),
+        ("row", "i8"),  # of the chunk
+        ("target", "f8"),  # share of equity
+        ("stop_loss", "f8"),  # fractions of the entry price
+        ("take_profit", "f8"),
+        ("trailing_stop", "f8"),
+        ("limit", "f8"),  # price; nan is a market order
     ]
 )
 
-ACCOUNT: Final = np.dtype(
+BOOK: Final = np.dtype(
     [
-        ("equity", "f8"),
-        ("peak", "f8"),
-        ("peak_at", "i8"),
-        ("max_drawdown", "f8"),
+        ("time", "i8"),
+        ("bid_price", "f8", (DEPTH,)),  # best first
+        ("bid_qty", "f8", (DEPTH,)),
+        ("ask_price", "f8", (DEPTH,)),
+        ("ask_qty", "f8", (DEPTH,)),
+    ]
+)
+
+# The lowest, highest and last price of one leg in one block of rows, and its last book.
+EXTREMES: Final = _dtype(f8="low high last", i8="book")
+
+FUNDING: Final = np.dtype(
+    [("time", "i8"), ("leg", "i8"), ("rate_long", "f8"), ("rate_short", "f8")]
+)
+GAPS: Final = np.dtype([("to_time", "i8"), ("leg", "i8")])
+
+LEG: Final = _dtype(
+    f8=(
+        # money and position
+        "cash qty mark equity "
+        # decisions: the latest, and that of the last completed order
+        "wanted held "
+        # the order: what it wants, what it has traded, its place in the queue, its exits
+        "target limit remaining traded money paid_fees ahead "
+        "order_stop order_take order_trail "
+        # the round trip that is open: units in and out of it and the money they moved
+        "bought paid sold received fees funding low high "
+        # its exits, as fractions and as price levels
+        "stop_loss take_profit trailing_stop stop_level take_level trail_level best "
+        # what the venue asks of an order
+        "lot_size min_notional tick_size"
+    ),
+    i8=(
+        "slot reason decided_at ready_at orders_made "
+        "direction entered_at armed_at changed exited_at "
+        "gap_ended_at book number quotes"
+    ),
+)
+
+ACCOUNT: Final = _dtype(
+    f8=(
+        "base equity peak max_drawdown "
         # the peak and the trough that the deepest drawdown lies between
-        ("high", "f8"),
-        ("high_at", "i8"),
-        ("low", "f8"),
-        ("low_at", "i8"),
-        ("below", "i8"),  # 1 while equity lies below its peak
-        ("under_water", "i8"),  # longest time from a peak to the last row below it
-        ("now", "i8"),
-        ("exposed", "i8"),  # time with a position in any leg, up to the last exit
-        ("exposed_since", "i8"),
-        ("edge", "i8"),  # end of the running sample interval
-        ("holding", "i8"),  # legs with a position
-        ("rows", "i8"),
-    ]
+        "high low funding"
+    ),
+    i8=(
+        "peak_at high_at low_at "
+        "below "  # 1 while equity lies below its peak
+        "under_water "  # longest time from a peak to the last row below it
+        "now "
+        "exposed exposed_since "  # time with a position in any leg, up to the last exit
+        "edge "  # end of the running sample interval
+        "alarm "  # the next time at which the clock has something to do
+        "holding "  # legs with a position
+        "rows next_funding next_gap next_decision"
+    ),
 )
 
-ORDER: Final = np.dtype(
-    [
-        ("leg", "i8"),
-        ("status", "i8"),
-        ("decided_at", "i8"),
-        ("ready_at", "i8"),
-        ("done_at", "i8"),
-        ("target", "f8"),
-        ("price", "f8"),
-        ("qty", "f8"),
-        ("fee", "f8"),
-        ("position", "f8"),
-        ("equity", "f8"),
-    ]
+TERMS: Final = _dtype(
+    f8=(
+        "taker maker slippage impact impact_notional rebalance max_leverage maintenance liquidation"
+    ),
+    i8=(
+        "interval max_book_age max_holding cooldown draws "
+        "book last_level touch queue shared across_gaps reenter leap"
+    ),
 )
 
-TRADE: Final = np.dtype(
-    [
-        ("leg", "i8"),
-        ("direction", "i8"),
-        ("entered_at", "i8"),
-        ("exited_at", "i8"),  # -1 while open
-        ("qty", "f8"),
-        ("entry_price", "f8"),
-        ("exit_price", "f8"),
-        ("fees", "f8"),
-        ("pnl", "f8"),
-        ("low", "f8"),
-        ("high", "f8"),
-    ]
+ORDER: Final = _dtype(
+    i8="leg status reason decided_at ready_at done_at",
+    f8="target price qty fee position equity",
+)
+
+FILL: Final = _dtype(
+    i8="leg reason maker flags decided_at time",
+    f8="target price qty fee position equity",
+)
+
+TRADE: Final = _dtype(
+    i8="leg direction reason entered_at exited_at",  # exited_at is -1 while open
+    f8="qty entry_price exit_price fees funding pnl low high",
 )
 
 SAMPLE: Final = np.dtype([("time", "i8"), ("equity", "f8")])
 
-COSTS: Final = np.dtype([("fee", "f8"), ("slippage", "f8"), ("latency", "i8"), ("interval", "i8")])
+
+class Tape(NamedTuple):
+    """A stretch of the market as the kernel reads it: a value a row; see `market.Market`."""
+
+    time: np.ndarray
+    leg: np.ndarray
+    price: np.ndarray
+    book: np.ndarray
+    volume: np.ndarray
+    taker: np.ndarray
+    delay: np.ndarray
+    books: np.ndarray  # `BOOK`
+    extremes: np.ndarray  # `EXTREMES`, (blocks, legs)
+
+
+class Schedule(NamedTuple):
+    """What time brings, and what was known before: the same for all chunks but the books."""
+
+    delays: np.ndarray  # int64 µs, (legs, draws)
+    funding: np.ndarray  # `FUNDING`, by time
+    gaps: np.ndarray  # `GAPS`, by time
+    held_books: np.ndarray  # `BOOK`: each leg's last book before the chunk
+
+
+class Written(NamedTuple):
+    """Room for what the kernel writes, and how much of each it has used."""
+
+    orders: np.ndarray
+    fills: np.ndarray
+    trades: np.ndarray
+    samples: np.ndarray
+    used: np.ndarray  # int64, one for each of the above

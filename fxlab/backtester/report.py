@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from fxlab.backtester import report_page as parts
+from fxlab.backtester.report_sections import ROWS, sections
 from fxlab.backtester.summary import (
     describe_data,
     headline,
@@ -23,7 +24,7 @@ from fxlab.backtester.summary import (
     show_figure,
     sparkline,
 )
-from fxlab.html import escape, facts, show, show_time, table
+from fxlab.html import NOTHING, escape, facts, show, show_time, table
 
 if TYPE_CHECKING:
     from fxlab.backtester.result import Result
@@ -36,9 +37,6 @@ TILES: Final = (
     "win_rate",
     "fees",
 )
-ROWS: Final = 200
-"""Rows of trades and of fills in a report, the first ones."""
-
 FOOTER: Final = (
     "<footer>Times are UTC. A dash is a figure that does not exist for this run; its note says "
     "why. What a simulation earned promises nothing.</footer>"
@@ -91,6 +89,7 @@ def render(result: Result) -> str:
             parts.section("In words", f'<p class="text">{escape(in_words(result))}</p>'),
             parts.section("Price, equity, drawdown", chart),
             parts.section("Figures", metrics_html(result.metrics.table())),
+            *sections(result),
             parts.section("Trades", _rows(_trades(result.trades), "round trips")),
             parts.section("Fills", _rows(result.fills, "fills")),
             parts.section("What made this run", facts(_provenance(result))),
@@ -109,10 +108,18 @@ def in_words(result: Result) -> str:
         f"Equity went from {show(result.capital, 2)} to {shown['final_equity']}, a return of "
         f"{shown['total_return']}; it was {show(equity.min(), 2)} at its lowest and "
         f"{show(equity.max(), 2)} at its highest. The deepest fall from a peak was "
-        f"{shown['max_drawdown']}. {_prices_in_words(result.prices)} There were "
-        f"{result.fills.height:,} fills and {shown['trades_count']} closed round trips, "
-        f"{shown['win_rate']} of them with a profit after fees of {shown['fees']}."
+        f"{shown['max_drawdown']}. {_prices_in_words(result.prices)} "
+        + _trades_in_words(result.fills.height, shown)
     )
+
+
+def _trades_in_words(fills: int, shown: dict[str, str]) -> str:
+    if not fills:
+        return "There were no fills."
+    text = f"There were {fills:,} fills and {shown['trades_count']} closed round trips"
+    if shown["win_rate"] == NOTHING:
+        return f"{text}; fees were {shown['fees']}."
+    return f"{text}, {shown['win_rate']} of them with a profit after fees of {shown['fees']}."
 
 
 def _prices_in_words(prices: pl.DataFrame) -> str:

@@ -7,6 +7,7 @@ policy forbids the browser to fetch one.
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Final
 
 from fxlab.html import escape
@@ -20,6 +21,11 @@ POLICY: Final = (
     "default-src 'none'; script-src 'self' file: 'unsafe-inline'; style-src 'unsafe-inline'; "
     "img-src data: blob:; base-uri 'none'; form-action 'none'"
 )
+
+# Tables carry their style in each cell, for mail and notebooks; a page with a style sheet would
+# only grow by it. Quotes of data are escaped, so no text can look like an attribute.
+_NUMBER: Final = re.compile(r' style="[^"]*text-align:right[^"]*"')
+_TEXT: Final = re.compile(r' style="[^"]*text-align:left[^"]*"')
 
 STYLE: Final = """
 :root { color-scheme: light dark; --ink: #1c2026; --soft: #5f6670; --line: #dfe3e8;
@@ -46,18 +52,21 @@ caption { text-align: left; color: var(--soft); padding-bottom: .4rem; }
 th { font-weight: 600; }
 thead th { color: var(--soft); border-bottom: 2px solid var(--line); }
 tbody tr { border-bottom: 1px solid var(--line); }
-th, td { padding: .25em .55em !important; }
-th:first-child, td:first-child { padding-left: 0 !important; }
-.facts th { width: 11rem; vertical-align: top; color: var(--soft); font-weight: 400 !important; }
-.facts td { overflow-wrap: anywhere; }
-.figure { min-height: 640px; }
+th, td { padding: .25em .55em; text-align: left; white-space: nowrap; }
+th:first-child, td:first-child { padding-left: 0; }
+.n { text-align: right; font-variant-numeric: tabular-nums; }
+.facts th { width: 11rem; vertical-align: top; color: var(--soft); font-weight: 400; }
+.facts td { overflow-wrap: anywhere; white-space: normal; }
+.heat { width: auto; }
+details { margin-top: .8rem; } summary { cursor: pointer; color: var(--soft); }
+details table { margin-top: .8rem; }
 footer { margin-top: 3rem; color: var(--soft); font-size: .85rem; }
 @media print {
   @page { margin: 14mm; }
   body { padding: 0; max-width: none; font-size: 10pt; }
   h2 { break-after: avoid; } tr, .tiles, .figure { break-inside: avoid; }
   .scroll { overflow: visible; } table { font-size: 7.5pt; }
-  th, td { white-space: normal !important; }
+  th, td { white-space: normal; }
 }
 """
 
@@ -95,18 +104,22 @@ def embed(figure: go.Figure, name: str, fallback: str) -> str:
         HTML shown where scripts are off.
     """
     spec = json.loads(figure.to_json())
+    height = int(figure.layout.height or 450)  # no jump of the page when the script has drawn it
     config = {"responsive": True, "displaylogo": False, "plotlyServerURL": ""}
     arguments = json.dumps([spec["data"], spec["layout"], config], separators=(",", ":"))
     # Inside a script element the browser looks for "</" and "<!--" even in strings.
     safe = arguments.replace("<", "\\u003c").replace("\u2028", "\\u2028")
     return (
-        f'<div id="{name}" class="figure"></div><noscript>{fallback}</noscript>\n'
+        f'<div id="{name}" class="figure" style="min-height:{height}px"></div>'
+        f"<noscript>{fallback}</noscript>\n"
         f'<script>Plotly.newPlot("{name}", ...{safe});</script>'
     )
 
 
 def section(title: str, body: str) -> str:
     """Return a section with a heading; wide tables in it scroll by themselves."""
+    body = _NUMBER.sub(' class="n"', body)
+    body = _TEXT.sub("", body)
     return f'<section>\n<h2>{escape(title)}</h2>\n<div class="scroll">{body}</div>\n</section>'
 
 

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import polars as pl
 
-from fxlab.backtester import tables
+from fxlab.backtester import analysis, tables
 from fxlab.backtester.execution import Execution
 from fxlab.backtester.ledger import Records
-from fxlab.backtester.metrics import Facts, Metrics, compute
+from fxlab.backtester.metrics import Facts, Metrics, compute_records
 from fxlab.backtester.strategy import Strategy, Value
 from fxlab.backtester.ticks import TickSource
 from fxlab.times import Time, from_micros, parse_range
@@ -75,15 +75,16 @@ class Result:
     metrics : Metrics
         Figures by name; `Metrics.table` gives units and notes.
     orders : polars.DataFrame
-        Every decision that wanted a change, and what became of it: symbol, status, decided_at,
-        ready_at, done_at, target, price, qty, fee, position, equity.
+        Every decision that wanted a change and every exit, and what became of it: symbol, status,
+        reason, decided_at, ready_at, done_at, target, price (average), qty, fee, position, equity.
     fills : polars.DataFrame
-        The executions: symbol, timestamp, decided_at, target, price, qty (signed, base units),
-        fee (quote), position and leg equity after it.
+        The executions, several an order where it filled in parts: symbol, timestamp, decided_at,
+        reason, liquidity (taker or maker), flags, target, price, qty (signed, base units), fee
+        (quote), position and leg equity after it.
     trades : polars.DataFrame
         Round trips: symbol, direction, entered_at, exited_at (null: still open, marked), qty,
-        entry_price, exit_price, fees, pnl (net), return (of entry notional), mae, mfe (fractions
-        of the entry price), duration_seconds.
+        entry_price, exit_price, fees, funding, pnl (net of both), return (of entry notional), mae,
+        mfe (fractions of the entry price), duration_seconds, exit_reason.
     equity : polars.DataFrame
         Sampled equity with the exact extremes: timestamp, equity, drawdown.
     fingerprint : str
@@ -153,13 +154,32 @@ class Result:
             frames.append(drawn.select(pl.lit(symbol).alias("symbol"), "timestamp", "price"))
         return pl.concat(frames)
 
-    def plot(self) -> go.Figure:
-        """Return the figure of the run: price with fills, equity, drawdown."""
-        from fxlab.charts import result_chart
+    @cached_property
+    def drawdowns(self) -> pl.DataFrame:
+        """Return the ten deepest drawdowns; see `analysis.drawdowns`."""
+        return analysis.drawdowns(self.equity)
 
-        return result_chart(
-            self.prices, self.fills, self.equity, title=self.title, ticks=self.ticks
-        )
+    @cached_property
+    def monthly_returns(self) -> pl.DataFrame:
+        """Return a row a year: year, jan to dec, total; see `analysis.monthly_returns`."""
+        return analysis.monthly_returns(self.equity)
+
+    @cached_property
+    def hourly_returns(self) -> pl.DataFrame:
+        """Return the profile of the hours of the day; see `analysis.hourly_returns`."""
+        return analysis.hourly_returns(self.equity, self.trades)
+
+    def figures(self) -> dict[str, go.Figure]:
+        """Return every figure of the run by name; see `figures.result_figures`."""
+        from fxlab.backtester.figures import result_figures
+
+        return result_figures(self)
+
+    def plot(self) -> go.Figure:
+        """Return the figure of the run: price with fills, equity, drawdown, known gaps."""
+        from fxlab.backtester.figures import run_figure
+
+        return run_figure(self)
 
     def report(self, directory: str | Path) -> Path:
         """Write an offline HTML tear sheet into a directory and return its path."""
@@ -209,27 +229,16 @@ class Result:
 def build_result(run: Run, records: Records, rows_digest: Mapping[str, str]) -> Result:
     """Turn the kernel's records into a `Result`."""
     orders = tables.orders_table(records, run.symbols)
-    fills = tables.fills_table(orders)
+    fills = tables.fills_table(records.fills, run.symbols)
     trades = tables.trades_table(records, run.symbols)
-    account = records.account
-    facts = Facts(
-        capital=run.capital,
-        final_equity=float(account["equity"]),
-        max_drawdown=float(account["max_drawdown"]),
-        max_drawdown_us=int(account["under_water"]),
-        elapsed_us=records.last - records.first,
-        exposed_us=int(account["exposed"]),
-        grid_us=run.grid_us,
-        days_per_year=run.days_per_year,
-    )
+    facts = facts_of(run, records)
+    returns = tables.grid_returns(records, run.capital, run.grid_us)
     now = datetime.now(UTC)
     return Result(
         run=run,
         run_id=f"exec_{now:%Y%m%d_%H%M%S}_{uuid.uuid4().hex[:8]}_backtest",
         created_at=now,
-        metrics=compute(
-            tables.grid_returns(records, run.capital, run.grid_us), facts, fills, trades
-        ),
+        metrics=compute_records(returns, facts, records.fills, records.trades, records.orders),
         orders=orders,
         fills=fills,
         trades=trades,
@@ -241,12 +250,31 @@ def build_result(run: Run, records: Records, rows_digest: Mapping[str, str]) -> 
     )
 
 
+def facts_of(run: Run, records: Records) -> Facts:
+    """Return what figures are computed from, beside returns, fills and trades."""
+    account = records.account
+    return Facts(
+        capital=run.capital,
+        final_equity=float(account["equity"]),
+        max_drawdown=float(account["max_drawdown"]),
+        max_drawdown_us=int(account["under_water"]),
+        elapsed_us=records.last - records.first,
+        exposed_us=int(account["exposed"]),
+        grid_us=run.grid_us,
+        days_per_year=run.days_per_year,
+    )
+
+
 def fingerprint(run: Run, rows_digest: Mapping[str, str]) -> str:
     """Return the SHA-256 of all that decides a run's outcome."""
-    made_of: dict[str, Any] = {
+    return seal(ingredients(run, rows_digest), run.parameters)
+
+
+def ingredients(run: Run, rows_digest: Mapping[str, str]) -> dict[str, Any]:
+    """Return all that decides a run's outcome but its parameters; what many runs can share."""
+    return {
         "rows": dict(rows_digest),
         "strategy": run.strategy.source,
-        "parameters": run.parameters,
         "execution": run.execution.as_dict(),
         "capital": run.capital,
         "grid_us": run.grid_us,
@@ -254,7 +282,12 @@ def fingerprint(run: Run, rows_digest: Mapping[str, str]) -> str:
         "versions": _versions(),
         "python": platform.python_version_tuple()[:2],
     }
-    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
+
+
+def seal(made_of: Mapping[str, Any], parameters: Mapping[str, Value]) -> str:
+    """Return the SHA-256 of ingredients and parameters."""
+    whole = {**made_of, "parameters": dict(parameters)}
+    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
 
 @cache

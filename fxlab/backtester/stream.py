@@ -1,172 +1,173 @@
-"""From chunks of ticks to the time-merged arrays that the kernel replays.
+"""From the ticks of several symbols to stretches of one market, merged by time.
 
-A strategy is evaluated per symbol on each chunk, with as many rows in front of it as it looks
-back, so that chunking cannot be seen in its output. Several symbols are then merged by time; at
-equal times the order of the symbols decides.
+Strategies are evaluated per symbol on each stretch, with as many rows in front of it as they look
+back, so that chunking cannot be seen in their output.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 import polars as pl
-import xxhash
 
-from fxlab.backtester.indicators import PRICE_TICKS
-from fxlab.backtester.strategy import Signals
-from fxlab.backtester.ticks import OrderCheck, with_price_ticks
-from fxlab.errors import InvalidParameter
+from fxlab.backtester.book_records import book_records
+from fxlab.backtester.decisions import decide
+from fxlab.backtester.digest import Digest
+from fxlab.backtester.market import Market, Rows
+from fxlab.backtester.pieces import Needs, Piece, market_of
+from fxlab.backtester.records import DECISION
+from fxlab.backtester.signals import Signals
+from fxlab.backtester.ticks import OrderCheck
 
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Aligned arrays of replayable rows: int64 µs, float64, float64 (nan keeps), int64 leg."""
-
-    time: np.ndarray
-    price: np.ndarray
-    target: np.ndarray
-    leg: np.ndarray
-
-    def part(self, first: int, last: int | None = None) -> Rows:
-        """Return a slice; nothing is copied."""
-        cut = slice(first, last)
-        return Rows(self.time[cut], self.price[cut], self.target[cut], self.leg[cut])
-
-
-class Digest:
-    """Hashes the rows read, column by column, so that chunking cannot change it."""
-
-    def __init__(self) -> None:
-        self.rows = 0
-        self._columns = [xxhash.xxh3_128() for _ in range(3)]
-
-    def update(self, *columns: np.ndarray) -> None:
-        """Feed one chunk of time, seq and price."""
-        self.rows += len(columns[0])
-        for hasher, values in zip(self._columns, columns, strict=True):
-            hasher.update(np.ascontiguousarray(values).data)
-
-    def hexdigest(self) -> str:
-        """Return the digest of all columns and the number of rows."""
-        return f"{self.rows}:" + ":".join(hasher.hexdigest() for hasher in self._columns)
+_END: Final = 2**63 - 1
 
 
 @dataclass
-class SymbolStream:
-    """One symbol's ticks with the strategy's targets, chunk by chunk."""
+class Chunk:
+    """A stretch of the market, and the frames that strategies decide on."""
+
+    market: Market
+    pieces: list[Piece]
+
+    def decisions(self, signals: Signals, max_leverage: float = np.inf) -> np.ndarray:
+        """Return a strategy's decisions on all symbols (`DECISION`), ordered by row."""
+        found = []
+        for piece in self.pieces:
+            decisions = decide(
+                signals,
+                piece.symbol,
+                piece.frame,
+                first=piece.first,
+                seen=piece.seen,
+                max_leverage=max_leverage,
+            )
+            if piece.place is not None:
+                decisions["row"] = piece.place[decisions["row"]]
+            found.append(decisions)
+        if len(found) == 1:
+            return found[0]
+        whole = np.concatenate([np.empty(0, DECISION), *found])
+        return whole[np.argsort(whole["row"], kind="stable")]
+
+    def rows(self, signals: Signals, max_leverage: float = np.inf) -> Rows:
+        """Return the stretch with a strategy's decisions."""
+        return Rows(self.market, self.decisions(signals, max_leverage))
+
+
+@dataclass
+class SymbolFeed:
+    """One symbol's ticks, checked, hashed, and given out up to a time."""
 
     symbol: str
-    number: int
-    chunks: Iterable[pl.DataFrame]
-    signals: Signals
-    decimals: int | None
-    max_leverage: float
-    digest: Digest
+    leg: int
+    frames: Iterator[pl.DataFrame]
+    needs: Needs
+    quotes: bool = False
+    digest: Digest = field(default_factory=Digest)
+    _held: pl.DataFrame | None = None  # rows to give, with those given before in front
+    _first: int = 0
+    _seen: int = 0
 
-    def __iter__(self) -> Iterator[Rows]:
-        """Yield checked rows with their targets."""
-        order = OrderCheck(self.symbol)
-        tail: pl.DataFrame | None = None
-        for chunk in self._whole_or_chunks():
-            time = chunk["timestamp"].to_physical().to_numpy()
-            seq, price = chunk["seq"].to_numpy(), chunk["price"].to_numpy()
-            order.check(time, seq, price)
-            self.digest.update(time, seq, price)
-            ticks = with_price_ticks(chunk, self.decimals)
-            frame = ticks if tail is None else pl.concat([tail, ticks])
-            targets = evaluate(self.signals, self.symbol, frame, max_leverage=self.max_leverage)
-            target = targets[frame.height - chunk.height :]
-            yield Rows(time, price, target, np.full(len(time), self.number, np.int64))
-            tail = frame.tail(self.signals.lookback or 0)
+    def __post_init__(self) -> None:
+        self._check = OrderCheck(self.symbol)
+        self.frames = self._whole_or_chunks(self.frames)
 
-    def _whole_or_chunks(self) -> Iterator[pl.DataFrame]:
-        chunks = (chunk for chunk in self.chunks if chunk.height)
-        if self.signals.lookback is not None:
-            yield from chunks
+    def last_time(self) -> int | None:
+        """Return the time of the last row at hand, or None if there are no more."""
+        if self._held is None or self._first >= self._held.height:
+            self._load()
+        if self._held is None or self._first >= self._held.height:
+            return None
+        return int(self._held["timestamp"].to_physical()[-1])
+
+    def take(self, limit: int) -> Iterator[Piece]:
+        """Yield all rows up to a time, those of later chunks with the same time too."""
+        while (last := self.last_time()) is not None:
+            held = self._held
+            if held is None:
+                return
+            end = held.height
+            if last > limit:
+                times = held["timestamp"].to_physical().to_numpy()
+                end = int(np.searchsorted(times, limit, side="right"))
+            if end > self._first:
+                lookback = self.needs.lookback
+                begin = 0 if lookback is None else max(0, self._first - lookback)
+                frame, front = held.slice(begin, end - begin), self._first - begin
+                yield Piece(self.symbol, self.leg, frame, front, self._seen, self.quotes)
+                self._seen += end - self._first
+                self._first = end
+            if last > limit:
+                return
+
+    def _load(self) -> None:
+        fresh = next(self.frames, None)
+        if fresh is None:
             return
-        frames = list(chunks)
+        time = fresh["timestamp"].to_physical().to_numpy()
+        self._check.check(time, fresh["seq"].to_numpy(), fresh["price"].to_numpy())
+        self.digest.update(fresh, self.needs.columns)
+        if self._held is None:
+            self._held, self._first = fresh, 0
+            return
+        tail = self._held.tail(self.needs.lookback or 0)
+        self._held = pl.concat([tail, fresh]) if tail.height else fresh
+        self._first = tail.height
+
+    def _whole_or_chunks(self, chunks: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+        filled = (chunk for chunk in chunks if chunk.height)
+        if self.needs.lookback is not None:
+            yield from filled
+            return
+        frames = list(filled)
         if frames:
             yield pl.concat(frames)
 
 
-def evaluate(
-    signals: Signals, symbol: str, frame: pl.DataFrame, *, max_leverage: float = np.inf
-) -> np.ndarray:
-    """Return a strategy's target of each row (nan keeps), checked.
+@dataclass
+class BookFeed:
+    """One symbol's books beside its trades, given out up to a time as `BOOK` records."""
 
-    Raises
-    ------
-    InvalidParameter
-        For a target that is NaN or beyond `max_leverage`, or a column that is not there.
-    """
-    target = _target(signals, symbol, frame)
-    if target.is_nan().any():
-        raise InvalidParameter(
-            f"{symbol}: the strategy's target is NaN in row {target.is_nan().arg_max()}; "
-            "use null to keep the position"
-        )
-    worst = max(target.max() or 0.0, -(target.min() or 0.0))  # type: ignore[operator]
-    if worst > max_leverage:  # type: ignore[operator]
-        raise InvalidParameter(
-            f"{symbol}: the strategy's target {worst} is beyond max_leverage="
-            f"{max_leverage:g}; scale the target or raise Execution(max_leverage=...)"
-        )
-    return target.fill_null(np.nan).to_numpy()
+    leg: int
+    frames: Iterator[pl.DataFrame]
+    digest: Digest
+    _held: np.ndarray = field(default_factory=lambda: book_records(None))
 
+    def last_time(self) -> int | None:
+        """Return the time of the last book at hand, or None if there are no more."""
+        while not len(self._held):
+            frame = next(self.frames, None)
+            if frame is None:
+                return None
+            self.digest.update_books(frame)
+            self._held = book_records(frame)
+        return int(self._held["time"][-1])
 
-def _target(signals: Signals, symbol: str, frame: pl.DataFrame) -> pl.Series:
-    try:
-        evaluated = frame.select(signals.target.alias("target"))
-    except pl.exceptions.ColumnNotFoundError as error:
-        raise InvalidParameter(_missing_column(signals, symbol, frame)) from error
-    target = evaluated["target"].cast(pl.Float64)
-    if target.len() != frame.height:  # a constant target
-        target = target.new_from_index(0, frame.height)
-    return target
+    def take(self, limit: int) -> Iterator[np.ndarray]:
+        """Yield all books up to a time."""
+        while (last := self.last_time()) is not None:
+            cut = len(self._held)
+            if last > limit:
+                cut = int(np.searchsorted(self._held["time"], limit, side="right"))
+            if cut:
+                part, self._held = self._held[:cut], self._held[cut:]
+                yield part
+            if last > limit:
+                return
 
 
-def _missing_column(signals: Signals, symbol: str, frame: pl.DataFrame) -> str:
-    missing = [name for name in signals.target.meta.root_names() if name not in frame.columns]
-    if PRICE_TICKS in missing:
-        return (
-            f"{symbol}: its prices are on no decimal grid, so there is no {PRICE_TICKS}; "
-            "round them first, for example pl.col('price').round(2)"
-        )
-    return (
-        f"{symbol}: the strategy asks for {', '.join(map(repr, missing))}, which the "
-        f"ticks do not have; they have: {', '.join(frame.columns)}"
-    )
-
-
-def merge(streams: list[Iterator[Rows]]) -> Iterator[Rows]:
-    """Merge streams by time, holding one chunk of each; at equal times the first stream first."""
-    if len(streams) == 1:
-        yield from streams[0]
-        return
-    held: list[Rows | None] = [next(stream, None) for stream in streams]
-    while any(rows is not None for rows in held):
-        limit = min(rows.time[-1] for rows in held if rows is not None)
-        ready: list[Rows] = []
-        for number, stream in enumerate(streams):
-            rows = held[number]
-            # More rows at `limit` may follow in the next chunk: take them all before merging.
-            while rows is not None and rows.time[-1] <= limit:
-                ready.append(rows)
-                rows = next(stream, None)
-            if rows is not None:
-                cut = int(np.searchsorted(rows.time, limit, side="right"))
-                ready.append(rows.part(0, cut))
-                rows = rows.part(cut)
-            held[number] = rows
-        yield _interleave(ready)
-
-
-def _interleave(parts: list[Rows]) -> Rows:
-    time, price, target, leg = (
-        np.concatenate([getattr(part, name) for part in parts])
-        for name in ("time", "price", "target", "leg")
-    )
-    order = np.lexsort((leg, time))  # stable: rows of one leg keep their order
-    return Rows(time[order], price[order], target[order], leg[order])
+def merge(legs: int, feeds: list[SymbolFeed], books: list[BookFeed]) -> Iterator[Chunk]:
+    """Merge feeds by time, holding one chunk of each."""
+    while True:
+        ends = [feed.last_time() for feed in feeds] + [feed.last_time() for feed in books]
+        known = [end for end in ends if end is not None]
+        if not known:
+            return
+        # A strategy that looks back on everything is evaluated once, on everything.
+        limit = _END if any(feed.needs.lookback is None for feed in feeds) else min(known)
+        pieces = [piece for feed in feeds for piece in feed.take(limit)]
+        shown = [(feed.leg, part) for feed in books for part in feed.take(limit)]
+        yield Chunk(market_of(legs, pieces, shown, feeds[0].needs), pieces)

@@ -68,7 +68,7 @@ def main_figures(result: Result) -> pl.DataFrame:
 def describe_data(result: Result) -> str:
     """Return one line: how many ticks of what, from when to when."""
     return (
-        f"{result.ticks:,} ticks of {', '.join(result.symbols)}, "
+        f"{result.ticks:,} tick{'s' * (result.ticks != 1)} of {', '.join(result.symbols)}, "
         f"{show_time(result.first)} to {show_time(result.last)} UTC"
     )
 

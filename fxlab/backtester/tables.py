@@ -16,8 +16,29 @@ STATUS_NAMES: Final = {
     3: "position already as wanted",
     4: "no equity left",
     5: "no tick left to fill at",
+    6: "partly filled, then replaced by a newer decision",
+    7: "partly filled: the book held no more",
+    8: "no book young enough",
+    9: "no liquidity on that side of the book",
+    10: "a gap in the recording came first",
+    11: "below the smallest order",
+    12: "no buying power left",
+    13: "too soon after an exit",
 }
 
+REASON_NAMES: Final = {
+    0: "",
+    1: "signal",
+    2: "stop_loss",
+    3: "take_profit",
+    4: "trailing_stop",
+    5: "max_holding",
+    6: "liquidation",
+    7: "rebalance",
+    8: "end",
+}
+
+FLAG_NAMES: Final = {1: "partial", 2: "beyond_depth", 4: "across_gap", 8: "cut_by_leverage"}
 
 EXECUTED: Final = ("target", "price", "qty", "fee", "position", "equity")
 """What an order and a fill both tell."""
@@ -53,23 +74,40 @@ def _symbol(symbols: tuple[str, ...]) -> pl.Expr:
 
 def orders_table(records: Records, symbols: tuple[str, ...]) -> pl.DataFrame:
     """Return every order and what became of it."""
-    status = pl.col("status").replace_strict(STATUS_NAMES, return_dtype=pl.String)
-    return pl.from_numpy(records.orders).select(
+    return (
+        pl.from_numpy(records.orders)
+        .select(
+            _symbol(symbols),
+            _named("status", STATUS_NAMES),
+            _named("reason", REASON_NAMES),
+            *_times("decided_at", "ready_at", "done_at"),
+            *EXECUTED,
+        )
+        .with_columns(pl.col("price").fill_nan(None))
+    )
+
+
+def fills_table(fills: np.ndarray, symbols: tuple[str, ...]) -> pl.DataFrame:
+    """Return the executions (`FILL` records); an order may have several."""
+    flags = {
+        bits: ", ".join(name for bit, name in FLAG_NAMES.items() if bits & bit)
+        for bits in range(2 * max(FLAG_NAMES))
+    }
+    return pl.from_numpy(fills).select(
         _symbol(symbols),
-        status.alias("status"),
-        *_times("decided_at", "ready_at", "done_at"),
+        pl.col("time").cast(UTC_MICROS).alias("timestamp"),
+        *_times("decided_at"),
+        _named("reason", REASON_NAMES),
+        _named("maker", {0: "taker", 1: "maker"}).alias("liquidity"),
+        _named("flags", flags),
         *EXECUTED,
     )
 
 
-def fills_table(orders: pl.DataFrame) -> pl.DataFrame:
-    """Return the orders that were filled."""
-    return orders.filter(pl.col("status") == STATUS_NAMES[1]).select(
-        "symbol",
-        pl.col("done_at").alias("timestamp"),
-        "decided_at",
-        *EXECUTED,
-    )
+def _named(column: str, names: dict[int, str]) -> pl.Expr:
+    words = pl.Series([names[number] for number in range(max(names) + 1) if number in names])
+    first = min(names)
+    return pl.lit(words).gather(pl.col(column) - first).alias(column)
 
 
 def trades_table(records: Records, symbols: tuple[str, ...]) -> pl.DataFrame:
@@ -88,11 +126,13 @@ def trades_table(records: Records, symbols: tuple[str, ...]) -> pl.DataFrame:
         "entry_price",
         "exit_price",
         "fees",
+        "funding",
         "pnl",
         (pl.col("pnl") / (pl.col("qty") * pl.col("entry_price"))).alias("return"),
         pl.min_horizontal(low, high, 0.0).alias("mae"),
         pl.max_horizontal(low, high, 0.0).alias("mfe"),
         pl.when(~still_open).then(seconds).alias("duration_seconds"),
+        _named("reason", REASON_NAMES).alias("exit_reason"),
     )
 
 

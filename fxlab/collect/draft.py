@@ -18,8 +18,8 @@ from typing import Any, Final
 
 import polars as pl
 
-from fxlab.backtester.ticks import find_decimals
-from fxlab.books import mid_decimals
+from fxlab.backtester.decimals import find_decimals
+from fxlab.backtester.quotes import mid_decimals
 from fxlab.collect.checks import Place
 from fxlab.collect.rows import VENUE_SEQ, understand
 from fxlab.errors import ImportRefused

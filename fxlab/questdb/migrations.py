@@ -40,7 +40,19 @@ class Step:
     """Table to the columns that were added to it."""
 
 
-STEPS: Final = (Step(1, "the first tables"),)
+STEPS: Final = (
+    Step(1, "the first tables"),
+    Step(
+        2,
+        "what became of a sweep's points",
+        columns={"sweep_runs": ("error", "returns", "plan")},
+    ),
+    Step(
+        3,
+        "why a fill came about, and how",
+        columns={"backtest_fills": ("reason", "liquidity", "flags")},
+    ),
+)
 
 
 def statements(

@@ -194,6 +194,14 @@ def count_by_symbol(scope: Scope) -> str:
     )
 
 
+def count_quotes(scope: Scope) -> str:
+    """Return the query for the number of books that have both sides, and so a mid."""
+    return (
+        f"select count() as row_count from {name(scope.table.name)} where {scope.where} "
+        "and bid_price_1 is not null and ask_price_1 is not null"
+    )
+
+
 def trade_statistics(scope: Scope) -> str:
     """Return the query for one row of aggregates a symbol over its trades."""
     volumes = "ksum(volume) as volume, ksum(price * volume) / ksum(volume) as vwap"
@@ -281,6 +289,12 @@ def runs(*, limit: int = 50, run_id: str | None = None, fingerprint: str | None 
 def fills(run_id: str) -> str:
     """Return the query for the fills of one run, in their order."""
     return _select(schema.FILLS, [f"run_id = {session_id(run_id)}"], "timestamp, seq")
+
+
+def sweep_points(names: Sequence[str], **equal: str) -> str:
+    """Return the query for the rows of sweeps whose columns have these texts, oldest first."""
+    parts = [f"{columns(schema.SWEEP_RUNS, [key])} = {text(equal[key])}" for key in equal]
+    return _select(schema.SWEEP_RUNS, parts, "timestamp, point", names)
 
 
 def _select(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fxlab.widgets.picker import SessionPicker
     from fxlab.widgets.picker_state import PickerState
     from fxlab.widgets.progress_bar import ProgressBar
+    from fxlab.widgets.replay_panel import ReplayPanel
     from fxlab.widgets.strategy_form import StrategyForm
 
 _HOMES: Final = {
@@ -22,6 +23,7 @@ _HOMES: Final = {
     "KeyGuard": "key_guard",
     "PickerState": "picker_state",
     "ProgressBar": "progress_bar",
+    "ReplayPanel": "replay_panel",
     "SessionPicker": "picker",
     "StrategyForm": "strategy_form",
     "Workbench": "panel",
@@ -33,6 +35,7 @@ __all__ = [
     "KeyGuard",
     "PickerState",
     "ProgressBar",
+    "ReplayPanel",
     "SessionPicker",
     "StrategyForm",
     "Workbench",

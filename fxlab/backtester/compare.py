@@ -1,0 +1,306 @@
+"""Runs side by side: which figures are better where, and what differs in what made them.
+
+A comparison of two figures means little before one knows what else differs: other fees, another
+session, another hour. So the differences come first.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+from zlib import crc32
+
+import polars as pl
+
+from fxlab.backtester.execution import Execution
+from fxlab.backtester.metric_table import LESS_IS_BETTER, METRICS, NEITHER
+from fxlab.backtester.result import Result
+from fxlab.backtester.summary import HEADLINE, show_figure
+from fxlab.errors import InvalidParameter
+from fxlab.html import heading, show, table
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+Saved = Mapping[str, Any]
+"""A row of saved runs, as `fxlab.runs.listing` and `fxlab.runs.find` return it."""
+
+BEST: Final = "★"
+LABEL: Final = 48
+"""Characters of a name that is made of what differs, at most."""
+
+_NEEDED: Final = ("strategy", "parameters", "execution", "metrics", "data_session_id", "symbols")
+_FIXED: Final = ("metric", "unit", "best", "kind", "name")
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Several runs side by side.
+
+    Attributes
+    ----------
+    table : polars.DataFrame
+        One row a figure: ``metric``, ``unit``, one column a run (nan where it has none), and
+        ``best``, the name of the best run (null where all are equal, or none is better).
+    differences : polars.DataFrame
+        What differs in what made the runs: ``kind`` (strategy, parameter, execution, data),
+        ``name``, and one column of text a run. Empty if they are the same run.
+    equities : dict
+        Equity by run, of those that carry one: saved rows do not.
+    """
+
+    table: pl.DataFrame
+    differences: pl.DataFrame
+    equities: dict[str, pl.DataFrame] = field(repr=False)
+
+    @property
+    def names(self) -> list[str]:
+        """Return the names of the runs, in their order."""
+        return [name for name in self.table.columns if name not in _FIXED]
+
+    def plot(self) -> go.Figure:
+        """Return the figure of the equities, each rebased to one.
+
+        Raises
+        ------
+        InvalidParameter
+            If no run carries its equity.
+        """
+        from fxlab.charts import comparison_chart
+
+        if not self.equities:
+            raise InvalidParameter(
+                "saved runs keep figures and fills, but no equity; run them again, e.g. "
+                "fxlab.compare_runs([lab.reproduce(run_id).result, ...])"
+            )
+        return comparison_chart(self.equities, "Equity, each run from one")
+
+    def __repr__(self) -> str:
+        """Show the main figures and what differs."""
+        main = self.table.filter(pl.col("metric").is_in(HEADLINE))
+        with pl.Config(tbl_hide_dataframe_shape=True, tbl_rows=50, tbl_cols=20):
+            return f"{main}\n{self.differences}"
+
+    def _repr_html_(self) -> str:
+        shown = table(
+            _marked(self), caption=f"{BEST} is the best run of a figure", right=self.names
+        )
+        if self.differences.is_empty():
+            return f"<p>Nothing that made these runs differs.</p>{shown}"
+        return table(self.differences, caption="What differs") + shown
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """One run, whether it is a result or a saved row."""
+
+    made_of: dict[tuple[str, str], str]
+    metrics: Mapping[str, float | None]
+    equity: pl.DataFrame | None
+
+
+def compare_runs(
+    runs: Iterable[Result | Saved] | Mapping[str, Result | Saved] | pl.DataFrame,
+) -> Comparison:
+    """Return several runs side by side.
+
+    Parameters
+    ----------
+    runs
+        Two or more: results of `fxlab.backtest`, rows of saved runs, or a frame of such rows
+        (``lab.runs()``), in any mix. A mapping gives them names; otherwise each is called by what
+        sets it apart.
+
+    Returns
+    -------
+    Comparison
+        Figures with the best one marked, differences of what made the runs, and their equities.
+
+    Raises
+    ------
+    InvalidParameter
+        If there are fewer than two runs, or one is neither a result nor a saved row.
+    """
+    given: Mapping[str, Result | Saved] | None = None
+    if isinstance(runs, pl.DataFrame):
+        sides = [_side(row) for row in runs.rows(named=True)]
+    elif isinstance(runs, Mapping):
+        given = runs
+        sides = [_side(run) for run in runs.values()]
+    else:
+        sides = [_side(run) for run in ([runs] if isinstance(runs, Result) else runs)]
+    if len(sides) < 2:
+        raise InvalidParameter(
+            f"compare_runs needs two or more runs, and got {len(sides)}; "
+            "give results, or rows of lab.runs()"
+        )
+    differing = _differing(sides)
+    names = _given_names(given) if given is not None else _made_names(sides, differing)
+    equities = {name: side.equity for name, side in zip(names, sides, strict=True)}
+    return Comparison(
+        table=_figures(names, sides),
+        differences=_differences(names, sides, differing),
+        equities={name: equity for name, equity in equities.items() if equity is not None},
+    )
+
+
+def _side(run: Result | Saved) -> _Side:
+    if isinstance(run, Result):
+        whole = {
+            "strategy": run.strategy,
+            "parameters": run.parameters,
+            "execution": run.execution.as_dict(),
+            "metrics": dict(run.metrics),
+            "data_session_id": run.data_session_id,
+            "symbols": list(run.symbols),
+            "rows_read": run.ticks,
+            "capital": run.capital,
+            "options": run.run.options(),
+        }
+        return _side_of(whole, run.equity)
+    if not isinstance(run, Mapping):
+        raise InvalidParameter(
+            f"{run!r:.80} is neither a result nor a saved run; give results of fxlab.backtest, "
+            "or rows of lab.runs()"
+        )
+    missing = [name for name in _NEEDED if name not in run]
+    if missing:
+        raise InvalidParameter(
+            f"a saved run without {', '.join(missing)} cannot be compared; "
+            "give whole rows of lab.runs()"
+        )
+    return _side_of({name: _plain(value) for name, value in run.items()}, None)
+
+
+def _plain(value: object) -> Any:  # noqa: ANN401 - whatever JSON holds
+    """Return the value of a saved column, whose objects may still be JSON text."""
+    if isinstance(value, str) and value[:1] in {"{", "["}:
+        return json.loads(value)
+    return value
+
+
+def _side_of(whole: Mapping[str, Any], equity: pl.DataFrame | None) -> _Side:
+    # Rows of another version spell their assumptions as it did; read and written, all are alike.
+    terms = Execution.from_dict(whole["execution"]).as_dict()
+    data = ("data_session_id", "symbols", "rows_read", "capital", "fxlab_version")
+    made_of = {("strategy", "strategy"): _text(whole["strategy"])}
+    for kind, values in (
+        ("parameter", whole["parameters"]),
+        ("execution", terms),
+        ("data", {name: whole[name] for name in data if whole.get(name) is not None}),
+        ("data", whole.get("options") or {}),
+    ):
+        made_of |= {(kind, name): _text(value) for name, value in values.items()}
+    return _Side(made_of, whole["metrics"], equity)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_text(item)}" for name, item in value.items())
+    if isinstance(value, list | tuple) and len(value) > 6:
+        return f"{len(value):,} values, checksum {crc32(json.dumps(value).encode()):08x}"
+    return show(value)
+
+
+def _differing(sides: list[_Side]) -> list[tuple[str, str]]:
+    """Return (kind, name) of everything that is not the same in all runs; one may lack it."""
+    every = dict.fromkeys(key for side in sides for key in side.made_of)
+    known = [key for key in every if key[1] != "fxlab_version" or _all_have(sides, key)]
+    return [key for key in known if len({side.made_of.get(key) for side in sides}) > 1]
+
+
+def _all_have(sides: list[_Side], key: tuple[str, str]) -> bool:
+    return all(key in side.made_of for side in sides)
+
+
+def _given_names(given: Mapping[str, object]) -> list[str]:
+    for name in given:
+        if not isinstance(name, str) or name in _FIXED or not name:
+            raise InvalidParameter(
+                f"{name!r} cannot name a run; give text other than {', '.join(_FIXED)}"
+            )
+    return list(given)
+
+
+def _made_names(sides: list[_Side], differing: list[tuple[str, str]]) -> list[str]:
+    """Return a name a run, made of what sets it apart; equal ones are numbered."""
+    names = []
+    for side in sides:
+        parts = [
+            side.made_of.get(key, "") if key[0] == "strategy" else f"{key[1]}={side.made_of[key]}"
+            for key in differing
+            if key in side.made_of
+        ]
+        name = ", ".join(parts) or side.made_of["strategy", "strategy"]
+        names.append(name if len(name) <= LABEL else f"{name[: LABEL - 1]}…")
+    count = Counter(names)
+    return [
+        f"{name} #{number}" if count[name] > 1 or name in _FIXED else name
+        for number, name in enumerate(names, start=1)
+    ]
+
+
+def _figures(names: list[str], sides: list[_Side]) -> pl.DataFrame:
+    values = {
+        name: [_number(side.metrics.get(metric)) for metric in METRICS]
+        for name, side in zip(names, sides, strict=True)
+    }
+    best = [
+        _best(metric, {name: column[row] for name, column in values.items()})
+        for row, metric in enumerate(METRICS)
+    ]
+    return pl.DataFrame(
+        {
+            "metric": list(METRICS),
+            "unit": [unit for unit, _ in METRICS.values()],
+            **values,
+            "best": pl.Series(best, dtype=pl.String),
+        }
+    )
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _best(metric: str, values: Mapping[str, float]) -> str | None:
+    """Return the name of the best run; None if there is no best, or several are."""
+    known = {name: value for name, value in values.items() if not math.isnan(value)}
+    if metric in NEITHER or len(known) < 2:
+        return None
+    ends = min(known.values()) if metric in LESS_IS_BETTER else max(known.values())
+    winners = [name for name, value in known.items() if value == ends]
+    return winners[0] if len(winners) == 1 else None
+
+
+def _differences(
+    names: list[str], sides: list[_Side], differing: list[tuple[str, str]]
+) -> pl.DataFrame:
+    columns = {
+        name: [side.made_of.get(key) for key in differing]
+        for name, side in zip(names, sides, strict=True)
+    }
+    whole = {
+        "kind": [kind for kind, _ in differing],
+        "name": [name for _, name in differing],
+        **columns,
+    }
+    return pl.DataFrame(whole, schema=dict.fromkeys(whole, pl.String))
+
+
+def _marked(comparison: Comparison) -> pl.DataFrame:
+    """Return the figures that some run has as text, the best one of each with a star."""
+    shown = [
+        {"metric": heading(row["metric"])}
+        | {
+            name: f"{BEST} " * (row["best"] == name) + show_figure(row[name], row["unit"])
+            for name in comparison.names
+        }
+        for row in comparison.table.rows(named=True)
+        if any(not math.isnan(row[name]) for name in comparison.names)
+    ]
+    return pl.DataFrame(shown, schema=dict.fromkeys(("metric", *comparison.names), pl.String))

@@ -1,0 +1,225 @@
+"""What a strategy may look at: the ticks, the book before each, other symbols' prices.
+
+A strategy names columns; here they are found and joined, for the chunk at hand only. What comes
+from another stream is as of *strictly before* the tick: two streams with the same timestamp have
+no known order, and a backtest must not guess the one that suits it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Any, Final
+
+import polars as pl
+
+from fxlab.backtester import quotes
+from fxlab.backtester.decimals import with_price_ticks
+from fxlab.backtester.indicators import PRICE_OF
+from fxlab.backtester.ticks import TickSource
+from fxlab.errors import EmptySession, SymbolNotFound
+from fxlab.schema import UTC_MICROS, book_levels
+from fxlab.times import Time
+
+BOOK_COLUMNS: Final = (*book_levels(), "spread", "mid")
+
+
+def ticks(
+    source: TickSource,
+    symbol: str,
+    columns: frozenset[str] | None,
+    *,
+    start: Time | None = None,
+    end: Time | None = None,
+    chunk_rows: int | None = None,
+    decimals: int | None = None,
+    also: Collection[str] = (),
+    owner: str = "the strategy",
+) -> Iterator[pl.DataFrame]:
+    """Yield a symbol's ticks with all that a strategy reads, in bounded memory.
+
+    Parameters
+    ----------
+    source, symbol, start, end, chunk_rows
+        Which ticks, and how many at a time; None is the source's own choice.
+    columns
+        What is read of them (`Signals.roots`); None, for a frame strategy, is all there is.
+    owner
+        Strategy and parameters, for error messages.
+    decimals
+        Of the symbol's prices; without them there is no ``price_ticks``.
+    also
+        Further columns, whether the strategy reads them or not: book columns, ``received_at``.
+
+    Yields
+    ------
+    polars.DataFrame
+        The source's columns, ``price_ticks`` (Int64) and, where asked for, book columns
+        (``bid_price_1`` .. ``ask_qty_10``, ``spread``, ``mid``) and ``price:OTHER``, the last
+        price of another symbol; null before there is any. Beside trades, books are those
+        strictly before the tick; where the ticks are quotes, each row has its own book. No chunk
+        size changes a value.
+
+    Raises
+    ------
+    EmptySession
+        If book columns are asked for and there are no books.
+    SymbolNotFound
+        If the price of a symbol is asked for that the source does not have.
+    """
+    wanted = _wanted(source, symbol, columns) | set(also)
+    others = sorted(name for name in wanted if name.startswith(PRICE_OF))
+    for name in others:
+        if name.removeprefix(PRICE_OF) not in source.symbols:
+            raise SymbolNotFound.named(name.removeprefix(PRICE_OF), source.symbols)
+    options: dict[str, Any] = {"start": start, "end": end}
+    if chunk_rows is not None:
+        options["chunk_rows"] = chunk_rows
+    book = [name for name in BOOK_COLUMNS if name in wanted]
+    joins = [_price_of(source, name, options) for name in others]
+    chunks = source.scan_ticks(symbol, received="received_at" in wanted, **options)
+    return _joined(source, symbol, chunks, joins, book, decimals, options, owner)
+
+
+def _wanted(source: TickSource, symbol: str, columns: frozenset[str] | None) -> set[str]:
+    if columns is not None:
+        return set(columns)
+    books = BOOK_COLUMNS if source.has_books(symbol) else ()
+    return {*books, *(f"{PRICE_OF}{other}" for other in source.symbols if other != symbol)}
+
+
+def _joined(  # noqa: PLR0917 - the second half of `ticks`
+    source: TickSource,
+    symbol: str,
+    chunks: Iterator[pl.DataFrame],
+    joins: list[Before | Beside],
+    book: list[str],
+    decimals: int | None,
+    options: dict[str, Any],
+    owner: str,
+) -> Iterator[pl.DataFrame]:
+    first = True
+    for chunk in chunks:
+        missing = [name for name in book if name not in chunk.columns]
+        if first and missing:
+            joins = [*joins, *_books(source, symbol, chunk, missing, options, owner)]
+        first = False
+        whole = chunk
+        for join in joins:
+            whole = join.add(whole)
+        yield with_price_ticks(_with_mid(source, symbol, whole, missing, decimals), decimals)
+
+
+def _books(  # noqa: PLR0917 - the pieces of one join
+    source: TickSource,
+    symbol: str,
+    chunk: pl.DataFrame,
+    missing: list[str],
+    options: dict[str, Any],
+    owner: str,
+) -> list[Before | Beside]:
+    """Return the join that brings the missing book columns; none if all of them are derived."""
+    if not source.has_books(symbol):
+        raise EmptySession(
+            f"{owner} reads {missing[0]!r}, and session {source.id!r} has no order books of "
+            f"{symbol}; choose a session with books (orderbook_count in lab.sessions()) or another "
+            "strategy"
+        )
+    best = set(quotes.BEST) if {"spread", "mid"} & set(missing) else set()
+    levels = [name for name in book_levels() if name in {*missing, *best}]
+    levels = [name for name in levels if name not in chunk.columns]
+    if not levels:
+        return []
+    stream = source.scan_books(symbol, **options)
+    if source.has_trades(symbol):
+        return [Before(stream, dict.fromkeys(levels, pl.Float64()))]
+    return [Beside(stream, levels)]
+
+
+def _with_mid(
+    source: TickSource,
+    symbol: str,
+    frame: pl.DataFrame,
+    missing: list[str],
+    decimals: int | None,
+) -> pl.DataFrame:
+    """Add `spread` and `mid` where they are wanted and missing."""
+    if not {"spread", "mid"} & set(missing):
+        return frame
+    # The prices of a symbol without trades are its mids already.
+    finer = decimals + 1 if decimals is not None and source.has_trades(symbol) else decimals
+    columns = {"spread": quotes.spread(decimals), "mid": quotes.mid(finer)}
+    return frame.with_columns(**{name: columns[name] for name in columns if name in missing})
+
+
+def _price_of(source: TickSource, name: str, options: dict[str, Any]) -> Before | Beside:
+    stream = source.scan_ticks(name.removeprefix(PRICE_OF), **options)
+    renamed = (chunk.select("timestamp", pl.col("price").alias(name)) for chunk in stream)
+    return Before(renamed, {name: pl.Float64()})
+
+
+class Before:
+    """Another stream's last row strictly before each tick; holds one chunk of it at a time."""
+
+    def __init__(self, stream: Iterator[pl.DataFrame], columns: dict[str, pl.DataType]) -> None:
+        self._stream = stream
+        self._names = ["timestamp", *columns]
+        self._held = pl.DataFrame(schema={"timestamp": UTC_MICROS, **columns})
+        self._ended = False
+
+    def add(self, ticks: pl.DataFrame) -> pl.DataFrame:
+        """Return the ticks with the stream's columns; ticks come in order, chunk after chunk."""
+        parts = []
+        rest = ticks
+        while rest.height:
+            # Ticks up to the last row held: nothing that comes later lies before them.
+            ready = rest.height
+            if not self._ended:
+                ready = _up_to(rest, self._held["timestamp"].last()) if self._held.height else 0
+            if ready:
+                parts.append(self._join(rest.head(ready)))
+                rest = rest.slice(ready)
+            if rest.height:
+                self._pull()
+        return pl.concat(parts, rechunk=True) if parts else ticks
+
+    def _join(self, ticks: pl.DataFrame) -> pl.DataFrame:
+        joined = ticks.join_asof(
+            self._held, on="timestamp", allow_exact_matches=False, check_sortedness=False
+        )
+        before = self._held["timestamp"].search_sorted(ticks["timestamp"][-1], side="left")
+        self._held = self._held.slice(max(0, before - 1))
+        return joined
+
+    def _pull(self) -> None:
+        chunk = next(self._stream, None)
+        if chunk is None:
+            self._ended = True
+        else:
+            self._held = pl.concat([self._held, chunk.select(self._names)], rechunk=True)
+
+
+def _up_to(ticks: pl.DataFrame, time: Any) -> int:  # noqa: ANN401 - a datetime, says Polars
+    found: int = ticks["timestamp"].search_sorted(time, side="right")
+    return found
+
+
+class Beside:
+    """The rows of another stream that are the ticks' own: the same timestamp and seq."""
+
+    def __init__(self, stream: Iterator[pl.DataFrame], columns: list[str]) -> None:
+        self._stream = stream
+        self._names = ["timestamp", "seq", *columns]
+        self._held: pl.DataFrame | None = None
+
+    def add(self, ticks: pl.DataFrame) -> pl.DataFrame:
+        """Return the ticks with the stream's columns; ticks come in order, chunk after chunk."""
+        last = ticks["timestamp"][-1]
+        held = [] if self._held is None else [self._held]
+        while not held or held[-1]["timestamp"].last() <= last:
+            chunk = next(self._stream, None)
+            if chunk is None:
+                break
+            held.append(chunk.select(self._names))
+        rows = pl.concat(held)
+        self._held = rows.filter(pl.col("timestamp") >= last)
+        return ticks.join(rows, on=["timestamp", "seq"], how="left", maintain_order="left")

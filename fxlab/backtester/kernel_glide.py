@@ -1,0 +1,288 @@
+"""Compiled: pass quickly over rows that change nothing but marks.
+
+Most rows do. Where one leg is replayed, all that could happen to it is folded into a fence of two
+prices and a time. And a block of rows whose lowest and highest prices can trigger nothing, move no
+peak and deepen no drawdown is leapt over at once: rounding is monotone, so the extremes of the
+prices give the extremes of the equity, bit for bit. Without all this (`TERMS` leap = 0) the kernel
+gives the same bits, slower.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from fxlab.backtester.compiled import compiled
+from fxlab.backtester.kernel_account import follow, mark, surface, total_equity
+from fxlab.backtester.records import FOREVER, IN_FLIGHT, NO_ORDER, RESTING
+
+BLOCK: Final = 64
+
+
+@compiled
+def glide(i, end, time, prices, extremes, leg, account, terms):  # type: ignore[no-untyped-def]
+    """Pass over rows that change nothing but marks and equity; return the first that is not so.
+
+    For one leg of prices only: its state is held in local variables, all that could happen to it
+    is folded into a fence of two prices and a time, and calm blocks are leapt over.
+    """
+    low, high, until = fence(leg, account["alarm"], terms)
+    start = i
+    if leg["qty"] == 0.0:
+        while i < end and time[i] < until and low < prices[i] < high:
+            last = i + BLOCK - 1
+            block = extremes[i // BLOCK, 0]
+            if (
+                i % BLOCK == 0
+                and last < end
+                and time[last] < until
+                and (low < block["low"] and block["high"] < high)
+            ):
+                i += BLOCK
+            else:
+                i += 1
+    else:
+        i = glide_held(i, end, time, prices, extremes, leg, account, terms, low, high, until)
+    if i > start:
+        leg["mark"] = prices[i - 1]
+        account["now"] = time[i - 1]
+    return i
+
+
+@compiled
+def glide_held(  # type: ignore[no-untyped-def]
+    i, end, time, prices, extremes, leg, account, terms, low, high, until
+):
+    """Glide with a position: follow its extremes, the equity, the peak and the drawdown."""
+    start = i
+    base, cash, qty = account["base"], leg["cash"], leg["qty"]
+    margin = terms["maintenance"] * abs(qty)
+    lowest, highest, equity = leg["low"], leg["high"], leg["equity"]
+    peak, below, deepest = account["peak"], account["below"], account["max_drawdown"]
+    known = np.inf  # no total from here up is a deeper drawdown
+    while i < end:
+        if i % BLOCK == 0 and i + BLOCK <= end and time[i + BLOCK - 1] < until:
+            block = extremes[i // BLOCK, 0]
+            bottom, top = block["low"], block["high"]
+            if low < bottom and top < high:
+                worst = base + (cash + qty * (bottom if qty > 0.0 else top))
+                best = base + (cash + qty * (top if qty > 0.0 else bottom))
+                safe = worst >= known or worst / peak - 1.0 >= deepest
+                if best < peak and safe and worst > margin * top:
+                    lowest = min(lowest, bottom)
+                    highest = max(highest, top)
+                    equity = cash + qty * block["last"]
+                    known = min(known, worst)
+                    below = 1
+                    i += BLOCK
+                    continue
+        now, price = time[i], prices[i]
+        worth = cash + qty * price
+        total = base + worth
+        if now >= until or price <= low or price >= high or total <= margin * price:
+            break
+        equity = worth
+        lowest = min(lowest, price)
+        highest = max(highest, price)
+        if total >= peak:
+            if below == 1:
+                if i > start:
+                    account["now"] = time[i - 1]
+                account["below"] = 1
+                surface(account)
+            peak, below, known = total, 0, np.inf
+            account["peak_at"] = now
+        else:
+            below = 1
+            if total < known:
+                known = total
+                drawdown = total / peak - 1.0
+                if drawdown < deepest:
+                    deepest = drawdown
+                    account["high"] = peak
+                    account["high_at"] = account["peak_at"]
+                    account["low"] = total
+                    account["low_at"] = now
+        i += 1
+    leg["low"], leg["high"], leg["equity"] = lowest, highest, equity
+    account["peak"], account["below"], account["max_drawdown"] = peak, below, deepest
+    account["equity"] = base + equity
+    return i
+
+
+@compiled
+def glide_many(i, end, tape, legs, account, terms):  # type: ignore[no-untyped-def]
+    """Glide with several legs, or with books: calm blocks at once, calm prices row by row."""
+    time, leg_of, prices, extremes = tape.time, tape.leg, tape.price, tape.extremes
+    rows_too = len(tape.book) == 0 and terms["shared"] == 0
+    alarm = account["alarm"]
+    while i < end:
+        last = i + BLOCK - 1
+        if (
+            i % BLOCK == 0
+            and last < end
+            and (is_calm(extremes[i // BLOCK], time[last], legs, account, terms))
+        ):
+            leap(extremes[i // BLOCK], time[last], legs, account)
+            i += BLOCK
+            continue
+        now, price = time[i], prices[i]
+        leg = legs[leg_of[i]]
+        if not rows_too or now >= alarm:
+            return i
+        if leg["slot"] != NO_ORDER and not waits(leg, price, price, now, terms):
+            return i
+        if leg["qty"] != 0.0:
+            if not is_unguarded(leg, price, price, now, False, terms):
+                return i
+            mark(leg, price)
+            total = account["base"]
+            for k in range(len(legs)):
+                total += legs[k]["equity"]
+            follow(account, total, now)
+        leg["mark"] = price
+        account["now"] = now
+        i += 1
+    return i
+
+
+@compiled
+def fence(leg, alarm, terms):  # type: ignore[no-untyped-def]
+    """Return two prices and a time within which nothing happens to a leg but marks."""
+    low, high, until = -np.inf, np.inf, alarm
+    if leg["slot"] == IN_FLIGHT:
+        until = min(until, leg["ready_at"])
+    elif leg["slot"] == RESTING and leg["remaining"] > 0.0:
+        low = leg["limit"]
+    elif leg["slot"] == RESTING:
+        high = leg["limit"]
+    if leg["qty"] == 0.0:
+        return low, high, until
+    if terms["rebalance"] == terms["rebalance"]:
+        return low, high, -FOREVER
+    if terms["max_holding"] >= 0:
+        until = min(until, leg["entered_at"] + terms["max_holding"])
+    stops = leg["stop_level"], leg["trail_level"]
+    takes = leg["take_level"], leg["best"] if leg["trail_level"] == leg["trail_level"] else np.nan
+    for k in range(2):
+        below, above = (stops[k], takes[k]) if leg["qty"] > 0.0 else (takes[k], stops[k])
+        if below > low:
+            low = below
+        if above < high:
+            high = above
+    return low, high, until
+
+
+@compiled
+def is_calm(block, until, legs, account, terms):  # type: ignore[no-untyped-def]
+    """Return whether a block of rows can change nothing but marks."""
+    if until >= account["alarm"]:
+        return False
+    worst = best = account["base"]
+    holding = False
+    for k in range(len(legs)):
+        leg = legs[k]
+        low, high = block[k]["low"], block[k]["high"]
+        if low > high:  # no price of this leg in the block
+            if leg["slot"] != NO_ORDER and block[k]["book"] >= 0:
+                return False
+            worst += leg["equity"]
+            best += leg["equity"]
+            continue
+        if leg["slot"] != NO_ORDER and not waits(leg, low, high, until, terms):
+            return False
+        if leg["qty"] == 0.0:
+            worst += leg["equity"]
+            best += leg["equity"]
+            continue
+        if not is_unguarded(leg, low, high, until, block[k]["book"] >= 0, terms):
+            return False
+        holding = True
+        at_low, at_high = leg["cash"] + leg["qty"] * low, leg["cash"] + leg["qty"] * high
+        # With several legs, the first rows of the block still see this leg's last mark.
+        worst += min(min(at_low, at_high), leg["equity"])
+        best += max(max(at_low, at_high), leg["equity"])
+    if not holding:
+        return True
+    if terms["shared"] == 1 and account["holding"] > 0:
+        notional = 0.0
+        for k in range(len(legs)):
+            highest = max(block[k]["high"], legs[k]["mark"])
+            notional += abs(legs[k]["qty"]) * highest
+        if worst <= terms["maintenance"] * notional:
+            return False
+    return best < account["peak"] and worst / account["peak"] - 1.0 >= account["max_drawdown"]
+
+
+@compiled
+def waits(leg, low, high, until, terms):  # type: ignore[no-untyped-def]
+    """Return whether the leg's order cannot trade within a block."""
+    if leg["slot"] == IN_FLIGHT:
+        return until < leg["ready_at"]
+    if terms["book"] == 1:
+        return False
+    return low > leg["limit"] if leg["remaining"] > 0.0 else high < leg["limit"]
+
+
+@compiled
+def is_unguarded(leg, low, high, until, has_books, terms):  # type: ignore[no-untyped-def]
+    """Return whether no exit, margin call or rebalance band of a position can be met.
+
+    Every test is the negation of the row's own test at the block's extremes; nan levels never
+    trigger.
+    """
+    side = 1.0 if leg["qty"] > 0.0 else -1.0
+    worst, best = (low, high) if side > 0.0 else (high, low)
+    watched = leg["stop_loss"] == leg["stop_loss"] or leg["take_profit"] == leg["take_profit"]
+    if has_books and (watched or leg["trailing_stop"] == leg["trailing_stop"]):
+        return False  # bids and asks trigger there, not the mids of the block
+    if (worst - leg["stop_level"]) * side <= 0.0 or (best - leg["take_level"]) * side >= 0.0:
+        return False
+    if leg["trailing_stop"] == leg["trailing_stop"] and (
+        (best - leg["best"]) * side > 0.0 or (worst - leg["trail_level"]) * side <= 0.0
+    ):
+        return False
+    if 0 <= terms["max_holding"] <= until - leg["entered_at"]:
+        return False
+    if terms["rebalance"] == terms["rebalance"]:
+        return False
+    equity = leg["cash"] + leg["qty"] * worst
+    return terms["shared"] == 1 or equity > terms["maintenance"] * abs(leg["qty"]) * high
+
+
+@compiled
+def leap(block, until, legs, account):  # type: ignore[no-untyped-def]
+    """Mark every leg at its last price of a calm block."""
+    for k in range(len(legs)):
+        leg = legs[k]
+        if block[k]["book"] >= 0:
+            leg["book"] = block[k]["book"]
+        if block[k]["low"] > block[k]["high"]:
+            continue
+        leg["mark"] = block[k]["last"]
+        if leg["qty"] != 0.0:
+            leg["low"] = min(leg["low"], block[k]["low"])
+            leg["high"] = max(leg["high"], block[k]["high"])
+            leg["equity"] = leg["cash"] + leg["qty"] * leg["mark"]
+            account["below"] = 1
+    account["equity"] = total_equity(legs, account)
+    account["now"] = until
+
+
+@compiled
+def find_extremes(leg_of, price, book, out):  # type: ignore[no-untyped-def]
+    """Write the `EXTREMES` of each (block, leg); `out` comes as (blocks, legs)."""
+    for b in range(len(out)):
+        for k in range(out.shape[1]):
+            out[b, k]["low"] = np.inf
+            out[b, k]["high"] = -np.inf
+            out[b, k]["book"] = -1
+        for i in range(b * BLOCK, min((b + 1) * BLOCK, len(price))):
+            found = out[b, leg_of[i]]
+            if len(book) > 0 and book[i] >= 0:
+                found["book"] = book[i]
+            if price[i] == price[i]:
+                found["low"] = min(found["low"], price[i])
+                found["high"] = max(found["high"], price[i])
+                found["last"] = price[i]

@@ -1,0 +1,120 @@
+"""Compiled: how much an order trades, and at how much worse a price."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fxlab.backtester.compiled import compiled
+from fxlab.backtester.kernel_fills import round_price, whole_lots
+from fxlab.backtester.records import (
+    CUT_BY_LEVERAGE,
+    FILLED,
+    LIQUIDATION,
+    NO_EQUITY,
+    NO_MARGIN,
+    RESTING,
+    TOO_SMALL,
+    UNCHANGED,
+)
+
+
+@compiled
+def taker_rate(leg, terms):  # type: ignore[no-untyped-def]
+    """Return the fee of the leg's market order."""
+    return terms["taker"] + (terms["liquidation"] if leg["reason"] == LIQUIDATION else 0.0)
+
+
+@compiled
+def worth_of_others(leg, account, legs, terms):  # type: ignore[no-untyped-def]
+    """Return what the leg may size by beside its own worth: nothing, unless cash is shared."""
+    if terms["shared"] == 0:
+        return 0.0
+    worth = account["base"]
+    for k in range(len(legs)):
+        if k != leg["number"]:
+            worth += legs[k]["equity"]
+    return worth
+
+
+@compiled
+def naive_change(leg, equity, price, reserve):  # type: ignore[no-untyped-def]
+    """Return the change at the undisturbed price: only its side and rough size are used."""
+    if leg["target"] == 0.0:
+        return -leg["qty"]
+    return leg["target"] * equity / (price * reserve) - leg["qty"]
+
+
+@compiled
+def slip_of(naive, price, terms):  # type: ignore[no-untyped-def]
+    """Return how much worse an order of this rough size fills, as a fraction of the price."""
+    slip = terms["slippage"]
+    if terms["impact"] > 0.0:
+        slip += terms["impact"] * np.sqrt(abs(naive) * price / terms["impact_notional"])
+    return slip
+
+
+@compiled
+def worsened(price, side, slip, leg):  # type: ignore[no-untyped-def]
+    """Return the price after slippage, rounded against the order."""
+    return round_price(price * (1.0 + side * slip), side, leg["tick_size"])
+
+
+@compiled
+def size(leg, others, equity, at, side, rate, reserve, legs, terms):  # type: ignore[no-untyped-def]
+    """Return (change, status, flags) of an order that fills at `at`.
+
+    The wanted quantity is ``target * equity / (price * reserve)``: cash stays at or above zero
+    unleveraged (a rebate is not spent in advance). A change of side closes first: the new side is
+    sized by what closing leaves.
+    """
+    target, qty = leg["target"], leg["qty"]
+    if target == 0.0:
+        return -qty, FILLED if qty != 0.0 else UNCHANGED, 0
+    if equity <= 0.0:
+        return 0.0, NO_EQUITY, 0
+    flip = target * qty < 0.0
+    if flip:
+        equity = others + (leg["cash"] + qty * at - abs(qty) * at * rate)
+        if equity <= 0.0:
+            return -qty, FILLED, 0
+    change = target * equity / (at * reserve) - qty
+    if change * side <= 0.0:
+        return 0.0, UNCHANGED, 0
+    after = qty + change
+    flags = 0
+    if terms["shared"] == 1:
+        room = max(0.0, terms["max_leverage"] * equity - exposed_elsewhere(leg, legs))
+        if abs(after) * at * reserve > room * (1.0 + 1e-12) and (flip or abs(after) > abs(qty)):
+            after = np.sign(after) * room / (at * reserve)
+            flags = CUT_BY_LEVERAGE
+            if (after - qty) * side <= 0.0:
+                return 0.0, NO_MARGIN, 0
+    if leg["lot_size"] > 0.0:
+        change = (
+            whole_lots(after, leg["lot_size"]) - qty
+            if flip
+            else (whole_lots(after - qty, leg["lot_size"]))
+        )
+    elif flags:
+        change = after - qty
+    if change == 0.0 or abs(change) * at < leg["min_notional"]:
+        return 0.0, TOO_SMALL, 0
+    return change, FILLED, flags
+
+
+@compiled
+def exposed_elsewhere(leg, legs):  # type: ignore[no-untyped-def]
+    """Return the notional of the other legs' positions."""
+    total = 0.0
+    for k in range(len(legs)):
+        if k != leg["number"]:
+            total += abs(legs[k]["qty"]) * legs[k]["mark"]
+    return total
+
+
+@compiled
+def rest(leg, change):  # type: ignore[no-untyped-def]
+    """Let a limit order rest with a quantity; its place in the queue is unknown."""
+    leg["slot"] = RESTING
+    leg["remaining"] = change
+    leg["ahead"] = np.inf

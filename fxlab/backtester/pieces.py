@@ -1,0 +1,176 @@
+"""Rows of single symbols, and how they become one market: ordered by time, leg and kind.
+
+At equal times the order of the symbols decides, and a symbol's trades come before its books: a
+book of the same moment may already show what the trade did.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+
+from fxlab.backtester.book_records import book_records
+from fxlab.backtester.latency import Latency
+from fxlab.backtester.market import Market
+from fxlab.errors import InvalidParameter
+
+_TAKERS: Final = {"buy": 1, "sell": -1}
+# Columns that some runs read, and what a row has that brings no value of its own.
+_OPTIONAL: Final = {"book": -1, "volume": 0.0, "taker": 0, "delay": 0}
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a run reads beside time and price."""
+
+    lookback: int | None
+    columns: frozenset[str] | None  # that strategies read; None is all there are
+    books: bool = False  # with fill="book"
+    queue: bool = False  # volume and side, for places in a queue
+    latency: Latency | None = None  # where it is measured row by row
+
+
+@dataclass
+class Piece:
+    """Some rows of one symbol, with the rows that a strategy looks back on in front of them."""
+
+    symbol: str
+    leg: int
+    frame: pl.DataFrame
+    first: int  # rows in front
+    seen: int  # rows of the symbol before these
+    quotes: bool = False  # each row is the mid of a book that stands in the same row
+    place: np.ndarray | None = None  # their rows in the chunk; None: they are the chunk
+
+    @property
+    def own(self) -> pl.DataFrame:
+        """Return the rows themselves."""
+        return self.frame.slice(self.first)
+
+
+@dataclass
+class _Part:
+    """Rows of one leg and of one kind, as arrays."""
+
+    leg: int
+    kind: int  # 0 prices, 1 books only
+    columns: dict[str, np.ndarray]
+    books: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.columns["time"])
+
+
+def market_of(
+    legs: int, pieces: list[Piece], shown: list[tuple[int, np.ndarray]], needs: Needs
+) -> Market:
+    """Return the market of some pieces and of books beside them: (leg, `BOOK` records) pairs.
+
+    Each piece learns the `place` of its rows, unless it is the whole market.
+
+    Raises
+    ------
+    InvalidParameter
+        If latency is to be as measured, and it was not, or cannot be right.
+    """
+    parts = [_priced(piece, needs) for piece in pieces]
+    if legs == 1 and len(pieces) == 1 and not shown:
+        (part,) = parts
+        found = {} if part.books is None else {"books": part.books}
+        return Market(legs=1, leg=np.zeros(len(part), np.int64), **part.columns, **found)
+    parts += [_book_rows(leg, books) for leg, books in shown]
+    order = _order(parts)
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    begin = 0
+    for piece, part in zip(pieces, parts, strict=False):  # the books' parts come after
+        piece.place = place[begin : begin + len(part)]
+        begin += len(part)
+    return _joined(legs, parts, order)
+
+
+def _order(parts: list[_Part]) -> np.ndarray:
+    """Return the order of the rows by time, leg, and prices before books."""
+    time = np.concatenate([part.columns["time"] for part in parts])
+    leg = _repeated([part.leg for part in parts], parts)
+    kind = _repeated([part.kind for part in parts], parts)
+    return np.lexsort((kind, leg, time))
+
+
+def _joined(legs: int, parts: list[_Part], order: np.ndarray) -> Market:
+    seen = 0
+    for part in parts:
+        if part.books is not None:
+            part.columns["book"] = np.arange(len(part), dtype=np.int64) + seen
+            seen += len(part)
+    whole: dict[str, Any] = {"leg": _repeated([part.leg for part in parts], parts)[order]}
+    for name in ("time", "price"):
+        whole[name] = np.concatenate([part.columns[name] for part in parts])[order]
+    for name, nothing in _OPTIONAL.items():
+        if any(name in part.columns for part in parts):
+            filled = [part.columns.get(name, np.full(len(part), nothing)) for part in parts]
+            whole[name] = np.concatenate(filled)[order]
+    if seen:
+        whole["books"] = np.concatenate([part.books for part in parts if part.books is not None])
+    return Market(legs=legs, **whole)
+
+
+def _repeated(values: list[int], parts: list[_Part]) -> np.ndarray:
+    return np.repeat(np.array(values, np.int64), [len(part) for part in parts])
+
+
+def _book_rows(leg: int, books: np.ndarray) -> _Part:
+    columns = {"time": books["time"], "price": np.full(len(books), np.nan)}
+    return _Part(leg, 1, columns, books)
+
+
+def _priced(piece: Piece, needs: Needs) -> _Part:
+    """Return a piece's rows, with the optional arrays that the run needs."""
+    own = piece.own
+    columns = {
+        "time": own["timestamp"].to_physical().to_numpy(),
+        "price": own["price"].to_numpy(),
+    }
+    books = None
+    if needs.books and piece.quotes:
+        books = book_records(own)
+        columns["book"] = np.arange(own.height, dtype=np.int64)
+    if needs.queue and not piece.quotes and "volume" in own.columns:
+        columns["volume"] = own["volume"].cast(pl.Float64).fill_null(0.0).to_numpy()
+        columns["taker"] = _takers(own)
+    if needs.latency is not None:
+        columns["delay"] = _delays(piece, needs.latency)
+    return _Part(piece.leg, 0, columns, books)
+
+
+def _takers(own: pl.DataFrame) -> np.ndarray:
+    """Return 1 where the taker bought, -1 where it sold, 0 where the side is unknown."""
+    if "side" not in own.columns:
+        return np.zeros(own.height, np.int64)
+    side = own["side"].cast(pl.String)
+    signs = side.replace_strict(_TAKERS, default=0, return_dtype=pl.Int64)
+    return signs.fill_null(0).to_numpy()
+
+
+def _delays(piece: Piece, latency: Latency) -> np.ndarray:
+    """Return received_at - timestamp + clock offset of each row, µs."""
+    own = piece.own
+    if "received_at" not in own.columns or own["received_at"].null_count():
+        raise InvalidParameter(
+            f"{piece.symbol} has ticks without received_at, so their latency was not measured; "
+            "give a fixed latency, such as Execution(latency='50ms')"
+        )
+    received = own["received_at"].to_physical().to_numpy()
+    delays: np.ndarray = received - own["timestamp"].to_physical().to_numpy()
+    delays = delays + int(latency.values[0])
+    if delays.min(initial=0) < 0:
+        early = int((delays < 0).sum())
+        raise InvalidParameter(
+            f"{piece.symbol}: {early:,} of {len(delays):,} ticks were received before they "
+            f"happened (by {-delays.min() / 1e6:.3f} s at most): the recorder's clock was behind "
+            "the venue's; add Latency.measured(clock_offset=...) or give a fixed latency"
+        )
+    return delays

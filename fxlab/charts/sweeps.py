@@ -1,0 +1,270 @@
+"""Sweeps as pictures: where the good parameters lie, and whether they stayed good.
+
+A lone bright cell in a dark field is luck; what one looks for is a plateau, and for it to be there
+on data that had no part in the choice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import plotly.graph_objects as go
+import polars as pl
+
+from fxlab.chart_style import DIVERGING, INK, SEQUENTIAL, note, panel_figure
+from fxlab.errors import InvalidParameter, did_you_mean
+from fxlab.html import escape, heading, show
+from fxlab.sampling import Floats
+
+STEPS: Final = 70
+"""Values drawn an axis; of more, neighbours share a cell. 70 x 70 is under 5,000 cells."""
+
+MOST_LINES: Final = 4_000
+WRITTEN: Final = 150
+"""Cells whose value is written into them, at most."""
+
+FORMATS: Final = {"fraction": ".2~%", "probability": ".1~%", "money": ",.2~f", "count": ",.0f"}
+"""How values of a unit of `METRICS` are shown; others get four significant digits."""
+
+
+def heatmap_chart(
+    table: pl.DataFrame,
+    x: str,
+    y: str,
+    metric: str,
+    title: str = "",
+    *,
+    unit: str = "",
+    lower_is_better: bool = False,
+) -> go.Figure:
+    """Draw a metric over two parameters; a star marks the best cell.
+
+    Parameters
+    ----------
+    table
+        One row a point of a sweep: parameter columns and metric columns. Where several points
+        share a cell (other parameters vary) it shows their median, and the chart says so.
+    x, y, metric
+        Names of columns.
+    title
+        Plain text; it is escaped.
+    unit
+        Of the metric, as in `METRICS`: "fraction", "money", "ratio", ...
+    lower_is_better
+        Which end is the best one.
+
+    Raises
+    ------
+    InvalidParameter
+        If a column is not there, or `x` is `y`.
+    """
+    need_columns(table, x, y, metric)
+    if x == y:
+        raise InvalidParameter(f"x and y are both {x!r}; a heat map needs two parameters")
+    across, up = _Axis.of(table[x]), _Axis.of(table[y])
+    values, most = _cells(table, across, up, metric)
+    figure = panel_figure([(heading(x), heading(y))], title, height=460)
+    shown = FORMATS.get(unit, ".4~g")
+    written = values.size <= WRITTEN
+    figure.add_heatmap(
+        x=across.labels,
+        y=up.labels,
+        z=values,
+        **_colours(values),
+        xgap=int(written),
+        ygap=int(written),
+        hoverongaps=False,
+        texttemplate=f"%{{z:{shown}}}" if written else None,
+        colorbar={"title": {"text": escape(heading(metric))}, "tickformat": shown, "thickness": 14},
+        hovertemplate=(
+            f"{escape(heading(x))} %{{x}}, {escape(heading(y))} %{{y}}: "
+            f"%{{z:{shown}}}<extra></extra>"
+        ),
+    )
+    _mark_best(figure, values, across, up, lower_is_better=lower_is_better)
+    for update, axis in ((figure.update_xaxes, across), (figure.update_yaxes, up)):
+        whole = [-0.5, len(axis.labels) - 0.5]
+        update(type="category", showgrid=False, nticks=16, range=whole)
+    text = f"; {'frame' if written else 'star'}: the best" if np.isfinite(values).any() else ""
+    note(figure, _points_note(table, metric, most) + text)
+    return figure
+
+
+def parallel_chart(
+    table: pl.DataFrame,
+    parameters: list[str],
+    metric: str,
+    title: str = "",
+    *,
+    unit: str = "",
+    lines: int = MOST_LINES,
+) -> go.Figure:
+    """Draw each point of a sweep as a line through its parameters, coloured by the metric.
+
+    Parameters
+    ----------
+    table
+        One row a point of a sweep: parameter columns and metric columns.
+    parameters
+        Columns in drawing order; numbers, text or yes/no. The metric is the first axis.
+    metric
+        Name of a column; points without it are left out, and the chart says how many.
+    title
+        Plain text; it is escaped.
+    unit
+        Of the metric, as in `METRICS`.
+    lines
+        Lines drawn at most: the best, the worst, and evenly between them by rank.
+
+    Raises
+    ------
+    InvalidParameter
+        If a column is not there, or no parameter is given.
+    """
+    need_columns(table, *parameters, metric)
+    if not parameters:
+        raise InvalidParameter("parameters=[] names no column; give those that the sweep varied")
+    scored = table.filter(pl.col(metric).cast(pl.Float64).is_finite()).sort(metric)
+    rows = np.unique(np.linspace(0, scored.height - 1, min(lines, scored.height)).astype(int))
+    drawn = scored[rows]
+    figure = panel_figure([("", "")], title, height=460)
+    figure.update_xaxes(visible=False)
+    figure.update_yaxes(visible=False)
+    values = drawn[metric].cast(pl.Float64).to_numpy()
+    dimensions = [_dimension(drawn[name]) for name in parameters]
+    # The metric comes first: no line crosses the numbers of the first axis.
+    scored_by = {"label": escape(heading(metric)), "values": values}
+    figure.add_parcoords(
+        dimensions=[scored_by | {"tickformat": FORMATS.get(unit, ".4~g")}, *dimensions],
+        line={"color": values, **_line_colours(values), "showscale": False},
+        labelfont={"size": 12, "color": INK},
+        # A halo in the colour of the page would need to know the page: it is white on black.
+        tickfont={"size": 12, "color": INK, "shadow": "none"},
+        rangefont={"size": 1, "color": "rgba(0,0,0,0)"},
+        unselected={"line": {"color": INK, "opacity": 0.06}},
+    )
+    figure.update_layout(margin={"l": 70, "r": 70, "t": 80 if title else 50, "b": 44})
+    text = _points_note(table, metric, 1)
+    if drawn.height < scored.height:
+        text += f"; {drawn.height:,} drawn"
+    note(figure, text)
+    figure.layout.annotations[-1].update(y=0, yanchor="top", yshift=-14)  # clear of the names
+    return figure
+
+
+@dataclass(frozen=True, slots=True)
+class _Axis:
+    """The steps of one parameter: a label each, and the step that every row of a table is in."""
+
+    labels: list[str]
+    step: np.ndarray
+
+    @classmethod
+    def of(cls, values: pl.Series) -> _Axis:
+        """Return the sorted values of a column; above `STEPS`, neighbours share a step."""
+        unique = values.unique().sort()
+        length = -(-len(unique) // STEPS) or 1
+        ranks = values.rank("dense").cast(pl.Int64).to_numpy() - 1
+        labels = []
+        for start in range(0, len(unique), length):
+            part = unique[start : start + length]
+            ends = [escape(show(value)) for value in ([part[0]] if length == 1 else part[[0, -1]])]
+            labels.append(" … ".join(dict.fromkeys(ends)))
+        return cls(labels, ranks // length)
+
+
+def _cells(table: pl.DataFrame, across: _Axis, up: _Axis, metric: str) -> tuple[Floats, int]:
+    """Return the median of each cell, a row each step of `up`, and the most points of a cell."""
+    cells = (
+        pl.DataFrame({"x": across.step, "y": up.step, "z": table[metric].cast(pl.Float64)})
+        .filter(pl.col("z").is_finite())
+        .group_by("x", "y")
+        .agg(pl.col("z").median(), pl.len())
+    )
+    values = np.full((len(up.labels), len(across.labels)), np.nan)
+    values[cells["y"].to_numpy(), cells["x"].to_numpy()] = cells["z"].to_numpy()
+    most = cells["len"].max()
+    return values, most if isinstance(most, int) else 0
+
+
+def _colours(values: Floats) -> dict[str, object]:
+    """Return a scale that turns at zero where there are gains and losses."""
+    known = values[np.isfinite(values)]
+    if len(known) and known.min() < 0 < known.max():
+        reach = float(np.abs(known).max())
+        return {"colorscale": DIVERGING, "zmin": -reach, "zmax": reach}
+    return {"colorscale": SEQUENTIAL}
+
+
+def _line_colours(values: Floats) -> dict[str, object]:
+    colours = _colours(values)
+    names = {"zmin": "cmin", "zmax": "cmax"}
+    return {names.get(name, name): value for name, value in colours.items()}
+
+
+def _mark_best(
+    figure: go.Figure, values: Floats, across: _Axis, up: _Axis, *, lower_is_better: bool
+) -> None:
+    if not np.isfinite(values).any():
+        return
+    place = np.nanargmin(values) if lower_is_better else np.nanargmax(values)
+    row, column = np.unravel_index(place, values.shape)
+    if values.size <= WRITTEN:  # a frame, so that the value stays readable
+        corners = {"x0": column - 0.5, "x1": column + 0.5, "y0": row - 0.5, "y1": row + 0.5}
+        figure.add_shape(type="rect", **corners, line={"width": 5, "color": "#ffffff"})
+        figure.add_shape(type="rect", **corners, line={"width": 2, "color": "#1c2026"})
+        return
+    figure.add_scatter(
+        x=[across.labels[column]],
+        y=[up.labels[row]],
+        mode="markers",
+        name="best",
+        marker={
+            "symbol": "star",
+            "size": 13,
+            "color": "#ffffff",
+            "line": {"width": 1, "color": "#1c2026"},
+        },
+        hoverinfo="skip",
+        showlegend=False,
+    )
+
+
+def _dimension(values: pl.Series) -> dict[str, object]:
+    """Return an axis of a parallel chart; what is no number stands in order of its text."""
+    found: dict[str, object] = {"label": escape(heading(values.name))}
+    if not values.dtype.is_numeric():
+        texts = values.cast(pl.String).fill_null("none")
+        names = texts.unique().sort()
+        codes = texts.rank("dense").cast(pl.Float64).to_numpy() - 1
+        ticks = {"tickvals": list(range(len(names))), "ticktext": [escape(n) for n in names]}
+        return found | ticks | {"values": codes}
+    unique = values.drop_nulls().unique().sort()
+    if len(unique) <= 12:
+        found |= {"tickvals": unique.to_list(), "ticktext": [show(value) for value in unique]}
+    return found | {"values": values.cast(pl.Float64).to_numpy()}
+
+
+def _points_note(table: pl.DataFrame, metric: str, most: int) -> str:
+    if table.is_empty():
+        return "no points"
+    parts = [f"{table.height:,} points"]
+    missing = int((~table[metric].cast(pl.Float64).is_finite().fill_null(value=False)).sum())
+    if missing:
+        parts.append(f"{missing:,} without {escape(heading(metric))}")
+    if most > 1:
+        parts.append(f"a cell is the median of up to {most:,}")
+    return "; ".join(parts)
+
+
+def need_columns(table: pl.DataFrame, *names: str) -> None:
+    """Raise `InvalidParameter` unless the table has all of these columns."""
+    for name in names:
+        if name not in table.columns:
+            near = did_you_mean(name, table.columns)
+            raise InvalidParameter(
+                f"the table has no column {name!r}, which the chart needs; "
+                f"it has {', '.join(table.columns)}. {near}".strip()
+            )

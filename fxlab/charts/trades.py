@@ -1,0 +1,172 @@
+"""The trades of a run as points, and its returns as a distribution: what an equity curve hides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+import plotly.graph_objects as go
+import polars as pl
+
+from fxlab.chart_style import GAIN, GRID, LOSS, note, panel_figure
+from fxlab.html import escape
+from fxlab.sampling import min_max_rows
+
+MOST_TRADES: Final = 4_000
+SHORTEST: Final = 1e-3
+"""Seconds; a log axis has no zero, and what was shorter is drawn here."""
+
+_TIMES: Final = {
+    0.001: "1 ms",
+    0.01: "10 ms",
+    0.1: "0.1 s",
+    1: "1 s",
+    10: "10 s",
+    60: "1 min",
+    600: "10 min",
+    3_600: "1 h",
+    36_000: "10 h",
+    86_400: "1 d",
+    864_000: "10 d",
+    8_640_000: "100 d",
+}
+_GROUPS: Final = (
+    ("long, won", "long", 1, GAIN, "triangle-up"),
+    ("long, lost", "long", -1, LOSS, "triangle-up-open"),
+    ("short, won", "short", 1, GAIN, "triangle-down"),
+    ("short, lost", "short", -1, LOSS, "triangle-down-open"),
+)
+
+
+def trades_chart(trades: pl.DataFrame, title: str = "", *, points: int = MOST_TRADES) -> go.Figure:
+    """Draw each closed trade twice: return over duration, and pnl over how far it was under water.
+
+    Parameters
+    ----------
+    trades
+        direction (long, short), duration_seconds, return and mae (fractions), pnl (money), and
+        exited_at (null: still open, not drawn), as in `Result.trades`.
+    title
+        Plain text; it is escaped.
+    points
+        Trades drawn at most; the best and the worst of every stretch stay.
+    """
+    labels = [
+        ("time held", "return, net"),
+        ("worst excursion (MAE) from the entry price", "pnl, quote, net"),
+    ]
+    figure = panel_figure(labels, title, height=400)
+    closed = trades.filter(pl.col("exited_at").is_not_null() & pl.col("return").is_finite())
+    shown = closed[min_max_rows(closed["return"].to_numpy(), points)]
+    for name, direction, sign, colour, shape in _GROUPS:
+        won = pl.col("pnl") > 0 if sign > 0 else pl.col("pnl") <= 0
+        group = shown.filter((pl.col("direction") == direction) & won)
+        if group.height:
+            marker = {"symbol": shape, "color": colour, "size": 7, "opacity": 0.75}
+            _add_trades(figure, group, name, marker)
+    figure.update_xaxes(type="log", tickvals=list(_TIMES), ticktext=list(_TIMES.values()), col=1)
+    figure.update_xaxes(tickformat=".2~%", col=2)
+    figure.update_yaxes(tickformat=".2~%", zeroline=True, zerolinecolor=GRID, col=1)
+    figure.update_yaxes(tickformat=",.6~g", zeroline=True, zerolinecolor=GRID, col=2)
+    note(figure, _trades_note(trades.height, closed.height, shown.height))
+    return figure
+
+
+def _add_trades(
+    figure: go.Figure, group: pl.DataFrame, name: str, marker: Mapping[str, object]
+) -> None:
+    seconds, earned, worst, pnl = (
+        group[column].to_numpy() for column in ("duration_seconds", "return", "mae", "pnl")
+    )
+    look = {"mode": "markers", "name": name, "legendgroup": name, "marker": marker}
+    figure.add_scatter(
+        **look,
+        x=np.maximum(seconds, SHORTEST),
+        y=earned,
+        customdata=seconds,
+        hovertemplate=f"{name}: %{{y:.3%}} in %{{customdata:,.6~g}} s<extra></extra>",
+        row=1,
+        col=1,
+    )
+    figure.add_scatter(
+        **look,
+        x=worst,
+        y=pnl,
+        showlegend=False,
+        hovertemplate=f"{name}: %{{y:,.2f}}, at worst %{{x:.3%}}<extra></extra>",
+        row=1,
+        col=2,
+    )
+
+
+def _trades_note(every: int, closed: int, drawn: int) -> str:
+    if not closed:
+        return "no closed trades"
+    parts = [f"{closed:,} closed trades"]
+    if drawn < closed:
+        parts.append(f"{drawn:,} drawn")
+    if closed < every:
+        parts.append(f"{every - closed:,} still open, not drawn")
+    return ", ".join(parts)
+
+
+def distribution_chart(
+    histogram: pl.DataFrame,
+    title: str = "",
+    *,
+    label: str = "return",
+    marks: Mapping[str, float] | None = None,
+    text: str = "",
+) -> go.Figure:
+    """Draw how often returns of each size came: losses and gains in two colours.
+
+    Parameters
+    ----------
+    histogram
+        low, high (edges, fractions), count, as `analysis.returns_histogram` gives them.
+    title, label
+        Plain text: above, and under the x axis. They are escaped.
+    marks
+        Vertical lines by name, e.g. ``{"mean": 0.0001}``; those that are nan are left out.
+    text
+        What the bars stand for and what was left out; the number counted unless given.
+    """
+    figure = panel_figure([(label, "count")], title, height=320)
+    low, high, counts = (histogram[name].to_numpy() for name in ("low", "high", "count"))
+    figure.add_bar(
+        x=(low + high) / 2,
+        y=counts,
+        width=high - low,
+        marker={"color": np.where(low < 0, LOSS, GAIN), "line_width": 0},
+        customdata=np.column_stack((low, high)),
+        hovertemplate="%{customdata[0]:.3%} to %{customdata[1]:.3%}: %{y:,}<extra></extra>",
+        showlegend=False,
+    )
+    figure.update_xaxes(tickformat=".3~%")
+    figure.update_layout(bargap=0)
+    figure.update_yaxes(range=[0, 1.16 * max(counts.max(initial=0), 1)])  # room for the names
+    known = {name: value for name, value in (marks or {}).items() if np.isfinite(value)}
+    _mark(figure, known)
+    counted = int(counts.sum())
+    note(figure, escape(text) if text else f"{counted:,} returns" if counted else "no returns")
+    return figure
+
+
+def _mark(figure: go.Figure, marks: Mapping[str, float]) -> None:
+    """Draw named vertical lines; the outer names point away from the middle."""
+    ordered = sorted(marks.items(), key=lambda item: item[1])
+    for place, (name, value) in enumerate(ordered):
+        figure.add_vline(x=value, line={"width": 1.2, "dash": "dot", "color": "#9aa2ad"})
+        side = "right" if place == 0 else "left" if place == len(ordered) - 1 else "center"
+        figure.add_annotation(
+            text=f"{escape(name)} {value:.3%}",
+            x=value,
+            y=1,
+            yref="paper",
+            showarrow=False,
+            xanchor=side,
+            xshift={"right": -4, "left": 4, "center": 0}[side],
+            yanchor="top",
+            font={"size": 11},
+        )

@@ -1,0 +1,208 @@
+"""A study: one strategy on one session under one set of assumptions.
+
+Its points differ in parameters only, so they share the ticks, can be compared with each other, and
+are found again under the study's key when the same is asked for another time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Final
+
+import polars as pl
+import xxhash
+
+from fxlab.backtester.engine import Job, choose_interval, prepare
+from fxlab.backtester.execution import Execution
+from fxlab.backtester.feeds import needs_of, open_feeds
+from fxlab.backtester.frame_source import FrameSource
+from fxlab.backtester.ledger import Ledger
+from fxlab.backtester.result import ingredients, seal
+from fxlab.backtester.signals import Signals
+from fxlab.backtester.strategy import Strategy, Value
+from fxlab.backtester.stream import Chunk, merge
+from fxlab.backtester.ticks import TickSource
+from fxlab.errors import EmptySession
+from fxlab.sweeper.held import Held
+from fxlab.sweeper.lane import Lane
+from fxlab.sweeper.periods import Periods
+from fxlab.sweeper.space import Point
+from fxlab.times import Duration, Time
+
+CHUNK_ROWS: Final = 1 << 18
+"""Rows of a symbol that all points work on before the next ones: they stay in the cache."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What all points of a sweep have in common, as `fxlab.backtest` takes it."""
+
+    strategy: Strategy
+    symbols: str | list[str] | tuple[str, ...] = "ALL"
+    start: Time | None = None
+    end: Time | None = None
+    execution: Execution = field(default_factory=Execution)
+    capital: float = 10_000.0
+    grid: Duration = "1m"
+    days_per_year: float = 365.25
+    chunk_rows: int | None = None
+    source_text: str = ""
+    """The strategy's source; another process might not find it."""
+
+    def __post_init__(self) -> None:
+        if not self.source_text:
+            object.__setattr__(self, "source_text", self.strategy.source)
+
+    def prepared(self, source: TickSource, values: Mapping[str, Value]) -> Job:
+        """Check everything against a source, and return the job of one point."""
+        options: dict[str, Any] = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        del options["source_text"]
+        return prepare(source, options.pop("strategy"), values, **options)
+
+
+class Study:
+    """One session under the terms of a sweep.
+
+    Parameters
+    ----------
+    source
+        Its ticks.
+    terms
+        Strategy and assumptions.
+    example
+        A point that the strategy takes: all else is checked with it.
+    """
+
+    def __init__(self, source: TickSource, terms: Terms, example: Point) -> None:
+        # A frame is in memory already.
+        kept = isinstance(source, Held | FrameSource)
+        self.source: TickSource = source if kept else Held(source)
+        self.terms = terms
+        self.example = example
+        job = terms.prepared(self.source, example.values)
+        self.run, self.bounds = job.run, job.bounds
+        self.periods = Periods.of(self.bounds, self.run.grid_us)
+        self._gaps = job.ledger.gaps
+        self._interval = choose_interval(self.bounds, self.run.grid_us)
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether another pass over the ticks costs no reading."""
+        return not isinstance(self.source, Held) or self.source.is_quick
+
+    def lane(self, point: Point) -> Lane:
+        """Return a point that has not begun; raises what the strategy raises."""
+        run = self.run
+        signals = run.strategy.signals(point.values)
+        ledger = Ledger.open(
+            run.symbols,
+            run.capital,
+            run.execution,
+            self._interval,
+            signals=signals,
+            gaps=self._gaps,
+        )
+        run = dataclasses.replace(run, parameters=point.values)
+        return Lane(point, signals, run, ledger, self.periods)
+
+    def read(self, signals: Sequence[Signals]) -> Reading:
+        """Return a pass over the ticks for points that read the same columns."""
+        return Reading(self, signals)
+
+    def share(self, now: int) -> float:
+        """Return the share of the time range that lies before `now` (microseconds)."""
+        first, last = self.bounds
+        return min(1.0, (now - first) / max(1, last - first))
+
+    @cached_property
+    def session(self) -> str:
+        """Return the session's id; of a frame, one made of its content."""
+        source = self.source
+        return f"frame_{_content(source)[:16]}" if isinstance(source, FrameSource) else source.id
+
+    @cached_property
+    def key(self) -> str:
+        """Return the id under which points are kept: of all that decides them but parameters.
+
+        A completed session never changes, so its entry in the catalogue stands for its rows; a
+        frame and a session that still grows are hashed.
+        """
+        asked = self.run.options() | {"symbols": list(self.run.symbols)}
+        rows = self._identity() | {name: str(value) for name, value in asked.items()}
+        return f"sweep_{seal(self.ingredients(rows), {})[:24]}"
+
+    def ingredients(self, rows: Mapping[str, str]) -> dict[str, Any]:
+        """Return what fingerprints are made of; `rows` stands for the ticks."""
+        return ingredients(self.run, rows) | {"strategy": self.terms.source_text}
+
+    def _identity(self) -> dict[str, str]:
+        source = self.source.source if isinstance(self.source, Held) else self.source
+        if isinstance(source, FrameSource):
+            return {"frame": _content(source)}
+        if getattr(source, "status", "") == "completed":
+            names = ("id", "created_at", "updated_at", "prices_count", "orderbook_count")
+            return {name: str(getattr(source, name, "")) for name in names}
+        reading = self.read([self.run.strategy.signals(self.example.values)])
+        for _ in reading.chunks():
+            pass
+        found: dict[str, str] = reading.ingredients["rows"]
+        return found
+
+
+class Reading:
+    """One pass over a study's ticks."""
+
+    def __init__(self, study: Study, signals: Sequence[Signals]) -> None:
+        terms, run = study.terms, study.run
+        self._study = study
+        self._feeds, self._books = open_feeds(
+            study.source,
+            run.symbols,
+            needs_of(signals, run.execution),
+            start=terms.start,
+            end=terms.end,
+            size=terms.chunk_rows or CHUNK_ROWS,
+            owner=signals[0].owner,
+        )
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Yield the stretches of the market, all that points share already computed.
+
+        Raises
+        ------
+        EmptySession
+            After the last, if there was none.
+        """
+        empty = True
+        for chunk in merge(len(self._study.run.symbols), self._feeds, self._books):
+            empty = False
+            _ = chunk.market.tape  # made once, not in each thread
+            yield chunk
+        if empty:
+            raise EmptySession(self._nothing())
+
+    @property
+    def ingredients(self) -> dict[str, Any]:
+        """Return what fingerprints of points are made of, beside their parameters."""
+        digests = {feed.symbol: feed.digest.hexdigest() for feed in self._feeds}
+        return self._study.ingredients(digests)
+
+    def _nothing(self) -> str:
+        source = self._study.source
+        return (
+            f"session {source.id!r} has no ticks of {', '.join(self._study.run.symbols)} in the "
+            f"range asked for; its ticks run from {source.started} to {source.ended}"
+        )
+
+
+def _content(source: FrameSource) -> str:
+    """Return a hash of all that a frame source holds."""
+    hasher = xxhash.xxh3_128()
+    for frame in (source.frame, source.books, source.holes):
+        if isinstance(frame, pl.DataFrame):
+            hasher.update(",".join(frame.columns).encode())
+            hasher.update(frame.hash_rows().to_numpy().data)
+    return hasher.hexdigest()
