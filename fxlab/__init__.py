@@ -16,13 +16,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from fxlab.backtester import indicators
+    from fxlab.backtester.compare import compare_runs
     from fxlab.backtester.engine import backtest
     from fxlab.backtester.execution import Execution
     from fxlab.backtester.frame_source import FrameSource
+    from fxlab.backtester.funding import swap_rates
+    from fxlab.backtester.ladder import cost_ladder
+    from fxlab.backtester.latency import Latency
     from fxlab.backtester.lookahead import check_lookahead
+    from fxlab.backtester.parameters import Bounds
+    from fxlab.backtester.pips import pip_size, with_pips
     from fxlab.backtester.result import Result
-    from fxlab.backtester.strategy import Bounds, Signals, strategy
+    from fxlab.backtester.signals import Signals
     from fxlab.backtester.strategy import listing as strategies
+    from fxlab.backtester.strategy import strategy
     from fxlab.config import Settings
     from fxlab.errors import FxlabError
     from fxlab.lab import Lab, connect, down, status, up
@@ -30,29 +37,37 @@ if TYPE_CHECKING:
     from fxlab.sessions import Session
     from fxlab.sweeper.sweep import Sweep
     from fxlab.sweeper.sweeping import sweep
+    from fxlab.sweeper.walking import walk_forward
 
 _HOMES: Final = {
-    "Bounds": "fxlab.backtester.strategy:Bounds",
+    "Bounds": "fxlab.backtester.parameters:Bounds",
     "Execution": "fxlab.backtester.execution:Execution",
     "FrameSource": "fxlab.backtester.frame_source:FrameSource",
     "FxlabError": "fxlab.errors:FxlabError",
     "Lab": "fxlab.lab:Lab",
+    "Latency": "fxlab.backtester.latency:Latency",
     "Result": "fxlab.backtester.result:Result",
     "Session": "fxlab.sessions:Session",
     "Settings": "fxlab.config:Settings",
-    "Signals": "fxlab.backtester.strategy:Signals",
+    "Signals": "fxlab.backtester.signals:Signals",
     "Sweep": "fxlab.sweeper.sweep:Sweep",
     "backtest": "fxlab.backtester.engine:backtest",
     "check_lookahead": "fxlab.backtester.lookahead:check_lookahead",
+    "compare_runs": "fxlab.backtester.compare:compare_runs",
     "connect": "fxlab.lab:connect",
+    "cost_ladder": "fxlab.backtester.ladder:cost_ladder",
     "down": "fxlab.lab:down",
     "indicators": "fxlab.backtester.indicators",
+    "pip_size": "fxlab.backtester.pips:pip_size",
     "replay": "fxlab.replayer:replay",
     "status": "fxlab.lab:status",
     "strategies": "fxlab.backtester.strategy:listing",
     "strategy": "fxlab.backtester.strategy:strategy",
+    "swap_rates": "fxlab.backtester.funding:swap_rates",
     "sweep": "fxlab.sweeper.sweeping:sweep",
     "up": "fxlab.lab:up",
+    "walk_forward": "fxlab.sweeper.walking:walk_forward",
+    "with_pips": "fxlab.backtester.pips:with_pips",
 }
 
 __all__ = [
@@ -61,6 +76,7 @@ __all__ = [
     "FrameSource",
     "FxlabError",
     "Lab",
+    "Latency",
     "Result",
     "Session",
     "Settings",
@@ -69,15 +85,21 @@ __all__ = [
     "__version__",
     "backtest",
     "check_lookahead",
+    "compare_runs",
     "connect",
+    "cost_ladder",
     "down",
     "indicators",
+    "pip_size",
     "replay",
     "status",
     "strategies",
     "strategy",
+    "swap_rates",
     "sweep",
     "up",
+    "walk_forward",
+    "with_pips",
 ]
 
 

@@ -198,6 +198,11 @@ class Replay:
         return self._player.title
 
     @property
+    def total(self) -> int:
+        """Return how many ticks there are."""
+        return self._player.total
+
+    @property
     def bounds(self) -> tuple[datetime, datetime]:
         """Return the first and the last moment of what is replayed."""
         first, last = self._player.bounds
@@ -248,7 +253,7 @@ class Replay:
         return (
             f"<Replay of {self.title}: {', '.join(self.symbols)}; {self.state} at "
             f"{self.position:%Y-%m-%d %H:%M:%S} UTC, {self.progress:.1%} of "
-            f"{self._player.total:,} ticks, speed {self.speed:g}>"
+            f"{self.total:,} ticks, speed {self.speed:g}>"
         )
 
     # ---- how it is read ------------------------------------------------------------------

@@ -69,13 +69,14 @@ def test_drawdowns_by_hand():
 def test_drawdowns_are_those_of_a_plain_loop(values):
     expected, peak_row = [], 0
     for row, value in enumerate(values):
-        if value >= values[peak_row]:
-            inside = values[peak_row + 1 : row]
-            if inside:
-                expected.append((min(inside) / values[peak_row] - 1, peak_row, row))
-            peak_row = row
-    if inside := values[peak_row + 1 :]:
-        expected.append((min(inside) / values[peak_row] - 1, peak_row, None))
+        inside = values[peak_row + 1 : row]
+        fell = bool(inside) and min(inside) < values[peak_row]
+        if value >= values[peak_row] and fell:
+            expected.append((min(inside) / values[peak_row] - 1, peak_row, row))
+        if value > values[peak_row] or (value == values[peak_row] and fell):
+            peak_row = row  # of equity that stands still at its peak, the first row
+    if min(values[peak_row:]) < values[peak_row]:
+        expected.append((min(values[peak_row:]) / values[peak_row] - 1, peak_row, None))
     found = analysis.drawdowns(equity_of(values), top=100)
     got = set(found.select("depth", "peak_at", "recovered_at").rows())
     assert got == {(depth, at(peak), at(end)) for depth, peak, end in expected}
@@ -103,6 +104,13 @@ def test_only_so_many_drawdowns_as_asked_for():
 def test_the_deepest_drawdown_of_a_run_is_the_exact_one():
     result = fxlab.backtest(random_walk(20_000), "sma_cross", {"fast": 5, "slow": 20})
     assert result.drawdowns["depth"][0] == pytest.approx(result.metrics["max_drawdown"], abs=1e-15)
+
+
+def test_drawdowns_last_about_as_long_as_the_metric_says():
+    """The metric ends at the last tick below the peak, the table at the first sample back at it."""
+    result = fxlab.backtest(random_walk(20_000, 3), "sma_cross", {"fast": 20, "slow": 400})
+    longest = analysis.drawdowns(result.equity, top=10_000)["duration_seconds"].max()
+    assert longest == pytest.approx(result.metrics["max_drawdown_duration"], abs=10)
 
 
 # Calendar.

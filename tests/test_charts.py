@@ -11,7 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fxlab.charts import MARKERS, downsample, equity_chart, price_chart, result_chart
+from fxlab.charts import (
+    MARKERS,
+    comparison_chart,
+    downsample,
+    equity_chart,
+    exposure_chart,
+    price_chart,
+    result_chart,
+)
 
 START = datetime(2024, 8, 8, tzinfo=UTC)
 UTC_US = pl.Datetime("us", "UTC")
@@ -246,3 +254,120 @@ def test_a_figure_of_a_million_ticks_is_small():
         }
     )
     assert len(price_chart(frame).to_json()) < 150_000
+
+
+def reasons_of(*rows):
+    """Build fills from (qty, reason, liquidity)."""
+    extra = {"reason": [row[1] for row in rows], "liquidity": [row[2] for row in rows]}
+    return fills_of([row[0] for row in rows]).with_columns(
+        pl.Series(name, values, dtype=pl.String) for name, values in extra.items()
+    )
+
+
+def test_reasons_and_makers_have_shapes_of_their_own():
+    fills = reasons_of(
+        (1.0, "signal", "taker"),
+        (1.0, "take_profit", "maker"),
+        (-1.0, "stop_loss", "taker"),
+        (-1.0, "liquidation", "taker"),
+        (-1.0, "rebalance", "taker"),
+        (-1.0, None, None),
+    )
+    drawn = traces(price_chart(prices_of([1, 2], "BTC"), fills))
+    shapes = {name: trace.marker.symbol for name, trace in drawn.items() if trace.marker.symbol}
+    assert shapes == {
+        "buy": "triangle-up",
+        "sell": "triangle-down",
+        "buy, take profit, maker": "star-triangle-up-open",
+        "sell, stop loss": "arrow-bar-down",
+        "sell, liquidation": "hexagram",
+    }
+    assert len(drawn["sell"].x) == 2  # what is the strategy's own wish is one kind
+
+
+def test_a_rare_liquidation_is_not_thinned_away():
+    many = [(1.0, "signal", "taker")] * 9_000
+    many[4_321] = (-1.0, "liquidation", "taker")
+    drawn = traces(price_chart(prices_of([1, 2], "BTC"), reasons_of(*many)))
+    assert len(drawn["sell, liquidation"].x) == 1
+    assert len(drawn["buy"].x) <= MARKERS
+
+
+def test_a_crowded_legend_stands_beside_the_chart():
+    kinds = [
+        (qty, reason, liquidity)
+        for qty in (1.0, -1.0)
+        for reason in ("signal", "stop_loss", "take_profit")
+        for liquidity in ("maker", "taker")
+    ]
+    assert (
+        price_chart(prices_of([1, 2], "BTC"), reasons_of(*kinds)).layout.legend.orientation == "v"
+    )
+    few = price_chart(prices_of([1, 2], "BTC"), fills_of([1.0, -1.0]))
+    assert few.layout.legend.orientation is None  # the template's
+
+
+def test_one_tick_is_a_point_and_one_tick_in_words():
+    figure = result_chart(prices_of([5.0], "BTC"), fills_of([]), equity_of([100.0]))
+    assert {trace.mode for trace in figure.data} == {"markers"}
+    assert notes(figure) == ["1 tick"]
+
+
+def test_a_run_that_never_fell_has_its_drawdown_axis_below_zero():
+    figure = equity_chart(equity_of([1.0, 2.0, 3.0]))
+    assert tuple(figure.layout.yaxis2.range) == (-0.01, 0)
+
+
+def test_the_deepest_drawdowns_are_shaded_and_numbered():
+    equity = equity_of([100.0, 90.0, 100.0, *[101.0] * 200, 80.0])
+    drawdowns = pl.DataFrame(
+        {
+            "peak_at": [equity["timestamp"][202], equity["timestamp"][0]],
+            "recovered_at": [None, equity["timestamp"][2]],
+            "depth": [-0.2, -0.1],
+        }
+    )
+    first, second = equity_chart(equity, drawdowns=drawdowns).layout.shapes
+    end = equity["timestamp"][-1].timestamp() * 1e3
+    assert (first.x1, second.x0) == (end, START.timestamp() * 1e3)
+    assert first.label.text == ""  # no room for a word in one second of two hundred
+    wide = equity_chart(
+        equity_of([2.0, 1.0, 1.5]), drawdowns=drawdowns[1:].with_columns(recovered_at=None)
+    )
+    assert wide.layout.shapes[0].label.text == "1: -10.00%"
+
+
+def exposure_of(long, short):
+    return pl.DataFrame({"timestamp": times(len(long)), "long": long, "short": short})
+
+
+def test_shorts_hang_below_zero():
+    lines = traces(exposure_chart(exposure_of([0.5, 0.0, 1.0], [0.0, 1.0, 0.0])))
+    assert lines["long"].y.tolist() == [0.5, 0.0, 1.0]
+    assert lines["short"].y.tolist() == [0.0, -1.0, 0.0]
+
+
+def test_many_intervals_of_exposure_are_averaged():
+    shares = np.linspace(0, 1, 10_000)
+    (line,) = exposure_chart(exposure_of(shares, np.zeros(10_000)), points=100).data
+    assert len(line.x) == 100
+    assert np.mean(line.y) == pytest.approx(0.5)
+
+
+def test_no_exposure_is_said():
+    figure = exposure_chart(exposure_of([0.0], [0.0]))
+    assert (len(figure.data), notes(figure)) == (0, ["no position was held"])
+
+
+def test_compared_curves_start_at_one_and_differ_by_dash():
+    curves = {"<b>a": equity_of([50.0, 100.0]), "b": equity_of([10.0, 5.0]), "c": equity_of([])}
+    figure = comparison_chart(curves)
+    assert [trace.y.tolist() for trace in figure.data] == [[1.0, 2.0], [1.0, 0.5]]
+    assert figure.data[0].line.dash != figure.data[1].line.dash
+    assert figure.data[0].name == "&lt;b&gt;a"
+    assert notes(comparison_chart({})) == ["no equity"]
+
+
+def test_compared_curves_stay_few_points_each():
+    curves = {str(n): equity_of(np.sin(np.arange(20_000) / 9) + 2) for n in range(9)}
+    assert max(len(trace.x) for trace in comparison_chart(curves).data) < 5_000

@@ -36,13 +36,12 @@ def test_the_largest_of_a_window_is_the_largest(values, window):
 @settings(max_examples=100, deadline=None)
 @given(
     values=st.lists(st.sampled_from([0.0, 1.0, -1.0, 0.5]), max_size=40),
-    last=st.sampled_from([np.nan, 0.0, 1.0]),
     changes_only=st.booleans(),
 )
-def test_news_are_the_changes(values, last, changes_only):
+def test_news_are_the_changes(values, changes_only):
     chosen = np.empty(len(values), np.int64)
-    count, bad = kernel.news(np.array(values), last, 1.0, changes_only, chosen)
-    before = [last, *values]
+    count, bad = kernel.news(np.array(values), 1.0, changes_only, chosen)
+    before = [None, *values]
     plain = [i for i, value in enumerate(values) if not changes_only or value != before[i]]
     assert (chosen[:count].tolist(), bad) == (plain, -1)
 
@@ -50,7 +49,7 @@ def test_news_are_the_changes(values, last, changes_only):
 @pytest.mark.parametrize("bad", [np.nan, 1.5, -1.5, np.inf])
 def test_news_stop_at_the_first_target_that_is_none(bad):
     targets = np.array([0.5, 0.25, bad, np.nan])
-    assert kernel.news(targets, np.nan, 1.0, True, np.empty(4, np.int64)) == (2, 2)
+    assert kernel.news(targets, 1.0, True, np.empty(4, np.int64)) == (2, 2)
 
 
 def test_bars_begin_at_multiples_also_before_1970():

@@ -231,5 +231,7 @@ def test_bad_targets_are_refused():
     assert backtest(frame, lever, execution=fxlab.Execution(max_leverage=2)).fills.height == 1
     with pytest.raises(errors.InvalidParameter, match="row 7 .* is NaN"):
         backtest(frame, broken)
-    with pytest.raises(errors.InvalidParameter, match="asks for 'bid_price_1'"):
+    with pytest.raises(errors.EmptySession, match="reads 'bid_price_1', .* no order books"):
         backtest(frame, elsewhere)
+    with pytest.raises(errors.InvalidParameter, match="asks for 'mood'"):
+        backtest(frame, lambda: fxlab.Signals(target=pl.col("mood")))

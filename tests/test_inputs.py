@@ -165,7 +165,7 @@ def test_what_a_frame_has_of_books_is_used_as_it_is():
 
 def test_asking_for_what_is_not_there_is_refused():
     bare = FrameSource(random_walk(20), id="bare")
-    with pytest.raises(errors.EmptySession, match=r"'ask_qty_3', .*'bare' has no order books"):
+    with pytest.raises(errors.InvalidParameter, match=r"'ask_qty_3', .*'bare' has no order books"):
         read(bare, "TICKS", ["ask_qty_3"])
     with pytest.raises(errors.SymbolNotFound, match="no symbol named 'C'"):
         read(market(), "A", ["price:C"])

@@ -1,215 +1,492 @@
-"""The kernel against an independent twin, against itself uncompiled, and against identities."""
+"""The kernel against its own source run as plain Python, against any cut, and against identities.
+
+What the figures should be is the twin's business (`test_engine_twin`); here the same figures have
+to come out of every way to get them, bit by bit.
+"""
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
+import pkgutil
 import sys
+from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from markets import markets, walk_with_targets
-from twin import drawdown, replay_leg
+from kernel_cases import CAPITAL, KINDS, START, assert_same_bits, cases, every, make
+from markets import random_walk, walk_with_targets
 
 import fxlab
-from fxlab.backtester import compiled as decorator
-from fxlab.backtester import kernel
-from fxlab.backtester.engine import backtest
+from fxlab import backtester as package
+from fxlab.backtester import compiled as decorators
+from fxlab.backtester import kernel, kernel_glide, records
+from fxlab.backtester.frame_source import FrameSource
+from fxlab.backtester.latency import Latency
+from fxlab.backtester.ledger import Ledger
+from fxlab.backtester.market import Market, Rows
+from fxlab.backtester.tables import FLAG_NAMES, REASON_NAMES, STATUS_NAMES
 
-CAPITAL = 1_000.0
-executions = st.builds(
-    fxlab.Execution,
-    taker_bps=st.sampled_from([0.0, 5.0, 100.0, -2.0]),
-    slippage_bps=st.sampled_from([0.0, 3.0]),
-    latency=st.sampled_from(["0s", "1us", "1ms", "2m"]),
-)
-
-
-def wanted() -> fxlab.Signals:
-    """Follow the targets that the frame carries."""
-    return fxlab.Signals(target=pl.col("wanted"), lookback=0)
+slow = settings(deadline=None, suppress_health_check=list(HealthCheck))
+TIME = pl.Datetime("us", "UTC")
 
 
-def twin_legs(frame: pl.DataFrame, execution: fxlab.Execution, capital: float):
-    symbols = frame["symbol"].unique(maintain_order=True).to_list()
-    for symbol in symbols:
-        rows = frame.filter(pl.col("symbol") == symbol)
-        yield replay_leg(
-            rows["timestamp"].to_physical().to_list(),
-            rows["price"].to_list(),
-            rows["wanted"].to_list(),
-            capital=capital / len(symbols),
-            fee=execution.taker_bps / 10_000,
-            slippage=execution.slippage_bps / 10_000,
-            latency=execution.latency_us,
-        )
+# ---- Compiled, and as plain Python ----
 
 
-@settings(max_examples=300, deadline=None)
-@given(frame=markets(), execution=executions)
-def test_one_symbol_agrees_with_the_plain_twin(frame, execution):
-    result = backtest(frame, wanted, execution=execution, capital=CAPITAL)
-    (leg,) = twin_legs(frame, execution, CAPITAL)
-    assert result.fills["timestamp"].to_physical().to_list() == [f.time for f in leg.fills]
-    assert result.fills["decided_at"].to_physical().to_list() == [f.decided_at for f in leg.fills]
-    assert result.fills["qty"].to_list() == pytest.approx([f.qty for f in leg.fills], rel=1e-9)
-    assert result.fills["price"].to_list() == pytest.approx([f.price for f in leg.fills])
-    assert result.fills["fee"].to_list() == pytest.approx([f.fee for f in leg.fills], abs=1e-9)
-    assert result.metrics["final_equity"] == pytest.approx(leg.path[-1][1], abs=1e-9 * CAPITAL)
-    start = [(0, CAPITAL)]
-    assert result.metrics["max_drawdown"] == pytest.approx(drawdown(start + leg.path), abs=1e-9)
+@pytest.fixture(scope="module")
+def plain():
+    """Load the kernel's modules again with the compiling decorators switched off."""
+    names = [found.name for found in pkgutil.iter_modules(package.__path__)]
+    names = [name for name in names if name == "kernel" or name.startswith("kernel_")]
+    with pytest.MonkeyPatch.context() as patch:
+        for decorator in ("compiled", "inlined"):
+            patch.setattr(decorators, decorator, lambda function: function, raising=False)
+        for name in names:
+            path = f"{package.__name__}.{name}"
+            patch.setattr(package, name, importlib.import_module(path))
+            patch.delitem(sys.modules, path)
+        loaded = {name: importlib.import_module(f"{package.__name__}.{name}") for name in names}
+    assert not hasattr(loaded["kernel"].replay, "py_func")
+    assert hasattr(kernel.replay, "py_func")
+    return loaded
 
 
-@settings(max_examples=100, deadline=None)
-@given(frame=markets(max_rows=25, symbols=3), execution=executions)
-def test_several_symbols_are_legs_of_equal_capital(frame, execution):
-    result = backtest(frame, wanted, execution=execution, capital=CAPITAL)
-    legs = list(twin_legs(frame, execution, CAPITAL))
-    assert result.fills.height == sum(len(leg.fills) for leg in legs)
-    final = sum(leg.path[-1][1] for leg in legs)
-    assert result.metrics["final_equity"] == pytest.approx(final, abs=1e-9 * CAPITAL)
+@pytest.fixture
+def in_plain_python(plain, monkeypatch):
+    """Return a function that replays a case with the uncompiled kernel."""
+
+    def replay(case, **how):
+        with monkeypatch.context() as patch, np.errstate(all="ignore"):
+            for name in ("replay", "close"):
+                patch.setattr(kernel, name, getattr(plain["kernel"], name))
+            patch.setattr(kernel_glide, "find_extremes", plain["kernel_glide"].find_extremes)
+            fresh = replace(case, rows=case.rows.part(0))  # that remembers no extremes yet
+            return fresh.replay(**how)
+
+    return replay
 
 
-@settings(max_examples=100, deadline=None)
-@given(
-    frame=markets(symbols=2, max_rows=30),
-    execution=executions,
-    chunk_rows=st.sampled_from([1, 2, 7]),
-)
-def test_chunking_changes_no_bit(frame, execution, chunk_rows):
-    whole = backtest(frame, wanted, execution=execution, capital=CAPITAL)
-    parts = backtest(frame, wanted, execution=execution, capital=CAPITAL, chunk_rows=chunk_rows)
-    assert parts.orders.equals(whole.orders)
-    assert parts.trades.equals(whole.trades)
-    assert parts.equity.equals(whole.equity)
-    assert dict(parts.metrics) == pytest.approx(dict(whole.metrics), nan_ok=True, rel=0, abs=0)
-    assert parts.fingerprint == whole.fingerprint
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("legs", [1, 3])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_compiled_kernel_and_its_source_give_the_same_bits(kind, legs, seed, in_plain_python):
+    case = make(100 + seed, kind, legs, rows=200)
+    assert_same_bits(case.replay(), in_plain_python(case))
 
 
-@settings(max_examples=100, deadline=None)
-@given(frame=markets(), execution=executions)
-def test_accounting_identities(frame, execution):
-    result = backtest(frame, wanted, execution=execution, capital=CAPITAL)
-    fills = result.fills
-    cash = CAPITAL - (fills["qty"] * fills["price"] + fills["fee"]).sum()
-    final = cash + fills["qty"].sum() * frame["price"][-1]
-    assert result.metrics["final_equity"] == pytest.approx(final, abs=1e-7)
-    # Every money made or lost stands in a round trip, the open one included.
-    assert result.trades["pnl"].sum() == pytest.approx(final - CAPITAL, abs=1e-7)
-    assert (fills["timestamp"] >= fills["decided_at"]).all()
-    waited = (fills["timestamp"] - fills["decided_at"]).dt.total_microseconds()
-    assert (waited >= execution.latency_us).all()
+def test_the_same_bits_are_those_of_a_busy_market(in_plain_python):
+    case = make(3, "books", 2, rows=800, queue=True, latency="1ms", rebalance=0.002)
+    plain = in_plain_python(case, cuts=[300])
+    assert len(plain.fills) > 30
+    assert_same_bits(case.replay(), plain)
 
 
-@settings(max_examples=60, deadline=None)
-@given(frame=markets(), execution=executions)
-def test_cash_never_goes_below_zero_without_shorts(frame, execution):
-    long_only = frame.with_columns(pl.col("wanted").clip(lower_bound=0.0))
-    fills = backtest(long_only, wanted, execution=execution, capital=CAPITAL).fills
-    cash = CAPITAL - (fills["qty"] * fills["price"] + fills["fee"]).cum_sum()
-    assert (cash >= -1e-9 * CAPITAL).all()
+def test_the_cases_have_everything_in_them():
+    """Otherwise the comparisons of this module would say little."""
+    seen = {name: Counter() for name in ("status", "reason", "flags")}
+    for seed in range(25):
+        for kind in KINDS:
+            found = make(seed, kind, 1 + seed % 3, rows=300).replay()
+            seen["status"].update(found.orders["status"].tolist())
+            seen["reason"].update(found.orders["reason"].tolist())
+            seen["flags"].update(b for flag in found.fills["flags"] for b in FLAG_NAMES if flag & b)
+    rare = {4}  # no equity left: has a test of its own
+    assert set(seen["status"]) >= set(STATUS_NAMES) - rare
+    assert set(seen["reason"]) >= set(REASON_NAMES) - {0}
+    assert set(seen["flags"]) >= set(FLAG_NAMES)
 
 
-@settings(max_examples=60, deadline=None)
-@given(frame=markets())
-def test_a_flip_to_the_long_side_is_paid_from_what_closing_leaves(frame):
-    execution = fxlab.Execution(taker_bps=50.0, slippage_bps=10.0)
-    flips = frame.with_columns(pl.col("wanted").sign().replace(0.0, 1.0))
-    result = backtest(flips, wanted, execution=execution, capital=CAPITAL)
-    fills = result.fills.filter(pl.col("target") > 0, pl.col("equity") > 0)
-    held = fills["position"] * fills["price"]
-    assert (held <= fills["equity"] * (1 + 10.0 / 10_000) + 1e-6).all()
+# ---- Leaps ----
 
 
-@settings(max_examples=60, deadline=None)
-@given(frame=markets(), factor=st.sampled_from([2.0, 8.0, 0.5]))
-def test_scaling_prices_and_capital_scales_money(frame, factor):
-    one = backtest(frame, wanted, capital=CAPITAL)
-    scaled = frame.with_columns(pl.col("price") * factor)
-    other = backtest(scaled, wanted, capital=CAPITAL * factor)
-    assert other.metrics["final_equity"] == pytest.approx(factor * one.metrics["final_equity"])
-    assert other.fills["qty"].to_list() == pytest.approx(one.fills["qty"].to_list())
+@settings(slow, max_examples=150)
+@given(case=cases(rows=400))
+def test_leaps_change_no_bit(case):
+    assert_same_bits(case.replay(), case.replay(leap=False))
 
 
-@settings(max_examples=60, deadline=None)
-@given(frame=markets())
-def test_fees_only_lower_equity_of_one_round_trip(frame):
-    once = frame.with_columns(
-        wanted=pl.when(pl.col("seq") == 0).then(1.0).when(pl.col("seq") == 5).then(0.0)
+@settings(slow, max_examples=40)
+@given(case=cases(rows=1_500), shift=st.integers(0, 63))
+def test_leaps_change_no_bit_of_calm_markets(case, shift):
+    few = replace(case.rows, decisions=case.rows.decisions[:: len(case.rows.decisions) // 5 + 1])
+    calm = replace(case, rows=few.part(shift))
+    assert_same_bits(calm.replay(), calm.replay(leap=False))
+
+
+@pytest.mark.parametrize("legs", [1, 2])
+def test_calm_rows_are_not_looked_at_one_by_one(legs, plain, in_plain_python, monkeypatch):
+    """Leaps that never happen would change no bit either."""
+    case = make(5, "trades", legs, rows=2_000, rebalance=None, latency="0s")
+    few = replace(case.rows, decisions=case.rows.decisions[:1])
+    calm = replace(case, rows=few, interval=3_600_000_000).under(funding=None)
+    steps = []
+    step = plain["kernel"].step
+
+    def counted(*arguments):
+        steps.append(1)
+        step(*arguments)
+
+    monkeypatch.setattr(plain["kernel"], "step", counted)
+    in_plain_python(calm)
+    assert 0 < len(steps) < 500
+    steps.clear()
+    in_plain_python(calm, leap=False)
+    assert len(steps) == 2_000
+
+
+# ---- Cuts ----
+
+
+@settings(slow, max_examples=60)
+@given(case=cases(rows=260), data=st.data())
+def test_no_cut_changes_a_bit(case, data):
+    whole = case.replay()
+    for size in (1, 2, 7, 64, 65):
+        assert_same_bits(whole, case.replay(cuts=every(size, 260)))
+    cuts = data.draw(st.lists(st.integers(0, 260), max_size=12))  # empty pieces too
+    assert_same_bits(whole, case.replay(cuts=cuts))
+
+
+@settings(slow, max_examples=40)
+@given(case=cases(rows=200), cut=st.integers(0, 200), again=st.integers(0, 200))
+def test_a_part_of_a_part_is_a_part(case, cut, again):
+    first, second = sorted((cut, again))
+    direct = case.rows.part(first, second)
+    nested = case.rows.part(0, second).part(first)
+    assert len(direct) == second - first
+    for name in ("time", "leg", "price"):
+        assert getattr(direct, name).tobytes() == getattr(nested, name).tobytes()
+        whole = getattr(case.rows, name)[first:second]
+        assert getattr(direct, name).tobytes() == whole.tobytes()
+    assert direct.decisions.tobytes() == nested.decisions.tobytes()
+    inside = case.rows.decisions["row"]
+    inside = inside[(inside >= first) & (inside < second)]
+    assert direct.decisions["row"].tolist() == (inside - first).tolist()
+
+
+def averaged(window: int = 12) -> fxlab.Signals:
+    """Follow or fade a rolling mean, with exits; looks back on a known number of rows."""
+    ticks = pl.col("price_ticks")
+    above = ticks * window > ticks.rolling_sum(window)
+    target = pl.when(above).then(1.0).otherwise(-0.5)
+    known = ticks.rolling_sum(window).is_not_null()
+    limit = pl.when(pl.col("seq") % 3 == 0).then(pl.col("price"))
+    return fxlab.Signals(
+        target=pl.when(known).then(target),
+        stop_loss=0.002,
+        take_profit=0.003,
+        trailing_stop=0.004,
+        limit=limit,
+        max_holding="20s",
+        cooldown="1s",
+        reentry="signal",
+        lookback=window - 1,
     )
-    free = backtest(once, wanted, execution=fxlab.Execution(taker_bps=0.0), capital=CAPITAL)
-    paid = backtest(once, wanted, execution=fxlab.Execution(taker_bps=20.0), capital=CAPITAL)
-    assert paid.metrics["final_equity"] <= free.metrics["final_equity"] + 1e-9
 
 
-def uncompiled_kernel():
-    """Load the kernel's source again with the compiling decorator switched off."""
-    spec = importlib.util.spec_from_file_location("plain_kernel", kernel.__file__)
-    module = importlib.util.module_from_spec(spec)
-    original = decorator.compiled
-    decorator.compiled = lambda function: function
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        decorator.compiled = original
-        sys.modules.pop("plain_kernel", None)
-    return module
-
-
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_the_compiled_kernel_and_its_source_give_the_same_bits(seed, monkeypatch):
-    frame = walk_with_targets(1_500, seed)
-    execution = fxlab.Execution(taker_bps=3.0, slippage_bps=1.0, latency="20ms")
-    compiled = backtest(frame, wanted, execution=execution)
-    plain = uncompiled_kernel()
-    for name in ("replay", "close"):
-        monkeypatch.setattr(kernel, name, getattr(plain, name))
-    twin = backtest(frame, wanted, execution=execution)
-    assert compiled.fills.height > 300
-    assert twin.orders.equals(compiled.orders)
-    assert twin.trades.equals(compiled.trades)
-    assert twin.equity.equals(compiled.equity)
-
-
-def test_every_decision_is_accounted_for():
-    frame = walk_with_targets(2_000, 11)
-    result = backtest(frame, wanted, execution=fxlab.Execution(latency="300ms"))
-    changes = frame["wanted"].drop_nulls()
-    decisions = int((changes != changes.shift(1, fill_value=0.0)).sum())
-    assert result.orders.height == decisions
-    assert result.orders["status"].n_unique() >= 2
-    assert result.fills.height == (result.orders["status"] == "filled").sum()
-
-
-def test_an_order_on_the_last_tick_is_reported_unfilled():
-    frame = walk_with_targets(10, 1).with_columns(wanted=pl.when(pl.col("seq") == 9).then(1.0))
-    result = backtest(frame, wanted)
-    assert result.orders["status"].to_list() == ["no tick left to fill at"]
-    assert result.fills.is_empty()
-
-
-def test_a_lost_account_trades_no_more_and_says_why():
-    prices = [100.0, 100.0, 300.0, 300.0, 300.0, 300.0]
-    frame = pl.DataFrame(
+def recording(rows: int, *symbols: str) -> FrameSource:
+    """Return trades with books, holes beside them, of some symbols."""
+    ticks, books = [], []
+    for number, symbol in enumerate(symbols):
+        ticks.append(random_walk(rows, seed=number, symbol=symbol))
+        walk = random_walk(rows, seed=50 + number, symbol=symbol)
+        books.append(
+            walk.select(
+                "timestamp",
+                "seq",
+                "symbol",
+                bid_price_1=pl.col("price") - 0.01,
+                bid_qty_1=pl.col("volume") * 20,
+                bid_price_2=pl.col("price") - 0.03,
+                bid_qty_2=pl.col("volume") * 90,
+                ask_price_1=pl.col("price") + 0.01,
+                ask_qty_1=pl.col("volume").reverse() * 20,
+                ask_price_2=pl.col("price") + 0.02,
+                ask_qty_2=pl.lit(400.0),
+            )
+        )
+    whole = pl.concat(ticks).with_columns(
+        received_at=pl.col("timestamp") + pl.duration(microseconds=pl.col("seq") * 1_000)
+    )
+    times = whole["timestamp"].sort()
+    holes = pl.DataFrame(
         {
-            "timestamp": pl.Series(range(6)).cast(pl.Datetime("us", "UTC")),
-            "price": prices,
-            "wanted": [-1.0, None, 1.0, None, None, None],
+            "from_time": [times[rows // 4], times[rows // 2]],
+            "to_time": [times[rows // 4 + 3], times[rows // 2 + 5]],
+            "symbol": [None, symbols[0]],
         }
     )
-    result = backtest(frame, wanted)
-    assert result.metrics["final_equity"] < 0
-    assert result.orders["status"].to_list() == ["filled", "no equity left"]
+    return FrameSource(whole, books=pl.concat(books), gaps=holes)
 
 
-def test_first_bad_row_finds_each_kind_of_bad_row():
-    time, seq = np.array([1, 1, 2]), np.array([1, 2, 1])
-    good = np.array([1.0, 2.0, 3.0])
-    assert kernel.first_bad_row(time, seq, good, 0, 0) == -1
-    assert kernel.first_bad_row(time, np.array([1, 1, 1]), good, 0, 0) == 1
-    assert kernel.first_bad_row(np.array([1, 2, 1]), seq, good, 0, 0) == 2
-    for bad in (np.nan, np.inf, -1.0, 0.0):
-        assert kernel.first_bad_row(time, seq, np.array([1.0, bad, 1.0]), 0, 0) == 1
-    assert kernel.first_bad_row(time, seq, good, 5, 0) == 0
+def funding_of(source: FrameSource) -> pl.DataFrame:
+    times = source.frame["timestamp"].sort().gather_every(41)
+    rates = pl.Series("rate", [0.001, -0.0005] * len(times)).head(len(times))
+    return pl.DataFrame([times, rates])
+
+
+EXECUTIONS = {
+    "trades": {"latency": "40ms"},
+    "drawn latency": {"latency": Latency.lognormal("300ms", 1.5, seed=4), "taker_bps": 1.0},
+    "measured latency": {"latency": Latency.measured()},
+    "books": {"fill": "book", "max_book_age": "2s", "latency": "5ms"},
+    "queues": {"fill": "book", "max_book_age": None, "queue": True, "maker_bps": -1.0},
+    "shared cash": {"shared_cash": True, "max_leverage": 2.0, "maintenance_margin": 0.1},
+}
+
+
+@pytest.mark.parametrize("how", EXECUTIONS)
+@pytest.mark.parametrize("symbols", [("A",), ("A", "B", "C")])
+def test_chunks_change_no_bit_of_a_backtest(symbols, how):
+    source = recording(150, *symbols)
+    execution = fxlab.Execution(funding=funding_of(source), **EXECUTIONS[how])
+    whole = fxlab.backtest(source, averaged, execution=execution)
+    assert whole.fills.height > 10
+    for size in (1, 2, 7, 64, 65):
+        parts = fxlab.backtest(source, averaged, execution=execution, chunk_rows=size)
+        for name in ("orders", "fills", "trades", "equity"):
+            assert getattr(parts, name).equals(getattr(whole, name)), (size, name)
+        assert dict(parts.metrics) == pytest.approx(dict(whole.metrics), nan_ok=True, rel=0, abs=0)
+        assert parts.fingerprint == whole.fingerprint
+
+
+# ---- Legs ----
+
+
+@pytest.mark.parametrize("how", [name for name in EXECUTIONS if name != "shared cash"])
+@pytest.mark.parametrize("order", [("A", "B", "C"), ("C", "B", "A")])
+def test_another_symbol_changes_nothing_of_the_first(order, how):
+    source = recording(200, *order)
+    execution = fxlab.Execution(**EXECUTIONS[how])
+    alone = fxlab.backtest(source, averaged, symbols="A", execution=execution, capital=CAPITAL)
+    several = {"symbols": list(order), "capital": 3 * CAPITAL}
+    together = fxlab.backtest(source, averaged, execution=execution, **several)
+    assert alone.orders.height > 10
+    assert together.symbols == order
+    for name in ("orders", "fills", "trades"):
+        ours = getattr(together, name).filter(pl.col("symbol") == "A")
+        assert ours.equals(getattr(alone, name)), name
+
+
+# ---- Accounting ----
+
+
+@settings(slow, max_examples=100)
+@given(case=cases(rows=200))
+def test_every_unit_of_money_and_quantity_is_accounted_for(case):
+    found = case.replay()
+    fills, orders, trades = found.fills, found.orders, found.trades
+    near = {"rel": 1e-9, "abs": 1e-6}
+    assert found.account["equity"] == pytest.approx(CAPITAL + trades["pnl"].sum(), **near)
+    assert trades["fees"].sum() == pytest.approx(fills["fee"].sum(), **near)
+    assert trades["funding"].sum() == pytest.approx(found.account["funding"], **near)
+    for name in ("qty", "fee"):
+        assert orders[name].sum() == pytest.approx(fills[name].sum(), **near)
+    base = 0.0 if case.execution.shared_cash else CAPITAL / len(found.legs)
+    for number, leg in enumerate(found.legs):
+        own = fills[fills["leg"] == number]
+        funding = trades["funding"][trades["leg"] == number].sum()
+        cash = base - (own["qty"] * own["price"] + own["fee"]).sum() - funding
+        assert leg["cash"] == pytest.approx(cash, **near)
+        assert leg["qty"] == pytest.approx(own["qty"].sum(), **near)
+    traded = orders["qty"] != 0.0
+    assert np.isnan(orders["price"]).tolist() == (~traded).tolist()
+    entered, left = trades["entered_at"], trades["exited_at"]
+    assert ((left == records.STILL_OPEN) | (left >= entered)).all()
+
+
+@settings(slow, max_examples=60)
+@given(case=cases(rows=200, close_at_end=True))
+def test_nothing_is_held_when_all_is_closed_at_the_end(case):
+    found = case.replay()
+    assert not found.legs["qty"].any()
+    assert not (found.trades["exited_at"] == records.STILL_OPEN).any()
+    assert found.account["equity"] == pytest.approx(found.account["base"] + found.legs["cash"].sum())
+    assert found.samples["equity"][-1] == found.account["equity"]
+    kept = case.under(close_at_end=False).replay()
+    open_trades = (kept.trades["exited_at"] == records.STILL_OPEN).sum()
+    sold = found.orders[found.orders["reason"] == records.END]
+    assert len(sold) == open_trades
+    assert (sold["done_at"] == found.last).all()
+
+
+@settings(slow, max_examples=100)
+@given(case=cases(rows=200, shared_cash=False, max_leverage=1.0))
+def test_cash_never_goes_below_zero_without_shorts_and_leverage(case):
+    rows = case.rows
+    rows.decisions["target"] = np.maximum(rows.decisions["target"], 0.0)
+    long_only = case.under(funding=None)
+    found = long_only.replay()
+    start = CAPITAL / len(found.legs)
+    for number in range(len(found.legs)):
+        own = found.fills[found.fills["leg"] == number]
+        cash = start - np.cumsum(own["qty"] * own["price"] + own["fee"])
+        assert (cash >= -1e-9 * CAPITAL).all()
+        assert (own["position"] >= 0.0).all()
+
+
+def market_orders_only(case):
+    case.rows.decisions["limit"] = np.nan  # a resting order was sized when it arrived
+    return case
+
+
+@settings(slow, max_examples=100)
+@given(case=cases(rows=200, shared_cash=True, taker_bps=5.0, impact_bps=0.0, slippage_bps=0.0))
+def test_positions_on_shared_cash_stay_within_their_leverage(case):
+    case = market_orders_only(case)
+    most = case.execution.max_leverage
+    ledger = case.ledger()
+    for row in range(len(case.rows)):
+        held = ledger.positions
+        ledger.replay(case.rows.part(row, row + 1))
+        grown = np.abs(ledger.positions) > np.abs(held)
+        if not grown.any() or (np.sign(held) * np.sign(ledger.positions) < 0).any():
+            continue
+        exposed = float(np.sum(np.abs(ledger.positions) * ledger.legs["mark"]))
+        paid = sum(fill["fee"] + abs(fill["qty"]) * off_mark(fill, ledger) for fill in new(ledger))
+        assert exposed <= most * (ledger.equity + paid) + paid + 1e-6
+
+
+def new(ledger):
+    return ledger.written["fills"][-1]
+
+
+def off_mark(fill, ledger):
+    return abs(fill["price"] - ledger.legs["mark"][fill["leg"]])
+
+
+def test_several_symbols_compete_for_shared_cash():
+    rows = simple_rows([10.0] * 6, legs=[0, 1, 2] * 2, targets={0: 1.0, 1: 1.0, 2: -1.0})
+    ledger = open_account(3, fxlab.Execution(shared_cash=True, max_leverage=1.5, taker_bps=0.0))
+    ledger.replay(rows)
+    found = ledger.close()
+    statuses = [STATUS_NAMES[status] for status in found.orders["status"]]
+    assert statuses == ["filled", "filled", "no buying power left"]
+    assert found.fills["qty"].tolist() == [1_000.0, 500.0]
+    assert [int(flags) for flags in found.fills["flags"]] == [0, records.CUT_BY_LEVERAGE]
+
+
+# ---- Ends and edges ----
+
+
+def simple_rows(prices, targets, legs=None, step=1_000_000):
+    """Return rows at even distances, with market orders decided at some of them."""
+    decisions = np.full(len(targets), np.nan, records.DECISION)
+    decisions["row"], decisions["target"] = list(targets), list(targets.values())
+    leg = np.zeros(len(prices), np.int64) if legs is None else np.array(legs, np.int64)
+    time = START + step * np.arange(len(prices), dtype=np.int64)
+    return Rows(Market(int(leg.max()) + 1, time, leg, np.array(prices, float)), decisions)
+
+
+def open_account(legs=1, execution=None, interval=60_000_000, **rules):
+    symbols = tuple(f"S{number}" for number in range(legs))
+    signals = fxlab.Signals(pl.lit(0.0), **rules)
+    terms = execution or fxlab.Execution(taker_bps=0.0)
+    return Ledger.open(symbols, CAPITAL, terms, interval, signals=signals)
+
+
+def test_a_lost_account_is_liquidated_and_trades_no_more():
+    # A short at 100 is worth -1 at 300; there is no second chance, and the records say why.
+    prices = [100.0, 100.0, 300.0, 310.0, 310.0, 310.0, 310.0]
+    ledger = open_account()
+    ledger.replay(simple_rows(prices, {0: -1.0, 2: 1.0, 4: 0.5, 5: 0.0}))
+    found = ledger.close()
+    assert [(STATUS_NAMES[o["status"]], REASON_NAMES[o["reason"]]) for o in found.orders] == [
+        ("filled", "signal"),
+        ("no buying power left", "signal"),  # the liquidation is under way
+        ("filled", "liquidation"),
+        ("no equity left", "signal"),
+        ("position already as wanted", "signal"),
+    ]
+    assert found.fills["price"].tolist() == [100.0, 310.0]
+    assert ledger.equity == CAPITAL - 100 * 210.0
+    assert found.account["max_drawdown"] == pytest.approx(-2.1)
+
+
+def test_room_for_records_grows_within_a_chunk(monkeypatch):
+    count = 6_000
+    prices = 100 + 10 * (np.arange(count) % 2)
+    execution = fxlab.Execution(taker_bps=0.0, rebalance=1e-6)
+    calls = []
+    replay = kernel.replay
+
+    def counted(*arguments):
+        calls.append(arguments[0])
+        return replay(*arguments)
+
+    monkeypatch.setattr(kernel, "replay", counted)
+    rows = simple_rows(prices, {0: 0.5})
+    whole, parts = (open_account(1, execution, interval=1_000_000) for _ in range(2))
+    whole.replay(rows)
+    assert len(calls) > 3
+    assert calls == sorted(set(calls))
+    for first in range(0, count, 50):
+        parts.replay(rows.part(first, first + 50))
+    ours, theirs = whole.close(), parts.close()
+    assert len(ours.fills) > 2_500
+    assert len(ours.samples) == count  # one at each edge, the last one closes the run
+    assert_same_bits(ours, theirs)
+
+
+def test_a_decision_on_each_row_finds_room():
+    count = 5_000
+    targets = {row: float(row % 2) for row in range(count)}
+    ledger = open_account()
+    ledger.replay(simple_rows(np.full(count, 50.0), targets))
+    found = ledger.close()
+    assert len(found.orders) == count - 1  # the first target is 0: no news
+    assert len(found.fills) == count - 2
+    assert found.orders["status"][-1] == records.OPEN
+    assert (found.orders["status"][:-1] == records.FILLED).all()
+
+
+def test_an_order_on_the_last_row_stays_open():
+    ledger = open_account()
+    ledger.replay(simple_rows([100.0, 101.0], {1: 1.0}))
+    found = ledger.close()
+    assert found.orders["status"].tolist() == [records.OPEN]
+    assert not len(found.fills)
+    assert found.account["equity"] == CAPITAL
+
+
+def test_fills_are_told_once():
+    rows = simple_rows([100.0] * 9, {0: 1.0, 2: 0.0, 4: 1.0, 6: 0.0})
+    ledger = open_account()
+    told = []
+    for first in range(0, 9, 2):
+        ledger.replay(rows.part(first, first + 2))
+        told.append(len(ledger.new_fills()))
+    assert not len(ledger.new_fills())
+    assert told == [1, 1, 1, 1, 0]
+
+
+def test_funding_is_charged_on_the_last_mark_before_it():
+    moment = pl.Series("timestamp", [START + 2_500_000]).cast(TIME)
+    funding = pl.DataFrame([moment, pl.Series("rate", [0.01])])
+    execution = fxlab.Execution(taker_bps=0.0, funding=funding)
+    ledger = open_account(1, execution)
+    ledger.replay(simple_rows([100.0, 100.0, 110.0, 120.0], {0: 1.0}))
+    found = ledger.close()
+    assert found.account["funding"] == pytest.approx(100 * 110.0 * 0.01)
+    assert found.trades["funding"].tolist() == [pytest.approx(110.0)]
+    assert found.account["equity"] == pytest.approx(100 * 120.0 - 110.0)
+
+
+@settings(slow, max_examples=40)
+@given(seed=st.integers(0, 1_000), factor=st.sampled_from([2.0, 8.0, 0.5]))
+def test_scaling_prices_and_capital_scales_money(seed, factor):
+    frame = walk_with_targets(200, seed)
+
+    def wanted() -> fxlab.Signals:
+        return fxlab.Signals(target=pl.col("wanted"), lookback=0)
+
+    one = fxlab.backtest(frame, wanted, capital=1_000)
+    scaled = frame.with_columns(pl.col("price") * factor)
+    other = fxlab.backtest(scaled, wanted, capital=1_000 * factor)
+    # A power of two scales without rounding.
+    assert other.metrics["final_equity"] == factor * one.metrics["final_equity"]
+    assert other.fills["qty"].to_list() == one.fills["qty"].to_list()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from datetime import timedelta
 
 import polars as pl
 import pytest
@@ -12,6 +13,7 @@ from markets import random_walk
 
 import fxlab
 from fxlab.backtester import report, strategy
+from fxlab.backtester.frame_source import FrameSource
 from fxlab.backtester.report import write_report
 from fxlab.backtester.report_page import embed, page, section, tiles
 from fxlab.charts import price_chart
@@ -93,8 +95,115 @@ def test_a_failed_write_leaves_nothing_behind(result, tmp_path, monkeypatch):
 def test_a_run_without_trades_has_a_report():
     ran = fxlab.backtest(random_walk(100), "sma_cross")
     text = report.render(ran)
-    assert "No round trips." in text
-    assert "No fills." in text
+    said = [
+        *("No round trips.", "No fills.", "There were no fills.", "No closed trades."),
+        *("No drawdown:", "No returns:", "No position was held", "No orders were made."),
+    ]
+    for sentence in said:
+        assert sentence in text, sentence
+    assert text.count("Plotly.newPlot") == 1  # prices; there is nothing else to draw
+    assert "NaN%" not in text
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_a_run_of_a_tick_or_two_has_a_report(rows):
+    ran = fxlab.backtest(random_walk(rows), "buy_and_hold")
+    text = report.render(ran)
+    assert f"{rows} tick{'s' * (rows > 1)} of TICKS" in text
+    assert "No closed trades." in text
+
+
+GAP_MINUTES = ((10, 20), (30, 35))
+
+
+@pytest.fixture(scope="module")
+def with_gaps():
+    ticks = random_walk(20_000)
+    start = ticks["timestamp"][0]
+    times = [[start + timedelta(minutes=minute) for minute in pair] for pair in GAP_MINUTES]
+    gaps = pl.DataFrame(times, schema=["from_time", "to_time"], orient="row")
+    both = pl.concat([ticks.with_columns(symbol=pl.lit(name)) for name in ("BTC", "ETH")])
+    return fxlab.backtest(
+        FrameSource(both, gaps=gaps), "sma_cross", {"fast": 5, "slow": 40, "allow_short": True}
+    )
+
+
+SECTIONS = (
+    "In words",
+    "Price, equity, drawdown",
+    "Figures",
+    "Drawdowns",
+    "Returns",
+    "Returns by month",
+    "Hours and days",
+    "Trades against time and risk",
+    "Exposure",
+    "Orders that did not fill",
+    "Trades",
+    "Fills",
+    "What made this run",
+)
+
+
+def test_every_section_is_there_in_reading_order(written):
+    assert tuple(re.findall(r"<h2>(.*?)</h2>", written.read_text())) == SECTIONS
+
+
+def test_blind_time_is_a_section_where_there_are_gaps(with_gaps):
+    text = report.render(with_gaps)
+    blind = text.split("<h2>Blind time</h2>")[1].split("</section>")[0]
+    assert "2 known holes of the recording in the run: 15m 0s" in blind
+    assert "trades were open in a hole" in blind
+    assert len(with_gaps.plot().layout.shapes) == 2
+
+
+def test_the_drawdown_table_is_that_of_the_result(result, written):
+    text = written.read_text().split("<h2>Drawdowns</h2>")[1].split("</section>")[0]
+    assert f">{100 * result.drawdowns['depth'][0]:.2f}%<" in text
+    assert text.count("<tr>") == 1 + result.drawdowns.height
+
+
+def test_months_are_shaded_by_their_size(written):
+    text = written.read_text().split("<h2>Returns by month</h2>")[1].split("</section>")[0]
+    assert text.count("<th ") == 14 + 1
+    assert re.search(r'style="background:rgba\([\d,]+,0\.55\)">-?[\d.]+%<', text)
+
+
+def test_unfilled_orders_are_counted_by_reason(result):
+    orders = result.orders.head(4).with_columns(
+        qty=pl.Series([1.0, 0.0, 0.0, 0.0]),
+        status=pl.Series(["filled", "late", "no liquidity", "late"]),
+    )
+    text = report.render(replace(result, orders=orders))
+    section_ = text.split("<h2>Orders that did not fill</h2>")[1].split("</section>")[0]
+    assert "3 of 4 orders ended with nothing executed" in section_
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", section_)
+    assert cells == ["late", "2", "50.0", "no liquidity", "1", "25.0"]
+
+
+def test_a_long_report_stays_small(written):
+    assert written.stat().st_size < 400_000
+
+
+def test_figures_have_the_height_that_the_page_keeps_free(result):
+    for name, figure in result.figures().items():
+        made = embed(figure, name, "")
+        assert f"min-height:{figure.layout.height}px" in made
+
+
+def test_figures_of_a_run_are_named_and_of_few_points(result):
+    figures = result.figures()
+    assert list(figures) == [
+        *("run", "equity", "returns", "months", "hours", "weekdays", "trades", "exposure")
+    ]
+    for figure in figures.values():
+        for trace in figure.data:
+            assert len(trace.x if trace.x is not None else ()) <= 5_000
+
+
+def test_styles_of_cells_leave_and_styles_in_text_stay():
+    made = section("x", '<td style="a;text-align:right;b">&quot; style=&quot;text-align:left</td>')
+    assert '<td class="n">&quot; style=&quot;text-align:left</td>' in made
 
 
 def test_several_symbols_keep_their_column():
@@ -111,7 +220,10 @@ def test_nothing_hostile_survives():
     ran = fxlab.backtest(random_walk(50, symbol=HOSTILE), hostile)
     text = report.render(ran)
     assert "<img" not in text
-    assert text.count("</script>") == 2  # plotly's file and the chart's call
+    scripts = re.findall(r"<script.*?</script>", text, re.DOTALL)
+    assert text.count("</script>") == len(scripts)
+    assert scripts[0] == '<script charset="utf-8" src="plotly.min.js"></script>'
+    assert all(script.startswith("<script>Plotly.newPlot(") for script in scripts[1:])
 
 
 def test_parts_escape_what_they_are_given():

@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 from tick_files import HOSTILE_IDS
 
+import fxlab
 from fxlab import errors
 from fxlab.backtester import inputs
 from fxlab.backtester.decisions import decide
@@ -305,6 +306,14 @@ def test_quotes_of_a_session_reach_a_strategy_with_all_levels(euro):
     assert found["ask_qty_2"].null_count() == 3_733
     assert found["spread"].to_list() == euro.orderbook(depth=1)["spread"].to_list()
     assert len(decide(signals, "EURUSD", found)) > 100
+
+
+def test_a_sample_of_a_session_is_checked_for_looks_into_the_future(both):
+    report = fxlab.check_lookahead(
+        both, "book_imbalance", symbols="BTCUSDT", sample_rows=3_000, cuts=4
+    )
+    assert (report.rows, report.cuts) == (3_000, 4)
+    assert report.decisions > 500
 
 
 def test_books_of_a_session_are_those_before_the_trade(both, book10, trades):

@@ -312,7 +312,8 @@ def test_book_imbalance_runs_on_trades_with_books_and_on_quotes():
 
 def test_strategies_say_what_a_session_lacks():
     trades = random_walk(50).drop("bid_qty_1", "ask_qty_1")
-    with pytest.raises(errors.EmptySession, match=r"book_imbalance' .*has no order books of TICKS"):
+    lacks = r"book_imbalance' .*has no order books of TICKS"
+    with pytest.raises(errors.InvalidParameter, match=lacks):
         fxlab.backtest(trades, "book_imbalance")
     quotes = trades.select("timestamp", bid_price_1=pl.col("price"), ask_price_1=pl.col("price"))
     with pytest.raises(errors.InvalidParameter, match=r"vwap_reversion' .* asks for 'volume'"):

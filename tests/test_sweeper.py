@@ -17,9 +17,7 @@ from fxlab.backtester.metrics import METRICS
 from fxlab.sweeper import replaying
 
 GRID = {"fast": [3, 5, 8], "slow": [5, 13, 21]}
-TWO = pl.concat(
-    [random_walk(1_500, 1, symbol="AAA"), random_walk(900, 2, symbol="BBB")]
-)
+TWO = pl.concat([random_walk(1_500, 1, symbol="AAA"), random_walk(900, 2, symbol="BBB")])
 
 
 @pytest.fixture(scope="module")

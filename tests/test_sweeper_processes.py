@@ -107,9 +107,7 @@ def test_cancelling_ends_the_processes(frames, always):
 def test_an_error_in_a_process_is_raised_here(frames, always):
     empty = random_walk(1_500, 9).with_columns(pl.col("timestamp").dt.offset_by("1d"))
     with pytest.raises(errors.EmptySession, match="has no ticks"):
-        fxlab.sweep(
-            [frames[0], empty], "sma_cross", GRID, workers=2, end="2025-01-01T01:00:00Z"
-        )
+        fxlab.sweep([frames[0], empty], "sma_cross", GRID, workers=2, end="2025-01-01T01:00:00Z")
 
 
 def test_a_script_without_a_main_guard_may_sweep_over_sessions(tmp_path):

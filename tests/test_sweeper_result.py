@@ -63,9 +63,7 @@ def test_a_point_with_the_figure_in_more_sessions_comes_first(frames):
 def test_without_a_single_figure_there_is_no_best(frames):
     found = fxlab.sweep(frames[0], moody, {"mood": ["late", "late "]}, check_lookahead=False)
     with pytest.raises(errors.InvalidParameter, match="no point has a sharpe_per_period"):
-        fxlab.sweep(
-            frames[0].with_columns(price=pl.lit(100.0)), "sma_cross", GRID
-        ).best  # noqa: B018 - a property that raises
+        fxlab.sweep(frames[0].with_columns(price=pl.lit(100.0)), "sma_cross", GRID).best  # noqa: B018 - a property that raises
     assert found.table.height == 2
 
 

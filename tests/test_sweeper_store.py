@@ -172,9 +172,13 @@ def test_progress_counts_only_what_is_stored(lab, db, session):
 
     grid = {"fast": [3, 4, 5], "slow": [70, 80]}
     found = fxlab.sweep(session, "sma_cross", grid, lab=lab, progress=progress)
-    assert heard[-1][0] == 6 == stored(db, found.sweep_ids[0]).filter(
-        pl.col("parameters").str.contains('"slow":[78]0')
-    ).height
+    assert (
+        heard[-1][0]
+        == 6
+        == stored(db, found.sweep_ids[0])
+        .filter(pl.col("parameters").str.contains('"slow":[78]0'))
+        .height
+    )
 
 
 def test_the_trials_of_other_nights_count(lab, unique):
@@ -189,9 +193,12 @@ def test_the_trials_of_other_nights_count(lab, unique):
     )
     assert first.tried == 4
     assert other.tried == 10
-    judged, alone = other.overfitting(4), fxlab.sweep(
-        session, "sma_cross", {"fast": [3, 5, 8], "slow": [13, 21]}, execution=cheap
-    ).overfitting(4)
+    judged, alone = (
+        other.overfitting(4),
+        fxlab.sweep(
+            session, "sma_cross", {"fast": [3, 5, 8], "slow": [13, 21]}, execution=cheap
+        ).overfitting(4),
+    )
     assert judged.tried == 10
     assert judged.trials > alone.trials
     assert judged.expected_maximum > alone.expected_maximum

@@ -35,10 +35,10 @@ class Walk:
                 return price
         return self.levels[-1][0] if self.endless and self.levels else None
 
-    def look(self, qty: float) -> tuple[float, float, bool]:
+    def look(self, qty: float) -> tuple[float, float | None, bool]:
         """Return how much of a quantity is missing, the price of the rest, if it is beyond depth.
 
-        The price is the average of all that there is.
+        The price is the average of all that there is, of nothing the best.
         """
         missing, got, money = qty, 0.0, 0.0
         for price, left in self.levels:
@@ -50,7 +50,7 @@ class Walk:
         if beyond:
             money += missing * self.levels[-1][0]
             got, missing = got + missing, 0.0
-        return missing, money / got if got else math.nan, beyond
+        return missing, money / got if got else self.best, beyond
 
     def take(self, qty: float) -> None:
         """Use up the first `qty`."""
@@ -209,7 +209,7 @@ class Market(Account):
         walk = Walk.over(leg.book.against(side), endless=self.terms.last_level)
         if walk.best is None:
             return Status.NO_LIQUIDITY
-        return self._walk(leg, order, row, walk, reference, slip)
+        return self._walk(leg, order, row, side, walk, reference, slip)
 
     def _stale(self, leg: Leg, order: Order) -> bool:
         """Return whether the last book is too old to trade against."""
@@ -226,7 +226,14 @@ class Market(Account):
         return (bid + ask) / 2
 
     def _walk(
-        self, leg: Leg, order: Order, row: TwinRow, walk: Walk, reference: float, slip: float
+        self,
+        leg: Leg,
+        order: Order,
+        row: TwinRow,
+        side: int,
+        walk: Walk,
+        reference: float,
+        slip: float,
     ) -> Status:
         """Close what lies on the other side, then open or change."""
         closes = order.target == 0 or leg.qty * order.target < 0
@@ -237,18 +244,13 @@ class Market(Account):
         equity = self.basis(leg, reference)
         if walk.best is None or equity <= 0:
             return Status.FILLED
-        about = self._about(leg, order, walk, equity)
-        side = sign(about)
-        average = self.worse(leg, walk.look(abs(about))[1], side, slip) if side else 0.0
-        sized = self.size(leg, order, average, side, equity) if side else Status.UNCHANGED
+        about = abs(order.target * equity / (walk.best * self.reserve(order)) - leg.qty)
+        average = self.worse(leg, walk.look(about)[1], side, slip)
+        sized = self.size(leg, order, average, side, equity)
         if isinstance(sized, Status):
             return Status.FILLED if closes else sized
         whole = self._take(leg, order, row, walk, sized[0], slip, sized[1])
         return Status.FILLED if whole else Status.FILLED_IN_PART
-
-    def _about(self, leg: Leg, order: Order, walk: Walk, equity: float) -> float:
-        """Return about how much to trade, by the best price of the levels not yet used."""
-        return order.target * equity / (walk.best * self.reserve(order)) - leg.qty
 
     def _take(
         self,

@@ -61,8 +61,9 @@ _DRAWDOWNS: Final[dict[str, pl.DataType]] = {
 def drawdowns(equity: pl.DataFrame, top: int = 10) -> pl.DataFrame:
     """Return the deepest drawdowns, deepest first.
 
-    A drawdown begins at the last row at a peak and ends at the first row that is back at it. The
-    rows of `Result.equity` are samples; the peak and trough of the deepest one are exact.
+    A drawdown begins where equity reached the peak (of equity that stood still there, at the
+    first such row, as `max_drawdown_duration` counts) and ends at the first row that is back at
+    it. The rows of `Result.equity` are samples; the peak and trough of the deepest one are exact.
 
     Parameters
     ----------
@@ -99,7 +100,9 @@ def drawdowns(equity: pl.DataFrame, top: int = 10) -> pl.DataFrame:
         for start, end in zip(starts, [*ends, *([] if recovered else [len(values)])], strict=True)
     ]
     back = [*ends.tolist(), *([] if recovered else [None])]
-    return _described(rows, (starts - 1).tolist(), troughs, back).head(top)
+    moved = np.flatnonzero(np.append(True, values[1:] != values[:-1]))
+    peaks = moved[np.searchsorted(moved, starts - 1, side="right") - 1]
+    return _described(rows, peaks.tolist(), troughs, back).head(top)
 
 
 def _described(

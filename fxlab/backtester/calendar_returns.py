@@ -99,7 +99,7 @@ def hourly_returns(equity: pl.DataFrame, trades: pl.DataFrame | None = None) -> 
     polars.DataFrame
         ``hour`` (0 to 23), ``periods`` (how many such hours), ``mean_return``, ``sum_return``
         (simple returns of equity, fractions, not compounded), and with trades ``trades``,
-        ``win_rate`` (null without trades) and ``pnl`` (money).
+        ``win_rate`` and ``pnl`` (money; both null where no trade began).
     """
     return _profile(equity, trades, "1h", pl.col("time").dt.hour().alias("hour"))
 
@@ -134,7 +134,7 @@ def _profile(
             pnl.sum(),
         )
         found = found.join(begun, on=name, how="full", coalesce=True).with_columns(
-            pl.col("periods", "trades").fill_null(0), pnl.fill_null(0.0)
+            pl.col("periods", "trades").fill_null(0)
         )
     return found.sort(name)
 

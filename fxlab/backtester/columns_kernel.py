@@ -101,9 +101,10 @@ def count_decisions(target, leg_of, legs):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def news(targets, last, largest, changes_only, chosen):  # type: ignore[no-untyped-def]
+def news(targets, largest, changes_only, chosen):  # type: ignore[no-untyped-def]
     """Write which targets are news; return how many, and the first that is no target or -1."""
     count = 0
+    last = np.nan
     for i in range(len(targets)):
         value = targets[i]
         if not abs(value) <= largest:  # false for nan too

@@ -209,12 +209,9 @@ def _text(value: object) -> str:
 def _differing(sides: list[_Side]) -> list[tuple[str, str]]:
     """Return (kind, name) of everything that is not the same in all runs; one may lack it."""
     every = dict.fromkeys(key for side in sides for key in side.made_of)
-    known = [key for key in every if key[1] != "fxlab_version" or _all_have(sides, key)]
-    return [key for key in known if len({side.made_of.get(key) for side in sides}) > 1]
-
-
-def _all_have(sides: list[_Side], key: tuple[str, str]) -> bool:
-    return all(key in side.made_of for side in sides)
+    found = [key for key in every if len({side.made_of.get(key) for side in sides}) > 1]
+    version = ("data", "fxlab_version")  # a result of today does not carry one
+    return [key for key in found if key != version or all(key in side.made_of for side in sides)]
 
 
 def _given_names(given: Mapping[str, object]) -> list[str]:
@@ -280,15 +277,12 @@ def _best(metric: str, values: Mapping[str, float]) -> str | None:
 def _differences(
     names: list[str], sides: list[_Side], differing: list[tuple[str, str]]
 ) -> pl.DataFrame:
-    columns = {
-        name: [side.made_of.get(key) for key in differing]
-        for name, side in zip(names, sides, strict=True)
-    }
-    whole = {
+    whole: dict[str, list[str | None]] = {
         "kind": [kind for kind, _ in differing],
         "name": [name for _, name in differing],
-        **columns,
     }
+    for name, side in zip(names, sides, strict=True):
+        whole[name] = [side.made_of.get(key) for key in differing]
     return pl.DataFrame(whole, schema=dict.fromkeys(whole, pl.String))
 
 

@@ -19,6 +19,7 @@ from fxlab.backtester.tick_bars import Bars
 from fxlab.errors import FxlabError, InvalidParameter, StrategyFailed
 from fxlab.times import from_micros
 
+SHOWN: Final = 12  # names of columns in an error message
 _LARGEST: Final = float(np.finfo(np.float64).max)
 
 
@@ -29,7 +30,6 @@ def decide(
     *,
     first: int = 0,
     seen: int = 0,
-    last: float = np.nan,
     max_leverage: float = np.inf,
 ) -> np.ndarray:
     """Return a strategy's decisions on one symbol's ticks.
@@ -46,8 +46,6 @@ def decide(
         Decisions at rows from here on are returned; the rows before it are what it looks back on.
     seen
         Rows of this symbol in the whole run before row `first`, for the warm-up.
-    last
-        Target of the symbol's decision before, nan if there was none.
     max_leverage
         Largest absolute target allowed.
 
@@ -55,7 +53,8 @@ def decide(
     -------
     numpy.ndarray
         `fxlab.backtester.records.DECISION`, one a row with a target; ``row`` counts from `first`.
-        With ``reentry="change"`` a target that repeats the one before it is left out.
+        A target that repeats the one before it is left out where it can be no news: with
+        ``reentry="change"`` and without a cooldown. The first one always stands.
 
     Raises
     ------
@@ -85,7 +84,7 @@ def decide(
         ticks = bars.first_rows[wanted.rows + 1]
         begin = int(np.searchsorted(ticks, first))
         wanted, ticks = wanted.part(begin), ticks[begin:]
-    chosen = _news(place, ticks, wanted.targets, last, max_leverage)
+    chosen = _news(place, ticks, wanted.targets, max_leverage)
     decisions = np.empty(len(chosen), DECISION)
     decisions["row"] = ticks[chosen] - first
     decisions["target"] = wanted.targets[chosen]
@@ -212,9 +211,7 @@ def _numbers(place: _Place, name: str, column: pl.Series) -> pl.Series:
     return column.cast(pl.Float64)
 
 
-def _news(
-    place: _Place, ticks: np.ndarray, targets: np.ndarray, last: float, max_leverage: float
-) -> np.ndarray:
+def _news(place: _Place, ticks: np.ndarray, targets: np.ndarray, max_leverage: float) -> np.ndarray:
     """Return which targets are decisions; refuse those that cannot be held."""
     from fxlab.backtester.columns_kernel import news
 
@@ -222,7 +219,7 @@ def _news(
     # A refused decision (cooldown) is news again when it is repeated later.
     changes_only = place.signals.reentry == "change" and not place.signals.cooldown_us
     largest = min(max_leverage, _LARGEST)
-    count, bad = news(targets, last, largest, changes_only, chosen)
+    count, bad = news(targets, largest, changes_only, chosen)
     if bad >= 0:
         raise InvalidParameter(_bad_target(place, ticks[bad], float(targets[bad]), max_leverage))
     return chosen[:count]
@@ -285,5 +282,6 @@ def _missing_column(place: _Place) -> str:
         kind, there = f"bars of {place.signals.every}", Bars(place.frame, 1).names
     return (
         f"{place.symbol}: {place.signals.owner} asks for {', '.join(map(repr, missing))}, which "
-        f"the {kind} do not have; they have: {', '.join(there)}"
+        f"the {kind} do not have; they have: {', '.join(there[:SHOWN])}"
+        + (f" and {len(there) - SHOWN} more" if len(there) > SHOWN else "")
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from fxlab.backtester.execution import Execution, check_capital
-from fxlab.backtester.feeds import gap_records, needs_of, open_feeds
+from fxlab.backtester.feeds import gap_records, holes, needs_of, open_feeds
 from fxlab.backtester.ledger import Ledger
 from fxlab.backtester.market import Rows
 from fxlab.backtester.result import Result, Run, build_result
@@ -185,20 +185,26 @@ def prepare(
         days_per_year=days_per_year,
         start=start,
         end=end,
+        holes=holes(data, names),
     )
     needs = needs_of([signals], terms)
     feeds, books = open_feeds(
         data, run.symbols, needs, start=start, end=end, size=chunk_rows, owner=signals.owner
     )
-    ledger = Ledger.open(
+    ledger = open_ledger(run, signals, bounds)
+    return Job(run, signals, bounds, ledger, feeds, books)
+
+
+def open_ledger(run: Run, signals: Signals, bounds: tuple[int, int]) -> Ledger:
+    """Return the empty ledger of a run."""
+    return Ledger.open(
         run.symbols,
         run.capital,
-        terms,
+        run.execution,
         choose_interval(bounds, run.grid_us),
         signals=signals,
-        gaps=gap_records(data, run.symbols),
+        gaps=gap_records(run.holes, run.symbols),
     )
-    return Job(run, signals, bounds, ledger, feeds, books)
 
 
 def choose_interval(bounds: tuple[int, int], grid_us: int) -> int:

@@ -16,7 +16,7 @@ from fxlab.backtester.stream import BookFeed, SymbolFeed
 from fxlab.backtester.ticks import TickSource
 from fxlab.errors import InvalidParameter
 from fxlab.schema import book_levels
-from fxlab.times import Time
+from fxlab.times import Time, to_micros
 
 
 def needs_of(signals: Sequence[Signals], execution: Execution) -> Needs:
@@ -82,11 +82,22 @@ def open_feeds(
     return feeds, books
 
 
-def gap_records(source: TickSource, symbols: Iterable[str]) -> np.ndarray:
-    """Return the ends of the recording's holes (`GAPS`), ordered by time."""
+def holes(source: TickSource, symbols: Iterable[str]) -> pl.DataFrame | None:
+    """Return the known holes of the recording: from_time, to_time (UTC µs), symbol.
+
+    None if there are none and the source is no live recording: then nobody watched for them.
+    """
     found = [
-        (ended, leg)
-        for leg, symbol in enumerate(symbols)
-        for ended in source.gaps(symbol)["to_time"].cast(pl.Int64).to_list()
+        source.gaps(symbol).select("from_time", "to_time", pl.lit(symbol).alias("symbol"))
+        for symbol in symbols
     ]
-    return np.array(sorted(found), GAPS)
+    whole = pl.concat(found)
+    watched = getattr(source, "source", "") == "live"
+    return whole if watched or whole.height else None
+
+
+def gap_records(found: pl.DataFrame | None, symbols: tuple[str, ...]) -> np.ndarray:
+    """Return the ends of holes (`GAPS`), ordered by time."""
+    rows = [] if found is None else found.select("to_time", "symbol").rows()
+    ends = [(to_micros(ended), symbols.index(symbol)) for ended, symbol in rows]
+    return np.array(sorted(ends), GAPS)

@@ -12,6 +12,7 @@ import polars as pl
 
 from fxlab.backtester import analysis
 from fxlab.backtester.ratios import quantiles
+from fxlab.schema import UTC_MICROS
 from fxlab.times import to_micros
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def run_figure(result: Result) -> go.Figure:
         result.equity,
         title=result.title,
         ticks=result.ticks,
-        gaps=known_gaps(result),
+        gaps=known_gaps(result).unique(["from_time", "to_time"]),
     )
 
 
@@ -101,18 +102,21 @@ def exposure(result: Result) -> pl.DataFrame:
 
 
 def known_gaps(result: Result) -> pl.DataFrame:
-    """Return the holes of the recording inside a run: symbol, from_time, to_time."""
-    frames = [
-        result.run.source.gaps(symbol).with_columns(pl.lit(symbol).alias("symbol"))
-        for symbol in result.symbols
-    ]
+    """Return the holes of the recording inside a run: symbol (null: all), from_time, to_time."""
+    holes = result.run.holes
+    if holes is None:
+        times = dict.fromkeys(("from_time", "to_time"), UTC_MICROS)
+        return pl.DataFrame(schema={"symbol": pl.String(), **times})
     inside = (pl.col("to_time") > result.first) & (pl.col("from_time") < result.last)
-    return pl.concat(frames).filter(inside).select("symbol", "from_time", "to_time")
+    return holes.filter(inside).select("symbol", "from_time", "to_time")
 
 
 def blind_time(result: Result) -> analysis.BlindTime:
     """Return how much of a run lies in the known holes of its recording."""
-    return analysis.blind_time(result.trades, known_gaps(result), result.first, result.last)
+    run = result.run
+    return analysis.blind_time(
+        result.trades, run.holes, result.first, result.last, symbols=run.symbols
+    )
 
 
 def _length(seconds: float) -> str:

@@ -16,7 +16,7 @@ from fxlab.backtester import quotes
 from fxlab.backtester.decimals import with_price_ticks
 from fxlab.backtester.indicators import PRICE_OF
 from fxlab.backtester.ticks import TickSource
-from fxlab.errors import EmptySession, SymbolNotFound
+from fxlab.errors import InvalidParameter, SymbolNotFound
 from fxlab.schema import UTC_MICROS, book_levels
 from fxlab.times import Time
 
@@ -61,7 +61,7 @@ def ticks(
 
     Raises
     ------
-    EmptySession
+    InvalidParameter
         If book columns are asked for and there are no books.
     SymbolNotFound
         If the price of a symbol is asked for that the source does not have.
@@ -119,8 +119,8 @@ def _books(  # noqa: PLR0917 - the pieces of one join
 ) -> list[Before | Beside]:
     """Return the join that brings the missing book columns; none if all of them are derived."""
     if not source.has_books(symbol):
-        raise EmptySession(
-            f"{owner} reads {missing[0]!r}, and session {source.id!r} has no order books of "
+        raise InvalidParameter(
+            f"{owner} asks for {missing[0]!r}, and session {source.id!r} has no order books of "
             f"{symbol}; choose a session with books (orderbook_count in lab.sessions()) or another "
             "strategy"
         )

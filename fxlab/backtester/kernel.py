@@ -154,8 +154,8 @@ def step(i, tape, decisions, schedule, terms, legs, account, written):  # type: 
     book = tape.books[tape.book[i] if has_book else 0]
     if now >= account["alarm"]:
         tick_clock(now, schedule, legs, account, terms, written)
-    if priced:
-        leg["mark"] = price
+    if priced and terms["book"] == 0:
+        leg["mark"] = price  # a print is what its own fills are marked at
     leg["changed"] = 0
     if leg["slot"] == IN_FLIGHT:
         if now >= leg["ready_at"] and (priced or terms["book"] == 1):
@@ -168,6 +168,8 @@ def step(i, tape, decisions, schedule, terms, legs, account, written):  # type: 
         take_profit(leg, account, now, price, book, has_book, terms, written)
     if has_book:
         leg["book"] = tape.book[i]
+    if priced:
+        leg["mark"] = price
     if leg["qty"] != 0.0 or leg["changed"] == 1:
         if priced:
             mark(leg, price)

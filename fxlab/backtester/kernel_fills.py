@@ -72,6 +72,9 @@ def settle(leg, now, at, change, rate, written):  # type: ignore[no-untyped-def]
         move(leg, at, change, rate)
         leg["bought"] += abs(change)
         leg["paid"] += abs(change) * at
+    if leg["qty"] != 0.0:
+        leg["low"] = min(leg["low"], at)
+        leg["high"] = max(leg["high"], at)
 
 
 @compiled

@@ -15,6 +15,7 @@ import numpy as np
 
 from fxlab.backtester.compiled import compiled
 from fxlab.backtester.kernel_account import follow, mark, surface, total_equity
+from fxlab.backtester.kernel_orders import missed_by_gap
 from fxlab.backtester.records import FOREVER, IN_FLIGHT, NO_ORDER, RESTING
 
 BLOCK: Final = 64
@@ -58,7 +59,7 @@ def glide_held(  # type: ignore[no-untyped-def]
     start = i
     base, cash, qty = account["base"], leg["cash"], leg["qty"]
     margin = terms["maintenance"] * abs(qty)
-    lowest, highest, equity = leg["low"], leg["high"], leg["equity"]
+    lowest, highest, equity = np.inf, -np.inf, leg["equity"]
     peak, below, deepest = account["peak"], account["below"], account["max_drawdown"]
     known = np.inf  # no total from here up is a deeper drawdown
     while i < end:
@@ -105,7 +106,9 @@ def glide_held(  # type: ignore[no-untyped-def]
                     account["low"] = total
                     account["low_at"] = now
         i += 1
-    leg["low"], leg["high"], leg["equity"] = lowest, highest, equity
+    leg["low"], leg["high"] = min(leg["low"], lowest), max(leg["high"], highest)
+    leg["equity"] = equity
+    reach(leg, lowest, highest)
     account["peak"], account["below"], account["max_drawdown"] = peak, below, deepest
     account["equity"] = base + equity
     return i
@@ -137,6 +140,7 @@ def glide_many(i, end, tape, legs, account, terms):  # type: ignore[no-untyped-d
             if not is_unguarded(leg, price, price, now, False, terms):
                 return i
             mark(leg, price)
+            reach(leg, price, price)
             total = account["base"]
             for k in range(len(legs)):
                 total += legs[k]["equity"]
@@ -220,7 +224,7 @@ def waits(leg, low, high, until, terms):  # type: ignore[no-untyped-def]
     """Return whether the leg's order cannot trade within a block."""
     if leg["slot"] == IN_FLIGHT:
         return until < leg["ready_at"]
-    if terms["book"] == 1:
+    if terms["book"] == 1 or missed_by_gap(leg, terms):
         return False
     return low > leg["limit"] if leg["remaining"] > 0.0 else high < leg["limit"]
 
@@ -264,6 +268,7 @@ def leap(block, until, legs, account):  # type: ignore[no-untyped-def]
         if leg["qty"] != 0.0:
             leg["low"] = min(leg["low"], block[k]["low"])
             leg["high"] = max(leg["high"], block[k]["high"])
+            reach(leg, block[k]["ask"], block[k]["bid"])
             leg["equity"] = leg["cash"] + leg["qty"] * leg["mark"]
             account["below"] = 1
     account["equity"] = total_equity(legs, account)
@@ -271,18 +276,33 @@ def leap(block, until, legs, account):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def find_extremes(leg_of, price, book, out):  # type: ignore[no-untyped-def]
+def reach(leg, low, high):  # type: ignore[no-untyped-def]
+    """Follow a position's best price; where a trailing stop looks at it, none is better here."""
+    if leg["qty"] > 0.0:
+        if high > leg["best"]:
+            leg["best"] = high
+    elif low < leg["best"]:
+        leg["best"] = low
+
+
+@compiled
+def find_extremes(leg_of, price, book, books, out):  # type: ignore[no-untyped-def]
     """Write the `EXTREMES` of each (block, leg); `out` comes as (blocks, legs)."""
     for b in range(len(out)):
         for k in range(out.shape[1]):
-            out[b, k]["low"] = np.inf
-            out[b, k]["high"] = -np.inf
+            out[b, k]["low"] = out[b, k]["ask"] = np.inf
+            out[b, k]["high"] = out[b, k]["bid"] = -np.inf
             out[b, k]["book"] = -1
         for i in range(b * BLOCK, min((b + 1) * BLOCK, len(price))):
             found = out[b, leg_of[i]]
+            bid = ask = price[i]
             if len(book) > 0 and book[i] >= 0:
                 found["book"] = book[i]
+                bid = books[book[i]]["bid_price"][0]
+                ask = books[book[i]]["ask_price"][0]
             if price[i] == price[i]:
                 found["low"] = min(found["low"], price[i])
                 found["high"] = max(found["high"], price[i])
                 found["last"] = price[i]
+                found["bid"] = bid if bid > found["bid"] else found["bid"]
+                found["ask"] = ask if ask < found["ask"] else found["ask"]

@@ -67,7 +67,7 @@ class Market:
         from fxlab.backtester.kernel_glide import BLOCK, find_extremes
 
         found = np.empty((max(1, -(-len(self) // BLOCK)), self.legs), EXTREMES)
-        find_extremes(self.leg, self.price, self.book, found)
+        find_extremes(self.leg, self.price, self.book, self.books, found)
         return found
 
     def part(self, first: int, last: int | None = None) -> Market:

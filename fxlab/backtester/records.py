@@ -79,8 +79,9 @@ BOOK: Final = np.dtype(
     ]
 )
 
-# The lowest, highest and last price of one leg in one block of rows, and its last book.
-EXTREMES: Final = _dtype(f8="low high last", i8="book")
+# The lowest, highest and last price of one leg in one block of rows; the best that a long and a
+# short could have been left at (`bid`, `ask`); and its last book.
+EXTREMES: Final = _dtype(f8="low high last bid ask", i8="book")
 
 FUNDING: Final = np.dtype(
     [("time", "i8"), ("leg", "i8"), ("rate_long", "f8"), ("rate_short", "f8")]

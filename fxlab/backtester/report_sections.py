@@ -199,10 +199,11 @@ def _blind(result: Result) -> str:
     if gaps.is_empty():
         return ""
     blind = figures.blind_time(result)
+    holes = gaps.select("from_time", "to_time").unique().height  # one of all symbols is one
     words = (
-        f"{gaps.height:,} known holes of the recording lie in the run: "
+        f"{holes:,} known {'holes' if holes > 1 else 'hole'} of the recording in the run: "
         f"{show_seconds(blind.seconds)}, {_percent(blind.share)} of its time. A position was held "
-        f"for {show_seconds(blind.held_seconds)} of them, {_percent(blind.held_share)} of all time "
+        f"for {show_seconds(blind.held_seconds)} of it, {_percent(blind.held_share)} of all time "
         f"with a position{f' ({blind.note})' if blind.note else ''}. What prices did meanwhile is "
         "not known; the figures of this run cannot contain it."
     )

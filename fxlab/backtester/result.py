@@ -22,6 +22,7 @@ from fxlab.backtester.ledger import Records
 from fxlab.backtester.metrics import Facts, Metrics, compute_records
 from fxlab.backtester.strategy import Strategy, Value
 from fxlab.backtester.ticks import TickSource
+from fxlab.backtester.time_held import blind_micros
 from fxlab.times import Time, from_micros, parse_range
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Run:
     days_per_year: float
     start: Time | None
     end: Time | None
+    holes: pl.DataFrame | None = None  # from_time, to_time, symbol; None: nobody kept a ledger
 
     def options(self) -> dict[str, Any]:
         """Return the time range and the basis of the figures, as plain values."""
@@ -262,6 +264,10 @@ def facts_of(run: Run, records: Records) -> Facts:
         exposed_us=int(account["exposed"]),
         grid_us=run.grid_us,
         days_per_year=run.days_per_year,
+        funding=float(account["funding"]),
+        blind_us=None
+        if run.holes is None
+        else blind_micros(run.holes, records.first, records.last, run.symbols),
     )
 
 

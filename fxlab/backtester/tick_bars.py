@@ -59,15 +59,19 @@ class Bars:
         return len(self.first_rows)
 
     @property
+    def sizes(self) -> np.ndarray:
+        """Return the number of ticks in each bar."""
+        return np.diff(self.first_rows, append=self.frame.height)[: self.height]
+
+    @property
     def last_rows(self) -> np.ndarray:
         """Return the row of each bar's last tick."""
-        return np.append(self.first_rows[1:], self.frame.height) - 1
+        return self.first_rows + self.sizes - 1
 
     @property
     def bar_of_rows(self) -> np.ndarray:
         """Return for each tick the number of its bar."""
-        sizes = np.diff(np.append(self.first_rows, self.frame.height))
-        return np.repeat(np.arange(self.height), sizes)
+        return np.repeat(np.arange(self.height), self.sizes)
 
     @property
     def names(self) -> list[str]:
@@ -93,7 +97,7 @@ class Bars:
             time = self._values(name)[self.first_rows]
             return pl.Series(name, time // self.every * self.every).cast(SCHEMA[name])
         if name == "trades":
-            return pl.Series(name, self.last_rows - self.first_rows + 1)
+            return pl.Series(name, self.sizes)
         if name in SUMS:
             return pl.Series(name, self._sums(name)).fill_nan(None)
         source = _SOURCES.get(name)

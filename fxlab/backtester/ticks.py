@@ -9,20 +9,9 @@ from typing import Protocol
 import numpy as np
 import polars as pl
 
-from fxlab.backtester.decimals import with_price_ticks
 from fxlab.backtester.frame_source import FrameSource
 from fxlab.errors import EmptySession, InvalidParameter, InvalidTicks, SymbolNotFound
 from fxlab.times import Time, from_micros, parse_range, to_micros
-
-__all__ = [
-    "FrameSource",
-    "OrderCheck",
-    "TickSource",
-    "as_source",
-    "choose_symbols",
-    "span",
-    "with_price_ticks",
-]
 
 
 class TickSource(Protocol):

@@ -71,6 +71,7 @@ def profile_chart(profile: pl.DataFrame, title: str = "") -> go.Figure:
     figure.add_bar(
         x=key.to_list() if hourly else [WEEKDAYS[day - 1] for day in key],
         y=mean,
+        width=0.8,
         marker={"color": np.where(mean < 0, LOSS, GAIN), "line_width": 0},
         customdata=_details(drawn),
         hovertemplate="%{x}: %{y:.3%}<br>%{customdata}<extra></extra>",

@@ -145,7 +145,9 @@ def distribution_chart(
     )
     figure.update_xaxes(tickformat=".3~%")
     figure.update_layout(bargap=0)
-    figure.update_yaxes(range=[0, 1.16 * max(counts.max(initial=0), 1)])  # room for the names
+    highest = max(counts.max(initial=0), 1)
+    whole = 1 if highest < 6 else None  # there is no half of a return
+    figure.update_yaxes(range=[0, 1.16 * highest], dtick=whole)  # with room for the names
     known = {name: value for name, value in (marks or {}).items() if np.isfinite(value)}
     _mark(figure, known)
     counted = int(counts.sum())

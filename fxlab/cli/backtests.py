@@ -60,17 +60,17 @@ def backtest(
             "fxlab sessions list"
         )
     chosen = get(strategy)
-    values = chosen.parse(_named(parameter or []))
-    costs = _given(taker_bps=taker_bps, slippage_bps=slippage_bps, latency=latency)
+    values = chosen.parse(named(parameter or []))
+    costs = given(taker_bps=taker_bps, slippage_bps=slippage_bps, latency=latency)
     execution = fxlab.Execution(**costs)
-    options = _given(start=start, end=end, capital=capital)
+    options = given(start=start, end=end, capital=capital)
     with fxlab.connect() as lab:
         with progress.terminal("backtest") as advance:
             result = fxlab.backtest(
                 lab.session(session),
                 chosen,
                 values,
-                symbols=_chosen_symbols(symbols),
+                symbols=chosen_symbols(symbols),
                 execution=execution,
                 progress=advance,
                 **options,
@@ -116,26 +116,26 @@ def _show_result(result: Result, saved: str | None, report: Path | None) -> None
         say(f"report: {result.report(report)}")
 
 
-def _chosen_symbols(text: str) -> str | list[str]:
+def chosen_symbols(text: str) -> str | list[str]:
     """Return ALL as it is, else the list of symbols."""
     if text.strip().upper() == "ALL":
         return "ALL"
     return [symbol.strip().upper() for symbol in text.split(",") if symbol.strip()]
 
 
-def _named(words: list[str]) -> dict[str, str]:
-    """Return name and value of each NAME=VALUE word."""
+def named(words: list[str], option: str = "-p") -> dict[str, str]:
+    """Return name and value of each NAME=VALUE word of an option."""
     values: dict[str, str] = {}
     for word in words:
         name, equals, value = word.partition("=")
         if not equals:
-            raise InvalidParameter(f"-p {word!r} is not NAME=VALUE, such as -p fast=50")
+            raise InvalidParameter(f"{option} {word!r} is not NAME=VALUE, such as {option} fast=50")
         if name in values:
-            raise InvalidParameter(f"-p {name} is given twice")
+            raise InvalidParameter(f"{option} {name} is given twice")
         values[name.strip()] = value
     return values
 
 
-def _given(**options: Any) -> dict[str, Any]:  # noqa: ANN401 - whatever the options hold
+def given(**options: Any) -> dict[str, Any]:  # noqa: ANN401 - whatever the options hold
     """Return the options that were given, so that each default stands in one place only."""
     return {name: value for name, value in options.items() if value is not None}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,18 @@ def show_rows(columns: Iterable[str], rows: Iterable[Iterable[object]], title: s
 def show_frame(frame: pl.DataFrame, title: str = "") -> None:
     """Print a frame as a table."""
     show_rows(frame.columns, frame.iter_rows(), title)
+
+
+@contextmanager
+def live(view: Any) -> Iterator[None]:  # noqa: ANN401 - whatever rich can draw
+    """Draw a view anew several times a second; nothing where there is no terminal."""
+    if not sys.stdout.isatty():
+        yield
+        return
+    from rich.live import Live
+
+    with Live(view, console=_console(), refresh_per_second=8):
+        yield
 
 
 def _cell(value: object) -> Text:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -20,6 +21,7 @@ PROPOSED_AT_ONCE: Final = 16
 workers changes nothing."""
 
 NUMBERED: Final = 1 << 20  # combinations that can all be shuffled
+ASKED_PER_POINT: Final = 20  # until optuna seems to know nothing new
 DRAWS_PER_POINT: Final = 100  # of a larger space, until it seems that none is feasible
 
 
@@ -136,7 +138,7 @@ def _endless(space: Space, points: int, rng: np.random.Generator) -> Iterator[di
 
 
 class Optuna:
-    """Points that optuna's tree-structured Parzen estimator proposes.
+    """Points that optuna's tree-structured Parzen estimator proposes, each once.
 
     Bergstra, Bardenet, Bengio and Kegl (2011), "Algorithms for Hyper-Parameter Optimization",
     NeurIPS 24. An axis of numbers is searched in their order, any other as categories.
@@ -144,27 +146,58 @@ class Optuna:
 
     def __init__(self, space: Space, points: int, seed: int) -> None:
         self._space = space
-        self.total = points
+        self.total = min(points, space.count)
         self._study = _study(seed)
         self._asked: dict[int, optuna.Trial] = {}
+        self._scores: dict[str, float] = {}
+        self._seen: dict[str, int] = {}
 
     def batches(self) -> Iterator[list[Point]]:
-        """Yield a few points at a time."""
-        for first in range(0, self.total, PROPOSED_AT_ONCE):
-            numbers = range(first, min(first + PROPOSED_AT_ONCE, self.total))
-            self._asked = {number: self._study.ask() for number in numbers}
-            yield [Point(n, self._proposed(trial)) for n, trial in self._asked.items()]
+        """Yield a few points at a time, until there are enough or nothing new is proposed."""
+        while len(self._seen) < self.total:
+            self._asked = {}
+            wanted = min(PROPOSED_AT_ONCE, self.total - len(self._seen))
+            batch = []
+            for _ in range(wanted * ASKED_PER_POINT):
+                point = self._new_point()
+                if point is not None:
+                    batch.append(point)
+                if len(batch) == wanted:
+                    break
+            if not batch:
+                return
+            yield batch
 
     def tell(self, scores: Mapping[int, float]) -> None:
         """Pass the scores on."""
-        import optuna
-
+        numbers = {number: key for key, number in self._seen.items()}
         for number, trial in self._asked.items():
-            score = scores[number]
-            if np.isfinite(score):
-                self._study.tell(trial, score)
-            else:
-                self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            self._scores[numbers[number]] = scores[number]
+            self._tell(trial, scores[number])
+
+    def _new_point(self) -> Point | None:
+        """Return what is proposed, unless the strategy refuses it or it was there before."""
+        trial = self._study.ask()
+        values = self._proposed(trial)
+        point = Point(len(self._seen), values)
+        if isinstance(self._space.feasible(values), InvalidParameter):
+            self._tell(trial, math.nan)
+        elif point.key in self._seen:
+            self._tell(trial, self._scores.get(point.key, math.nan))
+        else:
+            self._seen[point.key] = point.number
+            self._asked[point.number] = trial
+            return point
+        return None
+
+    def _tell(self, trial: optuna.Trial, score: float) -> None:
+        """Let the estimator learn from a score; a trial without one counts as a bad one."""
+        from optuna.trial import TrialState
+
+        if math.isfinite(score):
+            self._study.tell(trial, score)
+        else:
+            self._study.tell(trial, state=TrialState.PRUNED)
 
     def _proposed(self, trial: optuna.Trial) -> dict[str, Value]:
         places = []

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fxlab.sweeper.overfit import SweepOverfitting
     from fxlab.sweeper.space import Point, Space
     from fxlab.sweeper.studies import Study
+    from fxlab.sweeper.walking import WalkForward
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +48,6 @@ class Sweep:
     """
 
     space: Space
-    search: str
     metric: str
     total: int
     resumed: int
@@ -55,6 +55,9 @@ class Sweep:
     studies: Sequence[Study] = field(repr=False)
     points: dict[int, Point] = field(repr=False)
     outcomes: Sequence[dict[int, Outcome]] = field(repr=False)
+    asked: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """How points were searched: `search`, `points` and `seed`, as `fxlab.sweep` takes them."""
+
     tried: int = 0
     """Different points of this strategy on these sessions that are kept, of all sweeps."""
 
@@ -114,7 +117,7 @@ class Sweep:
         found = self.ranking()
         if found.is_empty():
             raise InvalidParameter(
-                f"no point has a {self.metric}: {self._counts()}; see .table and .failed"
+                f"no point has a {self.metric}: {self.counts}; see .table and .failed"
             )
         return dict(self.points[found["point"][0]].values)
 
@@ -165,6 +168,31 @@ class Sweep:
         """Choose on most of the time and test on the rest, fold by fold; see `folds.validate`."""
         return folds.validate(self, count, purge=purge, embargo=embargo)
 
+    def walk_forward(self, *, train: Duration, **options: Any) -> WalkForward:  # noqa: ANN401
+        """Sweep the same grid over each of many trainings, and trade the best on what follows.
+
+        Parameters
+        ----------
+        train
+            Length of a training.
+        **options
+            `test`, `folds`, `mode`, `embargo` and all others of `fxlab.walk_forward`; what this
+            sweep was asked for stands in for those that are not given.
+        """
+        from fxlab.sweeper.walking import walk_forward
+
+        if len(self.studies) > 1:
+            raise InvalidParameter(
+                f"this sweep has {len(self.studies)} sessions; call fxlab.walk_forward for each"
+            )
+        study = self.studies[0]
+        own = {f.name: getattr(study.terms, f.name) for f in fields(study.terms)}
+        for name in ("strategy", "chunk_rows", "source_text"):
+            del own[name]
+        grid = {axis.name: axis.values for axis in self.space.axes} | self.space.fixed
+        settings = own | {"metric": self.metric, **self.asked} | options
+        return walk_forward(study.source, self.space.strategy, grid, train=train, **settings)
+
     def heatmap(
         self, x: str | None = None, y: str | None = None, metric: str | None = None
     ) -> go.Figure:
@@ -205,9 +233,11 @@ class Sweep:
         over = " x ".join(f"{len(axis):,} {axis.name}" for axis in self.space.axes) or "one point"
         names = self.sessions
         where = names[0] if len(names) == 1 else f"{len(names)} sessions"
-        return f"{self.strategy} over {over} ({self.search}) on {where}"
+        return f"{self.strategy} over {over} ({self.asked['search']}) on {where}"
 
-    def _counts(self) -> str:
+    @property
+    def counts(self) -> str:
+        """Return what became of the points, in words."""
         counts = dict(self.table["state"].value_counts().iter_rows())
         parts = [f"{counts[state]:,} {state}" for state in STATES if counts.get(state)]
         missing = self.total - self.table.height
@@ -219,7 +249,7 @@ class Sweep:
 
     def __repr__(self) -> str:
         """Show what was swept and the best point."""
-        lines = [f"<Sweep {self.title}>", self._counts()]
+        lines = [f"<Sweep {self.title}>", self.counts]
         top = self.ranking().head(1)
         for row in top.iter_rows(named=True):
             values = ", ".join(f"{n}={v}" for n, v in self.points[row["point"]].values.items())
@@ -228,6 +258,6 @@ class Sweep:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        caption = f"{self.title}: {self._counts()}; best {html.heading(self.metric)} first"
+        caption = f"{self.title}: {self.counts}; best {html.heading(self.metric)} first"
         errors = "".join(f"<p>{html.escape(text)}</p>" for text in self.failed["error"].head(3))
         return html.table(self.ranking(), caption=caption, limit=10) + errors

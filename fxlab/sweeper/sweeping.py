@@ -125,13 +125,14 @@ def sweep(
         estimate.refuse_if_too_many(space, studies, threads, points_limit)
     if check_lookahead:
         guard.check(studies[0], samples)
-    plan = {"search": search, "points": finder.total, "seed": seed, "grid": space.as_dict()}
+    asked = {"search": search, "points": points, "seed": seed}
+    plan = {**asked, "points": finder.total, "grid": space.as_dict(), "metric": goal}
     store = SweepStore(QuestDB(lab.endpoint)) if lab else NoStore()
     with closing(_executor(studies, threads, finder.total, scheduler)) as executor, closing(store):
         for study in studies:
             store.announce(study, plan)
         desk = Desk(studies, store, finder.total * len(studies), progress)
-        run = _Run(space, search, goal, studies, store, desk)
+        run = _Run(space, asked, goal, studies, store, desk)
         run.go(finder, executor)
         return run.result()
 
@@ -141,7 +142,7 @@ class _Run:
     """A sweep that has been checked and begins."""
 
     space: Space
-    search: str
+    asked: dict[str, Any]
     metric: str
     studies: Sequence[Study]
     store: Store
@@ -169,7 +170,7 @@ class _Run:
         name = self.space.strategy.name
         return Sweep(
             space=self.space,
-            search=self.search,
+            asked=self.asked,
             metric=self.metric,
             total=desk.total,
             resumed=desk.resumed,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from contextlib import suppress
+from typing import TypeVar
 
 Outcome = TypeVar("Outcome")
 
@@ -33,8 +35,14 @@ def run_aside(work: Callable[[], Outcome], done: Callable[[Callable[[], Outcome]
         return
     # The context carries which cell the messages of a widget belong to.
     context = contextvars.copy_context()
-    task: asyncio.Future[Any] = loop.run_in_executor(None, context.run, work)
-    task.add_done_callback(lambda finished: done(finished.result))
+
+    def aside() -> None:
+        finished = _finished(lambda: context.run(work))
+        with suppress(RuntimeError):  # the loop is closed: there is nobody left to tell
+            loop.call_soon_threadsafe(done, finished.result, context=context)
+
+    # No pool: a replay that is paused for hours must keep neither others nor an exit waiting.
+    threading.Thread(target=aside, name="fxlab-panel", daemon=True).start()
 
 
 def _finished(work: Callable[[], Outcome]) -> Future[Outcome]:

@@ -1,0 +1,159 @@
+"""What is left of a strategy when trading costs more, or takes longer.
+
+A strategy is decided once and replayed under several assumptions side by side: the ticks are read
+and the signals evaluated once for all rungs that meet the same market. Each rung is the very run
+that `backtest` would give, bit by bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, Final
+
+import polars as pl
+
+from fxlab.backtester.engine import Job, open_ledger, prepare
+from fxlab.backtester.execution import Execution
+from fxlab.backtester.market import Rows
+from fxlab.backtester.metric_table import METRICS
+from fxlab.backtester.result import Result
+from fxlab.backtester.strategy import Signals, Strategy
+from fxlab.errors import InvalidParameter
+from fxlab.html import heading, table
+from fxlab.progress import Advance, silent
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+SHOWN: Final = ("total_return", "max_drawdown", "sharpe_per_period", "trades_count", "fees")
+DELAYS: Final = ("0s", "50ms", "250ms", "1s")
+
+
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    """The same signals under several assumptions.
+
+    Attributes
+    ----------
+    results : dict
+        The run of each rung, by its name.
+    table : polars.DataFrame
+        One row a rung: ``rung``, ``execution`` (in words), and the figures of `SHOWN`.
+    """
+
+    results: dict[str, Result]
+    table: pl.DataFrame = field(repr=False)
+
+    def plot(self) -> go.Figure:
+        """Return the equity of every rung, rebased to one."""
+        from fxlab.charts import comparison_chart
+
+        curves = {name: result.equity for name, result in self.results.items()}
+        return comparison_chart(curves, "The same signals under other costs")
+
+    def _repr_html_(self) -> str:
+        return heading("The same signals under other costs") + table(self.table)
+
+
+def cost_ladder(
+    source: Any,  # noqa: ANN401 - a Session or a frame, as `backtest` takes them
+    strategy: str | Strategy | Callable[..., Signals],
+    parameters: Mapping[str, object] | None = None,
+    *,
+    executions: Mapping[str, Execution] | None = None,
+    execution: Execution | None = None,
+    progress: Advance = silent,
+    **options: Any,  # noqa: ANN401 - the keywords of `backtest`
+) -> Ladder:
+    """Replay a strategy under several assumptions about its orders.
+
+    Parameters
+    ----------
+    source, strategy, parameters, options
+        As `backtest` takes them.
+    executions
+        Assumptions by name of the rung; `default_rungs` of `execution` unless given.
+    execution
+        What the default rungs start from.
+    progress
+        Called with the share done; raise `Cancelled` in it to stop.
+
+    Raises
+    ------
+    InvalidParameter
+        If there is no rung; and whatever `backtest` raises.
+    """
+    rungs = default_rungs(execution or Execution()) if executions is None else dict(executions)
+    if not rungs:
+        raise InvalidParameter("executions is empty; give at least one rung, e.g. {'free': ...}")
+    results: dict[str, Result] = {}
+    markets = [
+        list(each)
+        for _, each in groupby(
+            sorted(rungs, key=lambda n: _market(rungs[n])), key=lambda n: _market(rungs[n])
+        )
+    ]
+    for number, names in enumerate(markets):
+        job = prepare(source, strategy, parameters, execution=rungs[names[0]], **options)
+        jobs = {name: _rung(job, rungs[name]) for name in names}
+        _run(
+            job,
+            jobs,
+            lambda share, words, at=number: progress(  # type: ignore[misc]
+                (at + share) / len(markets), words
+            ),
+        )
+        results |= {name: each.finish() for name, each in jobs.items()}
+    ordered = {name: results[name] for name in rungs}
+    return Ladder(ordered, _table(ordered))
+
+
+def default_rungs(execution: Execution) -> dict[str, Execution]:
+    """Return no, half, all and double costs, then longer and longer delays."""
+    costs = ("taker_bps", "maker_bps", "slippage_bps", "impact_bps")
+    rungs = {}
+    for words, factor in (("no costs", 0.0), ("half", 0.5), ("as given", 1.0), ("double", 2.0)):
+        scaled = {
+            name: value * factor
+            for name in costs
+            if (value := getattr(execution, name)) is not None
+        }
+        rungs[words] = replace(execution, **scaled)
+    return rungs | {f"latency {delay}": replace(execution, latency=delay) for delay in DELAYS}
+
+
+def _market(execution: Execution) -> tuple[bool, bool, tuple[float, ...]]:
+    """Return what decides which rows orders meet: rungs that agree in it share one pass."""
+    delays = execution.delays
+    return execution.fill == "book", execution.queue, delays.values if delays.is_measured else ()
+
+
+def _rung(job: Job, execution: Execution) -> Job:
+    run = replace(job.run, execution=execution)
+    return replace(job, run=run, ledger=open_ledger(run, job.signals, job.bounds))
+
+
+def _run(job: Job, jobs: Mapping[str, Job], progress: Advance) -> None:
+    most = min(each.run.execution.max_leverage for each in jobs.values())
+    for chunk in job.chunks():
+        rows = Rows(chunk.market, chunk.decisions(job.signals, most))
+        for each in jobs.values():
+            each.ledger.replay(rows)
+        done = next(iter(jobs.values())).ledger.rows
+        progress(job.share(int(rows.time[-1])), f"{done:,} ticks")
+
+
+def _table(results: Mapping[str, Result]) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "rung": list(results),
+            "execution": [str(result.execution) for result in results.values()],
+            **{
+                name: [result.metrics[name] for result in results.values()]
+                for name in SHOWN
+                if name in METRICS
+            },
+        }
+    )

@@ -1,0 +1,225 @@
+"""Commands about many backtests: sweep a grid, walk it forward, list what was kept."""
+
+from __future__ import annotations
+
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from fxlab import progress
+from fxlab.backtester.parameters import Value
+from fxlab.cli.backtests import chosen_symbols, given, named
+from fxlab.cli.output import say, show_frame
+from fxlab.errors import InvalidParameter
+
+if TYPE_CHECKING:
+    from fxlab.backtester.strategy import Strategy
+    from fxlab.lab import Lab
+    from fxlab.sweeper.sweep import Sweep
+
+SHOWN: Final = 10
+MOST_VALUES: Final = 1_000_000
+
+Session = Annotated[str, typer.Argument(help="The session's id, or several with commas between.")]
+Name = Annotated[str, typer.Argument(help="The strategy's name, or module:function.")]
+Grid = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--grid",
+        "-g",
+        metavar="NAME=VALUES",
+        help="fast=10:100:10 (from:to:step, both ends inside) or slow=50,100. May be given again.",
+    ),
+]
+Metric = Annotated[str | None, typer.Option(help="The figure that compares points.")]
+Search = Annotated[str | None, typer.Option(help="grid, random or optuna.")]
+Points = Annotated[int | None, typer.Option(help="How many, for random and optuna.")]
+Seed = Annotated[int | None, typer.Option(help="Of random and optuna.")]
+Symbols = Annotated[str, typer.Option(help="ALL, or symbols with commas between.")]
+Start = Annotated[str | None, typer.Option(help="First tick's time; naive is UTC.")]
+End = Annotated[str | None, typer.Option(help="Ticks before this time.")]
+Capital = Annotated[float | None, typer.Option(help="Money at the start.")]
+Fee = Annotated[float | None, typer.Option("--taker-bps", "--fee-bps", help="Fee of each fill.")]
+Slippage = Annotated[float | None, typer.Option(help="Added to each fill.")]
+Latency = Annotated[str | None, typer.Option(help="To the market, such as 50ms.")]
+Workers = Annotated[int | None, typer.Option(help="Threads; every core unless given.")]
+Scheduler = Annotated[str | None, typer.Option(help="Address of a Dask scheduler.")]
+Output = Annotated[
+    Path | None, typer.Option(help="Write the whole table to this file, .csv or .parquet.")
+]
+Save = Annotated[
+    bool, typer.Option("--save", help="Keep every point in the database, and repeat none.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(sweep)
+    app.command(name="walk-forward")(walk_forward)
+    app.command()(sweeps)
+
+
+def sweep(
+    session: Session,
+    strategy: Name,
+    *,
+    grid: Grid = None,
+    metric: Metric = None,
+    search: Search = None,
+    points: Points = None,
+    seed: Seed = None,
+    symbols: Symbols = "ALL",
+    start: Start = None,
+    end: End = None,
+    capital: Capital = None,
+    taker_bps: Fee = None,
+    slippage_bps: Slippage = None,
+    latency: Latency = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    points_limit: Annotated[int | None, typer.Option(help="Allow a grid of so many.")] = None,
+    output: Output = None,
+    save: Save = False,
+) -> None:
+    """Try many parameters of a strategy on one session or several, and print the best."""
+    import fxlab
+
+    chosen, suffix = _strategy(strategy), _checked_suffix(output)
+    options = given(
+        metric=metric, search=search, points=points, seed=seed, start=start, end=end,
+        capital=capital, workers=workers, scheduler=scheduler, points_limit=points_limit,
+    )  # fmt: skip
+    costs = given(taker_bps=taker_bps, slippage_bps=slippage_bps, latency=latency)
+    with fxlab.connect() as lab, progress.terminal("sweep") as advance:
+        found = fxlab.sweep(
+            _sessions(lab, session),
+            chosen,
+            _grid(chosen, grid or []),
+            symbols=chosen_symbols(symbols),
+            execution=fxlab.Execution(**costs),
+            lab=lab if save else None,
+            progress=advance,
+            **options,
+        )
+    _show(found)
+    if output is not None:
+        found.table.write_csv(output) if suffix == ".csv" else found.table.write_parquet(output)
+        say(f"table: {output}")
+
+
+def walk_forward(
+    session: Annotated[str, typer.Argument(help="The session's id.")],
+    strategy: Name,
+    *,
+    grid: Grid = None,
+    train: Annotated[str, typer.Option(help="Length of a training, such as 6h.")],
+    test: Annotated[str | None, typer.Option(help="Length of a test, such as 1h.")] = None,
+    folds: Annotated[int | None, typer.Option(help="How many tests.")] = None,
+    mode: Annotated[str | None, typer.Option(help="rolling or anchored.")] = None,
+    embargo: Annotated[str | None, typer.Option(help="Between training and test.")] = None,
+    metric: Metric = None,
+    symbols: Symbols = "ALL",
+    start: Start = None,
+    end: End = None,
+    capital: Capital = None,
+    taker_bps: Fee = None,
+    slippage_bps: Slippage = None,
+    latency: Latency = None,
+    workers: Workers = None,
+    save: Save = False,
+) -> None:
+    """Choose parameters on the past, trade them on what follows, window by window."""
+    import fxlab
+
+    chosen = _strategy(strategy)
+    options = given(
+        test=test, folds=folds, mode=mode, embargo=embargo, metric=metric, start=start, end=end,
+        capital=capital, workers=workers,
+    )  # fmt: skip
+    costs = given(taker_bps=taker_bps, slippage_bps=slippage_bps, latency=latency)
+    with fxlab.connect() as lab, progress.terminal("walk forward") as advance:
+        found = fxlab.walk_forward(
+            lab.session(session),
+            chosen,
+            _grid(chosen, grid or []),
+            train=train,
+            symbols=chosen_symbols(symbols),
+            execution=fxlab.Execution(**costs),
+            lab=lab if save else None,
+            progress=advance,
+            **options,
+        )
+    show_frame(found.summary, str(found))
+
+
+def sweeps(
+    *,
+    limit: Annotated[int, typer.Option(min=1, help="Most rows to list, newest first.")] = 20,
+) -> None:
+    """List the sweeps that are kept, newest first."""
+    import fxlab
+
+    with fxlab.connect() as lab:
+        found = lab.sweeps(limit=limit)
+    if found.is_empty():
+        say("no sweeps are kept; keep one with: fxlab sweep SESSION STRATEGY --grid ... --save")
+    else:
+        show_frame(found.drop("plan"))
+
+
+def _strategy(name: str) -> Strategy:
+    from fxlab.backtester.strategy import get
+
+    return get(name)
+
+
+def _sessions(lab: Lab, text: str) -> list[Any]:
+    return [lab.session(name.strip()) for name in text.split(",") if name.strip()]
+
+
+def _grid(strategy: Strategy, words: list[str]) -> dict[str, list[Value]]:
+    """Return the grid that NAME=VALUES words stand for."""
+    return {name: _values(strategy, name, text) for name, text in named(words, "-g").items()}
+
+
+def _values(strategy: Strategy, name: str, text: str) -> list[Value]:
+    texts = [value for value in text.split(",") if value.strip()]
+    if text.count(":") == 2 and len(texts) == 1:
+        texts = _stepped(name, text)
+    return [strategy.parse({name: value})[name] for value in texts]
+
+
+def _stepped(name: str, text: str) -> list[str]:
+    """Return the values of FROM:TO:STEP as texts, exact in decimals; both ends are inside."""
+    try:
+        first, last, step = (Decimal(part) for part in text.split(":"))
+        count = int((last - first) / step) + 1
+    except (InvalidOperation, ZeroDivisionError):
+        count = 0
+    if not 1 <= count <= MOST_VALUES:
+        raise InvalidParameter(
+            f"{name}={text!r:.80} is not FROM:TO:STEP with TO in reach, such as {name}=10:100:10"
+        )
+    return [str(first + step * number) for number in range(count)]
+
+
+def _checked_suffix(output: Path | None) -> str:
+    """Return how a table is to be written; refuse before anything runs."""
+    suffix = ".csv" if output is None else output.suffix.lower()
+    if suffix not in {".csv", ".parquet"}:
+        raise InvalidParameter(f"{output} is neither .csv nor .parquet; name the file so")
+    return suffix
+
+
+def _show(found: Sweep) -> None:
+    ranking = found.ranking()
+    show_frame(ranking.head(SHOWN), found.title)
+    say(str(found.counts))
+    for error in found.failed["error"].head(1):
+        say(f"first failure: {error}")
+    if ranking.height > 1:
+        say(str(found.overfitting()))
+    for sweep_id in found.sweep_ids:
+        say(f"kept: {sweep_id}")

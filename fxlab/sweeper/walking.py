@@ -1,0 +1,299 @@
+"""Walk forward: choose on the past, trade what follows, move on, and look at the trades only.
+
+It is the nearest that a recording comes to having traded: every test lies behind all that its
+parameters were chosen on, and the tests together are one account.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import polars as pl
+
+from fxlab import html
+from fxlab.backtester import splits
+from fxlab.backtester.engine import backtest
+from fxlab.backtester.execution import Execution
+from fxlab.backtester.frame_source import FrameSource
+from fxlab.backtester.metric_table import METRICS
+from fxlab.backtester.signals import Signals
+from fxlab.backtester.splits import Window
+from fxlab.backtester.strategy import Strategy, get
+from fxlab.backtester.ticks import TickSource, as_source, choose_symbols, span
+from fxlab.errors import EmptySession, InvalidParameter
+from fxlab.progress import Advance, part, silent
+from fxlab.schema import UTC_MICROS
+from fxlab.sweeper import scores
+from fxlab.sweeper.held import Held
+from fxlab.sweeper.sweeping import sweep
+from fxlab.sweeper.table import column_of
+from fxlab.times import Duration, Time, from_micros
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from fxlab.backtester.result import Result
+    from fxlab.lab import Lab
+
+TIMES = ("train_start", "train_end", "test_start", "test_end")
+
+
+@dataclass(frozen=True, eq=False)
+class WalkForward:
+    """What was chosen in each window, and what became of it.
+
+    Attributes
+    ----------
+    metric : str
+        The figure that chose.
+    table : polars.DataFrame
+        One row a window: ``fold``, `TIMES`, ``point``, the parameters chosen, ``train_<figure>``
+        and ``test_<figure>`` of every figure, ``reason`` (why a window was not traded).
+    results : list of Result
+        The backtest of each test that was traded; each begins with what the last one left.
+    equity : polars.DataFrame
+        Of all tests, one after the other: ``fold``, ``timestamp``, ``equity``, ``drawdown``.
+    """
+
+    strategy: str
+    session: str
+    metric: str
+    capital: float
+    table: pl.DataFrame = field(repr=False)
+    results: list[Result] = field(repr=False)
+    equity: pl.DataFrame = field(repr=False)
+
+    @property
+    def total_return(self) -> float:
+        """Return what all tests together made of the capital."""
+        final = self.results[-1].metrics["final_equity"] if self.results else self.capital
+        return final / self.capital - 1.0
+
+    @property
+    def max_drawdown(self) -> float:
+        """Return the deepest drawdown over all tests; 0 if nothing was traded."""
+        deepest = self.equity["drawdown"].min()
+        return float(deepest) if isinstance(deepest, float) else 0.0
+
+    def plot(self, metric: str | None = None) -> go.Figure:
+        """Return a figure of training and test, window by window."""
+        from fxlab.charts import walk_forward_chart
+
+        shown = scores.check_metric(metric or self.metric)
+        hidden = [name for name in self.table.columns if name in {"reason", "point", "fold"}]
+        return walk_forward_chart(self.table.drop(hidden), shown, str(self), unit=METRICS[shown][0])
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        return (
+            f"{self.strategy} on {self.session}: {self.total_return:+.2%} out of sample in "
+            f"{len(self.results)} of {self.table.height} windows, max drawdown "
+            f"{self.max_drawdown:.2%}"
+        )
+
+    @property
+    def summary(self) -> pl.DataFrame:
+        """Return the table with the figure that chose and no other."""
+        figures = [f"{when}_{self.metric}" for when in ("train", "test")]
+        names = [n for n in self.table.columns if not n.startswith(("train_", "test_"))]
+        return self.table.select(*names[:1], *TIMES, *names[1:], *figures)
+
+    def _repr_html_(self) -> str:
+        return html.table(self.summary, caption=str(self))
+
+
+def walk_forward(
+    source: Any,  # noqa: ANN401 - a Session or a frame; refused by name otherwise
+    strategy: str | Strategy | Callable[..., Signals],
+    parameters: Mapping[str, object],
+    *,
+    train: Duration,
+    test: Duration | None = None,
+    folds: int | None = None,
+    mode: Literal["rolling", "anchored"] = "rolling",
+    embargo: Duration = 0,
+    metric: str = "sharpe_per_period",
+    symbols: str | list[str] | tuple[str, ...] = "ALL",
+    start: Time | None = None,
+    end: Time | None = None,
+    execution: Execution | None = None,
+    capital: float = 10_000.0,
+    grid: Duration = "1m",
+    days_per_year: float = 365.25,
+    search: str = "grid",
+    points: int | None = None,
+    seed: int = 0,
+    workers: int | None = None,
+    scheduler: Any = None,  # noqa: ANN401 - an address or a distributed.Client
+    lab: Lab | None = None,
+    check_lookahead: bool = True,
+    progress: Advance = silent,
+) -> WalkForward:
+    """Sweep over each training, and replay its best point on the test that follows.
+
+    Parameters
+    ----------
+    source
+        A session or a frame of ticks.
+    strategy, parameters, metric
+        As `fxlab.sweep` takes them; the point with the best figure in training is traded.
+    train, test, folds, mode, embargo
+        The windows: how long each training and test is, or how many tests; ``"rolling"`` moves
+        the training along, ``"anchored"`` begins it at the start; `embargo` lies between the two.
+        See `fxlab.backtester.splits.walk_forward`.
+    symbols, start, end, execution, capital, grid, days_per_year
+        As `fxlab.backtest` takes them. Each test begins flat, with the equity of the one before;
+        what a strategy looks back on lies inside its test.
+    search, points, seed, workers, scheduler, lab, check_lookahead, progress
+        As `fxlab.sweep` takes them.
+
+    Returns
+    -------
+    WalkForward
+        A table of windows, the tests' results, and their equity as one account.
+
+    Raises
+    ------
+    InvalidParameter, InvalidTimeRange, LookaheadFound, Cancelled
+        As `fxlab.sweep` does; and if the windows do not fit into the time range.
+    """
+    goal = scores.check_goal(metric)
+    data = _kept(source, symbols, start, end)
+    first, last = span(data, start, end)
+    windows = splits.walk_forward(
+        first, last + 1, train=train, test=test, folds=folds, mode=mode, embargo=embargo
+    )
+    shared: dict[str, Any] = {
+        "symbols": symbols,
+        "execution": execution,
+        "grid": grid,
+        "days_per_year": days_per_year,
+    }
+    sought: dict[str, Any] = {
+        "search": search,
+        "points": points,
+        "seed": seed,
+        "workers": workers,
+        "scheduler": scheduler,
+        "lab": lab,
+    }
+    walk = _Walk(data, get(strategy), parameters, goal, shared, sought, capital, capital)
+    for number, window in enumerate(windows):
+        told = part(progress, number / len(windows), (number + 1) / len(windows))
+        walk.step(window, told, check_lookahead=check_lookahead and not number)
+    return walk.result()
+
+
+@dataclass
+class _Walk:
+    """A walk under way."""
+
+    source: TickSource
+    strategy: Strategy
+    parameters: Mapping[str, object]
+    metric: str
+    shared: dict[str, Any]
+    sought: dict[str, Any]
+    capital: float
+    equity: float
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    results: list[Result] = field(default_factory=list)
+    curves: list[pl.DataFrame] = field(default_factory=list)
+
+    def step(self, window: Window, progress: Advance, *, check_lookahead: bool) -> None:
+        """Choose on a window's training, trade its test."""
+        row = {"fold": len(self.rows) + 1, **{name: getattr(window, name) for name in TIMES}}
+        self.rows.append(row)
+        if self.equity <= 0:
+            row["reason"] = "nothing was left of the capital"
+            return
+        try:
+            found = sweep(
+                self.source,
+                self.strategy,
+                self.parameters,
+                metric=self.metric,
+                start=from_micros(window.train_start),
+                end=from_micros(window.train_end),
+                capital=self.equity,
+                check_lookahead=check_lookahead,
+                progress=part(progress, 0.0, 0.95),
+                **self.sought,
+                **self.shared,
+            )
+            ranking = found.ranking()
+            if ranking.is_empty():
+                row["reason"] = f"no point has a {self.metric} in training"
+                return
+            chosen = int(ranking["point"][0])
+            row |= _figures(found.table.filter(pl.col("point") == chosen).row(0, named=True))
+            self._test(window, found.points[chosen].values, row)
+        except EmptySession as error:
+            row["reason"] = str(error)
+        progress(1.0, f"window {row['fold']}")
+
+    def _test(self, window: Window, values: dict[str, Any], row: dict[str, Any]) -> None:
+        row |= {column_of(name): value for name, value in values.items()}
+        result = backtest(
+            self.source,
+            self.strategy,
+            values,
+            start=from_micros(window.test_start),
+            end=from_micros(window.test_end),
+            capital=self.equity,
+            **self.shared,
+        )
+        row |= {f"test_{name}": value for name, value in result.metrics.items()}
+        self.equity = result.metrics["final_equity"]
+        self.results.append(result)
+        curve = result.equity.select(
+            pl.lit(row["fold"], pl.Int64).alias("fold"), "timestamp", "equity"
+        )
+        self.curves.append(curve)
+
+    def result(self) -> WalkForward:
+        """Return all windows."""
+        columns = {column_of(p.name): p.kind for p in self.strategy.parameters.values()}
+        order = ["fold", *TIMES, "point", *columns]
+        figures = [f"{when}_{name}" for when in ("train", "test") for name in METRICS]
+        rows = [{name: row.get(name) for name in (*order, *figures, "reason")} for row in self.rows]
+        kinds = {**dict.fromkeys(figures, pl.Float64), "reason": pl.String, "point": pl.Int64}
+        table = pl.DataFrame(rows, schema_overrides=kinds, infer_schema_length=None)
+        schema = pl.Schema({"fold": pl.Int64(), "timestamp": UTC_MICROS, "equity": pl.Float64()})
+        equity = pl.concat([pl.DataFrame(schema=schema), *self.curves])
+        drawdown = (pl.col("equity") / pl.col("equity").cum_max() - 1).alias("drawdown")
+        return WalkForward(
+            strategy=self.strategy.name,
+            session=self.source.id,
+            metric=self.metric,
+            capital=self.capital,
+            table=table.with_columns(
+                pl.col(TIMES).cast(UTC_MICROS), pl.col(figures).fill_nan(None)
+            ),
+            results=self.results,
+            equity=equity.with_columns(drawdown),
+        )
+
+
+def _figures(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {"point": row["point"], **{f"train_{name}": row[name] for name in METRICS}}
+
+
+def _kept(
+    source: object, symbols: str | list[str] | tuple[str, ...], start: Time | None, end: Time | None
+) -> TickSource:
+    """Return the source with all its ticks in memory, if they fit: windows overlap."""
+    if isinstance(source, list | tuple):
+        raise InvalidParameter(
+            f"walk_forward goes over one session, not over {len(source)}; call it for each"
+        )
+    data = as_source(source)
+    if isinstance(data, FrameSource):
+        return data
+    held = Held(data)
+    for symbol in choose_symbols(held, symbols):
+        for _ in held.scan_ticks(symbol, start=start, end=end):
+            pass
+    return held

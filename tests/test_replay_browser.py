@@ -1,0 +1,95 @@
+"""The replay panel in a real JupyterLab in a real browser: press Play, watch, jump, stop."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import nbformat
+import polars as pl
+import pytest
+from conftest import pick_ports
+from lab_browser import SCREENSHOTS, WAIT, browser_page, jupyter_lab, need_chromium, open_and_run
+from markets import random_walk
+
+pytestmark = pytest.mark.browser
+
+NOTEBOOK = """
+import fxlab
+from fxlab import widgets
+
+lab = fxlab.connect()
+panel = widgets.ReplayPanel(lab, session_id="{session}")
+panel.strategy.set_parameters({{"fast": 20, "slow": 60}})
+panel
+""".strip()
+
+
+@pytest.fixture(scope="module")
+def session(lab, unique):
+    made = unique("watched")
+    walks = [random_walk(20_000, seed, symbol=name) for seed, name in enumerate(("BTC", "ETH"))]
+    ticks = pl.concat(walks).select("timestamp", "symbol", "seq", "price", "volume")
+    lab.import_frames({"prices": ticks}, session_id=made)
+    return made
+
+
+@pytest.fixture
+def jupyter(server, tmp_path):
+    need_chromium()
+    root, home = tmp_path / "root", tmp_path / "home"
+    root.mkdir()
+    with jupyter_lab(root, home, pick_ports(1)[0]) as url:
+        yield url, root
+
+
+@pytest.fixture
+def shots(tmp_path):
+    folder = Path(SCREENSHOTS) if SCREENSHOTS else tmp_path
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def write(root, session):
+    cells = [nbformat.v4.new_code_cell(NOTEBOOK.format(session=session))]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
+    nbformat.write(notebook, root / "replay.ipynb")
+
+
+def test_a_replay_is_watched_and_steered(jupyter, session, shots):
+    from playwright.sync_api import expect
+
+    url, root = jupyter
+    write(root, session)
+    with browser_page(height=1_700) as page:
+        seen = open_and_run(page, url, "replay.ipynb").locator(".jp-OutputArea")
+        panel = seen.locator(".fxlab-panel").first
+        panel.get_by_role("button", name="Play").click(timeout=2 * WAIT)
+
+        # Lines grow, the slider and the bar move, the figures are there.
+        line = panel.locator(".js-plotly-plot .scatterlayer path.js-line").first
+        expect(line).to_have_attribute("d", re.compile(r"L.*L"), timeout=WAIT)
+        expect(panel.get_by_text(re.compile(r"UTC, [0-9.]+%"))).to_be_visible()
+        expect(panel.get_by_text(re.compile(r"equity [\d,.]+, [1-9][\d,]* fills"))).to_be_visible(
+            timeout=WAIT
+        )
+        page.screenshot(path=shots / "5-replay-runs.png")
+
+        # Pause is heard at once, and a jump while it stands shows the new place.
+        panel.get_by_role("button", name="Pause").click()
+        expect(panel.get_by_role("button", name="Resume")).to_be_visible()
+        place = panel.get_by_role("slider").nth(1)
+        place.focus()
+        place.press("PageUp")
+        expect(panel.get_by_text(re.compile(r"UTC, [1-9]\d\.\d%"))).to_be_visible()
+        panel.get_by_role("button", name="Resume").click()
+        expect(panel.get_by_role("button", name="Pause")).to_be_visible()
+
+        # Stop ends it, and the figures up to there are shown.
+        panel.get_by_role("button", name="Stop").click()
+        expect(panel.get_by_role("status").filter(has_text="stopped at")).to_be_visible()
+        figures = panel.locator("table.fxlab").filter(has_text="final equity")
+        expect(figures.first).to_be_visible()
+        expect(seen.locator('[data-mime-type="application/vnd.jupyter.error"]')).to_have_count(0)
+        page.screenshot(path=shots / "6-replay-stopped.png")

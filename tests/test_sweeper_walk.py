@@ -1,0 +1,156 @@
+"""Walk forward: chosen on the past only, traded on what follows, one account."""
+
+from __future__ import annotations
+
+import pytest
+from markets import random_walk
+
+import fxlab
+from fxlab import errors
+from fxlab.times import from_micros
+
+GRID = {"fast": [3, 5, 8], "slow": [13, 21]}
+
+
+@pytest.fixture(scope="module")
+def ticks():
+    return random_walk(6_000)
+
+
+@pytest.fixture(scope="module")
+def walk(ticks):
+    return fxlab.walk_forward(ticks, "sma_cross", GRID, train="5m", test="3m", grid="10s")
+
+
+def micros(moment):
+    return round(moment.timestamp() * 1_000_000)
+
+
+def test_each_window_is_a_sweep_and_then_a_backtest(ticks, walk):
+    assert walk.table.height == len(walk.results) >= 3
+    equity = 10_000.0
+    for row, result in zip(walk.table.iter_rows(named=True), walk.results, strict=True):
+        swept = fxlab.sweep(
+            ticks,
+            "sma_cross",
+            GRID,
+            grid="10s",
+            start=row["train_start"],
+            end=row["train_end"],
+            capital=equity,
+        )
+        best = swept.best
+        assert {name: row[name] for name in best} == best == result.parameters
+        assert row["train_sharpe_per_period"] == swept.ranking()["sharpe_per_period"][0]
+        alone = fxlab.backtest(
+            ticks,
+            "sma_cross",
+            best,
+            grid="10s",
+            start=row["test_start"],
+            end=row["test_end"],
+            capital=equity,
+        )
+        assert result.fingerprint == alone.fingerprint
+        assert row["test_total_return"] == alone.metrics["total_return"]
+        equity = alone.metrics["final_equity"]
+    assert walk.total_return == equity / 10_000.0 - 1.0
+
+
+def test_no_training_reaches_into_its_test(walk):
+    table = walk.table
+    assert (table["train_end"] <= table["test_start"]).all()
+    assert table["test_start"][1:].to_list() == table["test_end"][:-1].to_list()
+
+
+def test_what_comes_later_changes_no_earlier_window(ticks, walk):
+    last = walk.table.row(-1, named=True)
+    cut = ticks.filter(ticks["timestamp"] < last["test_start"])
+    options = {"train": "5m", "test": "3m", "grid": "10s", "start": walk.table["train_start"][0]}
+    shorter = fxlab.walk_forward(cut, "sma_cross", GRID, end=last["test_start"], **options)
+    chosen = ["fast", "slow", "test_start"]
+    # The tests end with the data: the shorter walk begins elsewhere, so compare by time.
+    both = shorter.table.select(chosen).join(walk.table.select(chosen), on="test_start")
+    assert both.height == shorter.table.height == walk.table.height - 1
+    assert both["fast"].equals(both["fast_right"], check_names=False)
+    assert both["slow"].equals(both["slow_right"], check_names=False)
+
+
+def test_the_equity_of_all_tests_is_one_curve(walk):
+    equity = walk.equity
+    assert equity["timestamp"].is_sorted()
+    assert equity["equity"][0] == 10_000.0
+    assert equity["equity"][-1] == walk.results[-1].metrics["final_equity"]
+    assert walk.max_drawdown == equity["drawdown"].min() < 0
+    assert f"{walk.total_return:+.2%}" in str(walk)
+    assert "<table" in walk._repr_html_()
+
+
+def test_it_is_drawn(walk):
+    assert len(walk.plot().data) >= 3
+    assert len(walk.plot("total_return").data) >= 3
+
+
+def test_anchored_trainings_begin_at_the_start(ticks):
+    walk = fxlab.walk_forward(
+        ticks, "sma_cross", GRID, train="5m", folds=2, mode="anchored", embargo="30s", grid="10s"
+    )
+    assert walk.table["train_start"].n_unique() == 1
+    gaps = walk.table["test_start"] - walk.table["train_end"]
+    assert {gap.total_seconds() for gap in gaps} == {30.0}
+
+
+def test_windows_without_ticks_say_so(ticks):
+    hole = ticks.filter(
+        (ticks["timestamp"] < ticks["timestamp"][1_500])
+        | (ticks["timestamp"] > ticks["timestamp"][4_500])
+    )
+    walk = fxlab.walk_forward(hole, "sma_cross", GRID, train="2m", test="2m", grid="10s")
+    assert walk.table["reason"].drop_nulls().len() > 0
+    assert len(walk.results) == walk.table["reason"].null_count() < walk.table.height
+    assert "has no ticks" in "".join(walk.table["reason"].drop_nulls())
+
+
+def test_a_sweep_walks_its_own_grid(ticks, walk):
+    swept = fxlab.sweep(ticks, "sma_cross", GRID, grid="10s")
+    again = swept.walk_forward(train="5m", test="3m")
+    assert again.table.equals(walk.table, null_equal=True)
+    both = fxlab.sweep([ticks, random_walk(500, 3)], "sma_cross", GRID)
+    with pytest.raises(errors.InvalidParameter, match="has 2 sessions"):
+        both.walk_forward(train="1m", folds=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"train": "10d", "folds": 3}, "do not fit"),
+        ({"train": "1m"}, "neither folds nor test"),
+        ({"train": "1m", "folds": 2, "mode": "rollin"}, "did you mean 'rolling'"),
+        ({"train": "1m", "folds": 2, "metric": "sharp"}, "did you mean 'sharpe'"),
+    ],
+)
+def test_windows_that_cannot_be_are_one_sentence(ticks, options, words):
+    with pytest.raises(errors.InvalidParameter, match=words):
+        fxlab.walk_forward(ticks, "sma_cross", GRID, **options)
+
+
+def test_one_session_at_a_time(ticks):
+    with pytest.raises(errors.InvalidParameter, match="over one session, not over 2"):
+        fxlab.walk_forward([ticks, ticks], "sma_cross", GRID, train="1m", folds=2)
+
+
+def test_a_session_is_read_once(lab, unique, monkeypatch):
+    from fxlab import readers
+
+    name = unique("walk")
+    walk = random_walk(3_000, symbol="BTC_USDT").drop("bid_qty_1", "ask_qty_1")
+    lab.import_frame(walk, "prices", session_id=name)
+    reads = []
+    plain = readers.scan
+    monkeypatch.setattr(readers, "scan", lambda *a, **k: reads.append(a) or plain(*a, **k))
+    found = fxlab.walk_forward(
+        lab.session(name), "sma_cross", GRID, train="2m", test="2m", grid="10s", lab=lab
+    )
+    assert found.table.height >= 2
+    assert len(reads) == 1
+    assert from_micros(micros(found.table["test_end"][-1])) > lab.session(name).ended
