@@ -45,6 +45,7 @@ class Row:
     best_ours: float | None = None
     best_other: float | None = None
     ratio: float | None = None
+    cpu_ratio: float | None = None
     met: bool | None = None
     rounds: int = 0
     load: float | None = None
@@ -122,8 +123,9 @@ def time_contest(arena: Arena, contest: Contest, rounds: int) -> Row:
     except Exception as error:  # noqa: BLE001 - a peer may raise anything; the others go on
         row.skipped = str(error) if isinstance(error, sides.UnavailableError) else f"{error!r:.200}"
         return row
-    row.best_ours, row.best_other = min(turns.ours), min(turns.other)
-    row.ratio, row.rounds = contest.ratio(turns.ratio), len(turns.ours)
+    row.best_ours, row.best_other = turns.best
+    row.ratio, row.cpu_ratio = contest.ratio(turns.ratio), contest.ratio(turns.cpu_ratio)
+    row.rounds = len(turns.ours)
     row.met, row.others_cores = contest.met(row.ratio), turns.others_cores
     return row
 
@@ -190,14 +192,15 @@ def _line(row: Row) -> str:
     load = "?" if row.others_cores is None else f"{row.others_cores:.2f}"
     return (
         f"{head} {row.best_ours * 1e3:10.1f} {row.best_other * 1e3:10.1f} {row.ratio:8.2f} "
-        f"{row.goal:>7} {word:6} {row.rounds:3}  {load:>5} {row.load:5.2f}"
+        f"{row.cpu_ratio:8.2f} "
+        f"{row.goal:>6} {word:6} {row.rounds:3}  {load:>6} {row.load:5.2f}"
     )
 
 
 def _heading() -> str:
     return (
         f"{'work':36} {'ours':20} {'against':32} {'best ms':>10} {'best ms':>10} {'ratio':>8} "
-        f"{'goal':>7} {'':6} {'n':>3} {'others':>6} {'load':>5}"
+        f"{'of CPU':>8} {'goal':>6} {'':6} {'n':>3} {'others':>6} {'load':>5}"
     )
 
 

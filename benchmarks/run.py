@@ -45,7 +45,7 @@ def compare(
 ) -> Row:
     """Time two functions in turn, after one warm-up of each."""
     turns = take_turns(ours, bare, rounds)
-    return Row(work, min(turns.ours), min(turns.other), turns.ratio, goal)
+    return Row(work, *turns.best, turns.ratio, goal)
 
 
 def backtests(rows: int, rounds: int) -> list[Row]:

@@ -1,7 +1,8 @@
 """Time two pieces of work in turn, and say who else was using the machine meanwhile.
 
 Both sides take turns (A B A B ...), so a machine that slows down slows both, and what counts is
-the median of the pairwise ratios. The load average would count our own work; what is shown is how
+the median of the pairwise ratios. On a machine that others use, the ratio of processor time says
+more than that of time passed. The load average would count our own work; what is shown is how
 many cores *other* processes kept busy.
 """
 
@@ -20,17 +21,38 @@ FEWEST = 2
 
 
 @dataclass(frozen=True)
-class Turns:
-    """The seconds of both sides, round by round, and the cores that others kept busy."""
+class Spent:
+    """What one call took: time passed, and processor time of all threads and children."""
 
-    ours: tuple[float, ...]
-    other: tuple[float, ...]
+    seconds: float
+    cpu: float
+
+
+@dataclass(frozen=True)
+class Turns:
+    """What both sides took, round by round, and the cores that others kept busy."""
+
+    ours: tuple[Spent, ...]
+    other: tuple[Spent, ...]
     others_cores: float | None = None
 
     @property
+    def best(self) -> tuple[float, float]:
+        """Return the shortest time of each side."""
+        ours, other = (min(each.seconds for each in side) for side in (self.ours, self.other))
+        return ours, other
+
+    @property
     def ratio(self) -> float:
-        """Return the median of `ours` over `other`, pair by pair."""
-        return statistics.median(a / b for a, b in zip(self.ours, self.other, strict=True))
+        """Return the median of our time over the other's, pair by pair."""
+        pairs = zip(self.ours, self.other, strict=True)
+        return statistics.median(mine.seconds / theirs.seconds for mine, theirs in pairs)
+
+    @property
+    def cpu_ratio(self) -> float:
+        """Return the same of processor time."""
+        pairs = zip(self.ours, self.other, strict=True)
+        return statistics.median(mine.cpu / max(theirs.cpu, 1e-9) for mine, theirs in pairs)
 
 
 def take_turns(
@@ -40,20 +62,20 @@ def take_turns(
     budget: float = float("inf"),
 ) -> Turns:
     """Time both in turn after one warm-up of each; fewer rounds if they would exceed `budget` s."""
-    one_pair = seconds(ours) + seconds(other)
+    one_pair = spend(ours).seconds + spend(other).seconds
     rounds = max(FEWEST, min(rounds, int(budget / one_pair)))
     before = Busy.now()
-    pairs = [(seconds(ours), seconds(other)) for _ in range(rounds)]
+    pairs = [(spend(ours), spend(other)) for _ in range(rounds)]
     mine, theirs = zip(*pairs, strict=True)
     return Turns(mine, theirs, Busy.now().others_since(before))
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Return how long one call takes; garbage of whoever ran before is collected first."""
+def spend(work: Callable[[], object]) -> Spent:
+    """Return what one call takes; garbage of whoever ran before is collected first."""
     gc.collect()
-    start = time.perf_counter()
+    start, used = time.perf_counter(), _own_seconds()
     work()
-    return time.perf_counter() - start
+    return Spent(time.perf_counter() - start, _own_seconds() - used)
 
 
 @dataclass(frozen=True)
@@ -67,9 +89,7 @@ class Busy:
     @classmethod
     def now(cls) -> Busy:
         """Read the counters; the machine's are known on Linux only."""
-        used = os.times()
-        own = used.user + used.system + used.children_user + used.children_system
-        return cls(time.perf_counter(), _machine_seconds(), own)
+        return cls(time.perf_counter(), _machine_seconds(), _own_seconds())
 
     def others_since(self, before: Busy) -> float | None:
         """Return the average number of cores that other processes kept busy since `before`."""
@@ -77,6 +97,11 @@ class Busy:
             return None
         others = (self.machine - before.machine) - (self.own - before.own)
         return max(0.0, others) / max(1e-9, self.wall - before.wall)
+
+
+def _own_seconds() -> float:
+    children = os.times()
+    return time.process_time() + children.children_user + children.children_system
 
 
 def _machine_seconds() -> float | None:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from fxlab.backtester.signals import Signals
     from fxlab.backtester.strategy import listing as strategies
     from fxlab.backtester.strategy import strategy
+    from fxlab.batcher.batching import batch
+    from fxlab.batcher.nights import nightly
     from fxlab.config import Settings
     from fxlab.errors import FxlabError
     from fxlab.lab import Lab, connect, down, status, up
@@ -52,12 +54,14 @@ _HOMES: Final = {
     "Signals": "fxlab.backtester.signals:Signals",
     "Sweep": "fxlab.sweeper.sweep:Sweep",
     "backtest": "fxlab.backtester.engine:backtest",
+    "batch": "fxlab.batcher.batching:batch",
     "check_lookahead": "fxlab.backtester.lookahead:check_lookahead",
     "compare_runs": "fxlab.backtester.compare:compare_runs",
     "connect": "fxlab.lab:connect",
     "cost_ladder": "fxlab.backtester.ladder:cost_ladder",
     "down": "fxlab.lab:down",
     "indicators": "fxlab.backtester.indicators",
+    "nightly": "fxlab.batcher.nights:nightly",
     "pip_size": "fxlab.backtester.pips:pip_size",
     "replay": "fxlab.replayer:replay",
     "status": "fxlab.lab:status",
@@ -84,12 +88,14 @@ __all__ = [
     "Sweep",
     "__version__",
     "backtest",
+    "batch",
     "check_lookahead",
     "compare_runs",
     "connect",
     "cost_ladder",
     "down",
     "indicators",
+    "nightly",
     "pip_size",
     "replay",
     "status",

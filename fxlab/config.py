@@ -144,6 +144,19 @@ class Settings:
             for spec in _fields(type(self))
         ]
 
+    def environment(self) -> dict[str, str]:
+        """Return the variables that give another process these settings, passwords among them.
+
+        Its working directory may be another, without our ``fxlab.toml``.
+        """
+        values = {name: getattr(self, name) for name in self.sources}
+        values["home"] = self.home.expanduser().absolute()
+        return {
+            f"FXLAB_{name.upper()}": str(value)
+            for name, value in values.items()
+            if value is not None
+        }
+
     def _shown(self, name: str) -> str:
         value = getattr(self, name)
         return "********" if name in SECRET_NAMES and value is not None else str(value)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from fxlab.config import Settings
@@ -259,6 +258,12 @@ class Lab:
 
         return runs.listing(self._db, limit)
 
+    def run(self, run_id: str) -> dict[str, Any]:
+        """Return a saved run's row, as `fxlab.compare_runs` takes it; see `fxlab.runs.find`."""
+        from fxlab import runs
+
+        return runs.find(self._db, run_id)
+
     def run_fills(self, run_id: str) -> pl.DataFrame:
         """Return the fills of a saved run; see `fxlab.runs.fills`."""
         from fxlab import runs
@@ -284,12 +289,7 @@ class Lab:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __repr__(self) -> str:

@@ -188,7 +188,6 @@ class Player:
     def _seconds_to_wait(self) -> float:
         """Return the time until a batch is full, or the interval is over."""
         if not self._started:
-            self._started = True
             self.pace.jump(self._reel.due_at(1))
         full = self.pace.seconds_until(self._reel.due_at(self._size))
         return min(full, self._looked + self._interval - self.clock.now())
@@ -203,10 +202,12 @@ class Player:
         if self._reel.ticks >= self.total and not self._reel.load():
             self._finish()
         ahead = self._reel.next_at()
-        if ahead is not None and ahead > now:
-            return self._batch(frame, at=now)
-        at = self._reel.passed
-        return self._batch(frame, at=at, lag=self.pace.behind(at))
+        kept_up = ahead is not None and ahead > now
+        at = now if kept_up else self._reel.passed
+        if not self._started:  # what the first rows took, compiling perhaps, is not market time
+            self._started = True
+            self.pace.jump(at)
+        return self._batch(frame, at=at, lag=0.0 if kept_up else self.pace.behind(at))
 
     def _jump(self) -> Batch:
         """Go where the latest seek wants to be; all ticks before it are run through."""
@@ -226,7 +227,7 @@ class Player:
         self._looked = self.clock.now()
         self.position = at
         self.pace.reached(at)
-        ended = self._reel.new_ended()
+        ended, prices = self._reel.new_ended(), self._reel.prices
         self.ended.update(dict.fromkeys(ended, at))
         self._number += 1
         return Batch(
@@ -236,7 +237,7 @@ class Player:
             progress=self.progress,
             time_progress=self.time_progress,
             lag=lag,
-            prices=dict(self._reel.prices),
+            prices={name: prices[name] for name in self.symbols if name in prices},
             ended=ended,
             sought=sought,
             **self._standing(),

@@ -265,10 +265,9 @@ SWEEP_RUNS: Final = Table(
         "parameters": "VARCHAR",  # JSON object, canonical
         "metrics": "VARCHAR",  # JSON object; nan is null
         "fingerprint": "VARCHAR",
-        "timestamp": "TIMESTAMP",  # when the point was stored
-        "error": "VARCHAR",
-        "returns": "VARCHAR",  # float64, zlib, base64
-        "plan": "VARCHAR",  # JSON object, of a request
+        "timestamp": "TIMESTAMP",
+        # returns: float64, zlib, base64; plan: JSON object, of a request
+        **dict.fromkeys(("error", "returns", "plan"), "VARCHAR"),
     },
     timestamp="timestamp",
     partition_by="MONTH",

@@ -8,6 +8,7 @@ failing example says what it was about.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
@@ -59,7 +60,7 @@ class Case:
         """Replay the rows, cut before some of them, and close."""
         ledger = self.ledger(leap=leap)
         edges = [0, *sorted(cuts or []), len(self.rows)]
-        for first, last in zip(edges, edges[1:], strict=False):
+        for first, last in pairwise(edges):
             ledger.replay(self.rows.part(first, last))
         return ledger.close()
 
@@ -86,8 +87,16 @@ def assert_same_bits(one: Records, other: Records) -> None:
     assert (one.first, one.last, one.rows) == (other.first, other.last, other.rows)
 
 
-def make(seed: int, kind: str = "trades", legs: int = 1, rows: int = 300, **fixed: object) -> Case:
-    """Make a case; `fixed` holds some of the assumptions fast."""
+def make(
+    seed: int,
+    kind: str = "trades",
+    legs: int = 1,
+    rows: int = 300,
+    *,
+    often: float | None = None,
+    **fixed: object,
+) -> Case:
+    """Make a case; `fixed` holds some assumptions, `often` the share of rows with a decision."""
     rng = np.random.default_rng([seed, KINDS.index(kind), legs])
     execution = _execution(rng, kind, **fixed)
     market = _market(rng, kind, legs, rows, measured=execution.delays.is_measured)
@@ -97,11 +106,11 @@ def make(seed: int, kind: str = "trades", legs: int = 1, rows: int = 300, **fixe
         "reentry": _some(rng, "change", "signal"),
     }
     return Case(
-        Rows(market, _decisions(rng, market, execution.max_leverage)),
+        Rows(market, _decisions(rng, market, execution.max_leverage, often)),
         replace(execution, funding=_funding(rng, market, execution)),
         Signals(pl.lit(0.0), **constants),
         _gaps(rng, market),
-        int(rng.choice([1, 10, 60, 3_600])) * SECOND,
+        int(rng.choice([1, 10, 60, 3_600, 3_600])) * SECOND,
     )
 
 
@@ -136,7 +145,7 @@ def _execution(rng: np.random.Generator, kind: str, **fixed: object) -> Executio
         "lot_size": _some(rng, 0.0, 0.37, {"S0": 7.0, "S1": 0.01}),
         "min_notional": _some(rng, 0.0, 203.7),
         "tick_size": _some(rng, 0.0, 0.01, {"S0": 0.25, "S2": 0.05}),
-        "max_leverage": _some(rng, 1.0, 3.0),
+        "max_leverage": _some(rng, 1.0, 3.0, chance=0.5),
         "maintenance_margin": _some(rng, 0.0, 0.3, 0.48),
         "liquidation_bps": _some(rng, 0.0, 70.0),
         "rebalance": _some(rng, None, 0.002, 0.05, chance=0.15),
@@ -159,12 +168,11 @@ def _latency(rng: np.random.Generator) -> object:
     return drawn[rng.integers(len(drawn))]
 
 
-def _market(
-    rng: np.random.Generator, kind: str, legs: int, rows: int, *, measured: bool
-) -> Market:
+def _market(rng: np.random.Generator, kind: str, legs: int, rows: int, *, measured: bool) -> Market:
     steps = rng.choice([0, 1, 1_000, 50_000, 400_000], rows)
-    steps[rng.random(rows) < 0.01] = 40 * SECOND
-    leg = rng.integers(0, legs, rows)
+    steps[rng.random(rows) < rng.choice([0.0, 0.001, 0.01])] = 40 * SECOND
+    often = np.array([[1, 1, 1], [1, 100, 1], [20, 5, 1]][rng.integers(3)][:legs], float)
+    leg = rng.choice(legs, rows, p=often / often.sum())
     time = START + np.cumsum(steps)
     order = np.lexsort((leg, time))
     leg = leg[order]
@@ -188,12 +196,18 @@ def _market(
 def _walk(rng: np.random.Generator, leg: np.ndarray, legs: int) -> np.ndarray:
     """Return prices on a grid of 0.01 that mostly stand nearly still, and sometimes jump."""
     price = np.empty(len(leg))
+    calm = rng.random() < 0.5
+    jumpy = rng.choice([0.0, 0.002, 0.02])
     for number in range(legs):
         own = leg == number
-        moves = rng.choice([-1, 0, 0, 1], own.sum())
-        jumps = rng.random(own.sum()) < 0.02
+        count = own.sum()
+        moves = rng.choice([-1, 0, 0, 1], count)
+        jumps = rng.random(count) < jumpy
         moves[jumps] = rng.integers(-900, 900, jumps.sum())
-        price[own] = np.clip(10_000 + np.cumsum(moves), 2_000, 50_000) / 100
+        # Prices that turn around seldom deepen a drawdown: blocks of them can be leapt over.
+        path = 3 * np.sin(np.arange(count) / 5 + number) + moves if calm else np.cumsum(moves)
+        path[: count // 8] += rng.integers(-300, 300)
+        price[own] = np.clip(10_000 + np.rint(path), 2_000, 50_000) / 100
     return price
 
 
@@ -211,16 +225,18 @@ def _books(rng: np.random.Generator, time: np.ndarray, price: np.ndarray) -> np.
     return books
 
 
-def _decisions(rng: np.random.Generator, market: Market, most: float) -> np.ndarray:
+def _decisions(
+    rng: np.random.Generator, market: Market, most: float, often: float | None
+) -> np.ndarray:
     """Return decisions on few or many rows with a price."""
-    often = rng.choice([0.01, 0.04, 0.3])
+    often = often or rng.choice([0.004, 0.02, 0.3])
     chosen = np.flatnonzero((rng.random(len(market)) < often) & (market.price == market.price))
     found = np.zeros(len(chosen), records.DECISION)
     found["row"] = chosen
     targets = [-3.0, -1.0, -0.5, 0.0, 0.0, 0.25, 0.5, 1.0, 1.0, 3.0]
     found["target"] = np.clip(rng.choice(targets, len(chosen)), -most, most)
     for name in ("stop_loss", "take_profit", "trailing_stop"):
-        fractions = rng.choice([np.nan, np.nan, 0.0013, 0.0131, 0.11], len(chosen))
+        fractions = rng.choice([np.nan, np.nan, 0.0013, 0.0131, 0.11, 0.4], len(chosen))
         found[name] = fractions
     near = np.rint(market.price[chosen] * 100 + rng.integers(-5, 6, len(chosen))) / 100
     found["limit"] = np.where(rng.random(len(chosen)) < 0.4, near, np.nan)
@@ -243,4 +259,6 @@ def _gaps(rng: np.random.Generator, market: Market) -> np.ndarray:
     span = int(market.time[-1]) - START + 1
     count = rng.integers(0, 5)
     ends = START + rng.integers(0, span, count)
-    return np.array(sorted(zip(ends, rng.integers(0, market.legs, count), strict=True)), records.GAPS)
+    return np.array(
+        sorted(zip(ends, rng.integers(0, market.legs, count), strict=True)), records.GAPS
+    )

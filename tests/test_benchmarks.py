@@ -143,7 +143,10 @@ def test_a_peer_that_does_not_import_says_why(monkeypatch):
 
 
 def test_ratios_are_medians_of_pairs():
-    assert turns.Turns((2.0, 30.0, 4.0), (1.0, 1.0, 1.0)).ratio == 4.0
+    ours = [turns.Spent(seconds, 2 * seconds) for seconds in (2.0, 30.0, 4.0)]
+    found = turns.Turns(tuple(ours), (turns.Spent(1.0, 1.0),) * 3)
+    assert (found.ratio, found.cpu_ratio) == (4.0, 8.0)
+    assert found.best == (2.0, 1.0)
 
 
 def test_a_budget_takes_rounds_away_but_leaves_two():

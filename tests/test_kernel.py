@@ -63,25 +63,26 @@ def in_plain_python(plain, monkeypatch):
         with monkeypatch.context() as patch, np.errstate(all="ignore"):
             for name in ("replay", "close"):
                 patch.setattr(kernel, name, getattr(plain["kernel"], name))
-            patch.setattr(kernel_glide, "find_extremes", plain["kernel_glide"].find_extremes)
+            for name in vars(plain["kernel_glide"]):
+                if name.startswith("find_"):
+                    patch.setattr(kernel_glide, name, getattr(plain["kernel_glide"], name))
             fresh = replace(case, rows=case.rows.part(0))  # that remembers no extremes yet
             return fresh.replay(**how)
 
     return replay
 
 
-@pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("legs", [1, 3])
+@settings(slow, max_examples=120)
+@given(case=cases(rows=333), leap=st.booleans())
+def test_the_compiled_kernel_and_its_source_give_the_same_bits(case, leap, in_plain_python):
+    assert_same_bits(case.replay(), in_plain_python(case, leap=leap))
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_compiled_kernel_and_its_source_give_the_same_bits(kind, legs, seed, in_plain_python):
-    case = make(100 + seed, kind, legs, rows=200)
-    assert_same_bits(case.replay(), in_plain_python(case))
-
-
-def test_the_same_bits_are_those_of_a_busy_market(in_plain_python):
-    case = make(3, "books", 2, rows=800, queue=True, latency="1ms", rebalance=0.002)
+def test_they_give_the_same_bits_of_a_busy_market(kind, in_plain_python):
+    case = make(7, kind, 2, rows=800, often=0.4, latency="1ms", max_book_age=None)
     plain = in_plain_python(case, cuts=[300])
-    assert len(plain.fills) > 30
+    assert len(plain.fills) > 80
     assert_same_bits(case.replay(), plain)
 
 
@@ -104,17 +105,9 @@ def test_the_cases_have_everything_in_them():
 
 
 @settings(slow, max_examples=150)
-@given(case=cases(rows=400))
+@given(case=cases(rows=701))
 def test_leaps_change_no_bit(case):
     assert_same_bits(case.replay(), case.replay(leap=False))
-
-
-@settings(slow, max_examples=40)
-@given(case=cases(rows=1_500), shift=st.integers(0, 63))
-def test_leaps_change_no_bit_of_calm_markets(case, shift):
-    few = replace(case.rows, decisions=case.rows.decisions[:: len(case.rows.decisions) // 5 + 1])
-    calm = replace(case, rows=few.part(shift))
-    assert_same_bits(calm.replay(), calm.replay(leap=False))
 
 
 @pytest.mark.parametrize("legs", [1, 2])
@@ -142,12 +135,12 @@ def test_calm_rows_are_not_looked_at_one_by_one(legs, plain, in_plain_python, mo
 
 
 @settings(slow, max_examples=60)
-@given(case=cases(rows=260), data=st.data())
+@given(case=cases(rows=391), data=st.data())
 def test_no_cut_changes_a_bit(case, data):
     whole = case.replay()
     for size in (1, 2, 7, 64, 65):
-        assert_same_bits(whole, case.replay(cuts=every(size, 260)))
-    cuts = data.draw(st.lists(st.integers(0, 260), max_size=12))  # empty pieces too
+        assert_same_bits(whole, case.replay(cuts=every(size, 391)))
+    cuts = data.draw(st.lists(st.integers(0, 391), max_size=12))  # empty pieces too
     assert_same_bits(whole, case.replay(cuts=cuts))
 
 
@@ -168,7 +161,7 @@ def test_a_part_of_a_part_is_a_part(case, cut, again):
     assert direct.decisions["row"].tolist() == (inside - first).tolist()
 
 
-def averaged(window: int = 12) -> fxlab.Signals:
+def averaged(*, window: int = 12) -> fxlab.Signals:
     """Follow or fade a rolling mean, with exits; looks back on a known number of rows."""
     ticks = pl.col("price_ticks")
     above = ticks * window > ticks.rolling_sum(window)
@@ -257,6 +250,11 @@ def test_chunks_change_no_bit_of_a_backtest(symbols, how):
 # ---- Legs ----
 
 
+def closed(orders):
+    ended = pl.when(pl.col("status") != STATUS_NAMES[records.OPEN]).then(pl.col("done_at"))
+    return orders.with_columns(done_at=ended)
+
+
 @pytest.mark.parametrize("how", [name for name in EXECUTIONS if name != "shared cash"])
 @pytest.mark.parametrize("order", [("A", "B", "C"), ("C", "B", "A")])
 def test_another_symbol_changes_nothing_of_the_first(order, how):
@@ -268,8 +266,10 @@ def test_another_symbol_changes_nothing_of_the_first(order, how):
     assert alone.orders.height > 10
     assert together.symbols == order
     for name in ("orders", "fills", "trades"):
-        ours = getattr(together, name).filter(pl.col("symbol") == "A")
-        assert ours.equals(getattr(alone, name)), name
+        ours, theirs = getattr(together, name), getattr(alone, name)
+        if name == "orders":  # what is open ends with the last row, whose ever that is
+            ours, theirs = closed(ours), closed(theirs)
+        assert ours.filter(pl.col("symbol") == "A").equals(theirs), name
 
 
 # ---- Accounting ----
@@ -305,7 +305,9 @@ def test_nothing_is_held_when_all_is_closed_at_the_end(case):
     found = case.replay()
     assert not found.legs["qty"].any()
     assert not (found.trades["exited_at"] == records.STILL_OPEN).any()
-    assert found.account["equity"] == pytest.approx(found.account["base"] + found.legs["cash"].sum())
+    assert found.account["equity"] == pytest.approx(
+        found.account["base"] + found.legs["cash"].sum()
+    )
     assert found.samples["equity"][-1] == found.account["equity"]
     kept = case.under(close_at_end=False).replay()
     open_trades = (kept.trades["exited_at"] == records.STILL_OPEN).sum()
@@ -375,8 +377,9 @@ def test_several_symbols_compete_for_shared_cash():
 
 def simple_rows(prices, targets, legs=None, step=1_000_000):
     """Return rows at even distances, with market orders decided at some of them."""
-    decisions = np.full(len(targets), np.nan, records.DECISION)
-    decisions["row"], decisions["target"] = list(targets), list(targets.values())
+    none = (np.nan,) * 4
+    wanted = [(row, target, *none) for row, target in targets.items()]
+    decisions = np.array(wanted, records.DECISION)
     leg = np.zeros(len(prices), np.int64) if legs is None else np.array(legs, np.int64)
     time = START + step * np.arange(len(prices), dtype=np.int64)
     return Rows(Market(int(leg.max()) + 1, time, leg, np.array(prices, float)), decisions)
@@ -409,7 +412,7 @@ def test_a_lost_account_is_liquidated_and_trades_no_more():
 
 def test_room_for_records_grows_within_a_chunk(monkeypatch):
     count = 6_000
-    prices = 100 + 10 * (np.arange(count) % 2)
+    prices = 100 + np.arange(count) ** 2 % 7
     execution = fxlab.Execution(taker_bps=0.0, rebalance=1e-6)
     calls = []
     replay = kernel.replay
@@ -427,7 +430,7 @@ def test_room_for_records_grows_within_a_chunk(monkeypatch):
     for first in range(0, count, 50):
         parts.replay(rows.part(first, first + 50))
     ours, theirs = whole.close(), parts.close()
-    assert len(ours.fills) > 2_500
+    assert len(ours.fills) > 1_500
     assert len(ours.samples) == count  # one at each edge, the last one closes the run
     assert_same_bits(ours, theirs)
 
@@ -476,7 +479,7 @@ def test_funding_is_charged_on_the_last_mark_before_it():
     assert found.account["equity"] == pytest.approx(100 * 120.0 - 110.0)
 
 
-@settings(slow, max_examples=40)
+@settings(slow, max_examples=10)
 @given(seed=st.integers(0, 1_000), factor=st.sampled_from([2.0, 8.0, 0.5]))
 def test_scaling_prices_and_capital_scales_money(seed, factor):
     frame = walk_with_targets(200, seed)

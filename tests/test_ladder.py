@@ -52,8 +52,9 @@ def test_rungs_that_meet_other_markets_take_a_pass_of_their_own():
     for name, execution in rungs.items():
         alone = fxlab.backtest(quotes, "sma_cross", PARAMETERS, execution=execution)
         assert ladder.results[name].fills.equals(alone.fills)
-    assert ladder.results["book"].metrics["final_equity"] < (
-        ladder.results["print"].metrics["final_equity"]
+    assert (
+        ladder.results["book"].metrics["final_equity"]
+        < (ladder.results["print"].metrics["final_equity"])
     )
 
 

@@ -74,6 +74,8 @@ def test_ratios_by_hand():
     assert got["exposure"] == pytest.approx(0.25)
     assert got["turnover"] == pytest.approx(0.21)
     assert got["fees"] == pytest.approx(1.05)
+    profit = got["final_equity"] - got["final_equity"] / (1 + got["total_return"])
+    assert got["break_even_bps"] == pytest.approx((profit + 1.05) / (0.21 * profit / 0.1) * 1e4)
     assert got["max_drawdown_duration"] == 3.0
     assert got.notes["sharpe"] == "grid 86400 s, A = 365, n = 4"
 

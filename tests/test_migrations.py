@@ -143,7 +143,9 @@ def test_a_later_version_leaves_the_checksum_of_the_first_alone():
 
 def test_a_newer_database_is_refused(fresh):
     migrate(fresh, NEWER_STEPS, NEWER_TABLES)
-    with pytest.raises(errors.SchemaError, match=rf"version {NEWER}, .*up to {NEWEST}\b.*newer fxlab"):
+    with pytest.raises(
+        errors.SchemaError, match=rf"version {NEWER}, .*up to {NEWEST}\b.*newer fxlab"
+    ):
         migrate(fresh)
 
 

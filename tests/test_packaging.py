@@ -54,6 +54,13 @@ def test_locks_pin_every_requirement_with_hashes_and_name_no_address(kind):
     assert {split(entry)[0].lower() for entry in wanted} <= pinned
 
 
+@pytest.mark.parametrize("extra", ["cluster", "optuna"])
+def test_what_an_extra_brings_is_tested_and_offered_to_conda_users(extra):
+    extras = PROJECT["optional-dependencies"]
+    assert set(extras[extra]) <= set(extras["dev"])
+    assert extra in (ROOT / "environment.yml").read_text(encoding="utf-8")
+
+
 def test_version_changelog_and_license_agree():
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert f"## {PROJECT['version']}" in changelog

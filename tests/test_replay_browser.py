@@ -60,6 +60,7 @@ def write(root, session):
 def test_a_replay_is_watched_and_steered(jupyter, session, shots):
     from playwright.sync_api import expect
 
+    expect.set_options(timeout=WAIT)
     url, root = jupyter
     write(root, session)
     with browser_page(height=1_700) as page:
@@ -69,11 +70,13 @@ def test_a_replay_is_watched_and_steered(jupyter, session, shots):
 
         # Lines grow, the slider and the bar move, the figures are there.
         line = panel.locator(".js-plotly-plot .scatterlayer path.js-line").first
-        expect(line).to_have_attribute("d", re.compile(r"L.*L"), timeout=WAIT)
-        expect(panel.get_by_text(re.compile(r"UTC, [0-9.]+%"))).to_be_visible()
-        expect(panel.get_by_text(re.compile(r"equity [\d,.]+, [1-9][\d,]* fills"))).to_be_visible(
-            timeout=WAIT
+        expect(line).to_have_attribute("d", re.compile(r"L.*L"))
+        expect(panel.locator(".js-plotly-plot .x2tick text").first).to_have_text(
+            re.compile(r"^\d\d:\d\d")
         )
+        expect(panel.get_by_text(re.compile(r"UTC, [0-9.]+%"))).to_be_visible()
+        expect(panel.get_by_text(re.compile(r"equity [\d,.]+, [1-9][\d,]* fills"))).to_be_visible()
+        page.wait_for_timeout(8_000 if SCREENSHOTS else 0)  # a picture with something on it
         page.screenshot(path=shots / "5-replay-runs.png")
 
         # Pause is heard at once, and a jump while it stands shows the new place.
@@ -81,8 +84,11 @@ def test_a_replay_is_watched_and_steered(jupyter, session, shots):
         expect(panel.get_by_role("button", name="Resume")).to_be_visible()
         place = panel.get_by_role("slider").nth(1)
         place.focus()
-        place.press("PageUp")
+        for _ in range(5):  # 2.5 % each, and the notebook keeps its cell
+            place.press("PageUp")
+        place.press("ArrowLeft")
         expect(panel.get_by_text(re.compile(r"UTC, [1-9]\d\.\d%"))).to_be_visible()
+        expect(place).to_be_focused()
         panel.get_by_role("button", name="Resume").click()
         expect(panel.get_by_role("button", name="Pause")).to_be_visible()
 

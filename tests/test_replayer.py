@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from markets import SMALL, START, markets, random_walk
 
 import fxlab
+from fxlab.backtester.ledger import Ledger
 from fxlab.backtester.ticks import FrameSource
 from fxlab.errors import (
     EmptySession,
@@ -287,6 +288,23 @@ def test_a_batch_that_is_full_does_not_wait_for_the_interval():
     ticks, clock = clockwork([0, 10_000, 20_000, 30_000]), FakeClock()
     replay = fxlab.replay(ticks, batch_size=1, interval="10s", clock=clock)
     assert [wall for wall, _ in deliveries(replay, clock)] == pytest.approx([0, 0.01, 0.02, 0.03])
+
+
+def test_what_the_first_rows_take_is_no_market_time(monkeypatch):
+    """The first rows may wait for a compiler; the market waits with them."""
+    ticks, clock = clockwork([0, 1_000_000, 2_000_000]), FakeClock()
+    replay = fxlab.replay(ticks, clock=clock, **SMA)
+    slow = Ledger.replay
+
+    def compiling(self, rows):
+        clock.time += 60.0 * (self.first is None)
+        slow(self, rows)
+
+    monkeypatch.setattr(Ledger, "replay", compiling)
+    batches = list(replay)
+    assert [batch.frame.height for batch in batches if batch.frame.height] == [1, 1, 1]
+    assert clock.now() - 1_000 == pytest.approx(62)
+    assert max(batch.lag for batch in batches) == 0
 
 
 def test_the_clock_ticks_in_a_quiet_market():

@@ -131,7 +131,7 @@ def test_other_versions_are_refused(cluster, monkeypatch, frames):
     monkeypatch.setattr(clusters, "VERSIONED", ("fxlab",))
     monkeypatch.setattr(clusters, "_versions", lambda: {"fxlab": "0.0"})
     with Client(cluster, set_as_default=False) as client:
-        monkeypatch.setattr(client, "run", lambda function: {"tcp://w": {"fxlab": "9.9"}})
+        monkeypatch.setattr(client, "run", lambda _: {"tcp://w": {"fxlab": "9.9"}})
         with pytest.raises(
             errors.InvalidParameter, match=r"has fxlab 9.9, and this process has 0.0"
         ):

@@ -62,8 +62,8 @@ def test_points_are_stored_and_the_same_call_repeats_none(lab, db, session):
     assert again.sweep_ids == first.sweep_ids
     assert again.table.equals(first.table, null_equal=True)
     assert stored(db, first.sweep_ids[0]).equals(rows)
-    for one, two in zip(first.returns(), again.returns(), strict=True):
-        assert list(map(list, [one])) == list(map(list, [two])) or (one == two).all()
+    assert first.returns()[0] == again.returns()[0]
+    assert (first.returns()[1] == again.returns()[1]).all()
 
 
 def test_a_larger_grid_repeats_nothing(lab, db, session):
@@ -131,7 +131,7 @@ def test_a_killed_sweep_goes_on_where_it_ended(lab, db, unique):
     child.stdout.close()
     assert child.wait() == -signal.SIGKILL
 
-    grid = {"level": range(0, 10), "seconds": [0.1, 0.11]}
+    grid = {"level": range(10), "seconds": [0.1, 0.11]}
     session = lab.session(name)
     options = {"check_lookahead": False, "workers": 1}
     alone = fxlab.sweep(session, slow_digit, grid, **options)

@@ -241,11 +241,11 @@ class Twin(Market):
                 self.end(leg, Status.OPEN, self.now)
             if leg.qty != 0 and self.terms.close_at_end:
                 self.sell_out(leg)
+                self.follow()
             if leg.trip is not None:
                 self.write_trade(leg, None, None)
             self.result.cash[leg.name] = leg.cash
             self.result.positions[leg.name] = leg.qty
-        self.follow()
         self.result.equity = self.total
         if self.edge is not None:
             self.result.samples.append((self.edge, self.total))

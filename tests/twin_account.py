@@ -216,6 +216,8 @@ class Account:
     def write_trade(self, leg: Leg, exited_at: int | None, reason: Reason | None) -> None:
         """Write down a round trip, an open one at its mark."""
         trip = leg.trip
+        if leg.qty != 0:
+            trip.see(leg.mark)
         sold = trip.sold + abs(leg.qty)
         received = trip.received + abs(leg.qty) * leg.mark
         trade = TwinTrade(

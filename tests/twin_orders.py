@@ -9,7 +9,7 @@ from twin_account import Account, Leg, Order, sign
 from twin_market import FORCED, PLAIN, Flag, Level, Reason, Status, TwinRow
 
 NEARLY = 1e-9  # of a lot or a tick
-NOISE = 1e-12  # of buying power
+NOISE = 1e-12  # of a quantity, or of buying power
 
 Sized = tuple[float, Flag] | Status
 """A signed quantity and its flags, or why there is none."""
@@ -131,7 +131,7 @@ class Market(Account):
             if equity <= 0:
                 return self._large_enough(leg, closing, price, PLAIN)
         change = order.target * equity / (price * self.reserve(order)) - leg.qty
-        if change * side <= 0:
+        if change * side <= NOISE * abs(leg.qty):
             return Status.UNCHANGED
         start, opening = leg.qty + closing, change - closing
         opening, flags = self._within_power(leg, order, start, opening, price, equity)

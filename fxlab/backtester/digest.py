@@ -44,20 +44,23 @@ class Digest:
         return f"{self.rows}:" + ":".join(parts)
 
     def _feed(self, name: str, values: pl.Series) -> None:
-        plain = values.to_physical()
-        if plain.dtype == pl.Boolean:
-            plain = plain.cast(pl.UInt8)
         first = self._fed.get(name, 0)
         self._fed[name] = first + len(values)
-        if not plain.dtype.is_numeric():
-            words = values.cast(pl.String).fill_null("\0")
-            self._hasher(name).update("\n".join(words.to_list()).encode() + b"\n")
-            return
-        if plain.null_count():  # by their place in the whole, which no chunk can change
-            missing = plain.is_null().arg_true().to_numpy().astype(np.int64) + first
+        if values.null_count():  # by their place in the whole, which no chunk can change
+            missing = values.is_null().arg_true().to_numpy().astype(np.int64) + first
             self._hasher(f"{name}?").update(np.ascontiguousarray(missing).data)
-            plain = plain.fill_null(0)
-        self._hasher(name).update(np.ascontiguousarray(plain.to_numpy()).data)
+        if values.dtype == pl.Boolean:
+            values = values.cast(pl.UInt8)
+        if values.dtype.is_numeric() or values.dtype.is_temporal():
+            plain = values.to_physical()
+            plain = plain.fill_null(0) if plain.null_count() else plain
+            self._hasher(name).update(np.ascontiguousarray(plain.to_numpy()).data)
+            return
+        # Categories are numbered in order of appearance: their words are what was read.
+        words = values.cast(pl.String).fill_null("")
+        sizes = words.str.len_bytes().to_numpy().astype(np.int64)
+        self._hasher(f"{name}#").update(np.ascontiguousarray(sizes).data)
+        self._hasher(name).update("".join(words.to_list()).encode())
 
     def _hasher(self, name: str) -> xxhash.xxh3_128:
         return self._columns.setdefault(name, xxhash.xxh3_128())

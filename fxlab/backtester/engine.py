@@ -73,6 +73,8 @@ class Job:
                 f"session {source.id!r} has no ticks of {', '.join(self.symbols)} in the range "
                 f"asked for; its ticks run from {source.started} to {source.ended}"
             )
+        for feed in self.feeds:
+            feed.settle()
         digests = {feed.symbol: feed.digest.hexdigest() for feed in self.feeds}
         return build_result(self.run, self.ledger.close(), digests)
 

@@ -60,7 +60,8 @@ class Execution:
         From the decision to the market: a timedelta, text such as ``"50ms"``, seconds, or a
         `Latency` (drawn or measured).
     max_book_age
-        With ``fill="book"``: an older book is not traded against; None trusts any.
+        With ``fill="book"``: an older book is not traded against; None trusts any. Kept in
+        seconds.
     beyond_depth
         With ``fill="book"``, what the recorded levels do not hold: ``"cancel"`` leaves it
         unfilled, ``"last_level"`` fills it at the last level's price. Both are flagged.
@@ -133,8 +134,9 @@ class Execution:
             _check_per_symbol(name, getattr(self, name))
         object.__setattr__(self, "latency", Latency.of(self.latency))
         object.__setattr__(self, "funding", parse_funding(self.funding))
-        if self.max_book_age is not None:
-            parse_duration(self.max_book_age, "max_book_age")
+        if self.max_book_age is not None:  # in seconds, so that equal assumptions are equal
+            seconds = parse_duration(self.max_book_age, "max_book_age") / 1e6
+            object.__setattr__(self, "max_book_age", seconds)
         if self.queue and self.fill != "book":
             raise InvalidParameter(
                 f"queue=True needs the books that fill={self.fill!r} does not look at; "
@@ -162,8 +164,6 @@ class Execution:
         for name in _PER_SYMBOL:
             if isinstance(values[name], Mapping):
                 values[name] = dict(values[name])
-        age = self.max_book_age
-        values["max_book_age"] = None if age is None else parse_duration(age, "max_book_age") / 1e6
         values["latency"] = self.delays.as_dict()
         values["funding"] = [list(rate) for rate in self.rates]
         return values
@@ -221,10 +221,11 @@ class Execution:
             f"latency {self.delays}"
         )
         shown = ("fill", "taker_bps", "slippage_bps", "latency")
+        usual = Execution()
         others = [
-            f"{spec.name} {_short(getattr(self, spec.name))}"
-            for spec in fields(self)
-            if spec.name not in shown and getattr(self, spec.name) not in (spec.default, ())
+            f"{name} {_short(name, getattr(self, name))}"
+            for name in (spec.name for spec in fields(self))
+            if name not in shown and getattr(self, name) != getattr(usual, name)
         ]
         return ", ".join([main, *others])
 
@@ -238,10 +239,11 @@ def check_capital(capital: float) -> float:
     return float(capital)
 
 
-def _short(value: object) -> str:
+def _short(name: str, value: object) -> str:
     if isinstance(value, tuple):
         return f"of {len(value)} rates"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    unit = " s" if name == "max_book_age" and value is not None else ""
+    return f"{value:g}{unit}" if isinstance(value, float) else str(value)
 
 
 def _check_choice(name: str, value: object, known: Sequence[str], kind: str) -> None:

@@ -46,7 +46,8 @@ def parse_funding(value: object) -> Rates:
         return ()
     if isinstance(value, pl.DataFrame):
         return _from_frame(value)
-    if isinstance(value, tuple):
+    known = isinstance(value, tuple) and all(isinstance(r, tuple) and len(r) == 4 for r in value)
+    if known:  # as this function returns them
         return value
     raise InvalidParameter(
         f"funding={value!r:.80} is not a frame; give timestamp, rate (and symbol) as a DataFrame"
@@ -62,6 +63,9 @@ def _from_frame(frame: pl.DataFrame) -> Rates:
         )
     if not isinstance(frame.schema["timestamp"], pl.Datetime):
         raise InvalidParameter("funding's timestamp is not a Datetime; cast it first")
+    for name in names & {"rate", "rate_long", "rate_short"}:
+        if not frame.schema[name].is_numeric():
+            raise InvalidParameter(f"funding's {name} is {frame.schema[name]}, not a number")
     long = pl.col("rate") if "rate" in names else pl.col("rate_long")
     short = -pl.col("rate") if "rate" in names else pl.col("rate_short")
     plain = frame.select(
@@ -122,6 +126,8 @@ def swap_rates(
     first, last = parse_range(start, end)
     if first is None or last is None:
         raise InvalidParameter("swap_rates needs a start and an end")
+    if not days_per_year > 0:
+        raise InvalidParameter(f"days_per_year={days_per_year!r} is not a number above zero")
     rows: list[dict[str, Any]] = []
     day: date = from_micros(first).astimezone(NEW_YORK).date()
     while day <= from_micros(last).date() + timedelta(days=1):

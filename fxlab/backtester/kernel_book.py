@@ -50,7 +50,7 @@ def trade_book(leg, account, now, book, legs, terms, written):  # type: ignore[n
         limit_on_book(
             leg, account, now, book, side, slip, others, equity, rate, legs, terms, written
         )
-    elif best != best:
+    elif best != best or (terms["last_level"] == 0 and depth_of(book, side) <= 0.0):
         write_order(leg, NO_LIQUIDITY, now, written)
     else:
         market_on_book(
@@ -202,6 +202,12 @@ def limit_on_book(  # type: ignore[no-untyped-def]
         change -= done
     rest(leg, change)
     leg["ahead"] = shown_at(book, limit, side)
+
+
+@compiled
+def depth_of(book, side):  # type: ignore[no-untyped-def]
+    """Return all that a side of the book shows."""
+    return walk(book, side, 0.0, np.inf, np.inf, 0)[0]
 
 
 @compiled

@@ -286,6 +286,30 @@ def reach(leg, low, high):  # type: ignore[no-untyped-def]
 
 
 @compiled
+def find_price_extremes(price, out):  # type: ignore[no-untyped-def]
+    """Write the `EXTREMES` of each block of one leg that has prices only."""
+    for b in range(len(out)):
+        first, end = b * BLOCK, min((b + 1) * BLOCK, len(price))
+        # Two of each: a comparison need not wait for the one before it.
+        low, high, lower, higher = np.inf, -np.inf, np.inf, -np.inf
+        i = first
+        while i + 1 < end:
+            one, two = price[i], price[i + 1]
+            low = one if one < low else low
+            high = one if one > high else high
+            lower = two if two < lower else lower
+            higher = two if two > higher else higher
+            i += 2
+        if i < end:
+            low, high = min(low, price[i]), max(high, price[i])
+        found = out[b, 0]
+        found["low"] = found["ask"] = min(low, lower)
+        found["high"] = found["bid"] = max(high, higher)
+        found["last"] = price[end - 1]
+        found["book"] = -1
+
+
+@compiled
 def find_extremes(leg_of, price, book, books, out):  # type: ignore[no-untyped-def]
     """Write the `EXTREMES` of each (block, leg); `out` comes as (blocks, legs)."""
     for b in range(len(out)):

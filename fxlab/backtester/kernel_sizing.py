@@ -78,7 +78,7 @@ def size(leg, others, equity, at, side, rate, reserve, legs, terms):  # type: ig
         if equity <= 0.0:
             return -qty, FILLED, 0
     change = target * equity / (at * reserve) - qty
-    if change * side <= 0.0:
+    if change * side <= 1e-12 * abs(qty):  # nothing, or the dust of rounding
         return 0.0, UNCHANGED, 0
     after = qty + change
     flags = 0

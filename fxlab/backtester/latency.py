@@ -7,7 +7,7 @@ order by order. So chunks, threads and other symbols cannot change a draw.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -43,9 +43,9 @@ class Latency:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            near = did_you_mean(str(self.kind), KINDS)
-            known = ", ".join(KINDS)
-            raise InvalidParameter(f"{self.kind!r} is no kind of latency; known: {known}. {near}")
+            raise InvalidParameter(_no_kind(self.kind))
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+            raise InvalidParameter(f"seed={self.seed!r} is not a whole number from 0 up")
 
     @classmethod
     def fixed(cls, delay: Duration) -> Latency:
@@ -74,9 +74,12 @@ class Latency:
         return cls("lognormal", (float(parse_duration(median, "median")), float(sigma)), seed)
 
     @classmethod
-    def samples(cls, delays: Sequence[Duration], *, seed: int = 0) -> Latency:
+    def samples(cls, delays: Iterable[Duration], *, seed: int = 0) -> Latency:
         """Return delays drawn from a list of measured ones."""
-        if not len(delays):
+        if isinstance(delays, str) or not isinstance(delays, Iterable):
+            raise InvalidParameter(f"delays={delays!r} is no list of durations; give ['2ms', ...]")
+        delays = list(delays)
+        if not delays:
             raise InvalidParameter("delays is empty; give at least one measured delay")
         return cls("samples", tuple(float(parse_duration(d, "delay")) for d in delays), seed)
 
@@ -93,8 +96,45 @@ class Latency:
 
     @classmethod
     def of(cls, value: Latency | Duration) -> Latency:
-        """Return a latency as it is, a duration as a fixed one."""
-        return value if isinstance(value, Latency) else cls.fixed(value)
+        """Return a latency as it is, a duration as a fixed one, a text as `parse` reads it."""
+        if isinstance(value, Latency):
+            return value
+        return cls.parse(value) if isinstance(value, str) else cls.fixed(value)
+
+    @classmethod
+    def parse(cls, text: str) -> Latency:
+        """Return the latency that a text stands for, as command lines, files and forms give it.
+
+        Parameters
+        ----------
+        text
+            A duration (``"50ms"``), ``"measured"``, or a kind with what its constructor takes:
+            ``"lognormal:20ms,0.5"``, ``"uniform:10ms,40ms,seed=3"``, ``"samples:1ms,2ms,9ms"``.
+
+        Raises
+        ------
+        InvalidParameter
+            If it is none of these.
+        """
+        kind, colon, rest = (part.strip() for part in text.lower().partition(":"))
+        if kind not in KINDS:
+            if colon:
+                raise InvalidParameter(_no_kind(kind))
+            return cls.fixed(text)
+        words = [word.strip() for word in rest.split(",") if word.strip()]
+        try:
+            seed = {"seed": int(words.pop()[5:])} if rest and words[-1][:5] == "seed=" else {}
+            numbers = [float(words.pop())] if kind == "lognormal" else []
+            ends: list[Any] = [words] if kind == "samples" else [*words, *numbers]
+            made: Latency = getattr(cls, kind)(*ends, **seed)
+        except (TypeError, ValueError, IndexError) as error:
+            if isinstance(error, InvalidParameter):
+                raise
+            raise InvalidParameter(
+                f"latency={text!r:.80} is not a latency; write for example '50ms', 'measured', "
+                "'lognormal:20ms,0.5' (median and sigma) or 'uniform:10ms,40ms,seed=3'"
+            ) from None
+        return made
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Latency:
@@ -141,3 +181,8 @@ class Latency:
             return "as measured"
         spread = self.values[1] if self.kind == "lognormal" else self.values[1] / 1_000
         return f"{self.kind}({self.values[0] / 1_000:g} ms, {spread:g}; seed {self.seed})"
+
+
+def _no_kind(kind: str) -> str:
+    near = did_you_mean(str(kind), KINDS)
+    return f"{kind!r:.80} is no kind of latency; known: {', '.join(KINDS)}. {near}".strip()

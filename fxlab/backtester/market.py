@@ -24,7 +24,7 @@ class Market:
     legs
         How many symbols there are in the run.
     time, leg, price
-        int64 µs, int64, float64; price is nan on a row that only brings a book.
+        int64 µs, int16, float64; price is nan on a row that only brings a book.
     book, books
         Index of the row's book in `books`, or -1 (int64; empty if no books are replayed).
     volume, taker
@@ -64,9 +64,12 @@ class Market:
     @cached_property
     def extremes(self) -> np.ndarray:
         """Return lowest, highest and last price of each block and leg: found once for all runs."""
-        from fxlab.backtester.kernel_glide import BLOCK, find_extremes
+        from fxlab.backtester.kernel_glide import BLOCK, find_extremes, find_price_extremes
 
         found = np.empty((max(1, -(-len(self) // BLOCK)), self.legs), EXTREMES)
+        if self.legs == 1 and not len(self.book) and len(self):
+            find_price_extremes(self.price, found)
+            return found
         find_extremes(self.leg, self.price, self.book, self.books, found)
         return found
 
@@ -102,7 +105,7 @@ class Rows:
 
     @property
     def leg(self) -> np.ndarray:
-        """Return the leg numbers of the rows (int64)."""
+        """Return the leg numbers of the rows (int16)."""
         return self.market.leg
 
     def part(self, first: int, last: int | None = None) -> Rows:

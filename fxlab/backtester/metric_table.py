@@ -35,6 +35,10 @@ METRICS: Final[dict[str, tuple[str, str]]] = {
     "exposure": ("fraction", "share of time with a position"),
     "turnover": ("ratio", "sum |qty * price| over fills / capital"),
     "fees": ("money", "sum over fills"),
+    "break_even_bps": (
+        "bps",
+        "(profit + fees) / sum |qty * price|: the fee at which the same fills earn nothing",
+    ),
     "funding": ("money", "sum of funding and swap paid; below zero was received"),
     "fills_count": ("count", "executions"),
     "maker_share": ("fraction", "fills of resting orders / fills"),

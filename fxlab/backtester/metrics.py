@@ -139,6 +139,7 @@ def compute_columns(
         **cost_figures(executed, facts.capital, notes),
         **_time_figures(facts, notes),
     }
+    values["break_even_bps"] = _break_even(facts, values, notes)
     for name, value in values.items():
         if math.isnan(value):
             notes.setdefault(name, "not defined")
@@ -221,6 +222,15 @@ def _why_undefined(name: str, found: Moments, returns: np.ndarray, facts: Facts)
     if name == "tail_ratio":
         return "the 5th percentile of the returns is zero"
     return "the returns are equal, or too near to it: no spread"
+
+
+def _break_even(facts: Facts, values: dict[str, float], notes: dict[str, str]) -> float:
+    """Return the fee of each fill at which these fills would have earned nothing."""
+    traded = values["turnover"] * facts.capital
+    if not traded > 0:
+        notes["break_even_bps"] = "nothing was traded"
+    before_fees = facts.final_equity - facts.capital + values["fees"]
+    return ratio(before_fees, traded) * 10_000
 
 
 def _time_figures(facts: Facts, notes: dict[str, str]) -> dict[str, float]:

@@ -16,6 +16,7 @@ from fxlab.backtester.book_records import book_records
 from fxlab.backtester.latency import Latency
 from fxlab.backtester.market import Market
 from fxlab.errors import InvalidParameter
+from fxlab.schema import book_levels
 
 _TAKERS: Final = {"buy": 1, "sell": -1}
 # Columns that some runs read, and what a row has that brings no value of its own.
@@ -31,6 +32,16 @@ class Needs:
     books: bool = False  # with fill="book"
     queue: bool = False  # volume and side, for places in a queue
     latency: Latency | None = None  # where it is measured row by row
+
+    @property
+    def hashed(self) -> frozenset[str] | None:
+        """Return the columns that can change a result; None is all there are."""
+        if self.columns is None:
+            return None
+        received = {"received_at"} if self.latency is not None else set()
+        queue = {"volume", "side"} if self.queue else set()
+        books = set(book_levels()) if self.books else set()
+        return self.columns | received | queue | books
 
 
 @dataclass
@@ -80,7 +91,7 @@ def market_of(
     if legs == 1 and len(pieces) == 1 and not shown:
         (part,) = parts
         found = {} if part.books is None else {"books": part.books}
-        return Market(legs=1, leg=np.zeros(len(part), np.int64), **part.columns, **found)
+        return Market(legs=1, leg=np.zeros(len(part), np.int16), **part.columns, **found)
     parts += [_book_rows(leg, books) for leg, books in shown]
     order = _order(parts)
     place = np.empty(len(order), np.int64)
@@ -119,7 +130,7 @@ def _joined(legs: int, parts: list[_Part], order: np.ndarray) -> Market:
 
 
 def _repeated(values: list[int], parts: list[_Part]) -> np.ndarray:
-    return np.repeat(np.array(values, np.int64), [len(part) for part in parts])
+    return np.repeat(np.array(values, np.int16), [len(part) for part in parts])
 
 
 def _book_rows(leg: int, books: np.ndarray) -> _Part:

@@ -71,9 +71,9 @@ def write_report(result: Result, directory: Path) -> Path:
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    _write_script(directory / parts.SCRIPT_NAME)
+    write_script(directory / parts.SCRIPT_NAME)
     path = directory / f"{result.run_id}.html"
-    _write_whole(path, render(result))
+    write_whole(path, render(result))
     return path
 
 
@@ -186,16 +186,17 @@ def _version(name: str) -> str:
         return "(not installed)"
 
 
-def _write_script(path: Path) -> None:
+def write_script(path: Path) -> None:
+    """Write plotly's script, unless it is there."""
     from plotly.offline import get_plotlyjs
 
     script = get_plotlyjs()
     size = len(script.encode())
     if not (path.exists() and path.stat().st_size == size):
-        _write_whole(path, script)
+        write_whole(path, script)
 
 
-def _write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
     """Write a file under another name first: a reader never meets half a page."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)

@@ -71,7 +71,7 @@ footer { margin-top: 3rem; color: var(--soft); font-size: .85rem; }
 """
 
 
-def page(title: str, body: str) -> str:
+def page(title: str, body: str, script: str = SCRIPT_NAME) -> str:
     """Return a whole HTML page.
 
     Parameters
@@ -80,14 +80,16 @@ def page(title: str, body: str) -> str:
         Plain text; it is escaped.
     body
         HTML, already escaped.
+    script
+        Where plotly's script lies, seen from the page; empty for a page that draws nothing.
     """
+    load = f'<script charset="utf-8" src="{escape(script)}"></script>\n' if script else ""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n"
-        f'<script charset="utf-8" src="{SCRIPT_NAME}"></script>\n'
-        f"</head>\n<body>\n{body}\n</body>\n</html>\n"
+        f"{load}</head>\n<body>\n{body}\n</body>\n</html>\n"
     )
 
 

@@ -6,7 +6,8 @@ back, so that chunking cannot be seen in their output.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -23,6 +24,7 @@ from fxlab.backtester.signals import Signals
 from fxlab.backtester.ticks import OrderCheck
 
 _END: Final = 2**63 - 1
+_WORTH_A_THREAD: Final = 100_000  # rows; to check and hash them takes longer than to start one
 
 
 @dataclass
@@ -70,6 +72,7 @@ class SymbolFeed:
     _held: pl.DataFrame | None = None  # rows to give, with those given before in front
     _first: int = 0
     _seen: int = 0
+    _examined: Future[None] | None = None
 
     def __post_init__(self) -> None:
         self._check = OrderCheck(self.symbol)
@@ -107,15 +110,34 @@ class SymbolFeed:
         fresh = next(self.frames, None)
         if fresh is None:
             return
-        time = fresh["timestamp"].to_physical().to_numpy()
-        self._check.check(time, fresh["seq"].to_numpy(), fresh["price"].to_numpy())
-        self.digest.update(fresh, self.needs.columns)
+        self.settle()
+        if fresh.height < _WORTH_A_THREAD:
+            self._examine(fresh)
+        else:  # while the strategy and the kernel are at work
+            self._examined = _in_background(self._examine, fresh)
         if self._held is None:
             self._held, self._first = fresh, 0
             return
         tail = self._held.tail(self.needs.lookback or 0)
         self._held = pl.concat([tail, fresh]) if tail.height else fresh
         self._first = tail.height
+
+    def settle(self) -> None:
+        """Wait until the rows given out are checked and hashed.
+
+        Raises
+        ------
+        InvalidTicks
+            If they are not ticks in order: whatever was made of them is void.
+        """
+        if self._examined is not None:
+            waiting, self._examined = self._examined, None
+            waiting.result()
+
+    def _examine(self, rows: pl.DataFrame) -> None:
+        time = rows["timestamp"].to_physical().to_numpy()
+        self._check.check(time, rows["seq"].to_numpy(), rows["price"].to_numpy())
+        self.digest.update(rows, self.needs.hashed)
 
     def _whole_or_chunks(self, chunks: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
         filled = (chunk for chunk in chunks if chunk.height)
@@ -171,3 +193,12 @@ def merge(legs: int, feeds: list[SymbolFeed], books: list[BookFeed]) -> Iterator
         pieces = [piece for feed in feeds for piece in feed.take(limit)]
         shown = [(feed.leg, part) for feed in books for part in feed.take(limit)]
         yield Chunk(market_of(legs, pieces, shown, feeds[0].needs), pieces)
+
+
+def _in_background(work: Callable[[pl.DataFrame], None], rows: pl.DataFrame) -> Future[None]:
+    """Run `work` in a thread of its own, which ends with it."""
+    pool = ThreadPoolExecutor(1, thread_name_prefix="fxlab-check")
+    try:
+        return pool.submit(work, rows)
+    finally:
+        pool.shutdown(wait=False)

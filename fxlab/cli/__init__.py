@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from fxlab.cli import backtests, data, machine, replay, sweeps
+from fxlab.cli import backtests, data, judging, machine, replay, sweeps
 from fxlab.cli.output import ErrorsAsSentences, say
 
 app = typer.Typer(
@@ -47,6 +47,7 @@ def fxlab(
 machine.register(app)
 data.register(app)
 backtests.register(app)
+judging.register(app)
 replay.register(app)
 sweeps.register(app)
 

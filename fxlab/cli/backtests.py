@@ -8,11 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fxlab import progress
+from fxlab.cli import assumptions
 from fxlab.cli.output import say, show_frame
 from fxlab.errors import InvalidInput, InvalidParameter
 
 if TYPE_CHECKING:
     from fxlab.backtester.result import Result
+
+Parameters = Annotated[
+    list[str] | None,
+    typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="May be given again."),
+]
+Symbols = Annotated[str, typer.Option(help="ALL, or symbols with commas between.")]
+Start = Annotated[str | None, typer.Option(help="First tick's time; naive is UTC.")]
+End = Annotated[str | None, typer.Option(help="Ticks before this time.")]
+Capital = Annotated[float | None, typer.Option(help="Money at the start.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -34,19 +44,17 @@ def backtest(
     session: Annotated[str | None, typer.Argument(help="The session's id.")] = None,
     strategy: Annotated[str | None, typer.Argument(help="Its name, or module:function.")] = None,
     *,
-    parameter: Annotated[
-        list[str] | None,
-        typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="May be given again."),
-    ] = None,
-    symbols: Annotated[str, typer.Option(help="ALL, or symbols with commas between.")] = "ALL",
-    start: Annotated[str | None, typer.Option(help="First tick's time; naive is UTC.")] = None,
-    end: Annotated[str | None, typer.Option(help="Ticks before this time.")] = None,
-    capital: Annotated[float | None, typer.Option(help="Money at the start.")] = None,
-    taker_bps: Annotated[
-        float | None, typer.Option("--taker-bps", "--fee-bps", help="Fee of each fill.")
-    ] = None,
-    slippage_bps: Annotated[float | None, typer.Option(help="Added to each fill.")] = None,
-    latency: Annotated[str | None, typer.Option(help="To the market, such as 50ms.")] = None,
+    parameter: Parameters = None,
+    symbols: Symbols = "ALL",
+    start: Start = None,
+    end: End = None,
+    capital: Capital = None,
+    fill: assumptions.Fill = None,
+    taker_bps: assumptions.Taker = None,
+    maker_bps: assumptions.Maker = None,
+    slippage_bps: assumptions.Slippage = None,
+    latency: assumptions.Latency = None,
+    execution: assumptions.More = None,
     report: Annotated[Path | None, typer.Option(help="Write a report to this folder.")] = None,
     save: Annotated[bool, typer.Option("--save", help="Keep the run in the database.")] = False,
 ) -> None:
@@ -61,8 +69,14 @@ def backtest(
         )
     chosen = get(strategy)
     values = chosen.parse(named(parameter or []))
-    costs = given(taker_bps=taker_bps, slippage_bps=slippage_bps, latency=latency)
-    execution = fxlab.Execution(**costs)
+    terms = assumptions.execution_from(
+        execution,
+        fill=fill,
+        taker_bps=taker_bps,
+        maker_bps=maker_bps,
+        slippage_bps=slippage_bps,
+        latency=latency,
+    )
     options = given(start=start, end=end, capital=capital)
     with fxlab.connect() as lab:
         with progress.terminal("backtest") as advance:
@@ -71,7 +85,7 @@ def backtest(
                 chosen,
                 values,
                 symbols=chosen_symbols(symbols),
-                execution=execution,
+                execution=terms,
                 progress=advance,
                 **options,
             )

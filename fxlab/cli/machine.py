@@ -145,13 +145,4 @@ def _become_jupyter(folder: Path, words: list[str], chosen: Settings) -> None:
     """Replace this process by JupyterLab; its own defaults guard it: token and loopback."""
     root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
     command = [sys.executable, "-m", "jupyterlab", *root, *words, str(folder)]
-    os.execve(sys.executable, command, os.environ | _as_environment(chosen))  # noqa: S606 - no shell
-
-
-def _as_environment(chosen: Settings) -> dict[str, str]:
-    """Return the settings for a kernel, whose working directory has no fxlab.toml of ours."""
-    values = {name: getattr(chosen, name) for name in chosen.sources}
-    values["home"] = chosen.home.expanduser().absolute()
-    return {
-        f"FXLAB_{name.upper()}": str(value) for name, value in values.items() if value is not None
-    }
+    os.execve(sys.executable, command, os.environ | chosen.environment())  # noqa: S606 - no shell

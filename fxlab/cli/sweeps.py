@@ -196,7 +196,7 @@ def _stepped(name: str, text: str) -> list[str]:
     try:
         first, last, step = (Decimal(part) for part in text.split(":"))
         count = int((last - first) / step) + 1
-    except (InvalidOperation, ZeroDivisionError):
+    except (InvalidOperation, ZeroDivisionError, ValueError, OverflowError):
         count = 0
     if not 1 <= count <= MOST_VALUES:
         raise InvalidParameter(

@@ -97,6 +97,11 @@ class Desk:
         self._waiting.clear()
         self._stored_at = time.monotonic()
 
+    def finish(self) -> None:
+        """Tell that all there was is done: a search may have found fewer points than it could."""
+        self.total = max(1, self.done)
+        self.report()
+
     @property
     def done(self) -> int:
         """Return how many outcomes there are, the stored ones of earlier sweeps included."""

@@ -115,7 +115,7 @@ def _drawn(space: Space, points: int, rng: np.random.Generator) -> Iterator[Poin
     candidates = _shuffled(space, rng) if shuffled else _endless(space, points, rng)
     number = 0
     for values in candidates:
-        if not isinstance(space.feasible(values), InvalidParameter):
+        if space.takes(values):
             yield Point(number, values)
             number += 1
         if number == points:
@@ -180,7 +180,7 @@ class Optuna:
         trial = self._study.ask()
         values = self._proposed(trial)
         point = Point(len(self._seen), values)
-        if isinstance(self._space.feasible(values), InvalidParameter):
+        if not self._space.takes(values):
             self._tell(trial, math.nan)
         elif point.key in self._seen:
             self._tell(trial, self._scores.get(point.key, math.nan))

@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
-from fxlab.backtester.strategy import Signals, Strategy, Value
+from fxlab.backtester.strategy import Strategy, Value
 from fxlab.errors import InvalidParameter, StrategyFailed
 
 SAMPLED: Final = 10_000
@@ -144,12 +144,15 @@ class Space:
                 return Point(number, values)
         return None
 
-    def feasible(self, values: Mapping[str, Value]) -> Signals | InvalidParameter:
-        """Return the signals of a combination, or why the strategy refuses it."""
+    def takes(self, values: Mapping[str, Value]) -> bool:
+        """Return whether the strategy takes a combination; one that raises fails later."""
         try:
-            return self.strategy.signals(values)
-        except InvalidParameter as refusal:
-            return refusal
+            self.strategy.signals(values)
+        except InvalidParameter:
+            return False
+        except StrategyFailed:
+            return True
+        return True
 
     def as_dict(self) -> dict[str, Any]:
         """Return the grid as plain values, as it is kept beside the results."""

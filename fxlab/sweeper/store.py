@@ -48,8 +48,8 @@ class Store(Protocol):
     def keep(self, study: Study, done: Sequence[tuple[Point, Outcome]]) -> None:
         """Store points; when this returns, they survive whatever happens to this process."""
 
-    def trials(self, strategy: str, session: str) -> int:
-        """Return how many different runs of a strategy on a session are kept, of all sweeps."""
+    def trials(self, strategy: str, study: Study) -> int:
+        """Return how many different runs of a strategy on a study's session are kept, of all sweeps."""
 
     def close(self) -> None:
         """Let go of what is held."""
@@ -70,7 +70,7 @@ class NoStore:
     def keep(self, study: Study, done: Sequence[tuple[Point, Outcome]]) -> None:
         """Do nothing."""
 
-    def trials(self, strategy: str, session: str) -> int:  # noqa: ARG002 - as a store has it
+    def trials(self, strategy: str, study: Study) -> int:  # noqa: ARG002 - as a store has it
         """Return 0: nothing is known of other sweeps."""
         return 0
 
@@ -101,10 +101,10 @@ class SweepStore:
         """Store points; when this returns, they survive whatever happens to this process."""
         self._write([_point_row(study, point, outcome) for point, outcome in done])
 
-    def trials(self, strategy: str, session: str) -> int:
-        """Return how many different runs of a strategy on a session are kept, of all sweeps."""
+    def trials(self, strategy: str, study: Study) -> int:
+        """Return how many different runs of a strategy on a study's session are kept, of all sweeps."""
         self._db.wait_visible(SWEEP_RUNS)
-        which = {"strategy": strategy, "data_session_id": session, "state": "done"}
+        which = {"strategy": strategy, "data_session_id": study.session, "state": "done"}
         return self._db.export(sql.sweep_points(["fingerprint"], **which))["fingerprint"].n_unique()
 
     def _write(self, rows: list[dict[str, Any]]) -> None:

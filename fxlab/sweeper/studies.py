@@ -7,7 +7,7 @@ are found again under the study's key when the same is asked for another time.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
@@ -15,6 +15,7 @@ from typing import Any, Final
 import polars as pl
 import xxhash
 
+from fxlab.backtester.crosses import MeanCross, with_running_sums
 from fxlab.backtester.engine import Job, choose_interval, prepare
 from fxlab.backtester.execution import Execution
 from fxlab.backtester.feeds import needs_of, open_feeds
@@ -158,6 +159,7 @@ class Reading:
     def __init__(self, study: Study, signals: Sequence[Signals]) -> None:
         terms, run = study.terms, study.run
         self._study = study
+        self._shared = _sharing(signals)
         self._feeds, self._books = open_feeds(
             study.source,
             run.symbols,
@@ -180,6 +182,8 @@ class Reading:
         for chunk in merge(len(self._study.run.symbols), self._feeds, self._books):
             empty = False
             _ = chunk.market.tape  # made once, not in each thread
+            for piece in chunk.pieces:
+                piece.frame = self._shared(piece.frame)
             yield chunk
         if empty:
             raise EmptySession(self._nothing())
@@ -187,6 +191,8 @@ class Reading:
     @property
     def ingredients(self) -> dict[str, Any]:
         """Return what fingerprints of points are made of, beside their parameters."""
+        for feed in self._feeds:
+            feed.settle()
         digests = {feed.symbol: feed.digest.hexdigest() for feed in self._feeds}
         return self._study.ingredients(digests)
 
@@ -196,6 +202,20 @@ class Reading:
             f"session {source.id!r} has no ticks of {', '.join(self._study.run.symbols)} in the "
             f"range asked for; its ticks run from {source.started} to {source.ended}"
         )
+
+
+def _sharing(signals: Sequence[Signals]) -> Callable[[pl.DataFrame], pl.DataFrame]:
+    """Return what prepares a frame for all points: contiguous columns, and sums for any window."""
+    roots = frozenset().union(*(one.roots or () for one in signals))
+    summed = {one.events.column for one in signals if isinstance(one.events, MeanCross)}
+
+    def prepared(frame: pl.DataFrame) -> pl.DataFrame:
+        whole = frame.with_columns(frame[name].rechunk() for name in roots & set(frame.columns))
+        for column in sorted(summed):
+            whole = with_running_sums(whole, column)
+        return whole
+
+    return prepared
 
 
 def _content(source: FrameSource) -> str:

@@ -157,7 +157,7 @@ class _Run:
                     desk.take(number, outcomes)
                 desk.flush()
                 finder.tell({point.number: self._score(point.number) for point in batch})
-            desk.report()
+            desk.finish()
         except (KeyboardInterrupt, Cancelled) as stop:
             desk.flush()
             raise SweepCancelled(self._stopped(), self.result()) from stop
@@ -178,7 +178,7 @@ class _Run:
             studies=self.studies,
             points=desk.points,
             outcomes=desk.outcomes,
-            tried=max(self.store.trials(name, study.session) for study in self.studies),
+            tried=max(self.store.trials(name, study) for study in self.studies),
         )
 
     def _score(self, number: int) -> float:

@@ -1,9 +1,9 @@
-"""Lets arrow keys work in lists: JupyterLab would move between cells instead.
+"""Lets arrow keys work in lists and sliders: JupyterLab would move between cells instead.
 
 JupyterLab's command-mode shortcuts take arrow keys and letters from every focused element that is
-no editor, lists and radio buttons among them. An attribute on the control itself keeps the keys
-there; on an element around it, it has no effect, because the shortcut's selector is matched first
-on the control.
+no editor, lists, sliders and radio buttons among them. An attribute on the control itself keeps
+the keys there; on an element around it, it has no effect, because the shortcut's selector is
+matched first on the control.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import anywidget
 
 _SCRIPT = """
-const CONTROLS = "select, input[type=radio]";
+const CONTROLS = "select, input[type=radio], [role=slider]";
 
 function render({ el }) {
   el.style.display = "none";

@@ -79,8 +79,10 @@ class LiveChart:
                     self._put(name, x, y)
 
     def _put(self, name: str, x: np.ndarray, y: np.ndarray) -> None:
+        # Words, not milliseconds: when data change, the browser guesses the axis anew from them.
+        times = np.datetime_as_string(x.astype(np.int64).astype("datetime64[ms]"))
         trace = self._traces[name]
-        trace.x, trace.y = x, y
+        trace.x, trace.y = times, y
 
     def _clear(self) -> None:
         for line in (*self._lines.values(), self._equity):
@@ -117,7 +119,7 @@ class LiveChart:
             for side in _SIDES:
                 figure.add_trace(_markers(*side[:3]), 1, 1)
             figure.add_trace(_line("equity", LINES[0], legend=False), 2, 1)
-        live = go.FigureWidget(figure)
+        live = go.FigureWidget(figure.update_layout(autosize=True))
         live._config = {"displaylogo": False, "responsive": True}  # noqa: SLF001 - its only way in
         self._traces = dict(zip(names, live.data, strict=True))
         return live

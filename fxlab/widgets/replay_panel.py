@@ -79,7 +79,7 @@ class ReplayPanel(w.VBox):
         self.transport = Transport(self._on_play, self._on_stop, self._on_speed, self._on_place)
         self.message = Message()
         self.figures = w.HTML()
-        self.stage = w.Box(layout={"width": "100%"})
+        self.stage = w.VBox(layout={"width": "100%"})
         self.trade.observe(lambda _: self._show_forms(), "value")
         super().__init__(self._rows())
         self.add_class("fxlab-panel")

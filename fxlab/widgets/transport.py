@@ -15,8 +15,8 @@ from fxlab.html import escape
 from fxlab.widgets.style import label_width
 
 FASTEST: Final = 100
-STEP: Final = 0.001
-"""The finest move of the place slider, as a share of the session."""
+STEP: Final = 0.005
+"""What an arrow key moves the place slider by, as a share of the session."""
 
 _WIDE: Final = {"width": "34rem", "max_width": "100%"}
 _ACTIONS: Final = {"Play": "play", "Pause": "pause", "Resume": "play"}
