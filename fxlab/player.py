@@ -62,6 +62,7 @@ class Player:
         self.held: Batch | None = None  # computed, and not yet taken by the reader
         self._targets: deque[int] = deque(maxlen=1)  # where the latest seek wants to be
         self._stopping = False
+        self._covered: int | None = None  # the end of what a stopped replay has replayed
         job = prepare(**self._arguments)
         self.bounds, self.symbols = job.bounds, job.symbols
         self._totals = _count_ticks(job)
@@ -166,11 +167,11 @@ class Player:
                 f"the replay is at {self.progress:.1%}; its result is there after the last batch, "
                 "or after stop()"
             )
-        if self._reel.passed < self.bounds[0]:
+        if self._covered is None:
             raise InvalidInput("the replay was stopped before its first tick: it has no result")
         low, _ = parse_range(self._arguments["start"], None)
         start = None if low is None else from_micros(low)  # aware, as the end is
-        end = from_micros(self._reel.passed + 1)
+        end = from_micros(self._covered)
         return backtest(**{**self._arguments, "start": start, "end": end})
 
     def _go_on(self) -> Batch | float | None:
@@ -199,6 +200,7 @@ class Player:
         if self.pace.seconds_until(full) <= 0:
             now = max(now, full)
         frame = self._reel.take(now, self._size)
+        self._covered = self._reel.passed + 1
         if self._reel.ticks >= self.total and not self._reel.load():
             self._finish()
         ahead = self._reel.next_at()
@@ -212,7 +214,7 @@ class Player:
     def _jump(self) -> Batch:
         """Go where the latest seek wants to be; all ticks before it are run through."""
         while self._targets and not self._stopping:
-            target = self._targets.pop()
+            target = self._covered = self._targets.pop()
             if self._over or self._reel.passed >= target:
                 self.close()
                 self._begin(prepare(**self._arguments))

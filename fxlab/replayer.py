@@ -135,8 +135,6 @@ class Replay:
         self._player = player
         self._turn = threading.Lock()  # one reader at a time; commands do not wait for it
 
-    # ---- what a user does ----------------------------------------------------------------
-
     @property
     def speed(self) -> float:
         """Return market seconds a second; may be set while the replay runs."""
@@ -179,8 +177,6 @@ class Replay:
                 self._player.close()
             finally:
                 self._turn.release()
-
-    # ---- what a user reads ---------------------------------------------------------------
 
     @property
     def symbols(self) -> tuple[str, ...]:
@@ -238,7 +234,7 @@ class Replay:
         """Return the result of the run, once it is finished or stopped.
 
         After `stop` it is `fxlab.backtest` of the same arguments, with `end` just after the last
-        tick that was replayed; it is computed when it is asked for.
+        tick that was replayed, or at the place of a jump; it is computed when it is asked for.
 
         Raises
         ------
@@ -255,8 +251,6 @@ class Replay:
             f"{self.position:%Y-%m-%d %H:%M:%S} UTC, {self.progress:.1%} of "
             f"{self.total:,} ticks, speed {self.speed:g}>"
         )
-
-    # ---- how it is read ------------------------------------------------------------------
 
     def __enter__(self) -> Self:
         """Return the replay; leaving the block stops it, unless it is finished."""

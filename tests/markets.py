@@ -47,6 +47,11 @@ def random_walk(rows: int, seed: int = 7, *, symbol: str | None = None) -> pl.Da
     return frame if symbol is None else frame.with_columns(symbol=pl.lit(symbol))
 
 
+def recorded_walk(rows: int, seed: int = 7, *, symbol: str) -> pl.DataFrame:
+    """Return the ticks of `random_walk` as a session takes them: trades carry no quantities."""
+    return random_walk(rows, seed, symbol=symbol).drop("bid_qty_1", "ask_qty_1")
+
+
 @st.composite
 def markets(draw: st.DrawFn, *, max_rows: int = 60, symbols: int = 1) -> pl.DataFrame:
     """Draw ticks with gaps and equal timestamps, each with a wanted target (null keeps)."""
@@ -90,6 +95,8 @@ def walk_with_targets(rows: int, seed: int) -> pl.DataFrame:
 DEPTH = 10
 ROOM = (0, 0, 0, 1, 1_000, 40_000, 3_000_000, 90_000_000)
 """Microseconds from a row to the next: equal times, neighbours, holes."""
+STEPS = (0, 0, 1, -1, 1, -1, 2, -2, 3, -3, 5, -5, 8, -8, 12, -12, 50, -50)
+"""Tenths from a price to the next."""
 TARGETS = (-2.0, -1.0, -1.0, -0.5, 0.0, 0.0, 0.0, 0.25, 0.5, 1.0, 1.0, 1.0, 3.0)
 # Fractions that no ratio of two prices on the grid is equal to: a level that a price meets
 # exactly would be decided by the last bit of an average.
@@ -123,25 +130,34 @@ def recordings(
 ) -> Recording:
     """Draw trades, trades beside books (kind "books") or quotes, with decisions on their rows.
 
-    A row is drawn as three small numbers: room, step of price, and a code that stands for
-    everything else, so that a failing example shrinks to few rows and small steps.
+    A row is drawn as one number that stands for room, step of price and everything else, so
+    that a failing example shrinks to few rows, equal times and small steps.
     """
     legs = legs or draw(st.integers(1, 3))
-    row = st.tuples(st.sampled_from(ROOM), st.integers(-12, 12), st.integers(0, 4_000))
     ticks, books = [], []
     for number in range(legs):
         symbol = f"S{number}"
-        rows = draw(st.lists(row, min_size=1, max_size=max_rows))
+        rows = _drawn_rows(draw, max_rows)
         ticks += _tick_rows(symbol, rows, quotes=kind == "quotes", most=max_leverage)
         if kind == "books":
-            rows = draw(st.lists(row, min_size=1, max_size=max_rows))
-            books += _book_rows(symbol, rows)
+            books += _book_rows(symbol, _drawn_rows(draw, max_rows))
     ends = draw(st.lists(st.sampled_from(ROOM), max_size=3))
     return Recording(
         pl.DataFrame(ticks, schema=_tick_schema(quotes=kind == "quotes"), orient="row"),
         pl.DataFrame(books, schema=_BOOKS, orient="row") if kind == "books" else None,
         _holes(ends),
     )
+
+
+def _drawn_rows(draw: st.DrawFn, most: int) -> list[tuple[int, int, int]]:
+    count = draw(st.integers(1, most))
+    codes = draw(st.lists(st.integers(0, 10**6), min_size=count, max_size=count))
+    rows = []
+    for code in codes:
+        rest, room = divmod(code, len(ROOM))
+        rest, step = divmod(rest, len(STEPS))
+        rows.append((ROOM[room], STEPS[step], rest))
+    return rows
 
 
 _TIME = {"timestamp": pl.Datetime("us", "UTC")}
@@ -160,6 +176,41 @@ def _tick_schema(*, quotes: bool) -> dict:
     wishes = dict.fromkeys(_WISHES, pl.Float64)
     received = {"received_at": pl.Datetime("us", "UTC")}
     return {**_TIME, "seq": pl.Int64, "symbol": pl.String, **received, **shown, **wishes}
+
+
+@st.composite
+def queues(draw: st.DrawFn) -> Recording:
+    """Draw a limit order that rests at 10.0, and trades and books that move its queue."""
+    way = draw(st.sampled_from((-1, 1)))  # 1 buys
+    target, early = draw(st.sampled_from((0.01, 0.1, 1.0))), draw(st.booleans())
+    step = st.tuples(st.sampled_from((0, 0, 0, 0, 1, 2, -1, -3)), st.sampled_from(SHOWN))
+    quiet = [None] * len(_WISHES)
+    first = [START, 0, "S0", START, 10.2, 1.0, None]
+    ticks = [[*first, way * target, None, None, None, 10.0]]
+    books = [[START - 1, 0, "S0", *_around(way, draw(st.sampled_from(SHOWN)), 2)]]
+    for number, (distance, size) in enumerate(draw(st.lists(step, min_size=3, max_size=30))):
+        now = START + 1 + number // (1 + early)
+        if draw(st.integers(0, 3)) == 0:
+            books.append([now, number + 1, "S0", *_around(way, size, distance)])
+            continue
+        side = draw(st.sampled_from(("buy", "sell", None)))
+        price = (100 + way * distance) / 10
+        ticks.append([now, number + 1, "S0", now, price, size, side, *quiet])
+    return Recording(
+        pl.DataFrame(ticks, schema=_tick_schema(quotes=False), orient="row"),
+        pl.DataFrame(books, schema=_BOOKS, orient="row"),
+        _holes([]),
+    )
+
+
+def _around(way: int, shown: float | None, distance: int) -> list[float | None]:
+    """Return a book with `shown` at 10.0 on one side and the other side's best at a distance."""
+    own = [(100 + way) / 10, 1.0, 10.0, shown, (100 - way) / 10, 2.0]
+    if distance > 1:
+        own = own[2:]  # the order's price is the best
+    other = [(100 + way * (distance + 2)) / 10, 4.0]
+    sides = [side + [None] * (2 * DEPTH - len(side)) for side in (own, other)]
+    return sides[0] + sides[1] if way > 0 else sides[1] + sides[0]
 
 
 def long_recording(seed: int, *, kind: str, legs: int, rows: int, max_leverage: float) -> Recording:
@@ -232,8 +283,8 @@ def _wishes(chance: random.Random, tenths: int, most: float, calm: float) -> lis
         return [None] * len(_WISHES)
     target = max(-most, min(most, chance.choice(TARGETS)))
     limit = None
-    if chance.random() < 0.4:
-        limit = (tenths + chance.randint(-6, 6)) / 10
+    if chance.random() < 0.5:
+        limit = (tenths + chance.choice((-6, -3, -2, -1, -1, 0, 1, 1, 2, 3, 6))) / 10
     return [target, chance.choice(STOPS), chance.choice(PROFITS), chance.choice(STOPS), limit]
 
 

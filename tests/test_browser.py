@@ -18,7 +18,7 @@ from lab_browser import (
     need_chromium,
     open_and_run,
 )
-from markets import random_walk
+from markets import random_walk, recorded_walk
 
 import fxlab
 
@@ -77,7 +77,7 @@ def word(lab, unique):
     """Store three sessions that share a word; the newest, "c", has two symbols."""
     chosen = unique("story")
     for hour, (letter, symbols) in enumerate(SESSIONS.items()):
-        walks = [random_walk(20_000, seed, symbol=name) for seed, name in enumerate(symbols)]
+        walks = [recorded_walk(20_000, seed, symbol=name) for seed, name in enumerate(symbols)]
         later = pl.col("timestamp") + pl.duration(hours=hour)
         lab.import_frames(
             {"prices": pl.concat(walks).with_columns(later)},

@@ -13,7 +13,7 @@ from pathlib import Path
 import nbformat
 import polars as pl
 import pytest
-from markets import random_walk
+from markets import recorded_walk
 
 PROJECT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
@@ -82,7 +82,7 @@ def test_parameters_are_typed_and_explained(path):
 def session_id(lab, unique):
     """Store a session of two symbols whose moving averages cross: as large as figures get."""
     made = unique("notebook")
-    walks = [random_walk(20_000, seed, symbol=name) for seed, name in enumerate(("BTC", "ETH"))]
+    walks = [recorded_walk(20_000, seed, symbol=name) for seed, name in enumerate(("BTC", "ETH"))]
     lab.import_frames({"prices": pl.concat(walks)}, session_id=made, notes="for notebooks")
     return made
 

@@ -252,6 +252,25 @@ def test_a_strategy_that_looks_at_everything_before_is_replayed_too():
     assert_same(replay.result, fxlab.backtest(ticks, above_all))
 
 
+def test_no_more_is_read_than_is_needed():
+    """Memory is bounded by chunks: a chunk of each symbol at hand, and the next one."""
+    read = {"A": 0, "B": 0}
+
+    class Counted(FrameSource):
+        def scan_ticks(self, symbol, **options):
+            for chunk in super().scan_ticks(symbol, **options):
+                read[symbol] += chunk.height
+                yield chunk
+
+    source = Counted(two_symbols())
+    replay = fxlab.replay(source, speed=AT_ONCE, chunk_rows=20, batch_size=10, **SMA)
+    read.update(A=0, B=0)  # what counting took
+    for batch in replay:
+        out = batch.progress * replay.total
+        assert max(read.values()) <= out / 2 + 100
+        assert sum(read.values()) >= out
+
+
 # ---- at the right moments --------------------------------------------------------------------
 
 
@@ -519,6 +538,24 @@ def test_a_seek_is_heard_while_paused_and_after_the_end():
         time for time in ticks["timestamp"].sort() if time >= moment(ticks, 790)
     ]
     assert replay.state == "finished"
+
+
+def test_a_stop_in_the_middle_of_a_jump_has_the_result_up_to_the_new_place(monkeypatch):
+    ticks = two_symbols()
+    replay = fxlab.replay(ticks, speed=AT_ONCE, chunk_rows=50, **SMA)
+    for _ in range(5):
+        next(replay)
+    replay.seek(moment(ticks, 300))
+    skipped = Ledger.replay
+
+    def stopping(self, rows):
+        skipped(self, rows)
+        replay.stop()
+
+    monkeypatch.setattr(Ledger, "replay", stopping)
+    assert list(replay) == []
+    monkeypatch.undo()
+    assert_same(replay.result, fxlab.backtest(ticks, *SMA.values(), end=moment(ticks, 300)))
 
 
 def test_the_latest_of_several_seeks_counts():

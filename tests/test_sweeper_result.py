@@ -133,6 +133,20 @@ def test_cross_validation_chooses_outside_of_each_test(frames):
         found.cross_validate(len(edges) - 2)
 
 
+def test_the_same_grid_under_other_assumptions(frames, swept):
+    free = swept.again(execution=fxlab.Execution(taker_bps=0.0))
+    alone = fxlab.sweep(
+        frames, "sma_cross", GRID, metric="total_return", execution=fxlab.Execution(taker_bps=0.0)
+    )
+    assert free.table.equals(alone.table, null_equal=True)
+    rungs = {"free": fxlab.Execution(taker_bps=0.0), "dear": fxlab.Execution(taker_bps=20.0)}
+    ladder = swept.ladder(rungs)
+    assert ladder["point"].to_list() == list(range(9))
+    assert (ladder["free"] > ladder["dear"]).all()
+    means = alone.table.group_by("point", maintain_order=True).agg(pl.col("total_return").mean())
+    assert ladder["free"].to_list() == means["total_return"].to_list()
+
+
 def test_pictures_are_drawn(swept):
     figure = swept.heatmap()
     assert figure.data[0].z.shape == (3, 3)

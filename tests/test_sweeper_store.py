@@ -30,7 +30,8 @@ from sweep_strategies import slow_digit
 lab = fxlab.connect()
 def progress(share, words):
     print(words, flush=True)
-fxlab.sweep(lab.session(sys.argv[1]), slow_digit, {"level": range(0, 10), "seconds": [0.1, 0.11]},
+grid = {"level": range(10), "seconds": [0.1, 0.11, 0.12, 0.13]}
+fxlab.sweep(lab.session(sys.argv[1]), slow_digit, grid,
             lab=lab, workers=1, check_lookahead=False, progress=progress)
 """
 
@@ -124,24 +125,24 @@ def test_a_killed_sweep_goes_on_where_it_ended(lab, db, unique):
     )
     promised = 0
     for line in child.stdout:
-        promised = int(re.match(r"(\d+) of 20 points", line)[1])
+        promised = int(re.match(r"(\d+) of 40 points", line)[1])
         if promised >= 3:
             break
     child.send_signal(signal.SIGKILL)
     child.stdout.close()
     assert child.wait() == -signal.SIGKILL
 
-    grid = {"level": range(10), "seconds": [0.1, 0.11]}
+    grid = {"level": range(10), "seconds": [0.1, 0.11, 0.12, 0.13]}
     session = lab.session(name)
-    options = {"check_lookahead": False, "workers": 1}
+    options = {"check_lookahead": False}
     alone = fxlab.sweep(session, slow_digit, grid, **options)
     before = stored(db, alone.studies[0].key)
-    assert 3 <= promised <= before.height < 20
+    assert 3 <= promised <= before.height < 40
     resumed = fxlab.sweep(session, slow_digit, grid, lab=lab, **options)
     assert resumed.resumed == before.height
     assert resumed.table.equals(alone.table, null_equal=True)
     after = stored(db, alone.studies[0].key)
-    assert after.height == 20
+    assert after.height == 40
     assert after.filter(pl.col("point").is_in(before["point"].implode())).equals(before)
 
 

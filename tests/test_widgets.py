@@ -9,7 +9,7 @@ import threading
 
 import polars as pl
 import pytest
-from markets import random_walk
+from markets import recorded_walk
 
 import fxlab
 from fxlab.backtester import strategy
@@ -28,7 +28,7 @@ def group(lab, unique):
     """Store three sessions whose ids share a word, and return it; "c" is the newest."""
     word = unique("panel")
     for hour, (letter, symbols) in enumerate(SESSIONS.items()):
-        walks = [random_walk(3_000, seed, symbol=name) for seed, name in enumerate(symbols)]
+        walks = [recorded_walk(3_000, seed, symbol=name) for seed, name in enumerate(symbols)]
         later = pl.col("timestamp") + pl.duration(hours=hour)
         lab.import_frames(
             {"prices": pl.concat(walks).with_columns(later)},
@@ -108,7 +108,7 @@ def test_symbols_can_be_chosen(picker):
 
 def test_a_refresh_finds_new_sessions_and_keeps_the_choice(picker, lab, group, unique):
     fresh = unique("fresh")
-    lab.import_frames({"prices": random_walk(10, symbol="BTC")}, session_id=fresh)
+    lab.import_frames({"prices": recorded_walk(10, symbol="BTC")}, session_id=fresh)
     picker.filter.set_state({"value": fresh})
     assert picker.listing.options == ()
     picker.refresh.click()

@@ -7,7 +7,7 @@ refused with those that are near, before anything runs.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +22,10 @@ from fxlab.schema import UTC_MICROS
 NAMES: Final = tuple(spec.name for spec in fields(Execution))
 _OR_NONE: Final = ("maker_bps", "max_book_age", "rebalance")
 _LATENCY: Final = {"kind", "values_us", "seed"}  # as `Latency.as_dict` writes it
-_READERS: Final = {".csv": pl.read_csv, ".parquet": pl.read_parquet}
+_READERS: Final[dict[str, Callable[[Path], pl.DataFrame]]] = {
+    ".csv": pl.read_csv,
+    ".parquet": pl.read_parquet,
+}
 
 
 def execution_of(values: Mapping[str, object]) -> Execution:

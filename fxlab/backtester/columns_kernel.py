@@ -11,7 +11,7 @@ from fxlab.backtester.compiled import compiled
 
 
 @compiled
-def running_sums(ticks, sums):  # type: ignore[no-untyped-def]
+def running_sums(ticks, sums):
     """Write the sum of all ticks up to each row; it may wrap around, differences do not mind."""
     total = 0
     for i in range(len(ticks)):
@@ -20,7 +20,7 @@ def running_sums(ticks, sums):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def mean_crosses(sums, before, fast, slow, begin, signs, rows, up):  # type: ignore[no-untyped-def]
+def mean_crosses(sums, before, fast, slow, begin, signs, rows, up):
     """Write where two moving averages cross from row `begin` on, and which way; return how often.
 
     `sums` are running sums with `before` in front of the first; all arithmetic is on integers.
@@ -58,14 +58,14 @@ def mean_crosses(sums, before, fast, slow, begin, signs, rows, up):  # type: ign
 
 
 @compiled
-def to_ticks(price, scale, ticks):  # type: ignore[no-untyped-def]
+def to_ticks(price, scale, ticks):
     """Write prices as whole numbers of ticks; the caller knows that they are."""
     for i in range(len(price)):
         ticks[i] = np.int64(np.rint(price[i] * scale))
 
 
 @compiled
-def fit_ticks(price, scale, rounding, largest, ticks):  # type: ignore[no-untyped-def]
+def fit_ticks(price, scale, rounding, largest, ticks):
     """Write prices as whole numbers of ticks; return whether all of them are (nan is left out)."""
     fits = True
     for i in range(len(price)):
@@ -77,7 +77,7 @@ def fit_ticks(price, scale, rounding, largest, ticks):  # type: ignore[no-untype
 
 
 @compiled
-def first_bad_row(time, seq, price, last_time, last_seq):  # type: ignore[no-untyped-def]
+def first_bad_row(time, seq, price, last_time, last_seq):
     """Return the first row out of (time, seq) order or without a price, or -1."""
     for i in range(len(time)):
         later = time[i] > last_time or (time[i] == last_time and seq[i] > last_seq)
@@ -89,7 +89,7 @@ def first_bad_row(time, seq, price, last_time, last_seq):  # type: ignore[no-unt
 
 
 @compiled
-def count_decisions(target, leg_of, legs):  # type: ignore[no-untyped-def]
+def count_decisions(target, leg_of, legs):
     """Return how often a leg's target differs from its last one (nan keeps): room for orders."""
     count = 0
     last = np.full(legs, np.nan)
@@ -101,7 +101,7 @@ def count_decisions(target, leg_of, legs):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def news(targets, largest, changes_only, chosen):  # type: ignore[no-untyped-def]
+def news(targets, largest, changes_only, chosen):
     """Write which targets are news; return how many, and the first that is no target or -1."""
     count = 0
     last = np.nan
@@ -117,7 +117,7 @@ def news(targets, largest, changes_only, chosen):  # type: ignore[no-untyped-def
 
 
 @compiled
-def bar_starts(time, every, starts):  # type: ignore[no-untyped-def]
+def bar_starts(time, every, starts):
     """Write the first row of each interval that has rows; return how many intervals."""
     count = 0
     end = -(2**63)
@@ -130,7 +130,7 @@ def bar_starts(time, every, starts):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def sums(values, weights, starts, totals):  # type: ignore[no-untyped-def]
+def sums(values, weights, starts, totals):
     """Write the sum of values times weights from each start to the next; nan counts as nothing.
 
     One after the other, in the order of the rows: the same bits on any number of threads. A part
@@ -149,7 +149,7 @@ def sums(values, weights, starts, totals):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def rolling_largest(values, window, ahead, found):  # type: ignore[no-untyped-def]
+def rolling_largest(values, window, ahead, found):
     """Write the largest of the last `window` values; of all, before there are as many.
 
     Blocks of one window each: a window spans at most two, so it is the largest from its start to
@@ -170,7 +170,7 @@ def rolling_largest(values, window, ahead, found):  # type: ignore[no-untyped-de
 
 
 @compiled
-def exponential_means(values, weight, means):  # type: ignore[no-untyped-def]
+def exponential_means(values, weight, means):
     """Write the exponential average of all values so far."""
     mean = values[0] if len(values) > 0 else 0.0
     for i in range(len(values)):
@@ -179,7 +179,7 @@ def exponential_means(values, weight, means):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def anchored_means(time, values, weights, every, means):  # type: ignore[no-untyped-def]
+def anchored_means(time, values, weights, every, means):
     """Write the weighted mean since the interval's start; nan before there is any weight."""
     end = -(2**63)
     total = weight = 0.0

@@ -61,7 +61,7 @@ def _compile(function: Callable[..., Any], inline: str) -> Any:  # noqa: ANN401
         config.CACHE_DIR = before
 
 
-def borrow(array):  # type: ignore[no-untyped-def]
+def borrow(array):
     """Return an array that does not count references to itself, and that may be written.
 
     numba counts one at each call that an array is passed to, atomically, which takes longer than
@@ -72,10 +72,10 @@ def borrow(array):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def _without_owner(context, array):  # type: ignore[no-untyped-def]
+def _without_owner(context, array):
     kind = array.copy(readonly=False)
 
-    def build(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def build(context, builder, signature, arguments):
         lent = context.make_array(signature.args[0])(context, builder, arguments[0])
         view = context.make_array(kind)(context, builder)
         for name in ("nitems", "itemsize", "data", "shape", "strides"):
@@ -88,5 +88,5 @@ def _without_owner(context, array):  # type: ignore[no-untyped-def]
 
 
 @overload(borrow)
-def _borrow(array):  # type: ignore[no-untyped-def]
+def _borrow(array):
     return lambda array: _without_owner(array)

@@ -85,12 +85,14 @@ class FrameSource:
     @property
     def started(self) -> object:
         """Return the first timestamp."""
-        return self.frame["timestamp"].min()
+        times = self.frame["timestamp"]
+        return times.min() if "symbol" in self.frame.columns else times.first()
 
     @property
     def ended(self) -> object:
         """Return the last timestamp."""
-        return self.frame["timestamp"].max()
+        times = self.frame["timestamp"]
+        return times.max() if "symbol" in self.frame.columns else times.last()
 
     def scan_ticks(
         self,

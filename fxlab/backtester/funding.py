@@ -46,9 +46,8 @@ def parse_funding(value: object) -> Rates:
         return ()
     if isinstance(value, pl.DataFrame):
         return _from_frame(value)
-    known = isinstance(value, tuple) and all(isinstance(r, tuple) and len(r) == 4 for r in value)
-    if known:  # as this function returns them
-        return value
+    if isinstance(value, tuple) and all(isinstance(r, tuple) and len(r) == 4 for r in value):
+        return value  # as this function returns them
     raise InvalidParameter(
         f"funding={value!r:.80} is not a frame; give timestamp, rate (and symbol) as a DataFrame"
     )

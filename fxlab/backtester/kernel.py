@@ -38,14 +38,25 @@ from fxlab.backtester.kernel_fills import (
 from fxlab.backtester.kernel_glide import glide, glide_many
 from fxlab.backtester.kernel_orders import meet_market
 from fxlab.backtester.kernel_sizing import slip_of, worsened
-from fxlab.backtester.records import END, FILLED, IN_FLIGHT, NO_ORDER, OPEN, RESTING, STILL_OPEN, Schedule, Tape, Written
+from fxlab.backtester.records import (
+    END,
+    FILLED,
+    IN_FLIGHT,
+    NO_ORDER,
+    OPEN,
+    RESTING,
+    STILL_OPEN,
+    Schedule,
+    Tape,
+    Written,
+)
 
 RECORDS_A_ROW: Final = 8
 """Orders, fills or trades that one row can write at most, beside one order for each leg."""
 
 
 @compiled
-def replay(start, tape, decisions, schedule, terms, legs, account, written):  # type: ignore[no-untyped-def]
+def replay(start, tape, decisions, schedule, terms, legs, account, written):
     """Replay rows from `start` on, and return the row that comes next.
 
     That row is the chunk's end, or earlier where the arrays of `written` are full.
@@ -76,7 +87,7 @@ def replay(start, tape, decisions, schedule, terms, legs, account, written):  # 
 
 
 @compiled
-def lend_tape(tape):  # type: ignore[no-untyped-def]
+def lend_tape(tape):
     """Return the tape without counts of references."""
     return Tape(
         borrow(tape.time),
@@ -92,7 +103,7 @@ def lend_tape(tape):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def lend_schedule(schedule):  # type: ignore[no-untyped-def]
+def lend_schedule(schedule):
     """Return the schedule without counts of references."""
     return Schedule(
         borrow(schedule.delays),
@@ -103,7 +114,7 @@ def lend_schedule(schedule):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def lend_written(written):  # type: ignore[no-untyped-def]
+def lend_written(written):
     """Return the room for records without counts of references."""
     return Written(
         borrow(written.orders),
@@ -115,7 +126,7 @@ def lend_written(written):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def run(start, tape, decisions, schedule, terms, legs, account, written):  # type: ignore[no-untyped-def]
+def run(start, tape, decisions, schedule, terms, legs, account, written):
     """Replay rows: glide over the calm ones, step through the others."""
     rows = len(tape.time)
     i = start
@@ -136,7 +147,7 @@ def run(start, tape, decisions, schedule, terms, legs, account, written):  # typ
 
 
 @compiled
-def is_full(written, legs):  # type: ignore[no-untyped-def]
+def is_full(written, legs):
     """Return whether the next row might find no room for its records."""
     room = RECORDS_A_ROW + legs
     used = written.used
@@ -145,7 +156,7 @@ def is_full(written, legs):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def step(i, tape, decisions, schedule, terms, legs, account, written):  # type: ignore[no-untyped-def]
+def step(i, tape, decisions, schedule, terms, legs, account, written):
     """Process one row; the module says in which order."""
     now, price = tape.time[i], tape.price[i]
     leg = legs[tape.leg[i]]
@@ -188,7 +199,7 @@ def step(i, tape, decisions, schedule, terms, legs, account, written):  # type: 
 
 
 @compiled
-def delay_of(i, tape, schedule, leg, terms):  # type: ignore[no-untyped-def]
+def delay_of(i, tape, schedule, leg, terms):
     """Return the delay of the order that the leg would make now."""
     if len(tape.delay) > 0:
         return tape.delay[i]
@@ -196,7 +207,7 @@ def delay_of(i, tape, schedule, leg, terms):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def tick_clock(now, schedule, legs, account, terms, written):  # type: ignore[no-untyped-def]
+def tick_clock(now, schedule, legs, account, terms, written):
     """Do what lies between the row before and `now`: pay funding, sample equity, end gaps."""
     funding, gaps = schedule.funding, schedule.gaps
     n = account["next_funding"]
@@ -221,7 +232,7 @@ def tick_clock(now, schedule, legs, account, terms, written):  # type: ignore[no
 
 
 @compiled
-def charge(event, legs, account):  # type: ignore[no-untyped-def]
+def charge(event, legs, account):
     """Charge one leg its funding."""
     leg = legs[event["leg"]]
     if leg["qty"] != 0.0:
@@ -230,7 +241,7 @@ def charge(event, legs, account):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def guard(leg, legs, account, now, price, book, has_book, delay, terms, written):  # type: ignore[no-untyped-def]
+def guard(leg, legs, account, now, price, book, has_book, delay, terms, written):
     """Look at margin, exits and the rebalance band of the leg that this row has marked."""
     call = margin_call(leg, legs, account, price, terms)
     if call and terms["shared"] == 1:
@@ -245,7 +256,7 @@ def guard(leg, legs, account, now, price, book, has_book, delay, terms, written)
 
 
 @compiled
-def margin_call(leg, legs, account, price, terms):  # type: ignore[no-untyped-def]
+def margin_call(leg, legs, account, price, terms):
     """Return whether equity has fallen to the maintenance margin."""
     if terms["shared"] == 0:
         return leg["equity"] <= terms["maintenance"] * abs(leg["qty"]) * price
@@ -256,7 +267,7 @@ def margin_call(leg, legs, account, price, terms):  # type: ignore[no-untyped-de
 
 
 @compiled
-def close(sell, legs, account, terms, written):  # type: ignore[no-untyped-def]
+def close(sell, legs, account, terms, written):
     """Record orders that found no row to fill at; mark what is held, or sell it."""
     now = account["now"]
     for k in range(len(legs)):

@@ -6,7 +6,7 @@ from fxlab.backtester.compiled import compiled
 
 
 @compiled
-def mark(leg, price):  # type: ignore[no-untyped-def]
+def mark(leg, price):
     """Mark a leg at a price."""
     leg["equity"] = leg["cash"] + leg["qty"] * price
     # Written only when they change: a store here would have to be waited for in the next row.
@@ -17,7 +17,7 @@ def mark(leg, price):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def total_equity(legs, account):  # type: ignore[no-untyped-def]
+def total_equity(legs, account):
     """Return the account's equity: legs summed in their order, the same bits in any chunking."""
     total = account["base"]
     for k in range(len(legs)):
@@ -26,7 +26,7 @@ def total_equity(legs, account):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def follow(account, total, now):  # type: ignore[no-untyped-def]
+def follow(account, total, now):
     """Follow the account's equity, its peak and its drawdown."""
     account["equity"] = total
     if total >= account["peak"]:
@@ -47,7 +47,7 @@ def follow(account, total, now):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def surface(account):  # type: ignore[no-untyped-def]
+def surface(account):
     """End the time under water, if there was any, with the last row that lay below the peak."""
     if account["below"] == 1:
         account["under_water"] = max(account["under_water"], account["now"] - account["peak_at"])

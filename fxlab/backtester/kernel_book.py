@@ -29,7 +29,7 @@ from fxlab.backtester.records import (
 
 
 @compiled
-def trade_book(leg, account, now, book, legs, terms, written):  # type: ignore[no-untyped-def]
+def trade_book(leg, account, now, book, legs, terms, written):
     """Fill an order against a book: cross the spread, walk the levels, rest or cancel the rest."""
     if leg["ready_at"] - book["time"] > terms["max_book_age"]:
         write_order(leg, STALE_BOOK, now, written)
@@ -59,9 +59,7 @@ def trade_book(leg, account, now, book, legs, terms, written):  # type: ignore[n
 
 
 @compiled
-def market_on_book(  # type: ignore[no-untyped-def]
-    leg, account, now, book, side, slip, others, middle, rate, legs, terms, written
-):
+def market_on_book(leg, account, now, book, side, slip, others, middle, rate, legs, terms, written):
     """Walk the levels; a change of side closes first and opens with what is left."""
     skip = 0.0
     if leg["target"] * leg["qty"] < 0.0:
@@ -96,7 +94,7 @@ def market_on_book(  # type: ignore[no-untyped-def]
 
 
 @compiled
-def reference(bid, ask, mark):  # type: ignore[no-untyped-def]
+def reference(bid, ask, mark):
     """Return the mid; the last price, or the side there is, where a side is empty."""
     if bid == bid and ask == ask:
         return (bid + ask) / 2.0
@@ -106,7 +104,7 @@ def reference(bid, ask, mark):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def size_on_book(leg, book, side, skip, slip, others, equity, rate, legs, terms):  # type: ignore[no-untyped-def]
+def size_on_book(leg, book, side, skip, slip, others, equity, rate, legs, terms):
     """Return (change, status, flags): sized at the best level, then at what that size costs."""
     if equity <= 0.0:
         return 0.0, NO_EQUITY, 0
@@ -120,9 +118,7 @@ def size_on_book(leg, book, side, skip, slip, others, equity, rate, legs, terms)
 
 
 @compiled
-def walk_and_fill(  # type: ignore[no-untyped-def]
-    leg, account, now, book, change, skip, slip, rate, flags, terms, written
-):
+def walk_and_fill(leg, account, now, book, change, skip, slip, rate, flags, terms, written):
     """Trade against the levels behind `skip` units; return whether they held too little."""
     side = np.sign(change)
     taken, money, beyond, _ = walk(book, side, skip, abs(change), np.inf, terms["last_level"])
@@ -139,7 +135,7 @@ def walk_and_fill(  # type: ignore[no-untyped-def]
 
 
 @compiled
-def walk(book, side, skip, wanted, worst, to_last_level):  # type: ignore[no-untyped-def]
+def walk(book, side, skip, wanted, worst, to_last_level):
     """Walk one side of a book.
 
     Returns (taken, money paid for it, whether some of it lay beyond the levels, best price behind
@@ -178,9 +174,7 @@ def walk(book, side, skip, wanted, worst, to_last_level):  # type: ignore[no-unt
 
 
 @compiled
-def limit_on_book(  # type: ignore[no-untyped-def]
-    leg, account, now, book, side, slip, others, equity, rate, legs, terms, written
-):
+def limit_on_book(leg, account, now, book, side, slip, others, equity, rate, legs, terms, written):
     """Take the levels no worse than the limit, and rest with what is left."""
     limit = round_price(leg["limit"], -side, leg["tick_size"])
     leg["limit"] = limit
@@ -205,13 +199,13 @@ def limit_on_book(  # type: ignore[no-untyped-def]
 
 
 @compiled
-def depth_of(book, side):  # type: ignore[no-untyped-def]
+def depth_of(book, side):
     """Return all that a side of the book shows."""
     return walk(book, side, 0.0, np.inf, np.inf, 0)[0]
 
 
 @compiled
-def shown_at(book, price, side):  # type: ignore[no-untyped-def]
+def shown_at(book, price, side):
     """Return the quantity a book shows at a price of our own side; inf beyond its depth."""
     buying = side > 0.0
     for level in range(DEPTH):

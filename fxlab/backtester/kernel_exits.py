@@ -30,7 +30,7 @@ from fxlab.backtester.records import (
 
 
 @compiled
-def watch_queue(leg, account, now, price, volume, taker, book, has_book, terms, written):  # type: ignore[no-untyped-def]
+def watch_queue(leg, account, now, price, volume, taker, book, has_book, terms, written):
     """Fill a resting limit order as far as this row lets it."""
     if missed_by_gap(leg, terms):
         end_unfilled(leg, GAP, GAP, now, written)
@@ -61,7 +61,7 @@ def watch_queue(leg, account, now, price, volume, taker, book, has_book, terms, 
 
 
 @compiled
-def end_unfilled(leg, status, partly, now, written):  # type: ignore[no-untyped-def]
+def end_unfilled(leg, status, partly, now, written):
     """End an order before it is whole; what it has traded is no target's position."""
     if leg["traded"] != 0.0:
         leg["held"] = np.nan
@@ -71,14 +71,14 @@ def end_unfilled(leg, status, partly, now, written):  # type: ignore[no-untyped-
 
 
 @compiled
-def replace(leg, now, written):  # type: ignore[no-untyped-def]
+def replace(leg, now, written):
     """Withdraw the leg's order, if there is one."""
     if leg["slot"] != NO_ORDER:
         end_unfilled(leg, REPLACED, PARTLY_REPLACED, now, written)
 
 
 @compiled
-def new_order(leg, target, reason, now, ready_at):  # type: ignore[no-untyped-def]
+def new_order(leg, target, reason, now, ready_at):
     """Put a market order into the empty slot; the position's exits go with it."""
     leg["slot"] = IN_FLIGHT
     leg["reason"] = reason
@@ -93,7 +93,7 @@ def new_order(leg, target, reason, now, ready_at):  # type: ignore[no-untyped-de
 
 
 @compiled
-def take_profit(leg, account, now, price, book, has_book, terms, written):  # type: ignore[no-untyped-def]
+def take_profit(leg, account, now, price, book, has_book, terms, written):
     """Sell at the take-profit's price once the market trades through it.
 
     The strategy's own order, if one is under way, stays as it is: it sizes itself when it is due.
@@ -123,12 +123,12 @@ def take_profit(leg, account, now, price, book, has_book, terms, written):  # ty
 
 
 @compiled
-def watch_position(leg, now, price, book, has_book, liquidate, delay, terms, written):  # type: ignore[no-untyped-def]
+def watch_position(leg, now, price, book, has_book, liquidate, delay, terms, written):
     """Make the order that an exit, a margin call or the rebalance band asks for."""
-    if leg["slot"] != NO_ORDER and is_forced(leg["reason"]):
-        if not liquidate or leg["reason"] == LIQUIDATION:
-            follow_best(leg, price, book, has_book)
-            return
+    forced = leg["slot"] != NO_ORDER and is_forced(leg["reason"])
+    if forced and (not liquidate or leg["reason"] == LIQUIDATION):
+        follow_best(leg, price, book, has_book)
+        return
     reason = triggered(leg, now, price, book, has_book, terms)
     if liquidate:
         reason = LIQUIDATION
@@ -139,7 +139,7 @@ def watch_position(leg, now, price, book, has_book, liquidate, delay, terms, wri
 
 
 @compiled
-def trigger_price(leg, price, book, has_book):  # type: ignore[no-untyped-def]
+def trigger_price(leg, price, book, has_book):
     """Return the price that a position could be left at; nan triggers nothing."""
     if not has_book or price != price:
         return price
@@ -147,7 +147,7 @@ def trigger_price(leg, price, book, has_book):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def follow_best(leg, price, book, has_book):  # type: ignore[no-untyped-def]
+def follow_best(leg, price, book, has_book):
     """Move the trailing stop's best price, and the stop with it."""
     at = trigger_price(leg, price, book, has_book)
     side = 1.0 if leg["qty"] > 0.0 else -1.0
@@ -157,7 +157,7 @@ def follow_best(leg, price, book, has_book):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def triggered(leg, now, price, book, has_book, terms):  # type: ignore[no-untyped-def]
+def triggered(leg, now, price, book, has_book, terms):
     """Return the exit that this row triggers, or 0."""
     at = trigger_price(leg, price, book, has_book)
     side = 1.0 if leg["qty"] > 0.0 else -1.0
@@ -174,7 +174,7 @@ def triggered(leg, now, price, book, has_book, terms):  # type: ignore[no-untype
 
 
 @compiled
-def out_of_band(leg, equity, price, terms):  # type: ignore[no-untyped-def]
+def out_of_band(leg, equity, price, terms):
     """Return whether the exposure has left the band around its target."""
     if leg["slot"] != NO_ORDER or leg["held"] == 0.0 or equity <= 0.0:
         return False
@@ -182,7 +182,7 @@ def out_of_band(leg, equity, price, terms):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def decide(leg, now, decision, delay, terms, written):  # type: ignore[no-untyped-def]
+def decide(leg, now, decision, delay, terms, written):
     """Turn a strategy's decision into an order, if it is news."""
     target = decision["target"]
     busy = leg["slot"] != NO_ORDER
@@ -212,7 +212,7 @@ def decide(leg, now, decision, delay, terms, written):  # type: ignore[no-untype
 
 
 @compiled
-def refuse(leg, target, status, now, written):  # type: ignore[no-untyped-def]
+def refuse(leg, target, status, now, written):
     """Record a decision that makes no order; the order under way goes on."""
     order = written.orders[written.used[0]]
     written.used[0] += 1
@@ -228,7 +228,7 @@ def refuse(leg, target, status, now, written):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def rebalance(leg, now, delay):  # type: ignore[no-untyped-def]
+def rebalance(leg, now, delay):
     """Make the order that brings the exposure back to its target."""
     new_order(leg, leg["held"], REBALANCE, now, now + delay)
     leg["orders_made"] += 1

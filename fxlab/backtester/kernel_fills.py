@@ -20,7 +20,7 @@ from fxlab.backtester.records import (
 
 
 @compiled
-def execute(leg, account, now, at, change, rate, maker, flags, written):  # type: ignore[no-untyped-def]
+def execute(leg, account, now, at, change, rate, maker, flags, written):
     """Trade `change` at the price `at` for the order in the leg's slot, and record the fill."""
     before = leg["qty"]
     fee = abs(change) * at * rate
@@ -52,7 +52,7 @@ def execute(leg, account, now, at, change, rate, maker, flags, written):  # type
 
 
 @compiled
-def settle(leg, now, at, change, rate, written):  # type: ignore[no-untyped-def]
+def settle(leg, now, at, change, rate, written):
     """Move cash and quantity, and keep the round trip's books; a flip is two steps."""
     if leg["qty"] * change < 0.0:  # out of the position, all or part of it
         out = -leg["qty"] if abs(change) >= abs(leg["qty"]) else change
@@ -78,7 +78,7 @@ def settle(leg, now, at, change, rate, written):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def move(leg, at, change, rate):  # type: ignore[no-untyped-def]
+def move(leg, at, change, rate):
     """Exchange cash for quantity at a price, and pay the fee."""
     cost = abs(change) * at * rate
     leg["cash"] -= change * at + cost
@@ -87,7 +87,7 @@ def move(leg, at, change, rate):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def hold(account, now, change):  # type: ignore[no-untyped-def]
+def hold(account, now, change):
     """Count the legs with a position, and the time with any."""
     if account["holding"] == 0:
         account["exposed_since"] = now
@@ -97,7 +97,7 @@ def hold(account, now, change):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def write_order(leg, status, now, written):  # type: ignore[no-untyped-def]
+def write_order(leg, status, now, written):
     """Record the end of the leg's order and empty the slot."""
     order = written.orders[written.used[0]]
     written.used[0] += 1
@@ -117,7 +117,7 @@ def write_order(leg, status, now, written):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def write_trade(leg, now, at, written):  # type: ignore[no-untyped-def]
+def write_trade(leg, now, at, written):
     """Record the round trip that has just closed; `leg` holds its sums."""
     trade = written.trades[written.used[2]]
     written.used[2] += 1
@@ -138,7 +138,7 @@ def write_trade(leg, now, at, written):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def complete(leg, status, now, written):  # type: ignore[no-untyped-def]
+def complete(leg, status, now, written):
     """End an order that has traded: its target is what is held now."""
     leg["held"] = leg["target"]
     if is_forced(leg["reason"]):
@@ -147,13 +147,13 @@ def complete(leg, status, now, written):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def is_forced(reason):  # type: ignore[no-untyped-def]
+def is_forced(reason):
     """Return whether an order's reason is an exit, not a strategy's decision."""
     return STOP_LOSS <= reason <= MAX_HOLDING or reason == LIQUIDATION
 
 
 @compiled
-def arm(leg, now):  # type: ignore[no-untyped-def]
+def arm(leg, now):
     """Guard the position by the exits of its last order, as price levels; nan never triggers."""
     leg["armed_at"] = now
     leg["stop_loss"] = leg["order_stop"]
@@ -168,7 +168,7 @@ def arm(leg, now):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def round_price(price, up, tick):  # type: ignore[no-untyped-def]
+def round_price(price, up, tick):
     """Return a price on the symbol's grid: up if `up` is positive, down otherwise."""
     if tick <= 0.0 or price != price:
         return price
@@ -179,7 +179,7 @@ def round_price(price, up, tick):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def whole_lots(qty, lot):  # type: ignore[no-untyped-def]
+def whole_lots(qty, lot):
     """Return a quantity without the part that is no whole lot."""
     if lot <= 0.0:
         return qty
@@ -187,7 +187,7 @@ def whole_lots(qty, lot):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def pay_funding(leg, rate_long, rate_short):  # type: ignore[no-untyped-def]
+def pay_funding(leg, rate_long, rate_short):
     """Charge a position its funding and return what was paid; negative was received."""
     rate = rate_long if leg["qty"] > 0.0 else rate_short
     cost = abs(leg["qty"]) * leg["mark"] * rate
@@ -198,7 +198,7 @@ def pay_funding(leg, rate_long, rate_short):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def next_alarm(edge, funding, number, gaps, hole):  # type: ignore[no-untyped-def]
+def next_alarm(edge, funding, number, gaps, hole):
     """Return the next time at which the clock has something to do."""
     alarm = edge
     if number < len(funding):

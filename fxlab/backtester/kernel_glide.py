@@ -22,7 +22,7 @@ BLOCK: Final = 64
 
 
 @compiled
-def glide(i, end, time, prices, extremes, leg, account, terms):  # type: ignore[no-untyped-def]
+def glide(i, end, time, prices, extremes, leg, account, terms):
     """Pass over rows that change nothing but marks and equity; return the first that is not so.
 
     For one leg of prices only: its state is held in local variables, all that could happen to it
@@ -52,9 +52,7 @@ def glide(i, end, time, prices, extremes, leg, account, terms):  # type: ignore[
 
 
 @compiled
-def glide_held(  # type: ignore[no-untyped-def]
-    i, end, time, prices, extremes, leg, account, terms, low, high, until
-):
+def glide_held(i, end, time, prices, extremes, leg, account, terms, low, high, until):
     """Glide with a position: follow its extremes, the equity, the peak and the drawdown."""
     start = i
     base, cash, qty = account["base"], leg["cash"], leg["qty"]
@@ -115,7 +113,7 @@ def glide_held(  # type: ignore[no-untyped-def]
 
 
 @compiled
-def glide_many(i, end, tape, legs, account, terms):  # type: ignore[no-untyped-def]
+def glide_many(i, end, tape, legs, account, terms):
     """Glide with several legs, or with books: calm blocks at once, calm prices row by row."""
     time, leg_of, prices, extremes = tape.time, tape.leg, tape.price, tape.extremes
     rows_too = len(tape.book) == 0 and terms["shared"] == 0
@@ -152,7 +150,7 @@ def glide_many(i, end, tape, legs, account, terms):  # type: ignore[no-untyped-d
 
 
 @compiled
-def fence(leg, alarm, terms):  # type: ignore[no-untyped-def]
+def fence(leg, alarm, terms):
     """Return two prices and a time within which nothing happens to a leg but marks."""
     low, high, until = -np.inf, np.inf, alarm
     if leg["slot"] == IN_FLIGHT:
@@ -179,7 +177,7 @@ def fence(leg, alarm, terms):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def is_calm(block, until, legs, account, terms):  # type: ignore[no-untyped-def]
+def is_calm(block, until, legs, account, terms):
     """Return whether a block of rows can change nothing but marks."""
     if until >= account["alarm"]:
         return False
@@ -205,8 +203,8 @@ def is_calm(block, until, legs, account, terms):  # type: ignore[no-untyped-def]
         holding = True
         at_low, at_high = leg["cash"] + leg["qty"] * low, leg["cash"] + leg["qty"] * high
         # With several legs, the first rows of the block still see this leg's last mark.
-        worst += min(min(at_low, at_high), leg["equity"])
-        best += max(max(at_low, at_high), leg["equity"])
+        worst += min(at_low, at_high, leg["equity"])
+        best += max(at_low, at_high, leg["equity"])
     if not holding:
         return True
     if terms["shared"] == 1 and account["holding"] > 0:
@@ -220,7 +218,7 @@ def is_calm(block, until, legs, account, terms):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def waits(leg, low, high, until, terms):  # type: ignore[no-untyped-def]
+def waits(leg, low, high, until, terms):
     """Return whether the leg's order cannot trade within a block."""
     if leg["slot"] == IN_FLIGHT:
         return until < leg["ready_at"]
@@ -230,7 +228,7 @@ def waits(leg, low, high, until, terms):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def is_unguarded(leg, low, high, until, has_books, terms):  # type: ignore[no-untyped-def]
+def is_unguarded(leg, low, high, until, has_books, terms):
     """Return whether no exit, margin call or rebalance band of a position can be met.
 
     Every test is the negation of the row's own test at the block's extremes; nan levels never
@@ -256,7 +254,7 @@ def is_unguarded(leg, low, high, until, has_books, terms):  # type: ignore[no-un
 
 
 @compiled
-def leap(block, until, legs, account):  # type: ignore[no-untyped-def]
+def leap(block, until, legs, account):
     """Mark every leg at its last price of a calm block."""
     for k in range(len(legs)):
         leg = legs[k]
@@ -276,7 +274,7 @@ def leap(block, until, legs, account):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def reach(leg, low, high):  # type: ignore[no-untyped-def]
+def reach(leg, low, high):
     """Follow a position's best price; where a trailing stop looks at it, none is better here."""
     if leg["qty"] > 0.0:
         if high > leg["best"]:
@@ -286,7 +284,7 @@ def reach(leg, low, high):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def find_price_extremes(price, out):  # type: ignore[no-untyped-def]
+def find_price_extremes(price, out):
     """Write the `EXTREMES` of each block of one leg that has prices only."""
     for b in range(len(out)):
         first, end = b * BLOCK, min((b + 1) * BLOCK, len(price))
@@ -310,7 +308,7 @@ def find_price_extremes(price, out):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def find_extremes(leg_of, price, book, books, out):  # type: ignore[no-untyped-def]
+def find_extremes(leg_of, price, book, books, out):
     """Write the `EXTREMES` of each (block, leg); `out` comes as (blocks, legs)."""
     for b in range(len(out)):
         for k in range(out.shape[1]):

@@ -20,7 +20,7 @@ from fxlab.backtester.records import FILLED, GAP, STALE_BOOK
 
 
 @compiled
-def meet_market(leg, account, now, price, legs, tape, schedule, terms, written):  # type: ignore[no-untyped-def]
+def meet_market(leg, account, now, price, legs, tape, schedule, terms, written):
     """Bring the leg's due order to the market."""
     if missed_by_gap(leg, terms):
         write_order(leg, GAP, now, written)
@@ -37,14 +37,14 @@ def meet_market(leg, account, now, price, legs, tape, schedule, terms, written):
 
 
 @compiled
-def missed_by_gap(leg, terms):  # type: ignore[no-untyped-def]
+def missed_by_gap(leg, terms):
     """Return whether a hole of the recording lies between the order and its fill."""
     bridges = terms["across_gaps"] == 0 and leg["gap_ended_at"] > leg["decided_at"]
     return bridges and not is_forced(leg["reason"])
 
 
 @compiled
-def trade_print(leg, account, now, price, legs, terms, written):  # type: ignore[no-untyped-def]
+def trade_print(leg, account, now, price, legs, terms, written):
     """Fill a market order at a print, worse by slippage; rest a limit order that is not met."""
     rate = taker_rate(leg, terms)
     others = worth_of_others(leg, account, legs, terms)

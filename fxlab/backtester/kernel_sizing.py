@@ -19,13 +19,13 @@ from fxlab.backtester.records import (
 
 
 @compiled
-def taker_rate(leg, terms):  # type: ignore[no-untyped-def]
+def taker_rate(leg, terms):
     """Return the fee of the leg's market order."""
     return terms["taker"] + (terms["liquidation"] if leg["reason"] == LIQUIDATION else 0.0)
 
 
 @compiled
-def worth_of_others(leg, account, legs, terms):  # type: ignore[no-untyped-def]
+def worth_of_others(leg, account, legs, terms):
     """Return what the leg may size by beside its own worth: nothing, unless cash is shared."""
     if terms["shared"] == 0:
         return 0.0
@@ -37,7 +37,7 @@ def worth_of_others(leg, account, legs, terms):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def naive_change(leg, equity, price, reserve):  # type: ignore[no-untyped-def]
+def naive_change(leg, equity, price, reserve):
     """Return the change at the undisturbed price: only its side and rough size are used."""
     if leg["target"] == 0.0:
         return -leg["qty"]
@@ -45,7 +45,7 @@ def naive_change(leg, equity, price, reserve):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def slip_of(naive, price, terms):  # type: ignore[no-untyped-def]
+def slip_of(naive, price, terms):
     """Return how much worse an order of this rough size fills, as a fraction of the price."""
     slip = terms["slippage"]
     if terms["impact"] > 0.0:
@@ -54,13 +54,13 @@ def slip_of(naive, price, terms):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def worsened(price, side, slip, leg):  # type: ignore[no-untyped-def]
+def worsened(price, side, slip, leg):
     """Return the price after slippage, rounded against the order."""
     return round_price(price * (1.0 + side * slip), side, leg["tick_size"])
 
 
 @compiled
-def size(leg, others, equity, at, side, rate, reserve, legs, terms):  # type: ignore[no-untyped-def]
+def size(leg, others, equity, at, side, rate, reserve, legs, terms):
     """Return (change, status, flags) of an order that fills at `at`.
 
     The wanted quantity is ``target * equity / (price * reserve)``: cash stays at or above zero
@@ -103,7 +103,7 @@ def size(leg, others, equity, at, side, rate, reserve, legs, terms):  # type: ig
 
 
 @compiled
-def exposed_elsewhere(leg, legs):  # type: ignore[no-untyped-def]
+def exposed_elsewhere(leg, legs):
     """Return the notional of the other legs' positions."""
     total = 0.0
     for k in range(len(legs)):
@@ -113,7 +113,7 @@ def exposed_elsewhere(leg, legs):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def rest(leg, change):  # type: ignore[no-untyped-def]
+def rest(leg, change):
     """Let a limit order rest with a quantity; its place in the queue is unknown."""
     leg["slot"] = RESTING
     leg["remaining"] = change

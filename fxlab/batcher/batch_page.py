@@ -11,9 +11,8 @@ from fxlab.backtester.metric_table import METRICS
 from fxlab.backtester.summary import show_figure, show_seconds
 from fxlab.html import NOTHING, escape, heading, show_time
 
-HEADS: Final = ("job", "equity", "state", "run")
+HEADS: Final = ("job", "equity", "state")
 LINKS: Final = ("notebook", "report")
-_LIVE: Final = ("waiting",)
 
 Row = Mapping[str, Any]
 
@@ -30,13 +29,20 @@ def render(rows: Sequence[Row], words: str) -> str:
         How far the batch is.
     """
     now = datetime.now(UTC).replace(microsecond=0)
-    body = [
-        f"<header><h1>Batch</h1><p>{escape(words)}</p>"
-        f"<p>written {escape(show_time(now))} UTC</p></header>",
-        parts.section("Jobs", _table(rows)),
-        *[parts.section("What went wrong", _errors(rows)) for _ in [0] if _failed(rows)],
+    style = "<style>td svg { width: 8rem; height: auto; display: block; }</style>"
+    head = f"<p>{escape(words)}</p><p>written {escape(show_time(now))} UTC</p>"
+    body = f"{style}<header><h1>Batch</h1>{head}</header>\n{parts.section('Jobs', _table(rows))}"
+    told = [(row["job"], row["error"], row["notebook"]) for row in rows if row["error"]]
+    return parts.page("Batch", f"{body}\n{went_wrong(told)}", script="")
+
+
+def went_wrong(told: Sequence[tuple[str, str, str | None]]) -> str:
+    """Return a section with (name, error, notebook) of all that failed; empty if nothing did."""
+    lines = [
+        f'<p class="text"><strong>{escape(name)}</strong>: {escape(error)} {_more(notebook)}</p>'
+        for name, error, notebook in told
     ]
-    return parts.page("Batch", "\n".join(body), script="")
+    return parts.section("What went wrong", "".join(lines)) if lines else ""
 
 
 def link(target: str | None, text: str) -> str:
@@ -61,6 +67,13 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], numbers: int) -> 
     return f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>"
 
 
+def wrapped(text: str, *below: str) -> str:
+    """Return a cell that is as wide as reads well, with small lines below its text."""
+    lines = "".join(f"<br><small>{escape(line)}</small>" for line in below)
+    style = "display:inline-block;max-width:24rem;white-space:normal;overflow-wrap:anywhere"
+    return f'<span style="{style}">{escape(text)}{lines}</span>'
+
+
 def _table(rows: Sequence[Row]) -> str:
     figures = [name for name in rows[0] if name in METRICS]
     heads = [*HEADS, *LINKS, *figures, "took"]
@@ -70,25 +83,16 @@ def _table(rows: Sequence[Row]) -> str:
 def _cells(row: Row, figures: Sequence[str]) -> list[str]:
     state = f"{row['state']} (before)" if row["from_before"] else row["state"]
     seconds = row["seconds"]
+    below = [row["session"], row["terms"], *([row["run_id"]] if row["run_id"] else [])]
     return [
-        f'<span title="{escape(row["terms"])}">{escape(row["job"])}<br>'
-        f"<small>{escape(row['session'])}</small></span>",
+        wrapped(row["job"], *below),
         row["sparkline"] or NOTHING,
         f"<strong>{escape(state)}</strong>" if row["error"] else escape(state),
-        escape(row["run_id"] or NOTHING),
         *(link(row[name], name) for name in LINKS),
         *(escape(show_figure(row[name], METRICS[name][0])) for name in figures),
         NOTHING if seconds is None else escape(show_seconds(seconds)),
     ]
 
 
-def _failed(rows: Sequence[Row]) -> list[Row]:
-    return [row for row in rows if row["error"]]
-
-
-def _errors(rows: Sequence[Row]) -> str:
-    return "".join(
-        f'<p class="text"><strong>{escape(row["job"])}</strong>: {escape(row["error"])} '
-        f"({link(row['notebook'], 'its notebook')})</p>"
-        for row in _failed(rows)
-    )
+def _more(notebook: str | None) -> str:
+    return f"({link(notebook, 'its notebook')})" if notebook else ""

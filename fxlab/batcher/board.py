@@ -185,13 +185,13 @@ def counted(states: Iterable[str], before: int) -> str:
 def _table(rows: Sequence[dict[str, Any]], folder: Path) -> pl.DataFrame:
     texts = ("job", "state", "session", "run_id", "error", "notebook", "report")
     schema: dict[str, Any] = {
-        **{name: pl.String for name in texts[:2]},
+        **dict.fromkeys(texts[:2], pl.String),
         "from_before": pl.Boolean,
-        **{name: pl.String for name in texts[2:4]},
+        **dict.fromkeys(texts[2:4], pl.String),
         **{name: pl.Float64 for name in SHOWN if name in METRICS},
         "seconds": pl.Float64,
-        **{name: pl.String for name in texts[4:]},
+        **dict.fromkeys(texts[4:], pl.String),
     }
     table = pl.DataFrame([{name: row[name] for name in schema} for row in rows], schema=schema)
-    paths = [f"{folder}/" + pl.col(name) for name in ("notebook", "report")]
+    paths = [(f"{folder}/" + pl.col(name)).alias(name) for name in ("notebook", "report")]
     return table.with_columns(paths)

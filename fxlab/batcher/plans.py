@@ -1,12 +1,7 @@
-"""What is to be run, as a file says it: shared values once, then one table for each piece of work.
+"""What is to be run, as a file says it: shared values once, then a table for each piece of work.
 
-    [defaults]
-    session = "demo_btc_usd_202407"
-    execution = { taker_bps = 5, latency = "50ms" }
-
-    [[job]]
-    strategy = "sma_cross"
-    parameters = { fast = 10, slow = 40 }
+``[defaults]`` holds what the pieces have in common, such as session and execution; each ``[[job]]``
+or ``[[sweep]]`` below it adds its own values, or sets shared ones anew.
 """
 
 from __future__ import annotations
@@ -24,9 +19,7 @@ _SHOWN: Final = 5
 """Mistakes told at once, at most."""
 
 
-def entries(
-    plan: str | Path | Sequence[Any] | Mapping[str, Any], kind: str
-) -> Sequence[Any]:
+def entries(plan: str | Path | Sequence[Any] | Mapping[str, Any], kind: str) -> Sequence[Any]:
     """Return the pieces of work of a plan, what they have in common filled in.
 
     Parameters

@@ -80,7 +80,7 @@ class _Process:
             (order.folder / name).unlink(missing_ok=True)
         self._began = time.monotonic()
         with (order.folder / LOG).open("wb") as log:
-            self._process = subprocess.Popen(  # noqa: S603 - our own module
+            self._process = subprocess.Popen(
                 [sys.executable, "-m", "fxlab.batcher.notebooks"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

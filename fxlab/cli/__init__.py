@@ -6,11 +6,13 @@ fxlab raises on purpose is one red line; with --debug it is a traceback.
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Annotated
 
 import typer
 
-from fxlab.cli import backtests, data, judging, machine, replay, sweeps
+from fxlab.cli import backtests, batch, data, judging, machine, replay, sweeps
 from fxlab.cli.output import ErrorsAsSentences, say
 
 app = typer.Typer(
@@ -50,8 +52,11 @@ backtests.register(app)
 judging.register(app)
 replay.register(app)
 sweeps.register(app)
+batch.register(app)
 
 
 def main() -> None:
     """Run the command line on this process's arguments."""
+    # For strategies named module:function. Last, so that no file here hides a package.
+    sys.path.append(os.getcwd())  # noqa: PTH109 - sys.path holds text
     app()

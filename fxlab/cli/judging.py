@@ -47,7 +47,7 @@ def ladder(
     latency: assumptions.Latency = None,
     execution: assumptions.More = None,
 ) -> None:
-    """Replay the same signals under no, half, all and double costs, and longer and longer delays."""
+    """Replay the same signals under no, half, all and double costs, and under longer delays."""
     import fxlab
 
     chosen, values = _strategy(strategy, parameter)

@@ -10,11 +10,14 @@ import typer
 
 from fxlab import progress
 from fxlab.backtester.parameters import Value
-from fxlab.cli.backtests import chosen_symbols, given, named
+from fxlab.cli import assumptions
+from fxlab.cli.backtests import Capital, End, Start, Symbols, chosen_symbols, given, named
 from fxlab.cli.output import say, show_frame
 from fxlab.errors import InvalidParameter
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from fxlab.backtester.strategy import Strategy
     from fxlab.lab import Lab
     from fxlab.sweeper.sweep import Sweep
@@ -37,13 +40,6 @@ Metric = Annotated[str | None, typer.Option(help="The figure that compares point
 Search = Annotated[str | None, typer.Option(help="grid, random or optuna.")]
 Points = Annotated[int | None, typer.Option(help="How many, for random and optuna.")]
 Seed = Annotated[int | None, typer.Option(help="Of random and optuna.")]
-Symbols = Annotated[str, typer.Option(help="ALL, or symbols with commas between.")]
-Start = Annotated[str | None, typer.Option(help="First tick's time; naive is UTC.")]
-End = Annotated[str | None, typer.Option(help="Ticks before this time.")]
-Capital = Annotated[float | None, typer.Option(help="Money at the start.")]
-Fee = Annotated[float | None, typer.Option("--taker-bps", "--fee-bps", help="Fee of each fill.")]
-Slippage = Annotated[float | None, typer.Option(help="Added to each fill.")]
-Latency = Annotated[str | None, typer.Option(help="To the market, such as 50ms.")]
 Workers = Annotated[int | None, typer.Option(help="Threads; every core unless given.")]
 Scheduler = Annotated[str | None, typer.Option(help="Address of a Dask scheduler.")]
 Output = Annotated[
@@ -74,9 +70,12 @@ def sweep(
     start: Start = None,
     end: End = None,
     capital: Capital = None,
-    taker_bps: Fee = None,
-    slippage_bps: Slippage = None,
-    latency: Latency = None,
+    fill: assumptions.Fill = None,
+    taker_bps: assumptions.Taker = None,
+    maker_bps: assumptions.Maker = None,
+    slippage_bps: assumptions.Slippage = None,
+    latency: assumptions.Latency = None,
+    execution: assumptions.More = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
     points_limit: Annotated[int | None, typer.Option(help="Allow a grid of so many.")] = None,
@@ -86,27 +85,28 @@ def sweep(
     """Try many parameters of a strategy on one session or several, and print the best."""
     import fxlab
 
-    chosen, suffix = _strategy(strategy), _checked_suffix(output)
+    chosen = _strategy(strategy)
+    _check_suffix(output)
     options = given(
         metric=metric, search=search, points=points, seed=seed, start=start, end=end,
         capital=capital, workers=workers, scheduler=scheduler, points_limit=points_limit,
     )  # fmt: skip
-    costs = given(taker_bps=taker_bps, slippage_bps=slippage_bps, latency=latency)
+    costs = {"maker_bps": maker_bps, "slippage_bps": slippage_bps, "latency": latency}
+    terms = assumptions.execution_from(execution, fill=fill, taker_bps=taker_bps, **costs)
     with fxlab.connect() as lab, progress.terminal("sweep") as advance:
         found = fxlab.sweep(
             _sessions(lab, session),
             chosen,
             _grid(chosen, grid or []),
             symbols=chosen_symbols(symbols),
-            execution=fxlab.Execution(**costs),
+            execution=terms,
             lab=lab if save else None,
             progress=advance,
             **options,
         )
     _show(found)
     if output is not None:
-        found.table.write_csv(output) if suffix == ".csv" else found.table.write_parquet(output)
-        say(f"table: {output}")
+        _write(found.table, output)
 
 
 def walk_forward(
@@ -124,9 +124,12 @@ def walk_forward(
     start: Start = None,
     end: End = None,
     capital: Capital = None,
-    taker_bps: Fee = None,
-    slippage_bps: Slippage = None,
-    latency: Latency = None,
+    fill: assumptions.Fill = None,
+    taker_bps: assumptions.Taker = None,
+    maker_bps: assumptions.Maker = None,
+    slippage_bps: assumptions.Slippage = None,
+    latency: assumptions.Latency = None,
+    execution: assumptions.More = None,
     workers: Workers = None,
     save: Save = False,
 ) -> None:
@@ -138,7 +141,8 @@ def walk_forward(
         test=test, folds=folds, mode=mode, embargo=embargo, metric=metric, start=start, end=end,
         capital=capital, workers=workers,
     )  # fmt: skip
-    costs = given(taker_bps=taker_bps, slippage_bps=slippage_bps, latency=latency)
+    costs = {"maker_bps": maker_bps, "slippage_bps": slippage_bps, "latency": latency}
+    terms = assumptions.execution_from(execution, fill=fill, taker_bps=taker_bps, **costs)
     with fxlab.connect() as lab, progress.terminal("walk forward") as advance:
         found = fxlab.walk_forward(
             lab.session(session),
@@ -146,7 +150,7 @@ def walk_forward(
             _grid(chosen, grid or []),
             train=train,
             symbols=chosen_symbols(symbols),
-            execution=fxlab.Execution(**costs),
+            execution=terms,
             lab=lab if save else None,
             progress=advance,
             **options,
@@ -205,12 +209,18 @@ def _stepped(name: str, text: str) -> list[str]:
     return [str(first + step * number) for number in range(count)]
 
 
-def _checked_suffix(output: Path | None) -> str:
-    """Return how a table is to be written; refuse before anything runs."""
-    suffix = ".csv" if output is None else output.suffix.lower()
-    if suffix not in {".csv", ".parquet"}:
+def _check_suffix(output: Path | None) -> None:
+    """Refuse a file that no table can be written to, before anything runs."""
+    if output is not None and output.suffix.lower() not in {".csv", ".parquet"}:
         raise InvalidParameter(f"{output} is neither .csv nor .parquet; name the file so")
-    return suffix
+
+
+def _write(table: pl.DataFrame, output: Path) -> None:
+    if output.suffix.lower() == ".csv":
+        table.write_csv(output)
+    else:
+        table.write_parquet(output)
+    say(f"table: {output}")
 
 
 def _show(found: Sweep) -> None:

@@ -27,13 +27,10 @@ class Held:
     ----------
     source
         A session.
-    keep_bytes
-        How much is kept at most; 0 keeps nothing.
     """
 
-    def __init__(self, source: TickSource, keep_bytes: int = KEEP_BYTES) -> None:
+    def __init__(self, source: TickSource) -> None:
         self.source = source
-        self.keep_bytes = keep_bytes
         self._kept: dict[tuple[Any, ...], list[pl.DataFrame]] = {}
         self._facts: dict[tuple[str, str], Any] = {}
 
@@ -135,7 +132,7 @@ class Held:
         self, key: tuple[Any, ...], chunks: Iterator[pl.DataFrame]
     ) -> Iterator[pl.DataFrame]:
         """Pass chunks on, and keep them all if they fit."""
-        room = self.keep_bytes - sum(map(_size, self._kept.values()))
+        room = KEEP_BYTES - sum(map(_size, self._kept.values()))
         kept: list[pl.DataFrame] = []
         for chunk in chunks:
             room -= _size([chunk])

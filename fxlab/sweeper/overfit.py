@@ -78,7 +78,8 @@ def judge(sweep: Sweep, blocks: int, tried: int) -> SweepOverfitting:
     # Earlier trials were as much alike as these are.
     trials = own.count * max(1.0, tried / max(1, len(numbers)))
     deflation = deflate(returns, trials=None if math.isnan(trials) else max(1.0, trials))
-    order = pl.DataFrame({"trial": np.arange(len(numbers)), "point": numbers})
+    points = pl.Series(numbers, dtype=pl.Int64)  # typed, also where no point is done
+    order = pl.DataFrame({"trial": np.arange(len(numbers)), "point": points})
     judged = deflation.table.join(order, on="trial", how="left").drop("trial")
     table = sweep.parameters.join(judged, on="point", how="inner", maintain_order="left")
     return SweepOverfitting(

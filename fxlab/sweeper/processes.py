@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import IO, Any, Final
 
 from fxlab.errors import WorkerLost
@@ -120,7 +121,8 @@ class _Worker:
         self.process.kill()
         self.process.wait()
         self._listener.join()
-        self._pipe(self.process.stdin).close()
+        with suppress(BrokenPipeError):  # an order that was never read
+            self._pipe(self.process.stdin).close()
         self._pipe(self.process.stdout).close()
 
     def _listen(self) -> None:

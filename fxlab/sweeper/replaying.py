@@ -46,7 +46,7 @@ def outcomes(
 ) -> Iterator[list[Outcome]]:
     """Yield what became of the points, group by group, in no promised order."""
     waiting, coming = deque[Point](), iter(points)
-    size, most = workers, MOST_POINTS
+    size, most = SLICES * workers, MOST_POINTS
     while True:
         waiting.extend(islice(coming, max(0, size - len(waiting))))
         if not waiting:

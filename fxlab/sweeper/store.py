@@ -49,7 +49,7 @@ class Store(Protocol):
         """Store points; when this returns, they survive whatever happens to this process."""
 
     def trials(self, strategy: str, study: Study) -> int:
-        """Return how many different runs of a strategy on a study's session are kept, of all sweeps."""
+        """Return how many runs of a strategy on a study's session are kept, of all sweeps."""
 
     def close(self) -> None:
         """Let go of what is held."""
@@ -102,7 +102,7 @@ class SweepStore:
         self._write([_point_row(study, point, outcome) for point, outcome in done])
 
     def trials(self, strategy: str, study: Study) -> int:
-        """Return how many different runs of a strategy on a study's session are kept, of all sweeps."""
+        """Return how many runs of a strategy on a study's session are kept, of all sweeps."""
         self._db.wait_visible(SWEEP_RUNS)
         which = {"strategy": strategy, "data_session_id": study.session, "state": "done"}
         return self._db.export(sql.sweep_points(["fingerprint"], **which))["fingerprint"].n_unique()

@@ -16,11 +16,10 @@ import polars as pl
 import xxhash
 
 from fxlab.backtester.crosses import MeanCross, with_running_sums
-from fxlab.backtester.engine import Job, choose_interval, prepare
+from fxlab.backtester.engine import Job, open_ledger, prepare
 from fxlab.backtester.execution import Execution
 from fxlab.backtester.feeds import needs_of, open_feeds
 from fxlab.backtester.frame_source import FrameSource
-from fxlab.backtester.ledger import Ledger
 from fxlab.backtester.result import ingredients, seal
 from fxlab.backtester.signals import Signals
 from fxlab.backtester.strategy import Strategy, Value
@@ -86,8 +85,6 @@ class Study:
         job = terms.prepared(self.source, example.values)
         self.run, self.bounds = job.run, job.bounds
         self.periods = Periods.of(self.bounds, self.run.grid_us)
-        self._gaps = job.ledger.gaps
-        self._interval = choose_interval(self.bounds, self.run.grid_us)
 
     @property
     def is_quick(self) -> bool:
@@ -98,14 +95,7 @@ class Study:
         """Return a point that has not begun; raises what the strategy raises."""
         run = self.run
         signals = run.strategy.signals(point.values)
-        ledger = Ledger.open(
-            run.symbols,
-            run.capital,
-            run.execution,
-            self._interval,
-            signals=signals,
-            gaps=self._gaps,
-        )
+        ledger = open_ledger(run, signals, self.bounds)
         run = dataclasses.replace(run, parameters=point.values)
         return Lane(point, signals, run, ledger, self.periods)
 

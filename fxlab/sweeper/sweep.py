@@ -11,6 +11,8 @@ import numpy as np
 import polars as pl
 
 from fxlab import html
+from fxlab.backtester.execution import Execution
+from fxlab.backtester.ladder import default_rungs
 from fxlab.backtester.metric_table import METRICS
 from fxlab.backtester.stability import neighbourhood_stability
 from fxlab.backtester.strategy import Value
@@ -185,13 +187,47 @@ class Sweep:
             raise InvalidParameter(
                 f"this sweep has {len(self.studies)} sessions; call fxlab.walk_forward for each"
             )
-        study = self.studies[0]
-        own = {f.name: getattr(study.terms, f.name) for f in fields(study.terms)}
-        for name in ("strategy", "chunk_rows", "source_text"):
-            del own[name]
+        return walk_forward(**self._settings(options), source=self.studies[0].source, train=train)
+
+    def again(self, **changes: Any) -> Sweep:  # noqa: ANN401
+        """Sweep the same grid over the same sessions with some options of `fxlab.sweep` changed."""
+        from fxlab.sweeper.sweeping import sweep
+
+        return sweep([study.source for study in self.studies], **self._settings(changes))
+
+    def ladder(
+        self, executions: Mapping[str, Execution] | None = None, metric: str | None = None
+    ) -> pl.DataFrame:
+        """Return each point's figure under other costs and latencies: where it breaks even.
+
+        Parameters
+        ----------
+        executions
+            Assumptions by name; unless given, those of `fxlab.backtester.ladder.default_rungs`.
+        metric
+            The figure; the mean over the sessions that have it.
+
+        Returns
+        -------
+        polars.DataFrame
+            ``point``, the parameters, and a column for each name.
+        """
+        goal = check_goal(metric or self.metric)
+        rungs = default_rungs(self.studies[0].run.execution) if executions is None else executions
+        found = self.parameters
+        for name, execution in rungs.items():
+            rung = self.again(execution=execution, check_lookahead=False).ranking(goal)
+            column = rung.select("point", pl.col(goal).alias(name))
+            found = found.join(column, on="point", how="left", maintain_order="left")
+        return found
+
+    def _settings(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what was asked for, with changes, as `fxlab.sweep` takes it."""
+        terms = self.studies[0].terms
+        own = {f.name: getattr(terms, f.name) for f in fields(terms)}
+        del own["source_text"], own["chunk_rows"]
         grid = {axis.name: axis.values for axis in self.space.axes} | self.space.fixed
-        settings = own | {"metric": self.metric, **self.asked} | options
-        return walk_forward(study.source, self.space.strategy, grid, train=train, **settings)
+        return own | {"parameters": grid, "metric": self.metric, **self.asked, **changes}
 
     def heatmap(
         self, x: str | None = None, y: str | None = None, metric: str | None = None

@@ -179,7 +179,7 @@ class ReplayPanel(w.VBox):
                 if batch.sought or batch.progress == 1.0 or self._is_time():
                     chart.show()
                     self._show_state(running, batch)
-            return running.result if running.strategy and running.progress > 0 else None
+            return running.result if running.strategy else None
 
         return work
 
