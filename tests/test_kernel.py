@@ -23,7 +23,7 @@ from markets import random_walk, walk_with_targets
 import fxlab
 from fxlab import backtester as package
 from fxlab.backtester import compiled as decorators
-from fxlab.backtester import kernel, kernel_glide, records
+from fxlab.backtester import kernel, kernel_extremes, records
 from fxlab.backtester.frame_source import FrameSource
 from fxlab.backtester.latency import Latency
 from fxlab.backtester.ledger import Ledger
@@ -63,16 +63,16 @@ def in_plain_python(plain, monkeypatch):
         with monkeypatch.context() as patch, np.errstate(all="ignore"):
             for name in ("replay", "close"):
                 patch.setattr(kernel, name, getattr(plain["kernel"], name))
-            for name in vars(plain["kernel_glide"]):
+            for name in vars(plain["kernel_extremes"]):
                 if name.startswith("find_"):
-                    patch.setattr(kernel_glide, name, getattr(plain["kernel_glide"], name))
+                    patch.setattr(kernel_extremes, name, getattr(plain["kernel_extremes"], name))
             fresh = replace(case, rows=case.rows.part(0))  # that remembers no extremes yet
             return fresh.replay(**how)
 
     return replay
 
 
-@settings(slow, max_examples=120)
+@settings(slow, max_examples=100)
 @given(case=cases(rows=333), leap=st.booleans())
 def test_the_compiled_kernel_and_its_source_give_the_same_bits(case, leap, in_plain_python):
     assert_same_bits(case.replay(), in_plain_python(case, leap=leap))
@@ -106,7 +106,7 @@ def test_the_cases_have_everything_in_them():
 # ---- Leaps ----
 
 
-@settings(slow, max_examples=100)
+@settings(slow, max_examples=40)
 @given(case=cases(rows=701))
 def test_leaps_change_no_bit(case):
     assert_same_bits(case.replay(), case.replay(leap=False))
@@ -115,7 +115,7 @@ def test_leaps_change_no_bit(case):
 CALM = {"often": 0.006, "rebalance": None, "lot_size": 0.0, "min_notional": 0.0}
 
 
-@settings(slow, max_examples=250)
+@settings(slow, max_examples=100)
 @given(
     case=cases(rows=1_100, kinds=("trades", "quotes at the mid", "quotes"), **CALM),
     first=st.integers(0, 63),
@@ -224,7 +224,7 @@ def test_calm_rows_are_not_looked_at_one_by_one(legs, plain, in_plain_python, mo
 # ---- Cuts ----
 
 
-@settings(slow, max_examples=60)
+@settings(slow, max_examples=40)
 @given(case=cases(rows=391), data=st.data())
 def test_no_cut_changes_a_bit(case, data):
     whole = case.replay()
@@ -328,7 +328,7 @@ def test_chunks_change_no_bit_of_a_backtest(symbols, how):
     source = recording(90, *symbols)
     execution = fxlab.Execution(funding=funding_of(source), **EXECUTIONS[how])
     whole = fxlab.backtest(source, averaged, execution=execution)
-    assert whole.fills.height > 10
+    assert whole.fills.height > 5
     for size in (1, 2, 7, 64, 65):
         parts = fxlab.backtest(source, averaged, execution=execution, chunk_rows=size)
         for name in ("orders", "fills", "trades", "equity"):
@@ -365,7 +365,7 @@ def test_another_symbol_changes_nothing_of_the_first(order, how):
 # ---- Accounting ----
 
 
-@settings(slow, max_examples=100)
+@settings(slow, max_examples=40)
 @given(case=cases(rows=200))
 def test_every_unit_of_money_and_quantity_is_accounted_for(case):
     found = case.replay()
@@ -389,7 +389,7 @@ def test_every_unit_of_money_and_quantity_is_accounted_for(case):
     assert ((left == records.STILL_OPEN) | (left >= entered)).all()
 
 
-@settings(slow, max_examples=60)
+@settings(slow, max_examples=40)
 @given(case=cases(rows=200, close_at_end=True))
 def test_nothing_is_held_when_all_is_closed_at_the_end(case):
     found = case.replay()
@@ -406,7 +406,7 @@ def test_nothing_is_held_when_all_is_closed_at_the_end(case):
     assert (sold["done_at"] == found.last).all()
 
 
-@settings(slow, max_examples=100)
+@settings(slow, max_examples=40)
 @given(case=cases(rows=200, shared_cash=False, max_leverage=1.0))
 def test_cash_never_goes_below_zero_without_shorts_and_leverage(case):
     rows = case.rows
@@ -426,7 +426,7 @@ def market_orders_only(case):
     return case
 
 
-@settings(slow, max_examples=100)
+@settings(slow, max_examples=40)
 @given(case=cases(rows=200, shared_cash=True, taker_bps=5.0, impact_bps=0.0, slippage_bps=0.0))
 def test_positions_on_shared_cash_stay_within_their_leverage(case):
     case = market_orders_only(case)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kernel_cases import KINDS, make
 
 from fxlab.backtester import records
-from fxlab.backtester.kernel_glide import BLOCK
+from fxlab.backtester.kernel_extremes import BLOCK
 from fxlab.backtester.market import Market, Rows
 
 ROW_ARRAYS = ("time", "leg", "price", "book", "volume", "taker", "delay")

@@ -46,7 +46,7 @@ def compiled(function: Callable[..., Any]) -> Any:  # noqa: ANN401 - numba's dis
 def inlined(function: Callable[..., Any]) -> Any:  # noqa: ANN401 - numba's dispatcher
     """Compile a function into its callers: for those that pass arrays on for each row.
 
-    numba counts a reference to each array at each call, which costs more than most rows do.
+    numba copies the description of each array at each call; a dozen of them cost more than a row.
     """
     return _compile(function, inline="always")
 

@@ -15,7 +15,7 @@ from typing import Final
 
 import numpy as np
 
-from fxlab.backtester.compiled import borrow, compiled
+from fxlab.backtester.compiled import borrow, compiled, inlined
 from fxlab.backtester.kernel_account import follow, mark, surface, total_equity
 from fxlab.backtester.kernel_exits import (
     decide,
@@ -146,7 +146,7 @@ def run(start, tape, decisions, schedule, terms, legs, account, written):
     return i
 
 
-@compiled
+@inlined
 def is_full(written, legs):
     """Return whether the next row might find no room for its records."""
     room = RECORDS_A_ROW + legs
@@ -155,7 +155,7 @@ def is_full(written, legs):
     return full or used[2] + room > len(written.trades) or used[3] + 2 > len(written.samples)
 
 
-@compiled
+@inlined
 def step(i, tape, decisions, schedule, terms, legs, account, written):
     """Process one row; the module says in which order."""
     now, price = tape.time[i], tape.price[i]
@@ -198,7 +198,7 @@ def step(i, tape, decisions, schedule, terms, legs, account, written):
         decide(leg, now, decisions[number], delay, terms, written)
 
 
-@compiled
+@inlined
 def delay_of(i, tape, schedule, leg, terms):
     """Return the delay of the order that the leg would make now."""
     if len(tape.delay) > 0:

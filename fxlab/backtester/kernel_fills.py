@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fxlab.backtester.compiled import compiled
+from fxlab.backtester.compiled import compiled, inlined
 from fxlab.backtester.records import (
     ACROSS_GAP,
     FOREVER,
@@ -19,7 +19,7 @@ from fxlab.backtester.records import (
 )
 
 
-@compiled
+@inlined
 def execute(leg, account, now, at, change, rate, maker, flags, written):
     """Trade `change` at the price `at` for the order in the leg's slot, and record the fill."""
     before = leg["qty"]
@@ -51,7 +51,7 @@ def execute(leg, account, now, at, change, rate, maker, flags, written):
     fill["equity"] = leg["equity"]
 
 
-@compiled
+@inlined
 def settle(leg, now, at, change, rate, written):
     """Move cash and quantity, and keep the round trip's books; a flip is two steps."""
     if leg["qty"] * change < 0.0:  # out of the position, all or part of it
@@ -96,7 +96,7 @@ def hold(account, now, change):
         account["exposed"] += now - account["exposed_since"]
 
 
-@compiled
+@inlined
 def write_order(leg, status, now, written):
     """Record the end of the leg's order and empty the slot."""
     order = written.orders[written.used[0]]
@@ -116,7 +116,7 @@ def write_order(leg, status, now, written):
     order["equity"] = leg["equity"]
 
 
-@compiled
+@inlined
 def write_trade(leg, now, at, written):
     """Record the round trip that has just closed; `leg` holds its sums."""
     trade = written.trades[written.used[2]]
@@ -137,7 +137,7 @@ def write_trade(leg, now, at, written):
     trade["high"] = max(leg["high"], at)
 
 
-@compiled
+@inlined
 def complete(leg, status, now, written):
     """End an order that has traded: its target is what is held now."""
     leg["held"] = leg["target"]

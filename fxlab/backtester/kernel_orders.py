@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fxlab.backtester.compiled import compiled
+from fxlab.backtester.compiled import compiled, inlined
 from fxlab.backtester.kernel_book import trade_book
 from fxlab.backtester.kernel_fills import complete, execute, is_forced, round_price, write_order
 from fxlab.backtester.kernel_sizing import (
@@ -19,7 +19,7 @@ from fxlab.backtester.kernel_sizing import (
 from fxlab.backtester.records import FILLED, GAP, STALE_BOOK
 
 
-@compiled
+@inlined
 def meet_market(leg, account, now, price, legs, tape, schedule, terms, written):
     """Bring the leg's due order to the market."""
     if missed_by_gap(leg, terms):
@@ -43,7 +43,7 @@ def missed_by_gap(leg, terms):
     return bridges and not is_forced(leg["reason"])
 
 
-@compiled
+@inlined
 def trade_print(leg, account, now, price, legs, terms, written):
     """Fill a market order at a print, worse by slippage; rest a limit order that is not met."""
     rate = taker_rate(leg, terms)

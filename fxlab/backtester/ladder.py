@@ -17,7 +17,6 @@ import polars as pl
 from fxlab.backtester.engine import Job, open_ledger, prepare
 from fxlab.backtester.execution import Execution
 from fxlab.backtester.market import Rows
-from fxlab.backtester.metric_table import METRICS
 from fxlab.backtester.result import Result
 from fxlab.backtester.strategy import Signals, Strategy
 from fxlab.errors import InvalidParameter
@@ -146,14 +145,10 @@ def _run(job: Job, jobs: Mapping[str, Job], progress: Advance) -> None:
 
 
 def _table(results: Mapping[str, Result]) -> pl.DataFrame:
-    return pl.DataFrame(
-        {
-            "rung": list(results),
-            "execution": [str(result.execution) for result in results.values()],
-            **{
-                name: [result.metrics[name] for result in results.values()]
-                for name in SHOWN
-                if name in METRICS
-            },
-        }
-    )
+    runs = results.values()
+    figures = {name: [run.metrics[name] for run in runs] for name in SHOWN}
+    names: dict[str, list[str]] = {
+        "rung": list(results),
+        "execution": [str(run.execution) for run in runs],
+    }
+    return pl.DataFrame(names).hstack(pl.DataFrame(figures))

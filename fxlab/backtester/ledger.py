@@ -200,7 +200,7 @@ class Ledger:
         """Return empty arrays; the kernel asks for new ones when it has filled them."""
         from fxlab.backtester.kernel import RECORDS_A_ROW
 
-        least = 64 * (RECORDS_A_ROW + len(self.legs)) + 2 * wanted
+        least = 64 * (RECORDS_A_ROW + len(self.legs)) + wanted
         span = int(rows.time[-1]) - int(self.account[0]["edge"])
         edges = max(0, min(len(rows), span // int(self.terms[0]["interval"]) + 1))
         sizes = (least, least, least, edges + 64)
@@ -231,5 +231,5 @@ class Ledger:
 
 def _empty(sizes: tuple[int, ...]) -> Written:
     """Return room for so many orders, fills, trades and samples."""
-    rooms = [np.zeros(size, kind) for size, kind in zip(sizes, _KINDS, strict=True)]
+    rooms = [np.empty(size, kind) for size, kind in zip(sizes, _KINDS, strict=True)]
     return Written._make([*rooms, np.zeros(len(_KINDS), np.int64)])

@@ -64,7 +64,7 @@ class Market:
     @cached_property
     def extremes(self) -> np.ndarray:
         """Return lowest, highest and last price of each block and leg: found once for all runs."""
-        from fxlab.backtester.kernel_glide import BLOCK, find_extremes, find_price_extremes
+        from fxlab.backtester.kernel_extremes import BLOCK, find_extremes, find_price_extremes
 
         found = np.empty((max(1, -(-len(self) // BLOCK)), self.legs), EXTREMES)
         if self.legs == 1 and not len(self.book) and len(self):

@@ -61,7 +61,8 @@ class Bars:
     @property
     def sizes(self) -> np.ndarray:
         """Return the number of ticks in each bar."""
-        return np.diff(self.first_rows, append=self.frame.height)[: self.height]
+        sizes: np.ndarray = np.diff(self.first_rows, append=self.frame.height)[: self.height]
+        return sizes
 
     @property
     def last_rows(self) -> np.ndarray:

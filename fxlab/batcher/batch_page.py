@@ -13,8 +13,15 @@ from fxlab.html import NOTHING, escape, heading, show_time
 
 HEADS: Final = ("job", "equity", "state")
 LINKS: Final = ("notebook", "report")
+WIDTH: Final = "19rem"
 
 Row = Mapping[str, Any]
+STYLE: Final = (
+    f"<style>.wide {{ min-width: {WIDTH}; white-space: normal; overflow-wrap: anywhere; }} "
+    "a { color: #2f86c9; } thead th { white-space: normal; vertical-align: bottom; } "
+    "td small { color: var(--soft); } td svg { width: 8rem; height: auto; display: block; }</style>"
+)
+"""Beside the style of all pages; put it in front of the page's body."""
 
 
 def render(rows: Sequence[Row], words: str) -> str:
@@ -29,9 +36,8 @@ def render(rows: Sequence[Row], words: str) -> str:
         How far the batch is.
     """
     now = datetime.now(UTC).replace(microsecond=0)
-    style = "<style>td svg { width: 8rem; height: auto; display: block; }</style>"
     head = f"<p>{escape(words)}</p><p>written {escape(show_time(now))} UTC</p>"
-    body = f"{style}<header><h1>Batch</h1>{head}</header>\n{parts.section('Jobs', _table(rows))}"
+    body = f"{STYLE}<header><h1>Batch</h1>{head}</header>\n{parts.section('Jobs', _table(rows))}"
     told = [(row["job"], row["error"], row["notebook"]) for row in rows if row["error"]]
     return parts.page("Batch", f"{body}\n{went_wrong(told)}", script="")
 
@@ -70,13 +76,12 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], numbers: int) -> 
 def wrapped(text: str, *below: str) -> str:
     """Return a cell that is as wide as reads well, with small lines below its text."""
     lines = "".join(f"<br><small>{escape(line)}</small>" for line in below)
-    style = "display:inline-block;max-width:24rem;white-space:normal;overflow-wrap:anywhere"
-    return f'<span style="{style}">{escape(text)}{lines}</span>'
+    return f'<div class="wide">{escape(text)}{lines}</div>'
 
 
 def _table(rows: Sequence[Row]) -> str:
     figures = [name for name in rows[0] if name in METRICS]
-    heads = [*HEADS, *LINKS, *figures, "took"]
+    heads = [*HEADS, "open", *figures, "took"]
     return table(heads, [_cells(row, figures) for row in rows], numbers=len(figures) + 1)
 
 
@@ -88,7 +93,7 @@ def _cells(row: Row, figures: Sequence[str]) -> list[str]:
         wrapped(row["job"], *below),
         row["sparkline"] or NOTHING,
         f"<strong>{escape(state)}</strong>" if row["error"] else escape(state),
-        *(link(row[name], name) for name in LINKS),
+        "<br>".join(link(row[name], name) for name in LINKS if row[name]) or NOTHING,
         *(escape(show_figure(row[name], METRICS[name][0])) for name in figures),
         NOTHING if seconds is None else escape(show_seconds(seconds)),
     ]

@@ -35,7 +35,6 @@ SHOWN: Final = (
     "max_drawdown",
     "sharpe_per_period",
     "trades_count",
-    "win_rate",
     "fees",
 )
 """Figures of the table."""

@@ -11,7 +11,7 @@ from fxlab.backtester import report
 from fxlab.backtester import report_page as parts
 from fxlab.backtester.metric_table import METRICS
 from fxlab.backtester.summary import show_figure, show_seconds
-from fxlab.batcher.batch_page import link, table, went_wrong, wrapped
+from fxlab.batcher.batch_page import STYLE, link, table, went_wrong, wrapped
 from fxlab.errors import FxlabError
 from fxlab.html import NOTHING, escape, heading, show, show_time
 from fxlab.html import table as frame_table
@@ -53,7 +53,7 @@ def render(day: date, rows: Sequence[Row], sweeps: Mapping[str, Sweep]) -> str:
     title = f"Sweeps of {day.isoformat()}"
     written = f"written {escape(show_time(now))} UTC &middot; {link('../index.html', 'all nights')}"
     body = [
-        f"<header><h1>{title}</h1><p>{written}</p></header>",
+        f"{STYLE}<header><h1>{title}</h1><p>{written}</p></header>",
         parts.section("Sweeps", table(_HEADS, [_cells(row) for row in rows], numbers=_NUMBERS)),
         went_wrong([(row["sweep"], row["error"], None) for row in rows if row["error"]]),
         *(_section(number, name, found) for number, (name, found) in enumerate(sweeps.items())),

@@ -43,9 +43,9 @@ def table(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
         ``sweep`` (its name), ``state`` (done, stopped, failed), ``strategy``, ``sessions``,
         ``points`` (outcomes, of all sessions), ``from_before`` (those that were kept already),
         ``failed`` (points), ``metric``, ``best`` (its value at the best point), ``parameters`` (of
-        that point, those that vary), ``deflated_sharpe`` (probability that it is above chance), ``pbo``
-        (probability of backtest overfitting), ``tried`` (points of all nights), ``seconds``,
-        ``error``. Null where there is none.
+        that point, those that vary), ``deflated_sharpe`` (probability that it is above chance),
+        ``pbo`` (probability of backtest overfitting), ``tried`` (points of all nights),
+        ``seconds``, ``error``. Null where there is none.
     """
     return pl.DataFrame(list(rows), schema=SCHEMA)
 

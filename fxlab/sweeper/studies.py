@@ -32,8 +32,8 @@ from fxlab.sweeper.periods import Periods
 from fxlab.sweeper.space import Point
 from fxlab.times import Duration, Time
 
-CHUNK_ROWS: Final = 1 << 18
-"""Rows of a symbol that all points work on before the next ones: they stay in the cache."""
+CHUNK_ROWS: Final = 1 << 19
+"""Rows of a symbol that all points work on before the next ones are read."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from fxlab.widgets.execution_form import ExecutionForm
+    from fxlab.widgets.grid_form import GridForm
     from fxlab.widgets.key_guard import KeyGuard
     from fxlab.widgets.panel import Workbench, workbench
     from fxlab.widgets.picker import SessionPicker
@@ -17,27 +18,32 @@ if TYPE_CHECKING:
     from fxlab.widgets.progress_bar import ProgressBar
     from fxlab.widgets.replay_panel import ReplayPanel
     from fxlab.widgets.strategy_form import StrategyForm
+    from fxlab.widgets.sweep_panel import SweepPanel
 
 _HOMES: Final = {
     "ExecutionForm": "execution_form",
+    "GridForm": "grid_form",
     "KeyGuard": "key_guard",
     "PickerState": "picker_state",
     "ProgressBar": "progress_bar",
     "ReplayPanel": "replay_panel",
     "SessionPicker": "picker",
     "StrategyForm": "strategy_form",
+    "SweepPanel": "sweep_panel",
     "Workbench": "panel",
     "workbench": "panel",
 }
 
 __all__ = [
     "ExecutionForm",
+    "GridForm",
     "KeyGuard",
     "PickerState",
     "ProgressBar",
     "ReplayPanel",
     "SessionPicker",
     "StrategyForm",
+    "SweepPanel",
     "Workbench",
     "workbench",
 ]

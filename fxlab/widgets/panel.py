@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import ipywidgets as w
 import traitlets as t
@@ -16,6 +15,7 @@ from fxlab.errors import InvalidInput
 from fxlab.html import escape
 from fxlab.widgets.background import run_aside
 from fxlab.widgets.execution_form import ExecutionForm
+from fxlab.widgets.figure_output import FigureOutput
 from fxlab.widgets.key_guard import KeyGuard
 from fxlab.widgets.message import Message
 from fxlab.widgets.picker import SessionPicker
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     from fxlab.backtester.result import Result
     from fxlab.lab import Lab
-
-PLOTLY: Final = "application/vnd.plotly.v1+json"
 
 
 def workbench(lab: Lab, **options: Any) -> Workbench:  # noqa: ANN401 - as the class takes them
@@ -61,10 +59,11 @@ class Workbench(w.VBox):
         self.picker = SessionPicker(lab, session_id)
         self.strategy = StrategyForm(strategy)
         self.execution = ExecutionForm()
+        self.execution.follow(self.picker)
         self.run = w.Button(description="Run", icon="play", button_style="primary")
         self.progress = ProgressBar()
         self.message = Message()
-        self.plot = w.Output()
+        self.plot = FigureOutput()
         self.figures = w.HTML()
         self.run.on_click(self._on_run)
         super().__init__(self._rows())
@@ -127,8 +126,7 @@ class Workbench(w.VBox):
             self._show(result, figure)
 
     def _show(self, result: Result, figure: go.Figure) -> None:
-        # Set as a whole: the old picture stays until the new one is here, from any thread.
-        self.plot.outputs = ({"output_type": "display_data", **_bundle(figure, result)},)
+        self.plot.show(figure, result.title)
         every = metrics_html(result.metrics.table())
         self.figures.value = (
             f'<div class="fxlab-soft">{escape(describe_data(result))}</div>'
@@ -136,9 +134,3 @@ class Workbench(w.VBox):
             f"<details><summary>All figures</summary>{every}</details>"
         )
         self.result = result
-
-
-def _bundle(figure: go.Figure, result: Result) -> dict[str, Any]:
-    """Return a plain figure as Jupyter displays it: data only, no script of 5 MB."""
-    spec = {**json.loads(figure.to_json()), "config": {"displaylogo": False, "responsive": True}}
-    return {"data": {PLOTLY: spec, "text/plain": result.title}, "metadata": {}}

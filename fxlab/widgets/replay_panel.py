@@ -76,6 +76,7 @@ class ReplayPanel(w.VBox):
         )
         self.strategy = StrategyForm(strategy or "sma_cross")
         self.execution = ExecutionForm()
+        self.execution.follow(self.picker)
         self.transport = Transport(self._on_play, self._on_stop, self._on_speed, self._on_place)
         self.message = Message()
         self.figures = w.HTML()

@@ -23,6 +23,10 @@ SHEET: Final = """
 .fxlab-panel table.facts tbody tr { border: 0; }
 .fxlab-panel table.facts th, .fxlab-panel table.facts td { padding: .05em .9em !important; }
 .fxlab-panel table.facts th { color: var(--jp-ui-font-color2, #666); font-weight: 400 !important; }
+.fxlab-above.widget-inline-hbox { flex-direction: column; align-items: stretch; height: auto; }
+.fxlab-above.widget-inline-hbox .widget-label { width: auto; max-width: none; text-align: left;
+  color: var(--jp-ui-font-color2, #666); height: 1.6em; line-height: 1.6em; }
+.fxlab-above.widget-inline-hbox input, .fxlab-above.widget-inline-hbox select { flex: none; }
 .fxlab-panel summary { cursor: pointer; padding: .4em 0; }
 """
 
@@ -41,6 +45,19 @@ def label_width(labels: Iterable[str]) -> dict[str, str]:
     """Return the style that gives a column of controls labels of one width, none cut off."""
     longest = max((len(label) for label in labels), default=0)
     return {"description_width": f"{longest + 1}ch"}
+
+
+def label_above(control: Any, text: str, width: float) -> Any:  # noqa: ANN401
+    """Return a narrow control, `width` rem wide, with its label above it and a tooltip."""
+    control.add_class("fxlab-above")
+    control.layout.width = f"{width}rem"
+    control.tooltip = text
+    return control
+
+
+def beside(controls: Iterable[Any]) -> w.HBox:
+    """Return controls in one row, which wraps where the page is narrow."""
+    return w.HBox(list(controls), layout={"flex_flow": "row wrap", "grid_gap": "0 .4rem"})
 
 
 def with_help(control: Any, text: str) -> w.HBox:  # noqa: ANN401 - any ipywidgets control

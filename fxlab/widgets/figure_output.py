@@ -1,0 +1,38 @@
+"""A picture in a panel that can be replaced from any thread, and costs a saved notebook little.
+
+A plain figure is data only; a live `FigureWidget` would put its script of 5 MB into each notebook.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Final
+
+import ipywidgets as w
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+PLOTLY: Final = "application/vnd.plotly.v1+json"
+
+
+class FigureOutput(w.Output):
+    """Shows one figure; the old one stays until the new one is here."""
+
+    def show(self, figure: go.Figure | None, text: str = "") -> None:
+        """Show a figure, or nothing.
+
+        Parameters
+        ----------
+        figure
+            What to draw.
+        text
+            Shown where plotly does not draw.
+        """
+        if figure is None:
+            self.outputs = ()
+            return
+        config = {"displaylogo": False, "responsive": True}
+        spec = {**json.loads(figure.to_json()), "config": config}
+        data = {PLOTLY: spec, "text/plain": text}
+        self.outputs = ({"output_type": "display_data", "data": data, "metadata": {}},)

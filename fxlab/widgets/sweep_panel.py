@@ -1,0 +1,238 @@
+"""The sweep panel: choose a session, a strategy and ranges; see the count; run; look.
+
+How long a grid takes is measured on the first ticks of the chosen session, beside the kernel's own
+thread, and said before Run is pressed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import ipywidgets as w
+import traitlets as t
+
+from fxlab import html
+from fxlab.backtester.metric_table import METRICS, NEITHER
+from fxlab.backtester.strategy import get
+from fxlab.errors import FxlabError, InvalidInput, SweepCancelled
+from fxlab.sweeper.estimate import duration_words, seconds_a_point
+from fxlab.sweeper.local import check_workers
+from fxlab.sweeper.space import Space
+from fxlab.sweeper.studies import Study, Terms
+from fxlab.sweeper.sweeping import sweep
+from fxlab.widgets.background import run_aside
+from fxlab.widgets.execution_form import ExecutionForm
+from fxlab.widgets.figure_output import FigureOutput
+from fxlab.widgets.grid_form import GridForm
+from fxlab.widgets.key_guard import KeyGuard
+from fxlab.widgets.message import Message
+from fxlab.widgets.picker import SessionPicker
+from fxlab.widgets.progress_bar import ProgressBar
+from fxlab.widgets.style import beside, heading, label_above, style_sheet
+from fxlab.widgets.sweep_view import Seen, see
+
+if TYPE_CHECKING:
+    from fxlab.backtester.execution import Execution
+    from fxlab.lab import Lab
+    from fxlab.sessions import Session
+
+GOALS: Final = tuple(name for name in METRICS if name not in NEITHER)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is chosen now."""
+
+    session: Session
+    symbols: list[str]
+    strategy: str
+    parameters: dict[str, Any]
+    execution: Execution
+    capital: float
+
+    @property
+    def rate_key(self) -> tuple[object, ...]:
+        """Return what the time of a point depends on, beside its parameters."""
+        terms = self.execution
+        return self.session.id, tuple(self.symbols), self.strategy, terms.fill, terms.queue
+
+    def measure(self) -> float:
+        """Return about how many seconds a point takes on one core."""
+        chosen = get(self.strategy)
+        example = Space.of(chosen, self.parameters).samples()[0]
+        terms = Terms(chosen, symbols=self.symbols, execution=self.execution, capital=self.capital)
+        return seconds_a_point(Study(self.session, terms, example))
+
+
+class SweepPanel(w.VBox):
+    """Session, strategy and ranges on top; Run; heat map, best points and guards below.
+
+    Parameters
+    ----------
+    lab
+        Where the sessions are and points are kept.
+    session_id, strategy
+        What is chosen at first: the newest session and ``"sma_cross"`` unless given.
+
+    Attributes
+    ----------
+    sweep : Sweep or None
+        The last one that ended; observable. A cancelled one holds the points that were done.
+    """
+
+    sweep = t.Any(None, allow_none=True)
+
+    def __init__(
+        self, lab: Lab, *, session_id: str | None = None, strategy: str = "sma_cross"
+    ) -> None:
+        self._lab = lab
+        self._rates: dict[tuple[object, ...], float] = {}
+        self._measuring: tuple[object, ...] | None = None
+        self.picker = SessionPicker(lab, session_id)
+        self.grid = GridForm(strategy)
+        self.execution = ExecutionForm()
+        self.execution.follow(self.picker)
+        self.metric = w.Dropdown(
+            options=[(html.heading(name), name) for name in GOALS],
+            value="sharpe_per_period",
+            description="Compare by",
+        )
+        self.keep = w.Checkbox(
+            description="Keep every point in the database", value=True, indent=False
+        )
+        self.run = w.Button(description="Run", icon="play", button_style="primary")
+        self.estimate = w.HTML()
+        self.progress = ProgressBar()
+        self.message = Message()
+        self.plot = FigureOutput()
+        self.figures = w.HTML()
+        super().__init__(self._rows())
+        self.add_class("fxlab-panel")
+        self._listen()
+        self._tell()
+
+    def _rows(self) -> list[Any]:
+        forms = [
+            *(heading("Grid"), self.grid),
+            *(heading("Costs and capital"), self.execution),
+            beside([label_above(self.metric, "the figure that makes a point the best", 17)]),
+        ]
+        middle = {"align_items": "center"}
+        run = w.HBox([self.run, self.estimate, self.progress], layout=middle)
+        top = [style_sheet(), heading("Session"), self.picker]
+        below = [self.message, self.plot, self.figures, KeyGuard()]
+        return [*top, *forms, self.keep, run, *below]
+
+    def _listen(self) -> None:
+        self.run.on_click(self._on_run)
+        self.grid.observe(lambda _: self._tell(), "changes")
+        self.picker.observe(lambda _: self._tell(), ["value", "symbols"])
+        self.execution.fill.observe(lambda _: self._tell(), "value")
+
+    def __repr__(self) -> str:
+        """Show what is chosen and the last sweep."""
+        return f"<SweepPanel>\n{self.picker!r}\n{self.grid!r}\n{self.sweep!r}"
+
+    # ---- before Run ----------------------------------------------------------------------
+
+    def _tell(self) -> None:
+        """Say how many points there are, and about how long they take."""
+        count = self.grid.count
+        words = f"{count:,} point{'s' * (count != 1)}"
+        try:
+            asked = self._asked() if count else None
+        except FxlabError as error:
+            self._say(f"{words}; {error}")
+            return
+        rate = self._rates.get(asked.rate_key) if asked else None
+        if rate is not None:
+            workers = check_workers(None)
+            words += f", about {duration_words(rate * count / workers)} on {workers} cores"
+        self._say(words)
+        if asked and rate is None and not self.run.disabled:
+            self._measure(asked)
+
+    def _measure(self, asked: _Asked) -> None:
+        """Find out how long a point takes; only what was asked for last is told."""
+        if self._measuring == asked.rate_key:
+            return
+        self._measuring = asked.rate_key
+
+        def done(outcome: Callable[[], float]) -> None:
+            try:
+                self._rates[asked.rate_key] = outcome()
+            except FxlabError as error:  # Run would say the same
+                self._say(str(error))
+                return
+            finally:
+                if self._measuring == asked.rate_key:
+                    self._measuring = None
+            self._tell()
+
+        run_aside(asked.measure, done)
+
+    def _say(self, words: str) -> None:
+        self.estimate.value = f'<span role="status" class="fxlab-soft">{html.escape(words)}</span>'
+
+    def _asked(self) -> _Asked:
+        session, symbols = self.picker.value, list(self.picker.symbols)
+        if session is None or not symbols:
+            missing = "session" if session is None else "symbol"
+            raise InvalidInput(f"no {missing} is chosen; choose one in the list above")
+        return _Asked(
+            session=session,
+            symbols=symbols,
+            strategy=self.grid.strategy,
+            parameters=self.grid.parameters,
+            execution=self.execution.value,
+            capital=self.execution.capital,
+        )
+
+    # ---- Run -----------------------------------------------------------------------------
+
+    def _on_run(self, _button: Any) -> None:  # noqa: ANN401 - ipywidgets has no types
+        with self.message.guard():
+            work = self._work(self._asked())
+            self.run.disabled = True
+            self.progress.start()
+            run_aside(work, self._on_done)
+
+    def _work(self, asked: _Asked) -> Callable[[], Seen]:
+        """Return the sweep as a function of nothing: what is chosen now is what runs."""
+        metric, lab = self.metric.value, self._lab if self.keep.value else None
+
+        def work() -> Seen:
+            began = time.perf_counter()
+            try:
+                found = sweep(
+                    asked.session,
+                    asked.strategy,
+                    asked.parameters,
+                    metric=metric,
+                    symbols=asked.symbols,
+                    execution=asked.execution,
+                    capital=asked.capital,
+                    lab=lab,
+                    progress=self.progress,
+                )
+            except SweepCancelled as stop:
+                return see(stop.sweep, began, str(stop))  # type: ignore[arg-type]
+            return see(found, began)
+
+        return work
+
+    def _on_done(self, outcome: Callable[[], Seen]) -> None:
+        self.run.disabled = False
+        self.progress.finish("not finished", failed=True)  # replaced below, unless it failed
+        with self.message.guard():
+            seen = outcome()
+            self.progress.finish(seen.line, failed=bool(seen.stopped))
+            if seen.stopped:
+                self.message.say(seen.stopped)
+            self.plot.show(seen.figure, seen.found.title)
+            self.figures.value = seen.page
+            self.sweep = seen.found
+        self._tell()
