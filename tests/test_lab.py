@@ -8,7 +8,7 @@ import sys
 
 import polars as pl
 import pytest
-from markets import random_walk
+from markets import recorded_walk
 from tick_files import HOSTILE_IDS, HOSTILE_SYMBOLS, write_session
 
 import fxlab
@@ -29,7 +29,7 @@ def group(lab, unique):
             (["BTCXUSDT"], "binance", "", ["x_y"]),
         ]
     ):
-        walks = [random_walk(50, seed, symbol=name) for seed, name in enumerate(symbols)]
+        walks = [recorded_walk(50, seed, symbol=name) for seed, name in enumerate(symbols)]
         later = pl.col("timestamp") + pl.duration(hours=hour)
         lab.import_frames(
             {"prices": pl.concat(walks).with_columns(later)},
@@ -166,7 +166,7 @@ def test_a_session_is_found_with_and_without_prefix(lab, group):
 
 def test_an_id_that_begins_with_session_is_found_first(lab, unique):
     name = unique("session_odd")
-    lab.import_frame(random_walk(5, symbol="A"), "prices", session_id=name)
+    lab.import_frame(recorded_walk(5, symbol="A"), "prices", session_id=name)
     assert lab.session(name).id == name
     assert lab.session(f"session_{name}").id == name
 
@@ -180,7 +180,7 @@ def test_an_unknown_session_names_near_ones(lab, group):
 def test_html_of_a_lab_and_its_sessions_is_escaped(lab, unique):
     name = unique("html")
     hostile = "<img src=x onerror=alert(1)>"
-    walk = random_walk(5, symbol="A")
+    walk = recorded_walk(5, symbol="A")
     lab.import_frame(walk, "prices", session_id=name, notes=hostile, exchange=hostile)
     for page in (lab._repr_html_(), lab.session(name)._repr_html_()):
         assert "<img" not in page
@@ -226,7 +226,7 @@ def refusals(lab, walk, path, hostile):
 @pytest.mark.parametrize("hostile", HOSTILE_IDS, ids=range(len(HOSTILE_IDS)))
 def test_a_hostile_id_is_refused_by_every_call(lab, unchanged, tmp_path, hostile):
     write_session(tmp_path, "hostile", rows=4)
-    for call in refusals(lab, random_walk(3, symbol="A"), tmp_path, hostile):
+    for call in refusals(lab, recorded_walk(3, symbol="A"), tmp_path, hostile):
         with pytest.raises(errors.FxlabError):
             call()
 
@@ -268,7 +268,7 @@ def test_hostile_text_finds_only_itself(lab, unchanged, group, hostile):
 def test_ids_with_all_allowed_characters_work(lab, unique):
     name = f"{unique('A.b-C_9')}"[:64]
     symbol = "A1_./:-Z"
-    lab.import_frame(random_walk(5, symbol=symbol), "prices", session_id=name)
+    lab.import_frame(recorded_walk(5, symbol=symbol), "prices", session_id=name)
     assert lab.session(name).prices(symbol).height == 5
     assert re.fullmatch(r"[A-Za-z0-9_.-]+", name)
 
@@ -276,5 +276,5 @@ def test_ids_with_all_allowed_characters_work(lab, unique):
 @pytest.mark.parametrize("name", ["..", ".", "-", "--", "_"])
 def test_ids_made_of_dots_and_dashes_stay_ids(lab, name):
     """They name no folder and no option."""
-    lab.import_frame(random_walk(5, symbol="A"), "prices", session_id=name)
+    lab.import_frame(recorded_walk(5, symbol="A"), "prices", session_id=name)
     assert lab.session(name).prices().height == 5

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import polars as pl
 import pytest
-from markets import random_walk
+from markets import recorded_walk
 
 import fxlab
 from fxlab import errors
@@ -17,7 +17,7 @@ EXECUTION = fxlab.Execution(taker_bps=2.0, slippage_bps=0.5, latency="30ms")
 
 @pytest.fixture(scope="module")
 def session(lab, unique):
-    both = [random_walk(1_500, seed=k, symbol=name) for k, name in ((1, "AAA"), (2, "BBB"))]
+    both = [recorded_walk(1_500, seed=k, symbol=name) for k, name in ((1, "AAA"), (2, "BBB"))]
     trades = pl.concat(both).rename({"seq": "trade_id", "volume": "qty"})
     name = unique("reproduce")
     lab.import_frames({"prices": trades}, session_id=name)

@@ -8,7 +8,7 @@ import math
 
 import polars as pl
 import pytest
-from markets import random_walk
+from markets import recorded_walk
 
 import fxlab
 from fxlab import errors
@@ -18,7 +18,7 @@ from fxlab.schema import UTC_MICROS
 @pytest.fixture(scope="module")
 def session(lab, unique):
     name = unique("runs")
-    lab.import_frame(random_walk(3_000, symbol="BTC_USDT"), "prices", session_id=name)
+    lab.import_frame(recorded_walk(3_000, symbol="BTC_USDT"), "prices", session_id=name)
     return lab.session(name)
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import fxlab
 from fxlab.backtester import strategy
 from fxlab.errors import InvalidParameter, StrategyNotFound
-from fxlab.widgets import ExecutionForm, StrategyForm
+from fxlab.widgets import StrategyForm
 
 
 def every_kind(
@@ -132,19 +132,3 @@ def test_an_unknown_strategy_is_refused_with_a_near_name():
 
 def test_the_form_reads_as_text():
     assert repr(StrategyForm("breakout")) == "<StrategyForm breakout(entry=500, leave=250)>"
-
-
-def test_costs_become_an_execution():
-    form = ExecutionForm()
-    assert form.value == fxlab.Execution(latency="0ms")
-    form.taker_bps.value, form.slippage_bps.value, form.latency.value = 2.5, 1.0, "50ms"
-    form.capital_text.value = 500
-    assert form.value == fxlab.Execution(taker_bps=2.5, slippage_bps=1.0, latency="50ms")
-    assert form.capital == 500.0
-
-
-def test_a_latency_that_is_no_duration_is_refused_when_asked_for():
-    form = ExecutionForm()
-    form.latency.value = "soon"
-    with pytest.raises(InvalidParameter, match="'soon' is not a duration"):
-        _ = form.value

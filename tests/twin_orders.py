@@ -149,11 +149,14 @@ class Market(Account):
         if not self.terms.shared_cash or opening * start < 0:
             return opening, PLAIN
         others = sum(abs(o.qty) * o.mark for o in self.legs.values() if o is not leg)
-        power = max(0.0, self.terms.max_leverage * equity - others)
+        whole = self.terms.max_leverage * equity
+        power = max(0.0, whole - others)
         each = price * self.reserve(order)
-        if abs(start + opening) * each <= power * (1 + NOISE):
+        if abs(start + opening) * each <= power + NOISE * whole:
             return opening, PLAIN
-        room = max(0.0, power / each - abs(start))
+        room = power / each - abs(start)
+        if room * each <= NOISE * whole:
+            room = 0.0
         return math.copysign(room, opening), Flag.LEVERAGE
 
     def _in_lots(self, leg: Leg, qty: float) -> float:

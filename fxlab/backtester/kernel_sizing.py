@@ -83,9 +83,15 @@ def size(leg, others, equity, at, side, rate, reserve, legs, terms):
     after = qty + change
     flags = 0
     if terms["shared"] == 1:
-        room = max(0.0, terms["max_leverage"] * equity - exposed_elsewhere(leg, legs))
-        if abs(after) * at * reserve > room * (1.0 + 1e-12) and (flip or abs(after) > abs(qty)):
-            after = np.sign(after) * room / (at * reserve)
+        power = max(0.0, terms["max_leverage"] * equity - exposed_elsewhere(leg, legs))
+        slack = 1e-12 * terms["max_leverage"] * equity  # rounding is no buying power
+        each = at * reserve
+        kept = 0.0 if flip else abs(qty)
+        if abs(after) * each > power + slack and abs(after) > kept:
+            grown = power / each - kept
+            if grown * each <= slack:
+                grown = 0.0
+            after = np.sign(after) * (kept + grown)
             flags = CUT_BY_LEVERAGE
             if (after - qty) * side <= 0.0:
                 return 0.0, NO_MARGIN, 0

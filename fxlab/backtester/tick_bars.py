@@ -61,13 +61,13 @@ class Bars:
     @property
     def sizes(self) -> np.ndarray:
         """Return the number of ticks in each bar."""
-        sizes: np.ndarray = np.diff(self.first_rows, append=self.frame.height)[: self.height]
-        return sizes
+        return np.diff(self.first_rows, append=self.frame.height)[: self.height]
 
     @property
     def last_rows(self) -> np.ndarray:
         """Return the row of each bar's last tick."""
-        return self.first_rows + self.sizes - 1
+        rows: np.ndarray = self.first_rows + self.sizes - 1
+        return rows
 
     @property
     def bar_of_rows(self) -> np.ndarray:

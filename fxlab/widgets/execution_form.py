@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 FILLS: Final = (("next trade", "next_trade"), ("order book", "book"))
 BOOKS: Final = "orderbook"
+OLDEST: Final = "5s"
+"""The usual age of a book at most, as `Execution` has it."""
 
 
 class ExecutionForm(w.VBox):
@@ -39,7 +41,7 @@ class ExecutionForm(w.VBox):
             usual.slippage_bps, description="Slippage, bps", **{**bps, "min": 0.0}
         )
         self.latency = w.Text("0ms", description="Latency")
-        self.max_book_age = w.Text(str(usual.max_book_age), description="Oldest book")
+        self.max_book_age = w.Text(OLDEST, description="Oldest book")
         self.capital_text = w.BoundedFloatText(10_000.0, min=0.0, max=1e15, description="Capital")
         self.no_books = w.HTML()
         controls = [

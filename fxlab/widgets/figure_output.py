@@ -6,7 +6,7 @@ A plain figure is data only; a live `FigureWidget` would put its script of 5 MB 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import ipywidgets as w
 
@@ -29,10 +29,11 @@ class FigureOutput(w.Output):
         text
             Shown where plotly does not draw.
         """
-        if figure is None:
-            self.outputs = ()
-            return
-        config = {"displaylogo": False, "responsive": True}
-        spec = {**json.loads(figure.to_json()), "config": config}
-        data = {PLOTLY: spec, "text/plain": text}
-        self.outputs = ({"output_type": "display_data", "data": data, "metadata": {}},)
+        self.outputs = () if figure is None else (_output(figure, text),)
+
+
+def _output(figure: go.Figure, text: str) -> dict[str, Any]:
+    config = {"displaylogo": False, "responsive": True}
+    spec = {**json.loads(figure.to_json()), "config": config}
+    data = {PLOTLY: spec, "text/plain": text}
+    return {"output_type": "display_data", "data": data, "metadata": {}}

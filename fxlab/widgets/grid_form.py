@@ -90,6 +90,8 @@ class Row(w.HBox):
         changed()
 
     def _show(self) -> None:
+        if self.parameter.kind is bool:
+            return  # the choice says it all
         try:
             few = self.count <= 1_000
             words = _words(self.values) if few else f"{self.count:,} values"
@@ -172,7 +174,7 @@ class GridForm(w.VBox):
 
 def suggested(parameter: Parameter) -> tuple[float, float, float]:
     """Return a range around a numeric parameter's default, inside its bounds: from, to, step."""
-    default = float(parameter.default)  # type: ignore[arg-type]  # a number
+    default = float(parameter.default)
     bounds = parameter.bounds or Bounds(-LARGEST, LARGEST)
     half = abs(default) / 2 or 1.0
     step: float = max(1, round(half)) if parameter.kind is int else half
@@ -219,9 +221,8 @@ def _step(parameter: Parameter, value: float, label: str) -> Any:  # noqa: ANN40
 
 def _words(values: list[Value]) -> str:
     """Return the values as people read them: all of few, the ends of many."""
-    if len(values) == 1:
-        return f"only {show(values[0])}"
     shown = [show(value) for value in values]
     if len(shown) > _SHOWN:
         shown = [*shown[:3], "\u2026", shown[-1]]
-    return f"{len(values):,} values: {', '.join(shown)}"
+    noun = "value" if len(values) == 1 else "values"
+    return f"{len(values):,} {noun}: {', '.join(shown)}"

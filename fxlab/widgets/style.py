@@ -26,7 +26,8 @@ SHEET: Final = """
 .fxlab-above.widget-inline-hbox { flex-direction: column; align-items: stretch; height: auto; }
 .fxlab-above.widget-inline-hbox .widget-label { width: auto; max-width: none; text-align: left;
   color: var(--jp-ui-font-color2, #666); height: 1.6em; line-height: 1.6em; }
-.fxlab-above.widget-inline-hbox input, .fxlab-above.widget-inline-hbox select { flex: none; }
+.fxlab-above.widget-inline-hbox input, .fxlab-above.widget-inline-hbox select { flex: none;
+  height: var(--jp-widgets-inline-height, 28px); }
 .fxlab-panel summary { cursor: pointer; padding: .4em 0; }
 """
 

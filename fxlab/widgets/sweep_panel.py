@@ -31,7 +31,7 @@ from fxlab.widgets.key_guard import KeyGuard
 from fxlab.widgets.message import Message
 from fxlab.widgets.picker import SessionPicker
 from fxlab.widgets.progress_bar import ProgressBar
-from fxlab.widgets.style import beside, heading, label_above, style_sheet
+from fxlab.widgets.style import heading, label_above, style_sheet
 from fxlab.widgets.sweep_view import Seen, see
 
 if TYPE_CHECKING:
@@ -118,13 +118,14 @@ class SweepPanel(w.VBox):
         forms = [
             *(heading("Grid"), self.grid),
             *(heading("Costs and capital"), self.execution),
-            beside([label_above(self.metric, "the figure that makes a point the best", 17)]),
         ]
         middle = {"align_items": "center"}
         run = w.HBox([self.run, self.estimate, self.progress], layout=middle)
         top = [style_sheet(), heading("Session"), self.picker]
         below = [self.message, self.plot, self.figures, KeyGuard()]
-        return [*top, *forms, self.keep, run, *below]
+        label_above(self.metric, "the figure that makes a point the best", 17)
+        how = w.HBox([self.metric, self.keep], layout={"align_items": "flex-end"})
+        return [*top, *forms, how, run, *below]
 
     def _listen(self) -> None:
         self.run.on_click(self._on_run)
