@@ -19,9 +19,14 @@ def test_the_tour_of_the_readme_runs(server, lab, shared_data, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     scope = {}
     exec(compile(BLOCKS[0], "<README>", "exec"), scope)  # noqa: S102 - our own text
-    scope["lab"].close()
     assert scope["result"].ticks == 9_738
     assert list((tmp_path / "out").glob("*.html"))
+    hurried = BLOCKS[1].replace("speed=10", "speed=1e6")
+    assert hurried != BLOCKS[1]
+    exec(compile(hurried, "<README>", "exec"), scope)  # noqa: S102
+    assert scope["batch"].progress == 1.0
+    assert scope["sweep"].table.height == 100
+    scope["lab"].close()
 
 
 def test_the_strategy_of_the_readme_trades(monkeypatch):
@@ -29,7 +34,7 @@ def test_the_strategy_of_the_readme_trades(monkeypatch):
 
     monkeypatch.setattr(strategy, "_REGISTRY", dict(strategy._REGISTRY))
     scope = {"fxlab": fxlab}
-    exec(compile(BLOCKS[1], "<README>", "exec", dont_inherit=True), scope)  # noqa: S102
+    exec(compile(BLOCKS[2], "<README>", "exec", dont_inherit=True), scope)  # noqa: S102
     result = fxlab.backtest(random_walk(2_000), "jump", {"window": 20})
     assert result.fills.height > 2
 
