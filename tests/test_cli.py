@@ -31,6 +31,11 @@ COMMANDS = (
     "sessions",
     "backtest",
     "strategies",
+    "ladder",
+    "compare",
+    "check",
+    "batch",
+    "nightly",
 )
 
 

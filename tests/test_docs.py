@@ -43,3 +43,12 @@ def test_the_two_commands_exist():
     root = Path(__file__).parents[1]
     for command in re.findall(r"^\./(scripts/\w+)$", README, re.MULTILINE):
         assert (root / command).stat().st_mode & 0o111, command
+
+
+def test_every_command_is_in_the_readme():
+    from fxlab.cli import app
+
+    (lines,) = re.findall(r"```sh\n(fxlab .*?)```", README, re.DOTALL)
+    words = {word for line in lines.splitlines() for word in line.partition("#")[0].split()}
+    commands = {each.name or each.callback.__name__ for each in app.registered_commands}
+    assert commands | {group.name for group in app.registered_groups} <= words

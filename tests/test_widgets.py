@@ -16,8 +16,8 @@ from fxlab.backtester import strategy
 from fxlab.errors import Cancelled, InvalidInput, SessionNotFound
 from fxlab.widgets import KeyGuard, ProgressBar, SessionPicker, Workbench, workbench
 from fxlab.widgets.background import run_aside
-from fxlab.widgets.message import Message
 from fxlab.widgets.figure_output import PLOTLY
+from fxlab.widgets.message import Message
 
 SESSIONS = {"a": ["BTC"], "b": ["ETH"], "c": ["BTC", "ETH"]}
 HOSTILE = "<img src=x onerror=alert(1)>"

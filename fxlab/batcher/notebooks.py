@@ -20,6 +20,9 @@ from fxlab.backtester.assumptions import check_names
 from fxlab.errors import InvalidInput
 
 KERNEL: Final = "python3"
+PATIENCE: Final = 300
+"""Seconds for a kernel to start and for outputs to arrive; papermill waits 4, and loses the rest."""
+
 _FOLDERS: Final = ("notebooks/batch", "notebooks")
 _MESSAGE_LENGTH: Final = 1_000
 
@@ -72,7 +75,14 @@ def execute(path: Path, target: Path, parameters: Mapping[str, Any]) -> dict[str
     answer = {"state": "done", "error": ""}
     try:
         papermill.execute_notebook(
-            str(path), str(running), dict(parameters), kernel_name=KERNEL, progress_bar=False
+            str(path),
+            str(running),
+            dict(parameters),
+            kernel_name=KERNEL,
+            progress_bar=False,
+            start_timeout=PATIENCE,
+            iopub_timeout=PATIENCE,
+            raise_on_iopub_timeout=True,
         )
     except PapermillExecutionError as error:
         answer = {"state": "failed", "error": f"{error.ename}: {error.evalue}"}
@@ -101,7 +111,9 @@ def main() -> None:
 
 
 def _end_with_the_parent() -> None:
-    sys.stdin.read()
+    # Not sys.stdin: a thread that waits in it cannot be left behind at a normal end.
+    while os.read(0, 1):
+        pass
     os._exit(1)
 
 
