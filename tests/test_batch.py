@@ -352,10 +352,14 @@ def order(tmp_path, *sources, **parameters):
 
 def test_a_kernel_that_is_lost_is_told_apart(tmp_path):
     orders = [order(tmp_path, "import os; os._exit(5)")]
+    orders[0].folder.mkdir()
+    stale = orders[0].folder / hand_in.FIGURES
+    stale.write_text("{}")
     ((_, ended),) = workers.run_all(orders, 1, {}, lambda _: None)
     assert ended.state == "died"
     assert "the kernel died" in ended.error
     assert (tmp_path / "made" / workers.NOTEBOOK).is_file()
+    assert not stale.exists()
 
 
 def test_nothing_outlives_a_batch_that_is_stopped(tmp_path):

@@ -21,7 +21,7 @@ from fxlab.errors import InvalidInput
 
 KERNEL: Final = "python3"
 PATIENCE: Final = 300
-"""Seconds for a kernel to start and for outputs to arrive; papermill waits 4, and loses the rest."""
+"""Seconds for a kernel to start, and for outputs to arrive; papermill itself waits 4."""
 
 _FOLDERS: Final = ("notebooks/batch", "notebooks")
 _MESSAGE_LENGTH: Final = 1_000

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from fxlab.batcher.hand_in import FIGURES
+
 NOTEBOOK: Final = "notebook.ipynb"
 LOG: Final = "log.txt"
 LOOK_EVERY: Final = 0.1  # seconds
@@ -76,7 +78,7 @@ class _Process:
 
     def __init__(self, order: Order, environment: Mapping[str, str]) -> None:
         order.folder.mkdir(parents=True, exist_ok=True)
-        for name in (NOTEBOOK, f".{NOTEBOOK}"):
+        for name in (NOTEBOOK, f".{NOTEBOOK}", FIGURES):  # of an earlier attempt
             (order.folder / name).unlink(missing_ok=True)
         self._began = time.monotonic()
         with (order.folder / LOG).open("wb") as log:
