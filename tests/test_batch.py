@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -372,7 +373,7 @@ def test_nothing_outlives_a_batch_that_is_stopped(tmp_path):
 
     with pytest.raises(errors.Cancelled, match="enough"):
         list(workers.run_all([order(tmp_path, source)], 1, {}, stop))
-    if psutil.pid_exists(int(sign.read_text())):
+    with suppress(psutil.NoSuchProcess):
         psutil.Process(int(sign.read_text())).wait(30)
     assert not (tmp_path / "made" / workers.NOTEBOOK).exists()
 
