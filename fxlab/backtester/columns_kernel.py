@@ -89,18 +89,6 @@ def first_bad_row(time, seq, price, last_time, last_seq):
 
 
 @compiled
-def count_decisions(target, leg_of, legs):
-    """Return how often a leg's target differs from its last one (nan keeps): room for orders."""
-    count = 0
-    last = np.full(legs, np.nan)
-    for i in range(len(target)):
-        if target[i] == target[i] and target[i] != last[leg_of[i]]:
-            last[leg_of[i]] = target[i]
-            count += 1
-    return count
-
-
-@compiled
 def news(targets, largest, changes_only, chosen):
     """Write which targets are news; return how many, and the first that is no target or -1."""
     count = 0

@@ -13,8 +13,8 @@ from fxlab.backtester.market import Rows
 from fxlab.backtester.result import Result, Run, build_result
 from fxlab.backtester.strategy import Signals, Strategy, get
 from fxlab.backtester.stream import BookFeed, Chunk, SymbolFeed, merge
-from fxlab.backtester.ticks import as_source, choose_symbols, span
-from fxlab.errors import EmptySession, InvalidParameter
+from fxlab.backtester.ticks import as_source, choose_symbols, no_ticks, share_before, span
+from fxlab.errors import InvalidParameter
 from fxlab.progress import Advance, silent
 from fxlab.times import Duration, Time, parse_duration
 
@@ -56,8 +56,7 @@ class Job:
 
     def share(self, now: int) -> float:
         """Return the share of the time range that lies before `now` (microseconds)."""
-        first, last = self.bounds
-        return min(1.0, (now - first) / max(1, last - first))
+        return share_before(self.bounds, now)
 
     def finish(self) -> Result:
         """Return the result of the rows fed so far.
@@ -67,15 +66,9 @@ class Job:
         EmptySession
             If there was none.
         """
-        source = self.run.source
         if not self.ledger.rows:
-            raise EmptySession(
-                f"session {source.id!r} has no ticks of {', '.join(self.symbols)} in the range "
-                f"asked for; its ticks run from {source.started} to {source.ended}"
-            )
-        for feed in self.feeds:
-            feed.settle()
-        digests = {feed.symbol: feed.digest.hexdigest() for feed in self.feeds}
+            raise no_ticks(self.run.source, self.symbols)
+        digests = {feed.symbol: feed.hexdigest() for feed in self.feeds}
         return build_result(self.run, self.ledger.close(), digests)
 
 

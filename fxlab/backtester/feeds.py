@@ -55,13 +55,14 @@ def open_feeds(
     decimals = source.price_decimals
     feeds, books = [], []
     for leg, symbol in enumerate(symbols):
+        quotes = not source.has_trades(symbol)  # asked once: a session has to count
         if needs.books and not source.has_books(symbol):
             raise InvalidParameter(
                 f"fill='book' needs order books, and session {source.id!r} has none of {symbol}; "
                 "use fill='next_trade'"
             )
         also = ["received_at"] if needs.latency is not None else []
-        if needs.books and not source.has_trades(symbol):
+        if needs.books and quotes:
             also += book_levels()
         frames = inputs.ticks(
             source,
@@ -74,9 +75,9 @@ def open_feeds(
             also=also,
             owner=owner,
         )
-        feed = SymbolFeed(symbol, leg, frames, needs, quotes=not source.has_trades(symbol))
+        feed = SymbolFeed(symbol, leg, frames, needs, quotes=quotes)
         feeds.append(feed)
-        if needs.books and source.has_trades(symbol):
+        if needs.books and not quotes:
             scanned = source.scan_books(symbol, start=start, end=end, **rows)
             books.append(BookFeed(leg, iter(scanned), feed.digest))
     return feeds, books

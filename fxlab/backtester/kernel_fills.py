@@ -10,7 +10,6 @@ import numpy as np
 from fxlab.backtester.compiled import compiled, inlined
 from fxlab.backtester.records import (
     ACROSS_GAP,
-    FOREVER,
     LIQUIDATION,
     MAX_HOLDING,
     NO_ORDER,
@@ -205,4 +204,4 @@ def next_alarm(edge, funding, number, gaps, hole):
         alarm = min(alarm, funding[number]["time"])
     if hole < len(gaps):
         alarm = min(alarm, gaps[hole]["to_time"])
-    return min(alarm, FOREVER)
+    return alarm

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
 from fxlab.backtester.engine import Job, open_ledger, prepare
 from fxlab.backtester.execution import Execution
+from fxlab.backtester.feeds import needs_of
 from fxlab.backtester.market import Rows
+from fxlab.backtester.pieces import Needs
 from fxlab.backtester.result import Result
 from fxlab.backtester.strategy import Signals, Strategy
 from fxlab.errors import InvalidParameter
@@ -88,13 +89,10 @@ def cost_ladder(
     if not rungs:
         raise InvalidParameter("executions is empty; give at least one rung, e.g. {'free': ...}")
     results: dict[str, Result] = {}
-    markets = [
-        list(each)
-        for _, each in groupby(
-            sorted(rungs, key=lambda n: _market(rungs[n])), key=lambda n: _market(rungs[n])
-        )
-    ]
-    for number, names in enumerate(markets):
+    markets: dict[Needs, list[str]] = {}  # rungs that read the same share one pass
+    for name, rung in rungs.items():
+        markets.setdefault(needs_of([], rung), []).append(name)
+    for number, names in enumerate(markets.values()):
         job = prepare(source, strategy, parameters, execution=rungs[names[0]], **options)
         jobs = {name: _rung(job, rungs[name]) for name in names}
         _run(
@@ -121,12 +119,6 @@ def default_rungs(execution: Execution) -> dict[str, Execution]:
         }
         rungs[words] = replace(execution, **scaled)
     return rungs | {f"latency {delay}": replace(execution, latency=delay) for delay in DELAYS}
-
-
-def _market(execution: Execution) -> tuple[bool, bool, tuple[float, ...]]:
-    """Return what decides which rows orders meet: rungs that agree in it share one pass."""
-    delays = execution.delays
-    return execution.fill == "book", execution.queue, delays.values if delays.is_measured else ()
 
 
 def _rung(job: Job, execution: Execution) -> Job:

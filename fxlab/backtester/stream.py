@@ -122,6 +122,11 @@ class SymbolFeed:
         self._held = pl.concat([tail, fresh]) if tail.height else fresh
         self._first = tail.height
 
+    def hexdigest(self) -> str:
+        """Return the digest of all rows given out; raises what `settle` raises."""
+        self.settle()
+        return self.digest.hexdigest()
+
     def settle(self) -> None:
         """Wait until the rows given out are checked and hashed.
 

@@ -112,6 +112,20 @@ def span(source: TickSource, start: Time | None, end: Time | None) -> tuple[int,
     return max(first_us, low or first_us), min(last_us, (high or last_us + 1) - 1)
 
 
+def share_before(bounds: tuple[int, int], now: int) -> float:
+    """Return the share of a time range that lies before `now` (microseconds)."""
+    first, last = bounds
+    return min(1.0, (now - first) / max(1, last - first))
+
+
+def no_ticks(source: TickSource, symbols: tuple[str, ...]) -> EmptySession:
+    """Return the error of a time range without a tick."""
+    return EmptySession(
+        f"session {source.id!r} has no ticks of {', '.join(symbols)} in the range asked for; "
+        f"its ticks run from {source.started} to {source.ended}"
+    )
+
+
 @dataclass
 class OrderCheck:
     """Checks chunk by chunk that rows are ticks in order; remembers the last row."""

@@ -19,6 +19,7 @@ Parameters = Annotated[
     list[str] | None,
     typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="May be given again."),
 ]
+Name = Annotated[str, typer.Argument(help="The strategy's name, or module:function.")]
 Symbols = Annotated[str, typer.Option(help="ALL, or symbols with commas between.")]
 Start = Annotated[str | None, typer.Option(help="First tick's time; naive is UTC.")]
 End = Annotated[str | None, typer.Option(help="Ticks before this time.")]

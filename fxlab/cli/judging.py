@@ -11,6 +11,7 @@ from fxlab.cli import assumptions
 from fxlab.cli.backtests import (
     Capital,
     End,
+    Name,
     Parameters,
     Start,
     Symbols,
@@ -21,7 +22,6 @@ from fxlab.cli.backtests import (
 from fxlab.cli.output import say, show_frame
 
 Session = Annotated[str, typer.Argument(help="The session's id.")]
-Name = Annotated[str, typer.Argument(help="The strategy's name, or module:function.")]
 
 
 def register(app: typer.Typer) -> None:

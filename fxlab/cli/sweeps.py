@@ -10,8 +10,9 @@ import typer
 
 from fxlab import progress
 from fxlab.backtester.parameters import Value
+from fxlab.backtester.ranges import MOST_VALUES
 from fxlab.cli import assumptions
-from fxlab.cli.backtests import Capital, End, Start, Symbols, chosen_symbols, given, named
+from fxlab.cli.backtests import Capital, End, Name, Start, Symbols, chosen_symbols, given, named
 from fxlab.cli.output import say, show_frame
 from fxlab.errors import InvalidParameter
 
@@ -23,10 +24,8 @@ if TYPE_CHECKING:
     from fxlab.sweeper.sweep import Sweep
 
 SHOWN: Final = 10
-MOST_VALUES: Final = 1_000_000
 
 Session = Annotated[str, typer.Argument(help="The session's id, or several with commas between.")]
-Name = Annotated[str, typer.Argument(help="The strategy's name, or module:function.")]
 Grid = Annotated[
     list[str] | None,
     typer.Option(

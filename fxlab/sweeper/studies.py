@@ -24,8 +24,7 @@ from fxlab.backtester.result import ingredients, seal
 from fxlab.backtester.signals import Signals
 from fxlab.backtester.strategy import Strategy, Value
 from fxlab.backtester.stream import Chunk, merge
-from fxlab.backtester.ticks import TickSource
-from fxlab.errors import EmptySession
+from fxlab.backtester.ticks import TickSource, no_ticks, share_before
 from fxlab.sweeper.held import Held
 from fxlab.sweeper.lane import Lane
 from fxlab.sweeper.periods import Periods
@@ -105,8 +104,7 @@ class Study:
 
     def share(self, now: int) -> float:
         """Return the share of the time range that lies before `now` (microseconds)."""
-        first, last = self.bounds
-        return min(1.0, (now - first) / max(1, last - first))
+        return share_before(self.bounds, now)
 
     @cached_property
     def session(self) -> str:
@@ -176,22 +174,13 @@ class Reading:
                 piece.frame = self._shared(piece.frame)
             yield chunk
         if empty:
-            raise EmptySession(self._nothing())
+            raise no_ticks(self._study.source, self._study.run.symbols)
 
     @property
     def ingredients(self) -> dict[str, Any]:
         """Return what fingerprints of points are made of, beside their parameters."""
-        for feed in self._feeds:
-            feed.settle()
-        digests = {feed.symbol: feed.digest.hexdigest() for feed in self._feeds}
+        digests = {feed.symbol: feed.hexdigest() for feed in self._feeds}
         return self._study.ingredients(digests)
-
-    def _nothing(self) -> str:
-        source = self._study.source
-        return (
-            f"session {source.id!r} has no ticks of {', '.join(self._study.run.symbols)} in the "
-            f"range asked for; its ticks run from {source.started} to {source.ended}"
-        )
 
 
 def _sharing(signals: Sequence[Signals]) -> Callable[[pl.DataFrame], pl.DataFrame]:

@@ -14,7 +14,6 @@ import ipywidgets as w
 from fxlab.html import escape
 from fxlab.widgets.style import label_width
 
-FASTEST: Final = 100
 STEP: Final = 0.005
 """What an arrow key moves the place slider by, as a share of the session."""
 
