@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import polars as pl
 
-from fxlab import schema
+from fxlab import identifiers
 from fxlab.errors import SessionNotFound
 from fxlab.questdb import sql
 from fxlab.questdb.client import QuestDB
@@ -83,8 +83,10 @@ def find(db: QuestDB, session_id: str) -> dict[str, Any]:
     SessionNotFound
         If there is none (or it is being deleted), naming near ids.
     """
-    schema.check_session_id(session_id)
-    for candidate in dict.fromkeys((session_id, session_id.removeprefix(schema.SESSION_PREFIX))):
+    identifiers.check_session_id(session_id)
+    for candidate in dict.fromkeys(
+        (session_id, session_id.removeprefix(identifiers.SESSION_PREFIX))
+    ):
         row = find_any(db, candidate) if candidate else None
         if row is not None and row["status"] not in sql.HIDDEN:
             return row
@@ -95,6 +97,11 @@ def find_any(db: QuestDB, session_id: str) -> dict[str, Any] | None:
     """Return a session's row, also while it is being deleted; None if there is none."""
     rows = db.catalogue(sql.session(session_id))
     return None if rows.is_empty() else rows.row(0, named=True)
+
+
+def is_taken(db: QuestDB, session_id: str) -> bool:
+    """Return whether a session has the id, in whatever state."""
+    return bool(db.execute(sql.raw_rows(SESSIONS, session_id)))
 
 
 def _known_ids(db: QuestDB) -> list[str]:

@@ -13,10 +13,17 @@ FxlabError
 │   ├── SchemaError               foreign, newer or damaged tables; a suspended table
 │   ├── QueryFailed               the server refused a query
 │   └── WriteFailed               rows were not stored; nothing was written
+│       └── BatchRefused          the server refused a batch: a row in it is bad
+├── VenueError
+│   ├── VenueUnavailable          an exchange does not answer, or not as documented
+│   └── VenueRefused              an exchange refuses: blocked, too many requests
+├── CollectionFailed              a recording had to end; what was received is kept
+├── SessionBusy                   another collector writes this session
 ├── NotFound                      (LookupError)
 │   ├── SessionNotFound
 │   ├── SymbolNotFound
 │   ├── StrategyNotFound
+│   ├── VenueNotFound
 │   └── RunNotFound
 ├── InvalidInput                  (ValueError)
 │   ├── InvalidIdentifier         a session id or symbol breaks its pattern
@@ -90,6 +97,30 @@ class WriteFailed(QuestDBError):  # noqa: N818
     """Rows could not be stored; none of the refused batch was written."""
 
 
+class BatchRefused(WriteFailed):
+    """The server refused a batch for what is in it; sending it again cannot help."""
+
+
+class VenueError(FxlabError):
+    """Something between fxlab and an exchange went wrong."""
+
+
+class VenueUnavailable(VenueError):  # noqa: N818
+    """An exchange does not answer, or answers with something that is not documented."""
+
+
+class VenueRefused(VenueError):  # noqa: N818
+    """An exchange refuses to serve: blocked, forbidden, or asked too often."""
+
+
+class CollectionFailed(FxlabError):  # noqa: N818
+    """A recording had to end; everything received until then is kept."""
+
+
+class SessionBusy(FxlabError):  # noqa: N818
+    """Another collector writes this session."""
+
+
 class NotFound(FxlabError, LookupError):  # noqa: N818
     """Something asked for by name does not exist."""
 
@@ -123,6 +154,13 @@ class StrategyNotFound(NotFound):
 
     kind = "strategy"
     next_step = "fxlab.strategies() lists the shipped ones; register yours with @fxlab.strategy"
+
+
+class VenueNotFound(NotFound):
+    """No feed is known under this name."""
+
+    kind = "venue"
+    next_step = "list them with: fxlab collect --help; or give a Feed of your own"
 
 
 class RunNotFound(NotFound):

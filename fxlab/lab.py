@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import polars as pl
 
     from fxlab.backtester.result import Result
+    from fxlab.collect.collector import Collector
+    from fxlab.collect.feed import Feed
     from fxlab.collect.importer import Source
     from fxlab.collect.report import ImportReport
     from fxlab.questdb.client import QuestDB
@@ -218,7 +220,7 @@ class Lab:
             As in `import_csv`.
         """
         from fxlab.collect.frames import FrameSession
-        from fxlab.schema import check_session_id
+        from fxlab.identifiers import check_session_id
 
         one = FrameSession(check_session_id(session_id), frames, source)
         about = {"exchange": exchange, "notes": notes, "tags": tuple(tags)}
@@ -245,6 +247,63 @@ class Lab:
 
         locks = self.settings.home / "locks"
         return import_sources(self._db, found, About(**about), locks=locks, **options)
+
+    def collect(
+        self,
+        venue: str | Feed,
+        symbols: str | Iterable[str],
+        *,
+        url: str | None = None,
+        **options: Any,  # noqa: ANN401 - those of `fxlab.collect.plan.Plan.of`
+    ) -> Collector:
+        """Start to record live data into a new session, and return at once.
+
+        What is received goes to a journal on disk first and to the database from there, so neither
+        an outage nor a kill loses it; gaps are found by the venue's own numbers, written into the
+        ledger, and filled from the venue's history where it can be asked.
+
+        Parameters
+        ----------
+        venue
+            "binance", "binance_futures", "kraken", "mexc", "ccxt:<exchange>", or a `Feed` of your
+            own.
+        symbols
+            Such as "BTC_USDT".
+        url
+            Of a mock venue (`fxlab mock`) or a proxy instead of the venue.
+        **options
+            ``duration`` ("10m"; None until it is stopped), ``book_depth`` (0 none, 1 best bid and
+            ask, up to 10), ``book_every`` ("1s"; each change by default), ``trades``,
+            ``backfill``, ``session_id``, ``resume``, ``notes``, ``tags``, ``settle``,
+            ``journal_limit``; see `fxlab.collect.plan.Plan`.
+
+        Returns
+        -------
+        Collector
+            Use it with ``with``, ``await`` it, or call its ``stop()``.
+
+        Raises
+        ------
+        VenueNotFound, SymbolNotFound, InvalidInput, SessionExists
+            Naming near ones, or the rule; nothing was written.
+        VenueUnavailable, VenueRefused
+            The venue's own words.
+        QuestDBUnavailable
+            If there is no server: nothing is recorded without one.
+        """
+        from fxlab.collect.clock import Clock
+        from fxlab.collect.collector import Collector
+        from fxlab.collect.feed import Feed
+        from fxlab.collect.plan import Plan
+        from fxlab.collect.recovery import recover
+        from fxlab.collect.venues import open_feed
+
+        name = venue.venue if isinstance(venue, Feed) else venue
+        plan = Plan.of(name, symbols, **options)
+        clock = Clock()
+        feed = venue if isinstance(venue, Feed) else open_feed(venue, url=url, clock=clock)
+        recover(self._db, self.settings.home)
+        return Collector(self._db, feed, plan, self.settings.home, clock).start()
 
     def save_run(self, result: Result) -> str:
         """Store a backtest and return its id; see `fxlab.runs.save`."""

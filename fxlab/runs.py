@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 import polars as pl
 
 from fxlab.errors import RunConflict, RunNotFound
+from fxlab.identifiers import check_session_id
 from fxlab.questdb import sql
 from fxlab.questdb.client import QuestDB
-from fxlab.schema import FILLS, RUNS, check_session_id
+from fxlab.schema import FILLS, RUNS
 
 if TYPE_CHECKING:
     from fxlab.backtester.result import Result

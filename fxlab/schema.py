@@ -8,22 +8,20 @@ because most real crypto trades share their millisecond with others: a key witho
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Final
 
 import polars as pl
 
-from fxlab.errors import InvalidIdentifier
-
 UTC_MICROS: Final = pl.Datetime("us", "UTC")
 BOOK_DEPTH: Final = 10
 
-SESSION_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-SYMBOL: Final = re.compile(r"[A-Z0-9_./:-]{1,32}")
-
 SIDES: Final = ("buy", "sell")
 ORIGINS: Final = ("live", "backfill", "csv", "parquet", "synthetic")
+EVENT_KINDS: Final = (
+    "gap", "resync", "reconnect", "db_outage", "clock_step", "clock_skew", "quarantine",
+    "id_restart", "delisted", "venue_error",
+)  # fmt: skip
 STATUSES: Final = ("collecting", "completed", "aborted", "failed", "deleting", "deleted")
 
 # QuestDB's column types and the Polars type each is read back as.
@@ -134,6 +132,7 @@ SESSIONS: Final = Table(
         "schema_version": "INT",
         "updated_at": "TIMESTAMP",
         "created_at": "TIMESTAMP",
+        "options": "VARCHAR",  # JSON object: how a live session was recorded
     },
     timestamp="created_at",
     partition_by="YEAR",
@@ -146,8 +145,8 @@ EVENTS: Final = Table(
     {
         "session_id": "SYMBOL",
         "symbol": "SYMBOL",
-        "event": "SYMBOL",  # gap, resync, reconnect, db_outage, clock_step, quarantine
-        "seq": "LONG",
+        "event": "SYMBOL",  # one of EVENT_KINDS
+        "seq": "LONG",  # the event's number in its session
         "from_time": "TIMESTAMP",
         "to_time": "TIMESTAMP",
         "count": "LONG",
@@ -157,6 +156,27 @@ EVENTS: Final = Table(
     timestamp="timestamp",
     partition_by="MONTH",
     dedup=("timestamp", "session_id", "symbol", "event", "seq"),
+)
+
+RECEIPTS: Final = Table(
+    "collection_receipts",
+    {
+        "session_id": "SYMBOL",
+        "symbol": "SYMBOL",
+        "data_type": "SYMBOL",  # prices, orderbook
+        "origin": "SYMBOL",  # live, backfill
+        "rows": "LONG",
+        "first_seq": "LONG",
+        "last_seq": "LONG",
+        "first_time": "TIMESTAMP",
+        "last_time": "TIMESTAMP",
+        "checksum": "VARCHAR",  # of fxlab.collect.checksum, 16 hexadecimal digits
+        "detail": "VARCHAR",  # JSON object: ids seen, doubles, missing
+        "timestamp": "TIMESTAMP",  # the session's created_at
+    },
+    timestamp="timestamp",
+    partition_by="YEAR",
+    dedup=("timestamp", "session_id", "symbol", "data_type", "origin"),
 )
 
 IMPORTS: Final = Table(
@@ -280,31 +300,10 @@ TABLES: Final = (
     ORDERBOOK,
     SESSIONS,
     EVENTS,
+    RECEIPTS,
     IMPORTS,
     PURGE_JOURNAL,
     RUNS,
     FILLS,
     SWEEP_RUNS,
 )
-
-# The oldest idea of the project's folders: "session_" in front of an id names the same session.
-SESSION_PREFIX: Final = "session_"
-
-
-def check_session_id(value: str) -> str:
-    """Return a session id that matches its pattern, or raise `InvalidIdentifier`."""
-    return _check(value, SESSION_ID, "session id", "letters, digits and _ . - (64 at most)")
-
-
-def check_symbol(value: str) -> str:
-    """Return a symbol that matches its pattern, or raise `InvalidIdentifier`."""
-    return _check(value, SYMBOL, "symbol", "capital letters, digits and _ . / : - (32 at most)")
-
-
-def _check(value: str, pattern: re.Pattern[str], kind: str, allowed: str) -> str:
-    if isinstance(value, str) and pattern.fullmatch(value):
-        return value
-    shown = repr(value)
-    if len(shown) > 80:
-        shown = f"{shown[:77]}… ({len(str(value)):,} characters)"
-    raise InvalidIdentifier(f"{shown} is not a {kind}: a {kind} has {allowed}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fxlab import errors, schema
+from fxlab import errors, identifiers, schema
 
 HOSTILE = [
     "x' OR '1'='1",
@@ -30,18 +30,18 @@ HOSTILE = [
 
 @pytest.mark.parametrize("value", HOSTILE)
 def test_hostile_ids_are_refused_in_few_words(value):
-    for check in (schema.check_session_id, schema.check_symbol):
+    for check in (identifiers.check_session_id, identifiers.check_symbol):
         with pytest.raises(errors.InvalidIdentifier) as raised:
             check(value)
         assert len(str(raised.value)) < 250
 
 
 def test_good_ids_come_back_as_they_are():
-    assert schema.check_session_id("exec_20240808_235413_657c2dd6") == (
+    assert identifiers.check_session_id("exec_20240808_235413_657c2dd6") == (
         "exec_20240808_235413_657c2dd6"
     )
     for symbol in ("BTC_USDT", "BTC-USD", "EUR/USD", "BRK.B", "X:Y"):
-        assert schema.check_symbol(symbol) == symbol
+        assert identifiers.check_symbol(symbol) == symbol
 
 
 @pytest.mark.parametrize("table", schema.TABLES, ids=lambda t: t.name)

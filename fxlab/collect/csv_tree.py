@@ -15,7 +15,7 @@ from fxlab.collect import text_table
 from fxlab.collect.checks import Place
 from fxlab.collect.draft import Draft, Origin, Part, digest, parts_of
 from fxlab.errors import ImportRefused, InvalidIdentifier
-from fxlab.schema import SESSION_PREFIX, check_session_id, check_symbol
+from fxlab.identifiers import SESSION_PREFIX, check_session_id, check_symbol
 
 _LEVELS: Final = 3
 HEADERS: Final = {

@@ -13,7 +13,8 @@ from typing import Final
 
 import polars as pl
 
-from fxlab.schema import SIDES, SYMBOL, UTC_MICROS
+from fxlab.identifiers import SYMBOL
+from fxlab.schema import SIDES, UTC_MICROS
 from fxlab.times import to_micros
 
 RAW: Final = "raw:"

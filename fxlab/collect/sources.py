@@ -10,7 +10,7 @@ from fxlab.collect import csv_tree, files
 from fxlab.collect.csv_tree import TreeSession
 from fxlab.collect.files import FileSession
 from fxlab.errors import ImportRefused
-from fxlab.schema import check_session_id, check_symbol
+from fxlab.identifiers import check_session_id, check_symbol
 
 Source = TreeSession | FileSession
 

@@ -17,7 +17,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from fxlab.errors import InvalidParameter
-from fxlab.schema import BOOK_DEPTH, UTC_MICROS, check_symbol
+from fxlab.identifiers import check_symbol
+from fxlab.schema import BOOK_DEPTH, UTC_MICROS
 from fxlab.times import to_micros
 
 START: Final = datetime(2025, 1, 6, 9, 0, tzinfo=UTC)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 import polars as pl
 from polars import selectors as cs
 
-from fxlab import schema
+from fxlab import identifiers
 from fxlab.errors import QuestDBLoginFailed, WriteFailed
 from fxlab.progress import Advance, silent
 from fxlab.questdb.endpoint import Endpoint
@@ -39,9 +39,9 @@ RETRY_PAUSES: Final = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 
 _REQUEST_MILLISECONDS: Final = 30_000
 _TEXT_IDS: Final = {
-    "session_id": schema.check_session_id,
-    "run_id": schema.check_session_id,
-    "symbol": schema.check_symbol,
+    "session_id": identifiers.check_session_id,
+    "run_id": identifiers.check_session_id,
+    "symbol": identifiers.check_symbol,
 }
 
 

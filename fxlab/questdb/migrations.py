@@ -52,6 +52,12 @@ STEPS: Final = (
         "why a fill came about, and how",
         columns={"backtest_fills": ("reason", "liquidity", "flags")},
     ),
+    Step(
+        4,
+        "how a live session was recorded, and what its recorder says it stored",
+        tables=("collection_receipts",),
+        columns={"data_collection_sessions": ("options",)},
+    ),
 )
 
 

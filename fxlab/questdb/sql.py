@@ -14,7 +14,8 @@ from typing import Final
 
 from fxlab import schema
 from fxlab.errors import InvalidInput, InvalidParameter, did_you_mean
-from fxlab.schema import Table, check_session_id, check_symbol
+from fxlab.identifiers import check_session_id, check_symbol
+from fxlab.schema import Table
 
 HIDDEN: Final = ("deleting", "deleted")
 """Statuses of sessions that readers do not see."""
@@ -104,7 +105,7 @@ def count(value: int, what: str) -> int:
 
 
 def build() -> str:
-    """Return the query for the server's description of itself: the cheapest question."""
+    """Return the cheapest question: what the server calls itself."""
     return "select build()"
 
 
@@ -175,6 +176,15 @@ def rows(scope: Scope, names: Sequence[str], *, tie: str = "seq") -> str:
         f"select {columns(scope.table, names)} from {name(scope.table.name)} where {scope.where} "
         f"order by {name(scope.table.timestamp)}, {columns(scope.table, [tie])}"
     )
+
+
+def raw_rows(table: Table, session: str) -> str:
+    """Return the query for a session's rows of a small table; times are microseconds."""
+    parts = (
+        f"cast({name(column)} as long)" if kind == "TIMESTAMP" else name(column)
+        for column, kind in table.columns.items()
+    )
+    return f"select {', '.join(parts)} from {name(table.name)} where {Scope(table, session).where}"
 
 
 def bins(scope: Scope, step: str) -> str:

@@ -1,0 +1,291 @@
+"""A recording at work: read, journal, ask for what is missing, end well.
+
+Three things run beside each other. The event loop reads the venue and never waits for disk or
+database; one thread journals a batch every few dozen milliseconds; the sender's thread brings the
+journal to the server. What connects them is bounded, so a slow disk holds the venue back rather
+than filling the memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+from fxlab.collect.clock import Clock
+from fxlab.collect.closing import Store, close_session, session_row
+from fxlab.collect.feed import Event, Feed, Instrument, Message, Subscription
+from fxlab.collect.journal import Journal
+from fxlab.collect.plan import Plan
+from fxlab.collect.recorder import FOREVER, Asked, Missing, Recorder
+from fxlab.collect.sender import Outage, Sender
+from fxlab.errors import CollectionFailed, FxlabError, VenueError
+from fxlab.questdb.lines import Lines
+from fxlab.schema import SESSIONS
+
+MOST_UNJOURNALED: Final = 200_000
+"""Messages in memory at which the venue is not read any more."""
+
+CATALOGUE_SECONDS: Final = 5.0  # between two writings of the session's row
+ASK_IDS: Final = 1_000  # at once
+ASK_PAUSES: Final = (0.0, 1.0, 4.0)
+LAST_ASKING_SECONDS: Final = 20.0
+FULL_DISK_SECONDS: Final = 5.0
+DRAIN_SECONDS: Final = 30.0
+
+
+class Work:
+    """One recording from its first message to its receipt; runs in one event loop.
+
+    Parameters
+    ----------
+    feed, wanted, plan
+        Where from, what, and how.
+    journal, recorder, store, clock
+        Its parts, opened; `close` is the caller's.
+    publish
+        Called with messages as they come, in the event loop.
+    """
+
+    def __init__(
+        self,
+        feed: Feed,
+        wanted: Subscription,
+        plan: Plan,
+        *,
+        journal: Journal,
+        recorder: Recorder,
+        store: Store,
+        clock: Clock,
+        publish: Callable[[Sequence[Message]], None],
+    ) -> None:
+        self._feed, self._wanted, self._plan = feed, wanted, plan
+        self._journal, self._recorder, self._store = journal, recorder, store
+        self._clock, self._publish = clock, publish
+        self._inbox: list[Message | Asked] = []
+        self._said: deque[Event] = deque()
+        """What the sender's thread has to say."""
+        self._asking: set[asyncio.Task[None]] = set()
+        self._turn = asyncio.Semaphore(2)
+        self._room = asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="fxlab journal")
+        self._said_at = 0.0
+        self.stopping = asyncio.Event()
+        self.sender = Sender(
+            journal, store.post, on_outage=self._outage_over, on_refused=self._row_refused
+        )
+
+    async def run(self) -> None:
+        """Record until the duration is over or `stopping` is set, then close the session.
+
+        Raises
+        ------
+        CollectionFailed
+            If it had to end before; the session is aborted, and what was received is kept.
+        """
+        self.sender.start()
+        reader = asyncio.create_task(self._read(), name="fxlab reader")
+        failure: BaseException | None = None
+        try:
+            await self._journal_until_end(reader)
+        except (CollectionFailed, VenueError) as error:
+            failure = error
+        finally:
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
+        await self._finish(failure)
+
+    def say(self, event: Event) -> None:
+        """Have an event written, from any thread."""
+        self._said.append(event)
+
+    async def _read(self) -> None:
+        messages = self._feed.messages(self._wanted)
+        try:
+            async for some in messages:
+                self._inbox.extend(some)
+                self._publish(some)
+                if len(self._inbox) > MOST_UNJOURNALED:
+                    self._room.clear()
+                    await self._room.wait()
+        finally:
+            close = getattr(messages, "aclose", None)  # of a generator; a user's may be none
+            if close is not None:
+                await close()
+
+    async def _journal_until_end(self, reader: asyncio.Task[None]) -> None:
+        end = FOREVER if self._plan.duration is None else time.monotonic_ns() // 1_000
+        end += self._plan.duration or 0
+        pause = self._plan.interval / 1e6
+        while not self.stopping.is_set() and time.monotonic_ns() // 1_000 < end:
+            began = time.monotonic()
+            await self._journal_batch(self._clock.now() - self._plan.settle)
+            self._look_around(reader)
+            rest = pause - (time.monotonic() - began)
+            await self._wait(rest)
+
+    async def _wait(self, seconds: float) -> None:
+        if seconds > 0:
+            try:
+                await asyncio.wait_for(self.stopping.wait(), seconds)
+            except TimeoutError:
+                return
+        else:
+            await asyncio.sleep(0)
+
+    async def _journal_batch(self, settled_before: int) -> None:
+        batch, self._inbox = self._inbox, []
+        self._room.set()
+        while self._said:
+            batch.append(self._said.popleft())
+        try:
+            await self._in_thread(self._recorder.record, batch, settled_before)
+        except sqlite3.OperationalError as error:
+            await self._journal_again(error)
+        found, self._recorder.to_ask = self._recorder.to_ask, []
+        for missing in found:
+            task = asyncio.create_task(self._ask(missing))
+            self._asking.add(task)
+            task.add_done_callback(self._asking.discard)
+
+    async def _journal_again(self, error: sqlite3.OperationalError) -> None:
+        """Try again for a while: the sender makes room in the journal as it empties it."""
+        end = time.monotonic() + FULL_DISK_SECONDS
+        while time.monotonic() < end:
+            await asyncio.sleep(0.2)
+            try:
+                await self._in_thread(self._recorder.save)
+            except sqlite3.OperationalError as again:
+                error = again
+            else:
+                return
+        raise CollectionFailed(
+            f"the journal {self._journal.path} cannot be written ({error}); free disk space, then "
+            f"go on with: resume=True, session_id={self._plan.session_id!r}"
+        ) from error
+
+    async def _in_thread(self, work: Callable[..., None], *arguments: Any) -> None:  # noqa: ANN401
+        await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+
+    def _look_around(self, reader: asyncio.Task[None]) -> None:
+        """End the recording if it must end; about once a second, see to the small things."""
+        if reader.done():
+            error = reader.exception()
+            if error is not None:
+                raise _as_failure(error, self._plan) from error
+            self.stopping.set()  # the feed has no more to say
+        if self.sender.failure is not None:
+            raise CollectionFailed(
+                f"the database takes no rows ({self.sender.failure}); they are kept in "
+                f"{self._journal.path}: run fxlab doctor"
+            )
+        if self._journal.bytes > self._plan.journal_limit:
+            raise CollectionFailed(
+                f"{self._journal.bytes:,} bytes wait for the database, and journal_limit is "
+                f"{self._plan.journal_limit:,}: nothing received until now is lost; start the "
+                "server (fxlab up), and the next start of fxlab stores the rest"
+            )
+        step = self._clock.step()
+        if step:
+            detail = f"the wall clock was set by {step / 1e6:+.3f} s"
+            self.say(Event("clock_step", None, self._clock.now(), None, detail))
+        if time.monotonic() - self._said_at > CATALOGUE_SECONDS:
+            self._said_at = time.monotonic()
+            self._recorder.put(self._catalogue_lines())
+
+    def _catalogue_lines(self) -> Lines:
+        facts = self._journal.fact("session")
+        row = session_row(facts, self._recorder, "collecting", self._clock.now())
+        return self._store.encoder.encode(SESSIONS, [row])
+
+    async def _ask(self, missing: Missing) -> None:
+        """Ask the venue for the trades of a gap; whatever comes is journaled as it comes."""
+        outcome = "not asked"
+        if self._plan.backfill:
+            async with self._turn:
+                outcome = await self._asked(missing)
+        self._inbox.append(Asked(missing, outcome))
+
+    async def _asked(self, missing: Missing) -> str:
+        instrument = self._instrument(missing.symbol)
+        first, last, got = missing.hole.first, missing.hole.last, 0
+        for start in range(first, last + 1, ASK_IDS):
+            stop = min(start + ASK_IDS - 1, last)
+            for pause in ASK_PAUSES:
+                await asyncio.sleep(pause)
+                try:
+                    trades = await self._feed.trades(instrument, start, stop)
+                except VenueError as error:
+                    return f"{got} of {last - first + 1} trades came: {error}"
+                self._inbox.extend(trades)
+                if len(trades) > stop - start:
+                    break
+            got += len(trades)
+            if not trades:
+                break
+        return f"{got} of {last - first + 1} trades came"
+
+    def _instrument(self, symbol: str) -> Instrument:
+        return next(one for one in self._wanted.instruments if one.symbol == symbol)
+
+    def _outage_over(self, outage: Outage) -> None:
+        now = self._clock.now()
+        detail = f"{outage.reason[:300]}: {outage.tries} tries in {outage.seconds:.1f} s"
+        self.say(Event("db_outage", None, now, outage.tries, detail))
+
+    def _row_refused(self, lines: Lines, words: str) -> None:
+        kept = base64.b64encode(lines.payload).decode()
+        detail = f"{words[:300]}: {lines.table}, base64 {kept}"
+        self.say(Event("quarantine", None, self._clock.now(), 1, detail))
+
+    async def _finish(self, failure: BaseException | None) -> None:
+        """Ask for the last gaps, journal the rest, bring it to the server, close the session."""
+        try:
+            await self._last_questions()
+            ending = "completed" if failure is None else "aborted"
+            await self._in_thread(lambda: self._recorder.save(ending=ending))
+            drained = await asyncio.to_thread(self.sender.drain, DRAIN_SECONDS)
+            if drained and self._said:  # the sender had something to say
+                await self._journal_batch(FOREVER)
+                drained = await asyncio.to_thread(self.sender.drain, DRAIN_SECONDS)
+        except sqlite3.OperationalError as error:
+            drained, failure = False, failure or error
+        finally:
+            await asyncio.to_thread(self.sender.stop)
+            self._thread.shutdown()
+        await asyncio.to_thread(self._close, drained=drained)
+        if failure is not None:
+            raise failure
+
+    async def _last_questions(self) -> None:
+        await self._journal_batch(FOREVER)
+        if self._asking:
+            await asyncio.wait(self._asking, timeout=LAST_ASKING_SECONDS)
+        for task in self._asking:
+            task.cancel()
+        await self._journal_batch(FOREVER)
+        await self._in_thread(self._recorder.end, self._clock.now())
+
+    def _close(self, *, drained: bool) -> None:
+        if not drained:
+            raise CollectionFailed(
+                f"{self._journal.rows:,} rows could not be brought to the database "
+                f"({self.sender.outage or self.sender.failure or 'it is slow'}); they are kept in "
+                f"{self._journal.path}, and the next start of fxlab stores them and closes session "
+                f"{self._plan.session_id!r}"
+            )
+        close_session(self._store, self._journal, self._recorder, self._clock.now())
+
+
+def _as_failure(error: BaseException, plan: Plan) -> FxlabError:
+    if isinstance(error, FxlabError):
+        return error
+    return CollectionFailed(
+        f"the feed of {plan.venue} broke: {type(error).__name__}: {error}; what was received is "
+        "kept, the traceback above shows where"
+    )

@@ -1,0 +1,140 @@
+"""The gap ledger as it grows: what happened to a recording, one numbered row each.
+
+A gap is written when it is seen and written again, over the same row, when more is known of it:
+filled by the venue's history, or over. So a recorder killed in between leaves a gap, never silence.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from fxlab.schema import EVENT_KINDS
+
+LONGEST_DETAIL: Final = 2_000
+ERRORS: Final = ("quarantine", "venue_error")
+
+
+@dataclass(slots=True)
+class GapRow:
+    """A gap's row and what it says now."""
+
+    number: int
+    symbol: str
+    what: str
+    from_time: int
+    to_time: int | None
+    missing: int | None
+    detail: dict[str, Any] = field(default_factory=dict)
+
+    def values(self, session_id: str) -> dict[str, Any]:
+        """Return the row."""
+        return {
+            "session_id": session_id,
+            "symbol": self.symbol,
+            "event": "gap",
+            "seq": self.number,
+            "from_time": self.from_time,
+            "to_time": self.to_time,
+            "count": self.missing,
+            "detail": json.dumps({"what": self.what, **self.detail})[:LONGEST_DETAIL],
+            "timestamp": self.from_time,
+        }
+
+
+@dataclass(slots=True)
+class EventRows:
+    """Rows of `fxlab.schema.EVENTS` for one session.
+
+    Attributes
+    ----------
+    number
+        Of the last event.
+    errors
+        How many things were quarantined or refused.
+    open_gaps
+        Gaps of books that last, by symbol and kind of data.
+    """
+
+    session_id: str
+    number: int = 0
+    errors: int = 0
+    gaps: dict[int, str] = field(default_factory=dict)
+    """Number and symbol of each gap that is not filled."""
+    open_gaps: dict[tuple[str, str], GapRow] = field(default_factory=dict)
+    _rows: dict[int, dict[str, Any]] = field(default_factory=dict)
+    _alike: dict[tuple[str, str | None, str], int] = field(default_factory=dict)
+
+    def add(
+        self,
+        kind: str,
+        symbol: str | None,
+        time: int,
+        *,
+        amount: int | None = None,
+        detail: str = "",
+        from_time: int | None = None,
+    ) -> None:
+        """Write an event; those alike within a batch become one row with their number."""
+        if kind not in EVENT_KINDS:
+            kind, detail = "venue_error", f"unknown event {kind!r}: {detail}"
+        self.errors += (amount or 1) if kind in ERRORS else 0
+        alike = (kind, symbol, detail.partition(":")[0])
+        known = self._alike.get(alike)
+        if known is not None:
+            row = self._rows[known]
+            row["count"] = (row["count"] or 1) + (amount or 1)
+            row["to_time"] = time
+            return
+        self.number += 1
+        self._alike[alike] = self.number
+        self._rows[self.number] = {
+            "session_id": self.session_id,
+            "symbol": symbol,
+            "event": kind,
+            "seq": self.number,
+            "from_time": time if from_time is None else from_time,
+            "to_time": time,
+            "count": amount,
+            "detail": detail[:LONGEST_DETAIL],
+            "timestamp": time if from_time is None else from_time,
+        }
+
+    def open_gap(
+        self,
+        symbol: str,
+        what: str,
+        from_time: int,
+        to_time: int | None,
+        missing: int | None,
+        **detail: Any,  # noqa: ANN401 - what JSON can hold
+    ) -> GapRow:
+        """Write a gap and return it, to be written again."""
+        self.number += 1
+        gap = GapRow(self.number, symbol, what, from_time, to_time, missing, detail)
+        self.write(gap)
+        return gap
+
+    def write(self, gap: GapRow) -> None:
+        """Write a gap over its own row."""
+        self._rows[gap.number] = gap.values(self.session_id)
+        if gap.missing == 0:
+            self.gaps.pop(gap.number, None)
+        else:
+            self.gaps[gap.number] = gap.symbol
+
+    def take(self) -> list[dict[str, Any]]:
+        """Return the rows written since the last call."""
+        rows, self._rows, self._alike = list(self._rows.values()), {}, {}
+        return rows
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what a later collector needs to go on."""
+        gaps = {str(number): symbol for number, symbol in self.gaps.items()}
+        return {"number": self.number, "errors": self.errors, "gaps": gaps}
+
+    def load(self, found: dict[str, Any]) -> None:
+        """Go on after what `to_json` described."""
+        self.number, self.errors = found["number"], found["errors"]
+        self.gaps = {int(number): symbol for number, symbol in found["gaps"].items()}

@@ -1,0 +1,228 @@
+"""What a venue tells a collector, in one vocabulary: a `Feed` turns its frames into messages.
+
+A feed for a venue that fxlab does not know is a subclass with two methods; it may be written in
+a notebook and given to `Lab.collect`. Times are microseconds since the epoch (UTC).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple, Self
+
+Level = tuple[float, float]
+"""Price and quantity; in a delta, quantity 0 takes the level away."""
+
+
+class Trade(NamedTuple):
+    """One trade.
+
+    Attributes
+    ----------
+    id
+        The venue's number if it is one, else its text; None where the venue gives none.
+    side
+        "buy" or "sell", of the taker; None where the venue does not say.
+    time, received
+        The venue's time of the trade, and its arrival here.
+    origin
+        "live", or "backfill" for one that was asked for later.
+    """
+
+    symbol: str
+    id: int | str | None
+    side: str | None
+    price: float
+    volume: float
+    time: int
+    received: int
+    origin: str = "live"
+
+
+class Quote(NamedTuple):
+    """Best bid and ask; `update_id` rises with each change of the book."""
+
+    symbol: str
+    bid: float
+    bid_qty: float
+    ask: float
+    ask_qty: float
+    update_id: int
+    time: int
+    received: int
+
+
+class BookSnapshot(NamedTuple):
+    """A whole book, best levels first, as known after `update_id`."""
+
+    symbol: str
+    update_id: int
+    bids: Sequence[Level]
+    asks: Sequence[Level]
+    time: int
+    received: int
+
+
+class BookDelta(NamedTuple):
+    """Levels that changed; between it and the message before it lies no hole, or a `Gap`."""
+
+    symbol: str
+    first_update_id: int
+    update_id: int
+    bids: Sequence[Level]
+    asks: Sequence[Level]
+    time: int
+    received: int
+
+
+class Gap(NamedTuple):
+    """Something was missed.
+
+    Attributes
+    ----------
+    what
+        "orderbook", or "prices" for a venue whose trades cannot be counted by their ids.
+    from_time, to_time
+        The last message before and the first after it; `to_time` is None while it lasts. The
+        message that closes a gap repeats its symbol, `what` and `from_time`.
+    missing
+        How many updates, where their ids tell.
+    """
+
+    symbol: str
+    what: str
+    from_time: int
+    to_time: int | None
+    missing: int | None
+    cause: str
+
+
+class Event(NamedTuple):
+    """Anything else worth keeping: one row of the ledger.
+
+    Attributes
+    ----------
+    kind
+        One of `fxlab.schema.EVENT_KINDS`.
+    symbol
+        None where it concerns them all.
+    amount
+        How many things it is about, kept as the row's ``count``.
+    """
+
+    kind: str
+    symbol: str | None
+    time: int
+    amount: int | None = None
+    detail: str = ""
+
+
+Message = Trade | Quote | BookSnapshot | BookDelta | Gap | Event
+
+
+@dataclass(frozen=True, slots=True)
+class Instrument:
+    """Something that is traded.
+
+    Attributes
+    ----------
+    symbol
+        fxlab's name, base and quote with _ between: BTC_USDT.
+    native
+        The venue's name.
+    price_decimals
+        Decimals of its prices, if the venue says.
+    status
+        "trading", or the venue's word for why not.
+    detail
+        What a feed wants to remember, such as decimals of quantities.
+    """
+
+    symbol: str
+    native: str
+    price_decimals: int | None = None
+    status: str = "trading"
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """What a collector wants.
+
+    Attributes
+    ----------
+    instruments
+        Of the feed's own `Feed.instruments`.
+    trades
+        Whether trades are wanted.
+    book_depth
+        0 for no books, 1 for the best bid and ask, up to 10 levels.
+    """
+
+    instruments: tuple[Instrument, ...]
+    trades: bool = True
+    book_depth: int = 0
+
+    @property
+    def by_native(self) -> dict[str, Instrument]:
+        """Return the instruments by the venue's names."""
+        return {one.native: one for one in self.instruments}
+
+
+class Feed(ABC):
+    """A venue's live data.
+
+    Attributes
+    ----------
+    venue
+        Its name, kept as the session's ``exchange``.
+    counts_trades
+        Whether the trade ids of a symbol are whole numbers that rise by one: holes can be seen.
+    lossless
+        Whether every trade and update is delivered; False is said in the session.
+    """
+
+    venue: ClassVar[str]
+    counts_trades: ClassVar[bool] = False
+    lossless: bool = True
+
+    @abstractmethod
+    async def instruments(self) -> dict[str, Instrument]:
+        """Return what is traded, by fxlab's symbol.
+
+        Raises
+        ------
+        VenueUnavailable, VenueRefused
+            With the reason in words.
+        """
+
+    @abstractmethod
+    def messages(self, wanted: Subscription) -> AsyncIterator[Sequence[Message]]:
+        """Yield messages in the order of their arrival, several at a time.
+
+        It ends only by an error that no waiting can cure; lost connections are made again inside,
+        with an `Event` "reconnect". What a venue sends that cannot be understood becomes an
+        `Event` "quarantine", never an exception.
+        """
+
+    async def trades(self, instrument: Instrument, first_id: int, last_id: int) -> list[Trade]:
+        """Return trades of the past by their ids, both ends included, as far as the venue has them.
+
+        Their origin is "backfill". None by default: the venue cannot be asked.
+        """
+        del instrument, first_id, last_id
+        return []
+
+    async def server_time(self) -> int | None:
+        """Return the venue's clock in microseconds, or None if it has none to ask."""
+        return None
+
+    async def close(self) -> None:  # noqa: B027 - most feeds have nothing to close
+        """Close connections."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()

@@ -1,0 +1,337 @@
+"""From messages to journaled rows: the part of a recording that decides what is stored.
+
+It runs in the journal's thread, one batch after the other. A batch's rows, what the receipt says
+of them and which ids were seen are journaled together, so whatever kills the process, they agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import polars as pl
+
+from fxlab.backtester.decimals import find_decimals
+from fxlab.backtester.quotes import mid_decimals
+from fxlab.collect.book_track import BookRow, BookTrack
+from fxlab.collect.event_rows import EventRows, GapRow
+from fxlab.collect.feed import BookDelta, BookSnapshot, Event, Gap, Message, Quote, Trade
+from fxlab.collect.journal import Journal
+from fxlab.collect.tally import Tally
+from fxlab.collect.tick_lines import TickLines, book_columns, trade_columns
+from fxlab.collect.trade_ids import Hole, TradeIds
+from fxlab.collect.trade_track import TradeTrack
+from fxlab.questdb.lines import LineEncoder, Lines
+from fxlab.schema import EVENTS, book_levels
+
+BID: Final = book_levels().index("bid_price_1")
+ASK: Final = book_levels().index("ask_price_1")
+FOREVER: Final = 2**62
+SHOWN: Final = 300
+"""Characters of a refused message that its event keeps."""
+
+
+@dataclass(slots=True)
+class Missing:
+    """A gap in a symbol's trades that the venue's history may fill."""
+
+    symbol: str
+    hole: Hole
+    gap: GapRow
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What follows the trades that were asked for: how that ended."""
+
+    missing: Missing
+    outcome: str
+
+
+@dataclass(slots=True)
+class SymbolRecord:
+    """All that is known of one symbol."""
+
+    trades: TradeTrack
+    book: BookTrack | None
+    decimals: int | None = 0
+    """Of all its prices (mids, where it has no trades) so far; None if they have too many."""
+    last_price: float | None = None
+    bid: float | None = None
+    ask: float | None = None
+    lag: int | None = None
+    """Arrival minus venue time of the newest message, in microseconds."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what a later collector needs to go on."""
+        book = self.book.to_json() if self.book is not None else None
+        return {"trades": self.trades.to_json(), "book": book, "decimals": self.decimals}
+
+    def load(self, found: dict[str, Any]) -> None:
+        """Go on after what `to_json` described."""
+        self.trades = TradeTrack.from_json(found["trades"])
+        self.decimals = found["decimals"]
+        if self.book is not None and found["book"] is not None:
+            self.book = BookTrack.from_json(found["book"], self.book.depth, self.book.every)
+
+
+class Recorder:
+    """Records messages of one session into its journal.
+
+    Parameters
+    ----------
+    journal, encoder
+        Used by this object's thread only.
+    session_id
+        The session's id.
+    symbols
+        What may come.
+    counts_trades, book_depth, book_every
+        As in `fxlab.collect.feed.Feed`; levels to store, and the least microseconds between two
+        stored books of a symbol.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        encoder: LineEncoder,
+        session_id: str,
+        symbols: Iterable[str],
+        *,
+        counts_trades: bool,
+        book_depth: int,
+        book_every: int = 0,
+    ) -> None:
+        self._journal = journal
+        self._encoder = encoder
+        self._lines = TickLines(encoder, session_id)
+        self.symbols = {
+            symbol: SymbolRecord(
+                TradeTrack(TradeIds() if counts_trades else None),
+                BookTrack(book_depth, book_every) if book_depth else None,
+            )
+            for symbol in symbols
+        }
+        self.tallies: dict[tuple[str, str, str], Tally] = {}
+        self.events = EventRows(session_id)
+        self.to_ask: list[Missing] = []
+        """Gaps to fill, taken by the collector."""
+        self._changed: set[str] = set()
+        self._counted: set[tuple[str, str, str]] = set()
+        self._unsaved: list[Lines] = []
+        self._load()
+
+    def _load(self) -> None:
+        """Go on where an earlier collector of the session was."""
+        found = self._journal.fact("events")
+        if found is not None:
+            self.events.load(found)
+        for name, tally in self._journal.facts("tally/").items():
+            symbol, data_type, origin = name.rsplit("|", 2)
+            self.tallies[symbol, data_type, origin] = Tally.from_json(tally)
+        for symbol, state in self._journal.facts("symbol/").items():
+            if symbol in self.symbols:
+                self.symbols[symbol].load(state)
+
+    def record(self, messages: Sequence[Message | Asked], settled_before: int) -> None:
+        """Journal messages.
+
+        Parameters
+        ----------
+        messages
+            In the order they came.
+        settled_before
+            Holes noticed before this time (us) are gaps now, and go to `to_ask`.
+
+        Raises
+        ------
+        sqlite3.OperationalError
+            If the disk is full. What was encoded is kept: call `save` again when there is room.
+        """
+        trades: dict[str, list[Trade]] = {}
+        books: dict[str, list[BookRow]] = {}
+        asked: list[Asked] = []
+        for message in messages:
+            if type(message) is Trade:
+                trades.setdefault(message.symbol, []).append(message)
+            elif type(message) is Asked:
+                asked.append(message)
+            else:
+                self._other(message, books)  # type: ignore[arg-type]  # no trade, not asked
+        for symbol, some in trades.items():
+            self._trades(symbol, some)
+        for symbol, rows in books.items():
+            self._books(symbol, rows)
+        for one in asked:
+            self._answered(one)
+        self._settle(settled_before)
+        self.save()
+
+    def end(self, time: int) -> None:
+        """Journal what only the end decides: waiting books, holes not yet old, gaps that last."""
+        for symbol, record in self.symbols.items():
+            row = record.book.rest() if record.book is not None else None
+            if row is not None:
+                self._books(symbol, [row])
+        self._settle(FOREVER)
+        for gap in self.events.open_gaps.values():
+            gap.to_time = max(time, gap.from_time)
+            self.events.write(gap)
+        self.events.open_gaps.clear()
+        self.save()
+
+    def put(self, lines: Lines) -> None:
+        """Have rows journaled with the next batch."""
+        self._unsaved.append(lines)
+
+    def save(self, **facts: Any) -> None:  # noqa: ANN401 - what JSON can hold
+        """Journal what was encoded and not saved yet, and facts beside it."""
+        self._unsaved += self._lines.take()
+        events = self.events.take()
+        if events:
+            self._unsaved.append(self._encoder.encode(EVENTS, events))
+        if self._unsaved or self._changed or facts:
+            self._journal.append(self._unsaved, {**self._new_facts(), **facts})
+            self._unsaved = []
+            self._changed.clear()
+            self._counted.clear()
+
+    def _new_facts(self) -> dict[str, Any]:
+        facts: dict[str, Any] = {"events": self.events.to_json()}
+        for key in self._counted:
+            facts[f"tally/{'|'.join(key)}"] = self.tallies[key].to_json()
+        for symbol in self._changed:
+            facts[f"symbol/{symbol}"] = self.symbols[symbol].to_json()
+        return facts
+
+    def _trades(self, symbol: str, trades: list[Trade]) -> None:
+        record = self.symbols.get(symbol)
+        if record is None:
+            self._refuse(symbol, trades[-1].received, f"{symbol!r} was not asked for", len(trades))
+            return
+        found = record.trades.take(trades)
+        for trade, why in found.refused:
+            self._refuse(symbol, trade.received, f"{why}: {trade!r}")
+        for trade in found.restarted:
+            self.events.add(
+                "id_restart", symbol, trade.time, detail=f"ids begin anew at {trade.id}"
+            )
+        if found.trades:
+            self._lines.add_trades(found.trades, found.seqs)
+            self._count_trades(symbol, found.trades, found.seqs)
+            self._look_at_trades(record, found.trades)
+        self._changed.add(symbol)
+
+    def _count_trades(self, symbol: str, trades: list[Trade], seqs: list[int]) -> None:
+        for origin in {trade.origin for trade in trades}:
+            some = [(t, s) for t, s in zip(trades, seqs, strict=True) if t.origin == origin]
+            kept, numbers = [t for t, _ in some], [s for _, s in some]
+            tally = self._tally(symbol, "prices", origin)
+            tally.add([t.time for t in kept], numbers, trade_columns(kept))
+
+    def _look_at_trades(self, record: SymbolRecord, trades: list[Trade]) -> None:
+        last = trades[-1]
+        if last.origin == "live":
+            record.last_price, record.lag = last.price, last.received - last.time
+        prices = pl.Series([trade.price for trade in trades], dtype=pl.Float64)
+        record.decimals = _most(record.decimals, find_decimals(prices))
+
+    def _other(
+        self,
+        message: Quote | BookSnapshot | BookDelta | Gap | Event,
+        books: dict[str, list[BookRow]],
+    ) -> None:
+        if isinstance(message, Event):
+            kind, symbol, time, amount, detail = message
+            self.events.add(kind, symbol, time, amount=amount, detail=detail)
+        elif isinstance(message, Gap):
+            self._gap(message)
+        else:
+            self._book(message, books)
+
+    def _gap(self, gap: Gap) -> None:
+        key = gap.symbol, gap.what
+        known = self.events.open_gaps.pop(key, None)
+        if known is None or known.from_time != gap.from_time:
+            known = self.events.open_gap(*key, gap.from_time, None, gap.missing, cause=gap.cause)
+        known.to_time, known.missing = gap.to_time, gap.missing
+        self.events.write(known)
+        if gap.to_time is None:
+            self.events.open_gaps[key] = known
+            record = self.symbols.get(gap.symbol)
+            if gap.what == "orderbook" and record is not None and record.book is not None:
+                record.book.lost()
+
+    def _book(
+        self, message: Quote | BookSnapshot | BookDelta, books: dict[str, list[BookRow]]
+    ) -> None:
+        symbol = message.symbol
+        record = self.symbols.get(symbol)
+        if record is None or record.book is None:
+            self._refuse(symbol, message.received, f"no book of {symbol!r} was asked for")
+            return
+        try:
+            row = record.book.take(message)
+        except (ValueError, TypeError) as error:
+            self._refuse(symbol, message.received, str(error))
+            return
+        if row is not None:
+            books.setdefault(symbol, []).append(row)
+
+    def _books(self, symbol: str, rows: list[BookRow]) -> None:
+        record = self.symbols[symbol]
+        self._lines.add_books(symbol, rows)
+        times, seqs = [row.time for row in rows], [row.seq for row in rows]
+        self._tally(symbol, "orderbook", "live").add(times, seqs, book_columns(rows))
+        newest = rows[-1]
+        record.bid, record.ask = newest.levels[BID], newest.levels[ASK]
+        record.lag = newest.received - newest.time
+        if (symbol, "prices", "live") not in self.tallies:
+            best = {"bid_price_1": [r.levels[BID] for r in rows]}
+            best["ask_price_1"] = [r.levels[ASK] for r in rows]
+            record.decimals = _most(record.decimals, mid_decimals(pl.DataFrame(best, _BEST)))
+        self._changed.add(symbol)
+
+    def _refuse(self, symbol: str | None, time: int, why: str, amount: int = 1) -> None:
+        known = symbol if symbol in self.symbols else None
+        self.events.add("quarantine", known, time, amount=amount, detail=why[:SHOWN])
+
+    def _settle(self, before: int) -> None:
+        """Write holes that did not fill as gaps, and ask for what is in them."""
+        for symbol, record in self.symbols.items():
+            for hole in record.trades.settled(before):
+                gap = self.events.open_gap(
+                    symbol,
+                    "prices",
+                    hole.from_time,
+                    hole.to_time,
+                    hole.last - hole.first + 1,
+                    first_id=hole.first,
+                    last_id=hole.last,
+                    state="open",
+                )
+                self.to_ask.append(Missing(symbol, hole, gap))
+
+    def _answered(self, asked: Asked) -> None:
+        """Write what became of a gap after the venue was asked."""
+        missing = asked.missing
+        ids = self.symbols[missing.symbol].trades.ids
+        rest = ids.rest_of(missing.hole) if ids is not None else []
+        missing.gap.missing = sum(part.last - part.first + 1 for part in rest)
+        whole = missing.hole.last - missing.hole.first + 1
+        state = "filled" if not rest else "partly filled" if missing.gap.missing < whole else "open"
+        missing.gap.detail |= {"state": state, "backfill": asked.outcome}
+        self.events.write(missing.gap)
+
+    def _tally(self, symbol: str, data_type: str, origin: str) -> Tally:
+        tally = self.tallies.setdefault((symbol, data_type, origin), Tally())
+        self._counted.add((symbol, data_type, origin))
+        return tally
+
+
+_BEST: Final = {"bid_price_1": pl.Float64, "ask_price_1": pl.Float64}
+
+
+def _most(before: int | None, now: int | None) -> int | None:
+    return None if before is None or now is None else max(before, now)

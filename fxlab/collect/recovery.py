@@ -1,0 +1,134 @@
+"""Finish what a killed collector left: bring its journal to the server, close its session.
+
+Every start looks here first. A journal that a living process holds is left alone, and so is one
+that belongs to another server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from fxlab.collect.clock import Clock
+from fxlab.collect.closing import Store, close_session
+from fxlab.collect.journal import SUFFIX, Journal
+from fxlab.collect.recorder import Recorder
+from fxlab.collect.sender import Sender
+from fxlab.errors import QuestDBUnavailable, SessionBusy, WriteFailed
+from fxlab.questdb.client import QuestDB
+from fxlab.questdb.lines import LineEncoder, LinePost
+
+DRAIN_SECONDS: Final = 600.0
+
+
+def journal_path(home: Path, session_id: str) -> Path:
+    """Return where the journal of a session is."""
+    return home / "journals" / f"{session_id}{SUFFIX}"
+
+
+def left_behind(home: Path) -> list[Path]:
+    """Return the journals that exist, those of living collectors too."""
+    return sorted((home / "journals").glob(f"*{SUFFIX}"))
+
+
+@contextmanager
+def opened_store(db: QuestDB) -> Iterator[Store]:
+    """Open the ways to the database that a recording uses."""
+    encoder, post = LineEncoder(), LinePost(db.endpoint)
+    try:
+        yield Store(db, post, encoder)
+    finally:
+        encoder.close()
+        post.close()
+
+
+def recover(db: QuestDB, home: Path) -> list[str]:
+    """Store what waits in journals of dead collectors and close their sessions.
+
+    Returns
+    -------
+    list of str
+        Ids of the sessions that were closed: as completed if their collector had been stopped and
+        only the server was missing, else as aborted.
+
+    Raises
+    ------
+    QuestDBUnavailable
+        If the server goes away meanwhile; the journals stay.
+    WriteFailed
+        If the database does not hold what was journaled.
+    """
+    closed = []
+    for path in left_behind(home):
+        try:
+            journal = Journal(path)
+        except SessionBusy:
+            continue
+        try:
+            if _recover_one(db, journal):
+                closed.append(path.stem)
+        finally:
+            journal.close()
+    return closed
+
+
+def _recover_one(db: QuestDB, journal: Journal) -> bool:
+    facts = journal.fact("session")
+    if facts is None:  # killed before it had a session: nothing was received
+        journal.discard()
+        return False
+    if facts["server"] != server_of(db):
+        return False
+    with opened_store(db) as store:
+        recorder = recorder_of(journal, store.encoder, facts)
+        ended = max((tally.last_time for tally in recorder.tallies.values()), default=0)
+        recorder.end(ended)
+        _drain(journal, store.post)
+        close_session(store, journal, recorder, Clock().now())
+    journal.discard()
+    return True
+
+
+def recorder_of(journal: Journal, encoder: LineEncoder, facts: dict[str, Any]) -> Recorder:
+    """Return the recorder of a session, as far as its journal knows."""
+    options = facts["options"]
+    return Recorder(
+        journal,
+        encoder,
+        facts["session_id"],
+        facts["symbols"],
+        counts_trades=facts["counts_trades"],
+        book_depth=options["book_depth"],
+        book_every=options["book_every_us"],
+    )
+
+
+def server_of(db: QuestDB) -> str:
+    """Return what tells one server from another."""
+    return f"{db.endpoint.host}:{db.endpoint.http_port}"
+
+
+def _drain(journal: Journal, post: LinePost) -> None:
+    refused: list[str] = []
+    sender = Sender(
+        journal,
+        post,
+        on_outage=lambda _: None,
+        on_refused=lambda _, words: refused.append(words),
+    )
+    sender.start()
+    drained = sender.drain(DRAIN_SECONDS)
+    outage = sender.outage
+    sender.stop()
+    if sender.failure is not None:
+        raise WriteFailed(
+            f"the rows in {journal.path} are refused ({sender.failure}); they are kept there: run "
+            "fxlab doctor"
+        )
+    if not drained:
+        raise QuestDBUnavailable(
+            f"QuestDB went away while {journal.rows:,} rows were brought to it ({outage}); they "
+            f"are kept in {journal.path}; run: fxlab up"
+        )

@@ -1,0 +1,78 @@
+"""Go on with a session that ended: take up its tallies, ids and events where they were left.
+
+The hole between the two recordings is then found as any other: by the ids of its trades.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from fxlab.collect.journal import Journal
+from fxlab.collect.plan import Plan
+from fxlab.errors import InvalidParameter, SessionNotFound
+from fxlab.questdb import sql
+from fxlab.questdb.client import QuestDB
+from fxlab.schema import EVENTS, RECEIPTS, SESSIONS
+
+_TALLY: Final = ("rows", "first_seq", "last_seq", "first_time", "last_time", "checksum")
+
+
+def take_up(db: QuestDB, plan: Plan, journal: Journal, facts: dict[str, Any]) -> dict[str, Any]:
+    """Fill an empty journal with what the session's receipts say; return the session's facts.
+
+    Raises
+    ------
+    SessionNotFound, InvalidParameter
+        If there is no such session, or it is of another venue or other symbols.
+    """
+    row = _row(db, plan.session_id)
+    if row is None:
+        raise SessionNotFound(
+            f"no session {plan.session_id!r} to resume; leave resume=True out to begin it"
+        )
+    _refuse_others(row, facts)
+    facts = facts | {name: row[name] for name in ("created_at", "notes")}
+    facts["tags"] = json.loads(row["tags"] or "[]")
+    journal.append([], {**_receipts(db, plan.session_id), "events": _events(db, plan, row)})
+    return facts
+
+
+def _row(db: QuestDB, session_id: str) -> dict[str, Any] | None:
+    names = list(SESSIONS.columns)
+    rows = db.execute(sql.raw_rows(SESSIONS, session_id))
+    return dict(zip(names, rows[0], strict=True)) if rows else None
+
+
+def _refuse_others(row: dict[str, Any], facts: dict[str, Any]) -> None:
+    there = (row["exchange"], json.loads(row["symbols"]), json.loads(row["data_types"]))
+    wanted = (facts["exchange"], facts["symbols"], facts["data_types"])
+    if there != wanted or row["source"] != "live":
+        raise InvalidParameter(
+            f"session {row['session_id']!r} holds {there[2]} of {there[1]} from {there[0]} "
+            f"({row['source']}) and cannot go on with {wanted[2]} of {wanted[1]} from {wanted[0]}; "
+            "give the same ones, or begin another session"
+        )
+
+
+def _receipts(db: QuestDB, session_id: str) -> dict[str, Any]:
+    facts: dict[str, Any] = {}
+    for values in db.execute(sql.raw_rows(RECEIPTS, session_id)):
+        row = dict(zip(RECEIPTS.columns, values, strict=True))
+        detail = json.loads(row["detail"])
+        detail.pop("refused", None)
+        facts[f"symbol/{row['symbol']}"] = detail
+        tally = {name: row[name] for name in _TALLY}
+        facts[f"tally/{row['symbol']}|{row['data_type']}|{row['origin']}"] = tally
+    return facts
+
+
+def _events(db: QuestDB, plan: Plan, row: dict[str, Any]) -> dict[str, Any]:
+    gaps: dict[str, str] = {}
+    number = 0
+    for values in db.execute(sql.raw_rows(EVENTS, plan.session_id)):
+        event = dict(zip(EVENTS.columns, values, strict=True))
+        number = max(number, event["seq"] or 0)
+        if event["event"] == "gap" and event["count"] != 0:
+            gaps[str(event["seq"])] = event["symbol"]
+    return {"number": number, "errors": row["errors_count"] or 0, "gaps": gaps}

@@ -1,0 +1,156 @@
+"""Brings what is in the journal to the server, in a thread of its own, for as long as it takes.
+
+The socket is read elsewhere and never waits for the database. An outage is waited out; a refused
+batch is halved until the bad row stands alone, which is kept with the server's words while all
+others go on.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from fxlab.collect.journal import Journal, Outlet, Waiting
+from fxlab.errors import BatchRefused, QuestDBUnavailable
+from fxlab.questdb.lines import LinePost, Lines
+
+REQUEST_BYTES: Final = 2_000_000
+"""About 25,000 trades a request while catching up."""
+
+LONGEST_PAUSE: Final = 2.0  # seconds between two tries during an outage
+MOST_REFUSED: Final = 20
+"""So many refused rows in a row, and none taken between them: it is not the rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """A time without the server, by the monotonic clock."""
+
+    seconds: float
+    tries: int
+    reason: str
+
+
+class Sender:
+    """The thread between journal and server.
+
+    Parameters
+    ----------
+    journal, post
+        From where, and to where; the sender closes neither.
+    on_outage
+        Called after an outage, in this thread.
+    on_refused
+        Called with each row that was refused and the server's words.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        post: LinePost,
+        *,
+        on_outage: Callable[[Outage], None],
+        on_refused: Callable[[Lines, str], None],
+    ) -> None:
+        self._journal = journal
+        self._post = post
+        self._on_outage = on_outage
+        self._on_refused = on_refused
+        self._stopping = threading.Event()
+        self._refused_in_a_row = 0
+        self.outage = ""
+        """Why the server is not there at the moment, or nothing."""
+        self.failure: Exception | None = None
+        """What ended the thread before its time."""
+        self._thread = threading.Thread(target=self._run, name="fxlab sender", daemon=True)
+
+    def start(self) -> None:
+        """Begin to send."""
+        self._thread.start()
+
+    def drain(self, timeout: float) -> bool:
+        """Wait until the journal is empty; False if it is not after `timeout` seconds."""
+        end = time.monotonic() + timeout
+        while self._journal.rows and self._thread.is_alive() and time.monotonic() < end:
+            time.sleep(0.005)
+        return not self._journal.rows
+
+    def stop(self) -> None:
+        """Finish the request under way and end the thread; the rest stays in the journal."""
+        self._stopping.set()
+        self._journal.news.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        outlet = self._journal.outlet()
+        try:
+            while not self._stopping.is_set():
+                self._journal.news.clear()
+                waiting = outlet.oldest(REQUEST_BYTES)
+                if waiting:
+                    self._deliver(outlet, waiting)
+                else:
+                    self._journal.news.wait(1.0)
+        except Exception as error:  # noqa: BLE001 - told by the collector, which then ends
+            self.failure = error
+        finally:
+            outlet.close()
+
+    def _deliver(self, outlet: Outlet, waiting: Sequence[Waiting]) -> None:
+        """Store batches and forget them; they stay in the journal if the thread is stopped."""
+        try:
+            stored = self._insist([batch.lines for batch in waiting])
+        except BatchRefused:
+            stored = all(self._one(outlet, batch.lines) for batch in waiting)
+        if stored:
+            outlet.forget(waiting)
+
+    def _one(self, outlet: Outlet, lines: Lines) -> bool:
+        """Store what can be stored of a batch; return False if the thread was stopped before."""
+        try:
+            stored = self._insist([lines])
+        except BatchRefused as error:
+            if lines.rows > 1:
+                return all(self._one(outlet, half) for half in lines.halves())
+            self._refuse(outlet, lines, error)
+            return True
+        if stored:
+            self._refused_in_a_row = 0
+        return stored
+
+    def _refuse(self, outlet: Outlet, lines: Lines, error: BatchRefused) -> None:
+        self._refused_in_a_row += 1
+        if self._refused_in_a_row > MOST_REFUSED:
+            raise error  # the table's trouble, not the row's: the journal keeps them all
+        outlet.quarantine(lines, str(error))
+        self._on_refused(lines, str(error))
+
+    def _insist(self, batches: Sequence[Lines]) -> bool:
+        """Send until the server answers; return False if the thread was stopped before."""
+        began, tries, pause = time.monotonic(), 0, 0.05
+        while not self._stopping.is_set():
+            try:
+                self._post.send(batches)
+            except QuestDBUnavailable as error:
+                tries += 1
+                if tries > 1:  # the first failure may be a connection that the server let go
+                    self.outage = str(error)
+                    self._stopping.wait(pause * random.uniform(0.5, 1.0))  # noqa: S311
+                    pause = min(2 * pause, LONGEST_PAUSE)
+            except BatchRefused:
+                self._end_outage(began, tries)
+                raise
+            else:
+                self._end_outage(began, tries)
+                return True
+        return False
+
+    def _end_outage(self, began: float, tries: int) -> None:
+        if self.outage:
+            reason, self.outage = self.outage, ""
+            self._on_outage(Outage(time.monotonic() - began, tries, reason))

@@ -1,0 +1,36 @@
+"""What may be the name of a session or of a symbol: the database would take anything.
+
+Ids end up in SQL, in file names and in pages. They are checked here, and quoted there as well.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from fxlab.errors import InvalidIdentifier
+
+SESSION_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+SYMBOL: Final = re.compile(r"[A-Z0-9_./:-]{1,32}")
+
+# The oldest idea of the project's folders: "session_" in front of an id names the same session.
+SESSION_PREFIX: Final = "session_"
+
+
+def check_session_id(value: str) -> str:
+    """Return a session id that matches its pattern, or raise `InvalidIdentifier`."""
+    return _check(value, SESSION_ID, "session id", "letters, digits and _ . - (64 at most)")
+
+
+def check_symbol(value: str) -> str:
+    """Return a symbol that matches its pattern, or raise `InvalidIdentifier`."""
+    return _check(value, SYMBOL, "symbol", "capital letters, digits and _ . / : - (32 at most)")
+
+
+def _check(value: str, pattern: re.Pattern[str], kind: str, allowed: str) -> str:
+    if isinstance(value, str) and pattern.fullmatch(value):
+        return value
+    shown = repr(value)
+    if len(shown) > 80:
+        shown = f"{shown[:77]}… ({len(str(value)):,} characters)"
+    raise InvalidIdentifier(f"{shown} is not a {kind}: a {kind} has {allowed}")
