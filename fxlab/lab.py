@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from fxlab.config import Settings
+from fxlab.errors import QuestDBError
 from fxlab.progress import Advance, silent
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from fxlab.collect.collector import Collector
     from fxlab.collect.feed import Feed
     from fxlab.collect.importer import Source
+    from fxlab.collect.receipt import Receipt
     from fxlab.collect.report import ImportReport
     from fxlab.questdb.client import QuestDB
     from fxlab.questdb.endpoint import Endpoint
@@ -54,10 +57,23 @@ def connect(chosen: Settings | None = None, /, **settings: Any) -> Lab:  # noqa:
         db.check_login()
         migrate(db)
         check_schema(db)
+        _recover(db, wanted)
     except BaseException:
         db.close()
         raise
     return Lab(db, wanted)
+
+
+def _recover(db: QuestDB, settings: Settings) -> None:
+    """Finish recordings whose process was killed; what cannot be finished now is kept and said."""
+    if not (settings.home / "journals").is_dir():
+        return
+    from fxlab.collect.recovery import recover
+
+    try:
+        recover(db, settings.home)
+    except QuestDBError as error:
+        warnings.warn(str(error), stacklevel=3)
 
 
 def up(
@@ -295,15 +311,20 @@ class Lab:
         from fxlab.collect.collector import Collector
         from fxlab.collect.feed import Feed
         from fxlab.collect.plan import Plan
-        from fxlab.collect.recovery import recover
         from fxlab.collect.venues import open_feed
 
         name = venue.venue if isinstance(venue, Feed) else venue
         plan = Plan.of(name, symbols, **options)
         clock = Clock()
         feed = venue if isinstance(venue, Feed) else open_feed(venue, url=url, clock=clock)
-        recover(self._db, self.settings.home)
+        _recover(self._db, self.settings)
         return Collector(self._db, feed, plan, self.settings.home, clock).start()
+
+    def verify(self, session_id: str, progress: Advance = silent) -> Receipt:
+        """Compare a recording's receipt with the database; see `fxlab.collect.receipt.verify`."""
+        from fxlab.collect.receipt import verify
+
+        return verify(self._db, session_id, progress)
 
     def save_run(self, result: Result) -> str:
         """Store a backtest and return its id; see `fxlab.runs.save`."""

@@ -113,11 +113,14 @@ class ReplaySource:
     def gaps(self, symbol: str) -> pl.DataFrame:
         """Return the known holes of a symbol: ``from_time``, ``to_time``, merged and in order.
 
-        They are the events "gap" of the ledger that name the symbol or none.
+        They are the events "gap" of the ledger that name the symbol or none, but for those that
+        were filled: nothing is missing in them any more.
         """
         named = pl.col("symbol")
         holes = catalogue.events(self._db, self.id).filter(
-            pl.col("event") == "gap", named.is_null() | named.is_in(["", symbol])
+            pl.col("event") == "gap",
+            named.is_null() | named.is_in(["", symbol]),
+            pl.col("count").is_null() | (pl.col("count") != 0),
         )
         return gaps.merged(holes.with_columns(pl.col("from_time").fill_null(pl.col("timestamp"))))
 

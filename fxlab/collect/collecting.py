@@ -17,23 +17,22 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
+from fxlab.collect.asking import Questions
 from fxlab.collect.clock import Clock
 from fxlab.collect.closing import Store, close_session, session_row
-from fxlab.collect.feed import Event, Feed, Instrument, Message, Subscription
+from fxlab.collect.feed import Event, Feed, Message, Subscription
 from fxlab.collect.journal import Journal
 from fxlab.collect.plan import Plan
-from fxlab.collect.recorder import FOREVER, Asked, Missing, Recorder
+from fxlab.collect.recorder import FOREVER, Asked, Recorder
 from fxlab.collect.sender import Outage, Sender
 from fxlab.errors import CollectionFailed, FxlabError, VenueError
 from fxlab.questdb.lines import Lines
 from fxlab.schema import SESSIONS
 
-MOST_UNJOURNALED: Final = 200_000
+MOST_UNJOURNALED: Final = 20_000
 """Messages in memory at which the venue is not read any more."""
 
 CATALOGUE_SECONDS: Final = 5.0  # between two writings of the session's row
-ASK_IDS: Final = 1_000  # at once
-ASK_PAUSES: Final = (0.0, 1.0, 4.0)
 LAST_ASKING_SECONDS: Final = 20.0
 FULL_DISK_SECONDS: Final = 5.0
 DRAIN_SECONDS: Final = 30.0
@@ -70,8 +69,9 @@ class Work:
         self._inbox: list[Message | Asked] = []
         self._said: deque[Event] = deque()
         """What the sender's thread has to say."""
-        self._asking: set[asyncio.Task[None]] = set()
-        self._turn = asyncio.Semaphore(2)
+        self._questions = Questions(
+            feed, wanted.instruments, self._inbox_extend, silent=not plan.backfill
+        )
         self._room = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="fxlab journal")
         self._said_at = 0.0
@@ -99,6 +99,9 @@ class Work:
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
         await self._finish(failure)
+
+    def _inbox_extend(self, messages: Sequence[Message | Asked]) -> None:
+        self._inbox.extend(messages)
 
     def say(self, event: Event) -> None:
         """Have an event written, from any thread."""
@@ -148,10 +151,7 @@ class Work:
         except sqlite3.OperationalError as error:
             await self._journal_again(error)
         found, self._recorder.to_ask = self._recorder.to_ask, []
-        for missing in found:
-            task = asyncio.create_task(self._ask(missing))
-            self._asking.add(task)
-            task.add_done_callback(self._asking.discard)
+        self._questions.ask(found)
 
     async def _journal_again(self, error: sqlite3.OperationalError) -> None:
         """Try again for a while: the sender makes room in the journal as it empties it."""
@@ -203,36 +203,6 @@ class Work:
         row = session_row(facts, self._recorder, "collecting", self._clock.now())
         return self._store.encoder.encode(SESSIONS, [row])
 
-    async def _ask(self, missing: Missing) -> None:
-        """Ask the venue for the trades of a gap; whatever comes is journaled as it comes."""
-        outcome = "not asked"
-        if self._plan.backfill:
-            async with self._turn:
-                outcome = await self._asked(missing)
-        self._inbox.append(Asked(missing, outcome))
-
-    async def _asked(self, missing: Missing) -> str:
-        instrument = self._instrument(missing.symbol)
-        first, last, got = missing.hole.first, missing.hole.last, 0
-        for start in range(first, last + 1, ASK_IDS):
-            stop = min(start + ASK_IDS - 1, last)
-            for pause in ASK_PAUSES:
-                await asyncio.sleep(pause)
-                try:
-                    trades = await self._feed.trades(instrument, start, stop)
-                except VenueError as error:
-                    return f"{got} of {last - first + 1} trades came: {error}"
-                self._inbox.extend(trades)
-                if len(trades) > stop - start:
-                    break
-            got += len(trades)
-            if not trades:
-                break
-        return f"{got} of {last - first + 1} trades came"
-
-    def _instrument(self, symbol: str) -> Instrument:
-        return next(one for one in self._wanted.instruments if one.symbol == symbol)
-
     def _outage_over(self, outage: Outage) -> None:
         now = self._clock.now()
         detail = f"{outage.reason[:300]}: {outage.tries} tries in {outage.seconds:.1f} s"
@@ -264,10 +234,7 @@ class Work:
 
     async def _last_questions(self) -> None:
         await self._journal_batch(FOREVER)
-        if self._asking:
-            await asyncio.wait(self._asking, timeout=LAST_ASKING_SECONDS)
-        for task in self._asking:
-            task.cancel()
+        await self._questions.finish(LAST_ASKING_SECONDS)
         await self._journal_batch(FOREVER)
         await self._in_thread(self._recorder.end, self._clock.now())
 

@@ -1,0 +1,232 @@
+"""Proof that a recording is whole: its receipt, and the same figures derived from the database.
+
+The recorder's receipt says how many rows of what kind it journaled, with a checksum over their
+columns, and which ids it saw. `verify` reads every row again and derives all of it anew.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import polars as pl
+
+from fxlab import catalogue, html, readers
+from fxlab.collect.checksum import MODULUS, SUMMED, frame_checksum
+from fxlab.collect.closing import TABLES
+from fxlab.collect.trade_ids import TradeIds
+from fxlab.errors import InvalidParameter
+from fxlab.progress import Advance, part, silent
+from fxlab.questdb import sql
+from fxlab.questdb.client import QuestDB
+from fxlab.questdb.sql import Scope
+from fxlab.schema import RECEIPTS, Table
+
+LINE: Final = {
+    "symbol": pl.String,
+    "data_type": pl.String,
+    "origin": pl.String,
+    "rows": pl.Int64,
+    "rows_found": pl.Int64,
+    "checksum": pl.String,
+    "checksum_found": pl.String,
+    "first_seq": pl.Int64,
+    "last_seq": pl.Int64,
+    "whole": pl.Boolean,
+}
+IDS: Final = {
+    "symbol": pl.String,
+    "ids_seen": pl.Int64,
+    "ids_found": pl.Int64,
+    "ids_missing": pl.Int64,
+    "doubles": pl.Int64,
+    "gaps": pl.Int64,
+    "gaps_filled": pl.Int64,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A recording's receipt beside what the database holds.
+
+    Attributes
+    ----------
+    lines
+        One row for each symbol, data type and origin: ``rows`` and ``checksum`` as the recorder
+        said, ``rows_found`` and ``checksum_found`` as they are.
+    ids
+        One row for each symbol whose trades are numbered by the venue: ids seen, found in the
+        database and missing between the first and the last; trades that came again; gaps, and how
+        many of them were filled.
+    problems
+        Differences in words; empty if the recording is whole.
+    """
+
+    session_id: str
+    lines: pl.DataFrame
+    ids: pl.DataFrame
+    problems: tuple[str, ...]
+
+    @property
+    def whole(self) -> bool:
+        """Whether the database holds exactly what was recorded."""
+        return not self.problems
+
+    def __str__(self) -> str:
+        rows, found = self.lines["rows"].sum(), self.lines["rows_found"].sum()
+        missing = self.ids["ids_missing"].sum()
+        verdict = "whole" if self.whole else "; ".join(self.problems)
+        return (
+            f"session {self.session_id}: {rows:,} rows recorded, {found:,} found, "
+            f"{missing:,} trades known to be missing: {verdict}"
+        )
+
+    def _repr_html_(self) -> str:
+        parts = [html.table(self.lines, caption=str(self))]
+        if not self.ids.is_empty():
+            parts.append(html.table(self.ids, caption="trade ids"))
+        return "".join(parts)
+
+
+def verify(db: QuestDB, session_id: str, progress: Advance = silent) -> Receipt:
+    """Derive a session's receipt from the database and compare it with the recorder's.
+
+    Parameters
+    ----------
+    db, session_id
+        Which session.
+    progress
+        Told while rows are read; it may raise `Cancelled`.
+
+    Raises
+    ------
+    SessionNotFound
+        If there is none.
+    InvalidParameter
+        If it has no receipt: it was imported, or is still being recorded.
+    """
+    row = catalogue.find(db, session_id)
+    said = _said(db, row)
+    events = catalogue.events(db, row["session_id"])
+    lines: list[dict[str, Any]] = []
+    ids: list[dict[str, Any]] = []
+    kinds = sorted({(line["symbol"], line["data_type"]) for line in said}, reverse=True)
+    for number, (symbol, kind) in enumerate(kinds):
+        wanted = [line for line in said if (line["symbol"], line["data_type"]) == (symbol, kind)]
+        step = part(progress, number / len(kinds), (number + 1) / len(kinds))
+        scope = Scope(TABLES[kind], row["session_id"], symbol)
+        found, seqs = _found(db, scope, step)
+        lines += [_line(line, found.pop(line["origin"], _NOTHING)) for line in wanted]
+        lines += [_line(_unsaid(symbol, kind, origin), what) for origin, what in found.items()]
+        counted = json.loads(wanted[0]["detail"])["trades"]["ids"] if kind == "prices" else None
+        if counted is not None:
+            doubles = json.loads(wanted[0]["detail"])["trades"]["doubles"]
+            ids.append(_ids(symbol, TradeIds.from_json(counted), seqs, doubles, events))
+    problems = (*_line_problems(lines, said), *_id_problems(ids))
+    return Receipt(row["session_id"], pl.DataFrame(lines, LINE), pl.DataFrame(ids, IDS), problems)
+
+
+_NOTHING: Final = (0, 0)
+
+
+def _said(db: QuestDB, row: dict[str, Any]) -> list[dict[str, Any]]:
+    if row["source"] != "live" or row["status"] == "collecting":
+        why = "is still being recorded" if row["source"] == "live" else "was imported"
+        raise InvalidParameter(
+            f"session {row['session_id']!r} {why} and has no receipt; only live recordings that "
+            "have ended have one"
+        )
+    rows = db.execute(sql.raw_rows(RECEIPTS, row["session_id"]))
+    return [dict(zip(RECEIPTS.columns, values, strict=True)) for values in rows]
+
+
+def _found(
+    db: QuestDB, scope: Scope, progress: Advance
+) -> tuple[dict[str, tuple[int, int]], pl.Series]:
+    """Return rows and checksum by origin, and all row identities, as the database holds them."""
+    totals: dict[str, tuple[int, int]] = {}
+    seqs = [pl.Series("seq", [], pl.Int64)]
+    for chunk in _chunks(db, scope, scope.table, progress):
+        seqs.append(chunk["seq"])
+        for (origin,), rows in chunk.group_by("origin"):
+            before = totals.get(str(origin), _NOTHING)
+            added = frame_checksum(scope.table, rows)
+            totals[str(origin)] = (before[0] + rows.height, (before[1] + added) % MODULUS)
+    return totals, pl.concat(seqs)
+
+
+def _chunks(db: QuestDB, scope: Scope, table: Table, progress: Advance) -> Iterator[pl.DataFrame]:
+    names = list(dict.fromkeys([*SUMMED[table.name], "origin"]))
+    return readers.scan(db, scope, names, chunk_rows=250_000, progress=progress)
+
+
+def _unsaid(symbol: str, kind: str, origin: str) -> dict[str, Any]:
+    return {
+        "symbol": symbol,
+        "data_type": kind,
+        "origin": origin,
+        "rows": 0,
+        "checksum": f"{0:016x}",
+        "first_seq": None,
+        "last_seq": None,
+    }
+
+
+def _line(said: dict[str, Any], found: tuple[int, int]) -> dict[str, Any]:
+    rows, total = found
+    checksum = f"{total:016x}"
+    return {
+        **{name: said[name] for name in LINE if name in said},
+        "rows_found": rows,
+        "checksum_found": checksum,
+        "whole": (said["rows"], said["checksum"]) == (rows, checksum),
+    }
+
+
+def _ids(
+    symbol: str, ids: TradeIds, seqs: pl.Series, doubles: int, events: pl.DataFrame
+) -> dict[str, Any]:
+    gaps = events.filter(
+        pl.col("event") == "gap",
+        pl.col("symbol") == symbol,
+        pl.col("detail").str.contains('"what": "prices"', literal=True),
+    )
+    return {
+        "symbol": symbol,
+        "ids_seen": None if ids.restarts else sum(last - first + 1 for first, last in ids.spans),
+        "ids_found": seqs.n_unique(),
+        "ids_missing": ids.missing,
+        "doubles": doubles,
+        "gaps": gaps.height,
+        "gaps_filled": gaps.filter(pl.col("count") == 0).height,
+    }
+
+
+def _line_problems(lines: Sequence[dict[str, Any]], said: Sequence[dict[str, Any]]) -> list[str]:
+    refused = {
+        (line["symbol"], line["data_type"]): json.loads(line["detail"])["refused"] for line in said
+    }
+    found = []
+    for line in lines:
+        what = f"{line['data_type']} of {line['symbol']} ({line['origin']})"
+        kept = refused.get((line["symbol"], line["data_type"]), 0)
+        if line["rows"] - kept != line["rows_found"]:
+            found.append(
+                f"{what}: {line['rows']:,} rows were recorded and {line['rows_found']:,} are there"
+            )
+        elif not kept and not line["whole"]:
+            found.append(f"{what}: the rows are not those that were recorded")
+        elif kept:
+            found.append(f"{what}: {kept:,} rows were refused by the server, see the events")
+    return found
+
+
+def _id_problems(ids: Sequence[dict[str, Any]]) -> list[str]:
+    return [
+        f"{line['symbol']}: {line['ids_seen']:,} trade ids were seen and {line['ids_found']:,} "
+        "are there"
+        for line in ids
+        if line["ids_seen"] is not None and line["ids_seen"] != line["ids_found"]
+    ]
