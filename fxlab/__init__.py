@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from fxlab.backtester.strategy import strategy
     from fxlab.batcher.batching import batch
     from fxlab.batcher.nights import nightly
+    from fxlab.collect.collector import Collector
+    from fxlab.collect.feed import Feed
     from fxlab.config import Settings
     from fxlab.errors import FxlabError
     from fxlab.lab import Lab, connect, down, status, up
@@ -43,7 +45,9 @@ if TYPE_CHECKING:
 
 _HOMES: Final = {
     "Bounds": "fxlab.backtester.parameters:Bounds",
+    "Collector": "fxlab.collect.collector:Collector",
     "Execution": "fxlab.backtester.execution:Execution",
+    "Feed": "fxlab.collect.feed:Feed",
     "FrameSource": "fxlab.backtester.frame_source:FrameSource",
     "FxlabError": "fxlab.errors:FxlabError",
     "Lab": "fxlab.lab:Lab",
@@ -76,7 +80,9 @@ _HOMES: Final = {
 
 __all__ = [
     "Bounds",
+    "Collector",
     "Execution",
+    "Feed",
     "FrameSource",
     "FxlabError",
     "Lab",

@@ -19,12 +19,14 @@ from fxlab.questdb.client import QuestDB
 from fxlab.questdb.migrations import STEPS
 from fxlab.questdb.sql import Scope
 from fxlab.schema import EVENTS, IMPORTS, SESSIONS
+from fxlab.times import from_micros
 
 _LISTED: Final = (
     "session_id", "status", "exchange", "source", "symbols", "data_types", "records_collected",
     "prices_count", "orderbook_count", "gaps_count", "errors_count", "started", "ended",
     "duration_seconds", "notes", "tags", "created_at", "updated_at",
 )  # fmt: skip
+_UPDATED: Final = list(SESSIONS.columns).index("updated_at")
 _LISTS: Final = ("symbols", "data_types", "tags")  # kept as JSON
 
 
@@ -95,13 +97,14 @@ def find(db: QuestDB, session_id: str) -> dict[str, Any]:
 
 def find_any(db: QuestDB, session_id: str) -> dict[str, Any] | None:
     """Return a session's row, also while it is being deleted; None if there is none."""
-    rows = db.catalogue(sql.session(session_id))
-    return None if rows.is_empty() else rows.row(0, named=True)
-
-
-def is_taken(db: QuestDB, session_id: str) -> bool:
-    """Return whether a session has the id, in whatever state."""
-    return bool(db.execute(sql.raw_rows(SESSIONS, session_id)))
+    rows = db.execute(sql.raw_rows(SESSIONS, session_id))
+    newest = max(rows, key=lambda row: row[_UPDATED], default=None)
+    if newest is None:
+        return None
+    return {
+        name: from_micros(value) if kind == "TIMESTAMP" and value is not None else value
+        for (name, kind), value in zip(SESSIONS.columns.items(), newest, strict=True)
+    }
 
 
 def _known_ids(db: QuestDB) -> list[str]:

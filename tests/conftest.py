@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
+from lab_browser import SCREENSHOTS, jupyter_lab, need_chromium
 
 from fxlab.config import Settings
 from fxlab.questdb import preflight
@@ -76,6 +77,24 @@ def lab(server: embedded.ServerStatus) -> Iterator[Lab]:
 
     with connect() as connected:
         yield connected
+
+
+@pytest.fixture
+def jupyter(server: embedded.ServerStatus, tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """Serve an empty folder by a JupyterLab whose kernels find the run's server."""
+    need_chromium()
+    root, home = tmp_path / "root", tmp_path / "home"
+    root.mkdir()
+    with jupyter_lab(root, home, pick_ports(1)[0]) as url:
+        yield url, root
+
+
+@pytest.fixture
+def shots(tmp_path: Path) -> Path:
+    """Return where screenshots go: to FXLAB_SCREENSHOTS, if somebody wants to look at them."""
+    folder = Path(SCREENSHOTS) if SCREENSHOTS else tmp_path
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import nbformat
 import pytest
 
 # Read when tests are collected: the server's fixture clears FXLAB_* from the environment.
@@ -125,6 +126,14 @@ def browser_page(*, height: int, scheme: str = "light") -> Iterator[object]:
         yield page
         browser.close()
     assert errors == []
+
+
+def write_notebook(path: Path, *sources: str) -> None:
+    """Write a notebook of code cells."""
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
+    nbformat.write(notebook, path)
 
 
 def open_and_run(page: object, url: str, name: str) -> object:

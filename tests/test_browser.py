@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import re
 import shutil
-from pathlib import Path
 
-import nbformat
 import polars as pl
 import pytest
 from lab_browser import (
     PROJECT,
-    SCREENSHOTS,
     WAIT,
     browser_page,
     jupyter_lab,
     need_chromium,
     open_and_run,
+    write_notebook,
 )
 from markets import random_walk, recorded_walk
 
@@ -86,13 +84,6 @@ def word(lab, unique):
             notes=HOSTILE,
         )
     return chosen
-
-
-@pytest.fixture
-def shots(tmp_path):
-    folder = Path(SCREENSHOTS) if SCREENSHOTS else tmp_path
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def outputs(panel):
@@ -180,10 +171,7 @@ def test_cancel_stops_work_that_goes_on(jupyter, shots):
     from playwright.sync_api import expect
 
     url, root = jupyter
-    cells = [nbformat.v4.new_code_cell(source) for source in (CANCEL_NOTEBOOK, "begin()")]
-    notebook = nbformat.v4.new_notebook(cells=cells)
-    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
-    nbformat.write(notebook, root / "cancel.ipynb")
+    write_notebook(root / "cancel.ipynb", CANCEL_NOTEBOOK, "begin()")
     with browser_page(height=900) as page:
         seen = outputs(open_and_run(page, url, "cancel.ipynb"))
         expect(seen.get_by_text(re.compile(r"^step [\d,]+$"))).to_be_visible()

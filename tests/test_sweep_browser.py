@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
-import nbformat
 import pytest
-from conftest import pick_ports
-from lab_browser import SCREENSHOTS, WAIT, browser_page, jupyter_lab, need_chromium, open_and_run
+from lab_browser import WAIT, browser_page, open_and_run, write_notebook
 from markets import recorded_walk
 
 pytestmark = pytest.mark.browser
@@ -31,34 +28,11 @@ def session(lab, unique):
     return made
 
 
-@pytest.fixture
-def jupyter(server, tmp_path):
-    need_chromium()
-    root, home = tmp_path / "root", tmp_path / "home"
-    root.mkdir()
-    with jupyter_lab(root, home, pick_ports(1)[0]) as url:
-        yield url, root
-
-
-@pytest.fixture
-def shots(tmp_path):
-    folder = Path(SCREENSHOTS) if SCREENSHOTS else tmp_path
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def write(root, session):
-    cells = [nbformat.v4.new_code_cell(NOTEBOOK.format(session=session))]
-    notebook = nbformat.v4.new_notebook(cells=cells)
-    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
-    nbformat.write(notebook, root / "sweep.ipynb")
-
-
 def test_a_grid_is_set_up_run_and_looked_at(jupyter, session, shots):
     from playwright.sync_api import expect
 
     url, root = jupyter
-    write(root, session)
+    write_notebook(root / "sweep.ipynb", NOTEBOOK.format(session=session))
     with browser_page(height=2_200) as page:
         seen = open_and_run(page, url, "sweep.ipynb").locator(".jp-OutputArea")
         panel = seen.locator(".fxlab-panel").first

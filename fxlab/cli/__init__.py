@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from fxlab.cli import backtests, batch, data, judging, machine, replay, sweeps
+from fxlab.cli import backtests, batch, collecting, data, judging, machine, mocking, replay, sweeps
 from fxlab.cli.output import ErrorsAsSentences, say
 
 app = typer.Typer(
@@ -48,11 +48,13 @@ def fxlab(
 
 machine.register(app)
 data.register(app)
+collecting.register(app)
 backtests.register(app)
 judging.register(app)
 replay.register(app)
 sweeps.register(app)
 batch.register(app)
+mocking.register(app)
 
 
 def main() -> None:

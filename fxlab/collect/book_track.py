@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple, Self
 
 from fxlab.collect.feed import BookDelta, BookSnapshot, Quote
 from fxlab.collect.order_book import OrderBook
+from fxlab.collect.trade_track import EARLIEST_US, LATEST_US, MOST_ID
 from fxlab.schema import BOOK_DEPTH, book_levels
 
 KEPT_KEYS: Final = 4_096
@@ -66,6 +67,7 @@ class BookTrack:
         ValueError
             For numbers that are none, and for a change of a book that is not known.
         """
+        _check_place(message)
         if isinstance(message, Quote):
             row = _quote_row(message)
         else:
@@ -139,6 +141,17 @@ class BookTrack:
     def from_json(cls, found: dict[str, Any], depth: int, every: int) -> Self:
         """Return what `to_json` described; the book itself has to come anew."""
         return cls(depth, every, unstored=found["unstored"], last_time=found["last_time"])
+
+
+def _check_place(message: BookSnapshot | BookDelta | Quote) -> None:
+    """Refuse what would have no place in the table: its identity is time and update id."""
+    first = message.first_update_id if isinstance(message, BookDelta) else 0
+    for number in (first, message.update_id):
+        if type(number) is not int or not 0 <= number < MOST_ID:
+            raise ValueError(f"{number!r} is no update id")
+    for time in (message.time, message.received):
+        if type(time) is not int or not EARLIEST_US <= time < LATEST_US:
+            raise ValueError(f"{time!r} is no time")
 
 
 def _quote_row(quote: Quote) -> BookRow:

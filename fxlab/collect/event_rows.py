@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from fxlab.collect.feed import Event
 from fxlab.schema import EVENT_KINDS
 
 LONGEST_DETAIL: Final = 2_000
@@ -55,6 +56,8 @@ class EventRows:
         How many things were quarantined or refused.
     open_gaps
         Gaps of books that last, by symbol and kind of data.
+    newest
+        What was written last, for whoever looks on.
     """
 
     session_id: str
@@ -63,6 +66,7 @@ class EventRows:
     gaps: dict[int, str] = field(default_factory=dict)
     """Number and symbol of each gap that is not filled."""
     open_gaps: dict[tuple[str, str], GapRow] = field(default_factory=dict)
+    newest: Event | None = None
     _rows: dict[int, dict[str, Any]] = field(default_factory=dict)
     _alike: dict[tuple[str, str | None, str], int] = field(default_factory=dict)
 
@@ -80,6 +84,7 @@ class EventRows:
         if kind not in EVENT_KINDS:
             kind, detail = "venue_error", f"unknown event {kind!r}: {detail}"
         self.errors += (amount or 1) if kind in ERRORS else 0
+        self.newest = Event(kind, symbol, time, amount, detail)
         alike = (kind, symbol, detail.partition(":")[0])
         known = self._alike.get(alike)
         if known is not None:
@@ -119,6 +124,7 @@ class EventRows:
     def write(self, gap: GapRow) -> None:
         """Write a gap over its own row."""
         self._rows[gap.number] = gap.values(self.session_id)
+        self.newest = Event("gap", gap.symbol, gap.from_time, gap.missing, gap.what)
         if gap.missing == 0:
             self.gaps.pop(gap.number, None)
         else:

@@ -188,21 +188,23 @@ class Outlet:
         rows.close()
         return found
 
-    def forget(self, batches: Sequence[Waiting]) -> None:
-        """Take out batches that are stored."""
+    def forget(
+        self, batches: Sequence[Waiting], refused: Sequence[tuple[Lines, str]] = ()
+    ) -> None:
+        """Take out batches that are stored, but for rows that the server refuses.
+
+        Those are kept with its words. A row leaves the batches and enters the quarantine at once,
+        so none is ever in both, or twice in one.
+        """
         with transaction(self._file) as file:
+            file.executemany(
+                "insert into quarantine (table_name, payload, cause) values (?, ?, ?)",
+                [(lines.table, lines.payload, cause) for lines, cause in refused],
+            )
             file.execute(
                 "delete from batches where id between ? and ?", (batches[0].id, batches[-1].id)
             )
         self._journal.sent(batches)
-
-    def quarantine(self, lines: Lines, cause: str) -> None:
-        """Keep a row that the server refuses, with its words."""
-        with transaction(self._file) as file:
-            file.execute(
-                "insert into quarantine (table_name, payload, cause) values (?, ?, ?)",
-                (lines.table, lines.payload, cause),
-            )
 
     def close(self) -> None:
         """Close the connection."""
@@ -215,16 +217,11 @@ def transaction(file: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
     file.execute("begin immediate")
     try:
         yield file
+        file.execute("commit")
     except BaseException:
-        file.execute("rollback")
+        if file.in_transaction:  # not after a full disk: that rolls back by itself
+            file.execute("rollback")
         raise
-    else:
-        try:
-            file.execute("commit")
-        except sqlite3.Error:
-            if file.in_transaction:
-                file.execute("rollback")
-            raise
 
 
 def _put(file: sqlite3.Connection, facts: Mapping[str, Any]) -> None:

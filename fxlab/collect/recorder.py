@@ -133,6 +133,19 @@ class Recorder:
         for symbol, state in self._journal.facts("symbol/").items():
             if symbol in self.symbols:
                 self.symbols[symbol].load(state)
+        for event in (found or {}).get("unfilled", ()):
+            self._ask_again(event)
+
+    def _ask_again(self, event: dict[str, Any]) -> None:
+        """Ask once more for a gap of the collector before: it may have died while it asked."""
+        record, about = self.symbols.get(event["symbol"]), dict(event["detail"])
+        ids = None if record is None else record.trades.ids
+        if about.pop("what") != "prices" or "first_id" not in about or ids is None or ids.restarts:
+            return
+        times = event["from_time"], event["to_time"]
+        gap = GapRow(event["seq"], event["symbol"], "prices", *times, event["count"], about)
+        hole = Hole(about["first_id"], about["last_id"], *times, 0)
+        self.to_ask.append(Missing(event["symbol"], hole, gap))
 
     def record(self, messages: Sequence[Message | Asked], settled_before: int) -> None:
         """Journal messages.

@@ -69,10 +69,13 @@ def _receipts(db: QuestDB, session_id: str) -> dict[str, Any]:
 
 def _events(db: QuestDB, plan: Plan, row: dict[str, Any]) -> dict[str, Any]:
     gaps: dict[str, str] = {}
+    unfilled: list[dict[str, Any]] = []
     number = 0
     for values in db.execute(sql.raw_rows(EVENTS, plan.session_id)):
         event = dict(zip(EVENTS.columns, values, strict=True))
         number = max(number, event["seq"] or 0)
         if event["event"] == "gap" and event["count"] != 0:
             gaps[str(event["seq"])] = event["symbol"]
-    return {"number": number, "errors": row["errors_count"] or 0, "gaps": gaps}
+            unfilled.append(event | {"detail": json.loads(event["detail"])})
+    errors = row["errors_count"] or 0
+    return {"number": number, "errors": errors, "gaps": gaps, "unfilled": unfilled}

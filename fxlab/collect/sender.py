@@ -22,6 +22,9 @@ REQUEST_BYTES: Final = 2_000_000
 """About 25,000 trades a request while catching up."""
 
 LONGEST_PAUSE: Final = 2.0  # seconds between two tries during an outage
+SLOW_SECONDS: Final = 3.0
+"""A server that takes longer to answer was away, too, though no try failed."""
+
 MOST_REFUSED: Final = 20
 """So many refused rows in a row, and none taken between them: it is not the rows."""
 
@@ -61,6 +64,8 @@ class Sender:
         self._on_outage = on_outage
         self._on_refused = on_refused
         self._stopping = threading.Event()
+        self._refused: list[tuple[Lines, str]] = []
+        """Of the batches under way."""
         self._refused_in_a_row = 0
         self.outage = ""
         """Why the server is not there at the moment, or nothing."""
@@ -103,32 +108,34 @@ class Sender:
 
     def _deliver(self, outlet: Outlet, waiting: Sequence[Waiting]) -> None:
         """Store batches and forget them; they stay in the journal if the thread is stopped."""
+        self._refused = []
         try:
             stored = self._insist([batch.lines for batch in waiting])
         except BatchRefused:
-            stored = all(self._one(outlet, batch.lines) for batch in waiting)
+            stored = all(self._one(batch.lines) for batch in waiting)
         if stored:
-            outlet.forget(waiting)
+            for lines, words in self._refused:  # first: an empty journal is where people stop
+                self._on_refused(lines, words)
+            outlet.forget(waiting, self._refused)
 
-    def _one(self, outlet: Outlet, lines: Lines) -> bool:
+    def _one(self, lines: Lines) -> bool:
         """Store what can be stored of a batch; return False if the thread was stopped before."""
         try:
             stored = self._insist([lines])
         except BatchRefused as error:
             if lines.rows > 1:
-                return all(self._one(outlet, half) for half in lines.halves())
-            self._refuse(outlet, lines, error)
+                return all(self._one(half) for half in lines.halves())
+            self._refuse(lines, error)
             return True
         if stored:
             self._refused_in_a_row = 0
         return stored
 
-    def _refuse(self, outlet: Outlet, lines: Lines, error: BatchRefused) -> None:
+    def _refuse(self, lines: Lines, error: BatchRefused) -> None:
         self._refused_in_a_row += 1
         if self._refused_in_a_row > MOST_REFUSED:
             raise error  # the table's trouble, not the row's: the journal keeps them all
-        outlet.quarantine(lines, str(error))
-        self._on_refused(lines, str(error))
+        self._refused.append((lines, str(error)))
 
     def _insist(self, batches: Sequence[Lines]) -> bool:
         """Send until the server answers; return False if the thread was stopped before."""
@@ -138,7 +145,8 @@ class Sender:
                 self._post.send(batches)
             except QuestDBUnavailable as error:
                 tries += 1
-                if tries > 1:  # the first failure may be a connection that the server let go
+                # The first failure may be a connection that the server let go.
+                if tries > 1 or time.monotonic() - began > SLOW_SECONDS:
                     self.outage = str(error)
                     self._stopping.wait(pause * random.uniform(0.5, 1.0))  # noqa: S311
                     pause = min(2 * pause, LONGEST_PAUSE)
@@ -151,6 +159,9 @@ class Sender:
         return False
 
     def _end_outage(self, began: float, tries: int) -> None:
-        if self.outage:
-            reason, self.outage = self.outage, ""
-            self._on_outage(Outage(time.monotonic() - began, tries, reason))
+        seconds = time.monotonic() - began
+        reason, self.outage = self.outage, ""
+        if seconds > SLOW_SECONDS:
+            reason = reason or "it took so long to answer"
+        if reason:
+            self._on_outage(Outage(seconds, tries, reason))

@@ -6,7 +6,11 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
+from fxlab.collect.feed import Event
+
 WINDOW_SECONDS: Final = 5.0
+SHORTEST_SECONDS: Final = 0.2
+"""Marks nearer to each other tell more of batches than of rates."""
 
 STARTING: Final = "starting"
 COLLECTING: Final = "collecting"
@@ -24,9 +28,11 @@ class SymbolStatus:
     trades, books
         Rows journaled so far; `trades` with those of backfill.
     trades_per_second, books_per_second
-        Over the last few seconds.
+        Over the last few seconds; None while unknown.
     last_price, bid, ask
         None while unknown.
+    price_decimals
+        Decimals that write all prices so far; None if no number does.
     lag_ms
         Arrival minus venue time of the newest message; the venue's clock is part of it.
     gaps, missing
@@ -38,11 +44,12 @@ class SymbolStatus:
     symbol: str
     trades: int = 0
     books: int = 0
-    trades_per_second: float = 0.0
-    books_per_second: float = 0.0
+    trades_per_second: float | None = None
+    books_per_second: float | None = None
     last_price: float | None = None
     bid: float | None = None
     ask: float | None = None
+    price_decimals: int | None = None
     lag_ms: float | None = None
     gaps: int = 0
     missing: int = 0
@@ -72,6 +79,8 @@ class CollectorStatus:
         This machine's clock minus the venue's, measured at the start; None if it cannot be asked.
     message
         The newest thing worth saying, or nothing.
+    newest
+        The newest row of the gap ledger; a gap whose amount is 0 was filled.
     """
 
     session_id: str
@@ -86,6 +95,7 @@ class CollectorStatus:
     errors: int
     skew_ms: float | None
     message: str
+    newest: Event | None = None
 
     @property
     def trades(self) -> int:
@@ -121,9 +131,9 @@ class Rate:
             self._marks.popleft()
 
     @property
-    def value(self) -> float:
-        """Return the rate between the first and the last mark."""
+    def value(self) -> float | None:
+        """Return the rate between the first and the last mark; None if they are too near."""
         marks = list(self._marks)
-        if len(marks) < 2 or marks[-1][0] <= marks[0][0]:
-            return 0.0
+        if marks[-1][0] - marks[0][0] < SHORTEST_SECONDS:
+            return None
         return (marks[-1][1] - marks[0][1]) / (marks[-1][0] - marks[0][0])

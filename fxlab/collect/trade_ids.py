@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from typing import Any, Final, Self
 
 RECENT: Final = 16_384
@@ -30,6 +30,8 @@ class Hole:
         The venue's times of the trades beside it (microseconds).
     seen
         When it was noticed: arrival time of the trade after it.
+    count
+        In which count of the venue: its `TradeIds.restarts`.
     """
 
     first: int
@@ -37,6 +39,7 @@ class Hole:
     from_time: int
     to_time: int
     seen: int
+    count: int = 0
 
 
 class Recent:
@@ -55,11 +58,6 @@ class Recent:
     def time_of(self, identity: Any) -> int | None:  # noqa: ANN401 - a number or a text
         """Return the time that a trade had, if it is remembered."""
         return self._times.get(identity)
-
-    @property
-    def oldest(self) -> int:
-        """Return the time of the trade that is remembered longest, or 0."""
-        return next(iter(self._times.values()), 0)
 
 
 @dataclass(slots=True)
@@ -127,13 +125,14 @@ class TradeIds:
             before = self.recent.time_of(identity)
             if before is not None:
                 return "double" if before == time else "conflict"
-            return "double" if time < self.recent.oldest else self._restart()
+            return self._restart() if time > self.newest else "double"
         if identity < self.spans[0][0] and time > self.newest:
             return self._restart()
         return "new"
 
     def _restart(self) -> str:
         self.missed_before = self.missing
+        self.holes = [part for hole in self.holes for part in self.rest_of(hole)]
         self.restarts += 1
         self.spans = []
         self.recent = Recent()
@@ -170,12 +169,12 @@ class TradeIds:
     ) -> None:
         """Remember ids that this trade leaps over, at either end of what was seen."""
         if after is None and before is not None and identity > before[1] + 1:
-            hole = Hole(before[1] + 1, identity - 1, self.newest, time, received)
+            first, last, times = before[1] + 1, identity - 1, (self.newest, time)
         elif before is None and after is not None and identity < after[0] - 1:
-            hole = Hole(identity + 1, after[0] - 1, time, self.newest, received)
+            first, last, times = identity + 1, after[0] - 1, (time, self.newest)
         else:
             return
-        self.holes.append(hole)
+        self.holes.append(Hole(first, last, *times, received, self.restarts))
 
     def settled(self, until: int) -> list[Hole]:
         """Return what is still missing of the holes noticed up to a time, and forget those."""
@@ -184,7 +183,9 @@ class TradeIds:
         return [part for hole in ripe for part in self.rest_of(hole)]
 
     def rest_of(self, hole: Hole) -> list[Hole]:
-        """Return the parts of a hole that are still missing."""
+        """Return the parts of a hole that are still missing; of an earlier count none fill."""
+        if hole.count != self.restarts:
+            return [hole]
         parts = []
         start = hole.first
         for first, last in self.spans:
@@ -194,7 +195,7 @@ class TradeIds:
                 start = last + 1
         if start <= hole.last:
             parts.append((start, hole.last))
-        return [Hole(a, b, hole.from_time, hole.to_time, hole.seen) for a, b in parts]
+        return [replace(hole, first=a, last=b) for a, b in parts]
 
     def to_json(self) -> dict[str, Any]:
         """Return what a later collector needs to go on."""

@@ -5,14 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral, Real
+from operator import index
 from typing import Any, Final, Self
 
+from fxlab.collect.checksum import SIDE_CODES
 from fxlab.collect.feed import Trade
 from fxlab.collect.trade_ids import Hole, Recent, TradeIds
 
 EARLIEST_US: Final = 946_684_800_000_000
 LATEST_US: Final = 4_102_444_800_000_000
 """The years 2000 to 2099: a time outside is no trade's."""
+
+MOST_ID: Final = 2**63
+LONGEST_ID: Final = 200
 
 
 @dataclass(slots=True)
@@ -116,16 +122,48 @@ def _checked(trades: Sequence[Trade], found: Numbered) -> list[Trade]:
     """Return those that can be stored; a float that is none would become null in the database."""
     good = []
     for trade in trades:
+        _, identity, side, price, volume, time, received, _ = trade
         try:
+            if type(price) is type(volume) is float and type(time) is type(received) is int:
+                plain = trade
+            else:
+                plain = _made_plain(trade)
+                _, identity, side, price, volume, time, received, _ = plain
             fits = (
-                0.0 < trade.price < math.inf
-                and 0.0 <= trade.volume < math.inf
-                and EARLIEST_US <= trade.time < LATEST_US
+                0.0 < price < math.inf
+                and 0.0 <= volume < math.inf
+                and EARLIEST_US <= time < LATEST_US
+                and EARLIEST_US <= received < LATEST_US
+                and side in SIDE_CODES
+                and (0 <= identity < MOST_ID if type(identity) is int else _is_text(identity))
             )
-        except TypeError:
+        except (TypeError, OverflowError):
             fits = False
         if fits:
-            good.append(trade)
+            good.append(plain)
         else:
-            found.refused.append((trade, "price, volume or time is out of range"))
+            found.refused.append((trade, "id, side, price, volume or time is none"))
     return good
+
+
+def _made_plain(trade: Trade) -> Trade:
+    """Return a trade of a feed that has whole prices or numpy's numbers."""
+    numbers: tuple[Any, ...] = (trade.price, trade.volume)
+    for value in numbers:
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise TypeError
+    identity = index(trade.id) if isinstance(trade.id, Integral) else trade.id
+    return trade._replace(
+        id=identity,
+        price=float(trade.price),
+        volume=float(trade.volume),
+        time=index(trade.time),
+        received=index(trade.received),
+    )
+
+
+def _is_text(identity: object) -> bool:
+    """Return whether an id that is no number is missing, or a text without control characters."""
+    if isinstance(identity, str):
+        return len(identity) <= LONGEST_ID and identity.isprintable()
+    return identity is None

@@ -78,6 +78,7 @@ class Watch:
                 errors=0 if recorder is None else recorder.events.errors,
                 skew_ms=None if self.skew_us is None else self.skew_us / 1e3,
                 message=self._news(),
+                newest=None if recorder is None else recorder.events.newest,
             )
 
     def _state(self) -> str:
@@ -111,6 +112,7 @@ class Watch:
             last_price=record.last_price,
             bid=record.bid,
             ask=record.ask,
+            price_decimals=record.decimals,
             lag_ms=None if record.lag is None else record.lag / 1e3,
             gaps=sum(1 for name in list(recorder.events.gaps.values()) if name == symbol),
             missing=0 if ids is None else ids.missing,
@@ -118,7 +120,7 @@ class Watch:
             doubles=record.trades.doubles,
         )
 
-    def _rate(self, symbol: str, data_type: str, total: int) -> float:
+    def _rate(self, symbol: str, data_type: str, total: int) -> float | None:
         rate = self._rates.setdefault((symbol, data_type), Rate())
         if self._lasted is None:
             rate.mark(time.monotonic(), total)

@@ -17,11 +17,10 @@ from fxlab.errors import InvalidInput, InvalidParameter, did_you_mean
 from fxlab.identifiers import check_session_id, check_symbol
 from fxlab.schema import Table
 
-HIDDEN: Final = ("deleting", "deleted")
-"""Statuses of sessions that readers do not see."""
+HIDDEN: Final = ("deleting", "deleted")  # statuses of sessions that readers do not see
 
+# QuestDB's SAMPLE BY units that rows are counted in, and their microseconds.
 STEPS: Final = {"1h": 3_600_000_000, "1s": 1_000_000, "1T": 1_000}
-"""QuestDB's SAMPLE BY units that rows are counted in, and their microseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,11 +179,9 @@ def rows(scope: Scope, names: Sequence[str], *, tie: str = "seq") -> str:
 
 def raw_rows(table: Table, session: str) -> str:
     """Return the query for a session's rows of a small table; times are microseconds."""
-    parts = (
-        f"cast({name(column)} as long)" if kind == "TIMESTAMP" else name(column)
-        for column, kind in table.columns.items()
-    )
-    return f"select {', '.join(parts)} from {name(table.name)} where {Scope(table, session).where}"
+    forms = {"TIMESTAMP": "cast({} as long)"}
+    names = (forms.get(kind, "{}").format(name(each)) for each, kind in table.columns.items())
+    return f"select {', '.join(names)} from {name(table.name)} where {Scope(table, session).where}"
 
 
 def bins(scope: Scope, step: str) -> str:
@@ -274,11 +271,6 @@ def _status(status: str | None) -> str:
 
 def _holds(place: str, needle: str) -> str:
     return f"strpos({place}, {text(needle)}) > 0"
-
-
-def session(wanted: str) -> str:
-    """Return the query for the catalogue rows of one session, the newest state first."""
-    return _select(schema.SESSIONS, [f"session_id = {session_id(wanted)}"], "updated_at desc")
 
 
 def session_ids() -> str:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fxlab.widgets.execution_form import ExecutionForm
     from fxlab.widgets.grid_form import GridForm
     from fxlab.widgets.key_guard import KeyGuard
+    from fxlab.widgets.live_monitor import LiveMonitor
     from fxlab.widgets.panel import Workbench, workbench
     from fxlab.widgets.picker import SessionPicker
     from fxlab.widgets.picker_state import PickerState
@@ -24,6 +25,7 @@ _HOMES: Final = {
     "ExecutionForm": "execution_form",
     "GridForm": "grid_form",
     "KeyGuard": "key_guard",
+    "LiveMonitor": "live_monitor",
     "PickerState": "picker_state",
     "ProgressBar": "progress_bar",
     "ReplayPanel": "replay_panel",
@@ -38,6 +40,7 @@ __all__ = [
     "ExecutionForm",
     "GridForm",
     "KeyGuard",
+    "LiveMonitor",
     "PickerState",
     "ProgressBar",
     "ReplayPanel",

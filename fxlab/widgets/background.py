@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Outcome = TypeVar("Outcome")
 
@@ -43,6 +43,35 @@ def run_aside(work: Callable[[], Outcome], done: Callable[[Callable[[], Outcome]
 
     # No pool: a replay that is paused for hours must keep neither others nor an exit waiting.
     threading.Thread(target=aside, name="fxlab-panel", daemon=True).start()
+
+
+class Pulse:
+    """Calls a function at a steady pace in a thread of its own, until it is stopped.
+
+    Pictures go on moving while the kernel's own thread is busy with a cell.
+
+    Parameters
+    ----------
+    beat
+        Takes nothing and returns whether it was the last time.
+    seconds
+        Between two calls.
+    """
+
+    def __init__(self, beat: Callable[[], bool], seconds: float) -> None:
+        self._over = threading.Event()
+        run = contextvars.copy_context().run
+        work: tuple[Any, ...] = (self._run, beat, seconds)
+        threading.Thread(target=run, args=work, name="fxlab-pulse", daemon=True).start()
+
+    def stop(self) -> None:
+        """Call no more; a call that has begun ends."""
+        self._over.set()
+
+    def _run(self, beat: Callable[[], bool], seconds: float) -> None:
+        while not self._over.wait(seconds):
+            if beat():
+                return
 
 
 def _finished(work: Callable[[], Outcome]) -> Future[Outcome]:

@@ -15,6 +15,7 @@ import polars as pl
 from fxlab.batches import Batch
 from fxlab.chart_style import BUY, LINES, SELL, house_figure, milliseconds
 from fxlab.html import escape
+from fxlab.sampling import Floats
 from fxlab.widgets.trail import Trail
 
 POINTS: Final = 1_000
@@ -79,10 +80,7 @@ class LiveChart:
                     self._put(name, x, y)
 
     def _put(self, name: str, x: np.ndarray, y: np.ndarray) -> None:
-        # Words, not milliseconds: when data change, the browser guesses the axis anew from them.
-        times = np.datetime_as_string(x.astype(np.int64).astype("datetime64[ms]"))
-        trace = self._traces[name]
-        trace.x, trace.y = times, y
+        put_line(self._traces[name], x, y)
 
     def _clear(self) -> None:
         for line in (*self._lines.values(), self._equity):
@@ -111,21 +109,35 @@ class LiveChart:
         names = []
         for number, symbol in enumerate(self._lines):
             names.append(symbol)
-            figure.add_trace(_line(symbol, LINES[number % len(LINES)], legend=several), 1, 1)
+            figure.add_trace(empty_line(symbol, LINES[number % len(LINES)], legend=several), 1, 1)
         if several:
             figure.update_yaxes(title_text="price, change", tickformat="+.2~%", row=1, col=1)
         if self._trading:
             names += [name for name, *_ in _SIDES] + ["equity"]
             for side in _SIDES:
                 figure.add_trace(_markers(*side[:3]), 1, 1)
-            figure.add_trace(_line("equity", LINES[0], legend=False), 2, 1)
-        live = go.FigureWidget(figure.update_layout(autosize=True))
-        live._config = {"displaylogo": False, "responsive": True}  # noqa: SLF001 - its only way in
+            figure.add_trace(empty_line("equity", LINES[0], legend=False), 2, 1)
+        live = live_figure(figure)
         self._traces = dict(zip(names, live.data, strict=True))
         return live
 
 
-def _line(name: str, colour: str, *, legend: bool) -> go.Scatter:
+def live_figure(figure: go.Figure) -> go.FigureWidget:
+    """Return a figure that can be changed while it is looked at."""
+    live = go.FigureWidget(figure.update_layout(autosize=True))
+    live._config = {"displaylogo": False, "responsive": True}  # noqa: SLF001 - its only way in
+    return live
+
+
+def put_line(trace: go.Scatter, x: Floats, y: Floats) -> None:
+    """Give a line its points; `x` in epoch milliseconds."""
+    # Words, not milliseconds: when data change, the browser guesses the axis anew from them.
+    trace.x = np.datetime_as_string(x.astype(np.int64).astype("datetime64[ms]"))
+    trace.y = y
+
+
+def empty_line(name: str, colour: str, *, legend: bool) -> go.Scatter:
+    """Return a line to be, its name escaped."""
     return go.Scatter(
         x=[], y=[], name=escape(name), mode="lines", showlegend=legend,
         line={"width": 1.4, "color": colour},

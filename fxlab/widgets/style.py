@@ -28,6 +28,10 @@ SHEET: Final = """
   color: var(--jp-ui-font-color2, #666); height: 1.6em; line-height: 1.6em; }
 .fxlab-above.widget-inline-hbox input, .fxlab-above.widget-inline-hbox select { flex: none;
   height: var(--jp-widgets-inline-height, 28px); }
+.fxlab-moving { overflow-x: auto; }
+.fxlab-moving table.fxlab { font-variant-numeric: tabular-nums; }
+.fxlab-moving table.fxlab th, .fxlab-moving table.fxlab td { padding: .25em .55em !important; }
+.fxlab-state { font-weight: 600; }
 .fxlab-panel summary { cursor: pointer; padding: .4em 0; }
 """
 

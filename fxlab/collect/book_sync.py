@@ -1,0 +1,175 @@
+"""When does a stream of changes belong to a snapshot? One rule for venues that number updates.
+
+Changes are held until a snapshot comes that they follow; the first one that does not follow ends
+the book's known time and begins a gap. Nothing here waits or asks: a feed fetches the snapshots.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from fxlab.collect.feed import BookDelta, BookSnapshot, Event, Gap, Level, Message, Quote
+
+MOST_HELD: Final = 20_000
+"""Changes held while a snapshot is on its way; older ones are forgotten, as it will be newer."""
+LATE: Final = 1_000_000
+"""By how much an update id may be behind to be a late or doubled one; more is a new count."""
+
+
+class Diff(NamedTuple):
+    """A change of a book as it came, not yet known to follow.
+
+    Attributes
+    ----------
+    previous
+        Update id that must have come before it: a venue's word for it, or its first id less one.
+    """
+
+    symbol: str
+    previous: int
+    first: int
+    last: int
+    bids: list[Level]
+    asks: list[Level]
+    time: int
+    received: int
+
+    @property
+    def delta(self) -> BookDelta:
+        """Return it as a message."""
+        return BookDelta(
+            self.symbol, self.first, self.last, self.bids, self.asks, self.time, self.received
+        )
+
+
+class SyncedBook:
+    """What is known of one symbol's book: in step with the venue, or waiting for a snapshot.
+
+    Parameters
+    ----------
+    symbol
+        fxlab's name.
+
+    Attributes
+    ----------
+    last
+        Update id up to which the book is known; None while it is not known.
+    """
+
+    def __init__(self, symbol: str) -> None:
+        self.symbol = symbol
+        self.last: int | None = None
+        self._held: list[Diff] = []
+        self._followed = False
+        self._last_time: int | None = None
+        self._gap: Gap | None = None
+
+    @property
+    def held(self) -> int:
+        """Return how many changes wait for a snapshot."""
+        return len(self._held)
+
+    def take(self, diff: Diff) -> list[Message]:
+        """Return what a change means: itself, nothing yet, or the beginning of a gap."""
+        if self.last is None:
+            self._hold(diff)
+            return []
+        if diff.last <= self.last:
+            return self._repeated(diff)
+        if diff.previous > self.last:
+            missing = diff.previous - self.last
+            told = self.lose(f"{missing:,} update ids after {self.last} are missing", missing)
+            self._hold(diff)
+            return told
+        self.last, self._followed = diff.last, True
+        self._last_time = max(diff.time, self._last_time or 0)
+        return [diff.delta]
+
+    def offer(self, snapshot: BookSnapshot) -> list[Message] | None:
+        """Return the snapshot and what follows it, or None if it is too old to be followed.
+
+        A gap that was open is closed first.
+        """
+        later = [diff for diff in self._held if diff.last > snapshot.update_id]
+        if later and later[0].previous > snapshot.update_id:
+            return None
+        known = _newest_time(self._held[: len(self._held) - len(later)])
+        time = known or (later[0].time if later else snapshot.time)
+        self._held = []
+        self.last, self._followed = snapshot.update_id, False
+        messages = self._begin(snapshot._replace(time=max(time, self._last_time or 0)))
+        for diff in later:
+            messages += self.take(diff)
+        return messages
+
+    def lose(self, cause: str, missing: int | None = None) -> list[Message]:
+        """Forget the book; return the gap that begins, unless one has begun already."""
+        self.last = None
+        self._held = []
+        if self._gap is not None or self._last_time is None:
+            return []
+        self._gap = Gap(self.symbol, "orderbook", self._last_time, None, missing, cause)
+        return [self._gap]
+
+    def _begin(self, snapshot: BookSnapshot) -> list[Message]:
+        self._last_time = snapshot.time
+        gap, self._gap = self._gap, None
+        return [*_ended(gap, snapshot.time), snapshot]
+
+    def _hold(self, diff: Diff) -> None:
+        """Keep a change; one that does not follow those before makes them useless."""
+        if self._held and diff.last <= self._held[-1].last:
+            if diff.time <= self._held[-1].time:
+                return
+            self._held.clear()
+        elif self._held and diff.previous > self._held[-1].last:
+            self._held.clear()
+        self._held.append(diff)
+        if len(self._held) > MOST_HELD:
+            del self._held[: MOST_HELD // 2]
+
+    def _repeated(self, diff: Diff) -> list[Message]:
+        """Take a change whose ids are known: a double, in the snapshot, or of a new count."""
+        last, time = self.last or 0, self._last_time or 0
+        in_snapshot = not self._followed and last - diff.last < LATE
+        if diff.time <= time or in_snapshot:
+            return []
+        told = self.lose(f"update ids went back from {self.last} to {diff.last}")
+        self._hold(diff)
+        return told
+
+
+class QuoteStream:
+    """The best bid and ask of one symbol: each message is whole, so nothing has to be in step."""
+
+    def __init__(self, symbol: str) -> None:
+        self.symbol = symbol
+        self._last: int | None = None
+        self._last_time: int | None = None
+        self._gap: Gap | None = None
+
+    def take(self, quote: Quote) -> list[Message]:
+        """Return the quote, unless a newer one came before; it closes an open gap."""
+        if self._last is not None and 0 <= self._last - quote.update_id < LATE:
+            return []
+        gap, self._gap = self._gap, None
+        self._last, self._last_time = quote.update_id, quote.time
+        return [*_ended(gap, quote.time), quote]
+
+    def lose(self, cause: str) -> list[Message]:
+        """Return the gap that begins, unless one has begun already."""
+        if self._gap is not None or self._last_time is None:
+            return []
+        self._gap = Gap(self.symbol, "orderbook", self._last_time, None, None, cause)
+        return [self._gap]
+
+
+def _ended(gap: Gap | None, time: int) -> list[Message]:
+    if gap is None:
+        return []
+    ended = gap._replace(to_time=max(time, gap.from_time))
+    return [ended, Event("resync", gap.symbol, time, 1, gap.cause)]
+
+
+def _newest_time(diffs: list[Diff]) -> int | None:
+    return diffs[-1].time if diffs else None

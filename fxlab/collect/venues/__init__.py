@@ -1,0 +1,57 @@
+"""The venues by name, each loaded only when somebody asks for it."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Final
+
+from fxlab.collect.address import Address
+from fxlab.collect.clock import Clock
+from fxlab.collect.feed import Feed
+from fxlab.errors import VenueNotFound
+
+VENUES: Final[dict[str, str]] = {
+    "binance": "fxlab.collect.venues.binance:Binance",
+    "binance_futures": "fxlab.collect.venues.binance_futures:BinanceFutures",
+    "kraken": "fxlab.collect.venues.kraken:Kraken",
+    "mexc": "fxlab.collect.venues.mexc:Mexc",
+}
+"""Name to module and class."""
+
+BRIDGE: Final = "ccxt"
+
+
+def open_feed(venue: str, *, url: str | None = None, clock: Clock | None = None) -> Feed:
+    """Return the feed of a venue; nothing is connected yet.
+
+    Parameters
+    ----------
+    venue
+        One of `VENUES`, or ``ccxt:`` and the name of an exchange that ccxt knows.
+    url
+        Of a mock venue or a proxy that serves it under its name; the venue itself by default.
+    clock
+        Stamps arrivals.
+
+    Raises
+    ------
+    VenueNotFound
+        With near names.
+    InvalidInput
+        When `url` is no http address.
+    """
+    bridge, colon, exchange = venue.partition(":")
+    if colon and bridge == BRIDGE and exchange:
+        from fxlab.collect.venues.ccxt_bridge import CcxtFeed
+
+        return CcxtFeed(exchange, address=_address(url, exchange), clock=clock or Clock())
+    if venue not in VENUES:
+        raise VenueNotFound.named(venue, VENUES)
+    module, _, name = VENUES[venue].partition(":")
+    kind = getattr(importlib.import_module(module), name)
+    feed: Feed = kind(address=_address(url, venue), clock=clock or Clock())
+    return feed
+
+
+def _address(url: str | None, venue: str) -> Address | None:
+    return None if url is None else Address.under(url, venue)

@@ -1,0 +1,44 @@
+"""A venue in the box: an exchange on loopback that misbehaves on request, and knows the truth.
+
+No collector can prove by itself that it lost nothing. This one side of the wire is written
+without a look at the other: it speaks the venues' public protocols, plays a recorded or a
+made-up market, does the harm it is told to do, and says afterwards what really happened.
+
+In a test::
+
+    from fxlab.mock import Faults, MockVenue, generated
+
+    market = generated(["BTC_USDT"], seed=7, rate=5_000, trades=100_000)
+    with MockVenue(market, speed="max", faults=Faults(drop=0.01, cut_every=20_000)) as venue:
+        ...                       # point the collector at venue.url
+        venue.wait(60)            # the tape is over
+        said = venue.ledger()     # or: GET {venue.url}/ledger
+
+    said["symbols"]["BTC_USDT"]             # trades, first_id, last_id, sum_qty, checksum
+    said["venues"]["binance"]["BTC_USDT"]   # sent_first_id, happened, sent, unsent: [[a, b], ...]
+    venue.truth.deals["BTC_USDT"].frame()   # every trade, as a Polars frame
+
+What a collector with backfill has to hold is every id from `sent_first_id` to `last_id`; the
+gaps that it has to see on the stream are exactly `unsent`. A connection that is cut, or silent,
+gets every frame that was sent before, so both are exact.
+
+In a notebook, keep it running in its own thread and stop it when done::
+
+    venue = MockVenue(generated(["BTC_USDT", "ETH_USDT"], rate=50)).start()
+    lab.collect("binance", ["BTC_USDT"], url=venue.url)
+    venue.cut()                   # trouble by hand: cut(), stall(), stall(False)
+    venue.stop()
+
+In a shell: ``fxlab mock --symbol BTC_USDT --rate 1000 --drop 0.01``.
+"""
+
+from __future__ import annotations
+
+from fxlab.mock.faults import Faults
+from fxlab.mock.generator import generated
+from fxlab.mock.market import Listing, Market
+from fxlab.mock.mutations import mutations
+from fxlab.mock.tape import recorded
+from fxlab.mock.venue import MockVenue
+
+__all__ = ["Faults", "Listing", "Market", "MockVenue", "generated", "mutations", "recorded"]

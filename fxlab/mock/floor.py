@@ -1,0 +1,233 @@
+"""The trading floor: the tape that runs, what happened, and all who listen, on one event loop.
+
+Time on the floor is market time. A paced floor moves it with the clock whether or not anybody
+listens, as a venue does; at speed "max" it moves as fast as the listeners take frames.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import time
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from fxlab.errors import InvalidParameter, SymbolNotFound, VenueNotFound
+from fxlab.mock.faults import Faults
+from fxlab.mock.ledger import Ledger
+from fxlab.mock.market import Happening, Market
+from fxlab.mock.misfortunes import Planned, cuts, renumbered, with_plans, without
+from fxlab.mock.outlet import Outlet, World
+from fxlab.mock.protocols import PROTOCOLS
+from fxlab.mock.truth import Truth
+
+Speed = float | Literal["max"]
+
+_BATCH: Final = 256
+_BACKLOG: Final = 1 << 18
+_SLOW: Final = 1 << 26
+_PING_SECONDS: Final = 20.0
+_LONGEST_SLEEP: Final = 0.05
+
+
+class Floor:
+    """Everything of a mock venue but its door.
+
+    Attributes
+    ----------
+    outlets
+        By the name of the venue.
+    begun, ended
+        Set when somebody listens first, and when nothing more will happen.
+    """
+
+    def __init__(
+        self,
+        market: Market,
+        venues: Sequence[str],
+        *,
+        speed: Speed,
+        faults: Faults,
+        ledger: Path | None,
+    ) -> None:
+        if speed != "max" and not float(speed) > 0:
+            raise InvalidParameter(f"speed={speed!r}: give a number above 0, or 'max'")
+        if faults.delist is not None and faults.delist[0] not in market.listings:
+            raise SymbolNotFound.named(faults.delist[0], market.listings)
+        self.market, self.speed, self.faults = market, speed, faults
+        self.truth = Truth(market)
+        self.ledger = Ledger(ledger, faults.wanted())
+        self.world = World(self.truth, faults, self.ledger, self.now)
+        self.outlets = {name: self._outlet(name) for name in venues}
+        self._open = list(self.outlets.values())
+        self.begun, self.ended = asyncio.Event(), asyncio.Event()
+        self._heard, self._speaking = asyncio.Event(), asyncio.Event()
+        self._speaking.set()
+        self._start: int | None = None
+        self._anchor = 0.0
+        self._reached = 0
+
+    def _outlet(self, name: str) -> Outlet:
+        if name not in PROTOCOLS:
+            raise VenueNotFound.named(name, PROTOCOLS)
+        module, _, made = PROTOCOLS[name].partition(":")
+        protocol = getattr(import_module(module), made)(self.world)
+        return Outlet(protocol, self.truth, self.faults, self.ledger, self._begin)
+
+    def now(self) -> int:
+        """Return market time in microseconds: the wall clock before the tape begins."""
+        if self._start is None:
+            begins = self.market.start
+            return self._wall() if begins is None else begins
+        if self.speed == "max":
+            return max(self._reached, self._start)
+        return self._start + int((time.monotonic() - self._anchor) * float(self.speed) * 1e6)
+
+    def _wall(self) -> int:
+        return time.time_ns() // 1_000 + self.faults.clock_skew_ms * 1_000
+
+    def _begin(self) -> None:
+        self._heard.set()
+        if self._start is None:
+            # Whole milliseconds: what venues with coarse clocks say is the truth, too.
+            self._start = self.now() // 1_000 * 1_000
+            self._anchor = time.monotonic()
+            self.begun.set()
+
+    def state(self) -> dict[str, Any]:
+        """Return what happened and what was done wrong, for reconciliation; see `MockVenue`."""
+        deals = self.truth.deals
+        return {
+            "header": self.ledger.header,
+            "symbols": {symbol: one.summary() for symbol, one in deals.items()},
+            "venues": {name: outlet.state() for name, outlet in self.outlets.items()},
+            "frames": {name: dict(outlet.frames) for name, outlet in self.outlets.items()},
+            "counts": self.ledger.counts(),
+            "faults": list(self.ledger.faults),
+            "running": self.begun.is_set() and not self.ended.is_set(),
+        }
+
+    def cut(self) -> None:
+        """Cut all connections in the middle of a frame."""
+        for outlet in self.outlets.values():
+            outlet.cut()
+
+    def hush(self, *, silent: bool) -> None:
+        """Fall silent with all connections open, or speak again."""
+        self.ledger.add("stall" if silent else "speaks", time=self.now())
+        self._speaking.clear() if silent else self._speaking.set()
+        for outlet in self.outlets.values():
+            outlet.hush(silent=silent)
+
+    async def run(self) -> None:
+        """Let the tape run from the first subscription to its end."""
+        pings = asyncio.get_running_loop().create_task(self._ping())
+        try:
+            await self.begun.wait()
+            assert self._start is not None  # noqa: S101 - set before the event
+            tape = self._misled(self.market.happenings(self._start), self._start)
+            await (self._race(tape) if self.speed == "max" else self._walk(tape))
+            for outlet in self.outlets.values():
+                outlet.finish()
+            self._flush()
+            self.ended.set()
+        finally:
+            pings.cancel()
+
+    def _misled(self, tape: Iterator[Happening], start: int) -> Iterator[Happening]:
+        faults = self.faults
+        if faults.id_restart_at is not None:
+            tape = renumbered(tape, faults.id_restart_at, self.ledger)
+        if faults.delist is not None:
+            tape = without(tape, faults.delist[0], start + _us(faults.delist[1]))
+        plans = heapq.merge(
+            sorted(self._plans(start), key=_when), cuts(faults, start, self.cut), key=_when
+        )
+        return with_plans(tape, plans)
+
+    def _plans(self, start: int) -> Iterator[Planned]:
+        if self.faults.delist is not None:
+            symbol, second = self.faults.delist
+            end = start + _us(second)
+            yield end, lambda: self._delist(symbol, end)
+        if self.faults.stall_at is not None:
+            yield start + _us(self.faults.stall_at), self._stall
+
+    def _stall(self) -> None:
+        self.hush(silent=True)
+        loop = asyncio.get_running_loop()
+        loop.call_later(self.faults.stall_seconds, lambda: self.hush(silent=False))
+
+    def _delist(self, symbol: str, end: int) -> None:
+        self.world.delisted[symbol] = end
+        self.ledger.add("delist", symbol=symbol, time=end)
+        for outlet in self.outlets.values():
+            for stream, frame in outlet.protocol.delist(symbol):
+                outlet.tell(stream, frame)
+
+    async def _race(self, tape: Iterator[Happening]) -> None:
+        while batch := list(islice(tape, _BATCH)):
+            while not any(outlet.heard for outlet in self.outlets.values()):
+                self._heard.clear()
+                await self._heard.wait()
+            await self._speaking.wait()
+            for happening in batch:
+                self._happen(happening)
+            await self._drained()
+
+    async def _walk(self, tape: Iterator[Happening]) -> None:
+        for happening in tape:
+            while (ahead := happening.time - self.now()) > 0:
+                self._flush()
+                self._hurry()
+                pause = ahead / float(self.speed) / 1e6
+                await asyncio.sleep(min(max(pause, 0.001), _LONGEST_SLEEP))
+            self._happen(happening)
+            if len(self.truth.deals[happening.symbol]) % _BATCH == 0:
+                self._flush()
+                self._hurry()
+                await asyncio.sleep(0)
+
+    def _happen(self, happening: Happening) -> None:
+        self._reached = happening.time
+        self.truth.add(happening)
+        for outlet in self._open:
+            if outlet.heard:
+                outlet.deliver(happening)
+
+    def _flush(self) -> list[asyncio.Future[None]]:
+        return [
+            written
+            for outlet in self.outlets.values()
+            for socket in outlet.sockets
+            if (written := socket.flush()) is not None and socket.backlog > _BACKLOG
+        ]
+
+    async def _drained(self) -> None:
+        waiting = self._flush()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        await asyncio.sleep(0)
+
+    def _hurry(self) -> None:
+        for name, outlet in self.outlets.items():
+            for socket in [one for one in outlet.sockets if one.backlog > _SLOW]:
+                self.ledger.add("slow_client", venue=name, backlog=socket.backlog)
+                socket.abort()
+
+    async def _ping(self) -> None:
+        while True:
+            await asyncio.sleep(_PING_SECONDS)
+            for outlet in self.outlets.values():
+                for socket in outlet.sockets:
+                    socket.ping()
+
+
+def _us(seconds: float) -> int:
+    return int(seconds * 1e6)
+
+
+def _when(plan: Planned) -> int:
+    return plan[0]

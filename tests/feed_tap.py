@@ -1,0 +1,128 @@
+"""Listens to a feed until enough was heard, and knows what a mock's market must have shown."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from fxlab.collect.feed import (
+    BookDelta,
+    BookSnapshot,
+    Event,
+    Feed,
+    Gap,
+    Message,
+    Quote,
+    Subscription,
+    Trade,
+)
+from fxlab.mock.market import BookChange, Market
+from fxlab.mock.truth import Book
+
+PATIENCE = 60.0
+
+
+class Heard(list[Message]):
+    """What a feed said, in its order."""
+
+    def of(self, kind: type | tuple[type, ...], symbol: str | None = None) -> list:
+        """Return messages of a kind, of one symbol or of all."""
+        return [one for one in self if isinstance(one, kind) and symbol in (None, one.symbol)]
+
+    def trades(self, symbol: str | None = None) -> list[Trade]:
+        """Return the trades."""
+        return self.of(Trade, symbol)
+
+    def books(self, symbol: str) -> list[BookSnapshot | BookDelta]:
+        """Return what tells a book."""
+        return self.of((BookSnapshot, BookDelta), symbol)
+
+    def quotes(self, symbol: str) -> list[Quote]:
+        """Return best bids and asks."""
+        return self.of(Quote, symbol)
+
+    def gaps(self, symbol: str | None = None) -> list[Gap]:
+        """Return the gaps, each twice if it was closed."""
+        return self.of(Gap, symbol)
+
+    def events(self, kind: str) -> list[Event]:
+        """Return the events of a kind."""
+        return [one for one in self.of(Event) if one.kind == kind]
+
+
+async def listen(
+    feed: Feed,
+    enough: Callable[[Heard], bool],
+    *,
+    symbols: Sequence[str] | None = None,
+    trades: bool = True,
+    book_depth: int = 10,
+    meanwhile: Callable[[Heard], object] | None = None,
+) -> Heard:
+    """Return what a feed says until it was enough; `meanwhile` is called after each batch."""
+    known = await feed.instruments()
+    wanted = tuple(known[symbol] for symbol in symbols or known)
+    heard = Heard()
+    batches = aiter(feed.messages(Subscription(wanted, trades, book_depth)))
+    coming: asyncio.Future | None = None
+    try:
+        async with asyncio.timeout(PATIENCE):
+            # Asked again without news too: what is enough may depend on the mock's tape.
+            while not (heard and enough(heard)):
+                coming = coming or asyncio.ensure_future(anext(batches))
+                await asyncio.wait({coming}, timeout=0.05)
+                if coming.done():
+                    heard.extend(coming.result())
+                    coming = None
+                    if meanwhile is not None:
+                        meanwhile(heard)
+    finally:
+        if coming is not None:
+            coming.cancel()
+            await asyncio.gather(coming, return_exceptions=True)
+        await batches.aclose()
+    return heard
+
+
+def tops(market: Market, symbol: str, depth: int = 10) -> list[tuple]:
+    """Return each state of the best levels of a book, one after the other, from its opening."""
+    listing, book = market.listings[symbol], Book(market.opening(symbol))
+    scales = 10**listing.price_decimals, 10**listing.quantity_decimals
+    found = [_state(book, depth, scales)]
+    for happening in market.happenings(0):
+        if isinstance(happening, BookChange) and happening.symbol == symbol:
+            book.apply(happening)
+            if (state := _state(book, depth, scales)) != found[-1]:
+                found.append(state)
+    return found
+
+
+def _state(book: Book, depth: int, scales: tuple[int, int]) -> tuple:
+    return tuple(
+        tuple((price / scales[0], quantity / scales[1]) for price, quantity in side)
+        for side in book.top(depth)
+    )
+
+
+def rebuilt(messages: Sequence[BookSnapshot | BookDelta], depth: int = 10) -> list[tuple]:
+    """Return the best levels after each message, by nothing but dictionaries."""
+    sides: tuple[dict, dict] = ({}, {})
+    found = []
+    for message in messages:
+        for side, levels in zip(sides, (message.bids, message.asks), strict=True):
+            if isinstance(message, BookSnapshot):
+                side.clear()
+            for price, quantity in levels:
+                side[price] = quantity
+                if not quantity:
+                    del side[price]
+        bids = sorted(sides[0].items(), reverse=True)[:depth]
+        found.append((tuple(bids), tuple(sorted(sides[1].items())[:depth])))
+    return found
+
+
+def places(states: Sequence[tuple], among: Sequence[tuple]) -> list[int]:
+    """Return where each state stands among all; a state that never was is an error."""
+    known = {state: place for place, state in enumerate(among)}
+    assert len(known) == len(among), "a state came twice: places would be ambiguous"
+    return [known[state] for state in states]
