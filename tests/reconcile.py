@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import zip_longest
 
 import polars as pl
@@ -192,6 +193,15 @@ def gap_details(session: Session, symbol: str, what: str) -> list[dict]:
     return [one for one in details if one["what"] == what]
 
 
+def uncovered(session: Session, symbol: str, moments: Sequence[datetime]) -> list[datetime]:
+    """Return the moments that no gap of a symbol's book covers."""
+    gaps = events(session, "gap").filter(
+        pl.col("symbol") == symbol, pl.col("detail").str.contains('"what": "orderbook"')
+    )
+    spans = gaps.select("from_time", "to_time").rows()
+    return [one for one in moments if not any(a <= one <= b for a, b in spans)]
+
+
 def events(session: Session, kind: str) -> pl.DataFrame:
     """Return the events of a kind."""
     return session.events().filter(pl.col("event") == kind)
@@ -248,7 +258,9 @@ def books(
     found.unseen = [one for one in dropped if not _told(one, leaps, known)]
     reasons = [*dropped, *_silent_changes(venue, symbol)]
     found.invented = [
-        leap for leap in leaps if leap and not any(leap[0] <= u and f <= leap[1] for f, u in reasons)
+        leap
+        for leap in leaps
+        if leap and not any(leap[0] <= u and f <= leap[1] for f, u in reasons)
     ]
     say(found)
     assert found.stored > 0

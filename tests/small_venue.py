@@ -80,7 +80,7 @@ async def serving(*routes):
 
 
 @contextlib.asynccontextmanager
-async def saying(answer):
+async def saying(answer, *, hang_up=False):
     """Serve bytes to everybody, whatever is asked; yields host:port and the talks so far."""
     talks = []
 
@@ -90,7 +90,8 @@ async def saying(answer):
             await reader.read(1_000)
             writer.write(answer)
             await writer.drain()
-            await reader.read()
+            if not hang_up:
+                await reader.read()
         writer.close()
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()

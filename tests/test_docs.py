@@ -29,12 +29,20 @@ def test_the_tour_of_the_readme_runs(server, lab, shared_data, tmp_path, monkeyp
     scope["lab"].close()
 
 
+def test_the_recording_of_the_readme_is_whole(lab):
+    scope = {"lab": lab}
+    exec(compile(BLOCKS[2], "<README>", "exec"), scope)  # noqa: S102
+    assert scope["live"].status == "completed"
+    assert scope["live"].prices_count > 100
+    assert lab.verify(scope["live"].id).whole
+
+
 def test_the_strategy_of_the_readme_trades(monkeypatch):
     from fxlab.backtester import strategy
 
     monkeypatch.setattr(strategy, "_REGISTRY", dict(strategy._REGISTRY))
     scope = {"fxlab": fxlab}
-    exec(compile(BLOCKS[2], "<README>", "exec", dont_inherit=True), scope)  # noqa: S102
+    exec(compile(BLOCKS[3], "<README>", "exec", dont_inherit=True), scope)  # noqa: S102
     result = fxlab.backtest(random_walk(2_000), "jump", {"window": 20})
     assert result.fills.height > 2
 

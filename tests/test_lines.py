@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from array import array
 from datetime import UTC, datetime
 
 import httpx
@@ -94,7 +95,7 @@ def test_a_book_keeps_truth_nulls_and_great_numbers(db, unique, encoder, post):
     assert back | {"received_at": NOON_US, "timestamp": NOON_US} == row
 
 
-def test_times_before_an_epoch_are_no_matter_of_the_encoder_but_of_the_clock(encoder):
+def test_no_rows_are_no_bytes(encoder):
     assert encoder.encode(EVENTS, []).rows == 0
     assert encoder.encode(EVENTS, []).payload == b""
 
@@ -131,8 +132,6 @@ def test_twice_is_once(db, unique, encoder, post):
 @given(st.lists(st.binary(max_size=5), min_size=1, max_size=12), st.data())
 @settings(max_examples=100, deadline=None)
 def test_parts_are_what_slices_are(rows, data):
-    from array import array
-
     ends = array("Q", (sum(map(len, rows[: n + 1])) for n in range(len(rows))))
     whole = Lines("t", b"".join(rows), ends)
     first = data.draw(st.integers(0, len(rows) - 1))
@@ -215,7 +214,7 @@ def test_a_server_that_never_answers_is_given_up(db, unique, encoder):
         (400, "plain words", BatchRefused, "plain words"),
         (400, "[1, 2]", BatchRefused, r"\[1, 2\]"),
         (413, "", BatchRefused, "refused rows"),
-        (500, "x" * 5_000, QuestDBUnavailable, "status 500: x{300}$"),
+        (500, "x" * 5_000, QuestDBUnavailable, r"status 500: x{300}\)"),
         (503, '{"message": "busy"}', QuestDBUnavailable, "status 503: busy"),
         (401, "", QuestDBUnavailable, "status 401"),
     ],

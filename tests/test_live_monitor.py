@@ -6,6 +6,7 @@ import asyncio
 import re
 import threading
 import time
+from dataclasses import replace
 
 import plotly.graph_objects as go
 import pytest
@@ -13,7 +14,7 @@ from status_cases import BUSY, GAP, SILENT, status
 
 from fxlab.collect.feed import BookSnapshot, Event, Feed, Gap, Instrument, Trade
 from fxlab.collect.venues import VENUES
-from fxlab.errors import CollectionFailed, VenueRefused
+from fxlab.errors import CollectionFailed, VenueNotFound, VenueRefused
 from fxlab.widgets import KeyGuard, LiveMonitor
 from fxlab.widgets.background import Pulse
 from fxlab.widgets.collect_form import CollectForm
@@ -112,6 +113,9 @@ def rows_of(panel):
 
 
 def traces_of(panel):
+    """Return the lines of the live figure, which a browser has to ask for."""
+    panel.audience.set_state({"looks": True})
+    panel.refresh()
     (figure,) = panel.stage.children
     assert isinstance(figure, go.FigureWidget)
     return figure.data
@@ -213,6 +217,7 @@ def test_closing_the_panel_ends_the_looking_and_not_the_recording(lab, recording
     until(lambda: collector.status().trades == 42)
     assert collector.status().state == "collecting"
     assert panel.line.value == seen
+    panel.refresh()  # a pulse that had begun
     assert LiveMonitor(lab, collector).collector is collector  # and another one takes over
 
 
@@ -334,7 +339,6 @@ def test_unknown_numbers_are_dashes(still):
 
 def test_lines_grow_with_each_look_and_rest_as_a_plain_picture(still):
     panel = still(status())
-    panel.refresh()
     prices, silent, rates, no_rates = traces_of(panel)
     assert (len(prices.x), len(rates.x)) == (2, 2)
     assert (len(silent.x), len(no_rates.x)) == (0, 0)
@@ -409,6 +413,11 @@ def test_an_exchange_is_asked_for_only_with_the_bridge():
     assert CollectForm(venue="ccxt:bybit").value["venue"] == "ccxt:bybit"
 
 
+def test_an_unknown_venue_is_named_with_near_ones(lab):
+    with pytest.raises(VenueNotFound, match="did you mean 'binance'"):
+        LiveMonitor(lab, venue="binanse")
+
+
 def test_empty_words_are_none():
     value = CollectForm().value
     assert (value["duration"], value["url"]) == (None, None)
@@ -418,12 +427,31 @@ def test_one_symbol_is_drawn_as_it_is_and_books_alone_by_their_middle():
     chart = MonitorChart(("A",))
     for number, one in enumerate((SILENT, BUSY)):
         chart.add(1e12 + number, status(symbols=(one.__class__("A", bid=one.bid, ask=one.ask),)))
-    chart.show()
-    price, rate = chart.figure.data
+    price, rate = chart.live().data
     assert list(price.y) == [pytest.approx((61_837.5 + 61_837.61) / 2)]
     assert list(price.x) == ["2001-09-09T01:46:40.001"]
     assert len(rate.y) == 0
     assert not isinstance(chart.still(), go.FigureWidget)
+    chart.add(1e12 + 5, status(symbols=(replace(BUSY, symbol="A"),)))
+    assert len(price.y) == 1
+    chart.show()
+    assert (len(price.y), list(rate.y)) == (2, [50.04])
+    chart.close()
+    assert chart.figure is None
+
+
+def test_a_batch_run_gets_a_plain_picture_only(still, monkeypatch):
+    panel = still(status())
+    assert panel.stage.children == ()
+    panel.collector.now = status("completed")
+    panel.refresh()
+    assert isinstance(panel.stage.children[0], FigureOutput)
+    panel.audience.set_state({"looks": True})  # too late: it is over
+    assert isinstance(panel.stage.children[0], FigureOutput)
+    monkeypatch.setenv("JPY_SESSION_NAME", "a notebook")  # as Jupyter's server says it
+    watched = still(status())
+    watched.refresh()
+    assert isinstance(watched.stage.children[0], go.FigureWidget)
 
 
 def test_a_gap_in_a_feed_is_in_the_status(lab):

@@ -207,3 +207,41 @@ def test_what_cannot_be_served_is_refused_by_name():
         MockVenue(faults=Faults(delist=("BTC_USD", 1.0)))
     with MockVenue() as venue, pytest.raises(PortTaken, match="choose another"):
         MockVenue(port=int(venue.url.rpartition(":")[2])).start()
+
+
+def test_futures_speak_their_own_dialect_and_are_counted_too():
+    path = "/binance_futures/stream?streams=btcusdt@trade/btcusdt@aggTrade"
+    with MockVenue(market(trades=100), speed="max") as venue:
+        heard = trades(listen(venue, path, messages=200))
+        assert venue.wait(30)
+        told = venue.ledger()["venues"]["binance_futures"]["BTC_USDT"]
+        depth = get(venue, "/binance_futures/fapi/v1/depth", symbol="BTCUSDT").json()
+    plain, aggregates = heard[::2], heard[1::2]
+    assert [(one["t"], one["p"], one["q"]) for one in plain] == [
+        (one["a"], one["p"], one["q"]) for one in aggregates
+    ]
+    assert {one["X"] for one in plain} == {"MARKET"}
+    assert len(plain[0]["p"].partition(".")[2]) == 2
+    assert (told["happened"], told["sent"], told["unsent"]) == (100, 100, [])
+    assert depth["E"] > 0
+
+
+def test_trouble_by_hand_from_another_process():
+    with MockVenue(market(rate=1_000, trades=None)) as venue:
+
+        async def run():
+            socket = await websocket_connect(venue.url.replace("http", "ws") + BINANCE)
+            await socket.read_message()
+            async with httpx.AsyncClient() as client:
+                assert (await client.post(venue.url + "/stall")).status_code == 200
+                assert (await client.post(venue.url + "/speak")).status_code == 200
+                assert (await client.post(venue.url + "/cut")).status_code == 200
+            while await socket.read_message() is not None:
+                pass
+            socket.close()
+
+        asyncio.run(asyncio.wait_for(run(), 30))
+        assert httpx.get(venue.url + "/cut").status_code == 404
+        assert httpx.get(venue.url + "/truth/BTC_USDT?limit=x").status_code == 400
+        said = venue.ledger()
+    assert [line["fault"] for line in said["faults"]] == ["stall", "speaks", "cut"]

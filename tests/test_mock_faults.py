@@ -322,3 +322,26 @@ def test_mutations_are_never_the_frame_and_always_the_same():
 def test_impossible_faults_are_refused(wrong, match):
     with pytest.raises(InvalidParameter, match=match):
         Faults(**wrong)
+
+
+def test_a_client_that_takes_nothing_does_not_hold_the_venue_up():
+    async def run(venue):
+        host, port = venue.url.removeprefix("http://").split(":")
+        _, writer = await asyncio.open_connection(host, int(port), limit=1 << 10)
+        writer.write(
+            f"GET {TRADES} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\n"
+            "Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
+        )
+        while not any(socket.backlog > 100_000 for socket in everyone(venue)):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        await asyncio.to_thread(venue.cut)
+        await asyncio.to_thread(venue.stop)
+        writer.close()
+
+    venue = MockVenue(market(trades=None), speed="max").start()
+    asyncio.run(asyncio.wait_for(run(venue), 20))
+    assert not venue._thread.is_alive()
+
+
+def everyone(venue):
+    return list(venue._floor.outlets["binance"].sockets)

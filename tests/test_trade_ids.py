@@ -7,49 +7,12 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twin_recorder import IdsTwin
 
 from fxlab.collect import trade_ids
 from fxlab.collect.trade_ids import Hole, Recent, TradeIds
 
 START = 1_700_000_000_000_000
-
-
-class Twin:
-    """The same rules, with every id by itself."""
-
-    def __init__(self):
-        self.seen = {}
-        self.newest = self.restarts = self.missed_before = 0
-        self.noticed = {}
-
-    def add(self, identity, time, received):
-        """Take one trade and return what it is."""
-        if identity in self.seen:
-            return "double" if self.seen[identity] == time else "conflict"
-        verdict = "new"
-        if self.seen and identity < min(self.seen) and time > self.newest:
-            self.missed_before += len(self.absent())
-            self.restarts += 1
-            self.seen, self.noticed, verdict = {}, {}, "restart"
-        known = self.absent()
-        self.seen[identity] = time
-        self.newest = max(self.newest, time)
-        for one in self.absent() - known:
-            self.noticed[one] = received
-        return verdict
-
-    def absent(self):
-        """Return the ids of this count that were leapt over."""
-        if not self.seen:
-            return set()
-        return set(range(min(self.seen), max(self.seen) + 1)) - self.seen.keys()
-
-    def settled(self, until):
-        """Return ids noticed as missing up to a time that are missing still; each once."""
-        ripe = {one for one, seen in self.noticed.items() if seen <= until}
-        for one in ripe:
-            del self.noticed[one]
-        return ripe - self.seen.keys()
 
 
 def time_of(identity):
@@ -88,7 +51,7 @@ def arrivals(draw):
 @given(arrivals(), st.data())
 @settings(max_examples=200, deadline=None)
 def test_any_order_doubles_and_holes_as_the_twin_has_them(order, data):
-    ids, twin = TradeIds(), Twin()
+    ids, twin = TradeIds(), IdsTwin()
     for step, identity in enumerate(order):
         expected = twin.add(identity, time_of(identity), step)
         assert ids.add(identity, time_of(identity), step) == expected
@@ -104,7 +67,7 @@ def test_any_order_doubles_and_holes_as_the_twin_has_them(order, data):
 @given(arrivals(), st.integers(0, 60))
 @settings(max_examples=100, deadline=None)
 def test_written_down_and_read_again_it_judges_the_same(order, place):
-    ids, twin = TradeIds(), Twin()
+    ids, twin = TradeIds(), IdsTwin()
     for step, identity in enumerate(order):
         if step == place:
             ids = reread(ids)
@@ -117,7 +80,7 @@ def test_written_down_and_read_again_it_judges_the_same(order, place):
 @settings(max_examples=100, deadline=None)
 def test_a_new_count_begins_where_the_twin_says(counts):
     """Each count starts below the one before and later than all of it."""
-    ids, twin = TradeIds(), Twin()
+    ids, twin = TradeIds(), IdsTwin()
     late = 0
     for number, order in enumerate(counts):
         low = (len(counts) - number) * 1_000

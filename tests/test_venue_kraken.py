@@ -473,7 +473,7 @@ def test_everything_that_is_sent_arrives_once():
 
 
 def test_best_prices_alone():
-    mock, market = venue()
+    mock, market = venue(speed=1.0, trades=1_000)
     with mock:
         heard = hear(mock, all_trades(mock), book_depth=1)
     states = [(*bids[0], *asks[0]) for bids, asks in tops(market, "BTC_USDT", 1)]
@@ -485,7 +485,7 @@ def test_best_prices_alone():
 
 
 def test_lost_updates_are_found_and_every_state_told_was_true():
-    mock, market = venue(faults=Faults(seed=5, drop=0.03))
+    mock, market = venue(faults=Faults(seed=5, drop=0.03), speed=1.0, trades=2_000)
     with mock:
         heard = hear(mock, all_trades(mock))
         dropped = [one for one in mock.ledger()["faults"] if one["stream"].startswith("book")]
@@ -567,6 +567,22 @@ def test_a_cut_is_told_and_the_last_trades_come_again():
     again = [one for one in heard.trades() if one.origin == "backfill"]
     assert again
     assert {one.kind for one in heard.of(Event)} == {"reconnect", "resync"}
+
+
+def test_frames_doubled_swapped_late_and_cut_leave_nothing_untrue():
+    faults = Faults(
+        seed=9, drop=0.01, duplicate=0.1, swap=0.03, delay=0.03, delay_seconds=0.2, cut_every=1_500
+    )
+    mock, market = venue(faults=faults, speed=1.0, trades=2_400)
+    with mock:
+        heard = hear(mock, lambda _: not mock.ledger()["running"])
+        for symbol in market.listings:
+            assert set(told(heard.trades(symbol))) <= set(truth_of(mock, symbol))
+            places(rebuilt(heard.books(symbol)), tops(market, symbol))
+            for what in ("orderbook", "prices"):
+                check_pairs([one for one in heard.gaps(symbol) if one.what == what])
+    assert heard.events("reconnect")
+    assert len(heard.events("resync")) > 2
 
 
 def test_garbage_beside_good_frames_costs_nothing():

@@ -305,7 +305,7 @@ def check_pairs(gaps: list[Gap]) -> None:
 
 
 def test_lost_changes_are_found_and_every_state_told_was_true():
-    mock, market = venue(faults=Faults(seed=5, drop=0.03), speed=1.0)
+    mock, market = venue(faults=Faults(seed=5, drop=0.03), speed=1.0, trades=2_000)
     with mock:
         heard = hear(mock, all_trades(mock, books=2))
         dropped = {
@@ -361,6 +361,22 @@ def test_a_cut_is_told_for_books_and_for_prices():
                 assert [one.to_time is None for one in gaps] == [True, False]
                 check_pairs(gaps)
     assert len(heard.events("reconnect")) == 1
+
+
+def test_frames_doubled_swapped_late_and_cut_leave_nothing_untrue():
+    faults = Faults(
+        seed=9, drop=0.01, duplicate=0.1, swap=0.03, delay=0.03, delay_seconds=0.2, cut_every=1_500
+    )
+    mock, market = venue(faults=faults, speed=1.0, trades=2_400)
+    with mock:
+        heard = hear(mock, lambda _: not mock.ledger()["running"])
+        for symbol in market.listings:
+            assert set(told(heard.trades(symbol))) <= set(truth_of(mock, symbol))
+            places(rebuilt(heard.books(symbol)), tops(market, symbol))
+            for what in ("orderbook", "prices"):
+                check_pairs([one for one in heard.gaps(symbol) if one.what == what])
+    assert heard.events("reconnect")
+    assert len(heard.events("resync")) > 2
 
 
 def test_garbage_beside_good_frames_costs_no_deal():

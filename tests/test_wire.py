@@ -7,7 +7,7 @@ import contextlib
 import random
 
 import pytest
-from small_venue import raw_frame, serving, socket_route
+from small_venue import raw_frame, saying, serving, socket_route
 
 from fxlab.collect import link
 from fxlab.collect.address import Address
@@ -176,29 +176,12 @@ def test_nobody_there(free_ports):
 
 def run_elsewhere(answer, scheme="ws"):
     """Return two arrivals from a server that only ever says `answer`."""
-    talks = []
-
-    async def talk(reader, writer):
-        talks.append(asyncio.current_task())
-        with contextlib.suppress(ConnectionError):
-            await reader.read(1_000)
-            writer.write(answer)
-            await writer.drain()
-            if answer:
-                await reader.read()
-        writer.close()
-        with contextlib.suppress(ConnectionError):
-            await writer.wait_closed()
 
     async def story():
-        server = await asyncio.start_server(talk, "127.0.0.1", 0)
-        host = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        tried = Wire(f"{scheme}://{host}/s", clock=Clock(), timeout=5.0)
-        async with server:
+        async with saying(answer, hang_up=not answer) as (host, _):
+            tried = Wire(f"{scheme}://{host}/s", clock=Clock(), timeout=5.0)
             async with contextlib.aclosing(tried.arrivals()) as arrivals:
-                found = [await anext(arrivals) for _ in range(2)]
-            await asyncio.gather(*talks)
-        return found, None
+                return [await anext(arrivals) for _ in range(2)], None
 
     return asyncio.run(story())
 
@@ -280,6 +263,23 @@ def test_cancelling_closes_the_socket():
             async with asyncio.timeout(5):
                 while not log[0].closed:  # noqa: ASYNC110
                     await asyncio.sleep(0.005)
+
+    asyncio.run(story())
+
+
+def test_cancelling_while_it_connects_leaves_nothing_behind():
+    async def story():
+        async with saying(b"") as (host, talks):
+            arrivals = wire(host, timeout=60.0).arrivals()
+            first = asyncio.ensure_future(anext(arrivals))
+            while not talks:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+            first.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await first
+            await arrivals.aclose()
+            async with asyncio.timeout(10):
+                await asyncio.gather(*talks)
 
     asyncio.run(story())
 

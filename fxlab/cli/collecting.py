@@ -67,7 +67,7 @@ def collect(
             session = _finished(collector)
     say(
         f"session {session.id}: {session.status}, {session.prices_count:,} trades, "
-        f"{session.orderbook_count:,} books, {session.gaps_count} gaps not filled; "
+        f"{session.orderbook_count:,} books, gaps not filled: {session.gaps_count}; "
         f"prove it with: fxlab verify {session.id}"
     )
 

@@ -7,7 +7,7 @@ thousand ids, and it counts questions, not ids.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from fxlab.collect.feed import Feed, Instrument, Trade
@@ -86,6 +86,8 @@ class Questions:
                 trades = await self._insist(group[0].symbol, first, last)
             except VenueError as error:
                 return f"{got} of {wanted} trades came: {error}"
+            except Exception as error:  # noqa: BLE001 - of a user's feed: it costs an answer only
+                return f"{got} of {wanted} trades came: {type(error).__name__}: {error}"
             inside = [trade for trade in trades if _is_wanted(trade, group)]
             self._answer(inside)
             got += len(inside)
@@ -118,10 +120,14 @@ def neighbours(found: Sequence[Missing]) -> list[list[Missing]]:
     return groups
 
 
-def pieces(group: Sequence[Missing]) -> list[tuple[int, int]]:
-    """Return the ids from the first to the last of a group, so many at a time as are asked for."""
+def pieces(group: Sequence[Missing]) -> Iterator[tuple[int, int]]:
+    """Yield the ids from the first to the last of a group, so many at a time as are asked for.
+
+    A garbled id can make a gap of any size, of which the first answer is empty.
+    """
     first, last = group[0].hole.first, group[-1].hole.last
-    return [(at, min(at + MOST_IDS - 1, last)) for at in range(first, last + 1, MOST_IDS)]
+    for at in range(first, last + 1, MOST_IDS):
+        yield at, min(at + MOST_IDS - 1, last)
 
 
 def _is_wanted(trade: Trade, group: Sequence[Missing]) -> bool:

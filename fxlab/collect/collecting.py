@@ -25,7 +25,7 @@ from fxlab.collect.journal import Journal
 from fxlab.collect.plan import Plan
 from fxlab.collect.recorder import FOREVER, Asked, Recorder
 from fxlab.collect.sender import Outage, Sender
-from fxlab.errors import CollectionFailed, FxlabError, VenueError
+from fxlab.errors import CollectionFailed, FxlabError
 from fxlab.questdb.lines import Lines
 from fxlab.schema import SESSIONS
 
@@ -93,8 +93,11 @@ class Work:
         failure: BaseException | None = None
         try:
             await self._journal_until_end(reader)
-        except (CollectionFailed, VenueError) as error:
+        except FxlabError as error:
             failure = error
+        except Exception as error:  # noqa: BLE001 - what nobody foresaw ends well, too
+            failure = _broken(f"the recording of {self._plan.session_id}", error)
+            failure.__cause__ = error
         finally:
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
@@ -177,7 +180,9 @@ class Work:
         if reader.done():
             error = reader.exception()
             if error is not None:
-                raise _as_failure(error, self._plan) from error
+                if isinstance(error, FxlabError):
+                    raise error
+                raise _broken(f"the feed of {self._plan.venue}", error) from error
             self.stopping.set()  # the feed has no more to say
         if self.sender.failure is not None:
             raise CollectionFailed(
@@ -249,10 +254,8 @@ class Work:
         close_session(self._store, self._journal, self._recorder, self._clock.now())
 
 
-def _as_failure(error: BaseException, plan: Plan) -> FxlabError:
-    if isinstance(error, FxlabError):
-        return error
+def _broken(what: str, error: BaseException) -> CollectionFailed:
     return CollectionFailed(
-        f"the feed of {plan.venue} broke: {type(error).__name__}: {error}; what was received is "
-        "kept, the traceback above shows where"
+        f"{what} broke: {type(error).__name__}: {error}; what was received is kept, the traceback "
+        "above shows where"
     )

@@ -11,7 +11,8 @@ import atexit
 import contextlib
 import threading
 import time
-from collections.abc import Generator, Sequence
+import weakref
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -29,7 +30,13 @@ from fxlab.collect.status import OVER, CollectorStatus
 from fxlab.collect.subscribers import Subscribers
 from fxlab.collect.subscribers import Subscription as Listener
 from fxlab.collect.watching import Watch
-from fxlab.errors import CollectionFailed, SessionExists, SymbolNotFound, VenueError
+from fxlab.errors import (
+    CollectionFailed,
+    SessionExists,
+    SymbolNotFound,
+    VenueError,
+    did_you_mean,
+)
 from fxlab.questdb.client import QuestDB
 from fxlab.schema import SESSIONS
 from fxlab.sessions import Session
@@ -71,12 +78,11 @@ class Collector:
         FxlabError
             What stands in the way; nothing was written then.
         """
-        atexit.register(self._at_exit)  # a kernel that restarts, a script that ends
+        _before_exit(weakref.WeakMethod(self._at_exit))  # a kernel restarts, a script ends
         self._thread.start()
         self._ready.wait()
         if self._failure is not None and self._work is None:
             self._thread.join()
-            atexit.unregister(self._at_exit)
             raise self._failure
         return self
 
@@ -144,7 +150,6 @@ class Collector:
             self._watch.over("completed" if self._failure is None else "failed")
             self._listeners.end()
             self._ready.set()
-            atexit.unregister(self._at_exit)
 
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -195,7 +200,11 @@ class Collector:
         found: list[Instrument] = []
         for symbol in self._plan.symbols:
             if symbol not in known:
-                raise SymbolNotFound.named(symbol, known)
+                near = did_you_mean(symbol, known) or f"it trades {len(known):,} others"
+                raise SymbolNotFound(
+                    f"{self._feed.venue} has no symbol {symbol!r}; {near}; symbols are written "
+                    "BASE_QUOTE, such as BTC_USDT"
+                )
             instrument = known[symbol]
             if instrument.status != "trading":
                 raise VenueError(
@@ -288,6 +297,22 @@ class Collector:
         now = self.status()
         names = ("session_id", "state", "exchange", "trades", "books", "gaps", "message")
         return html.facts((html.heading(name), getattr(now, name)) for name in names)
+
+
+def _before_exit(method: weakref.WeakMethod[Callable[[], None]]) -> None:
+    """Have a method called when the process ends, while threads can still be given work.
+
+    `atexit` is too late for that: executors, the event loop's among them, take no work any more.
+    """
+
+    def call() -> None:
+        found = method()
+        if found is not None:
+            found()
+
+    # Python's own executors use it; unlike atexit, it is called before they close.
+    register = getattr(threading, "_register_atexit", atexit.register)
+    register(call)
 
 
 def wait_until_over(collector: Collector, poll: float = 0.1) -> None:

@@ -7,7 +7,7 @@ filled by the venue's history, or over. So a recorder killed in between leaves a
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from fxlab.collect.feed import Event
@@ -138,9 +138,12 @@ class EventRows:
     def to_json(self) -> dict[str, Any]:
         """Return what a later collector needs to go on."""
         gaps = {str(number): symbol for number, symbol in self.gaps.items()}
-        return {"number": self.number, "errors": self.errors, "gaps": gaps}
+        lasting = [asdict(gap) for gap in self.open_gaps.values()]
+        return {"number": self.number, "errors": self.errors, "gaps": gaps, "lasting": lasting}
 
     def load(self, found: dict[str, Any]) -> None:
         """Go on after what `to_json` described."""
         self.number, self.errors = found["number"], found["errors"]
         self.gaps = {int(number): symbol for number, symbol in found["gaps"].items()}
+        lasting = [GapRow(**values) for values in found.get("lasting", ())]
+        self.open_gaps = {(gap.symbol, gap.what): gap for gap in lasting}

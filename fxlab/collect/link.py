@@ -19,7 +19,7 @@ from tornado.websocket import (
     WebSocketClientConnection,
     WebSocketClosedError,
     WebSocketError,
-    websocket_connect,
+    WebSocketProtocol13,
 )
 
 from fxlab.collect.clock import Clock
@@ -32,6 +32,7 @@ Frame = tuple[str | bytes, int]
 MOST_WAITING_BYTES: Final = 64 << 20
 MOST_WAITING_FRAMES: Final = 200_000
 TEXT: Final = 1
+DATA: Final = frozenset({1, 2})
 SPARE: Final = 4
 """How many times the largest message tornado may read, so that it can be set aside, not cut."""
 
@@ -54,7 +55,7 @@ class Link:
     def __init__(self, clock: Clock, max_message_bytes: int) -> None:
         self._clock, self._limit = clock, max_message_bytes
         self._loop = asyncio.get_running_loop()
-        self._connection: WebSocketClientConnection | None = None
+        self._connection: Connection | None = None
         self._frames: list[Frame] = []
         self._waiting_bytes = 0
         self._news = asyncio.Event()
@@ -67,6 +68,10 @@ class Link:
     def paused(self) -> bool:
         """Return whether the socket is left alone because too much waits."""
         return self._held is not None
+
+    def touch(self) -> None:
+        """Take note of a sign of life."""
+        self.last_arrival = self._loop.time()
 
     async def take(self, most: int) -> list[Frame]:
         """Return what has arrived, at most so many; an empty list means that it ended."""
@@ -93,9 +98,12 @@ class Link:
     def drop(self, reason: str) -> None:
         """Cut the connection."""
         self._end(reason)
-        protocol: Any = self._connection and self._connection.protocol
-        if protocol is not None:
-            protocol.stream.close()
+        if self._connection is not None:
+            self._connection.cut()
+
+    def adopt(self, connection: Connection) -> None:
+        """Take note of the connection, now that it stands."""
+        self._connection = connection
 
     async def shut(self) -> None:
         """Cut the connection and wait until nothing is left of it."""
@@ -104,35 +112,12 @@ class Link:
             await self._gone.wait()
             self._connection.close()
 
-    def adopt(self, connection: WebSocketClientConnection) -> None:
-        """Take over tornado's connection, so that it waits when we are full."""
-        self._connection = connection
-        protocol: Any = connection.protocol
-        if protocol is None:
-            return
-        usual = protocol._handle_message  # noqa: SLF001 - decides what becomes of a text
-
-        def handle(opcode: int, data: bytes) -> asyncio.Future[None] | None:
-            self.last_arrival = self._loop.time()
-            if opcode != TEXT or protocol.client_terminated:
-                answer: asyncio.Future[None] | None = usual(opcode, data)
-                return answer or self._held
-            return self._keep(data)
-
-        protocol._handle_message = handle  # noqa: SLF001
-
-    def heard(self, message: str | bytes | None) -> None:
-        """Take a frame, or None for the end; tornado calls this."""
-        if message is None:
-            self._closed()
-        else:
-            self._keep(message.encode() if isinstance(message, str) else message, message)
-
-    def _keep(self, data: bytes, message: str | bytes | None = None) -> asyncio.Future[None] | None:
+    def heard(self, opcode: int, data: bytes) -> asyncio.Future[None] | None:
         """Keep a message; return what to wait for if no more should be read."""
+        message: str | bytes = data
         if len(data) > self._limit:
             message = Damaged(data[:SHOWN], f"larger than {self._limit:,} bytes")
-        elif message is None:
+        elif opcode == TEXT:
             try:
                 message = data.decode()
             except UnicodeDecodeError:
@@ -153,14 +138,12 @@ class Link:
             self.last_arrival = self._loop.time()
             held.set_result(None)
 
-    def _closed(self) -> None:
-        connection = self._connection
-        code = connection.close_code if connection is not None else None
-        if connection is None or code is None:
+    def closed(self, code: int | None, reason: str | None) -> None:
+        """Note that the connection is over; tornado calls this."""
+        if code is None:
             self._end("cut by the venue: code 1006")
         else:
-            reason = f"closed by the venue: code {code} {connection.close_reason or ''}"
-            self._end(reason.rstrip())
+            self._end(f"closed by the venue: code {code} {reason or ''}".rstrip())
         self._gone.set()
 
     def _end(self, reason: str) -> None:
@@ -168,6 +151,56 @@ class Link:
             self.ended = reason
         self._news.set()
         self._read_on()
+
+
+class _Frames(WebSocketProtocol13):
+    """Tornado's frames, except for what becomes of a message."""
+
+    link: Link
+
+    def _handle_message(self, opcode: int, data: bytes) -> asyncio.Future[None] | None:
+        self.link.touch()
+        if opcode in DATA and not self.client_terminated:
+            return self.link.heard(opcode, data)
+        answer: asyncio.Future[None] | None = super()._handle_message(opcode, data)
+        return answer
+
+
+class Connection(WebSocketClientConnection):
+    """Tornado's connection, told apart from a link so that it can be given up half-made."""
+
+    def __init__(self, request: HTTPRequest, link: Link, max_message_bytes: int) -> None:
+        self._link = link
+        super().__init__(
+            request, on_message_callback=_ignore, max_message_size=SPARE * max_message_bytes
+        )
+
+    def get_websocket_protocol(self) -> WebSocketProtocol13:
+        """Return the protocol that hands messages to the link; tornado calls this."""
+        protocol = _Frames(self, mask_outgoing=True, params=self.params)
+        protocol.link = self._link
+        return protocol
+
+    def on_connection_close(self) -> None:
+        """Tell the link; tornado calls this."""
+        super().on_connection_close()
+        self._link.closed(self.close_code, self.close_reason)
+
+    def cut(self) -> None:
+        """Close the socket without a word."""
+        stream = getattr(self.protocol, "stream", None)
+        if stream is not None:
+            stream.close()
+
+    def give_up(self) -> None:
+        """Close a connection that is being made, now or as soon as it stands."""
+        self.connect_future.add_done_callback(_forget)
+        self.final_callback: Any = None
+        stream = getattr(self, "stream", None)
+        if stream is not None:
+            stream.close()
+        self.cut()
+        self.protocol = None
 
 
 async def connect(url: str, *, clock: Clock, seconds: float, max_message_bytes: int) -> Link:
@@ -197,34 +230,18 @@ async def connect(url: str, *, clock: Clock, seconds: float, max_message_bytes: 
         ssl_options=httpx.create_ssl_context() if url.startswith("wss:") else None,
         user_agent="fxlab",
     )
-    attempt = asyncio.ensure_future(
-        websocket_connect(
-            request, on_message_callback=link.heard, max_message_size=SPARE * max_message_bytes
-        )
-    )
+    connection = Connection(request, link, max_message_bytes)
     try:
-        link.adopt(await asyncio.shield(attempt))
+        await asyncio.shield(connection.connect_future)
     except asyncio.CancelledError:
-        await _give_up(attempt, link)
+        connection.give_up()
+        await asyncio.sleep(0)
         raise
     except Exception as error:
+        connection.give_up()
         raise NotConnected(_connect_words(error, urlsplit(url).netloc, seconds)) from error
+    link.adopt(connection)
     return link
-
-
-async def _give_up(attempt: asyncio.Future[WebSocketClientConnection], link: Link) -> None:
-    """Close a connection that is being made, if it is made soon; else when it is made."""
-
-    def close(done: asyncio.Future[WebSocketClientConnection]) -> None:
-        if not done.cancelled() and done.exception() is None:
-            link.adopt(done.result())
-            link.drop("closed here")
-
-    attempt.add_done_callback(close)
-    await asyncio.wait({attempt}, timeout=1.0)
-    await asyncio.sleep(0)
-    if attempt.done():
-        await link.shut()
 
 
 def _connect_words(error: Exception, host: str, seconds: float) -> str:
@@ -240,7 +257,11 @@ def _connect_words(error: Exception, host: str, seconds: float) -> str:
     return reason if reason.startswith("TLS") else f"{host} cannot be reached: {reason}"
 
 
-def _forget(sent: asyncio.Future[None]) -> None:
+def _forget(sent: asyncio.Future[Any]) -> None:
     """Look at a failure to send: that the connection ended is told elsewhere."""
     if not sent.cancelled():
         sent.exception()
+
+
+def _ignore(_message: str | bytes | None) -> None:
+    """Messages go another way; with no callback tornado would keep them in a queue."""

@@ -33,9 +33,10 @@ class Side:
         self.quantities: list[float] = []
 
     def reset(self, levels: Iterable[Level]) -> None:
-        """Forget all levels but these; quantities of 0 are none."""
+        """Forget all levels but these; quantities of 0 are none, the last of a price counts."""
         sign = self.sign
-        rising = sorted((sign * price, quantity) for price, quantity in levels if quantity)
+        latest = {sign * price: quantity for price, quantity in levels}
+        rising = sorted(level for level in latest.items() if level[1])
         self.keys = [key for key, _ in rising]
         self.quantities = [quantity for _, quantity in rising]
 

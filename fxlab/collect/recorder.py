@@ -120,6 +120,8 @@ class Recorder:
         self._changed: set[str] = set()
         self._counted: set[tuple[str, str, str]] = set()
         self._unsaved: list[Lines] = []
+        self._away: dict[tuple[str, str], int] = {}
+        """Last times of what an earlier collector recorded, and whose holes no id tells."""
         self._load()
 
     def _load(self) -> None:
@@ -135,6 +137,11 @@ class Recorder:
                 self.symbols[symbol].load(state)
         for event in (found or {}).get("unfilled", ()):
             self._ask_again(event)
+        for (symbol, what, origin), tally in self.tallies.items():
+            record = self.symbols.get(symbol)
+            counted = what == "prices" and record is not None and record.trades.ids is not None
+            if origin == "live" and not counted:
+                self._away[symbol, what] = tally.last_time
 
     def _ask_again(self, event: dict[str, Any]) -> None:
         """Ask once more for a gap of the collector before: it may have died while it asked."""
@@ -146,6 +153,13 @@ class Recorder:
         gap = GapRow(event["seq"], event["symbol"], "prices", *times, event["count"], about)
         hole = Hole(about["first_id"], about["last_id"], *times, 0)
         self.to_ask.append(Missing(event["symbol"], hole, gap))
+
+    def _back(self, symbol: str, what: str, time: int) -> None:
+        """Write the gap that ends with the first message after an earlier collector's last."""
+        since = self._away.pop((symbol, what), None)
+        if since is not None:
+            cause = "the recorder was away"
+            self.events.open_gap(symbol, what, since, max(since, time), None, cause=cause)
 
     def record(self, messages: Sequence[Message | Asked], settled_before: int) -> None:
         """Journal messages.
@@ -223,6 +237,8 @@ class Recorder:
         if record is None:
             self._refuse(symbol, trades[-1].received, f"{symbol!r} was not asked for", len(trades))
             return
+        if self._away:
+            self._back(symbol, "prices", trades[0].time)
         found = record.trades.take(trades)
         for trade, why in found.refused:
             self._refuse(symbol, trade.received, f"{why}: {trade!r}")
@@ -289,6 +305,8 @@ class Recorder:
         except (ValueError, TypeError) as error:
             self._refuse(symbol, message.received, str(error))
             return
+        if self._away:
+            self._back(symbol, "orderbook", message.time)
         if row is not None:
             books.setdefault(symbol, []).append(row)
 
@@ -313,6 +331,7 @@ class Recorder:
     def _settle(self, before: int) -> None:
         """Write holes that did not fill as gaps, and ask for what is in them."""
         for symbol, record in self.symbols.items():
+            ids = record.trades.ids
             for hole in record.trades.settled(before):
                 gap = self.events.open_gap(
                     symbol,
@@ -324,7 +343,8 @@ class Recorder:
                     last_id=hole.last,
                     state="open",
                 )
-                self.to_ask.append(Missing(symbol, hole, gap))
+                if ids is not None and hole.count == ids.restarts:  # else its ids mean others now
+                    self.to_ask.append(Missing(symbol, hole, gap))
 
     def _answered(self, asked: Asked) -> None:
         """Write what became of a gap after the venue was asked."""

@@ -90,6 +90,7 @@ class Rest:
             except (ValueError, RecursionError) as error:
                 start = " ".join(response.text[:80].split())
                 reason = f"its answer is not JSON ({error}): {start!r}"
+                raise self._unavailable(reason) from error
             else:
                 reason = self._judged(response, last=attempt + 1 == ATTEMPTS)
                 if response.status_code == TOO_OFTEN:

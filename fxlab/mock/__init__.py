@@ -29,7 +29,9 @@ In a notebook, keep it running in its own thread and stop it when done::
     venue.cut()                   # trouble by hand: cut(), stall(), stall(False)
     venue.stop()
 
-In a shell: ``fxlab mock --symbol BTC_USDT --rate 1000 --drop 0.01``.
+In a shell: ``fxlab mock --symbol BTC_USDT --rate 1000 --drop 0.01``. There, ``GET /ledger`` says
+the same, ``GET /truth/BTC_USDT?from_id=1&limit=1000`` shows the trades (numbers in units of their
+last decimals), and ``POST /cut``, ``/stall`` and ``/speak`` make trouble by hand.
 """
 
 from __future__ import annotations

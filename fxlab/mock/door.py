@@ -1,14 +1,15 @@
 """The HTTP door of the mock venue: REST questions, websockets, and the ledger.
 
 ``/<venue>/...`` goes to that venue's protocol; ``/ledger`` shows what was done wrong and what
-happened; ``/truth/<symbol>?from_id=&limit=`` shows the trades themselves.
+happened; ``/truth/<symbol>?from_id=&limit=`` shows the trades themselves. ``POST /cut``,
+``/stall`` and ``/speak`` make trouble by hand, for a venue in another process.
 """
 
 from __future__ import annotations
 
 import asyncio
 import http.client
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl
 
@@ -21,6 +22,7 @@ from fxlab.mock.sessions import Socket, handshake
 if TYPE_CHECKING:
     from fxlab.mock.floor import Floor
     from fxlab.mock.outlet import Outlet
+    from fxlab.mock.truth import Deals
 
 _PATIENCE: Final = 1.0
 
@@ -31,7 +33,7 @@ class Door:
     def __init__(self, floor: Floor) -> None:
         self._floor = floor
         self._errors = RestErrors(floor.faults.rest_errors)
-        self._reading: set[asyncio.Task[None]] = set()
+        self._reading: dict[asyncio.Task[None], Socket] = {}
 
     def __call__(self, request: HTTPServerRequest) -> None:
         """Answer a request."""
@@ -40,20 +42,27 @@ class Door:
         query = dict(parse_qsl(request.query, keep_blank_values=True))
         outlet = self._floor.outlets.get(name)
         if outlet is None:
-            _reply(request, self._own(name, path, query))
+            _reply(request, self._own(name, path, query, request.method or ""))
         elif "websocket" in request.headers.get("Upgrade", "").lower():
             self._connect(request, outlet, path, query)
         else:
             _reply(request, self._ask(outlet, path, query))
 
-    def _own(self, name: str, path: str, query: Query) -> Answer:
+    def _own(self, name: str, path: str, query: Query, method: str) -> Answer:
+        floor = self._floor
+        switches: dict[str, Callable[[], None]] = {
+            "cut": floor.cut,
+            "stall": lambda: floor.hush(silent=True),
+            "speak": lambda: floor.hush(silent=False),
+        }
+        if method == "POST" and (switch := switches.get(name)):
+            switch()
+            return Answer.of({})
         if name == "ledger":
-            return Answer.of(self._floor.state())
-        deals = self._floor.truth.deals.get(path.strip("/"))
-        if name == "truth" and deals is not None:
-            rows = deals.from_id(int(query.get("from_id", "0")), int(query.get("limit", "1000")))
-            return Answer.of([dict(zip(row._fields, row[:-1], strict=False)) for row in rows])
-        known = ", ".join(self._floor.outlets)
+            return Answer.of(floor.state())
+        if name == "truth" and (deals := floor.truth.deals.get(path.strip("/"))) is not None:
+            return _shown(deals, query)
+        known = ", ".join(floor.outlets)
         return Answer.of({"error": f"no {name!r} here; this mock serves {known}"}, 404)
 
     def _ask(self, outlet: Outlet, path: str, query: Query) -> Answer:
@@ -80,8 +89,8 @@ class Door:
         outlet.sockets.add(socket)
         outlet.protocol.opened(socket, path, query)
         task = asyncio.get_running_loop().create_task(self._read(socket, outlet))
-        self._reading.add(task)
-        task.add_done_callback(self._reading.discard)
+        self._reading[task] = socket
+        task.add_done_callback(self._reading.pop)
 
     async def _read(self, socket: Socket, outlet: Outlet) -> None:
         try:
@@ -91,15 +100,15 @@ class Door:
 
     async def close(self) -> None:
         """End all connections; those who do not take what was sent lose it after a second."""
-        sockets = [one for outlet in self._floor.outlets.values() for one in outlet.sockets]
-        for socket in sockets:
+        reading = dict(self._reading)
+        for socket in reading.values():
             socket.flush()
             socket.hang_up()
-        if self._reading:
-            await asyncio.wait(self._reading, timeout=_PATIENCE)
-        for socket in sockets:
+        if reading:
+            await asyncio.wait(reading, timeout=_PATIENCE)
+        for socket in reading.values():
             socket.abort()
-        await asyncio.gather(*self._reading, return_exceptions=True)
+        await asyncio.gather(*reading, return_exceptions=True)
 
 
 class RestErrors:
@@ -125,6 +134,15 @@ def _error(kind: str) -> Answer:
     said = {"code": -1003 if status == 429 else -1000, "msg": "the mock was told to refuse"}
     answer = Answer.of(said, status)
     return answer._replace(headers={"Retry-After": "1"}) if status == 429 else answer
+
+
+def _shown(deals: Deals, query: Query) -> Answer:
+    try:
+        first, limit = int(query.get("from_id", "0")), int(query.get("limit", "1000"))
+    except ValueError:
+        return Answer.of({"error": "from_id and limit are whole numbers"}, 400)
+    rows = deals.from_id(first, limit)
+    return Answer.of([dict(zip(row._fields, row[:-1], strict=False)) for row in rows])
 
 
 def _among(path: str, sockets: tuple[str, ...]) -> bool:

@@ -95,6 +95,8 @@ class Floor:
             # Whole milliseconds: what venues with coarse clocks say is the truth, too.
             self._start = self.now() // 1_000 * 1_000
             self._anchor = time.monotonic()
+            for book in self.truth.books.values():
+                book.time = self._start
             self.begun.set()
 
     def state(self) -> dict[str, Any]:
@@ -105,7 +107,7 @@ class Floor:
             "symbols": {symbol: one.summary() for symbol, one in deals.items()},
             "venues": {name: outlet.state() for name, outlet in self.outlets.items()},
             "frames": {name: dict(outlet.frames) for name, outlet in self.outlets.items()},
-            "counts": self.ledger.counts(),
+            "counts": dict(self.ledger.counts),
             "faults": list(self.ledger.faults),
             "running": self.begun.is_set() and not self.ended.is_set(),
         }
@@ -208,7 +210,8 @@ class Floor:
 
     async def _drained(self) -> None:
         waiting = self._flush()
-        await asyncio.gather(*waiting, return_exceptions=True)
+        if waiting:
+            await asyncio.wait(waiting)  # which does not cancel them with itself, as gather would
         await asyncio.sleep(0)
 
     def _hurry(self) -> None:

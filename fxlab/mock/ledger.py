@@ -10,7 +10,9 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
+
+KEPT: Final = 200_000
 
 
 class Ledger:
@@ -22,10 +24,18 @@ class Ledger:
         A file of JSON lines that is written anew; None for memory only.
     header
         What the first line says: the seed and the faults that were asked for.
+
+    Attributes
+    ----------
+    faults
+        The first `KEPT` of them; the file has them all.
+    counts
+        How often each fault befell.
     """
 
     def __init__(self, path: Path | None, header: Mapping[str, Any]) -> None:
         self.faults: list[dict[str, Any]] = []
+        self.counts: Counter[str] = Counter()
         self.header = dict(header)
         self._file = None if path is None else path.open("w", encoding="utf-8")
         self._write({"ledger": self.header})
@@ -33,12 +43,10 @@ class Ledger:
     def add(self, fault: str, **figures: Any) -> None:  # noqa: ANN401 - any JSON
         """Write one fault down."""
         line = {"fault": fault, **figures}
-        self.faults.append(line)
+        self.counts[fault] += 1
+        if len(self.faults) < KEPT:
+            self.faults.append(line)
         self._write(line)
-
-    def counts(self) -> dict[str, int]:
-        """Return how often each fault befell."""
-        return dict(Counter(line["fault"] for line in self.faults))
 
     def close(self, state: Mapping[str, Any]) -> None:
         """Write the last lines: one for each symbol, then one with everything else."""

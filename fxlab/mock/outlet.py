@@ -34,10 +34,12 @@ class World:
     def book(self, symbol: str) -> Book:
         """Return the book, or while stale snapshots are left, one from before the tape."""
         book = self.truth.books[symbol]
+        book.time = book.time or self.now()
         if not self._stale:
             return book
         self._stale -= 1
         old = Book(OpeningBook(self.truth.openings[symbol].id - 1_000, book.bids, book.asks))
+        old.time = book.time - 60_000_000
         self._ledger.add("stale_snapshot", symbol=symbol, id=old.id, time=self.now())
         return old
 
@@ -133,6 +135,8 @@ class Outlet:
 
     def cut(self, half: bytes = b"{}" * 40) -> None:
         """Lose all connections in the middle of a frame."""
+        if not self.sockets:
+            return
         self._ledger.add("cut", venue=self.protocol.name, connections=len(self.sockets))
         for socket in list(self.sockets):
             socket.cut(half)
@@ -204,8 +208,7 @@ class Outlet:
 def _runs_of_zero(told: bytearray) -> list[tuple[int, int]]:
     runs, end = [], 0
     while (start := told.find(0, end)) >= 0:
-        end = start
-        while end < len(told) and not told[end]:
-            end += 1
+        end = told.find(1, start)
+        end = len(told) if end < 0 else end
         runs.append((start, end - 1))
     return runs

@@ -9,7 +9,7 @@ from typing import Any, Final
 import ipywidgets as w
 
 from fxlab.collect.venues import BRIDGE, VENUES
-from fxlab.errors import InvalidInput
+from fxlab.errors import InvalidInput, VenueNotFound
 from fxlab.schema import BOOK_DEPTH
 from fxlab.widgets.style import label_width, with_help
 
@@ -24,6 +24,11 @@ class CollectForm(w.VBox):
     ----------
     venue, symbols, book_depth, duration, url, notes
         What they show at first, as `Lab.collect` takes them.
+
+    Raises
+    ------
+    VenueNotFound
+        With near names.
     """
 
     def __init__(
@@ -39,6 +44,8 @@ class CollectForm(w.VBox):
         names = ["Venue", "Exchange", "Symbols", "Book depth", "Duration", "Mock URL", "Notes"]
         self._style = label_width(names)
         bridged, _, exchange = venue.partition(":")
+        if bridged not in (*VENUES, BRIDGE):
+            raise VenueNotFound.named(venue, [*VENUES, BRIDGE])
         self.venue = w.Dropdown(
             options=[*VENUES, BRIDGE], value=bridged, description="Venue", style=self._style,
             layout=_NARROW,

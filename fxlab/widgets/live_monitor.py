@@ -15,6 +15,7 @@ from fxlab.collect import status_words as words
 from fxlab.collect.collector import STOP_SECONDS
 from fxlab.collect.status import OUTAGE, STOPPING, CollectorStatus
 from fxlab.html import escape, table
+from fxlab.widgets.audience import Audience
 from fxlab.widgets.background import Pulse, run_aside
 from fxlab.widgets.collect_form import CollectForm
 from fxlab.widgets.figure_output import FigureOutput
@@ -81,6 +82,7 @@ class LiveMonitor(w.VBox):
         self.message = Message()
         self.numbers = w.HTML()
         self.stage = w.VBox(layout={"width": "100%"})
+        self.audience = Audience()
         self.start.on_click(lambda _: self._on_start())
         self.stop.on_click(lambda _: self._on_stop())
         super().__init__(self._rows())
@@ -95,7 +97,15 @@ class LiveMonitor(w.VBox):
         middle = {"align_items": "center", "grid_gap": "0 .6rem", "flex_flow": "row wrap"}
         buttons = w.HBox([self.start, self.stop, self.bar, self.state, self.line], layout=middle)
         told = [self.message, self.numbers, self.news, self.stage]
-        return [style_sheet(), heading("Recording"), self.form, buttons, *told, KeyGuard()]
+        return [
+            style_sheet(),
+            heading("Recording"),
+            self.form,
+            buttons,
+            *told,
+            self.audience,
+            KeyGuard(),
+        ]
 
     def __repr__(self) -> str:
         """Show what is watched."""
@@ -112,13 +122,16 @@ class LiveMonitor(w.VBox):
         with self._turn:
             self.collector = collector
             self._chart = MonitorChart(tuple(one.symbol for one in status.symbols))
-            self.stage.children = (self._chart.figure,)
             self._offer(running=True)
-        if not self.refresh() and not self._closed:
+        # The first picture takes a second or two: it comes later, by another thread.
+        if not self._look(draw=False) and not self._closed:
             self._pulse = Pulse(self.refresh, REFRESH)
 
     def refresh(self) -> bool:
         """Show the recording as it is now; return whether it is over."""
+        return self._look(draw=True)
+
+    def _look(self, *, draw: bool) -> bool:
         with self._turn:
             collector, chart = self.collector, self._chart
             if collector is None or chart is None:
@@ -126,15 +139,19 @@ class LiveMonitor(w.VBox):
             status = collector.status()
             self._show(status)
             chart.add(time.time_ns() / 1e6, status)
-            chart.show()
             if status.is_over:
                 self._end(collector, chart)
+            elif draw:
+                self._draw(chart)
             return status.is_over
 
     def close(self) -> None:
         """Take the panel away; a recording goes on."""
         self._closed = True
         self._rest()
+        with self._turn:
+            if self._chart is not None:
+                self._chart.close()
         super().close()
 
     # ---- what a person does --------------------------------------------------------------
@@ -187,6 +204,12 @@ class LiveMonitor(w.VBox):
         # Its own element: a screen reader speaks when the state changes, not with each number.
         self.state.value = f'<span role="status" class="fxlab-state">{escape(text)}</span>'
 
+    def _draw(self, chart: MonitorChart) -> None:
+        if chart.figure is not None:
+            chart.show()
+        elif self.audience.looks and not self._closed:
+            self.stage.children = (chart.live(),)
+
     def _end(self, collector: Collector, chart: MonitorChart) -> None:
         """Say what was stored, or why not; a plain picture takes the place of the live one."""
         self._offer(running=False)
@@ -194,7 +217,7 @@ class LiveMonitor(w.VBox):
         picture.show(chart.still(), repr(collector))
         self.stage.children = (picture,)
         self._chart = None
-        chart.figure.close()
+        chart.close()
         with self.message.guard():
             self.session = collector.wait(STOP_SECONDS)
             self.message.say(words.stored(self.session))

@@ -21,7 +21,7 @@ HEIGHT: Final = 380
 
 
 class MonitorChart:
-    """A `FigureWidget` that follows a recording.
+    """Lines that follow a recording, as a live figure or as a plain one.
 
     Parameters
     ----------
@@ -31,15 +31,15 @@ class MonitorChart:
 
     Attributes
     ----------
-    figure : plotly.graph_objects.FigureWidget
-        What to show.
+    figure : plotly.graph_objects.FigureWidget or None
+        The live figure, once `live` was called.
     """
 
     def __init__(self, symbols: tuple[str, ...]) -> None:
         self._prices = {symbol: Trail(POINTS) for symbol in symbols}
         self._rates = {symbol: Trail(POINTS) for symbol in symbols}
         self._bases: dict[str, float] = {}
-        self.figure = live_figure(self._empty_figure())
+        self.figure: go.FigureWidget | None = None
 
     def add(self, now: float, status: CollectorStatus) -> None:
         """Take a moment in, `now` in epoch milliseconds; nothing is sent yet."""
@@ -52,16 +52,34 @@ class MonitorChart:
             if one.trades_per_second is not None:
                 _append(self._rates[one.symbol], now, one.trades_per_second)
 
+    def live(self) -> go.FigureWidget:
+        """Return the live figure; it is made when it is asked for first."""
+        if self.figure is None:
+            self.figure = live_figure(self.still())
+        return self.figure
+
     def show(self) -> None:
-        """Send the lines to the browser, all at once."""
-        trails = (*self._prices.values(), *self._rates.values())
-        with self.figure.batch_update():
-            for trace, trail in zip(self.figure.data, trails, strict=True):
-                put_line(trace, trail.x, trail.y)
+        """Send the lines to the browser, all at once, if there is a live figure."""
+        if self.figure is not None:
+            with self.figure.batch_update():
+                self._fill(self.figure)
 
     def still(self) -> go.Figure:
         """Return the picture as it is, as plain data that costs a saved notebook little."""
-        return go.Figure(self.figure)
+        figure = self._empty_figure()
+        self._fill(figure)
+        return figure
+
+    def close(self) -> None:
+        """Take the live figure away."""
+        if self.figure is not None:
+            self.figure.close()
+            self.figure = None
+
+    def _fill(self, figure: go.Figure) -> None:
+        trails = (*self._prices.values(), *self._rates.values())
+        for trace, trail in zip(figure.data, trails, strict=True):
+            put_line(trace, trail.x, trail.y)
 
     def _scaled(self, symbol: str, price: float) -> float:
         base = self._bases.setdefault(symbol, price)

@@ -84,9 +84,8 @@ class CcxtFeed(Feed):
 
     async def messages(self, wanted: Subscription) -> AsyncGenerator[Sequence[Message], None]:
         """Yield trades, quotes or books as ccxt parses them; see `Feed.messages`."""
-        exchange = self._opened()
-        await exchange.load_markets()
-        run = CcxtRun(exchange, self._clock, wanted)
+        await self.instruments()
+        run = CcxtRun(self._opened(), self._clock, wanted)
         self._run = run
         try:
             async with contextlib.aclosing(run.batches()) as batches:

@@ -91,7 +91,7 @@ def _overheard(
 ) -> Callable[[Any, Any], Any]:
     def overheard(result: Any, message_hash: Any = None) -> Any:  # noqa: ANN401 - as ccxt's
         if isinstance(result, book_type):
-            on_book(cast(Raw, result))
+            on_book(cast("Raw", result))
         return resolve(result, message_hash)
 
     return overheard

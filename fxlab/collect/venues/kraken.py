@@ -105,7 +105,7 @@ class _Listener:
             for one in wanted.instruments
             if wanted.book_depth
         }
-        self._last_ids: dict[str, int] = {}
+        self._last: dict[str, Trade] = {}
         self._began: int | None = None
         self._lost: str | None = None
 
@@ -138,7 +138,7 @@ class _Listener:
         for text, received in frames:
             for parsed in parse(text, received, instruments):
                 if type(parsed) is Trade:
-                    self._last_ids[parsed.symbol] = parsed.id  # type: ignore[assignment]
+                    self._last[parsed.symbol] = parsed
                     batch.append(parsed)
                 else:
                     batch.extend(self._rarer(parsed))
@@ -149,14 +149,19 @@ class _Listener:
             known = self._books.get(parsed.symbol)
             return known[1].take(parsed) if known else ()
         if isinstance(parsed, TradesFrame):
-            return [trade for trade in parsed.trades if self._missed(trade)]
+            missed = [trade for trade in parsed.trades if self._missed(trade)]
+            self._last.update((trade.symbol, trade) for trade in missed)
+            return missed
         return (parsed,)
 
     def _missed(self, trade: Trade) -> bool:
-        last = self._last_ids.get(trade.symbol)
-        if last is not None:
-            return trade.id > last  # type: ignore[operator]
-        return self._began is not None and trade.time >= self._began
+        """Return whether a trade of a snapshot is later than those that came before."""
+        last = self._last.get(trade.symbol)
+        if last is None:
+            return self._began is not None and trade.time >= self._began
+        if trade.time == last.time:
+            return trade.id > last.id  # type: ignore[operator]  # whole numbers, both
+        return trade.time > last.time
 
     def _closed(self, closed: Closed) -> list[Message]:
         if self._lost is None:

@@ -113,7 +113,7 @@ class Binance(Protocol):
             request = json.loads(text)
             number, method = request.get("id"), request["method"]
             streams = [str(one) for one in request.get("params", ())]
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             error = {"code": 2, "msg": "Invalid request: request must be a JSON object"}
             session.send(compact({"error": error, "id": None}))
             return
