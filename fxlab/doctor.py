@@ -235,6 +235,17 @@ def _schema(settings: Settings) -> Check:
     return Check(name, ok=True, value=f"schema version {version}, a row was written")
 
 
+def _recordings(settings: Settings) -> Check:
+    from fxlab.collect.recovery import left_behind
+
+    journals = left_behind(settings.home)
+    if not journals:
+        return Check("recordings", ok=True, value="none runs or waits for the database")
+    names = ", ".join(path.stem for path in journals)
+    step = "one that does not run is stored by the next start of fxlab with a server: fxlab up"
+    return Check("recordings", ok=None, value=f"run or wait: {names}", next_step=step)
+
+
 def _jupyterlab(_: Settings) -> Check:
     version = _version("jupyterlab")
     if version is None:
@@ -262,6 +273,7 @@ _LOOKS: Final[dict[str, Callable[[Settings], Check]]] = {
     "server": _server,
     "login": _login,
     "schema and writing": _schema,
+    "recordings": _recordings,
     "JupyterLab": _jupyterlab,
     "Chromium": _browser,
 }

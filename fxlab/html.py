@@ -48,6 +48,8 @@ def show(value: object, decimals: int | None = None) -> str:
             text = show_time(value)
         case list() | tuple() | pl.Series():
             text = ", ".join(show(item) for item in value)
+        case dict():
+            text = ", ".join(f"{heading(str(name))}: {show(item)}" for name, item in value.items())
         case _:
             text = str(value)
     return text

@@ -27,7 +27,7 @@ _COUNTS: Final = (
 )  # fmt: skip
 _SHOWN: Final = (
     "id", "status", "exchange", "symbols", "started", "ended", "duration_seconds",
-    "prices_count", "orderbook_count", "gaps_count", "notes", "tags",
+    "prices_count", "orderbook_count", "gaps_count", "notes", "tags", "options",
 )  # fmt: skip
 
 
@@ -45,6 +45,10 @@ class Session(ReplaySource):
         a symbol whose prices need more than twelve is not in it.
     started, ended
         First and last tick; None while nothing is there.
+    options
+        How a live session was recorded: ``book_depth``; ``book_every_us``, the least time between
+        two books where they were stored less often than they changed; ``lossless``, whether its
+        feed delivers every message; ``trades``, ``backfill``. Empty for an imported one.
     """
 
     id: str
@@ -66,6 +70,7 @@ class Session(ReplaySource):
     tags: tuple[str, ...]
     created_at: datetime
     updated_at: datetime
+    options: dict[str, Any]
     _db: QuestDB = field(repr=False, compare=False)
 
     @classmethod
@@ -78,7 +83,8 @@ class Session(ReplaySource):
             values[name] = tuple(json.loads(row[name] or "[]"))
         for name in _COUNTS:
             values[name] = row[name] or 0
-        values["price_decimals"] = json.loads(row["price_decimals"] or "{}")
+        for name in ("price_decimals", "options"):
+            values[name] = json.loads(row[name] or "{}")
         values["notes"] = row["notes"] or ""
         return cls(id=row["session_id"], _db=db, **values)
 

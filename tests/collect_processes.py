@@ -57,8 +57,9 @@ class Server:
         os.kill(self.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it go on."""
-        os.kill(self.pid, signal.SIGCONT)
+        """Let it go on, if it was paused."""
+        if embedded.status(self.settings).state == "running":
+            os.kill(self.pid, signal.SIGCONT)
 
 
 class Command:

@@ -1,4 +1,4 @@
-"""A venue's truth beside what the database holds: one line a symbol, and what it has to say.
+"""A venue's trades beside those in the database: one line a symbol, and what it has to say.
 
 Both sides are counted by somebody else than the collector: the mock venue knows every trade that
 happened and which of them it never told; the rows are read from the database. A test prints the
@@ -8,26 +8,19 @@ line, so that a run of all faults ends in a table, and asserts it.
 from __future__ import annotations
 
 import json
-import re
+import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from itertools import zip_longest
 
 import polars as pl
 
-from fxlab.collect.order_book import OrderBook
 from fxlab.lab import Lab
 from fxlab.mock import MockVenue
-from fxlab.mock.market import BookChange
-from fxlab.mock.truth import Book
-from fxlab.schema import book_levels
 from fxlab.sessions import Session
 
 Ids = tuple[int, int]
 COLUMNS = ("seq", "timestamp", "price", "volume", "side", "origin", "trade_id")
-FOREVER = 1 << 62
-LEAPT = re.compile(r"([\d,]+) update ids after (\d+) are missing")
 
 
 @dataclass(frozen=True)
@@ -89,7 +82,8 @@ class Account:
 
 def say(line: object) -> None:
     """Print a line of the table of faults."""
-    print(f"\n  {line}", end="", flush=True)
+    sys.stdout.write(f"\n  {line}")
+    sys.stdout.flush()
 
 
 def trades(
@@ -186,10 +180,7 @@ def gap_ids(session: Session, symbol: str) -> Iterator[Ids]:
 def gap_details(session: Session, symbol: str, what: str) -> list[dict]:
     """Return what the ledger says of a symbol's gaps of a kind."""
     rows = session.events().filter(pl.col("event") == "gap", pl.col("symbol") == symbol)
-    details = [
-        json.loads(row["detail"]) | {"count": row["count"], "to_time": row["to_time"]}
-        for row in rows.iter_rows(named=True)
-    ]
+    details = [json.loads(row["detail"]) | row for row in rows.iter_rows(named=True)]
     return [one for one in details if one["what"] == what]
 
 
@@ -205,131 +196,3 @@ def uncovered(session: Session, symbol: str, moments: Sequence[datetime]) -> lis
 def events(session: Session, kind: str) -> pl.DataFrame:
     """Return the events of a kind."""
     return session.events().filter(pl.col("event") == kind)
-
-
-@dataclass
-class Books:
-    """One symbol's books beside the truth.
-
-    Attributes
-    ----------
-    stored, wrong
-        Rows, and those that differ from the venue's best levels at their update id.
-    dropped, unseen
-        Changes that were dropped, and those of them whose loss nothing tells.
-    invented
-        Leaps of the ledger over ids that were not dropped.
-    """
-
-    case: str
-    symbol: str
-    stored: int = 0
-    wrong: int = 0
-    dropped: int = 0
-    unseen: list[Ids] = field(default_factory=list)
-    gaps: int = 0
-    open: int = 0
-    invented: list[Ids] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        return (
-            f"{self.case}, books of {self.symbol}: stored {self.stored:,} wrong {self.wrong}; "
-            f"changes dropped {self.dropped} unseen {len(self.unseen)}; gaps {self.gaps} "
-            f"(not closed {self.open}), invented {len(self.invented)}"
-        )
-
-
-def books(
-    case: str, session: Session, venue: MockVenue, symbol: str, *, stream: str = "@depth"
-) -> Books:
-    """Compare a symbol's stored books with the venue's, print the line, and assert it."""
-    rows = session.orderbook(symbol)
-    details = gap_details(session, symbol, "orderbook")
-    dropped = [
-        (fault["U"], fault["u"])
-        for fault in venue.ledger()["faults"]
-        if fault["fault"] == "drop" and fault["symbol"] == symbol and stream in fault["stream"]
-    ]
-    found = Books(case, symbol, rows.height, dropped=len(dropped), gaps=len(details))
-    found.open = sum(one["to_time"] is None for one in details)
-    found.wrong = _wrong_rows(rows, venue, symbol)
-    leaps = [_leap(one["cause"]) for one in details]
-    known = rows["seq"].to_list()
-    found.unseen = [one for one in dropped if not _told(one, leaps, known)]
-    reasons = [*dropped, *_silent_changes(venue, symbol)]
-    found.invented = [
-        leap
-        for leap in leaps
-        if leap and not any(leap[0] <= u and f <= leap[1] for f, u in reasons)
-    ]
-    say(found)
-    assert found.stored > 0
-    assert (found.wrong, found.unseen, found.invented, found.open) == (0, [], [], 0), str(found)
-    return found
-
-
-def _leap(cause: str) -> Ids | None:
-    told = LEAPT.match(cause)
-    if told is None:
-        return None
-    after, missing = int(told[2]), int(told[1].replace(",", ""))
-    return after + 1, after + missing
-
-
-def _told(change: Ids, leaps: list[Ids | None], known: list[int]) -> bool:
-    """Return whether a leap covers a change, or the book was not known at its time anyway."""
-    if any(leap and leap[0] <= change[0] and change[1] <= leap[1] for leap in leaps):
-        return True
-    before = max((one for one in known if one < change[0]), default=None)
-    return before is None or not any(one == change[1] + 1 for one in known)
-
-
-def _silent_changes(venue: MockVenue, symbol: str) -> Iterator[Ids]:
-    """Yield the changes that happened while the venue was silent, its connections open."""
-    told = [one for one in venue.ledger()["faults"] if one["fault"] in ("stall", "speaks")]
-    for stall, speaks in zip_longest(told[::2], told[1::2]):
-        end = speaks["time"] if speaks else FOREVER
-        for change in _changes(venue, symbol):
-            if stall["time"] <= change.time <= end:
-                yield change.id, change.id
-
-
-def _changes(venue: MockVenue, symbol: str) -> Iterator[BookChange]:
-    """Yield what happened to a book, as the market makes it a second time."""
-    last, start = venue.truth.books[symbol].id, venue._floor._start
-    for happening in venue._floor.market.happenings(start):
-        if isinstance(happening, BookChange) and happening.symbol == symbol:
-            yield happening
-            if happening.id >= last:
-                return
-
-
-def _wrong_rows(rows: pl.DataFrame, venue: MockVenue, symbol: str) -> int:
-    """Return how many rows are not the venue's best levels after their update id."""
-    wanted = {row["seq"]: row for row in rows.iter_rows(named=True)}
-    wrong = len(wanted)
-    for number, levels in _levels(venue, symbol):
-        row = wanted.get(number)
-        wrong -= row is not None and levels == tuple(row[name] for name in book_levels())
-    return wrong
-
-
-def _levels(venue: MockVenue, symbol: str) -> Iterator[tuple[int, tuple]]:
-    """Yield update ids and best levels, one after the other."""
-    market = venue._floor.market
-    listing, book = market.listings[symbol], Book(market.opening(symbol))
-    scales = (listing.price_decimals, listing.quantity_decimals)
-    yield book.id, _top(book, scales)
-    for change in _changes(venue, symbol):
-        book.apply(change)
-        yield book.id, _top(book, scales)
-
-
-def _top(book: Book, scales: tuple[int, int]) -> tuple:
-    sides = [
-        [(price / 10 ** scales[0], quantity / 10 ** scales[1]) for price, quantity in side]
-        for side in book.top(10)
-    ]
-    ordered = OrderBook()
-    ordered.reset(*sides)
-    return ordered.top(10)

@@ -143,7 +143,9 @@ def test_identities_are_forgotten_one_by_one(monkeypatch):
 
 def test_one_row_in_so_much_time_and_the_last_state_at_the_end():
     track = BookTrack(1, every=1_000)
-    stored = [track.take(quote(n, time=NOON + t)) for n, t in enumerate((0, 400, 999, 1_000, 1_500))]
+    stored = [
+        track.take(quote(n, time=NOON + t)) for n, t in enumerate((0, 400, 999, 1_000, 1_500))
+    ]
     assert [row.seq if row else None for row in stored] == [0, None, None, 3, None]
     assert track.unstored == 2
     assert track.rest().seq == 4

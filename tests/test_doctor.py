@@ -25,6 +25,7 @@ NAMES = (
     "server",
     "login",
     "schema and writing",
+    "recordings",
     "JupyterLab",
     "Chromium",
 )

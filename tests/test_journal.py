@@ -58,7 +58,9 @@ def test_rows_come_out_as_they_went_in_and_in_their_order(journal, outlet):
     assert outlet.oldest(1_000)[0].lines.ends == array("Q", [2, 3])
 
 
-@pytest.mark.parametrize(("most", "count"), [(0, 1), (1, 1), (2, 1), (3, 2), (4, 2), (5, 3), (99, 3)])
+@pytest.mark.parametrize(
+    ("most", "count"), [(0, 1), (1, 1), (2, 1), (3, 2), (4, 2), (5, 3), (99, 3)]
+)
 def test_a_request_has_the_oldest_batches_and_at_least_one(journal, outlet, most, count):
     journal.append([lines(b"ab"), lines(b"cd"), lines(b"ef")], {})
     assert payloads(outlet.oldest(most)) == [b"ab", b"cd", b"ef"][:count]

@@ -36,9 +36,11 @@ ONLY_IN = {
     "distributed": {"sweeper"},
     "optuna": {"sweeper"},
     "tornado": {"collect", "mock"},
+    "ccxt": {"collect"},
 }
 HEAVY = [
     "anywidget",
+    "ccxt",
     "connectorx",
     "distributed",
     "ipywidgets",

@@ -222,13 +222,15 @@ def test_closing_the_panel_ends_the_looking_and_not_the_recording(lab, recording
 
 
 def test_a_panel_that_is_closed_while_it_starts_stays_closed(tide_lab):
+    before = set(threading.enumerate())
     panel = LiveMonitor(tide_lab, symbols="BTC_USDT")
     panel.close()
     panel.start.click()
     assert panel.collector is None
     assert panel._pulse is None
     until(lambda: tide_lab.tide.loop)
-    (left,) = [t for t in threading.enumerate() if t.name == "fxlab collector"]
+    new = set(threading.enumerate()) - before
+    (left,) = [thread for thread in new if thread.name == "fxlab collector"]
     tide_lab.tide.error = VenueRefused("the test is over")
     tide_lab.tide.send(None)
     left.join(PATIENCE)

@@ -182,16 +182,23 @@ def test_batch_output_is_small(batch):
     assert "FigureWidget" not in batch[1].read_text()
 
 
-@pytest.mark.parametrize("name", ["02_backtest", "04_sweep"])
-def test_the_others_run_in_a_batch_too(name, lab, tmp_path):
-    """On the generated session, with a parameter of their own; what is left is small."""
+OTHERS = (
+    ("02_backtest", {"taker_bps": 0.7}, 3),
+    ("04_sweep", {"taker_bps": 0.7}, 3),
+    ("05_collect", {"seconds": 3.0, "symbols": "SOL_USDT"}, 1),
+)
+
+
+@pytest.mark.parametrize(("name", "given", "plots"), OTHERS, ids=[name for name, *_ in OTHERS])
+def test_the_others_run_in_a_batch_too(name, given, plots, lab, tmp_path):
+    """With a parameter of their own; what is left is small."""
     source, target = PROJECT / "notebooks" / f"{name}.ipynb", tmp_path / "ran.ipynb"
-    command = [sys.executable, "-c", RUN, str(source), str(target), json.dumps({"taker_bps": 0.7})]
+    command = [sys.executable, "-c", RUN, str(source), str(target), json.dumps(given)]
     ran = subprocess.run(
         command, env=environment(tmp_path), capture_output=True, text=True, check=False, timeout=600
     )
     assert ran.returncode == 0, ran.stderr[-5_000:]
     kinds = [kind for output in outputs_of(read(target)) for kind in output.get("data", {})]
-    assert kinds.count("application/vnd.plotly.v1+json") >= 3
+    assert kinds.count("application/vnd.plotly.v1+json") >= plots
     assert target.stat().st_size < 800_000
     assert "FigureWidget" not in target.read_text()

@@ -59,9 +59,7 @@ def event_rows(journal):
 
 def gap_rows(journal):
     """Return gaps with what their details say."""
-    return [
-        row | json.loads(row["detail"]) for row in event_rows(journal) if row["event"] == "gap"
-    ]
+    return [row | json.loads(row["detail"]) for row in event_rows(journal) if row["event"] == "gap"]
 
 
 # ---- against the twin ------------------------------------------------------------------------
@@ -242,7 +240,11 @@ def test_a_hole_becomes_a_gap_when_it_is_old_and_is_filled_over_its_own_row(enco
     some = [trade(number, origin="backfill") for number in (2, 3, 5)]
     one.record([*some, Asked(missing, "3 of 4 trades came")], 0)
     (gap,) = gap_rows(journal)
-    assert (gap["count"], gap["state"], gap["backfill"]) == (1, "partly filled", "3 of 4 trades came")
+    assert (gap["count"], gap["state"], gap["backfill"]) == (
+        1,
+        "partly filled",
+        "3 of 4 trades came",
+    )
     one.record([trade(4, origin="backfill"), Asked(missing, "all")], 0)
     (gap,) = gap_rows(journal)
     assert (gap["seq"], gap["count"], gap["state"]) == (1, 0, "filled")

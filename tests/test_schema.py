@@ -6,6 +6,7 @@ import pytest
 
 from fxlab import schema
 
+
 @pytest.mark.parametrize("table", schema.TABLES, ids=lambda t: t.name)
 def test_every_table_is_whole(table):
     assert table.columns[table.timestamp] == "TIMESTAMP"

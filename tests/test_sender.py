@@ -146,9 +146,7 @@ def test_bad_rows_anywhere(db, unique, encoder, journal, post, bad):
     assert found == bad
 
 
-def test_a_table_that_is_not_there_is_no_fault_of_the_rows(
-    db, unique, encoder, journal, post
-):
+def test_a_table_that_is_not_there_is_no_fault_of_the_rows(db, unique, encoder, journal, post):
     """The thread ends; nothing is quarantined, and all is stored once the table is there."""
     name, nowhere = unique(), dataclasses.replace(PRICES, name=unique("missing"))
     journal.append([encoder.encode(nowhere, rows(name, range(100)))], {})

@@ -10,7 +10,7 @@ import math
 from array import array
 from collections import Counter
 
-from fxlab.collect.feed import BookDelta, BookSnapshot, Event, Gap, Quote, Trade
+from fxlab.collect.feed import BookSnapshot, Event, Gap, Quote, Trade
 from fxlab.questdb.lines import LineEncoder
 from fxlab.schema import ORDERBOOK, book_levels
 

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple, Self
 
 from fxlab.collect.feed import BookDelta, BookSnapshot, Quote
 from fxlab.collect.order_book import OrderBook
-from fxlab.collect.trade_track import EARLIEST_US, LATEST_US, MOST_ID
+from fxlab.collect.trade_track import MOST_ID, is_time
 from fxlab.schema import BOOK_DEPTH, book_levels
 
 KEPT_KEYS: Final = 4_096
@@ -150,7 +150,7 @@ def _check_place(message: BookSnapshot | BookDelta | Quote) -> None:
         if type(number) is not int or not 0 <= number < MOST_ID:
             raise ValueError(f"{number!r} is no update id")
     for time in (message.time, message.received):
-        if type(time) is not int or not EARLIEST_US <= time < LATEST_US:
+        if not is_time(time):
             raise ValueError(f"{time!r} is no time")
 
 

@@ -155,6 +155,9 @@ def refused_rows(journal: Journal) -> Counter[tuple[str, str]]:
     for table, payload, _ in journal.quarantined():
         named = _SYMBOL.search(payload)
         found[table, named[1].decode() if named else ""] += 1
+    for name, count in journal.facts("refused/").items():  # before the session went on
+        kind, symbol = name.split("|")
+        found[TABLES[kind].name, symbol] += count
     return found
 
 

@@ -76,6 +76,8 @@ class Work:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="fxlab journal")
         self._said_at = 0.0
         self.stopping = asyncio.Event()
+        self.closed = False
+        """Whether all is stored and the session's last row written: the journal is done."""
         self.sender = Sender(
             journal, store.post, on_outage=self._outage_over, on_refused=self._row_refused
         )
@@ -101,7 +103,12 @@ class Work:
         finally:
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
-        await self._finish(failure)
+        try:
+            await self._finish(failure)
+        except FxlabError:
+            raise
+        except Exception as error:
+            raise _broken(f"the recording of {self._plan.session_id}", error) from error
 
     def _inbox_extend(self, messages: Sequence[Message | Asked]) -> None:
         self._inbox.extend(messages)
@@ -252,6 +259,7 @@ class Work:
                 f"{self._plan.session_id!r}"
             )
         close_session(self._store, self._journal, self._recorder, self._clock.now())
+        self.closed = True
 
 
 def _broken(what: str, error: BaseException) -> CollectionFailed:

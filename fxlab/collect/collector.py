@@ -32,6 +32,7 @@ from fxlab.collect.subscribers import Subscription as Listener
 from fxlab.collect.watching import Watch
 from fxlab.errors import (
     CollectionFailed,
+    SessionBusy,
     SessionExists,
     SymbolNotFound,
     VenueError,
@@ -161,10 +162,12 @@ class Collector:
                 try:
                     recorder = self._begin(journal, store)
                     await self._record(wanted, journal, recorder, store, skew)
-                except BaseException:
-                    journal.close()
-                    raise
-                journal.discard()
+                finally:
+                    done = self._work is not None and self._work.closed
+                    if done or journal.fact("session") is None:
+                        journal.discard()
+                    else:
+                        journal.close()  # the next start goes on with it
 
     async def _record(
         self,
@@ -234,6 +237,12 @@ class Collector:
 
     def _begin(self, journal: Journal, store: Store) -> Recorder:
         """Make the session known, in the journal and in the database."""
+        left = journal.fact("session")
+        if left is not None:  # recovery came before and could not bring it to this server
+            raise SessionBusy(
+                f"rows of session {self.session_id!r} still wait in {journal.path} for the server "
+                f"at {left['server']}; connect to that one first, or choose another session_id"
+            )
         facts = {
             "session_id": self.session_id,
             "exchange": self._feed.venue,

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
+from time import time_ns
 from typing import Any, Final
 
 from fxlab.collect.feed import Event
+from fxlab.collect.trade_track import is_time
 from fxlab.schema import EVENT_KINDS
 
 LONGEST_DETAIL: Final = 2_000
+LONGEST_WORDS: Final = 500
 ERRORS: Final = ("quarantine", "venue_error")
 
 
@@ -39,7 +42,7 @@ class GapRow:
             "from_time": self.from_time,
             "to_time": self.to_time,
             "count": self.missing,
-            "detail": json.dumps({"what": self.what, **self.detail})[:LONGEST_DETAIL],
+            "detail": json.dumps({"what": self.what, **_short(self.detail)}),
             "timestamp": self.from_time,
         }
 
@@ -81,8 +84,11 @@ class EventRows:
         from_time: int | None = None,
     ) -> None:
         """Write an event; those alike within a batch become one row with their number."""
+        time = time if is_time(time) else time_ns() // 1_000
+        amount = amount if type(amount) is int else None
         if kind not in EVENT_KINDS:
             kind, detail = "venue_error", f"unknown event {kind!r}: {detail}"
+        detail = _encodable(detail)
         self.errors += (amount or 1) if kind in ERRORS else 0
         self.newest = Event(kind, symbol, time, amount, detail)
         alike = (kind, symbol, detail.partition(":")[0])
@@ -147,3 +153,16 @@ class EventRows:
         self.gaps = {int(number): symbol for number, symbol in found["gaps"].items()}
         lasting = [GapRow(**values) for values in found.get("lasting", ())]
         self.open_gaps = {(gap.symbol, gap.what): gap for gap in lasting}
+
+
+def _short(detail: dict[str, Any]) -> dict[str, Any]:
+    """Return a gap's detail that stays within a row, as whole JSON."""
+    return {
+        name: _encodable(value)[:LONGEST_WORDS] if isinstance(value, str) else value
+        for name, value in detail.items()
+    }
+
+
+def _encodable(text: object) -> str:
+    """Return a text without halves of characters, which JSON can hold and the database cannot."""
+    return str(text).encode("utf-8", "backslashreplace").decode()

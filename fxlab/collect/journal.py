@@ -188,9 +188,7 @@ class Outlet:
         rows.close()
         return found
 
-    def forget(
-        self, batches: Sequence[Waiting], refused: Sequence[tuple[Lines, str]] = ()
-    ) -> None:
+    def forget(self, batches: Sequence[Waiting], refused: Sequence[tuple[Lines, str]] = ()) -> None:
         """Take out batches that are stored, but for rows that the server refuses.
 
         Those are kept with its words. A row leaves the batches and enters the quarantine at once,
@@ -234,8 +232,12 @@ def _put(file: sqlite3.Connection, facts: Mapping[str, Any]) -> None:
 
 def _opened(path: Path, *, durable: bool) -> sqlite3.Connection:
     file = sqlite3.connect(path, isolation_level=None, timeout=30.0, check_same_thread=False)
-    file.execute(f"pragma page_size = {PAGE_BYTES}")
-    file.execute("pragma journal_mode = wal")
-    file.execute(f"pragma synchronous = {'full' if durable else 'normal'}")
-    file.execute("pragma journal_size_limit = 16777216")
+    try:
+        file.execute(f"pragma page_size = {PAGE_BYTES}")
+        file.execute("pragma journal_mode = wal")
+        file.execute(f"pragma synchronous = {'full' if durable else 'normal'}")
+        file.execute("pragma journal_size_limit = 16777216")
+    except sqlite3.Error:  # it is no journal, or the disk is full
+        file.close()
+        raise
     return file

@@ -84,6 +84,8 @@ class Plan:
         names = (symbols,) if isinstance(symbols, str) else tuple(symbols)
         if not names:
             raise InvalidParameter("no symbol was given; name at least one, such as BTC_USDT")
+        if others.get("resume") and not session_id:
+            raise InvalidParameter("resume=True needs the session_id to go on with")
         plan = cls(
             venue=venue,
             symbols=tuple(dict.fromkeys(check_symbol(name.upper()) for name in names)),
@@ -118,8 +120,6 @@ class Plan:
                 f"journal_limit={self.journal_limit} bytes is too little for an outage; give at "
                 "least 1000000"
             )
-        if self.resume and not self.session_id:
-            raise InvalidParameter("resume=True needs the session_id to go on with")
 
     @property
     def data_types(self) -> list[str]:

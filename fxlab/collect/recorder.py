@@ -21,7 +21,7 @@ from fxlab.collect.journal import Journal
 from fxlab.collect.tally import Tally
 from fxlab.collect.tick_lines import TickLines, book_columns, trade_columns
 from fxlab.collect.trade_ids import Hole, TradeIds
-from fxlab.collect.trade_track import TradeTrack
+from fxlab.collect.trade_track import TradeTrack, is_time
 from fxlab.questdb.lines import LineEncoder, Lines
 from fxlab.schema import EVENTS, book_levels
 
@@ -280,6 +280,9 @@ class Recorder:
             self._book(message, books)
 
     def _gap(self, gap: Gap) -> None:
+        if not is_time(gap.from_time) or not (gap.to_time is None or is_time(gap.to_time)):
+            self._refuse(gap.symbol, 0, f"a gap has no time: {gap!r}")
+            return
         key = gap.symbol, gap.what
         known = self.events.open_gaps.pop(key, None)
         if known is None or known.from_time != gap.from_time:

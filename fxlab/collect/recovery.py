@@ -6,6 +6,7 @@ that belongs to another server.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from fxlab.collect.closing import Store, close_session
 from fxlab.collect.journal import SUFFIX, Journal
 from fxlab.collect.recorder import Recorder
 from fxlab.collect.sender import Sender
-from fxlab.errors import QuestDBUnavailable, SessionBusy, WriteFailed
+from fxlab.errors import CollectionFailed, QuestDBUnavailable, SessionBusy, WriteFailed
 from fxlab.questdb.client import QuestDB
 from fxlab.questdb.lines import LineEncoder, LinePost
 
@@ -58,19 +59,25 @@ def recover(db: QuestDB, home: Path) -> list[str]:
     QuestDBUnavailable
         If the server goes away meanwhile; the journals stay.
     WriteFailed
-        If the database does not hold what was journaled.
+        If the database does not hold what was journaled, or a journal cannot be used, as on a full
+        disk; the others are finished all the same.
     """
-    closed = []
+    closed: list[str] = []
+    troubles: list[WriteFailed] = []
     for path in left_behind(home):
         try:
-            journal = Journal(path)
+            with Journal(path) as journal:
+                if _recover_one(db, journal):
+                    closed.append(path.stem)
         except SessionBusy:
             continue
-        try:
-            if _recover_one(db, journal):
-                closed.append(path.stem)
-        finally:
-            journal.close()
+        except (CollectionFailed, sqlite3.Error) as error:
+            cause = f"the journal {path} cannot be finished ({error}); it is kept: look at its disk"
+            troubles.append(WriteFailed(f"{cause}, then start fxlab again"))
+        except WriteFailed as error:
+            troubles.append(error)
+    if troubles:  # none of them kept the others from being finished
+        raise troubles[0]
     return closed
 
 
@@ -122,6 +129,8 @@ def _drain(journal: Journal, post: LinePost) -> None:
     drained = sender.drain(DRAIN_SECONDS)
     outage = sender.outage
     sender.stop()
+    if isinstance(sender.failure, sqlite3.Error):
+        raise sender.failure
     if sender.failure is not None:
         raise WriteFailed(
             f"the rows in {journal.path} are refused ({sender.failure}); they are kept there: run "

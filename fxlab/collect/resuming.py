@@ -10,10 +10,15 @@ from typing import Any, Final
 
 from fxlab.collect.journal import Journal
 from fxlab.collect.plan import Plan
+from fxlab.collect.trade_ids import RECENT
 from fxlab.errors import InvalidParameter, SessionNotFound
 from fxlab.questdb import sql
 from fxlab.questdb.client import QuestDB
-from fxlab.schema import EVENTS, RECEIPTS, SESSIONS
+from fxlab.questdb.sql import Scope
+from fxlab.schema import EVENTS, PRICES, RECEIPTS, SESSIONS
+
+REPEATED_US: Final = 600_000_000
+"""How far back a venue may repeat trades."""
 
 _TALLY: Final = ("rows", "first_seq", "last_seq", "first_time", "last_time", "checksum")
 
@@ -60,11 +65,29 @@ def _receipts(db: QuestDB, session_id: str) -> dict[str, Any]:
     for values in db.execute(sql.raw_rows(RECEIPTS, session_id)):
         row = dict(zip(RECEIPTS.columns, values, strict=True))
         detail = json.loads(row["detail"])
-        detail.pop("refused", None)
+        refused = detail.pop("refused", 0)
+        if refused:
+            facts[f"refused/{row['data_type']}|{row['symbol']}"] = refused
+        if row["data_type"] == "prices" and detail["trades"]["ids"] is None:
+            last = facts.get(f"symbol/{row['symbol']}", detail)
+            detail["trades"]["recent"] = last["trades"].get("recent") or _recent(db, row)
         facts[f"symbol/{row['symbol']}"] = detail
         tally = {name: row[name] for name in _TALLY}
         facts[f"tally/{row['symbol']}|{row['data_type']}|{row['origin']}"] = tally
     return facts
+
+
+def _recent(db: QuestDB, receipt: dict[str, Any]) -> tuple[list[str], list[int]]:
+    """Return ids and times of a symbol's last trades: where ids tell no holes, they tell doubles.
+
+    A venue may say the last trades before a pause once more after it.
+    """
+    scope = Scope(
+        PRICES, receipt["session_id"], receipt["symbol"], start=receipt["last_time"] - REPEATED_US
+    )
+    found = db.export(sql.rows(scope, ["trade_id", "timestamp"])).drop_nulls("trade_id")
+    last = found.tail(RECENT)
+    return last["trade_id"].to_list(), last["timestamp"].to_physical().to_list()
 
 
 def _events(db: QuestDB, plan: Plan, row: dict[str, Any]) -> dict[str, Any]:

@@ -134,6 +134,6 @@ class Rate:
     def value(self) -> float | None:
         """Return the rate between the first and the last mark; None if they are too near."""
         marks = list(self._marks)
-        if marks[-1][0] - marks[0][0] < SHORTEST_SECONDS:
+        if not marks or marks[-1][0] - marks[0][0] < SHORTEST_SECONDS:
             return None
         return (marks[-1][1] - marks[0][1]) / (marks[-1][0] - marks[0][0])

@@ -7,6 +7,7 @@ many; the recording never waits for one.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -51,7 +52,7 @@ class Subscription:
         self._wake()
 
     def _wake(self) -> None:
-        if not self._loop.is_closed():
+        with contextlib.suppress(RuntimeError):  # its loop has closed: nobody listens any more
             self._loop.call_soon_threadsafe(self._news.set)
 
     async def __aiter__(self) -> AsyncIterator[Message]:

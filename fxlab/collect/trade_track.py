@@ -92,10 +92,11 @@ class TradeTrack:
         """Take trades whose ids tell no holes; those with an id are still known when doubled."""
         for trade in trades:
             if trade.id is not None:
-                if self.recent.time_of(trade.id) == trade.time:
+                identity = str(trade.id)
+                if self.recent.time_of(identity) == trade.time:
                     self.doubles += 1
                     continue
-                self.recent.add((trade.id,), (trade.time,))
+                self.recent.add((identity,), (trade.time,))
             if isinstance(trade.id, int):
                 found.take(trade, trade.id)
             else:
@@ -115,7 +116,14 @@ class TradeTrack:
     def from_json(cls, found: dict[str, Any]) -> Self:
         """Return what `to_json` described."""
         ids = TradeIds.from_json(found["ids"]) if found["ids"] is not None else None
-        return cls(ids, doubles=found["doubles"], counter=found["counter"])
+        track = cls(ids, doubles=found["doubles"], counter=found["counter"])
+        track.recent.add(*found.get("recent", ((), ())))
+        return track
+
+
+def is_time(value: object) -> bool:
+    """Return whether a number is a time that can be stored: whole microseconds of this century."""
+    return type(value) is int and EARLIEST_US <= value < LATEST_US
 
 
 def _checked(trades: Sequence[Trade], found: Numbered) -> list[Trade]:

@@ -88,6 +88,8 @@ class Outlet:
 
     def subscribed(self, socket: Socket, stream: str, symbol: str) -> None:
         """Add a listener."""
+        if stream not in self._listeners:
+            self.protocol.begin(stream, symbol)
         self._listeners.setdefault(stream, []).append(socket)
         self.protocol.listened[stream] = len(self._listeners[stream])
         if self._tells_deals(stream):

@@ -122,6 +122,9 @@ class Protocol(ABC):
     def heard(self, session: Session, text: str) -> None:
         """React to a text frame of a client; one that is nonsense gets the venue's error."""
 
+    def begin(self, stream: str, symbol: str) -> None:  # noqa: B027 - most have nothing to forget
+        """Take note that somebody is about to listen to a stream that nobody listened to."""
+
     def finish(self) -> Iterable[tuple[str, bytes]]:
         """Return the frames that were yet to be sent when the tape ends."""
         return ()

@@ -72,6 +72,14 @@ class Binance(Protocol):
                 window.clear()
         return told
 
+    def begin(self, stream: str, symbol: str) -> None:
+        """Forget what was gathered for those who left before it was sent."""
+        key = stream.lstrip("/")
+        window = self._frames[symbol].windows.get(key.partition("@")[2])
+        if window is not None and not self._wanted(key):
+            window.id = self.world.truth.books[symbol].id
+            window.clear()
+
     def finish(self) -> Iterator[tuple[str, bytes]]:
         """Return the diffs that were being gathered."""
         for frames in self._frames.values():
