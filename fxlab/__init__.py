@@ -35,8 +35,9 @@ if TYPE_CHECKING:
     from fxlab.collect.collector import Collector
     from fxlab.collect.feed import Feed
     from fxlab.config import Settings
+    from fxlab.connecting import connect, down, status, up
     from fxlab.errors import FxlabError
-    from fxlab.lab import Lab, connect, down, status, up
+    from fxlab.lab import Lab
     from fxlab.replayer import replay
     from fxlab.sessions import Session
     from fxlab.sweeper.sweep import Sweep
@@ -61,19 +62,19 @@ _HOMES: Final = {
     "batch": "fxlab.batcher.batching:batch",
     "check_lookahead": "fxlab.backtester.lookahead:check_lookahead",
     "compare_runs": "fxlab.backtester.compare:compare_runs",
-    "connect": "fxlab.lab:connect",
+    "connect": "fxlab.connecting:connect",
     "cost_ladder": "fxlab.backtester.ladder:cost_ladder",
-    "down": "fxlab.lab:down",
+    "down": "fxlab.connecting:down",
     "indicators": "fxlab.backtester.indicators",
     "nightly": "fxlab.batcher.nights:nightly",
     "pip_size": "fxlab.backtester.pips:pip_size",
     "replay": "fxlab.replayer:replay",
-    "status": "fxlab.lab:status",
+    "status": "fxlab.connecting:status",
     "strategies": "fxlab.backtester.strategy:listing",
     "strategy": "fxlab.backtester.strategy:strategy",
     "swap_rates": "fxlab.backtester.funding:swap_rates",
     "sweep": "fxlab.sweeper.sweeping:sweep",
-    "up": "fxlab.lab:up",
+    "up": "fxlab.connecting:up",
     "walk_forward": "fxlab.sweeper.walking:walk_forward",
     "with_pips": "fxlab.backtester.pips:with_pips",
 }

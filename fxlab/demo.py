@@ -51,7 +51,7 @@ def run(out: str | Path, settings: Settings | None = None, progress: Advance = s
         Called with the share done.
     """
     import fxlab
-    from fxlab.lab import connect, up
+    from fxlab.connecting import connect, up
 
     chosen = settings or Settings.load()
     up(chosen, progress=part(progress, 0.0, 0.4))

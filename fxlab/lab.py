@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from fxlab.config import Settings
-from fxlab.errors import QuestDBError
 from fxlab.progress import Advance, silent
 
 if TYPE_CHECKING:
@@ -22,105 +20,25 @@ if TYPE_CHECKING:
     from fxlab.collect.report import ImportReport
     from fxlab.questdb.client import QuestDB
     from fxlab.questdb.endpoint import Endpoint
-    from fxlab.questdb.server import ServerStatus
     from fxlab.reproduce import Reproduction
     from fxlab.sessions import Session
 
 
-def connect(chosen: Settings | None = None, /, **settings: Any) -> Lab:  # noqa: ANN401
-    """Connect to QuestDB, create or upgrade the tables, and return a `Lab`.
-
-    Parameters
-    ----------
-    chosen
-        Settings gathered before; unless given they are gathered now.
-    **settings
-        Fields of `fxlab.config.Settings`; what is not given comes from the environment, from
-        ``fxlab.toml`` or from the defaults.
-
-    Raises
-    ------
-    QuestDBUnavailable
-        If no server answers; start the embedded one with ``fxlab up`` or `fxlab.up`.
-    QuestDBLoginFailed
-        If it refuses a password.
-    SchemaError
-        If its tables are foreign, newer, or would lose or hide rows; with the cure.
-    """
-    from fxlab.questdb import server
-    from fxlab.questdb.client import QuestDB
-    from fxlab.questdb.migrations import check_schema, migrate
-
-    wanted = _settings(chosen, settings)
-    db = QuestDB(server.endpoint(wanted))
-    try:
-        db.check_login()
-        migrate(db)
-        check_schema(db)
-        _recover(db, wanted)
-    except BaseException:
-        db.close()
-        raise
-    return Lab(db, wanted)
-
-
-def _recover(db: QuestDB, settings: Settings) -> None:
-    """Finish recordings whose process was killed; what cannot be finished now is kept and said."""
-    if not (settings.home / "journals").is_dir():
-        return
-    from fxlab.collect.recovery import recover
-
-    try:
-        recover(db, settings.home)
-    except QuestDBError as error:
-        warnings.warn(str(error), stacklevel=3)
-
-
-def up(
-    chosen: Settings | None = None,
-    /,
-    *,
-    progress: Advance = silent,
-    **settings: Any,  # noqa: ANN401
-) -> ServerStatus:
-    """Start the embedded server unless it runs; see `fxlab.questdb.server.up`."""
-    from fxlab.questdb import server
-
-    return server.up(_settings(chosen, settings), progress)
-
-
-def down(chosen: Settings | None = None, /, **settings: Any) -> bool:  # noqa: ANN401
-    """Stop the embedded server and return whether one was running."""
-    from fxlab.questdb import server
-
-    return server.down(_settings(chosen, settings))
-
-
-def status(chosen: Settings | None = None, /, **settings: Any) -> ServerStatus:  # noqa: ANN401
-    """Return what is known of the server; see `fxlab.questdb.server.ServerStatus`."""
-    from fxlab.questdb import server
-
-    return server.status(_settings(chosen, settings))
-
-
-def _settings(chosen: Settings | None, changes: Mapping[str, Any]) -> Settings:
-    if chosen is None:
-        return Settings.load(**changes)
-    return chosen.replace(**changes) if changes else chosen
-
-
 class Lab:
-    """A connection to the recorded data; made by `connect`, usable with ``with``.
+    """A connection to the recorded data; made by `fxlab.connect`, usable with ``with``.
 
     Attributes
     ----------
     settings : Settings
         What it was connected with.
+    recovered : tuple of str
+        Sessions that were closed on connecting, because their collector had been killed.
     """
 
-    def __init__(self, db: QuestDB, settings: Settings) -> None:
+    def __init__(self, db: QuestDB, settings: Settings, recovered: tuple[str, ...] = ()) -> None:
         self._db = db
         self.settings = settings
+        self.recovered = recovered
 
     @property
     def endpoint(self) -> Endpoint:
@@ -307,6 +225,7 @@ class Lab:
         QuestDBUnavailable
             If there is no server: nothing is recorded without one.
         """
+        from fxlab.collect import recovery
         from fxlab.collect.clock import Clock
         from fxlab.collect.collector import Collector
         from fxlab.collect.feed import Feed
@@ -317,7 +236,7 @@ class Lab:
         plan = Plan.of(name, symbols, **options)
         clock = Clock()
         feed = venue if isinstance(venue, Feed) else open_feed(venue, url=url, clock=clock)
-        _recover(self._db, self.settings)
+        self.recovered += recovery.finish_recordings(self._db, self.settings.home)
         return Collector(self._db, feed, plan, self.settings.home, clock).start()
 
     def verify(self, session_id: str, progress: Advance = silent) -> Receipt:

@@ -73,7 +73,7 @@ def server(server_settings: Settings) -> Iterator[embedded.ServerStatus]:
 @pytest.fixture(scope="session")
 def lab(server: embedded.ServerStatus) -> Iterator[Lab]:
     """Connect to the run's server."""
-    from fxlab.lab import connect
+    from fxlab.connecting import connect
 
     with connect() as connected:
         yield connected

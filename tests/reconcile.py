@@ -11,7 +11,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
@@ -20,6 +20,7 @@ from fxlab.mock import MockVenue
 from fxlab.sessions import Session
 
 Ids = tuple[int, int]
+EXACT, COVERED, MENDED = "exact", "covered", "mended"
 COLUMNS = ("seq", "timestamp", "price", "volume", "side", "origin", "trade_id")
 
 
@@ -93,7 +94,7 @@ def trades(
     venue: MockVenue,
     *,
     backfill: bool = True,
-    kills: bool = False,
+    gaps: str = EXACT,
     name: str = "binance",
 ) -> list[Account]:
     """Compare all symbols' trades, print the lines, and assert that nothing is lost or doubled.
@@ -102,8 +103,11 @@ def trades(
     ----------
     backfill
         Whether trades that were never told had to be asked for.
-    kills
-        Whether a collector was killed: what it had not journaled then may be a gap, too.
+    gaps
+        `EXACT` if the ledger has to have the venue's gaps and no others; `COVERED` if it may have
+        more, as after a kill; `MENDED` if it may have fewer, as where the venue repeats trades.
+    name
+        The venue.
     """
     said = venue.ledger()["venues"][name]
     found = [_account(case, session, venue, symbol, said[symbol], backfill) for symbol in said]
@@ -111,11 +115,9 @@ def trades(
         say(one)
         assert (one.lost, one.duplicated, one.foreign) == (0, 0, 0), str(one)
         assert one.stored == one.sent, str(one)
-        assert one.missed == [], str(one)
-        if kills:
-            continue
-        assert one.invented == [], str(one)
-        assert one.found == one.injected, str(one)
+        assert gaps == MENDED or one.missed == [], str(one)
+        assert gaps == COVERED or one.invented == [], str(one)
+        assert gaps != EXACT or one.found == one.injected, str(one)
     receipt = lab.verify(session.id)
     assert receipt.whole, str(receipt)
     return found
@@ -124,13 +126,7 @@ def trades(
 def _account(
     case: str, session: Session, venue: MockVenue, symbol: str, said: dict, backfill: bool
 ) -> Account:
-    unsent = [(first, last) for first, last in said["unsent"]]
-    first = said["sent_first_id"]
-    truth = venue.truth.deals[symbol].frame()
-    truth = truth.filter(pl.col("id").is_between(first, first + said["happened"] - 1))
-    if unsent and unsent[-1][1] == truth["id"][-1]:
-        # Nobody was told of the last ones, so nobody can know that there were any.
-        truth = truth.filter(pl.col("id") < unsent.pop()[0])
+    truth, unsent = _heard(venue, symbol, said)
     heard = truth.filter(~_inside(pl.col("id"), unsent))
     wanted = truth if backfill else heard
     stored = session.prices(symbol, columns=COLUMNS)
@@ -151,6 +147,18 @@ def _account(
     )
 
 
+def _heard(venue: MockVenue, symbol: str, said: dict) -> tuple[pl.DataFrame, list[Ids]]:
+    """Return the trades that somebody could know of, and the ranges of ids never told of."""
+    unsent = [(first, last) for first, last in said["unsent"]]
+    first = said["sent_first_id"]
+    truth = venue.truth.deals[symbol].frame()
+    truth = truth.filter(pl.col("id").is_between(first, first + said["happened"] - 1))
+    if unsent and unsent[-1][1] == truth["id"][-1]:
+        # Nobody was told of the last ones, so nobody can know that there were any.
+        truth = truth.filter(pl.col("id") < unsent.pop()[0])
+    return truth, unsent
+
+
 _SAME = ["id", "time", "price", "quantity", "bought"]
 
 
@@ -169,6 +177,43 @@ def _as_told(trades: pl.DataFrame) -> pl.DataFrame:
 
 def _inside(ids: pl.Expr, ranges: list[Ids]) -> pl.Expr:
     return pl.any_horizontal(pl.lit(value=False), *(ids.is_between(a, b) for a, b in ranges))
+
+
+def uncounted_trades(case: str, session: Session, venue: MockVenue, name: str) -> None:
+    """Compare trades of a venue whose ids tell no holes: what was sent, and the times of gaps."""
+    for symbol, said in venue.ledger()["venues"][name].items():
+        truth, unsent = _heard(venue, symbol, said)
+        sent = _as_told(truth.filter(~_inside(pl.col("id"), unsent))).drop("id")
+        stored = _as_told(session.prices(symbol, columns=COLUMNS)).drop("id")
+        lost, foreign = (_minus(*pair).height for pair in ((sent, stored), (stored, sent)))
+        spans = [
+            (one["from_time"], one["to_time"]) for one in gap_details(session, symbol, "prices")
+        ]
+        holes = [truth.filter(_inside(pl.col("id"), [one]))["time"] for one in unsent]
+        moments = [(_moment(times.min()), _moment(times.max())) for times in holes]
+        missed = [one for one in moments if not any(a <= one[0] <= one[1] <= b for a, b in spans)]
+        breaks = sum(one["fault"] in ("cut", "stall") for one in venue.ledger()["faults"])
+        say(
+            f"{case}, {symbol}: sent {sent.height:,} stored {stored.height:,} lost {lost} "
+            f"duplicated or foreign {foreign}; gaps injected {len(unsent)} missed {len(missed)}, "
+            f"breaks {breaks} told {len(spans)}"
+        )
+        assert (lost, foreign, missed) == (0, 0, [])
+        # Nobody can know of a break whether there was a trade in it.
+        assert len(spans) <= breaks
+
+
+def _minus(some: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
+    """Return rows that `others` does not have, or not as often."""
+    names = some.columns
+    numbered = [
+        one.with_columns(pl.int_range(pl.len()).over(names).alias("copy")) for one in (some, others)
+    ]
+    return numbered[0].join(numbered[1], on=[*names, "copy"], how="anti")
+
+
+def _moment(time: int) -> datetime:
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time)
 
 
 def gap_ids(session: Session, symbol: str) -> Iterator[Ids]:

@@ -92,7 +92,7 @@ def test_an_error_is_an_answer_too(error):
 
 def test_what_was_not_asked_for_is_not_taken():
     class Generous(Scripted):
-        async def trades(self, instrument, first_id, last_id):
+        async def trades(self, _, first_id, last_id):
             return [*trades(*range(first_id - 5, last_id + 5)), *trades(2, id="x")]
 
     heard = ask(Generous(), missing(10, 11))
@@ -101,7 +101,7 @@ def test_what_was_not_asked_for_is_not_taken():
 
 def test_an_answer_that_never_comes_is_given_up():
     class Silent(Scripted):
-        async def trades(self, instrument, first_id, last_id):
+        async def trades(self, *_):
             await asyncio.Event().wait()
 
     some = [missing(n * 10_000, n * 10_000 + 1) for n in range(5)]

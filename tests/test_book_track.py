@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 
@@ -178,7 +179,7 @@ def test_stored_and_unstored_are_all_that_came(steps, every):
     rest = track.rest()
     assert len(stored) + (rest is not None) + track.unstored == len(steps)
     assert len({(row.time, row.seq) for row in stored}) == len(stored)
-    pairs = zip(stored, stored[1:], strict=False)
+    pairs = itertools.pairwise(stored)
     assert all(b.time - a.time >= every for a, b in pairs)
     newest = rest or stored[-1]
     assert (newest.time, newest.seq) == (time, number)

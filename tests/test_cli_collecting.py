@@ -9,7 +9,6 @@ import pytest
 from scripted_feed import FOREVER, SYMBOL, Scripted, trade, trades
 from test_cli import fxlab, one_error
 
-from fxlab import errors
 from fxlab.questdb.lines import LineEncoder, LinePost
 from fxlab.schema import PRICES
 
@@ -133,8 +132,3 @@ def test_a_venue_that_nobody_knows(server):
 def test_nothing_to_verify(server, unique):
     name = unique("nowhere")
     assert name in one_error(fxlab("verify", name))
-    with pytest.raises(errors.SessionNotFound):
-        from fxlab.lab import connect
-
-        with connect() as lab:
-            lab.verify(name)

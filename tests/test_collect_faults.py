@@ -126,7 +126,9 @@ def test_a_killed_recorder_goes_on_where_it_was(
             quiet(venue)
             recording.stop()
         session = private.session(name)
-        reconcile.trades(f"(3) recorder killed x{kills}", private, session, venue, kills=True)
+        reconcile.trades(
+            f"(3) recorder killed x{kills}", private, session, venue, gaps=reconcile.COVERED
+        )
         for symbol in PAIR:
             reconcile_books.compare(f"(3) recorder killed x{kills}", session, venue, symbol)
             assert reconcile.uncovered(session, symbol, killed_at) == []
@@ -376,6 +378,31 @@ def test_lost_connections_and_frames_are_known_exactly(
         counts = venue.ledger()["counts"]
     told = session.events()["event"].value_counts().rows()
     reconcile.say(f"{case}: injected {counts}; the ledger has {dict(told)}")
+
+
+@pytest.mark.parametrize("where", ["binance_futures", "kraken", "mexc"])
+def test_other_venues_lose_nothing_either(
+    private: Lab, settings: Settings, tmp_path: Path, unique, where: str
+):
+    name = unique(where)
+    faults = Faults(seed=12, duplicate=0.1, swap=0.02, cut_seconds=3.0, garbage=0.01)
+    words = (*PAIR, "--session", name, "--settle", "1s")
+    with (
+        MockVenue(market(*PAIR, rate=200, seed=12), faults=faults) as venue,
+        Recording(settings, tmp_path / "log", venue.url, *words, venue=where) as recording,
+    ):
+        time.sleep(often(5.0, 30.0))
+        quiet(venue)
+        time.sleep(1.0)
+        recording.stop()
+        session = private.session(name)
+        case = f"(8) {where}: doubles, swaps, cuts, garbage"
+        if where == "mexc":
+            reconcile.uncounted_trades(case, session, venue, where)
+        else:
+            gaps = reconcile.MENDED if where == "kraken" else reconcile.EXACT
+            reconcile.trades(case, private, session, venue, gaps=gaps, name=where)
+    assert private.verify(name).whole
 
 
 def test_every_lost_change_of_a_book_is_a_gap(

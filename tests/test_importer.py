@@ -146,7 +146,7 @@ def test_a_cancelled_import_is_failed_and_finished_by_the_next(lab, db, tree, mo
 IMPORT = textwrap.dedent(
     """
     import os, sys
-    from fxlab.lab import connect
+    from fxlab.connecting import connect
     from fxlab.questdb import ingest
     ingest.CELLS_IN_BATCH = 550
     calls, last = 0, int(sys.argv[2])

@@ -1,4 +1,4 @@
-"""What is in the journal is there whole, whatever happens to the process, the disk or the server."""
+"""What is in the journal is there whole, whatever happens to process, disk or server."""
 
 from __future__ import annotations
 

@@ -164,9 +164,9 @@ def test_a_table_that_does_not_exist_is_a_refusal(unique, encoder, post):
 
 
 def test_a_wrong_password_is_no_fault_of_the_rows(db, unique, encoder):
-    stranger = LinePost(dataclasses.replace(db.endpoint, password="wrong"))
+    stranger = LinePost(dataclasses.replace(db.endpoint, password="wrong"))  # noqa: S106
     try:
-        with pytest.raises(QuestDBUnavailable, match="40[13]"):
+        with pytest.raises(QuestDBUnavailable, match=r"40[13]"):
             stranger.send([encoder.encode(PRICES, [trade(unique(), 1)])])
     finally:
         stranger.close()
@@ -222,7 +222,7 @@ def test_a_server_that_never_answers_is_given_up(db, unique, encoder):
 def test_answers_about_rows_and_answers_about_the_server(db, status, body, error, words):
     post = LinePost(db.endpoint)
     post.close()
-    answer = httpx.MockTransport(lambda request: httpx.Response(status, text=body))
+    answer = httpx.MockTransport(lambda _: httpx.Response(status, text=body))
     post._http = httpx.Client(base_url="http://nowhere", transport=answer)
     try:
         with pytest.raises(error, match=words):

@@ -98,7 +98,7 @@ def test_migrating_again_changes_nothing(fresh):
 
 def test_processes_that_migrate_at_once_all_succeed(fresh, own_settings):
     code = (
-        "from fxlab.lab import connect; import sys; "
+        "from fxlab.connecting import connect; import sys; "
         "lab = connect(home=sys.argv[1], questdb_http_port=sys.argv[2], "
         "questdb_pg_port=sys.argv[3]); lab.sessions(); lab.close()"
     )

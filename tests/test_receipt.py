@@ -88,7 +88,7 @@ def test_the_id_may_have_its_old_beginning(lab, record):
 def test_progress_is_told_up_to_the_end_and_may_stop_it(lab, record):
     name = record(*trades(1, 2), BOOK)
     heard = []
-    lab.verify(name, progress=lambda share, text: heard.append(share))
+    lab.verify(name, progress=lambda share, _: heard.append(share))
     assert heard == sorted(heard)
     assert heard[-1] == pytest.approx(1.0)
 

@@ -132,7 +132,7 @@ def test_rows_sums_gaps_and_events_are_those_of_the_twin(encoder, found, book, i
 
 
 def assert_same_facts(one, reread):
-    """What is written down tells a later recorder the same."""
+    """Compare what a recorder knows with what it has written down."""
     assert reread.tallies == one.tallies
     assert reread.events.to_json() == one.events.to_json()
     for symbol, record in one.symbols.items():
@@ -433,3 +433,22 @@ def test_checksums_wrap_and_stay_in_their_range(encoder):
     for number in range(50):
         one.record([trade(number)], 0)
         assert 0 <= one.tallies[PAIR[0], "prices", "live"].checksum < MODULUS
+
+
+def test_after_a_gap_a_book_has_to_come_anew(encoder):
+    journal = MemoryJournal()
+    one = recorder(journal, encoder)
+    whole = BookSnapshot(PAIR[0], 1, [(99.0, 1.0)], [], NOON, NOON)
+    change = BookDelta(PAIR[0], 5, 6, [(98.0, 1.0)], [], NOON + 50, NOON + 50)
+    lasting = Gap(PAIR[0], "orderbook", NOON, None, 3, "cut")
+    over = lasting._replace(to_time=NOON + 50)
+    one.record([whole, lasting, change], 0)
+    one.record([over, whole._replace(update_id=9, time=NOON + 50), change], 0)
+    assert [row["seq"] for row in journal.rows(ORDERBOOK)] == [1, 9, 6]
+    assert [row["detail"] for row in event_rows(journal) if row["event"] == "quarantine"] == [
+        "a change of a book came before the book"
+    ]
+    other = BookSnapshot(PAIR[1], 1, [(99.0, 1.0)], [], NOON, NOON)
+    same = change._replace(symbol=PAIR[1])
+    one.record([other, lasting._replace(symbol=PAIR[1], what="prices"), same], 0)
+    assert one.events.errors == 1, "a hole in trades is none of the book"

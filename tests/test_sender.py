@@ -161,7 +161,7 @@ def test_a_table_that_is_not_there_is_no_fault_of_the_rows(db, unique, encoder, 
         with sending(journal, post) as sender:
             assert sender.drain(PATIENCE)
         db.wait_visible(nowhere)
-        assert db.execute(f"select count() from {nowhere.name}") == [[100]]
+        assert db.execute(f"select count() from {nowhere.name}") == [[100]]  # noqa: S608
     finally:
         db.execute(f"drop table {nowhere.name}")
 

@@ -95,7 +95,7 @@ def connected(lab: Lab | None) -> Iterator[Lab]:
     if lab is not None:
         yield lab
         return
-    from fxlab.lab import connect
+    from fxlab.connecting import connect
 
     with connect() as own:
         yield own

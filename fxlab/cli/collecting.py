@@ -43,9 +43,11 @@ def collect(
 ) -> None:
     """Record live trades and books of a venue until the duration is over or Ctrl-C."""
     from fxlab.cli.collect_view import CollectView
-    from fxlab.lab import connect
+    from fxlab.connecting import connect
 
     with connect() as lab:
+        for left in lab.recovered:
+            say(f"session {left} was closed: its collector had been killed")
         collector = lab.collect(
             venue,
             symbols,
@@ -76,7 +78,7 @@ def verify(
     session_id: Annotated[str, typer.Argument(help="The id, with or without session_.")],
 ) -> None:
     """Compare a recording's receipt with what the database holds; exit code 1 if they differ."""
-    from fxlab.lab import connect
+    from fxlab.connecting import connect
 
     with connect() as lab, progress.terminal("verify") as advance:
         receipt = lab.verify(session_id, progress=advance)

@@ -31,7 +31,7 @@ def import_paths(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and count, write none.")] = False,
 ) -> None:
     """Import ticks from CSV files; importing the same files again changes nothing."""
-    from fxlab.lab import connect
+    from fxlab.connecting import connect
 
     with connect() as lab, progress.terminal("import") as advance:
         report = lab.import_csv(
@@ -56,7 +56,7 @@ def list_sessions(
     limit: Annotated[int, typer.Option(min=1, help="Most rows to list, newest first.")] = 50,
 ) -> None:
     """List the sessions, newest first."""
-    from fxlab.lab import connect
+    from fxlab.connecting import connect
 
     with connect() as lab:
         found = lab.sessions(
@@ -77,7 +77,7 @@ def show_session(
     session_id: Annotated[str, typer.Argument(help="The id, with or without session_.")],
 ) -> None:
     """Show one session: what is known of it, and statistics of its ticks."""
-    from fxlab.lab import connect
+    from fxlab.connecting import connect
 
     with connect() as lab:
         session = lab.session(session_id)

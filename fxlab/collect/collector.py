@@ -258,7 +258,6 @@ class Collector:
         if self._plan.resume:
             facts = resuming.take_up(self._db, self._plan, journal, facts)
         elif catalogue.find_any(self._db, self.session_id) is not None:
-            journal.discard()
             raise SessionExists(
                 f"session {self.session_id!r} exists; choose another session_id, or go on with it: "
                 "resume=True"

@@ -7,6 +7,7 @@ that belongs to another server.
 from __future__ import annotations
 
 import sqlite3
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,13 @@ from fxlab.collect.closing import Store, close_session
 from fxlab.collect.journal import SUFFIX, Journal
 from fxlab.collect.recorder import Recorder
 from fxlab.collect.sender import Sender
-from fxlab.errors import CollectionFailed, QuestDBUnavailable, SessionBusy, WriteFailed
+from fxlab.errors import (
+    CollectionFailed,
+    QuestDBError,
+    QuestDBUnavailable,
+    SessionBusy,
+    WriteFailed,
+)
 from fxlab.questdb.client import QuestDB
 from fxlab.questdb.lines import LineEncoder, LinePost
 
@@ -141,3 +148,12 @@ def _drain(journal: Journal, post: LinePost) -> None:
             f"QuestDB went away while {journal.rows:,} rows were brought to it ({outage}); they "
             f"are kept in {journal.path}; run: fxlab up"
         )
+
+
+def finish_recordings(db: QuestDB, home: Path) -> tuple[str, ...]:
+    """Do what `recover` does; what cannot be finished now is kept, and said by a warning."""
+    try:
+        return tuple(recover(db, home))
+    except QuestDBError as error:
+        warnings.warn(str(error), stacklevel=4)
+        return ()

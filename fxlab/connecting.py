@@ -1,0 +1,86 @@
+"""The ways in: connect to a server, or start, stop and look at the embedded one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from fxlab.config import Settings
+from fxlab.lab import Lab
+from fxlab.progress import Advance, silent
+
+if TYPE_CHECKING:
+    from fxlab.questdb.server import ServerStatus
+
+
+def connect(chosen: Settings | None = None, /, **settings: Any) -> Lab:  # noqa: ANN401
+    """Connect to QuestDB, create or upgrade the tables, and return a `Lab`.
+
+    Recordings whose process was killed are finished first; `Lab.recovered` names them.
+
+    Parameters
+    ----------
+    chosen
+        Settings gathered before; unless given they are gathered now.
+    **settings
+        Fields of `fxlab.config.Settings`; what is not given comes from the environment, from
+        ``fxlab.toml`` or from the defaults.
+
+    Raises
+    ------
+    QuestDBUnavailable
+        If no server answers; start the embedded one with ``fxlab up`` or `fxlab.up`.
+    QuestDBLoginFailed
+        If it refuses a password.
+    SchemaError
+        If its tables are foreign, newer, or would lose or hide rows; with the cure.
+    """
+    from fxlab.collect import recovery
+    from fxlab.questdb import server
+    from fxlab.questdb.client import QuestDB
+    from fxlab.questdb.migrations import check_schema, migrate
+
+    wanted = _settings(chosen, settings)
+    db = QuestDB(server.endpoint(wanted))
+    try:
+        db.check_login()
+        migrate(db)
+        check_schema(db)
+        recovered = recovery.finish_recordings(db, wanted.home)
+    except BaseException:
+        db.close()
+        raise
+    return Lab(db, wanted, recovered)
+
+
+def up(
+    chosen: Settings | None = None,
+    /,
+    *,
+    progress: Advance = silent,
+    **settings: Any,  # noqa: ANN401
+) -> ServerStatus:
+    """Start the embedded server unless it runs; see `fxlab.questdb.server.up`."""
+    from fxlab.questdb import server
+
+    return server.up(_settings(chosen, settings), progress)
+
+
+def down(chosen: Settings | None = None, /, **settings: Any) -> bool:  # noqa: ANN401
+    """Stop the embedded server and return whether one was running."""
+    from fxlab.questdb import server
+
+    return server.down(_settings(chosen, settings))
+
+
+def status(chosen: Settings | None = None, /, **settings: Any) -> ServerStatus:  # noqa: ANN401
+    """Return what is known of the server; see `fxlab.questdb.server.ServerStatus`."""
+    from fxlab.questdb import server
+
+    return server.status(_settings(chosen, settings))
+
+
+def _settings(chosen: Settings | None, changes: Mapping[str, Any]) -> Settings:
+    if chosen is None:
+        return Settings.load(**changes)
+    return chosen.replace(**changes) if changes else chosen
