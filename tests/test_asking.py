@@ -13,7 +13,7 @@ from fxlab.collect import asking
 from fxlab.collect.asking import MOST_IDS, Questions, neighbours, pieces
 from fxlab.collect.event_rows import GapRow
 from fxlab.collect.feed import Instrument, Trade
-from fxlab.collect.recorder import Asked, Missing
+from fxlab.collect.symbol_record import Asked, Missing
 from fxlab.collect.trade_ids import Hole
 from fxlab.errors import VenueUnavailable
 

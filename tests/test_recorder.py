@@ -16,7 +16,8 @@ from twin_recorder import BOOK_NAMES, MemoryJournal, ReadableEncoder, RecorderTw
 from fxlab.backtester.decimals import find_decimals
 from fxlab.collect.checksum import MODULUS, frame_checksum
 from fxlab.collect.feed import BookDelta, BookSnapshot, Event, Gap, Quote, Trade
-from fxlab.collect.recorder import FOREVER, Asked, Recorder
+from fxlab.collect.recorder import FOREVER, Recorder
+from fxlab.collect.symbol_record import Asked
 from fxlab.schema import EVENTS, ORDERBOOK, PRICES
 
 NOON = 1_735_732_800_000_000

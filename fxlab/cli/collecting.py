@@ -65,6 +65,8 @@ def collect(
             tags=tuple(tag or ()),
         )
         say(f"recording session {collector.session_id}; stop it with Ctrl-C")
+        if collector.status().message:
+            say(collector.status().message)
         with _signals_stop(collector), live(CollectView(collector)):
             session = _finished(collector)
     say(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from fxlab.collect.feed import Feed, Instrument, Trade
-from fxlab.collect.recorder import Asked, Missing
+from fxlab.collect.symbol_record import Asked, Missing
 from fxlab.errors import VenueError
 
 MOST_IDS: Final = 1_000

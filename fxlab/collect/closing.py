@@ -144,7 +144,7 @@ def close_session(store: Store, journal: Journal, recorder: Recorder, now: int) 
     if difference:
         raise WriteFailed(
             f"session {facts['session_id']!r} is marked as failed: {difference}; its journal is "
-            f"kept at {journal.path}: run fxlab doctor, then fxlab verify {facts['session_id']}"
+            f"kept at {journal.path}: run fxlab verify {facts['session_id']}, and delete it then"
         )
     return status
 

@@ -23,8 +23,9 @@ from fxlab.collect.closing import Store, close_session, session_row
 from fxlab.collect.feed import Event, Feed, Message, Subscription
 from fxlab.collect.journal import Journal
 from fxlab.collect.plan import Plan
-from fxlab.collect.recorder import FOREVER, Asked, Recorder
+from fxlab.collect.recorder import FOREVER, Recorder
 from fxlab.collect.sender import Outage, Sender
+from fxlab.collect.symbol_record import Asked
 from fxlab.errors import CollectionFailed, FxlabError
 from fxlab.questdb.lines import Lines
 from fxlab.schema import SESSIONS
@@ -230,7 +231,9 @@ class Work:
         try:
             await self._last_questions()
             ending = "completed" if failure is None else "aborted"
-            await self._in_thread(lambda: self._recorder.save(ending=ending))
+            facts = self._journal.fact("session")
+            facts["options"]["lossless"] = self._feed.lossless  # a bridge may find out late
+            await self._in_thread(lambda: self._recorder.save(ending=ending, session=facts))
             drained = await asyncio.to_thread(self.sender.drain, DRAIN_SECONDS)
             if drained and self._said:  # the sender had something to say
                 await self._journal_batch(FOREVER)
@@ -240,6 +243,8 @@ class Work:
         finally:
             await asyncio.to_thread(self.sender.stop)
             self._thread.shutdown()
+        if isinstance(failure, CollectionFailed) and not drained:
+            raise failure  # it says why; the next start closes the session
         await asyncio.to_thread(self._close, drained=drained)
         if failure is not None:
             raise failure

@@ -17,29 +17,21 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from fxlab import catalogue, html
-from fxlab.collect import resuming
+from fxlab.collect.beginning import begin, choose, measure_skew
 from fxlab.collect.clock import Clock
-from fxlab.collect.closing import Store, session_row
+from fxlab.collect.closing import Store
 from fxlab.collect.collecting import Work
-from fxlab.collect.feed import Event, Feed, Instrument, Subscription
+from fxlab.collect.feed import Event, Feed, Subscription
 from fxlab.collect.journal import Journal
 from fxlab.collect.plan import Plan
 from fxlab.collect.recorder import Recorder
-from fxlab.collect.recovery import journal_path, opened_store, recorder_of, server_of
+from fxlab.collect.recovery import journal_path, opened_store
 from fxlab.collect.status import OVER, CollectorStatus
 from fxlab.collect.subscribers import Subscribers
 from fxlab.collect.subscribers import Subscription as Listener
 from fxlab.collect.watching import Watch
-from fxlab.errors import (
-    CollectionFailed,
-    SessionBusy,
-    SessionExists,
-    SymbolNotFound,
-    VenueError,
-    did_you_mean,
-)
+from fxlab.errors import CollectionFailed
 from fxlab.questdb.client import QuestDB
-from fxlab.schema import SESSIONS
 from fxlab.sessions import Session
 
 STOP_SECONDS: Final = 90.0
@@ -155,12 +147,12 @@ class Collector:
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
         async with self._feed:
-            wanted = await self._wanted()
+            wanted = await choose(self._feed, self._plan)
             skew = await self._skew()
             with opened_store(self._db) as store:
                 journal = Journal(journal_path(self._home, self.session_id))
                 try:
-                    recorder = self._begin(journal, store)
+                    recorder = begin(self._feed, self._plan, journal, store, self._clock)
                     await self._record(wanted, journal, recorder, store, skew)
                 finally:
                     done = self._work is not None and self._work.closed
@@ -197,76 +189,21 @@ class Collector:
         finally:
             self._watch.freeze()
 
-    async def _wanted(self) -> Subscription:
-        """Return what to subscribe to; names near an unknown symbol are in the error."""
-        known = await self._feed.instruments()
-        found: list[Instrument] = []
-        for symbol in self._plan.symbols:
-            if symbol not in known:
-                near = did_you_mean(symbol, known) or f"it trades {len(known):,} others"
-                raise SymbolNotFound(
-                    f"{self._feed.venue} has no symbol {symbol!r}; {near}; symbols are written "
-                    "BASE_QUOTE, such as BTC_USDT"
-                )
-            instrument = known[symbol]
-            if instrument.status != "trading":
-                raise VenueError(
-                    f"{symbol} is not traded at {self._feed.venue} at the moment "
-                    f"({instrument.status}); choose another symbol"
-                )
-            found.append(instrument)
-        return Subscription(tuple(found), self._plan.trades, self._plan.book_depth)
-
     async def _skew(self) -> Event | None:
-        """Compare this machine's clock with the venue's; the way back and forth is taken out."""
-        before = self._clock.now()
-        theirs = await self._feed.server_time()
-        after = self._clock.now()
-        if theirs is None:
+        """Compare this machine's clock with the venue's; return what the ledger should say."""
+        found = await measure_skew(self._feed, self._clock)
+        if found is None:
             return None
-        skew = (before + after) // 2 - theirs
+        skew, within = found
         self._watch.skew_us = skew
         if abs(skew) < SKEW_US:
             return None
         detail = (
             f"this machine's clock is {skew / 1e6:+.3f} s off that of {self._feed.venue} "
-            f"(measured within {(after - before) / 2e6:.3f} s): received_at is, too"
+            f"(measured within {within / 1e6:.3f} s): received_at is, too"
         )
         self._watch.say(detail)
-        return Event("clock_skew", None, after, None, detail)
-
-    def _begin(self, journal: Journal, store: Store) -> Recorder:
-        """Make the session known, in the journal and in the database."""
-        left = journal.fact("session")
-        if left is not None:  # recovery came before and could not bring it to this server
-            raise SessionBusy(
-                f"rows of session {self.session_id!r} still wait in {journal.path} for the server "
-                f"at {left['server']}; connect to that one first, or choose another session_id"
-            )
-        facts = {
-            "session_id": self.session_id,
-            "exchange": self._feed.venue,
-            "symbols": sorted(self._plan.symbols),
-            "data_types": self._plan.data_types,
-            "counts_trades": self._feed.counts_trades,
-            "created_at": self._clock.now(),
-            "notes": self._plan.notes,
-            "tags": list(self._plan.tags),
-            "options": self._plan.options() | {"lossless": self._feed.lossless},
-            "server": server_of(self._db),
-        }
-        if self._plan.resume:
-            facts = resuming.take_up(self._db, self._plan, journal, facts)
-        elif catalogue.find_any(self._db, self.session_id) is not None:
-            raise SessionExists(
-                f"session {self.session_id!r} exists; choose another session_id, or go on with it: "
-                "resume=True"
-            )
-        journal.append([], {"session": facts})
-        recorder = recorder_of(journal, store.encoder, facts)
-        now = self._clock.now()
-        store.put(SESSIONS, [session_row(facts, recorder, "collecting", now)])
-        return recorder
+        return Event("clock_skew", None, self._clock.now(), None, detail)
 
     def _at_exit(self) -> None:
         """Stop well when the process ends: the session is completed, not aborted."""

@@ -7,73 +7,23 @@ of them and which ids were seen are journaled together, so whatever kills the pr
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
-import polars as pl
-
-from fxlab.backtester.decimals import find_decimals
-from fxlab.backtester.quotes import mid_decimals
 from fxlab.collect.book_track import BookRow, BookTrack
 from fxlab.collect.event_rows import EventRows, GapRow
 from fxlab.collect.feed import BookDelta, BookSnapshot, Event, Gap, Message, Quote, Trade
 from fxlab.collect.journal import Journal
+from fxlab.collect.symbol_record import Asked, Missing, SymbolRecord
 from fxlab.collect.tally import Tally
 from fxlab.collect.tick_lines import TickLines, book_columns, trade_columns
 from fxlab.collect.trade_ids import Hole, TradeIds
 from fxlab.collect.trade_track import TradeTrack, is_time
 from fxlab.questdb.lines import LineEncoder, Lines
-from fxlab.schema import EVENTS, book_levels
+from fxlab.schema import EVENTS
 
-BID: Final = book_levels().index("bid_price_1")
-ASK: Final = book_levels().index("ask_price_1")
 FOREVER: Final = 2**62
 SHOWN: Final = 300
 """Characters of a refused message that its event keeps."""
-
-
-@dataclass(slots=True)
-class Missing:
-    """A gap in a symbol's trades that the venue's history may fill."""
-
-    symbol: str
-    hole: Hole
-    gap: GapRow
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What follows the trades that were asked for: how that ended."""
-
-    missing: Missing
-    outcome: str
-
-
-@dataclass(slots=True)
-class SymbolRecord:
-    """All that is known of one symbol."""
-
-    trades: TradeTrack
-    book: BookTrack | None
-    decimals: int | None = 0
-    """Of all its prices (mids, where it has no trades) so far; None if they have too many."""
-    last_price: float | None = None
-    bid: float | None = None
-    ask: float | None = None
-    lag: int | None = None
-    """Arrival minus venue time of the newest message, in microseconds."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what a later collector needs to go on."""
-        book = self.book.to_json() if self.book is not None else None
-        return {"trades": self.trades.to_json(), "book": book, "decimals": self.decimals}
-
-    def load(self, found: dict[str, Any]) -> None:
-        """Go on after what `to_json` described."""
-        self.trades = TradeTrack.from_json(found["trades"])
-        self.decimals = found["decimals"]
-        if self.book is not None and found["book"] is not None:
-            self.book = BookTrack.from_json(found["book"], self.book.depth, self.book.every)
 
 
 class Recorder:
@@ -249,7 +199,7 @@ class Recorder:
         if found.trades:
             self._lines.add_trades(found.trades, found.seqs)
             self._count_trades(symbol, found.trades, found.seqs)
-            self._look_at_trades(record, found.trades)
+            record.look_at_trades(found.trades)
         self._changed.add(symbol)
 
     def _count_trades(self, symbol: str, trades: list[Trade], seqs: list[int]) -> None:
@@ -258,13 +208,6 @@ class Recorder:
             kept, numbers = [t for t, _ in some], [s for _, s in some]
             tally = self._tally(symbol, "prices", origin)
             tally.add([t.time for t in kept], numbers, trade_columns(kept))
-
-    def _look_at_trades(self, record: SymbolRecord, trades: list[Trade]) -> None:
-        last = trades[-1]
-        if last.origin == "live":
-            record.last_price, record.lag = last.price, last.received - last.time
-        prices = pl.Series([trade.price for trade in trades], dtype=pl.Float64)
-        record.decimals = _most(record.decimals, find_decimals(prices))
 
     def _other(
         self,
@@ -318,13 +261,7 @@ class Recorder:
         self._lines.add_books(symbol, rows)
         times, seqs = [row.time for row in rows], [row.seq for row in rows]
         self._tally(symbol, "orderbook", "live").add(times, seqs, book_columns(rows))
-        newest = rows[-1]
-        record.bid, record.ask = newest.levels[BID], newest.levels[ASK]
-        record.lag = newest.received - newest.time
-        if (symbol, "prices", "live") not in self.tallies:
-            best = {"bid_price_1": [r.levels[BID] for r in rows]}
-            best["ask_price_1"] = [r.levels[ASK] for r in rows]
-            record.decimals = _most(record.decimals, mid_decimals(pl.DataFrame(best, _BEST)))
+        record.look_at_books(rows)
         self._changed.add(symbol)
 
     def _refuse(self, symbol: str | None, time: int, why: str, amount: int = 1) -> None:
@@ -364,10 +301,3 @@ class Recorder:
         tally = self.tallies.setdefault((symbol, data_type, origin), Tally())
         self._counted.add((symbol, data_type, origin))
         return tally
-
-
-_BEST: Final = {"bid_price_1": pl.Float64, "ask_price_1": pl.Float64}
-
-
-def _most(before: int | None, now: int | None) -> int | None:
-    return None if before is None or now is None else max(before, now)

@@ -28,7 +28,8 @@ from fxlab.errors import (
 from fxlab.questdb.client import QuestDB
 from fxlab.questdb.lines import LineEncoder, LinePost
 
-DRAIN_SECONDS: Final = 600.0
+STALL_SECONDS: Final = 20.0
+"""Without a row leaving a journal for so long, its server is taken for gone."""
 
 
 def journal_path(home: Path, session_id: str) -> Path:
@@ -133,7 +134,10 @@ def _drain(journal: Journal, post: LinePost) -> None:
         on_refused=lambda _, words: refused.append(words),
     )
     sender.start()
-    drained = sender.drain(DRAIN_SECONDS)
+    drained, before = False, journal.rows + 1
+    while not drained and journal.rows < before:
+        before = journal.rows
+        drained = sender.drain(STALL_SECONDS)
     outage = sender.outage
     sender.stop()
     if isinstance(sender.failure, sqlite3.Error):

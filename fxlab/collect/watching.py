@@ -12,7 +12,7 @@ import time
 from fxlab.collect.collecting import Work
 from fxlab.collect.journal import Journal
 from fxlab.collect.plan import Plan
-from fxlab.collect.recorder import Recorder, SymbolRecord
+from fxlab.collect.recorder import Recorder
 from fxlab.collect.status import (
     COLLECTING,
     OUTAGE,
@@ -22,6 +22,7 @@ from fxlab.collect.status import (
     Rate,
     SymbolStatus,
 )
+from fxlab.collect.symbol_record import SymbolRecord
 
 
 class Watch:
