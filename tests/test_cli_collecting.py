@@ -56,7 +56,6 @@ def test_a_recording_from_its_first_word_to_its_proof(venue, lab, unique):
     row = {"session_id": name, "symbol": SYMBOL, "origin": "live", "seq": 3, "price": 1.0}
     post.send([encoder.encode(PRICES, [row | {"timestamp": trade(3).time}])])
     lab._db.wait_visible(PRICES)
-    encoder.close()
     post.close()
     answer = fxlab("verify", name)
     assert answer.exit_code == 1

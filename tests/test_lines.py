@@ -24,9 +24,7 @@ NOON = datetime(2025, 1, 1, 12, tzinfo=UTC)
 
 @pytest.fixture(scope="module")
 def encoder():
-    made = LineEncoder()
-    yield made
-    made.close()
+    return LineEncoder()
 
 
 @pytest.fixture

@@ -38,7 +38,6 @@ def put(db):
         db.wait_visible(table)
 
     yield store
-    encoder.close()
     post.close()
 
 

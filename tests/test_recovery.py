@@ -151,7 +151,7 @@ def test_a_server_that_goes_away_meanwhile_keeps_the_journal(
     db, home, unique, monkeypatch, free_ports
 ):
     name = killed(db, home, unique("live"), [trades(1)])
-    monkeypatch.setattr(recovery, "DRAIN_SECONDS", 0.3)
+    monkeypatch.setattr(recovery, "STALL_SECONDS", 0.3)
     real = recovery.LinePost
     monkeypatch.setattr(
         recovery,

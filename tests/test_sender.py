@@ -55,9 +55,7 @@ class Bad(Script):
 
 @pytest.fixture(scope="module")
 def encoder():
-    made = LineEncoder()
-    yield made
-    made.close()
+    return LineEncoder()
 
 
 @pytest.fixture

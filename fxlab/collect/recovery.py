@@ -45,11 +45,10 @@ def left_behind(home: Path) -> list[Path]:
 @contextmanager
 def opened_store(db: QuestDB) -> Iterator[Store]:
     """Open the ways to the database that a recording uses."""
-    encoder, post = LineEncoder(), LinePost(db.endpoint)
+    post = LinePost(db.endpoint)
     try:
-        yield Store(db, post, encoder)
+        yield Store(db, post, LineEncoder())
     finally:
-        encoder.close()
         post.close()
 
 

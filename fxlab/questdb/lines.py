@@ -7,6 +7,7 @@ server refuses a row. The client encodes; the bytes travel over HTTP as the clie
 
 from __future__ import annotations
 
+import functools
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from fxlab.schema import Table
 if TYPE_CHECKING:
     from questdb.ingress import Buffer
 
+PROTOCOL: Final = 2  # of the lines: numbers in binary
 CONNECT_SECONDS: Final = 2.0
 ANSWER_SECONDS: Final = 10.0
 _REFUSALS: Final = (400, 413, 422)
@@ -68,19 +70,11 @@ class LineEncoder:
         import questdb
 
         self._client = questdb
-        # It never connects: with the protocol's version given, "establish" opens nothing.
-        self._sender = questdb.Sender(
-            questdb.Protocol.Http, "localhost", 9, auto_flush=False, protocol_version=2
-        )
-        self._sender.establish()  # type: ignore[no-untyped-call]  # the client's stub lacks it
-
-    def close(self) -> None:
-        """Free the client's memory."""
-        self._sender.close(flush=False)
+        self._kind = _buffer_kind()
 
     def buffer(self) -> Buffer:
         """Return an empty buffer, for rows of one's own making."""
-        return self._sender.new_buffer()
+        return self._kind(protocol_version=PROTOCOL)
 
     def encode(self, table: Table, rows: Iterable[Mapping[str, Any]]) -> Lines:
         """Return rows given as columns and values; None is left out, times are datetimes or us."""
@@ -111,6 +105,21 @@ class LineEncoder:
         if isinstance(value, datetime):
             return self._client.TimestampMicros.from_datetime(value)
         return self._client.TimestampMicros(value)
+
+
+@functools.cache
+def _buffer_kind() -> type[Buffer]:
+    """Return the client's class of buffers, whose public home is deprecated."""
+    import questdb
+
+    # With the protocol's version given, "establish" opens no connection.
+    sender = questdb.Sender(
+        questdb.Protocol.Http, "localhost", 9, auto_flush=False, protocol_version=PROTOCOL
+    )
+    sender.establish()  # type: ignore[no-untyped-call]  # the client's stub lacks it
+    kind = type(sender.new_buffer())
+    sender.close(flush=False)
+    return kind
 
 
 class LinePost:
