@@ -112,7 +112,7 @@ def trades(
     said = venue.ledger()["venues"][name]
     found = [_account(case, session, venue, symbol, said[symbol], backfill) for symbol in said]
     for one in found:
-        say(str(one).replace("missed", "filled by repeats") if gaps == MENDED else one)
+        say(str(one).replace("missed", "made smaller by repeats") if gaps == MENDED else one)
         assert (one.lost, one.duplicated, one.foreign) == (0, 0, 0), str(one)
         assert one.stored == one.sent, str(one)
         assert gaps == MENDED or one.missed == [], str(one)
