@@ -134,7 +134,7 @@ class SyncedBook:
         in_snapshot = not self._followed and last - diff.last < LATE
         if diff.time <= time or in_snapshot:
             return []
-        told = self.lose(f"update ids went back from {self.last} to {diff.last}")
+        told = self.lose(f"ids of updates went back from {self.last} to {diff.last}")
         self._hold(diff)
         return told
 

@@ -161,6 +161,8 @@ class Work:
             await self._in_thread(self._recorder.record, batch, settled_before)
         except sqlite3.OperationalError as error:
             await self._journal_again(error)
+        finally:
+            batch.clear()  # else the executor's own references keep it until a garbage collection
         found, self._recorder.to_ask = self._recorder.to_ask, []
         self._questions.ask(found)
 

@@ -22,6 +22,10 @@ REQUEST_BYTES: Final = 2_000_000
 """About 25,000 trades a request while catching up."""
 
 LONGEST_PAUSE: Final = 2.0  # seconds between two tries during an outage
+LONGEST_REST: Final = 0.25  # seconds between two requests when all is well
+ROWS_A_SECOND_OF_REST: Final = 20_000
+"""At 5,000 trades a second the sender hardly rests; at 50,000 it sends four times a second."""
+
 SLOW_SECONDS: Final = 3.0
 """A server that takes longer to answer was away, too, though no try failed."""
 
@@ -99,12 +103,18 @@ class Sender:
                 waiting = outlet.oldest(REQUEST_BYTES)
                 if waiting:
                     self._deliver(outlet, waiting)
+                    self._rest(sum(batch.lines.rows for batch in waiting))
                 else:
                     self._journal.news.wait(1.0)
         except Exception as error:  # noqa: BLE001 - told by the collector, which then ends
             self.failure = error
         finally:
             outlet.close()
+
+    def _rest(self, rows: int) -> None:
+        """Let rows gather where many come: a commit costs the server more than its rows do."""
+        if self._journal.rows < rows:  # else there is something to catch up with
+            self._stopping.wait(min(LONGEST_REST, rows / ROWS_A_SECOND_OF_REST))
 
     def _deliver(self, outlet: Outlet, waiting: Sequence[Waiting]) -> None:
         """Store batches and forget them; they stay in the journal if the thread is stopped."""
