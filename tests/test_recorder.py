@@ -27,9 +27,7 @@ STRANGER = "CCC_USDT"
 
 @pytest.fixture(scope="module")
 def encoder():
-    made = ReadableEncoder()
-    yield made
-    made.close()
+    return ReadableEncoder()
 
 
 def recorder(journal, encoder, *, counts_trades=True, depth=10, every=0):

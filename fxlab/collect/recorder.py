@@ -203,9 +203,12 @@ class Recorder:
         self._changed.add(symbol)
 
     def _count_trades(self, symbol: str, trades: list[Trade], seqs: list[int]) -> None:
-        for origin in {trade.origin for trade in trades}:
-            some = [(t, s) for t, s in zip(trades, seqs, strict=True) if t.origin == origin]
-            kept, numbers = [t for t, _ in some], [s for _, s in some]
+        origins = {trade.origin for trade in trades}
+        for origin in origins:
+            kept, numbers = trades, seqs
+            if len(origins) > 1:
+                some = [(t, s) for t, s in zip(trades, seqs, strict=True) if t.origin == origin]
+                kept, numbers = [t for t, _ in some], [s for _, s in some]
             tally = self._tally(symbol, "prices", origin)
             tally.add([t.time for t in kept], numbers, trade_columns(kept))
 

@@ -26,7 +26,7 @@ LARGEST_ID: Final = 1 << 62
 LATEST_MS: Final = 10_000_000_000_000
 """A time in milliseconds is below it until the year 2286."""
 
-_decode: Final = json.loads
+_raw_decode: Final = json.JSONDecoder().raw_decode
 
 
 def parse(frame: str | bytes, received: int, symbols: Mapping[str, str]) -> Parsed:
@@ -44,7 +44,7 @@ def parse(frame: str | bytes, received: int, symbols: Mapping[str, str]) -> Pars
     if isinstance(frame, bytes):
         return quarantine("binary", frame, received)
     try:
-        whole = _decode(frame)
+        whole = _decoded(frame)
         data = whole.get("data")
         if data is None:
             return _answer(whole, frame, received)
@@ -58,6 +58,15 @@ def parse(frame: str | bytes, received: int, symbols: Mapping[str, str]) -> Pars
         raise ValueError(f"unknown event {kind!r:.40}")
     except NOT_AS_DOCUMENTED as error:
         return quarantine(cause_of(error), frame, received, _symbol_in(frame, symbols))
+
+
+def _decoded(frame: str) -> Any:  # noqa: ANN401 - JSON
+    """Return what `json.loads` does; that would look for space around the frame, at some cost."""
+    try:
+        whole, end = _raw_decode(frame)
+    except ValueError:
+        return json.loads(frame)
+    return whole if end == len(frame) else json.loads(frame)
 
 
 def snapshot(answer: Any, symbol: str, received: int) -> BookSnapshot:  # noqa: ANN401 - JSON
