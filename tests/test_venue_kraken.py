@@ -519,7 +519,7 @@ def test_a_planted_wrong_level_resyncs_that_symbol_only(monkeypatch):
                 yield stream, frame
 
     monkeypatch.setattr(MockKraken, "encode", encode)
-    mock, market = venue(speed=1.0, trades=2_000)
+    mock, market = venue(speed=1.0, trades=10_000)  # lasts well beyond the resync
     market.start = START
     with mock:
         heard = hear(mock, lambda said: len(said.books("BTC_USDT")) > 250)
