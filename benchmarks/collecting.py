@@ -45,6 +45,7 @@ def server() -> Iterator[None]:
         for name in ("HTTP", "PG", "HEALTH"):
             os.environ[f"FXLAB_QUESTDB_{name}_PORT"] = str(free_port())
         fxlab.up()
+        fxlab.connect().close()  # makes the tables, which takes memory that no recording needs
         try:
             yield
         finally:
