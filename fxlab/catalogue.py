@@ -18,7 +18,7 @@ from fxlab.questdb import sql
 from fxlab.questdb.client import QuestDB
 from fxlab.questdb.migrations import STEPS
 from fxlab.questdb.sql import Scope
-from fxlab.schema import EVENTS, IMPORTS, SESSIONS
+from fxlab.schema import EVENTS, IMPORTS, SESSIONS, Table
 from fxlab.times import from_micros
 
 _LISTED: Final = (
@@ -26,7 +26,6 @@ _LISTED: Final = (
     "prices_count", "orderbook_count", "gaps_count", "errors_count", "started", "ended",
     "duration_seconds", "notes", "tags", "created_at", "updated_at",
 )  # fmt: skip
-_UPDATED: Final = list(SESSIONS.columns).index("updated_at")
 _LISTS: Final = ("symbols", "data_types", "tags")  # kept as JSON
 
 
@@ -97,14 +96,22 @@ def find(db: QuestDB, session_id: str) -> dict[str, Any]:
 
 def find_any(db: QuestDB, session_id: str) -> dict[str, Any] | None:
     """Return a session's row, also while it is being deleted; None if there is none."""
-    rows = db.execute(sql.raw_rows(SESSIONS, session_id))
-    newest = max(rows, key=lambda row: row[_UPDATED], default=None)
+    found = raw_rows(db, SESSIONS, session_id)
+    newest = max(found, key=lambda row: row["updated_at"], default=None)
     if newest is None:
         return None
     return {
-        name: from_micros(value) if kind == "TIMESTAMP" and value is not None else value
-        for (name, kind), value in zip(SESSIONS.columns.items(), newest, strict=True)
+        name: from_micros(value)
+        if SESSIONS.columns[name] == "TIMESTAMP" and value is not None
+        else value
+        for name, value in newest.items()
     }
+
+
+def raw_rows(db: QuestDB, table: Table, session_id: str) -> list[dict[str, Any]]:
+    """Return a session's rows of a small table; times are microseconds."""
+    found = db.execute(sql.raw_rows(table, session_id))
+    return [dict(zip(table.columns, values, strict=True)) for values in found]
 
 
 def _known_ids(db: QuestDB) -> list[str]:

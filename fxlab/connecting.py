@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from fxlab.collect.journal_files import left_behind
 from fxlab.config import Settings
 from fxlab.lab import Lab
 from fxlab.progress import Advance, silent
 
 if TYPE_CHECKING:
+    from fxlab.questdb.client import QuestDB
     from fxlab.questdb.server import ServerStatus
 
 
@@ -35,7 +37,6 @@ def connect(chosen: Settings | None = None, /, **settings: Any) -> Lab:  # noqa:
     SchemaError
         If its tables are foreign, newer, or would lose or hide rows; with the cure.
     """
-    from fxlab.collect import recovery
     from fxlab.questdb import server
     from fxlab.questdb.client import QuestDB
     from fxlab.questdb.migrations import check_schema, migrate
@@ -46,11 +47,19 @@ def connect(chosen: Settings | None = None, /, **settings: Any) -> Lab:  # noqa:
         db.check_login()
         migrate(db)
         check_schema(db)
-        recovered = recovery.finish_recordings(db, wanted.home)
+        recovered = _finished_recordings(db, wanted)
     except BaseException:
         db.close()
         raise
     return Lab(db, wanted, recovered)
+
+
+def _finished_recordings(db: QuestDB, settings: Settings) -> tuple[str, ...]:
+    if not left_behind(settings.home):
+        return ()  # as nearly always; loading what mends takes longer than connecting
+    from fxlab.collect.recovery import finish_recordings
+
+    return finish_recordings(db, settings.home)
 
 
 def up(

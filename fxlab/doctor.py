@@ -236,7 +236,7 @@ def _schema(settings: Settings) -> Check:
 
 
 def _recordings(settings: Settings) -> Check:
-    from fxlab.collect.recovery import left_behind
+    from fxlab.collect.journal_files import left_behind
 
     journals = left_behind(settings.home)
     if not journals:

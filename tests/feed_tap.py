@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
+import polars as pl
+
 from fxlab.collect.feed import (
     BookDelta,
     BookSnapshot,
@@ -16,6 +18,7 @@ from fxlab.collect.feed import (
     Subscription,
     Trade,
 )
+from fxlab.mock import MockVenue
 from fxlab.mock.market import BookChange, Market
 from fxlab.mock.truth import Book
 
@@ -82,6 +85,18 @@ async def listen(
             await asyncio.gather(coming, return_exceptions=True)
         await batches.aclose()
     return heard
+
+
+def truth_of(mock: MockVenue, venue: str, symbol: str) -> list[tuple]:
+    """Return what a venue traded since somebody listened: id, time, price, quantity, bought."""
+    first = mock.ledger()["venues"][venue][symbol]["sent_first_id"]
+    frame = mock.truth.deals[symbol].frame().filter(pl.col("id") >= first)
+    return list(frame.select("id", "time", "price", "quantity", "bought").iter_rows())
+
+
+def told(trades: Sequence[Trade]) -> list[tuple]:
+    """Return trades in the form of `truth_of`."""
+    return [(one.id, one.time, one.price, one.volume, one.side == "buy") for one in trades]
 
 
 def tops(market: Market, symbol: str, depth: int = 10) -> list[tuple]:

@@ -7,9 +7,9 @@ import inspect
 import sys
 import time
 
-import polars as pl
+import feed_tap
 import pytest
-from feed_tap import Heard, listen, places, rebuilt, tops
+from feed_tap import Heard, listen, places, rebuilt, told, tops
 
 ccxt = pytest.importorskip("ccxt.pro")
 
@@ -22,7 +22,6 @@ from fxlab.collect.feed import (  # noqa: E402
     Instrument,
     Quote,
     Subscription,
-    Trade,
 )
 from fxlab.collect.venues import open_feed  # noqa: E402
 from fxlab.collect.venues.ccxt_books import WatchedBook, base_units  # noqa: E402
@@ -69,13 +68,7 @@ def all_trades(mock: MockVenue):
 
 
 def truth_of(mock: MockVenue, symbol: str) -> list[tuple]:
-    first = mock.ledger()["venues"]["binance"][symbol]["sent_first_id"]
-    frame = mock.truth.deals[symbol].frame().filter(pl.col("id") >= first)
-    return list(frame.select("id", "time", "price", "quantity", "bought").iter_rows())
-
-
-def told(trades: list[Trade]) -> list[tuple]:
-    return [(one.id, one.time, one.price, one.volume, one.side == "buy") for one in trades]
+    return feed_tap.truth_of(mock, "binance", symbol)
 
 
 # The seams

@@ -14,7 +14,7 @@ from fxlab import errors, schema
 from fxlab.collect.book_track import BookTrack
 from fxlab.collect.feed import BookDelta, BookSnapshot, Event, Gap, Quote, Trade
 from fxlab.collect.journal import Journal
-from fxlab.collect.recovery import journal_path, left_behind
+from fxlab.collect.journal_files import journal_path, left_behind
 from fxlab.collect.tick_lines import TickLines
 from fxlab.questdb import sql
 from fxlab.questdb.sql import Scope

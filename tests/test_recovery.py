@@ -14,10 +14,9 @@ from fxlab.collect.clock import Clock
 from fxlab.collect.closing import session_row
 from fxlab.collect.feed import BookSnapshot, Gap
 from fxlab.collect.journal import Journal
+from fxlab.collect.journal_files import journal_path, left_behind
 from fxlab.collect.plan import Plan
 from fxlab.collect.recovery import (
-    journal_path,
-    left_behind,
     opened_store,
     recorder_of,
     recover,

@@ -9,9 +9,9 @@ import random
 import re
 import zlib
 
-import polars as pl
+import feed_tap
 import pytest
-from feed_tap import Heard, listen, places, rebuilt, tops
+from feed_tap import Heard, listen, places, rebuilt, told, tops
 
 from fxlab.collect.address import Address
 from fxlab.collect.clock import Clock
@@ -447,13 +447,7 @@ def all_trades(mock: MockVenue):
 
 
 def truth_of(mock: MockVenue, symbol: str) -> list[tuple]:
-    first = mock.ledger()["venues"]["kraken"][symbol]["sent_first_id"]
-    frame = mock.truth.deals[symbol].frame().filter(pl.col("id") >= first)
-    return list(frame.select("id", "time", "price", "quantity", "bought").iter_rows())
-
-
-def told(trades_: list[Trade]) -> list[tuple]:
-    return [(one.id, one.time, one.price, one.volume, one.side == "buy") for one in trades_]
+    return feed_tap.truth_of(mock, "kraken", symbol)
 
 
 def test_everything_that_is_sent_arrives_once():

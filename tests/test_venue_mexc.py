@@ -6,9 +6,9 @@ import asyncio
 import json
 import random
 
-import polars as pl
+import feed_tap
 import pytest
-from feed_tap import Heard, listen, places, rebuilt, tops
+from feed_tap import Heard, listen, places, rebuilt, told, tops
 
 from fxlab.collect.address import Address
 from fxlab.collect.book_sync import Diff
@@ -271,13 +271,7 @@ def all_trades(mock: MockVenue, books: int = 0):
 
 
 def truth_of(mock: MockVenue, symbol: str) -> list[tuple]:
-    first = mock.ledger()["venues"]["mexc"][symbol]["sent_first_id"]
-    frame = mock.truth.deals[symbol].frame().filter(pl.col("id") >= first)
-    return list(frame.select("id", "time", "price", "quantity", "bought").iter_rows())
-
-
-def told(trades: list[Trade]) -> list[tuple]:
-    return [(one.id, one.time, one.price, one.volume, one.side == "buy") for one in trades]
+    return feed_tap.truth_of(mock, "mexc", symbol)
 
 
 def test_everything_that_is_sent_arrives_once():

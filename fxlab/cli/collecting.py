@@ -15,7 +15,6 @@ from fxlab.cli.output import live, say, show_frame
 
 if TYPE_CHECKING:
     from fxlab.collect.collector import Collector
-    from fxlab.sessions import Session
 
 
 def register(app: typer.Typer) -> None:
@@ -43,6 +42,7 @@ def collect(
 ) -> None:
     """Record live trades and books of a venue until the duration is over or Ctrl-C."""
     from fxlab.cli.collect_view import CollectView
+    from fxlab.collect.collector import wait_until_over
     from fxlab.connecting import connect
 
     with connect() as lab:
@@ -68,7 +68,8 @@ def collect(
         if collector.status().message:
             say(collector.status().message)
         with _signals_stop(collector), live(CollectView(collector)):
-            session = _finished(collector)
+            wait_until_over(collector)
+            session = collector.wait()
     say(
         f"session {session.id}: {session.status}, {session.prices_count:,} trades, "
         f"{session.orderbook_count:,} books, gaps not filled: {session.gaps_count}; "
@@ -106,10 +107,3 @@ def _signals_stop(collector: Collector) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _finished(collector: Collector) -> Session:
-    from fxlab.collect.collector import wait_until_over
-
-    wait_until_over(collector)
-    return collector.wait()

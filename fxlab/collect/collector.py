@@ -23,10 +23,11 @@ from fxlab.collect.closing import Store
 from fxlab.collect.collecting import Work
 from fxlab.collect.feed import Event, Feed, Subscription
 from fxlab.collect.journal import Journal
+from fxlab.collect.journal_files import journal_path
 from fxlab.collect.plan import Plan
 from fxlab.collect.recorder import Recorder
-from fxlab.collect.recovery import journal_path, opened_store
-from fxlab.collect.status import OVER, CollectorStatus
+from fxlab.collect.recovery import opened_store
+from fxlab.collect.status import CollectorStatus
 from fxlab.collect.subscribers import Subscribers
 from fxlab.collect.subscribers import Subscription as Listener
 from fxlab.collect.watching import Watch
@@ -262,5 +263,5 @@ def _before_exit(method: weakref.WeakMethod[Callable[[], None]]) -> None:
 
 def wait_until_over(collector: Collector, poll: float = 0.1) -> None:
     """Wait in steps, so that signals are handled meanwhile."""
-    while collector.status().state not in OVER:
+    while not collector.status().is_over:
         time.sleep(poll)

@@ -23,7 +23,6 @@ from filelock import FileLock, Timeout
 from fxlab.errors import CollectionFailed, SessionBusy
 from fxlab.questdb.lines import Lines
 
-SUFFIX: Final = ".journal"
 PAGE_BYTES: Final = 8_192
 _TABLES: Final = """
 create table if not exists facts (name text primary key, value text not null);

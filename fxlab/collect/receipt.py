@@ -19,7 +19,6 @@ from fxlab.collect.closing import TABLES
 from fxlab.collect.trade_ids import TradeIds
 from fxlab.errors import InvalidParameter
 from fxlab.progress import Advance, part, silent
-from fxlab.questdb import sql
 from fxlab.questdb.client import QuestDB
 from fxlab.questdb.sql import Scope
 from fxlab.schema import RECEIPTS, Table
@@ -138,8 +137,7 @@ def _said(db: QuestDB, row: dict[str, Any]) -> list[dict[str, Any]]:
             f"session {row['session_id']!r} {why} and has no receipt; only live recordings that "
             "have ended have one"
         )
-    rows = db.execute(sql.raw_rows(RECEIPTS, row["session_id"]))
-    return [dict(zip(RECEIPTS.columns, values, strict=True)) for values in rows]
+    return catalogue.raw_rows(db, RECEIPTS, row["session_id"])
 
 
 def _found(

@@ -15,7 +15,8 @@ from typing import Any, Final
 
 from fxlab.collect.clock import Clock
 from fxlab.collect.closing import Store, close_session
-from fxlab.collect.journal import SUFFIX, Journal
+from fxlab.collect.journal import Journal
+from fxlab.collect.journal_files import left_behind
 from fxlab.collect.recorder import Recorder
 from fxlab.collect.sender import Sender
 from fxlab.errors import (
@@ -30,16 +31,6 @@ from fxlab.questdb.lines import LineEncoder, LinePost
 
 STALL_SECONDS: Final = 20.0
 """Without a row leaving a journal for so long, its server is taken for gone."""
-
-
-def journal_path(home: Path, session_id: str) -> Path:
-    """Return where the journal of a session is."""
-    return home / "journals" / f"{session_id}{SUFFIX}"
-
-
-def left_behind(home: Path) -> list[Path]:
-    """Return the journals that exist, those of living collectors too."""
-    return sorted((home / "journals").glob(f"*{SUFFIX}"))
 
 
 @contextmanager
@@ -125,13 +116,8 @@ def server_of(db: QuestDB) -> str:
 
 
 def _drain(journal: Journal, post: LinePost) -> None:
-    refused: list[str] = []
-    sender = Sender(
-        journal,
-        post,
-        on_outage=lambda _: None,
-        on_refused=lambda _, words: refused.append(words),
-    )
+    # Nobody writes events here: what is refused stands in the receipt, from the quarantine.
+    sender = Sender(journal, post, on_outage=lambda _: None, on_refused=lambda *_: None)
     sender.start()
     drained, before = False, journal.rows + 1
     while not drained and journal.rows < before:

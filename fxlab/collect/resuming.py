@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
+from fxlab import catalogue
 from fxlab.collect.journal import Journal
 from fxlab.collect.plan import Plan
 from fxlab.collect.trade_ids import RECENT
@@ -31,22 +32,17 @@ def take_up(db: QuestDB, plan: Plan, journal: Journal, facts: dict[str, Any]) ->
     SessionNotFound, InvalidParameter
         If there is no such session, or it is of another venue or other symbols.
     """
-    row = _row(db, plan.session_id)
-    if row is None:
+    found = catalogue.raw_rows(db, SESSIONS, plan.session_id)
+    if not found:
         raise SessionNotFound(
             f"no session {plan.session_id!r} to resume; leave resume=True out to begin it"
         )
+    row = found[0]
     _refuse_others(row, facts)
     facts = facts | {name: row[name] for name in ("created_at", "notes")}
     facts["tags"] = json.loads(row["tags"] or "[]")
     journal.append([], {**_receipts(db, plan.session_id), "events": _events(db, plan, row)})
     return facts
-
-
-def _row(db: QuestDB, session_id: str) -> dict[str, Any] | None:
-    names = list(SESSIONS.columns)
-    rows = db.execute(sql.raw_rows(SESSIONS, session_id))
-    return dict(zip(names, rows[0], strict=True)) if rows else None
 
 
 def _refuse_others(row: dict[str, Any], facts: dict[str, Any]) -> None:
@@ -62,8 +58,7 @@ def _refuse_others(row: dict[str, Any], facts: dict[str, Any]) -> None:
 
 def _receipts(db: QuestDB, session_id: str) -> dict[str, Any]:
     facts: dict[str, Any] = {}
-    for values in db.execute(sql.raw_rows(RECEIPTS, session_id)):
-        row = dict(zip(RECEIPTS.columns, values, strict=True))
+    for row in catalogue.raw_rows(db, RECEIPTS, session_id):
         detail = json.loads(row["detail"])
         refused = detail.pop("refused", 0)
         if refused:
@@ -94,8 +89,7 @@ def _events(db: QuestDB, plan: Plan, row: dict[str, Any]) -> dict[str, Any]:
     gaps: dict[str, str] = {}
     unfilled: list[dict[str, Any]] = []
     number = 0
-    for values in db.execute(sql.raw_rows(EVENTS, plan.session_id)):
-        event = dict(zip(EVENTS.columns, values, strict=True))
+    for event in catalogue.raw_rows(db, EVENTS, plan.session_id):
         number = max(number, event["seq"] or 0)
         if event["event"] == "gap" and event["count"] != 0:
             gaps[str(event["seq"])] = event["symbol"]
