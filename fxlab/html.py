@@ -58,7 +58,7 @@ def show(value: object, decimals: int | None = None) -> str:
 def show_number(value: float, decimals: int | None = None) -> str:
     """Return a float with thousands separators and no needless digits."""
     if not math.isfinite(value):
-        return str(value)
+        return NOTHING if math.isnan(value) else str(value)
     if decimals is not None:
         return f"{value:z,.{decimals}f}"
     size = math.floor(math.log10(abs(value))) if value else 0

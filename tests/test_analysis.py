@@ -142,9 +142,11 @@ def test_months_and_years_compound_to_the_whole(values, step):
 
 
 def test_nothing_is_earned_on_nothing():
-    returns = analysis.period_returns(equity_of([100, -5, 10]), "1h")["return"].to_list()
-    assert returns[0] == pytest.approx(-1.05)
-    assert returns[1] is None
+    equity = equity_of([100, 150, -5, 10, 30, 20])
+    returns = analysis.period_returns(equity, "1h")["return"].to_list()
+    assert returns == [0.5, -1.0, None, None, None]  # all is lost once; no gain from 10 to 30
+    months = analysis.monthly_returns(equity_of([100, -50, -100]))
+    assert months["total"].to_list() == [-1.0]
 
 
 @pytest.mark.parametrize("values", [[], [100.0]])

@@ -177,7 +177,7 @@ def test_trials_that_never_moved_were_not_tried():
 
 
 def test_a_constant_return_is_no_movement_whatever_its_rounding():
-    returns = np.column_stack([np.full(1_001, 0.1), np.resize(APART[:, 0], 1_001)])
+    returns = np.column_stack([np.full(1_001, 0.1), np.resize(APART[:, 0] / 2, 1_001)])
     assert returns[:, 0].std() > 0  # the mean of equal numbers is not exact
     assert effective_trials(returns).never_moved == 1
     assert deflate(returns).table["reason"].to_list() == [NEVER_MOVED, ""]

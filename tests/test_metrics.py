@@ -213,9 +213,21 @@ def test_all_wins_have_no_sortino_and_say_so():
     assert got.notes["calmar"].startswith("no drawdown")
 
 
-def test_a_lost_account_says_why_it_has_no_annual_return():
-    got = compute(np.array([-0.5, -1.5]), facts(final_equity=-10.0), FILLS, trades())
-    assert got.notes["annual_return"].startswith("nothing is left of the capital")
+@pytest.mark.parametrize("days", [1, 60])
+def test_a_ruined_account_has_no_ratios_and_says_so(days):
+    # Gains before the ruin would give a Sharpe ratio above zero.
+    returns = np.array([2.0, 2.0, -1.0, 0.0])
+    ruin = facts(final_equity=-10.0, elapsed_us=days * DAY_US, ruined_us=90_000_000)
+    got = compute(returns, ruin, FILLS, trades())
+    assert got["ruined_after"] == 90.0
+    assert got.notes["final_equity"] == "the account was ruined 90 s after the first tick"
+    for name in ("annual_return", "volatility", "sharpe", "sharpe_per_period", "sortino", "calmar"):
+        assert math.isnan(got[name])
+        assert got.notes[name].startswith("the account was ruined")
+    for name in ("probabilistic_sharpe", "skew", "kurtosis", "tail_ratio", "sortino_per_period"):
+        assert math.isnan(got[name])
+    assert got["total_return"] == pytest.approx(-1.01)  # money that is owed is told as it is
+    assert math.isnan(compute(returns[:2], facts(), FILLS, trades())["ruined_after"])
 
 
 def test_a_tail_ratio_without_a_lower_tail_says_so():

@@ -259,7 +259,25 @@ def test_a_half_without_any_spread_leaves_no_line_and_says_so():
     found = probability_of_overfitting(returns, blocks=4)
     assert found.pbo == 0
     assert math.isnan(found.slope)
-    assert found.notes["slope"] == "a chosen trial had the same return in every period of a half"
+    assert found.notes["slope"] == overfitting.NO_SPREAD
+
+
+@pytest.mark.parametrize("metric", ["sharpe", "mean"])
+def test_a_ruined_trial_is_never_chosen_from_its_ruin_on(metric):
+    returns = np.full((16, 2), -0.01) * np.array([[1.0, 1.0], [2.0, 1.0]] * 8)
+    returns[:8, 1] = 9.0, 8.0, 9.0, 8.0, 9.0, 8.0, 9.0, 8.0
+    returns[8:, 1] = -1.0, *[0.0] * 7  # won a lot, lost it all, and no loss shows after that
+    splits = probability_of_overfitting(returns, blocks=4, metric=metric).splits
+    # Blocks 0 and 1 alone do not know of the ruin; every other half does.
+    assert splits["trial"].to_list() == [1, 0, 0, 0, 0, 0]
+    assert splits["out_of_sample"][0] == -math.inf
+
+
+def test_a_trial_that_moves_by_roundings_stands_still():
+    noise = np.random.default_rng(3).choice([-1.1e-16, 0.0, 1.1e-16], size=(64, 1))
+    returns = np.hstack([noise, np.random.default_rng(4).normal(-0.01, 0.001, size=(64, 1))])
+    splits = probability_of_overfitting(returns, blocks=4).splits
+    assert splits["in_sample"].to_list() == [0.0] * 6
 
 
 def test_equally_good_choices_leave_no_line_and_say_so():

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fxlab.backtester.ratios import moments, probabilistic_sharpe, quantiles, tail_ratio
+from fxlab.backtester.ratios import ROUNDING, moments, probabilistic_sharpe, quantiles, tail_ratio
 
 # The series of empyrical's own regression tests (quantopian/empyrical, tests/test_stats.py), in
 # percent, and the values that they state for 252 periods a year.
@@ -42,9 +42,8 @@ def test_sharpe_and_sortino_are_those_that_empyrical_states(series, sharpe, sort
 @given(returns)
 def test_moments_are_the_textbook_ones(series):
     found = moments(series)
-    if np.ptp(series) == 0:
-        assert found.spread == 0.0
-        assert math.isnan(found.skew)
+    if np.ptp(series) <= 2 * ROUNDING:
+        assert found.spread <= 2 * ROUNDING
         return
     assert found.mean == pytest.approx(np.mean(series), abs=1e-15)
     assert found.spread == pytest.approx(np.std(series, ddof=1), rel=1e-9)
@@ -62,6 +61,35 @@ def test_equal_returns_have_no_spread_whatever_their_mean_rounds_to(value, count
     assert found.spread == 0.0
     assert math.isnan(found.sharpe)
     assert found.downside == pytest.approx(max(-value, 0.0))
+
+
+@pytest.mark.parametrize("growth", [1e-3, -1e-3, 1e-9, 0.0, 0.2])
+@pytest.mark.parametrize("leverage", [1e-3, 1.0, 50.0])
+@pytest.mark.parametrize("price", [1e-9, 100.0, 1e9])
+def test_returns_that_differ_by_roundings_have_no_ratio(growth, leverage, price):
+    # Equity grows by the same share each period; only floats make its returns differ.
+    prices = price * (1 + growth) ** np.arange(1, 201)
+    cash = 1e4 * (1 - leverage) * (1 + growth) ** np.arange(1, 201)
+    equity = cash + 1e4 * leverage / price * prices
+    series = equity[1:] / equity[:-1] - 1
+    found = moments(series)
+    assert found.spread == 0.0
+    assert math.isnan(found.sharpe)
+    assert math.isnan(found.skew)
+    if growth >= 0:
+        assert math.isnan(found.sortino)
+        assert math.isnan(tail_ratio(series)) or growth > 0
+
+
+def test_a_loss_that_is_a_rounding_is_no_loss():
+    assert math.isnan(moments(np.array([0.01, 0.02, -1.1e-16])).sortino)
+    assert moments(np.array([0.01, 0.02, -1e-9])).sortino == pytest.approx(0.01 / 1e-9 * 3**0.5)
+    assert math.isnan(tail_ratio(np.array([-1.1e-16] * 20 + [0.01] * 20)))
+
+
+def test_small_deviations_that_are_real_keep_their_ratio():
+    found = moments(np.array([1e-3, 1e-3 + 1e-11, 1e-3 - 1e-11]))
+    assert found.sharpe == pytest.approx(1e8, rel=1e-4)
 
 
 @pytest.mark.parametrize("count", [0, 1])

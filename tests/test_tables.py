@@ -34,6 +34,7 @@ def kept(**arrays):
         "legs": records.LEG,
     }
     account = np.zeros(1, records.ACCOUNT)
+    account["ruined_at"] = records.NEVER
     for name, value in arrays.pop("account", {}).items():
         account[name] = value
     times = {"first": START, "last": START + 3 * MINUTE, "rows": 9} | {
@@ -137,9 +138,24 @@ def test_the_grid_is_that_of_the_clock_not_of_the_first_tick():
     assert tables.grid_returns(found, 100.0, MINUTE).tolist() == pytest.approx([0.1, 0.1])
 
 
-def test_a_lost_account_has_no_infinite_returns():
-    found = kept(samples=samples((1, 0.0), (2, 0.0), (3, 5.0)))
-    assert tables.grid_returns(found, 100.0, MINUTE).tolist() == [-1.0]
+@pytest.mark.parametrize(
+    ("equities", "ruined_minute", "expected"),
+    [
+        ((0.0, 0.0, 5.0), 0.5, [-1, 0, 0]),
+        ((150.0, -50.0, -100.0), 1.5, [0.5, -1, 0]),
+        ((150.0, 20.0, 30.0), 1.5, [0.5, -1, 0]),  # ruined between two samples
+        ((150.0, -50.0, 75.0), 1.0, [0.5, -1, 0]),  # at the very edge: in the interval it begins
+        ((-50.0, 0.0, -100.0), 0.0, [-1, 0, 0]),
+    ],
+)
+def test_a_ruined_account_loses_all_once_and_returns_nothing_after(
+    equities, ruined_minute, expected
+):
+    found = kept(
+        samples=samples(*enumerate(equities, start=1)),
+        account={"ruined_at": START + int(ruined_minute * MINUTE)},
+    )
+    assert tables.grid_returns(found, 100.0, MINUTE).tolist() == pytest.approx(expected)
 
 
 def test_equity_has_the_exact_extremes_and_ends_with_the_last_tick():

@@ -37,8 +37,9 @@ def period_returns(equity: pl.DataFrame, every: str) -> pl.DataFrame:
     Returns
     -------
     polars.DataFrame
-        ``timestamp`` (start of the period, UTC), ``equity`` (its last), ``return`` (fraction;
-        null after equity at or below zero: a return on nothing does not exist).
+        ``timestamp`` (start of the period, UTC), ``equity`` (its last), ``return`` (fraction; -1
+        in the period of the first row at or below zero, and null after it: all can be lost once,
+        and a return on nothing does not exist).
     """
     rows = finite_equity(equity)
     if rows.height < 2:
@@ -49,11 +50,20 @@ def period_returns(equity: pl.DataFrame, every: str) -> pl.DataFrame:
         pl.col("timestamp") - pl.duration(microseconds=1), pl.lit(first, dtype=UTC_MICROS)
     )
     before = pl.col("equity").shift(1).fill_null(base)
+    lowest = pl.col("lowest")
+    change = (
+        pl.when(lowest.shift(1).fill_null(base) <= 0)
+        .then(None)
+        .when(lowest <= 0)
+        .then(-1.0)
+        .otherwise(pl.col("equity") / before - 1)
+    )
     return (
-        rows[1:]
+        rows.with_columns(lowest=pl.col("equity").cum_min())[1:]
         .group_by(inside.dt.truncate(every).alias("timestamp"), maintain_order=True)
-        .agg(pl.col("equity").last())
-        .with_columns(pl.when(before > 0).then(pl.col("equity") / before - 1).alias("return"))
+        .agg(pl.col("equity", "lowest").last())
+        .with_columns(change.alias("return"))
+        .drop("lowest")
     )
 
 

@@ -246,8 +246,12 @@ def _figures(names: list[str], sides: list[_Side]) -> pl.DataFrame:
         name: [_number(side.metrics.get(metric)) for metric in METRICS]
         for name, side in zip(names, sides, strict=True)
     }
-    best = [
-        _best(metric, {name: column[row] for name, column in values.items()})
+    ruined = {
+        name: math.isfinite(_number(side.metrics.get("ruined_after")))
+        for name, side in zip(names, sides, strict=True)
+    }
+    best = [  # a ruined run is not better than one that still has money
+        _best(metric, {name: column[row] for name, column in values.items() if not ruined[name]})
         for row, metric in enumerate(METRICS)
     ]
     return pl.DataFrame(

@@ -23,7 +23,8 @@ from fxlab.errors import InvalidParameter, did_you_mean
 
 METHODS: Final = ("correlation", "eigenvalues")
 TOO_FEW: Final = "fewer than two returns"
-NEVER_MOVED: Final = "the trial never moved, or too little to measure"
+NEVER_MOVED: Final = "the trial never moved, or by the same return in every period"
+RUINED: Final = "the trial lost everything: there is no return on nothing"
 NO_VARIANCE: Final = "fewer than two trials have no variance among them; give variance="
 NO_ROOM: Final = "two values only: the error of this Sharpe ratio is not defined"
 
@@ -249,7 +250,7 @@ def deflate(
     """
     matrix = as_matrix(returns)
     shapes = column_moments(matrix)
-    ratios = [shape.sharpe for shape in shapes if shape.spread > 0]
+    ratios = [shape.sharpe for shape in shapes if not math.isnan(shape.sharpe)]
     found = _count_effective(matrix, shapes, METHODS[0]).count if trials is None else trials
     among = _variance(ratios) if variance is None else variance
     bar = math.nan if math.isnan(found) else expected_maximum_sharpe(found, among)
@@ -285,6 +286,8 @@ def _trust(shape: Moments, benchmark: float) -> float:
 def _why_unknown(shape: Moments, bar: float) -> str:
     if shape.count < 2:
         return TOO_FEW
+    if shape.ruined:
+        return RUINED
     if math.isnan(shape.kurtosis):
         return NEVER_MOVED
     if math.isnan(_trust(shape, 0.0)):

@@ -107,7 +107,10 @@ def backtest(
     grid
         Spacing of the return series that ratios are computed on.
     days_per_year
-        For annualisation: 365.25 for markets that never close, 260 for FX.
+        How many days' worth of `grid` intervals the ratios and volatility take for a year. Leave
+        it, for FX too: closed hours are intervals of the grid with a return of zero, so a year
+        has 365.25 days of them in every market. The annual return does not depend on it: it
+        compounds by calendar time, and over a year it is the total return.
     chunk_rows
         Rows held at a time, where the strategy's lookback is known; the source's own choice
         unless given. Never changes a result.

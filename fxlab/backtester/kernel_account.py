@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fxlab.backtester.compiled import compiled
+from fxlab.backtester.records import NEVER
 
 
 @compiled
@@ -27,7 +28,7 @@ def total_equity(legs, account):
 
 @compiled
 def follow(account, total, now):
-    """Follow the account's equity, its peak and its drawdown."""
+    """Follow the account's equity, its peak, its drawdown and its ruin."""
     account["equity"] = total
     if total >= account["peak"]:
         surface(account)
@@ -44,6 +45,8 @@ def follow(account, total, now):
         account["high_at"] = account["peak_at"]
         account["low"] = total
         account["low_at"] = now
+        if total <= 0.0 and account["ruined_at"] == NEVER:  # at first it is the deepest drawdown
+            account["ruined_at"] = now
 
 
 @compiled

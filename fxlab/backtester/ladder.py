@@ -27,7 +27,9 @@ from fxlab.progress import Advance, silent
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-SHOWN: Final = ("total_return", "max_drawdown", "sharpe_per_period", "trades_count", "fees")
+SHOWN: Final = (
+    *("total_return", "max_drawdown", "sharpe_per_period", "trades_count", "fees", "ruined_after"),
+)
 DELAYS: Final = ("0s", "50ms", "250ms", "1s")
 
 

@@ -99,6 +99,7 @@ class Ledger:
         for leg in legs:  # as the kernel sums them
             total += float(leg["equity"])
         account["equity"] = account["peak"] = total
+        account["ruined_at"] = records.NEVER
         held_books = np.zeros(count, records.BOOK)
         held_books["time"] = -1
         delays = execution.delays.table(symbols)

@@ -19,6 +19,7 @@ METRICS: Final[dict[str, tuple[str, str]]] = {
     "annual_return": ("fraction", "(1 + total return) ** (year / elapsed) - 1"),
     "max_drawdown": ("fraction", "min over ticks of equity / peak so far - 1"),
     "max_drawdown_duration": ("seconds", "longest time from a peak to the last tick below it"),
+    "ruined_after": ("seconds", "time from the first tick until equity was at or below zero"),
     "volatility": ("fraction", "std(r, ddof=1) * sqrt(A)"),
     "sharpe": ("ratio", "mean(r) / std(r, ddof=1) * sqrt(A), Sharpe (1994), riskless return 0"),
     "sharpe_per_period": ("ratio", "mean(r) / std(r, ddof=1), not annualised"),
@@ -66,7 +67,7 @@ LESS_IS_BETTER: Final = frozenset(
 
 NEITHER: Final = frozenset(
     {
-        *("exposure", "turnover", "fills_count", "trades_count", "maker_share"),
+        *("exposure", "turnover", "fills_count", "trades_count", "maker_share", "ruined_after"),
         *("median_trade_duration", "longest_trade_duration", "skew", "kurtosis"),
     }
 )

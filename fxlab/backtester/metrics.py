@@ -1,8 +1,20 @@
 """Performance figures, each with its formula, its basis, and the reason where there is none.
 
 Returns are simple returns of equity on a fixed wall-clock grid; drawdown is followed at every
-tick. Annualised ratios use ``A = days_per_year * 24 h / grid`` periods a year and are only given
-for runs of 30 days or more: a Sharpe ratio of ten minutes, annualised, is noise times 700.
+tick. Annualised figures are only given for runs of 30 days or more: a Sharpe ratio of ten
+minutes, annualised, is noise times 700.
+
+A year is one thing for all of them, the calendar year of 365.25 days, whatever the market: the
+annual return (and Calmar) compounds by elapsed calendar time, so that over a year it is the total
+return; ratios and volatility are scaled by the root of ``A = days_per_year * 24 h / grid`` (Lo
+2002, "The Statistics of Sharpe Ratios", Financial Analysts Journal 58(4), for returns without
+serial correlation). Hours without ticks, a weekend say, are intervals of the grid too, with a
+return of zero, so the mean and the variance of a year are A times those of an interval also for
+markets that close; 260 days would count the closed ones in the series and leave them out of the
+year.
+
+An account whose equity was once at or below zero is ruined: the interval of the ruin returns -1,
+those after it 0, and no ratio exists.
 
 Conventions, where the field has several: the Sharpe ratio, volatility and the downside deviation
 of the Sortino ratio are vectorbt's and empyrical's (arithmetic mean, ``ddof=1``, downside over
@@ -23,6 +35,7 @@ import polars as pl
 
 from fxlab.backtester.metric_table import METRICS, Metrics
 from fxlab.backtester.ratios import (
+    ROUNDING,
     Moments,
     moments,
     probabilistic_sharpe,
@@ -44,8 +57,13 @@ __all__ = [
 ]
 
 DAY_US: Final = 86_400_000_000
+YEAR_DAYS: Final = 365.25
+"""Days of a calendar year, leap years included."""
+
 MINIMUM_DAYS: Final = 30
 
+RUINED: Final = "the account was ruined"
+NOT_RUINED: Final = "equity was never at or below zero"
 TOO_SHORT: Final = "too short to annualise"
 ANNUALISED: Final = ("annual_return", "volatility", "sharpe", "sortino", "calmar")
 
@@ -63,7 +81,9 @@ class Facts:
     max_drawdown_us, elapsed_us, exposed_us : int
         Longest time under water, time from first to last tick, time with a position; µs.
     grid_us, days_per_year
-        Spacing of the returns in µs, and what a year is for annualisation.
+        Spacing of the returns in µs, and how many days' worth of them the ratios take for a year.
+    ruined_us : int or None
+        Time from the first tick until equity was at or below zero; None if it never was.
     blind_us : int or None
         Time inside holes of the gap ledger (`time_held.blind_micros`); None without a ledger.
     """
@@ -77,6 +97,7 @@ class Facts:
     grid_us: int
     days_per_year: float
     funding: float = 0.0
+    ruined_us: int | None = None
     blind_us: int | None = None
 
 
@@ -133,6 +154,7 @@ def compute_columns(
         "total_return": facts.final_equity / facts.capital - 1,
         "max_drawdown": facts.max_drawdown,
         "max_drawdown_duration": facts.max_drawdown_us / 1e6,
+        "ruined_after": math.nan if facts.ruined_us is None else facts.ruined_us / 1e6,
         "funding": facts.funding,
         **_return_figures(returns, facts, notes),
         **trade_figures(closed, notes),
@@ -140,6 +162,10 @@ def compute_columns(
         **_time_figures(facts, notes),
     }
     values["break_even_bps"] = _break_even(facts, values, notes)
+    if facts.ruined_us is None:
+        notes["ruined_after"] = NOT_RUINED
+    else:
+        notes["final_equity"] = f"{RUINED} {facts.ruined_us / 1e6:,.6g} s after the first tick"
     for name, value in values.items():
         if math.isnan(value):
             notes.setdefault(name, "not defined")
@@ -165,7 +191,7 @@ def _return_figures(returns: np.ndarray, facts: Facts, notes: dict[str, str]) ->
         "volatility": found.spread * root,
         "sharpe": found.sharpe * root,
         "sortino": found.sortino * root,
-        "calmar": ratio(annual, abs(facts.max_drawdown)),
+        "calmar": ratio(annual, _deepest(facts)),
         "sharpe_per_period": found.sharpe,
         "sortino_per_period": found.sortino,
         "probabilistic_sharpe": probabilistic_sharpe(
@@ -184,7 +210,13 @@ def _annual_return(facts: Facts) -> float:
     growth = facts.final_equity / facts.capital
     if growth <= 0 or not _is_long(facts):
         return math.nan
-    return float(growth ** (facts.days_per_year * DAY_US / facts.elapsed_us) - 1)
+    return float(growth ** (YEAR_DAYS * DAY_US / facts.elapsed_us) - 1)
+
+
+def _deepest(facts: Facts) -> float:
+    """Return the depth of the deepest drawdown; 0 for one that is a rounding."""
+    depth = abs(facts.max_drawdown)
+    return depth if depth > ROUNDING else 0.0
 
 
 def _is_long(facts: Facts) -> bool:
@@ -200,10 +232,14 @@ def _explain(
 ) -> None:
     """Take back what is too short to annualise, and say of each nan why it is one."""
     basis = describe_basis(facts, found.count)
+    ruined = facts.ruined_us is not None or bool((returns <= -1.0).any())
     for name, value in values.items():
-        if math.isnan(value):
+        if ruined:
+            values[name] = math.nan
+            notes[name] = f"{RUINED}: there is no return on nothing; {basis}"
+        elif math.isnan(value):
             notes[name] = f"{_why_undefined(name, found, returns, facts)}; {basis}"
-    if not _is_long(facts):
+    if not _is_long(facts) and not ruined:
         days = facts.elapsed_us / DAY_US
         for name in ANNUALISED:
             values[name] = math.nan
@@ -215,7 +251,7 @@ def _why_undefined(name: str, found: Moments, returns: np.ndarray, facts: Facts)
         return "nothing is left of the capital" if facts.final_equity <= 0 else "no drawdown"
     if found.count < 2:
         return "fewer than two returns"
-    if not returns.any():
+    if not (np.abs(returns) > ROUNDING).any():
         return "equity never moved"
     if name.startswith("sortino"):
         return "no losing return"

@@ -16,18 +16,33 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fxlab.backtester.trial_returns import CELLS, Floats, as_matrix, row_chunks
+from fxlab.backtester.ratios import ROUNDING
+from fxlab.backtester.trial_returns import CELLS, LOST, Floats, as_matrix, row_chunks
 from fxlab.errors import InvalidParameter, did_you_mean
 
 Picks = npt.NDArray[np.int64]
 
 MOST_BLOCKS: Final = 20  # 184,756 splits; two blocks more are 705,432
 
-NO_SPREAD: Final = "a chosen trial had the same return in every period of a half"
+NO_SPREAD: Final = (
+    "a chosen trial had the same return in every period of a half, or lost everything"
+)
 EQUALLY_GOOD: Final = "the chosen trials are equally good in every half"
 
 STANDS_STILL: Final = 1e-13
 """Share of a sum of squares left about the mean, at or below which it is rounding alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Blocks:
+    """Of each block: its periods, and of each trial in it the sums and how often all was lost."""
+
+    counts: Floats
+    sums: Floats
+    squares: Floats
+    lost: Floats
+    """Total losses up to the end of the block: who is ruined stays so."""
+
 
 _LINE: Final = ("slope", "intercept", "r_squared")
 _SPLITS: Final = {
@@ -91,7 +106,8 @@ def probability_of_overfitting(
         Even, 2 to 20; 16 give 12,870 splits. T need not be a multiple of it.
     metric
         "sharpe" is mean / std (ddof 1) of a half, "mean" its mean return. A trial that stands
-        still in a half has 0 there, between those that won and those that lost.
+        still in a half has 0 there, between those that won and those that lost; one that is ruined
+        (a return of -1) is below all others in every half with a block from the ruin on.
 
     Returns
     -------
@@ -172,29 +188,35 @@ def _split_all(matrix: Floats, blocks: int, metric: str) -> pl.DataFrame:
     return pl.DataFrame(dict(zip(_SPLITS, columns, strict=True)), schema=_SPLITS)
 
 
-def _block_moments(matrix: Floats, blocks: int) -> tuple[Floats, Floats, Floats]:
+def _block_moments(matrix: Floats, blocks: int) -> _Blocks:
     edges = len(matrix) * np.arange(blocks + 1) // blocks
-    sums, squares = np.zeros((2, blocks, matrix.shape[1]))
+    sums, squares, lost = np.zeros((3, blocks, matrix.shape[1]))
     for block in range(blocks):
         for chunk in row_chunks(matrix[edges[block] : edges[block + 1]]):
             sums[block] += chunk.sum(axis=0)
             squares[block] += np.square(chunk).sum(axis=0)
-    return np.diff(edges).astype(np.float64), sums, squares
+            lost[block] += np.count_nonzero(chunk == LOST, axis=0)
+    return _Blocks(np.diff(edges).astype(np.float64), sums, squares, np.cumsum(lost, axis=0))
 
 
-def _scores(moments: tuple[Floats, Floats, Floats], picks: Picks, metric: str) -> Floats:
+def _scores(blocks: _Blocks, picks: Picks, metric: str) -> Floats:
     """Return the metric of unions of blocks: one row a union, one column a trial."""
-    counts, sums, squares = moments
-    count = counts[picks].sum(axis=1)[:, None]
-    mean: Floats = _union(sums, picks) / count
-    if metric == "mean":
-        return mean
-    square = _union(squares, picks)
+    count = blocks.counts[picks].sum(axis=1)[:, None]
+    mean: Floats = _union(blocks.sums, picks) / count
+    score = mean if metric == "mean" else _sharpe(mean, _union(blocks.squares, picks), count)
+    if blocks.lost.any():
+        score[_union(blocks.lost, picks) > 0] = -np.inf
+    return score
+
+
+def _sharpe(mean: Floats, square: Floats, count: Floats) -> Floats:
     about_mean = square - count * mean**2
     still = about_mean <= STANDS_STILL * square
-    np.copyto(about_mean, 1.0, where=still)
+    nothing = square <= count * ROUNDING**2
+    np.copyto(about_mean, 1.0, where=still | nothing)
     score: Floats = mean / np.sqrt(about_mean / (count - 1))
-    score[still] = np.where(mean[still] == 0, 0.0, np.copysign(np.inf, mean[still]))
+    score[still] = np.copysign(np.inf, mean[still])
+    score[nothing] = 0.0
     return score
 
 

@@ -9,8 +9,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Final
 
 import numpy as np
+
+ROUNDING: Final = 1e-13
+"""What floats may add to a return of an account, as a fraction: 450 times their last digit.
+
+A return is a quotient of two sums of money near each other, so it is right to a few last digits of
+1, whatever its own size; leverage makes that the notional's last digits. Deviations below are no
+deviations: dividing by one gives a ratio of rounding errors.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +31,16 @@ class Moments:
     count : int
         Number of returns.
     mean, spread : float
-        Arithmetic mean; standard deviation with ``ddof=1``, exactly zero for equal returns.
+        Arithmetic mean; standard deviation with ``ddof=1``, exactly zero for returns that are
+        equal but for `ROUNDING`.
     downside : float
-        ``sqrt(mean(min(r, 0)**2))`` over all returns: Sortino and van der Meer (1991), target 0.
+        ``sqrt(mean(min(r, 0)**2))`` over all returns: Sortino and van der Meer (1991), target 0;
+        exactly zero if no loss is larger than `ROUNDING`.
     skew, kurtosis : float
         Population moments ``mean(z**3)`` and ``mean(z**4)``, z = (r - mean) / std(ddof=0); the
         kurtosis of a normal distribution is 3 (not "excess").
+    ruined : bool
+        Whether the worst return is -1: everything was lost, and no ratio of these returns exists.
     """
 
     count: int
@@ -36,16 +49,17 @@ class Moments:
     downside: float
     skew: float
     kurtosis: float
+    ruined: bool = False
 
     @property
     def sharpe(self) -> float:
         """Return ``mean / spread``: Sharpe (1994), against a riskless return of zero."""
-        return ratio(self.mean, self.spread)
+        return math.nan if self.ruined else ratio(self.mean, self.spread)
 
     @property
     def sortino(self) -> float:
         """Return ``mean / downside``."""
-        return ratio(self.mean, self.downside)
+        return math.nan if self.ruined else ratio(self.mean, self.downside)
 
 
 def moments(returns: np.ndarray) -> Moments:
@@ -58,20 +72,18 @@ def moments(returns: np.ndarray) -> Moments:
     """
     count = len(returns)
     if count < 2:
-        return Moments(count, *[math.nan] * 5)
-    mean = float(returns.mean())
+        nothing = math.nan
+        return Moments(count, nothing, nothing, nothing, nothing, nothing)
+    mean, low, high = float(returns.mean()), float(returns.min()), float(returns.max())
     losses = np.minimum(returns, 0.0)
     # Sums, not np.dot: BLAS may add in another order on another machine or thread count.
-    downside = math.sqrt(float((losses * losses).sum()) / count)
-    # The mean of equal numbers may miss them by a rounding; their spread is still exactly none.
-    if returns.min() == returns.max():
+    downside = math.sqrt(float((losses * losses).sum()) / count) if low < -ROUNDING else 0.0
+    if high - low <= ROUNDING * (1.0 + max(abs(low), abs(high))):
         return Moments(count, mean, 0.0, downside, math.nan, math.nan)
     centred = returns - mean
     squares = centred * centred
     total = float(squares.sum())
     variance = total / count
-    if not variance * variance > 0:  # too small to be told from zero
-        return Moments(count, mean, math.sqrt(total / (count - 1)), downside, math.nan, math.nan)
     return Moments(
         count=count,
         mean=mean,
@@ -79,6 +91,7 @@ def moments(returns: np.ndarray) -> Moments:
         downside=downside,
         skew=float((squares * centred).sum()) / count / variance**1.5,
         kurtosis=float((squares * squares).sum()) / count / variance**2,
+        ruined=low == -1.0,
     )
 
 
@@ -109,11 +122,14 @@ def quantiles(values: np.ndarray, shares: tuple[float, ...]) -> list[float]:
 
 
 def tail_ratio(returns: np.ndarray) -> float:
-    """Return ``|95th percentile| / |5th percentile|`` of the returns, as empyrical defines it."""
+    """Return ``|95th percentile| / |5th percentile|`` of the returns, as empyrical defines it.
+
+    nan where the 5th percentile is zero but for `ROUNDING`.
+    """
     if len(returns) < 2:
         return math.nan
     low, high = quantiles(returns, (0.05, 0.95))
-    return ratio(abs(high), abs(low))
+    return ratio(abs(high), abs(low)) if abs(low) > ROUNDING else math.nan
 
 
 def probabilistic_sharpe(

@@ -121,6 +121,7 @@ ACCOUNT: Final = _dtype(
         "peak_at high_at low_at "
         "below "  # 1 while equity lies below its peak
         "under_water "  # longest time from a peak to the last row below it
+        "ruined_at "  # when equity was first at or below zero; NEVER before that
         "now "
         "exposed exposed_since "  # time with a position in any leg, up to the last exit
         "edge "  # end of the running sample interval

@@ -21,6 +21,8 @@ from fxlab.backtester.summary import (
     describe_data,
     headline,
     metrics_html,
+    ruin,
+    ruin_html,
     show_figure,
     sparkline,
 )
@@ -109,7 +111,7 @@ def in_words(result: Result) -> str:
         f"{shown['total_return']}; it was {show(equity.min(), 2)} at its lowest and "
         f"{show(equity.max(), 2)} at its highest. The deepest fall from a peak was "
         f"{shown['max_drawdown']}. {_prices_in_words(result.prices)} "
-        + _trades_in_words(result.fills.height, shown)
+        + " ".join(filter(None, (_trades_in_words(result.fills.height, shown), ruin(result))))
     )
 
 
@@ -141,7 +143,8 @@ def _header(result: Result) -> str:
     return (
         f"<header><h1>{escape(result.strategy)} on {escape(result.data_session_id)}</h1>"
         f"<p>{escape(values or 'no parameters')}</p><p>{escape(describe_data(result))}</p>"
-        f"<p>{escape(result.execution)}; capital {escape(show(result.capital, 2))}</p></header>"
+        f"<p>{escape(result.execution)}; capital {escape(show(result.capital, 2))}</p>"
+        f"{ruin_html(result)}</header>"
     )
 
 

@@ -20,6 +20,7 @@ from fxlab.backtester import analysis, tables
 from fxlab.backtester.execution import Execution
 from fxlab.backtester.ledger import Records
 from fxlab.backtester.metrics import Facts, Metrics, compute_records
+from fxlab.backtester.records import NEVER
 from fxlab.backtester.strategy import Strategy, Value
 from fxlab.backtester.ticks import TickSource
 from fxlab.backtester.time_held import blind_micros
@@ -215,11 +216,15 @@ class Result:
             "trades_count",
             "fees",
         )
-        figures = "  ".join(f"{name}={self.metrics[name]:,.6g}" for name in shown)
+        from fxlab.backtester.summary import ruin, told
+
+        figures = "  ".join(told(self.metrics, name) for name in shown)
+        said = ruin(self)
         return (
             f"<Result {self.run_id}>\n{self.title}\n{self.ticks:,} ticks of "
             f"{', '.join(self.symbols)}, {self.first:%Y-%m-%d %H:%M:%S} to "
             f"{self.last:%Y-%m-%d %H:%M:%S} UTC; {self.execution}\n{figures}"
+            + (f"\n{said}" if said else "")
         )
 
     def _repr_html_(self) -> str:
@@ -255,6 +260,7 @@ def build_result(run: Run, records: Records, rows_digest: Mapping[str, str]) -> 
 def facts_of(run: Run, records: Records) -> Facts:
     """Return what figures are computed from, beside returns, fills and trades."""
     account = records.account
+    ruined_at = int(account["ruined_at"])
     return Facts(
         capital=run.capital,
         final_equity=float(account["equity"]),
@@ -265,6 +271,7 @@ def facts_of(run: Run, records: Records) -> Facts:
         grid_us=run.grid_us,
         days_per_year=run.days_per_year,
         funding=float(account["funding"]),
+        ruined_us=None if ruined_at == NEVER else ruined_at - records.first,
         blind_us=None
         if run.holes is None
         else blind_micros(run.holes, records.first, records.last, run.symbols),

@@ -36,6 +36,7 @@ ADDED: Final = (
 )
 NO_VALUE: Final = "the metric has no value here"
 ALONE: Final = "no neighbour has a value"
+RUINED: Final = "the account was ruined"
 
 APART: Final = 2  # steps between places that cannot be neighbours
 _CELLS: Final = 1 << 20  # comparisons at once: 8 MB of differences
@@ -48,6 +49,7 @@ def neighbourhood_stability(
     metric: str,
     *,
     break_even: float = 0.0,
+    ruined: pl.Series | None = None,
 ) -> pl.DataFrame:
     """Return each point's metric beside that of its neighbourhood, and a rank by stability.
 
@@ -64,6 +66,9 @@ def neighbourhood_stability(
         Column names.
     break_even
         Above it the metric counts as profitable: 0 for returns and ratios, 1 for profit factors.
+    ruined
+        Whether a point lost everything (boolean, one a row): it counts as a neighbour, and is
+        not ranked.
 
     Returns
     -------
@@ -94,7 +99,7 @@ def neighbourhood_stability(
         *[pl.Series(name, figures[name]) for name in ADDED if name in figures],
         pl.Series("missing", missing, dtype=pl.Int64),
     ).select(*parameters, metric, *(name for name in ADDED[:6]))
-    return _rank(frame, metric)
+    return _rank(frame, metric, pl.lit(value=False) if ruined is None else ruined)
 
 
 def _check_columns(points: pl.DataFrame, parameters: Sequence[str], metric: str) -> None:
@@ -216,13 +221,16 @@ def _pairs_by_comparison(places: Indices, known: Mask) -> Iterator[Pairs]:
         yield here + first, targets[there]
 
 
-def _rank(frame: pl.DataFrame, metric: str) -> pl.DataFrame:
-    valued = pl.col(metric).is_finite()
+def _rank(frame: pl.DataFrame, metric: str, ruined: pl.Expr | pl.Series) -> pl.DataFrame:
+    gone = pl.lit(ruined) if isinstance(ruined, pl.Series) else ruined
+    valued = pl.col(metric).is_finite() & ~gone
     score = pl.col("neighbourhood_mean") - pl.col("neighbourhood_std")
     scored = frame.with_columns(pl.when(valued).then(score).otherwise(math.nan).alias("score"))
     return scored.with_columns(
         pl.col("score").fill_nan(None).rank("min", descending=True).cast(pl.Int64).alias("rank"),
-        pl.when(~valued)
+        pl.when(gone)
+        .then(pl.lit(RUINED))
+        .when(~valued)
         .then(pl.lit(NO_VALUE))
         .when(pl.col("neighbours") == 0)
         .then(pl.lit(ALONE))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -53,7 +54,7 @@ def result_html(result: Result) -> str:
         '<div class="fxlab-result" style="color:var(--jp-content-font-color1,inherit)">'
         f'<div style="font-weight:600;margin-bottom:.2em">{escape(result.title)}</div>'
         f'<div style="{muted}">{escape(describe_data(result))}</div>'
-        f'<div style="{muted}">{escape(result.execution)}</div>'
+        f'<div style="{muted}">{escape(result.execution)}</div>{ruin_html(result)}'
         f'<div style="margin:.6em 0">{sparkline(result.equity["equity"].to_list())}</div>'
         f"{metrics_html(main_figures(result))}"
         f'<div style="{muted};margin-top:.4em"><small>{escape(result.run_id)}</small></div></div>'
@@ -71,6 +72,33 @@ def describe_data(result: Result) -> str:
         f"{result.ticks:,} tick{'s' * (result.ticks != 1)} of {', '.join(result.symbols)}, "
         f"{show_time(result.first)} to {show_time(result.last)} UTC"
     )
+
+
+def ruin(result: Result) -> str:
+    """Return one sentence that says when the account was ruined; nothing if it was not."""
+    after = result.metrics["ruined_after"]
+    if math.isnan(after):
+        return ""
+    when = show_time(result.first + timedelta(seconds=after))
+    return (
+        f"The account was ruined at {when} UTC, {show_seconds(after)} after the first tick: its "
+        f"equity was at or below zero, and {show_number(result.metrics['final_equity'], 2)} is "
+        "left. No return or ratio counts from there on."
+    )
+
+
+def ruin_html(result: Result) -> str:
+    """Return `ruin` as a paragraph; nothing if the account was not ruined."""
+    said = ruin(result)
+    return f'<p role="note"><strong>{escape(said)}</strong></p>' if said else ""
+
+
+def told(metrics: Metrics, name: str) -> str:
+    """Return ``name=value`` as text has it; where there is no value, why."""
+    value = metrics[name]
+    if not math.isnan(value):
+        return f"{name}={value:,.6g}"
+    return f"{name}={NOTHING} ({metrics.notes.get(name, 'not defined').partition(';')[0]})"
 
 
 def metrics_html(figures: pl.DataFrame) -> str:

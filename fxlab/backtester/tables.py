@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from fxlab.backtester.ledger import Records
+from fxlab.backtester.records import NEVER
 from fxlab.schema import UTC_MICROS
 
 STATUS_NAMES: Final = {
@@ -47,7 +48,9 @@ EXECUTED: Final = ("target", "price", "qty", "fee", "position", "equity")
 def grid_returns(records: Records, capital: float, grid_us: int) -> np.ndarray:
     """Return simple returns of equity on the grid; intervals without a tick return zero.
 
-    A sample stands at the end of its interval; the last interval is closed by the last tick.
+    A sample stands at the end of its interval; the last interval is closed by the last tick. The
+    interval in which the account is ruined returns -1, those after it 0: all can be lost once,
+    and there is no return on nothing, nor on a debt.
     """
     start = records.first // grid_us * grid_us
     numbers = -((start - records.samples["time"]) // grid_us)  # ceil: which grid interval it is in
@@ -57,10 +60,14 @@ def grid_returns(records: Records, capital: float, grid_us: int) -> np.ndarray:
     equity[numbers] = records.samples["equity"]  # the last sample inside an interval wins
     filled = np.maximum.accumulate(np.where(np.isnan(equity), 0, np.arange(count + 1)))
     values = equity[filled]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        returns: np.ndarray = values[1:] / values[:-1] - 1.0
-    finite: np.ndarray = returns[np.isfinite(returns)]
-    return finite
+    gone = np.minimum.accumulate(values) <= 0.0
+    ruined_at = int(records.account["ruined_at"])
+    if ruined_at != NEVER:
+        gone[(ruined_at - start) // grid_us + 1 :] = True
+    returns: np.ndarray = values[1:] / np.where(gone[:-1], 1.0, values[:-1]) - 1.0
+    returns[gone[1:]] = -1.0
+    returns[gone[:-1]] = 0.0
+    return returns
 
 
 def _times(*names: str) -> list[pl.Expr]:

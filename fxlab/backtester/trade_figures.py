@@ -13,7 +13,7 @@ from typing import Final, Self
 import numpy as np
 import polars as pl
 
-from fxlab.backtester.ratios import quantiles, ratio
+from fxlab.backtester.ratios import ROUNDING, quantiles, ratio
 from fxlab.backtester.records import STILL_OPEN
 
 TRADE_FIGURES: Final = (
@@ -109,7 +109,9 @@ def trade_figures(closed: Closed, notes: dict[str, str]) -> dict[str, float]:
     if not len(pnl):
         notes.update(dict.fromkeys(TRADE_FIGURES, "no closed trades"))
         return {"trades_count": 0.0, **dict.fromkeys(TRADE_FIGURES, math.nan)}
-    wins, losses = pnl[pnl > 0], pnl[pnl < 0]
+    # A trade that came out even may miss zero by a rounding of the money that it moved.
+    rounding = ROUNDING * np.abs(closed.notional)
+    wins, losses = pnl[pnl > rounding], pnl[pnl < -rounding]
     if not len(losses):
         notes.update(dict.fromkeys(("profit_factor", "average_loss"), "no losing trades"))
     if not len(wins):

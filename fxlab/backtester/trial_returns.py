@@ -18,6 +18,9 @@ from fxlab.errors import InvalidInput
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
+LOST: Final = -1.0
+"""The return of the period in which a trial is ruined; those after it are 0."""
+
 CELLS: Final = 1 << 18
 """Numbers in one work array: 2 MB, so that a few of them stay in the cache."""
 

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from fxlab.backtester.splits import Fold, purged_kfold
+from fxlab.backtester.trial_returns import LOST, column_moments
 from fxlab.errors import InvalidParameter
 from fxlab.schema import UTC_MICROS
 from fxlab.times import Duration
@@ -41,7 +42,8 @@ def validate(
     polars.DataFrame
         ``session``, ``fold``, ``test_start``, ``test_end``, ``point``, the parameters,
         ``train_sharpe`` and ``test_sharpe`` (mean / std, ddof 1, per period kept; 0 where a point
-        stood still), ``test_rank`` (1 is the best of all points in the test), ``points``.
+        stood still or had equal returns, minus infinity from its ruin on), ``test_rank`` (1 is
+        the best of all points in the test), ``points``.
 
     Raises
     ------
@@ -85,7 +87,10 @@ def _tested(
             f"a fold has {test.sum()} periods to test on and {train.sum()} to train on, of "
             f"{len(returns)}; give fewer folds, a shorter purge or embargo, or a finer grid"
         )
-    inside, outside = sharpe(returns[train]), sharpe(returns[test])
+    lost = np.logical_or.accumulate(returns == LOST, axis=0)
+    inside, outside = (
+        np.where(lost[part].any(axis=0), -np.inf, sharpe(returns[part])) for part in (train, test)
+    )
     best = int(inside.argmax())
     return {
         "test_start": fold.test_start,
@@ -99,9 +104,5 @@ def _tested(
 
 
 def sharpe(returns: np.ndarray) -> np.ndarray:
-    """Return mean / std (ddof 1) of each column; 0 where nothing moved."""
-    spread = returns.std(axis=0, ddof=1)
-    found: np.ndarray = np.divide(
-        returns.mean(axis=0), spread, out=np.zeros(returns.shape[1]), where=spread > 0
-    )
-    return found
+    """Return mean / std (ddof 1) of each column; 0 where there is no such ratio."""
+    return np.nan_to_num([found.sharpe for found in column_moments(returns)], nan=0.0)

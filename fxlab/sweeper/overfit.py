@@ -58,11 +58,20 @@ class SweepOverfitting:
         """Say it in two sentences."""
         best = self.table.row(0, named=True) if self.table.height else {}
         deflated = best.get("deflated_sharpe", math.nan)
+        count = f"{self.table.height:,} point{'s' * (self.table.height != 1)}"
+        splits = (
+            f"Whether the best of {count} was chosen by luck cannot be told: {self.notes['pbo']}."
+            if math.isnan(self.pbo)
+            else f"The best of {count} is below the median out of sample in {self.pbo:.0%} of the "
+            "splits."
+        )
+        tried = f"After {self.tried:,} points tried"
+        if math.isnan(deflated):
+            why = best.get("reason") or self.notes.get("trials") or "no point is done"
+            return f"{splits} {tried} its Sharpe ratio cannot be deflated: {why}."
         return (
-            f"The best of {self.table.height:,} points is below the median out of sample in "
-            f"{_share(self.pbo)} of the splits. After {self.tried:,} points tried "
-            f"({self.trials:.1f} independent ones) its Sharpe ratio is above chance with a "
-            f"probability of {_share(deflated)}."
+            f"{splits} {tried} ({self.trials:.1f} independent ones) its Sharpe ratio is above "
+            f"chance with a probability of {deflated:.0%}."
         )
 
     def _repr_html_(self) -> str:
@@ -93,7 +102,3 @@ def judge(sweep: Sweep, blocks: int, tried: int) -> SweepOverfitting:
         splits=splits,
         notes=splits.notes | ({"trials": own.reason} if own.reason else {}),
     )
-
-
-def _share(value: float) -> str:
-    return "nan" if math.isnan(value) else f"{value:.0%}"

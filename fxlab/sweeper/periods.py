@@ -52,7 +52,7 @@ class Periods:
     def coarse(self, returns: np.ndarray, first: int) -> np.ndarray:
         """Return one return a period, of those on the grid from the time `first` on.
 
-        Where nothing is left of the capital, a run has no further returns: they are zero here.
+        A ruined account has -1 in the period of the ruin, and 0 after it.
         """
         whole = np.zeros(self.steps)
         offset = first // self.grid - self.start // self.grid

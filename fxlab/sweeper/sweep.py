@@ -18,9 +18,8 @@ from fxlab.backtester.stability import neighbourhood_stability
 from fxlab.backtester.strategy import Value
 from fxlab.errors import InvalidParameter
 from fxlab.sweeper import folds, overfit
-from fxlab.sweeper.lane import STATES
 from fxlab.sweeper.scores import check_goal, check_metric, sign
-from fxlab.sweeper.table import build, column_of, rank
+from fxlab.sweeper.table import build, column_of, count_words, rank
 from fxlab.times import Duration
 
 if TYPE_CHECKING:
@@ -118,9 +117,7 @@ class Sweep:
         """
         found = self.ranking()
         if found.is_empty():
-            raise InvalidParameter(
-                f"no point has a {self.metric}: {self.counts}; see .table and .failed"
-            )
+            raise InvalidParameter(f"{self._no_best}: {self.counts}; see .table and .failed")
         return dict(self.points[found["point"][0]].values)
 
     def returns(self) -> tuple[list[int], np.ndarray]:
@@ -155,9 +152,11 @@ class Sweep:
         negative here. Columns as in `fxlab.backtester.stability.neighbourhood_stability`.
         """
         goal = check_goal(metric or self.metric)
-        found = self.parameters.join(self.ranking(goal).select("point", goal), "point", how="left")
+        ranked = self.ranking(goal).select("point", goal, "ruined")
+        found = self.parameters.join(ranked, "point", how="left", maintain_order="left")
         signed = found.with_columns(pl.col(goal) * sign(goal))
-        judged = neighbourhood_stability(signed, self.varied, goal)
+        ruined = found["ruined"].fill_null(0) > 0
+        judged = neighbourhood_stability(signed, self.varied, goal, ruined=ruined)
         return judged.sort("rank", nulls_last=True, maintain_order=True)
 
     def cross_validate(
@@ -264,6 +263,13 @@ class Sweep:
         return parallel_chart(self.table, names, shown, self.title, unit=METRICS[shown][0])
 
     @property
+    def _no_best(self) -> str:
+        return (
+            f"no point has a {self.metric} (fxlab.backtest of one says why, in .metrics.notes); "
+            "another metric= may have values"
+        )
+
+    @property
     def title(self) -> str:
         """Return one line that names the sweep."""
         over = " x ".join(f"{len(axis):,} {axis.name}" for axis in self.space.axes) or "one point"
@@ -274,14 +280,7 @@ class Sweep:
     @property
     def counts(self) -> str:
         """Return what became of the points, in words."""
-        counts = dict(self.table["state"].value_counts().iter_rows())
-        parts = [f"{counts[state]:,} {state}" for state in STATES if counts.get(state)]
-        missing = self.total - self.table.height
-        if missing > 0:
-            parts.append(f"{missing:,} not done")
-        if self.resumed:
-            parts.append(f"{self.resumed:,} of them from before")
-        return ", ".join(parts) or "no points"
+        return count_words(self.table, self.total, self.resumed)
 
     def __repr__(self) -> str:
         """Show what was swept and the best point."""
@@ -290,10 +289,18 @@ class Sweep:
         for row in top.iter_rows(named=True):
             values = ", ".join(f"{n}={v}" for n, v in self.points[row["point"]].values.items())
             lines.append(f"best {self.metric}={row[self.metric]:,.6g} at {values}")
+            if row["ruined"]:
+                lines.append(
+                    "no point was left with money on all sessions: this one was ruined too"
+                )
+        if top.is_empty():
+            lines.append(self._no_best)
         lines += [f"first failure: {error}" for error in self.failed["error"].head(1)]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         caption = f"{self.title}: {self.counts}; best {html.heading(self.metric)} first"
-        errors = "".join(f"<p>{html.escape(text)}</p>" for text in self.failed["error"].head(3))
+        texts = [] if self.ranking().height else [self._no_best]
+        texts.extend(self.failed["error"].head(3))
+        errors = "".join(f"<p>{html.escape(text)}</p>" for text in texts)
         return html.table(self.ranking(), caption=caption, limit=10) + errors

@@ -182,9 +182,15 @@ class _Run:
         )
 
     def _score(self, number: int) -> float:
-        """Return a point's figure, the mean over the sessions, turned so that more is better."""
-        place = list(METRICS).index(self.metric)
-        found = [outcomes[number].figures[place:][:1] for outcomes in self.desk.outcomes]
+        """Return a point's figure, the mean over the sessions, turned so that more is better.
+
+        A point that was ruined in one of them has none.
+        """
+        place, ruin = (list(METRICS).index(name) for name in (self.metric, "ruined_after"))
+        whole = [outcomes[number].figures for outcomes in self.desk.outcomes]
+        if any(math.isfinite(value) for figures in whole for value in figures[ruin:][:1]):
+            return math.nan
+        found = [figures[place:][:1] for figures in whole]
         known = [float(value) for values in found for value in values if math.isfinite(value)]
         mean = math.fsum(known) / len(known) if known else math.nan
         return mean * scores.sign(self.metric)

@@ -10,7 +10,7 @@ import polars as pl
 
 from fxlab.backtester.metrics import METRICS
 from fxlab.backtester.strategy import Strategy
-from fxlab.sweeper.lane import Outcome
+from fxlab.sweeper.lane import STATES, Outcome
 from fxlab.sweeper.space import Point
 
 KINDS: Final = {int: pl.Int64, float: pl.Float64, bool: pl.Boolean, str: pl.String}
@@ -65,6 +65,20 @@ def build(
     return pl.DataFrame(columns)
 
 
+def count_words(table: pl.DataFrame, total: int, resumed: int) -> str:
+    """Return what became of the points, in words."""
+    counts = dict(table["state"].value_counts().iter_rows())
+    parts = [f"{counts[state]:,} {state}" for state in STATES if counts.get(state)]
+    ruined = table["ruined_after"].count()
+    if ruined:
+        parts.append(f"{ruined:,} of them ruined (see ruined_after in the table)")
+    if total > table.height:
+        parts.append(f"{total - table.height:,} not done")
+    if resumed:
+        parts.append(f"{resumed:,} of them from before")
+    return ", ".join(parts) or "no points"
+
+
 def rank(table: pl.DataFrame, strategy: Strategy, metric: str, sign: float) -> pl.DataFrame:
     """Return one row a point, the best first.
 
@@ -72,10 +86,14 @@ def rank(table: pl.DataFrame, strategy: Strategy, metric: str, sign: float) -> p
     -------
     polars.DataFrame
         ``point``, the parameters, ``sessions`` (those in which the point has the figure), the
-        figure's mean over them, ``worst`` and ``best`` of them. Points with the figure in more
-        sessions come first; among equals the smaller number does.
+        figure's mean over them, ``worst`` and ``best`` of them, and ``ruined``, the sessions in
+        which it lost everything. Points that were ruined nowhere come first, then those with the
+        figure in more sessions; among equals the smaller number does.
     """
     parameters = [column_of(name) for name in strategy.parameters]
+    ruins = table.group_by("point").agg(
+        pl.col("ruined_after").is_not_null().sum().cast(pl.Int64).alias("ruined")
+    )
     known = table.filter(pl.col(metric).is_not_null()).sort("point", maintain_order=True)
     value = pl.col(metric)
     worst, best = (value.min(), value.max()) if sign > 0 else (value.max(), value.min())
@@ -86,4 +104,10 @@ def rank(table: pl.DataFrame, strategy: Strategy, metric: str, sign: float) -> p
         worst.alias("worst"),
         best.alias("best"),
     )
-    return found.sort("sessions", pl.col(metric) * sign, "point", descending=[True, True, False])
+    return found.join(ruins, on="point", how="left", maintain_order="left").sort(
+        "ruined",
+        "sessions",
+        pl.col(metric) * sign,
+        "point",
+        descending=[False, True, True, False],
+    )

@@ -227,6 +227,9 @@ class _Walk:
             if ranking.is_empty():
                 row["reason"] = f"no point has a {self.metric} in training"
                 return
+            if ranking["ruined"][0]:
+                row["reason"] = "every point was ruined in training"
+                return
             chosen = int(ranking["point"][0])
             row |= _figures(found.table.filter(pl.col("point") == chosen).row(0, named=True))
             self._test(window, found.points[chosen].values, row)

@@ -10,7 +10,7 @@ import ipywidgets as w
 import traitlets as t
 
 from fxlab.backtester.engine import backtest
-from fxlab.backtester.summary import describe_data, main_figures, metrics_html
+from fxlab.backtester.summary import describe_data, main_figures, metrics_html, ruin_html
 from fxlab.errors import InvalidInput
 from fxlab.html import escape
 from fxlab.widgets.background import run_aside
@@ -129,7 +129,7 @@ class Workbench(w.VBox):
         self.plot.show(figure, result.title)
         every = metrics_html(result.metrics.table())
         self.figures.value = (
-            f'<div class="fxlab-soft">{escape(describe_data(result))}</div>'
+            f'<div class="fxlab-soft">{escape(describe_data(result))}</div>{ruin_html(result)}'
             f"{metrics_html(main_figures(result))}"
             f"<details><summary>All figures</summary>{every}</details>"
         )

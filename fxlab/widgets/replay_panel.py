@@ -9,7 +9,7 @@ import ipywidgets as w
 import polars as pl
 import traitlets as t
 
-from fxlab.backtester.summary import describe_data, main_figures, metrics_html
+from fxlab.backtester.summary import describe_data, main_figures, metrics_html, ruin_html
 from fxlab.batches import Batch
 from fxlab.errors import InvalidInput
 from fxlab.html import escape, show, table
@@ -212,6 +212,7 @@ class ReplayPanel(w.VBox):
                 every = metrics_html(result.metrics.table())
                 self.figures.value += (
                     f'<div class="fxlab-soft">{escape(describe_data(result))}</div>'
+                    f"{ruin_html(result)}"
                     f"{metrics_html(main_figures(result))}"
                     f"<details><summary>All figures</summary>{every}</details>"
                 )
