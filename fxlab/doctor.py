@@ -21,6 +21,7 @@ import polars as pl
 from fxlab.config import Settings
 from fxlab.errors import FxlabError, QuestDBUnavailable
 from fxlab.progress import Advance, silent
+from fxlab.proxy import proxy_for, variables
 from fxlab.questdb.endpoint import Endpoint
 
 PACKAGES: Final = (
@@ -108,9 +109,7 @@ def _python(_: Settings) -> Check:
 
 def _fxlab(_: Settings) -> Check:
     version = _version("fxlab")
-    if version is None:
-        return Check("fxlab", ok=None, value="run from its sources, not installed")
-    return Check("fxlab", ok=True, value=version)
+    return Check("fxlab", ok=True if version else None, value=version or "run from its sources")
 
 
 def _packages(_: Settings) -> Check:
@@ -134,6 +133,14 @@ def _settings(settings: Settings) -> Check:
         if source != "default"
     ]
     return Check("settings", ok=True, value=", ".join(changed) or "all at their defaults")
+
+
+def _proxy(_: Settings) -> Check:
+    found = ", ".join(f"{name}={text}" for name, text in variables().items())
+    for scheme in ("http", "https"):
+        proxy_for(f"{scheme}://venue.example")  # one that cannot be used says so
+    value = f"{found}; not used for this machine" if found else "none is named"
+    return Check("proxy", ok=True, value=value)
 
 
 def _home(settings: Settings) -> Check:
@@ -266,6 +273,7 @@ _LOOKS: Final[dict[str, Callable[[Settings], Check]]] = {
     "fxlab": _fxlab,
     "packages": _packages,
     "settings": _settings,
+    "proxy": _proxy,
     "home": _home,
     "memory": _memory,
     "Java": _java,

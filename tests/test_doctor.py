@@ -18,6 +18,7 @@ NAMES = (
     "fxlab",
     "packages",
     "settings",
+    "proxy",
     "home",
     "memory",
     "Java",

@@ -225,18 +225,18 @@ def test_a_server_that_comes_back_gets_the_rows(db, unique, writer_at):
 
 
 def test_a_server_that_stays_away_is_told(db, unique, writer_at, monkeypatch):
-    monkeypatch.setattr(ingest, "RETRY_PAUSES", (0.01,))
+    monkeypatch.setattr(ingest, "RETRY_WAITS", (1, 0.01, 0.01))
     with Forwarder(db.endpoint.http_port) as network:
         port = network.port
-    with pytest.raises(errors.WriteFailed, match=r"only 0 of 3 .* stayed away .*run: fxlab up"):
+    with pytest.raises(errors.WriteFailed, match=r"only 0 of 3 .* be reached .*run: fxlab up"):
         writer_at(port).write(PRICES, trades(unique()))
 
 
 def test_a_server_that_stalls_is_told(db, unique, writer_at, monkeypatch):
-    monkeypatch.setattr(ingest, "RETRY_PAUSES", ())
-    monkeypatch.setattr(ingest, "_REQUEST_MILLISECONDS", 200)
+    monkeypatch.setattr(ingest, "RETRY_WAITS", (0, 0.01, 0.01))
+    monkeypatch.setattr(ingest, "_REQUEST_SECONDS", 0.2)
     stalled = Forwarder(db.endpoint.http_port, stalled=True)
-    with stalled as network, pytest.raises(errors.WriteFailed, match="stayed away"):
+    with stalled as network, pytest.raises(errors.WriteFailed, match="ReadTimeout"):
         writer_at(network.port).write(PRICES, trades(unique()))
 
 

@@ -13,8 +13,8 @@ PACKAGE = Path(__file__).parents[1] / "fxlab"
 
 # Lowest first. A module may import from its own layer and from those above it in this list.
 LAYERS = [
-    ["errors", "identifiers", "schema", "times"],
-    ["config", "progress", "html", "sampling", "pacing"],
+    ["backoff", "errors", "identifiers", "schema", "times"],
+    ["config", "progress", "proxy", "html", "sampling", "pacing"],
     ["chart_style", "charts"],
     ["backtester"],
     ["questdb"],

@@ -12,7 +12,7 @@ from forwarder import Forwarder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fxlab.errors import BatchRefused, QuestDBUnavailable
+from fxlab.errors import BatchRefused, QuestDBLoginFailed, QuestDBUnavailable
 from fxlab.questdb import sql
 from fxlab.questdb.lines import LineEncoder, LinePost, Lines
 from fxlab.questdb.sql import Scope
@@ -164,7 +164,7 @@ def test_a_table_that_does_not_exist_is_a_refusal(unique, encoder, post):
 def test_a_wrong_password_is_no_fault_of_the_rows(db, unique, encoder):
     stranger = LinePost(dataclasses.replace(db.endpoint, password="wrong"))  # noqa: S106
     try:
-        with pytest.raises(QuestDBUnavailable, match=r"40[13]"):
+        with pytest.raises(QuestDBLoginFailed, match="FXLAB_QUESTDB_PASSWORD"):
             stranger.send([encoder.encode(PRICES, [trade(unique(), 1)])])
     finally:
         stranger.close()
@@ -214,7 +214,7 @@ def test_a_server_that_never_answers_is_given_up(db, unique, encoder):
         (413, "", BatchRefused, "refused rows"),
         (500, "x" * 5_000, QuestDBUnavailable, r"status 500: x{300}\)"),
         (503, '{"message": "busy"}', QuestDBUnavailable, "status 503: busy"),
-        (401, "", QuestDBUnavailable, "status 401"),
+        (401, "", QuestDBLoginFailed, "FXLAB_QUESTDB_PASSWORD"),
     ],
 )
 def test_answers_about_rows_and_answers_about_the_server(db, status, body, error, words):

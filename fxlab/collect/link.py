@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import httpx
 from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.simple_httpclient import HTTPStreamClosedError, HTTPTimeoutError
+from tornado.tcpclient import TCPClient
 from tornado.websocket import (
     WebSocketClientConnection,
     WebSocketClosedError,
@@ -25,6 +26,9 @@ from tornado.websocket import (
 from fxlab.collect.clock import Clock
 from fxlab.collect.quarantine import SHOWN, Damaged
 from fxlab.collect.rest import reason_of
+from fxlab.collect.tunnel import Tunnel
+from fxlab.errors import InvalidSettings
+from fxlab.proxy import proxy_for, through
 
 Frame = tuple[str | bytes, int]
 """Payload and its arrival in microseconds; bytes where it was no text."""
@@ -169,11 +173,23 @@ class _Frames(WebSocketProtocol13):
 class Connection(WebSocketClientConnection):
     """Tornado's connection, told apart from a link so that it can be given up half-made."""
 
-    def __init__(self, request: HTTPRequest, link: Link, max_message_bytes: int) -> None:
+    def __init__(
+        self, request: HTTPRequest, link: Link, max_message_bytes: int, proxy: str | None
+    ) -> None:
         self._link = link
+        self._road = TCPClient() if proxy is None else Tunnel(urlsplit(proxy))
         super().__init__(
             request, on_message_callback=_ignore, max_message_size=SPARE * max_message_bytes
         )
+
+    @property
+    def tcp_client(self) -> TCPClient:
+        """Return what connects; tornado would set its own."""
+        return self._road
+
+    @tcp_client.setter
+    def tcp_client(self, _: TCPClient) -> None:
+        """Keep ours."""
 
     def get_websocket_protocol(self) -> WebSocketProtocol13:
         """Return the protocol that hands messages to the link; tornado calls this."""
@@ -230,7 +246,10 @@ async def connect(url: str, *, clock: Clock, seconds: float, max_message_bytes: 
         ssl_options=httpx.create_ssl_context() if url.startswith("wss:") else None,
         user_agent="fxlab",
     )
-    connection = Connection(request, link, max_message_bytes)
+    try:
+        connection = Connection(request, link, max_message_bytes, proxy_for(url))
+    except InvalidSettings as error:
+        raise NotConnected(str(error)) from error
     try:
         await asyncio.shield(connection.connect_future)
     except asyncio.CancelledError:
@@ -239,7 +258,8 @@ async def connect(url: str, *, clock: Clock, seconds: float, max_message_bytes: 
         raise
     except Exception as error:
         connection.give_up()
-        raise NotConnected(_connect_words(error, urlsplit(url).netloc, seconds)) from error
+        reason = _connect_words(error, urlsplit(url).netloc, seconds)
+        raise NotConnected(f"{reason}{through(url)}") from error
     link.adopt(connection)
     return link
 

@@ -16,8 +16,10 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from fxlab.backoff import wait_before
 from fxlab.collect.clock import Clock
 from fxlab.errors import VenueRefused, VenueUnavailable
+from fxlab.proxy import proxy_for, through
 
 ATTEMPTS: Final = 4
 LONGEST_WAIT: Final = 60.0
@@ -107,11 +109,16 @@ class Rest:
 
     def _open(self) -> httpx.AsyncClient:
         if self._client is None:
-            self._client = httpx.AsyncClient(timeout=self._timeout)
+            self._client = httpx.AsyncClient(
+                timeout=self._timeout,
+                proxy=proxy_for(self.base_url),
+                trust_env=False,  # its own reading of the variables differs from all others
+                verify=httpx.create_ssl_context(),
+            )
         return self._client
 
     def _jittered(self, attempt: int) -> float:
-        return self._patience * 2.0**attempt * self._rng.uniform(0.5, 1.0)
+        return wait_before(attempt, self._patience, LONGEST_WAIT, self._rng)
 
     def _asked_wait(self, response: httpx.Response, usual: float) -> float:
         """Return the seconds to wait after a 429."""
@@ -143,7 +150,8 @@ class Rest:
 
     def _unavailable(self, reason: str) -> VenueUnavailable:
         return VenueUnavailable(
-            f"{self.host} is not available ({reason}); check the connection, or try again later"
+            f"{self.host} is not available ({reason}){through(self.base_url)}; check the "
+            "connection, or try again later"
         )
 
 

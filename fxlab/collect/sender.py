@@ -7,20 +7,21 @@ others go on.
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from fxlab.backoff import wait_before
 from fxlab.collect.journal import Journal, Outlet, Waiting
-from fxlab.errors import BatchRefused, QuestDBUnavailable
+from fxlab.errors import BatchRefused, QuestDBLoginFailed, QuestDBUnavailable
 from fxlab.questdb.lines import LinePost, Lines
 
 REQUEST_BYTES: Final = 2_000_000
 """About 25,000 trades a request while catching up."""
 
+FIRST_PAUSE: Final = 0.05
 LONGEST_PAUSE: Final = 2.0  # seconds between two tries during an outage
 LONGEST_REST: Final = 0.25  # seconds between two requests when all is well
 ROWS_A_SECOND_OF_REST: Final = 20_000
@@ -149,17 +150,16 @@ class Sender:
 
     def _insist(self, batches: Sequence[Lines]) -> bool:
         """Send until the server answers; return False if the thread was stopped before."""
-        began, tries, pause = time.monotonic(), 0, 0.05
+        began, tries = time.monotonic(), 0
         while not self._stopping.is_set():
             try:
                 self._post.send(batches)
-            except QuestDBUnavailable as error:
+            except (QuestDBUnavailable, QuestDBLoginFailed) as error:
                 tries += 1
                 # The first failure may be a connection that the server let go.
                 if tries > 1 or time.monotonic() - began > SLOW_SECONDS:
                     self.outage = str(error)
-                    self._stopping.wait(pause * random.uniform(0.5, 1.0))  # noqa: S311
-                    pause = min(2 * pause, LONGEST_PAUSE)
+                    self._stopping.wait(wait_before(tries - 2, FIRST_PAUSE, LONGEST_PAUSE))
             except BatchRefused:
                 self._end_outage(began, tries)
                 raise

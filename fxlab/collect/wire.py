@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from fxlab.backoff import wait_before
 from fxlab.collect.clock import Clock
 from fxlab.collect.link import Frame, Link, NotConnected, connect
 
@@ -182,9 +183,8 @@ class Wire:
     def _wait(self) -> float:
         """Return the seconds until the next attempt; they grow while no connection lasts."""
         longest = LONGEST_WAIT_AFTER_DATA if self._delivered else LONGEST_WAIT
-        wait: float = min(longest, FIRST_WAIT * 2.0 ** min(self._attempts, 16))
         self._attempts += 1
-        return wait * self._rng.uniform(0.5, 1.0)
+        return wait_before(self._attempts - 1, FIRST_WAIT, longest, self._rng)
 
 
 async def _beat(link: Link, text: str, every: float) -> None:

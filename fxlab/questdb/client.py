@@ -16,17 +16,17 @@ import httpx
 import polars as pl
 from polars import selectors as cs
 
+from fxlab.backoff import waits
 from fxlab.errors import QueryFailed, QuestDBLoginFailed, QuestDBUnavailable, SchemaError
 from fxlab.progress import Advance, silent
-from fxlab.questdb import ingest, pg_login, sql
+from fxlab.questdb import ingest, lines, pg_login, sql
 from fxlab.questdb.endpoint import Endpoint
 from fxlab.schema import Table
 
 _CONNECT_SECONDS: Final = 5.0
 _ANSWER_SECONDS: Final = 300.0
-_IDLE_SECONDS: Final = 2.0  # the server closes idle connections after 5 s
-_BUSY_PAUSES: Final = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
-"""Seconds to wait in turn while all of the server's export connections are taken."""
+_BUSY_WAITS: Final = (10, 0.04, 8.0)
+"""Tries, first and longest wait (s) while all of the server's export connections are taken."""
 
 
 class QuestDB:
@@ -135,7 +135,7 @@ class QuestDB:
 
     @cached_property
     def _short(self) -> httpx.Client:
-        return self._client(httpx.Limits(keepalive_expiry=_IDLE_SECONDS))
+        return self._client(httpx.Limits(keepalive_expiry=lines.IDLE_SECONDS))
 
     @cached_property
     def _bulk(self) -> httpx.Client:
@@ -153,13 +153,13 @@ class QuestDB:
 
     def _get(self, client: httpx.Client, path: str, query: dict[str, str]) -> httpx.Response:
         answer = self._send(client, path, query)
-        for pause in _BUSY_PAUSES:
+        for pause in waits(*_BUSY_WAITS):
             if answer.status_code != httpx.codes.TOO_MANY_REQUESTS:
                 break
             time.sleep(pause)
             answer = self._send(client, path, query)
         if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-            raise QuestDBLoginFailed(self._login_advice())
+            raise QuestDBLoginFailed(self.endpoint.login_advice)
         if answer.is_error:
             raise QueryFailed(_refusal(query["query"], _error_body(answer)))
         return answer
@@ -171,14 +171,6 @@ class QuestDB:
             reason = str(error) or type(error).__name__
             endpoint = self.endpoint
             raise QuestDBUnavailable.at(endpoint.host, endpoint.http_port, reason) from error
-
-    def _login_advice(self) -> str:
-        endpoint = self.endpoint
-        return (
-            f"QuestDB at {endpoint.host}:{endpoint.http_port} refuses the user {endpoint.user!r} "
-            "or its password; check questdb_user and questdb_password (FXLAB_QUESTDB_USER, "
-            "FXLAB_QUESTDB_PASSWORD)"
-        )
 
     def _without_secrets(self, words: str) -> str:
         endpoint = self.endpoint

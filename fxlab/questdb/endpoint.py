@@ -40,6 +40,15 @@ class Endpoint:
         return f"postgresql://{login}@{self._host_in_url}:{self.pg_port}/qdb"
 
     @property
+    def login_advice(self) -> str:
+        """Return the sentence for a server that refuses the login over HTTP."""
+        return (
+            f"QuestDB at {self.host}:{self.http_port} refuses the user {self.user!r} or its "
+            "password; check questdb_user and questdb_password (FXLAB_QUESTDB_USER, "
+            "FXLAB_QUESTDB_PASSWORD)"
+        )
+
+    @property
     def _host_in_url(self) -> str:
         return f"[{self.host}]" if ":" in self.host else self.host
 

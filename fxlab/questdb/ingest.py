@@ -8,36 +8,33 @@ connection: the DEDUP keys of every table make that harmless.
 
 from __future__ import annotations
 
-import itertools
-import json
-import re
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import polars as pl
 from polars import selectors as cs
 
 from fxlab import identifiers
-from fxlab.errors import QuestDBLoginFailed, WriteFailed
+from fxlab.backoff import waits
+from fxlab.errors import BatchRefused, QuestDBError, QuestDBUnavailable, WriteFailed
 from fxlab.progress import Advance, silent
 from fxlab.questdb.endpoint import Endpoint
+from fxlab.questdb.lines import LinePost, new_buffer
 from fxlab.schema import Table
 
 if TYPE_CHECKING:
     import pandas as pd
-    import questdb
-    from questdb.ingress import Buffer
 
 CELLS_IN_BATCH: Final = 1_100_000
 """100,000 rows of trades, 25,000 of order books: some 10 to 20 MB a request."""
 
-RETRY_PAUSES: Final = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
-"""Seconds to wait in turn before the same batch is sent again over a broken connection."""
+RETRY_WAITS: Final = (6, 0.15, 5.0)
+"""Tries, first and longest wait (s) before a batch is sent again over a broken connection."""
 
-_REQUEST_MILLISECONDS: Final = 30_000
+_REQUEST_SECONDS: Final = 30.0
 _TEXT_IDS: Final = {
     "session_id": identifiers.check_session_id,
     "run_id": identifiers.check_session_id,
@@ -54,7 +51,7 @@ class Writer:
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
         self._turn = threading.Lock()
-        self._sender: questdb.Sender | None = None
+        self._post: LinePost | None = None
 
     def write(self, table: Table, frame: pl.DataFrame, progress: Advance = silent) -> int:
         """Store all rows of a frame and return how many.
@@ -81,8 +78,7 @@ class Writer:
         rows = _encoded(table, validate(table, frame))
         stored = 0
         with self._turn, ThreadPoolExecutor(1) as background:
-            # One batch is built while the one before it travels.
-            for size, sent in _batches(self._opened(), background, table, rows):
+            for size, sent in _sent(self._opened(), background, table, rows):
                 _await(sent, table, stored, rows.height)
                 stored += size
                 progress(stored / rows.height, f"{stored:,} of {rows.height:,} rows stored")
@@ -91,15 +87,14 @@ class Writer:
     def close(self) -> None:
         """Close the connection; a later write opens a new one."""
         with self._turn:
-            if self._sender is not None:
-                self._sender.close(flush=False)
-            self._sender = None
+            if self._post is not None:
+                self._post.close()
+            self._post = None
 
-    def _opened(self) -> questdb.Sender:
-        if self._sender is None:
-            self._sender = _sender(self._endpoint)
-            self._sender.establish()  # type: ignore[no-untyped-call]  # as in `_batches`
-        return self._sender
+    def _opened(self) -> LinePost:
+        if self._post is None:
+            self._post = LinePost(self._endpoint, _REQUEST_SECONDS)
+        return self._post
 
 
 def validate(table: Table, frame: pl.DataFrame) -> pl.DataFrame:
@@ -156,35 +151,29 @@ def _encoded(table: Table, frame: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _batches(
-    sender: questdb.Sender,
-    background: ThreadPoolExecutor,
-    table: Table,
-    rows: pl.DataFrame,
+def _sent(
+    post: LinePost, background: ThreadPoolExecutor, table: Table, rows: pl.DataFrame
 ) -> Iterator[tuple[int, Future[None]]]:
-    """Send the rows in batches; each one's size and outcome come while the next one is ready.
-
-    A failed batch stays in its buffer until it is stored or given up: the sender's own buffer
-    would be emptied by the failure. Two buffers take turns.
-    """
-    symbols = [name for name in table.symbols if name in rows.columns]
-    buffers = itertools.cycle([sender.new_buffer(), sender.new_buffer()])
-    step = max(1, CELLS_IN_BATCH // len(table.columns))
+    """Send the rows in batches; each one's outcome comes while the next one is being built."""
     before: tuple[int, Future[None]] | None = None
-    for batch in rows.iter_slices(step):
-        buffer = next(buffers)
-        buffer.clear()  # type: ignore[no-untyped-call]  # the client's stub lacks its result
-        buffer.dataframe(
-            _as_pandas(batch),
-            table_name=table.name,
-            symbols=symbols,
-            at=table.timestamp,
-        )
+    for size, payload in _batches(table, rows):
         if before is not None:
             yield before
-        before = batch.height, background.submit(_flush, sender, buffer)
+        before = size, background.submit(_insist, post, payload)
     if before is not None:
         yield before
+
+
+def _batches(table: Table, rows: pl.DataFrame) -> Iterator[tuple[int, bytes]]:
+    """Yield the rows in batches, encoded, each with its number of rows."""
+    symbols = [name for name in table.symbols if name in rows.columns]
+    buffer = new_buffer()
+    for batch in rows.iter_slices(max(1, CELLS_IN_BATCH // len(table.columns))):
+        buffer.clear()  # type: ignore[no-untyped-call]  # the client's stub lacks its result
+        buffer.dataframe(
+            _as_pandas(batch), table_name=table.name, symbols=symbols, at=table.timestamp
+        )
+        yield batch.height, bytes(buffer)
 
 
 def _as_pandas(batch: pl.DataFrame) -> pd.DataFrame:
@@ -198,72 +187,29 @@ def _as_pandas(batch: pl.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def _sender(endpoint: Endpoint) -> questdb.Sender:
-    import questdb
-
-    login: dict[str, Any] = {}
-    if endpoint.http_auth is not None:
-        login = dict(zip(("username", "password"), endpoint.http_auth, strict=True))
-    return questdb.Sender(
-        questdb.Protocol.Http,
-        endpoint.host,
-        endpoint.http_port,
-        auto_flush=False,
-        protocol_version=2,  # known: asking the server first would be one more way to fail
-        retry_timeout=0,  # `_flush` retries, and refused connections too
-        request_timeout=_REQUEST_MILLISECONDS,
-        **login,
-    )
-
-
-def _flush(sender: questdb.Sender, buffer: Buffer) -> None:
-    """Send a buffer, over a broken connection several times."""
-    from questdb import QuestDBError, QuestDBErrorCode
-
-    final = (QuestDBErrorCode.ServerFlushError, QuestDBErrorCode.AuthError)
-    for pause in RETRY_PAUSES:
+def _insist(post: LinePost, payload: bytes) -> None:
+    """Send a batch, over a broken connection several times."""
+    for pause in waits(*RETRY_WAITS):
         try:
-            sender.flush(buffer, clear=False)
-        except QuestDBError as error:
-            if error.code in final:
-                raise
+            post.post(payload)
+        except QuestDBUnavailable:
             time.sleep(pause)
         else:
             return
-    sender.flush(buffer, clear=False)
+    post.post(payload)
 
 
 def _await(sent: Future[None], table: Table, stored: int, total: int) -> None:
-    from questdb import QuestDBError, QuestDBErrorCode
-
     try:
         sent.result()
-    except QuestDBError as error:
-        if error.code == QuestDBErrorCode.AuthError:
-            raise QuestDBLoginFailed(
-                "QuestDB refuses the HTTP login for writing; check questdb_user and "
-                "questdb_password (FXLAB_QUESTDB_USER, FXLAB_QUESTDB_PASSWORD)"
-            ) from None
-        refused = error.code == QuestDBErrorCode.ServerFlushError
-        state = "the server refused the next batch" if refused else "the server stayed away"
-        step = (
-            "the tables may be damaged: run fxlab doctor"
-            if refused
-            else "run: fxlab up, then write the same rows again; stored rows are not doubled"
-        )
-        raise WriteFailed(
-            f"only {stored:,} of {total:,} rows for {table.name} are stored: {state} "
-            f"({_server_words(str(error))}); {step}"
-        ) from None
+    except BatchRefused as error:
+        _give_up(error, "run fxlab doctor, the table may be damaged", table, stored, total)
+    except QuestDBUnavailable as error:
+        step = "then write the same rows again; stored rows are not doubled"
+        _give_up(error, step, table, stored, total)
 
 
-def _server_words(message: str) -> str:
-    """Return the server's sentence (it has line and column) out of the client's message."""
-    found = re.search(r"\{.*\}", message, re.DOTALL)
-    if found:
-        try:
-            words = json.loads(found[0]).get("message", message)
-        except ValueError:
-            words = message
-        message = str(words)
-    return " ".join(message.split())
+def _give_up(error: QuestDBError, step: str, table: Table, stored: int, total: int) -> NoReturn:
+    raise WriteFailed(
+        f"only {stored:,} of {total:,} rows for {table.name} are stored: {error}; {step}"
+    ) from None

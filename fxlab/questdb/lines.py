@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import functools
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 
-from fxlab.errors import BatchRefused, QuestDBUnavailable
+from fxlab.errors import BatchRefused, QuestDBLoginFailed, QuestDBUnavailable
 from fxlab.questdb.endpoint import Endpoint
 from fxlab.schema import Table
 
@@ -26,8 +26,12 @@ if TYPE_CHECKING:
 PROTOCOL: Final = 2  # of the lines: numbers in binary
 CONNECT_SECONDS: Final = 2.0
 ANSWER_SECONDS: Final = 10.0
+IDLE_SECONDS: Final = 2.0  # the server closes idle connections after 5 s
 _REFUSALS: Final = (400, 413, 422)
 """Answers about what was sent. All others are about the server's state."""
+_STRANGERS: Final = (401, 403)
+_PIECE: Final = 256 * 1_024
+"""Bytes handed to the socket at once: httpx copies what is left of a piece after each sending."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +74,10 @@ class LineEncoder:
         import questdb
 
         self._client = questdb
-        self._kind = _buffer_kind()
 
     def buffer(self) -> Buffer:
         """Return an empty buffer, for rows of one's own making."""
-        return self._kind(protocol_version=PROTOCOL)
+        return new_buffer()
 
     def encode(self, table: Table, rows: Iterable[Mapping[str, Any]]) -> Lines:
         """Return rows given as columns and values; None is left out, times are datetimes or us."""
@@ -107,6 +110,11 @@ class LineEncoder:
         return self._client.TimestampMicros(value)
 
 
+def new_buffer() -> Buffer:
+    """Return an empty buffer of the client, which encodes rows."""
+    return _buffer_kind()(protocol_version=PROTOCOL)
+
+
 @functools.cache
 def _buffer_kind() -> type[Buffer]:
     """Return the client's class of buffers, whose public home is deprecated."""
@@ -137,7 +145,11 @@ class LinePost:
         self._endpoint = endpoint
         timeout = httpx.Timeout(answer_seconds, connect=CONNECT_SECONDS)
         self._http = httpx.Client(
-            base_url=endpoint.http_url, auth=endpoint.http_auth, timeout=timeout, trust_env=False
+            base_url=endpoint.http_url,
+            auth=endpoint.http_auth,
+            timeout=timeout,
+            limits=httpx.Limits(keepalive_expiry=IDLE_SECONDS),
+            trust_env=False,  # a proxy must not come between fxlab and its server
         )
 
     def close(self) -> None:
@@ -151,22 +163,34 @@ class LinePost:
         ------
         BatchRefused
             With the server's words: a row in it is bad.
+        QuestDBLoginFailed
+            The server refuses user or password.
         QuestDBUnavailable
             No answer, or one about the server's own trouble. The rows may be stored all the same;
             sending them again is harmless.
         """
-        payload = b"".join(batch.payload for batch in batches)
+        self.post(b"".join(batch.payload for batch in batches))
+
+    def post(self, payload: bytes) -> None:
+        """Store encoded rows, as `send` does."""
+        size = {"Content-Length": str(len(payload))}
         try:
-            answer = self._http.post("/write", content=payload)
+            answer = self._http.post("/write", content=_pieces(payload), headers=size)
         except httpx.HTTPError as error:
             raise self._away(f"{type(error).__name__}: {error}") from error
         if answer.status_code in _REFUSALS:
             raise BatchRefused(f"the server refused rows: {_words(answer)}")
+        if answer.status_code in _STRANGERS:
+            raise QuestDBLoginFailed(self._endpoint.login_advice)
         if answer.is_error:
             raise self._away(f"status {answer.status_code}: {_words(answer)}")
 
     def _away(self, reason: str) -> QuestDBUnavailable:
         return QuestDBUnavailable.at(self._endpoint.host, self._endpoint.http_port, reason)
+
+
+def _pieces(payload: bytes) -> Iterator[bytes]:
+    return (payload[start : start + _PIECE] for start in range(0, len(payload), _PIECE))
 
 
 def _words(answer: httpx.Response) -> str:

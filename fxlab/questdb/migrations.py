@@ -20,12 +20,14 @@ from typing import Final
 import polars as pl
 
 from fxlab import schema
+from fxlab.backoff import waits
 from fxlab.errors import QueryFailed, SchemaError
 from fxlab.questdb import sql
 from fxlab.questdb.client import QuestDB
 from fxlab.schema import SCHEMA_VERSIONS, Table
 
-_RACE_PAUSES: Final = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+_RACE_WAITS: Final = (7, 0.07, 5.0)
+"""Tries, first and longest wait (s) while others change the same table."""
 _RACE_WORDS: Final = ("busy", "already exists", "could not lock", "duplicate column", "being")
 
 
@@ -185,7 +187,7 @@ def _difference(table: Table, found: Mapping[str, str]) -> str:
 
 def _run(db: QuestDB, command: str) -> None:
     """Run a statement that others may be running too."""
-    for pause in _RACE_PAUSES:
+    for pause in waits(*_RACE_WAITS):
         try:
             db.execute(command)
         except QueryFailed as error:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 from fxlab.config import Settings
 from fxlab.errors import InvalidSettings, JarVerificationFailed, ServerStartFailed
 from fxlab.progress import Advance, silent
+from fxlab.proxy import proxy_for
 
 if TYPE_CHECKING:
     from jgo.maven import Artifact
@@ -165,7 +166,10 @@ def _fetch(version: str, target: Path, progress: Advance) -> None:
 
         yield advance
 
+    from jgo.constants import MAVEN_CENTRAL_URL
+
     progress(0.0, f"fetching QuestDB {version}")
+    proxy_for(MAVEN_CENTRAL_URL)  # one that cannot be used is told by its variable
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fxlab-") as staging:

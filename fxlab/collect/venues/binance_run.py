@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol
 
+from fxlab.backoff import wait_before
 from fxlab.collect.address import Address
 from fxlab.collect.book_sync import Diff
 from fxlab.collect.clock import Clock
@@ -178,9 +179,7 @@ class BinanceRun:
         return snapshot(answer, symbol, self._clock.now())
 
     def _back_off(self, attempt: int) -> float:
-        first, longest = RETRY
-        wait: float = min(longest, first * 2.0 ** min(attempt - 1, 16))
-        return wait * self._rng.uniform(0.5, 1.0)
+        return wait_before(attempt - 1, *RETRY, self._rng)
 
     def _failed(self, symbol: str, error: Exception) -> Event:
         cause = str(error) if isinstance(error, VenueError) else f"malformed: {cause_of(error)}"

@@ -18,6 +18,7 @@ from fxlab.collect.feed import Feed, Instrument, Message, Subscription
 from fxlab.collect.venues.ccxt_run import CcxtRun, words
 from fxlab.collect.venues.ccxt_tap import instrument_of, load, redirect, tapped
 from fxlab.errors import VenueRefused, VenueUnavailable
+from fxlab.proxy import proxy_for
 
 
 class CcxtFeed(Feed):
@@ -120,7 +121,9 @@ class CcxtFeed(Feed):
     def _opened(self) -> Any:  # noqa: ANN401 - ccxt is typed by half
         if self._open is None:
             kind = tapped(self._kind, self._on_trade, self._on_book)
-            self._open = kind({"newUpdates": True, "options": self._options})
+            proxy = None if self._address else proxy_for(f"https://{self.exchange}")
+            proxies = {"httpsProxy": proxy, "wssProxy": proxy} if proxy else {}
+            self._open = kind({"newUpdates": True, "options": self._options, **proxies})
             if self._address is not None:
                 redirect(self._open.urls["api"], self._address)
         return self._open

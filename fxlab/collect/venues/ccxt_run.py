@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, Final
 
+from fxlab.backoff import wait_before
 from fxlab.collect.clock import Clock
 from fxlab.collect.feed import Event, Instrument, Message, Subscription, Trade
 from fxlab.collect.quarantine import quarantine
@@ -182,9 +183,7 @@ class CcxtRun:
         return Event("venue_error", one.symbol, self._clock.now(), 1, detail[:300])
 
     def _back_off(self, failures: int) -> float:
-        first, longest = RETRY
-        wait: float = min(longest, first * 2.0 ** min(failures - 1, 16))
-        return wait * self._rng.uniform(0.5, 1.0)
+        return wait_before(failures - 1, *RETRY, self._rng)
 
     def _look_after_tasks(self) -> None:
         """Raise what nobody expected; end when nothing is watched any more."""

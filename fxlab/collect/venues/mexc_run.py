@@ -14,6 +14,7 @@ import random
 from collections.abc import AsyncGenerator, Coroutine
 from typing import Any, Final, NamedTuple
 
+from fxlab.backoff import wait_before
 from fxlab.collect.book_sync import Diff, SyncedBook
 from fxlab.collect.clock import Clock
 from fxlab.collect.feed import BookSnapshot, Event, Message, Subscription, Trade
@@ -148,9 +149,7 @@ class MexcRun:
             attempt += 1
 
     def _back_off(self, attempt: int) -> float:
-        first, longest = RETRY
-        wait: float = min(longest, first * 2.0 ** min(attempt - 1, 16))
-        return wait * self._rng.uniform(0.5, 1.0)
+        return wait_before(attempt - 1, *RETRY, self._rng)
 
     def _trouble(self, symbol: str | None, detail: str) -> Event:
         return Event("venue_error", symbol, self._clock.now(), 1, detail[:300])
