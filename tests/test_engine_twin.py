@@ -23,6 +23,7 @@ from fxlab.backtester.frame_source import FrameSource
 from fxlab.backtester.latency import Latency
 from fxlab.backtester.result import Result
 from fxlab.backtester.tables import FLAG_NAMES, REASON_NAMES, STATUS_NAMES
+from fxlab.times import to_micros
 
 CAPITAL = 1_000.0
 STATUS = {text: number for number, text in STATUS_NAMES.items()}
@@ -326,7 +327,14 @@ def check(recording, execution, constants):
     assert_samples(result, twin)
     assert result.metrics["final_equity"] == close(twin.equity)
     assert result.metrics["max_drawdown"] == close(twin.max_drawdown)
+    assert result.metrics["ruined_after"] == close(seconds_until(twin.ruined_at, result))
     return twin
+
+
+def seconds_until(moment, result):
+    if moment is None:
+        return float("nan")
+    return (moment - to_micros(result.first)) / 1e6
 
 
 def seen_in(twin):

@@ -23,7 +23,7 @@ from markets import random_walk, walk_with_targets
 import fxlab
 from fxlab import backtester as package
 from fxlab.backtester import compiled as decorators
-from fxlab.backtester import kernel, kernel_extremes, records
+from fxlab.backtester import kernel, kernel_extremes, kernel_fills, kernel_sizing, records
 from fxlab.backtester.frame_source import FrameSource
 from fxlab.backtester.latency import Latency
 from fxlab.backtester.ledger import Ledger
@@ -497,6 +497,102 @@ def test_a_lost_account_is_liquidated_and_trades_no_more():
     assert found.fills["price"].tolist() == [100.0, 310.0]
     assert ledger.equity == CAPITAL - 100 * 210.0
     assert found.account["max_drawdown"] == pytest.approx(-2.1)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_reversal_of_a_lost_position_closes_it_first(shared):
+    prices = [1.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+    ledger = open_account(1, fxlab.Execution(taker_bps=0.0, shared_cash=shared))
+    ledger.replay(simple_rows(prices, {0: 1.0, 1: -1.0, 3: 1.0}))
+    found = ledger.close()
+    assert found.fills["price"].tolist() == [1.0, 2.0, 4.0]
+    assert found.fills["position"].tolist() == [CAPITAL, -CAPITAL, 0.0]
+    assert found.account["equity"] == 0.0
+    assert found.account["ruined_at"] == START + 4_000_000
+
+
+@pytest.mark.parametrize("legs", [1, 2])
+@pytest.mark.parametrize("leap", [True, False])
+def test_the_moment_of_ruin_is_known_to_the_row_also_among_calm_ones(legs, leap):
+    """With two legs, ruin falls into a block whose fall is no deeper than one before it."""
+    prices = np.full(400, 100.0)
+    prices[210:] = 200.0  # a short of all there is
+    leg = np.arange(400) % legs
+    ledger = open_account(legs)
+    ledger.terms["leap"] = leap
+    ledger.replay(simple_rows(prices, dict.fromkeys(range(legs), -1.0), legs=leg))
+    found = ledger.close()
+    assert found.account["ruined_at"] == START + 1_000_000 * (210 + legs - 1)
+    assert found.account["max_drawdown"] == -1.0
+
+
+def test_an_account_that_keeps_something_was_not_ruined():
+    ledger = open_account()
+    ledger.replay(simple_rows([100.0, 100.0, 199.0, 150.0], {0: -1.0}))
+    assert ledger.close().account["ruined_at"] == records.NEVER
+
+
+@pytest.mark.parametrize(
+    ("base", "decimals"),
+    [(100, 2), (118_000, 2), (150_000, 2), (70_000, 3), (3_000, 4), (1, 8), (1e-9, 13), (2e6, 6)],
+)
+def test_prices_on_the_grid_are_filled_as_they_are(base, decimals):
+    tick = float(f"1e-{decimals}")
+    prices = [round(base + k * tick, decimals) for k in range(120)]
+    for target in (1.0, -1.0):
+        ledger = open_account(1, fxlab.Execution(taker_bps=0.0, tick_size=tick))
+        ledger.replay(simple_rows(prices, {k: target * (k % 2) for k in range(120)}))
+        found = ledger.close()
+        assert found.fills["price"].tolist() == prices[2:]
+
+
+@pytest.mark.parametrize(
+    ("price", "tick", "down", "up"),
+    [
+        (0.35, 0.1, 0.3, 0.4),
+        (0.1 + 0.2, 0.1, 0.3, 0.3),  # a float's rounding off the grid is on it
+        (1.000000025, 1e-8, 1.00000002, 1.00000003),
+        (150_000.015, 0.01, 150_000.01, 150_000.02),
+        (7.3, 0.25, 7.25, 7.5),
+        (17.0, 5.0, 15.0, 20.0),
+        (6.5, 6.4, 6.4, 12.8),
+    ],
+)
+def test_a_price_between_two_ticks_goes_to_the_nearest_float_of_one(price, tick, down, up):
+    ledger = open_account(1, fxlab.Execution(tick_size=tick))
+    assert kernel_fills.round_price(price, -1.0, ledger.legs[0]) == down
+    assert kernel_fills.round_price(price, 1.0, ledger.legs[0]) == up
+
+
+@pytest.mark.parametrize(
+    ("qty", "lot", "whole"),
+    [
+        (0.3, 0.1, 0.3),
+        (0.1 + 0.2, 0.1, 0.3),
+        (-0.39999, 0.1, -0.3),
+        (2_999_999_999.9996, 1e-3, 2_999_999_999.999),
+        (1e9 + 0.0009, 1e-3, 1e9),
+        (0.99, 1.0, 0.0),
+        (1.0 - 1e-10, 1.0, 0.0),  # not all of a lot, be it nearly
+    ],
+)
+def test_lots_are_whole_however_many(qty, lot, whole):
+    ledger = open_account(1, fxlab.Execution(lot_size=lot))
+    assert kernel_sizing.whole_lots(qty, ledger.legs[0]) == pytest.approx(whole, rel=1e-15, abs=0)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_what_is_no_more_than_rounding_beside_the_account_is_no_trade(shared):
+    """At the fourth row the order that is due finds the price of the last fill again."""
+    prices = [71.36, 71.36, 70.6536, 70.6536, 70.86556079999998, 70.6536, 70.6536]
+    terms = {"max_leverage": 100.0, "rebalance": 1e-3, "shared_cash": shared, "taker_bps": 0.0}
+    ledger = open_account(1, fxlab.Execution(**terms))
+    ledger.replay(simple_rows(prices, {0: 100.0}))
+    found = ledger.close()
+    reasons = [REASON_NAMES[reason] for reason in found.orders["reason"]]
+    assert reasons == ["signal", "rebalance", "rebalance"]
+    assert found.orders["status"].tolist() == [records.FILLED, records.FILLED, records.UNCHANGED]
+    assert len(found.fills) == 2
 
 
 def test_room_for_records_grows_within_a_chunk(monkeypatch):

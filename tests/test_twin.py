@@ -133,9 +133,10 @@ def test_a_flip_pays_the_closing_fee_before_it_sizes():
 def test_a_flip_that_leaves_nothing_only_closes():
     rows = prints([100, 100, 50, 50], {0: TwinDecision(1.5), 1: TwinDecision(-0.5)})
     result = run(rows, taker=0.5, max_leverage=2.0)
-    # 1500 / 150 = 10 bought, fee 500: cash -500. at 50 equity is 0 before the closing fee, and
-    # the position is liquidated
-    assert statuses(result) == [Status.FILLED, Status.NO_EQUITY, Status.FILLED]
+    # 1500 / 150 = 10 bought, fee 500: cash -500. at 50 equity is 0 before the closing fee
+    assert statuses(result) == [Status.FILLED, Status.FILLED]
+    assert fills(result)[1] == (2, 50.0, -10.0)
+    assert (result.equity, result.ruined_at) == (-250.0, 2)
     richer = run(
         prints([100, 100, 60, 60], {0: TwinDecision(1.5), 1: TwinDecision(-0.5)}), taker=0.5
     )
@@ -162,6 +163,36 @@ def test_a_lost_account_is_liquidated_and_trades_no_more():
     assert reasons(result) == [Reason.SIGNAL, Reason.LIQUIDATION]
     assert statuses(result) == [Status.FILLED, Status.FILLED, Status.NO_EQUITY]
     assert result.equity == -1_000.0
+
+
+def test_a_reversal_of_a_lost_position_closes_it_first():
+    targets = {0: BUY, 1: SELL, 3: BUY}
+    result = run(prints([1, 1, 2, 3, 4, 5], targets))
+    # 1000 at 1; at 2 short 1000, cash 4000; at 3 equity is 1000, at 4 it is 0
+    assert fills(result) == [(1, 1.0, 1_000.0), (2, 2.0, -2_000.0), (4, 4.0, 1_000.0)]
+    assert reasons(result) == [Reason.SIGNAL] * 3
+    assert (result.equity, result.ruined_at) == (0.0, 4)
+    worse = run(prints([1, 1, 2, 3, 4.5, 5], targets))
+    assert fills(worse)[2] == (4, 4.5, 1_000.0)  # below zero the same
+    assert worse.equity == -500.0
+
+
+def test_what_is_worth_nothing_beside_the_account_is_no_trade():
+    prices = [71.36, 71.36, 70.6536, 70.6536, 70.86556079999998, 70.6536, 70.6536]
+    for shared in (False, True):
+        terms = {"max_leverage": 100.0, "rebalance": 1e-3, "shared_cash": shared}
+        result = run(prints(prices, {0: TwinDecision(100.0)}), **terms)
+        # out of its band at 70.87; when the order is due the price is that of the last fill again
+        assert statuses(result) == [Status.FILLED, Status.FILLED, Status.UNCHANGED]
+
+
+def test_prices_of_the_grid_are_filled_as_they_are_however_fine_it_is():
+    for price, tick in ((150_000.02, 0.01), (1.00000002, 1e-8), (70_000.001, 0.001), (0.3, 0.1)):
+        for decision in (BUY, SELL):
+            result = run(prints([price, price], {0: decision}), tick_size={"A": tick})
+            assert result.fills[0].price == price
+    off = run(prints([1.00000002, 1.000000025], {0: BUY}), tick_size={"A": 1e-8})
+    assert off.fills[0].price == 1.00000003
 
 
 def test_lots_are_floored_and_the_closing_part_of_a_flip_is_exact():

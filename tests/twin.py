@@ -47,7 +47,7 @@ class Twin(Market):
         if row.price is not None:
             self.mark(leg, row.price)
         if leg.qty != 0 or leg.changed:
-            self.follow()
+            self.follow(row.time)
         self.trigger(leg, row)
         if row.decision is not None and row.price is not None:
             self.decide(leg, row, row.decision)
@@ -78,7 +78,7 @@ class Twin(Market):
                 paid = abs(leg.qty) * leg.mark * (rate.long if leg.qty > 0 else rate.short)
                 leg.cash -= paid
                 leg.trip.funding += paid
-                self.follow()
+                self.follow(rate.time)
 
     def meet(self, leg: Leg, row: TwinRow) -> None:
         """Let an order that was there before meet the row."""
@@ -241,7 +241,7 @@ class Twin(Market):
                 self.end(leg, Status.OPEN, self.now)
             if leg.qty != 0 and self.terms.close_at_end:
                 self.sell_out(leg)
-                self.follow()
+                self.follow(self.now)
             if leg.trip is not None:
                 self.write_trade(leg, None, None)
             self.result.cash[leg.name] = leg.cash

@@ -124,9 +124,11 @@ class Account:
         """Return the equity that a leg is sized by, the leg marked at `mark`."""
         return self.of_others(leg) + leg.cash + leg.qty * mark
 
-    def follow(self) -> None:
-        """Compare equity with its peak."""
+    def follow(self, now: int) -> None:
+        """Compare equity with its peak, and with nothing."""
         equity = self.total
+        if equity <= 0 and self.result.ruined_at is None:
+            self.result.ruined_at = now
         self.peak = max(self.peak, equity)
         self.result.max_drawdown = min(self.result.max_drawdown, equity / self.peak - 1)
 

@@ -241,6 +241,8 @@ class TwinResult:
     capital: float
     equity: float
     max_drawdown: float = 0.0
+    ruined_at: int | None = None
+    """The first time at which equity was at or below zero."""
     orders: list[TwinOrder] = field(default_factory=list)
     fills: list[TwinFill] = field(default_factory=list)
     trades: list[TwinTrade] = field(default_factory=list)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
 
 from twin_account import Account, Leg, Order, sign
 from twin_market import FORCED, PLAIN, Flag, Level, Reason, Status, TwinRow
 
-NEARLY = 1e-9  # of a lot or a tick
-NOISE = 1e-12  # of a quantity, or of buying power
+ROUNDING = Fraction(4, 2**53)  # of a price: a few units in a float's last place
+NEARLY = Fraction(64, 2**53)  # of a number of lots
+NOISE = 1e-9  # of the money and positions behind an order
 
 Sized = tuple[float, Flag] | Status
 """A signed quantity and its flags, or why there is none."""
@@ -99,11 +102,18 @@ class Market(Account):
         return self.on_tick(leg, price * (1 + side * slip), up=side > 0)
 
     def on_tick(self, leg: Leg, price: float, *, up: bool) -> float:
-        """Return the next price up or down that the venue knows."""
-        tick = self.terms.tick_size.get(leg.name, 0.0)
-        if tick == 0 or abs(price / tick - round(price / tick)) <= NEARLY:
+        """Return the next price up or down that the venue knows; the nearest, if it is the price.
+
+        In exact fractions of what the tick's digits say.
+        """
+        tick = exactly(self.terms.tick_size.get(leg.name, 0.0))
+        if tick == 0:
             return price
-        return (math.ceil if up else math.floor)(price / tick) * tick
+        steps = Fraction(price) / tick
+        near = float(round(steps) * tick)
+        if abs(Fraction(near) - Fraction(price)) <= ROUNDING * Fraction(price):
+            return near
+        return float((math.ceil if up else math.floor)(steps) * tick)
 
     # ---- Sizes ----
 
@@ -117,10 +127,34 @@ class Market(Account):
         if order.target == 0:
             return -leg.qty
         reserve = 1 + max(self.terms.taker, 0.0)
-        return order.target * equity / (price * reserve) - leg.qty
+        return order.target * max(equity, 0.0) / (price * reserve) - leg.qty
+
+    def noise(self, leg: Leg, price: float) -> float:
+        """Return how much money is no more than rounding, beside all that the order stands on."""
+        behind = abs(self.of_others(leg)) + abs(leg.cash) + abs(leg.qty) * price
+        if self.terms.shared_cash:
+            behind += self.elsewhere(leg)
+        return NOISE * behind
+
+    def elsewhere(self, leg: Leg) -> float:
+        """Return the notional of the other legs' positions."""
+        return sum(abs(o.qty) * o.mark for o in self.legs.values() if o is not leg)
+
+    def pointless(
+        self, leg: Leg, order: Order, price: float, equity: float, naive: float
+    ) -> Status | None:
+        """Return why a due order has nothing to do, if it has not.
+
+        What closes always trades, and a change of side closes first.
+        """
+        if order.target == 0:
+            return None if leg.qty != 0 else Status.UNCHANGED
+        if equity <= 0 and order.target * leg.qty >= 0:
+            return Status.NO_EQUITY
+        return Status.UNCHANGED if abs(naive) * price <= self.noise(leg, price) else None
 
     def size(self, leg: Leg, order: Order, price: float, side: int, equity: float) -> Sized:
-        """Return what to trade at a price, equity being above zero or not needed."""
+        """Return what to trade at a price. A change of side that leaves nothing only closes."""
         if order.target == 0:
             return -leg.qty, PLAIN
         closing = 0.0
@@ -128,10 +162,10 @@ class Market(Account):
             closing = -leg.qty
             cost = abs(closing) * price * self.terms.taker
             equity = self.of_others(leg) + leg.cash - closing * price - cost
-            if equity <= 0:
-                return self._large_enough(leg, closing, price, PLAIN)
+        if equity <= 0:
+            return (closing, PLAIN) if closing else Status.NO_EQUITY
         change = order.target * equity / (price * self.reserve(order)) - leg.qty
-        if change * side <= NOISE * abs(leg.qty):
+        if change * side * price <= self.noise(leg, price):
             return Status.UNCHANGED
         start, opening = leg.qty + closing, change - closing
         opening, flags = self._within_power(leg, order, start, opening, price, equity)
@@ -148,23 +182,25 @@ class Market(Account):
         """Cut what a shared account cannot carry; what makes a position smaller is never cut."""
         if not self.terms.shared_cash or opening * start < 0:
             return opening, PLAIN
-        others = sum(abs(o.qty) * o.mark for o in self.legs.values() if o is not leg)
-        whole = self.terms.max_leverage * equity
-        power = max(0.0, whole - others)
+        power = max(0.0, self.terms.max_leverage * equity - self.elsewhere(leg))
         each = price * self.reserve(order)
-        if abs(start + opening) * each <= power + NOISE * whole:
+        nothing = max(1.0, self.terms.max_leverage) * self.noise(leg, price)
+        if abs(start + opening) * each <= power + nothing:
             return opening, PLAIN
         room = power / each - abs(start)
-        if room * each <= NOISE * whole:
+        if room * each <= nothing:
             room = 0.0
         return math.copysign(room, opening), Flag.LEVERAGE
 
     def _in_lots(self, leg: Leg, qty: float) -> float:
         """Return the largest number of whole lots within a quantity."""
-        lot = self.terms.lot_size.get(leg.name, 0.0)
+        lot = exactly(self.terms.lot_size.get(leg.name, 0.0))
         if lot == 0:
             return qty
-        return math.copysign(math.floor(abs(qty) / lot + NEARLY) * lot, qty)
+        lots = Fraction(abs(qty)) / lot
+        near = round(lots)
+        whole = near if abs(lots - near) <= NEARLY * near else math.floor(lots)
+        return math.copysign(float(whole * lot), qty)
 
     def _large_enough(self, leg: Leg, qty: float, price: float, flags: Flag) -> Sized:
         """Refuse what is below the smallest notional."""
@@ -176,12 +212,10 @@ class Market(Account):
 
     def _at_print(self, leg: Leg, order: Order, row: TwinRow) -> Status | None:
         equity = self.basis(leg, row.price)
-        if order.target != 0 and equity <= 0:
-            return Status.NO_EQUITY
         naive = self.naive(leg, order, row.price, equity)
+        if why := self.pointless(leg, order, row.price, equity, naive):
+            return why
         side = sign(naive)
-        if side == 0:
-            return Status.UNCHANGED
         at = self.worse(leg, row.price, side, self.slip(abs(naive) * row.price))
         limit = None if order.limit is None else self.on_tick(leg, order.limit, up=side < 0)
         sized = self.size(leg, order, at if limit is None else limit, side, equity)
@@ -200,12 +234,10 @@ class Market(Account):
             return Status.STALE_BOOK
         reference = self.reference(leg)
         equity = self.basis(leg, reference)
-        if order.target != 0 and equity <= 0:
-            return Status.NO_EQUITY
         naive = self.naive(leg, order, reference, equity)
+        if why := self.pointless(leg, order, reference, equity, naive):
+            return why
         side = sign(naive)
-        if side == 0:
-            return Status.UNCHANGED
         slip = self.slip(abs(naive) * reference)
         if order.limit is not None:
             return self._limit_in_book(leg, order, row, side, equity, slip)
@@ -335,6 +367,11 @@ class Market(Account):
         order.remaining -= qty
         if order.remaining == 0:
             self.end(leg, Status.FILLED, row.time)
+
+
+def exactly(step: float) -> Fraction:
+    """Return a decimal step as it is written: 0.1 is a tenth."""
+    return Fraction(Decimal(str(step)))
 
 
 def reached(price: float | None, limit: float, side: int, *, touch: bool) -> bool:

@@ -18,6 +18,7 @@ from fxlab.times import Duration, parse_duration
 
 FILLS: Final = ("next_trade", "book")
 REMAINDERS: Final = ("cancel", "last_level")
+SMALLEST_STEP: Final = 1e-22  # a decimal step has a power of ten that a float holds exactly
 PerSymbol = float | Mapping[str, float]
 
 # name: smallest and largest value
@@ -257,6 +258,10 @@ def _check_per_symbol(name: str, value: object) -> None:
     numbers = value.values() if isinstance(value, Mapping) else [value]
     for number in numbers:
         _check_between(name, number, 0.0, 1e18)
+        if 0.0 < float(number) < SMALLEST_STEP:  # type: ignore[arg-type]  # a number, just checked
+            raise InvalidParameter(
+                f"{name}={number!r} is below {SMALLEST_STEP:g}, the smallest step; 0 is none"
+            )
 
 
 def _check_between(name: str, value: object, low: float, high: float) -> None:

@@ -38,6 +38,8 @@ def follow(account, total, now):
         return
     if account["below"] == 0:
         account["below"] = 1
+    if total <= 0.0 and account["ruined_at"] == NEVER:
+        account["ruined_at"] = now
     drawdown = total / account["peak"] - 1.0
     if drawdown < account["max_drawdown"]:
         account["max_drawdown"] = drawdown
@@ -45,8 +47,6 @@ def follow(account, total, now):
         account["high_at"] = account["peak_at"]
         account["low"] = total
         account["low_at"] = now
-        if total <= 0.0 and account["ruined_at"] == NEVER:  # at first it is the deepest drawdown
-            account["ruined_at"] = now
 
 
 @compiled

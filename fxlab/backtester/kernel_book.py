@@ -11,6 +11,7 @@ from fxlab.backtester.kernel_sizing import (
     rest,
     size,
     slip_of,
+    standing,
     taker_rate,
     worsened,
     worth_of_others,
@@ -24,7 +25,6 @@ from fxlab.backtester.records import (
     NO_LIQUIDITY,
     PARTIAL,
     STALE_BOOK,
-    UNCHANGED,
 )
 
 
@@ -42,10 +42,9 @@ def trade_book(leg, account, now, book, legs, terms, written):
     side = np.sign(naive)
     slip = slip_of(naive, middle, terms)
     best = book["ask_price"][0] if side > 0.0 else book["bid_price"][0]
-    if leg["target"] != 0.0 and equity <= 0.0:
-        write_order(leg, NO_EQUITY, now, written)
-    elif side == 0.0:
-        write_order(leg, UNCHANGED, now, written)
+    status = standing(leg, equity, naive, middle, others, legs, terms)
+    if status != FILLED:
+        write_order(leg, status, now, written)
     elif leg["limit"] == leg["limit"]:
         limit_on_book(
             leg, account, now, book, side, slip, others, equity, rate, legs, terms, written
@@ -176,7 +175,7 @@ def walk(book, side, skip, wanted, worst, to_last_level):
 @compiled
 def limit_on_book(leg, account, now, book, side, slip, others, equity, rate, legs, terms, written):
     """Take the levels no worse than the limit, and rest with what is left."""
-    limit = round_price(leg["limit"], -side, leg["tick_size"])
+    limit = round_price(leg["limit"], -side, leg)
     leg["limit"] = limit
     reserve = 1.0 + max(rate, terms["maker"], 0.0)
     change, status, flags = size(leg, others, equity, limit, side, rate, reserve, legs, terms)

@@ -5,6 +5,8 @@ Records are passed, arrays only where something is written: numba counts referen
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 
 from fxlab.backtester.compiled import compiled, inlined
@@ -16,6 +18,8 @@ from fxlab.backtester.records import (
     STILL_OPEN,
     STOP_LOSS,
 )
+
+ROUNDING: Final = 4 * 2.0**-53  # of a price: a few units in the last place
 
 
 @inlined
@@ -162,27 +166,31 @@ def arm(leg, now):
     entry = leg["paid"] / leg["bought"]
     leg["stop_level"] = entry * (1.0 - side * leg["stop_loss"])
     take = entry * (1.0 + side * leg["take_profit"])
-    leg["take_level"] = round_price(take, side, leg["tick_size"])
+    leg["take_level"] = round_price(take, side, leg)
     leg["trail_level"] = leg["best"] * (1.0 - side * leg["trailing_stop"])
 
 
 @compiled
-def round_price(price, up, tick):
-    """Return a price on the symbol's grid: up if `up` is positive, down otherwise."""
-    if tick <= 0.0 or price != price:
+def round_price(price, up, leg):
+    """Return a price on the symbol's grid: up if `up` is positive, down otherwise.
+
+    The nearest price of the grid is the price itself if no more than a float's rounding lies
+    between them: how many steps fit into a price says nothing once there are many of them.
+    """
+    if leg["tick_size"] <= 0.0 or price != price:
         return price
-    steps = price / tick
-    if abs(steps - np.rint(steps)) <= 1e-9:  # on the grid: not a bit is changed
-        return price
-    return (np.ceil(steps) if up > 0.0 else np.floor(steps)) * tick
+    steps = price / leg["tick_size"]
+    near = multiple(np.rint(steps), leg["tick_units"], leg["tick_scale"])
+    if abs(near - price) <= ROUNDING * price:
+        return near
+    whole = np.ceil(steps) if up > 0.0 else np.floor(steps)
+    return multiple(whole, leg["tick_units"], leg["tick_scale"])
 
 
 @compiled
-def whole_lots(qty, lot):
-    """Return a quantity without the part that is no whole lot."""
-    if lot <= 0.0:
-        return qty
-    return np.sign(qty) * np.floor(abs(qty) / lot + 1e-9) * lot
+def multiple(count, units, scale):
+    """Return the float nearest to a number of decimal steps: 3 of 0.1 are 0.3."""
+    return count * units / scale
 
 
 @compiled

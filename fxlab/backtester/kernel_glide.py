@@ -15,7 +15,7 @@ from fxlab.backtester.compiled import compiled, inlined
 from fxlab.backtester.kernel_account import follow, mark, surface, total_equity
 from fxlab.backtester.kernel_extremes import BLOCK
 from fxlab.backtester.kernel_orders import missed_by_gap
-from fxlab.backtester.records import FOREVER, IN_FLIGHT, NO_ORDER, RESTING
+from fxlab.backtester.records import FOREVER, IN_FLIGHT, NEVER, NO_ORDER, RESTING
 
 
 @inlined
@@ -211,6 +211,8 @@ def is_calm(block, until, legs, account, terms):
             notional += abs(legs[k]["qty"]) * highest
         if worst <= terms["maintenance"] * notional:
             return False
+    if worst <= 0.0 and account["ruined_at"] == NEVER:
+        return False
     return best < account["peak"] and worst / account["peak"] - 1.0 >= account["max_drawdown"]
 
 

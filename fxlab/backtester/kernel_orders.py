@@ -12,6 +12,7 @@ from fxlab.backtester.kernel_sizing import (
     rest,
     size,
     slip_of,
+    standing,
     taker_rate,
     worsened,
     worth_of_others,
@@ -50,15 +51,17 @@ def trade_print(leg, account, now, price, legs, terms, written):
     others = worth_of_others(leg, account, legs, terms)
     equity = others + (leg["cash"] + leg["qty"] * price)
     naive = naive_change(leg, equity, price, 1.0 + max(rate, 0.0))
+    status = standing(leg, equity, naive, price, others, legs, terms)
     side = np.sign(naive)
     at = worsened(price, side, slip_of(naive, price, terms), leg)
     resting = leg["limit"] == leg["limit"]
-    if resting:
-        rest_at = round_price(leg["limit"], -side, leg["tick_size"])
+    change, flags = 0.0, 0
+    if status == FILLED and resting:
+        rest_at = round_price(leg["limit"], -side, leg)
         leg["limit"] = rest_at
         reserve = 1.0 + max(rate, terms["maker"], 0.0)
         change, status, flags = size(leg, others, equity, rest_at, side, rate, reserve, legs, terms)
-    else:
+    elif status == FILLED:
         reserve = 1.0 + max(rate, 0.0)
         change, status, flags = size(leg, others, equity, at, side, rate, reserve, legs, terms)
     if status != FILLED:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 
 from fxlab.backtester.compiled import compiled
-from fxlab.backtester.kernel_fills import round_price, whole_lots
+from fxlab.backtester.kernel_fills import multiple, round_price
 from fxlab.backtester.records import (
     CUT_BY_LEVERAGE,
     FILLED,
@@ -16,6 +18,11 @@ from fxlab.backtester.records import (
     TOO_SMALL,
     UNCHANGED,
 )
+
+DUST: Final = 1e-9
+"""What is worth less than this share of the money and positions behind it is rounding."""
+NEARLY: Final = 64 * 2.0**-53
+"""A quantity that lacks no more than this share of a number of lots is that number."""
 
 
 @compiled
@@ -41,7 +48,31 @@ def naive_change(leg, equity, price, reserve):
     """Return the change at the undisturbed price: only its side and rough size are used."""
     if leg["target"] == 0.0:
         return -leg["qty"]
-    return leg["target"] * equity / (price * reserve) - leg["qty"]
+    return leg["target"] * max(equity, 0.0) / (price * reserve) - leg["qty"]
+
+
+@compiled
+def rounding_of(leg, others, price, legs, terms):
+    """Return the money that is no more than rounding beside all that an order is sized by."""
+    gross = abs(others) + abs(leg["cash"]) + abs(leg["qty"]) * price
+    if terms["shared"] == 1:
+        gross += exposed_elsewhere(leg, legs)
+    return DUST * gross
+
+
+@compiled
+def standing(leg, equity, naive, price, others, legs, terms):
+    """Return `FILLED` if a due order has something to trade, or the status that ends it.
+
+    What closes always trades; the first half of a change of side closes.
+    """
+    target, qty = leg["target"], leg["qty"]
+    if target == 0.0:
+        return FILLED if qty != 0.0 else UNCHANGED
+    if equity <= 0.0 and target * qty >= 0.0:
+        return NO_EQUITY
+    dust = abs(naive) * price <= rounding_of(leg, others, price, legs, terms)
+    return UNCHANGED if dust else FILLED
 
 
 @compiled
@@ -56,7 +87,7 @@ def slip_of(naive, price, terms):
 @compiled
 def worsened(price, side, slip, leg):
     """Return the price after slippage, rounded against the order."""
-    return round_price(price * (1.0 + side * slip), side, leg["tick_size"])
+    return round_price(price * (1.0 + side * slip), side, leg)
 
 
 @compiled
@@ -65,26 +96,25 @@ def size(leg, others, equity, at, side, rate, reserve, legs, terms):
 
     The wanted quantity is ``target * equity / (price * reserve)``: cash stays at or above zero
     unleveraged (a rebate is not spent in advance). A change of side closes first: the new side is
-    sized by what closing leaves.
+    sized by what closing leaves, and there is none if that is nothing.
     """
     target, qty = leg["target"], leg["qty"]
     if target == 0.0:
         return -qty, FILLED if qty != 0.0 else UNCHANGED, 0
-    if equity <= 0.0:
-        return 0.0, NO_EQUITY, 0
     flip = target * qty < 0.0
     if flip:
         equity = others + (leg["cash"] + qty * at - abs(qty) * at * rate)
-        if equity <= 0.0:
-            return -qty, FILLED, 0
+    if equity <= 0.0:
+        return -qty if flip else 0.0, FILLED if flip else NO_EQUITY, 0
     change = target * equity / (at * reserve) - qty
-    if change * side <= 1e-12 * abs(qty):  # nothing, or the dust of rounding
+    rounding = rounding_of(leg, others, at, legs, terms)
+    if change * side * at <= rounding:
         return 0.0, UNCHANGED, 0
     after = qty + change
     flags = 0
     if terms["shared"] == 1:
         power = max(0.0, terms["max_leverage"] * equity - exposed_elsewhere(leg, legs))
-        slack = 1e-12 * terms["max_leverage"] * equity  # rounding is no buying power
+        slack = max(1.0, terms["max_leverage"]) * rounding  # which is no buying power
         each = at * reserve
         kept = 0.0 if flip else abs(qty)
         if abs(after) * each > power + slack and abs(after) > kept:
@@ -96,16 +126,21 @@ def size(leg, others, equity, at, side, rate, reserve, legs, terms):
             if (after - qty) * side <= 0.0:
                 return 0.0, NO_MARGIN, 0
     if leg["lot_size"] > 0.0:
-        change = (
-            whole_lots(after, leg["lot_size"]) - qty
-            if flip
-            else (whole_lots(after - qty, leg["lot_size"]))
-        )
+        change = whole_lots(after, leg) - qty if flip else whole_lots(after - qty, leg)
     elif flags:
         change = after - qty
     if change == 0.0 or abs(change) * at < leg["min_notional"]:
         return 0.0, TOO_SMALL, 0
     return change, FILLED, flags
+
+
+@compiled
+def whole_lots(qty, leg):
+    """Return a quantity without the part that is no whole lot."""
+    lots = abs(qty) / leg["lot_size"]
+    near = np.rint(lots)
+    whole = near if abs(lots - near) <= NEARLY * near else np.floor(lots)
+    return np.sign(qty) * multiple(whole, leg["lot_units"], leg["lot_scale"])
 
 
 @compiled

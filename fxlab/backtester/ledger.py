@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from decimal import Decimal
 
 import numpy as np
 
@@ -95,6 +96,9 @@ class Ledger:
         legs["number"] = np.arange(count)
         for name in ("lot_size", "min_notional", "tick_size"):
             legs[name] = [execution.for_symbol(name, symbol) for symbol in symbols]
+        for name in ("lot", "tick"):
+            steps = [_fraction(float(step)) for step in legs[f"{name}_size"]]
+            legs[f"{name}_units"], legs[f"{name}_scale"] = zip(*steps, strict=True)
         total = float(account[0]["base"])
         for leg in legs:  # as the kernel sums them
             total += float(leg["equity"])
@@ -228,6 +232,13 @@ class Ledger:
         account["high"] = account["low"] = account["peak"]
         account["edge"] = (first // interval + 1) * interval
         account["alarm"] = records.NEVER  # the first row sets it
+
+
+def _fraction(step: float) -> tuple[float, float]:
+    """Return the numerator and denominator of a decimal step: 0.05 is 5 / 100."""
+    digits, exponent = Decimal(repr(step)).as_tuple()[1:]
+    units, power = int("".join(map(str, digits))), int(exponent)
+    return float(units * 10 ** max(0, power)), float(10 ** max(0, -power))
 
 
 def _empty(sizes: tuple[int, ...]) -> Written:

@@ -101,8 +101,8 @@ LEG: Final = _dtype(
         "bought paid sold received fees funding low high "
         # its exits, as fractions and as price levels
         "stop_loss take_profit trailing_stop stop_level take_level trail_level best "
-        # what the venue asks of an order
-        "lot_size min_notional tick_size"
+        # what the venue asks of an order; a step of n lots or ticks is n * units / scale
+        "lot_size lot_units lot_scale min_notional tick_size tick_units tick_scale"
     ),
     i8=(
         "slot reason decided_at ready_at orders_made "
@@ -119,9 +119,9 @@ ACCOUNT: Final = _dtype(
     ),
     i8=(
         "peak_at high_at low_at "
+        "ruined_at "  # the first time at which equity was at or below zero, or NEVER
         "below "  # 1 while equity lies below its peak
         "under_water "  # longest time from a peak to the last row below it
-        "ruined_at "  # when equity was first at or below zero; NEVER before that
         "now "
         "exposed exposed_since "  # time with a position in any leg, up to the last exit
         "edge "  # end of the running sample interval
