@@ -76,6 +76,25 @@ def test_running_it_again_gives_the_same_bits(lab, saved):
     assert "bit by bit" in str(again)
 
 
+def test_the_same_rows_under_another_session_are_another_run(lab, unique):
+    rows = recorded_walk(400, seed=3, symbol="AAA").rename({"seq": "trade_id", "volume": "qty"})
+    names = [unique("twin_a"), unique("twin_b")]
+    runs = []
+    for name in names:
+        lab.import_frames({"prices": rows}, session_id=name)
+        runs.append(fxlab.backtest(lab.session(name), "sma_cross", {"fast": 4, "slow": 15}))
+    ids = [run.save(lab) for run in runs]
+    assert ids == [run.run_id for run in runs]
+    assert [lab.run(run_id)["data_session_id"] for run_id in ids] == names
+    for run_id, name in zip(ids, names, strict=True):
+        again = lab.reproduce(run_id)
+        assert (again.difference, again.same_fingerprint) == ("", True)
+        assert again.result.data_session_id == name
+    frames = [fxlab.FrameSource(rows.rename({"trade_id": "seq"}), id=name) for name in names]
+    alone = {fxlab.backtest(f, "sma_cross", {"fast": 4, "slow": 15}).fingerprint for f in frames}
+    assert len(alone) == 1  # a frame has a name, and no identity beside its rows
+
+
 def test_a_strategy_that_changed_is_told(lab, session, monkeypatch):
     from fxlab.backtester import strategy
 

@@ -23,6 +23,42 @@ def walk(ticks):
     return fxlab.walk_forward(ticks, "sma_cross", GRID, train="5m", test="3m", grid="10s")
 
 
+def test_positions_left_open_at_the_seams_are_told(ticks):
+    closing = fxlab.Execution(close_at_end=True)
+    for execution in (fxlab.Execution(), closing):
+        walk = fxlab.walk_forward(
+            ticks, "buy_and_hold", {"exposure": [1.0]}, train="5m", test="3m", execution=execution
+        )
+        seams = len(walk.results) - 1
+        opened = 0 if execution is closing else 1
+        assert seams >= 2
+        assert walk.table["open_at_end"].to_list() == [opened] * (seams + 1)
+        assert walk.summary.columns[-1] == "open_at_end"
+        assert walk.open_at_seams == opened * seams
+        words = f"{seams} positions were open at the {seams} seams between tests and left without"
+        assert (words in str(walk)) == (words in walk._repr_html_()) == bool(opened)
+
+
+def test_a_walk_trades_no_point_that_was_ruined_in_training():
+    # The price doubles and more in every training: a short of all capital is ruined each time.
+    ticks = (
+        random_walk(3_000)
+        .with_row_index()
+        .with_columns(price=(100 * 1.002 ** pl.col("index")).round(4))
+    )
+    walk = fxlab.walk_forward(
+        ticks.drop("index"),
+        "buy_and_hold",
+        {"exposure": [-1.0]},
+        train="4m",
+        test="2m",
+        metric="total_return",
+        check_lookahead=False,
+    )
+    assert walk.results == []
+    assert set(walk.table["reason"]) == {"every point was ruined in training"}
+
+
 def micros(moment):
     return round(moment.timestamp() * 1_000_000)
 

@@ -18,6 +18,7 @@ import polars as pl
 
 from fxlab.backtester import analysis, tables
 from fxlab.backtester.execution import Execution
+from fxlab.backtester.frame_source import FrameSource
 from fxlab.backtester.ledger import Records
 from fxlab.backtester.metrics import Facts, Metrics, compute_records
 from fxlab.backtester.records import NEVER
@@ -91,7 +92,8 @@ class Result:
     equity : polars.DataFrame
         Sampled equity with the exact extremes: timestamp, equity, drawdown.
     fingerprint : str
-        SHA-256 of rows read, strategy source, parameters, execution and versions.
+        SHA-256 of the session's id (a frame has none), the rows read, strategy source,
+        parameters, execution and versions.
     """
 
     run: Run
@@ -208,24 +210,9 @@ class Result:
 
     def __repr__(self) -> str:
         """Show the run and its main figures."""
-        shown = (
-            "final_equity",
-            "total_return",
-            "max_drawdown",
-            "sharpe_per_period",
-            "trades_count",
-            "fees",
-        )
-        from fxlab.backtester.summary import ruin, told
+        from fxlab.backtester.summary import result_text
 
-        figures = "  ".join(told(self.metrics, name) for name in shown)
-        said = ruin(self)
-        return (
-            f"<Result {self.run_id}>\n{self.title}\n{self.ticks:,} ticks of "
-            f"{', '.join(self.symbols)}, {self.first:%Y-%m-%d %H:%M:%S} to "
-            f"{self.last:%Y-%m-%d %H:%M:%S} UTC; {self.execution}\n{figures}"
-            + (f"\n{said}" if said else "")
-        )
+        return result_text(self)
 
     def _repr_html_(self) -> str:
         from fxlab.backtester.summary import result_html
@@ -286,6 +273,7 @@ def fingerprint(run: Run, rows_digest: Mapping[str, str]) -> str:
 def ingredients(run: Run, rows_digest: Mapping[str, str]) -> dict[str, Any]:
     """Return all that decides a run's outcome but its parameters; what many runs can share."""
     return {
+        "session": None if isinstance(run.source, FrameSource) else run.source.id,
         "rows": dict(rows_digest),
         "strategy": run.strategy.source,
         "execution": run.execution.as_dict(),

@@ -35,6 +35,11 @@ HEADLINE: Final = (
 )
 """The figures of the small table, in this order."""
 
+TOLD: Final = (
+    *("final_equity", "total_return", "max_drawdown", "sharpe_per_period", "trades_count", "fees"),
+)
+"""The figures of the text, in this order."""
+
 _FORMATS: Final = {
     "fraction": ".2%",
     "probability": ".2%",
@@ -59,6 +64,18 @@ def result_html(result: Result) -> str:
         f"{metrics_html(main_figures(result))}"
         f'<div style="{muted};margin-top:.4em"><small>{escape(result.run_id)}</small></div></div>'
     )
+
+
+def result_text(result: Result) -> str:
+    """Return the few lines of text that a terminal shows of a result."""
+    lines = [
+        f"<Result {result.run_id}>",
+        result.title,
+        f"{describe_data(result)}; {result.execution}",
+        "  ".join(told(result.metrics, name) for name in TOLD),
+        ruin(result),
+    ]
+    return "\n".join(filter(None, lines))
 
 
 def main_figures(result: Result) -> pl.DataFrame:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from fxlab.sweeper.overfit import SweepOverfitting
     from fxlab.sweeper.space import Point, Space
     from fxlab.sweeper.studies import Study
-    from fxlab.sweeper.walking import WalkForward
+    from fxlab.sweeper.walk import WalkForward
 
 
 @dataclass(frozen=True, eq=False)

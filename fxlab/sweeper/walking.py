@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 
-from fxlab import html
 from fxlab.backtester import splits
 from fxlab.backtester.engine import backtest
 from fxlab.backtester.execution import Execution
@@ -29,79 +28,12 @@ from fxlab.sweeper import scores
 from fxlab.sweeper.held import Held
 from fxlab.sweeper.sweeping import sweep
 from fxlab.sweeper.table import column_of
+from fxlab.sweeper.walk import TIMES, WalkForward, open_positions
 from fxlab.times import Duration, Time, from_micros
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
     from fxlab.backtester.result import Result
     from fxlab.lab import Lab
-
-TIMES = ("train_start", "train_end", "test_start", "test_end")
-
-
-@dataclass(frozen=True, eq=False)
-class WalkForward:
-    """What was chosen in each window, and what became of it.
-
-    Attributes
-    ----------
-    metric : str
-        The figure that chose.
-    table : polars.DataFrame
-        One row a window: ``fold``, `TIMES`, ``point``, the parameters chosen, ``train_<figure>``
-        and ``test_<figure>`` of every figure, ``reason`` (why a window was not traded).
-    results : list of Result
-        The backtest of each test that was traded; each begins with what the last one left.
-    equity : polars.DataFrame
-        Of all tests, one after the other: ``fold``, ``timestamp``, ``equity``, ``drawdown``.
-    """
-
-    strategy: str
-    session: str
-    metric: str
-    capital: float
-    table: pl.DataFrame = field(repr=False)
-    results: list[Result] = field(repr=False)
-    equity: pl.DataFrame = field(repr=False)
-
-    @property
-    def total_return(self) -> float:
-        """Return what all tests together made of the capital."""
-        final = self.results[-1].metrics["final_equity"] if self.results else self.capital
-        return final / self.capital - 1.0
-
-    @property
-    def max_drawdown(self) -> float:
-        """Return the deepest drawdown over all tests; 0 if nothing was traded."""
-        deepest = self.equity["drawdown"].min()
-        return float(deepest) if isinstance(deepest, float) else 0.0
-
-    def plot(self, metric: str | None = None) -> go.Figure:
-        """Return a figure of training and test, window by window."""
-        from fxlab.charts import walk_forward_chart
-
-        shown = scores.check_metric(metric or self.metric)
-        hidden = [name for name in self.table.columns if name in {"reason", "point", "fold"}]
-        return walk_forward_chart(self.table.drop(hidden), shown, str(self), unit=METRICS[shown][0])
-
-    def __str__(self) -> str:
-        """Say it in one line."""
-        return (
-            f"{self.strategy} on {self.session}: {self.total_return:+.2%} out of sample in "
-            f"{len(self.results)} of {self.table.height} windows, max drawdown "
-            f"{self.max_drawdown:.2%}"
-        )
-
-    @property
-    def summary(self) -> pl.DataFrame:
-        """Return the table with the figure that chose and no other."""
-        figures = [f"{when}_{self.metric}" for when in ("train", "test")]
-        names = [n for n in self.table.columns if not n.startswith(("train_", "test_"))]
-        return self.table.select(*names[:1], *TIMES, *names[1:], *figures)
-
-    def _repr_html_(self) -> str:
-        return html.table(self.summary, caption=str(self))
 
 
 def walk_forward(
@@ -145,7 +77,9 @@ def walk_forward(
         See `fxlab.backtester.splits.walk_forward`.
     symbols, start, end, execution, capital, grid, days_per_year
         As `fxlab.backtest` takes them. Each test begins flat, with the equity of the one before;
-        what a strategy looks back on lies inside its test.
+        what a strategy looks back on lies inside its test. A position that is open where a test
+        ends is marked, not sold, and the next test begins without it: `open_at_end` and the text
+        say how many there were; ``Execution(close_at_end=True)`` sells them at their cost.
     search, points, seed, workers, scheduler, lab, check_lookahead, progress
         As `fxlab.sweep` takes them.
 
@@ -249,6 +183,7 @@ class _Walk:
             **self.shared,
         )
         row |= {f"test_{name}": value for name, value in result.metrics.items()}
+        row["open_at_end"] = open_positions(result)
         self.equity = result.metrics["final_equity"]
         self.results.append(result)
         curve = result.equity.select(
@@ -261,8 +196,14 @@ class _Walk:
         columns = {column_of(p.name): p.kind for p in self.strategy.parameters.values()}
         order = ["fold", *TIMES, "point", *columns]
         figures = [f"{when}_{name}" for when in ("train", "test") for name in METRICS]
-        rows = [{name: row.get(name) for name in (*order, *figures, "reason")} for row in self.rows]
-        kinds = {**dict.fromkeys(figures, pl.Float64), "reason": pl.String, "point": pl.Int64}
+        last = ("open_at_end", "reason")
+        rows = [{name: row.get(name) for name in (*order, *figures, *last)} for row in self.rows]
+        kinds = {
+            **dict.fromkeys(figures, pl.Float64),
+            "open_at_end": pl.Int64,
+            "reason": pl.String,
+            "point": pl.Int64,
+        }
         table = pl.DataFrame(rows, schema_overrides=kinds, infer_schema_length=None)
         schema = pl.Schema({"fold": pl.Int64(), "timestamp": UTC_MICROS, "equity": pl.Float64()})
         equity = pl.concat([pl.DataFrame(schema=schema), *self.curves])
