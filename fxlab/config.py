@@ -23,11 +23,20 @@ SECRET_NAMES = frozenset({"questdb_password", "questdb_pg_password"})
 
 
 def _default_home() -> Path:
-    return Path(platformdirs.user_data_dir("fxlab", appauthor=False))
+    home = Path(platformdirs.user_data_dir("fxlab", appauthor=False))
+    if not home.is_absolute():  # "~/..." stands for a user without a home folder
+        raise InvalidSettings(
+            "this user has no home folder; set FXLAB_HOME to the folder in which the embedded "
+            "server shall keep its data"
+        )
+    return home
 
 
 def _folder(text: str) -> Path:
-    return Path(text).expanduser()
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{error}; write the whole path") from error
 
 
 def _port(text: str) -> int:

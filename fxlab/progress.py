@@ -8,9 +8,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 Advance = Callable[[float, str], None]
 """Called with the share done (0 to 1) and a short text; it may raise `Cancelled`."""
+
+
+_bars: list[Progress] = []
+"""Those on the screen now."""
+_said: set[str] = set()
 
 
 def silent(share: float, text: str = "") -> None:
@@ -43,4 +52,26 @@ def terminal(title: str) -> Iterator[Advance]:
         def advance(share: float, text: str = "") -> None:
             progress.update(task, completed=share, note=text)
 
-        yield advance
+        _bars.append(progress)
+        try:
+            yield advance
+        finally:
+            _bars.remove(progress)
+
+
+@contextmanager
+def busy(text: str) -> Iterator[None]:
+    """Say what takes long now: above a bar, by a spinner on a terminal, else by one line, once."""
+    if _bars:
+        if text not in _said:
+            _bars[-1].console.print(text, highlight=False)
+    elif sys.stderr.isatty():
+        from rich.console import Console
+
+        with Console(stderr=True).status(text):
+            yield
+        return
+    elif text not in _said:
+        print(text, file=sys.stderr, flush=True)  # noqa: T201 - where a bar would be
+    _said.add(text)
+    yield

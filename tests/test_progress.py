@@ -41,3 +41,26 @@ def test_parts_fill_a_whole():
 def test_an_error_leaves_the_terminal_clean():
     with pytest.raises(KeyboardInterrupt), progress.terminal("work"):
         raise KeyboardInterrupt
+
+
+def test_what_takes_long_is_said_once_where_there_is_no_terminal(capsys):
+    for _ in range(2):
+        with progress.busy("compiling for a test"):
+            pass
+    assert capsys.readouterr().err == "compiling for a test\n"
+
+
+def test_what_takes_long_is_said_above_a_bar(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    with progress.busy("alone for a test"):
+        pass
+    assert "alone for a test" in screen.getvalue()
+    with progress.terminal("work"), progress.busy("beside for a test"):
+        pass
+    assert "beside for a test" in screen.getvalue()

@@ -2,36 +2,80 @@
 
 Compiled code is cached on disk: a fresh process pays for it once a machine. numba looks only at the
 file of the function itself to see whether its cache is old; these functions call each other across
-files, so the cache lives in a folder named by the hash of all of them. `fastmath` stays off,
-because reordered sums would differ between machines.
+files, so the cache lives in a folder named by the hash of all of them. A cache is a comfort: where
+none can be written, everything works all the same. `fastmath` stays off, because reordered sums
+would differ between machines.
 """
 
 from __future__ import annotations
 
+import atexit
 import hashlib
+import os
+import shutil
+import tempfile
+import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 import platformdirs
 from numba import config, njit
-from numba.core import cgutils
+from numba.core import cgutils, event
 from numba.extending import intrinsic, overload
+
+from fxlab import progress
 
 SOURCES: Final = ("compiled.py", "records.py", "*kernel*.py")
 
 
 @cache
-def cache_folder() -> str:
-    """Return where the compiled code of this very source belongs."""
+def cache_folder() -> str | None:
+    """Return where the compiled code of this very source is kept; None if it can be nowhere.
+
+    Where the user's cache cannot be written, a folder that lives as long as this process does; the
+    processes that it starts find it, too.
+    """
+    base = Path(config.CACHE_DIR or platformdirs.user_cache_path("fxlab"))
+    reason = _why_not(base / _digest())
+    if not reason:
+        return str(base / _digest())
+    warnings.warn(
+        f"compiled code cannot be kept in {base} ({reason}), so it is compiled anew each time, "
+        "which takes about half a minute; set NUMBA_CACHE_DIR to a folder that can be written",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+    try:
+        scratch = tempfile.mkdtemp(prefix="fxlab-")  # mode 0700: cached code is run
+    except OSError:
+        return None
+    atexit.register(shutil.rmtree, scratch, ignore_errors=True)
+    os.environ["NUMBA_CACHE_DIR"] = scratch
+    return str(Path(scratch) / _digest())
+
+
+def _digest() -> str:
     here = Path(__file__).parent
     digest = hashlib.sha256()
     for pattern in SOURCES:
         for path in sorted(here.glob(pattern)):
             digest.update(path.read_bytes())
-    base = config.CACHE_DIR or platformdirs.user_cache_path("fxlab")
-    return str(Path(base) / "kernels" / digest.hexdigest()[:16])
+    return f"kernels/{digest.hexdigest()[:16]}"
+
+
+def _why_not(folder: Path) -> str:
+    """Return why a folder cannot be written, or nothing."""
+    if folder.parts[0] == "~":  # what platformdirs makes of a user without a home
+        return "there is no home folder"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
 
 
 def compiled(function: Callable[..., Any]) -> Any:  # noqa: ANN401 - numba's dispatcher
@@ -54,11 +98,52 @@ def inlined(function: Callable[..., Any]) -> Any:  # noqa: ANN401 - numba's disp
 def _compile(function: Callable[..., Any], inline: str) -> Any:  # noqa: ANN401
     folder = cache_folder()
     before = config.CACHE_DIR
-    config.CACHE_DIR = folder  # numba reads it while it decorates, and only then
+    config.CACHE_DIR = folder or ""  # numba reads it while it decorates, and only then
     try:
-        return njit(cache=True, nogil=True, error_model="numpy", inline=inline)(function)
+        made = njit(cache=folder is not None, nogil=True, error_model="numpy", inline=inline)(
+            function
+        )
     finally:
         config.CACHE_DIR = before
+    made._cache.save_overload = _forgiving(made._cache.save_overload)
+    return made
+
+
+def _forgiving(save: Callable[..., None]) -> Callable[..., None]:
+    """Return a saver of compiled code that a full disk, or one that went away, does not stop."""
+
+    def forgiving(*arguments: object) -> None:
+        try:
+            save(*arguments)
+        except OSError as error:
+            warnings.warn(f"compiled code was not kept: {error}", RuntimeWarning, stacklevel=2)
+
+    return forgiving
+
+
+class _Notice(event.Listener):  # type: ignore[misc]  # numba is not typed
+    """Tells that functions are being compiled, which numba does in silence."""
+
+    def __init__(self) -> None:
+        self._depth = 0
+        self._shown = ExitStack()
+
+    def on_start(self, found: event.Event) -> None:
+        """Tell it; numba calls this under its lock, for what a function calls, too."""
+        self._depth += 1
+        ours = found.data["dispatcher"].py_func.__module__.startswith("fxlab.")
+        if ours and self._depth == 1:
+            text = "compiling the backtester, once for this machine: about half a minute"
+            self._shown.enter_context(progress.busy(text))
+
+    def on_end(self, _: event.Event) -> None:
+        """Take it away; numba calls this."""
+        self._depth -= 1
+        if self._depth == 0:
+            self._shown.close()
+
+
+event.register("numba:compile", _Notice())
 
 
 def borrow(array):
