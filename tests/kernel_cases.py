@@ -247,7 +247,7 @@ def _funding(rng: np.random.Generator, market: Market, execution: Execution) -> 
     if execution.funding or rng.random() < 0.5:
         return execution.funding
     span = int(market.time[-1]) - START + 1
-    times = np.sort(START + rng.integers(0, span, rng.integers(1, 9)))
+    times = np.unique(START + rng.integers(0, span, rng.integers(1, 9)))
     frame = pl.DataFrame({"timestamp": pl.Series(times).cast(pl.Datetime("us", "UTC"))})
     rates = pl.Series(rng.choice([-0.01, 0.0003, 0.02], len(times)))
     if rng.random() < 0.5:

@@ -142,7 +142,8 @@ def funding():
     return pl.DataFrame([times]).with_columns(symbol=pl.Series([None, "A"]), rate=pl.lit(0.001))
 
 
-per_symbol = st.floats(0, 1e6) | st.dictionaries(st.sampled_from("ABC"), st.floats(0, 1e6))
+steps = st.just(0.0) | st.floats(1e-22, 1e6)
+per_symbol = steps | st.dictionaries(st.sampled_from("ABC"), steps)
 assumptions = st.fixed_dictionaries(
     {},
     optional={

@@ -176,3 +176,53 @@ def test_a_swap_without_sense_is_refused(values, error, words):
     given |= values
     with pytest.raises(error, match=words):
         swap_rates("EURUSD", **given)
+
+
+@pytest.mark.parametrize(
+    ("rates", "symbols", "words"),
+    [
+        ([0.1, 0.1, 0.2], [None, None, None], "repeated rows with .unique"),
+        ([0.1, 0.3, 0.2], [None, None, None], "keep one"),
+        ([0.1, 0.3, 0.2], ["A", "A", "A"], r"of A \(0.1\) and of A \(0.3\)"),
+        ([0.1, 0.1, 0.2], ["A", None, "A"], r"of A \(0.1\) and of all symbols \(0.1\)"),
+        ([0.1, 0.1, 0.2], [None, "A", "A"], r"of all symbols \(0.1\) and of A \(0.1\)"),
+    ],
+)
+def test_one_moment_has_one_rate(rates, symbols, words):
+    times = pl.Series("timestamp", [1_000, 1_000, 2_000]).cast(pl.Datetime("us", "UTC"))
+    twice = pl.DataFrame([times]).with_columns(
+        rate=pl.Series(rates), symbol=pl.Series(symbols, dtype=pl.String)
+    )
+    with pytest.raises(errors.InvalidParameter, match=words) as refused:
+        Execution(funding=twice)
+    assert "1970-01-01 00:00:00.001000" in str(refused.value)
+    plain = twice.with_row_index().filter(pl.col("index") != 1).drop("index")
+    with pytest.raises(errors.InvalidParameter, match="both would be charged"):
+        Execution(funding=(*parse_funding(plain), (symbols[0], 1_000, 0.5, 0.5)))
+    assert len(Execution(funding=plain).rates) == 2
+
+
+def test_symbols_may_have_rates_of_the_same_moment():
+    times = pl.Series("timestamp", [1_000, 1_000, 2_000]).cast(pl.Datetime("us", "UTC"))
+    two = pl.DataFrame([times]).with_columns(
+        rate=pl.Series([0.1] * 3), symbol=pl.Series(["A", "B", None])
+    )
+    assert len(Execution(funding=two).rates) == 3
+
+
+def test_a_position_of_exactly_the_funding_time_does_not_pay_and_one_closed_then_does():
+    start = 1_735_689_600_000_000
+    times = pl.Series([start + row for row in range(5)]).cast(pl.Datetime("us", "UTC"))
+    ticks = pl.DataFrame(
+        {"timestamp": times, "price": [100.0] * 5, "want": [1.0, None, 0.0, None, None]}
+    )
+
+    def wanted() -> fxlab.Signals:
+        return fxlab.Signals(target=pl.col("want"), lookback=0)
+
+    paid = []
+    for row in range(5):
+        rate = pl.DataFrame({"timestamp": times[row : row + 1], "rate": [0.01]})
+        execution = Execution(taker_bps=0, funding=rate)
+        paid.append(fxlab.backtest(ticks, wanted, execution=execution).metrics["funding"])
+    assert paid == [0.0, 0.0, 100.0, 100.0, 0.0]  # filled at row 1, closed at row 3

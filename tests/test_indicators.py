@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markets import START, random_walk
 
+import fxlab
 from fxlab import errors, indicators
 from fxlab.backtester.decimals import with_price_ticks
 
@@ -175,3 +176,60 @@ def test_bars_reach_only_for_the_columns_they_need():
 
 def test_another_symbols_price_is_a_column():
     assert indicators.price_of("ETH_USDT").meta.root_names() == ["price:ETH_USDT"]
+
+
+LARGEST = 2**63 - 1
+
+
+@pytest.mark.parametrize("window", [1, 2, 3, 7])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_integer_indicators_are_exact_up_to_their_limit_and_refuse_beyond_it(window, sign):
+    """Each at the largest values it takes, and at the next: a wrapped sum is never given."""
+    sums, cross = (
+        indicators.rolling_sum(window),
+        indicators.mean_cross(window, window + 1, death=0.0),
+    )
+    means = indicators.rolling_mean_ticks(window)
+    for indicator, fits in (
+        (sums, LARGEST // window),
+        (means, LARGEST // window),
+        (cross, LARGEST // (2 * window * (window + 1))),
+    ):
+        values = [sign * fits, sign * (fits - 1)] * 10
+        got = frame_of(values).select(indicator).to_series().to_list()
+        if indicator is sums:
+            assert got[window - 1 :] == [
+                sum(values[i - window + 1 : i + 1]) for i in range(window - 1, 20)
+            ]
+        if indicator is cross:
+            assert got == cross_targets(values, window, window + 1)
+        if fits < LARGEST:
+            with pytest.raises(errors.InvalidParameter, match="do not fit 64-bit integers"):
+                frame_of([*values, sign * (fits + 1)]).select(indicator)
+    for indicator, plain in (
+        (indicators.rolling_max(window), max),
+        (indicators.rolling_min(window), min),
+    ):
+        values = [LARGEST, -LARGEST - 1, 0, LARGEST - 1, -LARGEST] * 4
+        got = frame_of(values).select(indicator).to_series().to_list()
+        assert got[window - 1 :] == [
+            plain(values[i - window + 1 : i + 1]) for i in range(window - 1, 20)
+        ]
+
+
+def test_sums_of_smaller_integers_fit_their_own_type():
+    frame = pl.DataFrame({"n": pl.Series([2**30] * 4, dtype=pl.Int32)})
+    assert frame.select(indicators.rolling_sum(1, "n"))["n"].to_list() == [2**30] * 4
+    with pytest.raises(errors.InvalidParameter, match="do not fit 32-bit integers"):
+        frame.select(indicators.rolling_sum(2, "n"))
+
+
+def test_a_constant_price_is_never_bought_for_being_below_its_average():
+    price = pl.Series([99_999.12345678] * 300)
+    times = pl.Series([START + row for row in range(300)]).cast(pl.Datetime("us", "UTC"))
+    frame = pl.DataFrame({"timestamp": times, "price": price})
+    with pytest.raises(errors.InvalidParameter, match="window of 1,000,000 over values of up to"):
+        fxlab.backtest(frame, "mean_reversion", {"window": 1_000_000})
+    fits = (2**63 - 1) // 9_999_912_345_678
+    for window in (200, min(fits, 250)):
+        assert not fxlab.backtest(frame, "mean_reversion", {"window": window}).fills.height

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 import pytest
-from markets import random_walk
+from markets import START, random_walk
 
+import fxlab
 from fxlab import errors
 from fxlab.backtester.engine import backtest
 from fxlab.backtester.ticks import as_source
@@ -17,6 +18,52 @@ def test_prices_on_no_grid_still_run_where_no_ticks_are_needed():
     assert backtest(frame, "buy_and_hold").fills.height == 1
     with pytest.raises(errors.InvalidParameter, match="no decimal grid"):
         backtest(frame, "sma_cross", {"fast": 2, "slow": 3})
+
+
+def test_a_unit_of_price_changes_no_figure():
+    """From 4 decimals to 22: what counts is how many units of the last one there are."""
+    units = [12_345 + (k * 7) % 23 - (k * 5) % 17 for k in range(400)]
+    times = pl.Series([START + k for k in range(400)]).cast(pl.Datetime("us", "UTC"))
+    returns = set()
+    for decimals in (4, 8, 12, 13, 18, 22):
+        prices = [float(f"{unit}e-{decimals}") for unit in units]
+        run = backtest(
+            pl.DataFrame({"timestamp": times, "price": prices}), "sma_cross", {"fast": 2, "slow": 5}
+        )
+        assert run.metrics["fills_count"] > 50
+        returns.add((run.metrics["fills_count"], round(run.metrics["total_return"], 12)))
+    assert len(returns) == 1
+
+
+@pytest.mark.parametrize(
+    ("prices", "capital", "words"),
+    [
+        ([1e-300, 2e-300], 1e10, "price 1e-300 in row 0 is not from 1e-100 to 1e"),
+        ([1.0, 1e300], 1e4, "price 1e[+]300 in row 1"),
+        ([1.0, 1.0], 1e300, "capital=1e[+]300"),
+        ([1.0, 1.0], 1e-300, "capital=1e-300"),
+    ],
+)
+def test_money_that_floats_cannot_hold_is_refused(prices, capital, words):
+    times = pl.Series([START + k for k in range(2)]).cast(pl.Datetime("us", "UTC"))
+    frame = pl.DataFrame({"timestamp": times, "price": prices})
+    with pytest.raises((errors.InvalidTicks, errors.InvalidParameter), match=words):
+        backtest(frame, "buy_and_hold", capital=capital)
+
+
+def test_money_that_grows_beyond_floats_is_refused():
+    """Bought at almost nothing and sold at almost everything, again and again."""
+    times = pl.Series([START + k for k in range(12)]).cast(pl.Datetime("us", "UTC"))
+    frame = pl.DataFrame(
+        {"timestamp": times, "price": [1e-100, 1e-100, 1e100] * 4, "want": [1.0, 0.0, None] * 4}
+    )
+
+    def wanted() -> fxlab.Signals:
+        return fxlab.Signals(target=pl.col("want"), lookback=0)
+
+    for chunk_rows in (None, 1):
+        with pytest.raises(errors.InvalidParameter, match="left the range of floats"):
+            backtest(frame, wanted, chunk_rows=chunk_rows)
 
 
 def test_a_frame_without_seq_keeps_its_row_order():

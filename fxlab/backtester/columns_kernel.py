@@ -5,9 +5,16 @@ They run per chunk and allocate nothing: the caller brings the room for what the
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 
 from fxlab.backtester.compiled import compiled
+
+SMALLEST_PRICE: Final = 1e-100
+LARGEST_PRICE: Final = 1e100
+"""What is bought at such prices, and what it is worth at others, stays within a float's range."""
+LARGEST_WHOLE: Final = 2.0**53
 
 
 @compiled
@@ -59,9 +66,13 @@ def mean_crosses(sums, before, fast, slow, begin, signs, rows, up):
 
 @compiled
 def to_ticks(price, scale, ticks):
-    """Write prices as whole numbers of ticks; the caller knows that they are."""
+    """Write prices as whole numbers of ticks, which they are; return whether floats can say so."""
+    fits = True
     for i in range(len(price)):
-        ticks[i] = np.int64(np.rint(price[i] * scale))
+        whole = np.rint(price[i] * scale)
+        fits &= not abs(whole) > LARGEST_WHOLE
+        ticks[i] = np.int64(whole)
+    return fits
 
 
 @compiled
@@ -81,7 +92,7 @@ def first_bad_row(time, seq, price, last_time, last_seq):
     """Return the first row out of (time, seq) order or without a price, or -1."""
     for i in range(len(time)):
         later = time[i] > last_time or (time[i] == last_time and seq[i] > last_seq)
-        if not later or not (0.0 < price[i] < np.inf):
+        if not later or not (SMALLEST_PRICE <= price[i] <= LARGEST_PRICE):
             return i
         last_time = time[i]
         last_seq = seq[i]

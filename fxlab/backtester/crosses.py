@@ -11,7 +11,6 @@ import polars as pl
 from fxlab.backtester.decimals import PRICE_TICKS
 from fxlab.errors import InvalidParameter
 
-EXACT_LIMIT: Final = 2**62
 SUMS: Final = ":sums"  # after a column's name: its running sums
 BLOCK_ROWS: Final = 1024
 
@@ -69,12 +68,8 @@ class MeanCross:
         from fxlab.backtester.columns_kernel import mean_crosses
 
         ticks = frame[self.column].to_numpy()
-        largest = int(ticks.max(initial=0))
-        if largest * self.fast * self.slow >= EXACT_LIMIT:
-            raise InvalidParameter(
-                f"windows of {self.fast} and {self.slow} over prices of {largest:,} ticks do not "
-                "fit 64-bit integers, so they could not be compared exactly; choose smaller windows"
-            )
+        # Two products are compared by their difference: half of what there is for each.
+        check_fits(ticks, 2 * self.fast * self.slow, f"windows of {self.fast} and {self.slow}")
         name = f"{self.column}{SUMS}"
         sums = frame[name].to_numpy() if name in frame.columns else running_sums(ticks)
         before = sums[0] - ticks[0] if len(ticks) else 0
@@ -84,6 +79,27 @@ class MeanCross:
         windows = (self.fast, self.slow, first)
         count = mean_crosses(sums, before, *windows, signs, rows, up)
         return rows[:count], np.where(up[:count], self.golden, self.death)
+
+
+def check_fits(values: np.ndarray, factor: int, what: str) -> None:
+    """Refuse whole numbers whose multiples do not fit 64-bit integers: they would wrap around.
+
+    Parameters
+    ----------
+    values
+        Integers.
+    factor
+        How many times the largest of them has to fit.
+    what
+        What they are multiplied by, for the error message.
+    """
+    largest = max(int(values.max(initial=0)), -int(values.min(initial=0)))
+    if largest * factor > np.iinfo(values.dtype).max:
+        raise InvalidParameter(
+            f"{what} over values of up to {largest:,} (prices in units of their last decimal) do "
+            f"not fit {8 * values.itemsize}-bit integers, so the result would not be exact; choose "
+            "a smaller window, or round the prices to fewer decimals"
+        )
 
 
 def with_running_sums(frame: pl.DataFrame, column: str = PRICE_TICKS) -> pl.DataFrame:

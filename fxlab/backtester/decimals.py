@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import numpy as np
 import polars as pl
 
-MAX_DECIMALS: Final = 12
+from fxlab.errors import InvalidTicks
+
+MAX_DECIMALS: Final = 22  # the largest power of ten that a float holds exactly
 PRICE_TICKS: Final = "price_ticks"
 LARGEST_TICKS: Final = 1e14  # beyond, neighbouring ticks come close to a float's own spacing
+UNIT_DECIMALS: Final = 13  # of a price below ten, so that it has no more ticks than that
 BLOCK_ROWS: Final = 16_384  # a block and its temporaries stay in the cache
 ROUNDING: Final = 4 * 2.0**-53  # a few units in the last place
 
@@ -22,7 +26,7 @@ def find_decimals(prices: pl.Series) -> int | None:
     None if no number of decimals fits that 64-bit floats can still tell apart.
     """
     values = prices.drop_nulls().to_numpy()
-    largest = float(values.max(initial=1.0))
+    largest = float(values.max(initial=0.0))
     start = 0
     # A small sample rules out most candidates; one full pass confirms the survivor.
     for some in (values[:1000], values):
@@ -63,6 +67,24 @@ def exact_ticks(prices: pl.Series) -> tuple[int, np.ndarray] | None:
     return None
 
 
+def advice(prices: pl.Series) -> str:
+    """Return what brings these prices on a grid, worked out from them."""
+    low, high = float(prices.min() or 1.0), float(prices.max() or 1.0)  # type: ignore[arg-type]
+    fitting = [d for d in range(MAX_DECIMALS + 1) if high * 10.0**d <= LARGEST_TICKS]
+    if fitting and low * 10.0 ** fitting[-1] >= 1.0:
+        return f"round them first: pl.col('price').round({fitting[-1]})"
+    exponent = math.floor(math.log10(high))
+    if low / 10.0**exponent * 10.0**UNIT_DECIMALS >= 1.0:
+        return (
+            f"they need another unit: (pl.col('price') * 1e{-exponent}).round({UNIT_DECIMALS}), "
+            f"and money is in that unit then"
+        )
+    return (
+        f"they run from {low:g} to {high:g}, too far apart for one grid of 64-bit integers: use a "
+        "strategy that reads price, not price_ticks"
+    )
+
+
 def with_price_ticks(frame: pl.DataFrame, decimals: int | None) -> pl.DataFrame:
     """Add `price_ticks` (Int64): the price in units of its last decimal. Not without decimals."""
     if decimals is None or PRICE_TICKS in frame.columns:
@@ -70,5 +92,9 @@ def with_price_ticks(frame: pl.DataFrame, decimals: int | None) -> pl.DataFrame:
     from fxlab.backtester.columns_kernel import to_ticks
 
     ticks = np.empty(frame.height, np.int64)
-    to_ticks(frame["price"].to_numpy(), 10.0**decimals, ticks)
+    if not to_ticks(frame["price"].to_numpy(), 10.0**decimals, ticks):
+        raise InvalidTicks(
+            f"prices of up to {frame['price'].max()!r} with {decimals} decimals are more units of "
+            f"the last one than floats can tell apart (2^53); {advice(frame['price'])}"
+        )
     return frame.with_columns(pl.Series(PRICE_TICKS, ticks))

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import polars as pl
 
+from fxlab.backtester.decimals import advice
 from fxlab.backtester.records import DECISION
 from fxlab.backtester.signals import COLUMNS, EXITS, Events, Signals, exit_rule
 from fxlab.backtester.tick_bars import Bars
@@ -275,7 +276,7 @@ def _missing_column(place: _Place) -> str:
     if any(name.endswith("_ticks") for name in missing):
         return (
             f"{place.symbol}: its prices are on no decimal grid, so there is no {missing[0]}; "
-            "round them first, for example pl.col('price').round(2)"
+            f"{advice(place.frame['price'])}"
         )
     kind, there = "ticks", place.frame.columns
     if place.signals.every_us is not None:

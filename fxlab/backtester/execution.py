@@ -83,6 +83,9 @@ class Execution:
     funding
         A frame ``timestamp``, ``symbol`` (optional), and ``rate`` (what a long pays a short, a
         fraction of notional) or ``rate_long`` and ``rate_short`` (what each side pays: swap).
+        A rate is charged before the rows of its own time, on what was held by then: a position
+        opened at exactly that time does not pay, one closed at it does. One rate a moment and
+        symbol; a null symbol means all of them.
     rebalance
         Trade back to the target when the exposure is this far from it; None never does.
     across_gaps
@@ -237,6 +240,8 @@ def check_capital(capital: float) -> float:
         raise InvalidParameter(f"capital={capital!r} is not a number; give money, e.g. 10_000")
     if not (math.isfinite(capital) and capital > 0):
         raise InvalidParameter(f"capital={capital} must be above zero; give money, e.g. 10_000")
+    if not 1e-100 <= capital <= 1e100:
+        raise InvalidParameter(f"capital={capital:g} is not from 1e-100 to 1e100; e.g. 10_000")
     return float(capital)
 
 

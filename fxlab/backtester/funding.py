@@ -40,14 +40,15 @@ def parse_funding(value: object) -> Rates:
     Raises
     ------
     InvalidParameter
-        If the frame lacks a column, or a rate is no number within one notional.
+        If the frame lacks a column, a rate is no number within one notional, or a symbol has two
+        rates for one moment (one of its own beside one of all symbols, too).
     """
     if value is None:
         return ()
     if isinstance(value, pl.DataFrame):
-        return _from_frame(value)
+        return _unique(_from_frame(value))
     if isinstance(value, tuple) and all(isinstance(r, tuple) and len(r) == 4 for r in value):
-        return value  # as this function returns them
+        return _unique(value)  # as this function returns them
     raise InvalidParameter(
         f"funding={value!r:.80} is not a frame; give timestamp, rate (and symbol) as a DataFrame"
     )
@@ -81,6 +82,23 @@ def _from_frame(frame: pl.DataFrame) -> Rates:
                 "notional, from -1 to 1, at a known time"
             )
     return tuple(plain.iter_rows())
+
+
+def _unique(rates: Rates) -> Rates:
+    """Return the rates, or refuse those that would be charged twice."""
+    seen: dict[int, dict[str | None, tuple[float, float]]] = {}
+    for symbol, micros, *pair in rates:
+        there = seen.setdefault(micros, {})
+        other = next((name for name in (symbol, None, *there) if name in there), symbol)
+        if there and (symbol in there or symbol is None or None in there):
+            again = there[other] == tuple(pair) and other == symbol
+            raise InvalidParameter(
+                f"funding has two rates at {from_micros(micros)} UTC, of {other or 'all symbols'} "
+                f"({there[other][0]:g}) and of {symbol or 'all symbols'} ({pair[0]:g}): both would "
+                f"be charged; {'drop repeated rows with .unique()' if again else 'keep one'}"
+            )
+        there[symbol] = (pair[0], pair[1])
+    return rates
 
 
 def funding_records(rates: Rates, symbols: tuple[str, ...]) -> np.ndarray:

@@ -4,7 +4,7 @@ Floating rolling means drift, and then the *trades* differ with the chunk or the
 sums run on 64-bit integers, so every comparison is exact and no chunk, thread or machine can
 change a trade. `price_ticks` is the price times 10 to the symbol's number of decimals.
 
-Those that are Python inside (all but sums and other symbols' prices) are computed each time an
+Those that are Python inside (all but other symbols' prices) are computed each time an
 expression names them; `once` names a value that is used several times.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 
 from fxlab.backtester import tick_bars
-from fxlab.backtester.crosses import MeanCross, mean_cross, with_running_sums
+from fxlab.backtester.crosses import MeanCross, check_fits, mean_cross, with_running_sums
 from fxlab.backtester.decimals import PRICE_TICKS
 from fxlab.errors import InvalidParameter
 from fxlab.times import parse_duration
@@ -52,8 +52,19 @@ def rolling_sum(window: int, column: str = PRICE_TICKS) -> pl.Expr:
         Rows, this one included.
     column
         An integer column.
+
+    Raises
+    ------
+    InvalidParameter
+        When it is evaluated, if `window` times the largest value does not fit 64-bit integers.
     """
-    return pl.col(column).rolling_sum(window)
+
+    def fitting(series: pl.Series) -> pl.Series:
+        if series.dtype.is_integer():
+            check_fits(series.drop_nulls().to_numpy(), window, f"a window of {window:,}")
+        return series
+
+    return pl.col(column).map_batches(fitting, return_dtype=pl.self_dtype()).rolling_sum(window)
 
 
 def rolling_mean_ticks(window: int) -> pl.Expr:
@@ -68,7 +79,7 @@ def rolling_max(window: int, column: str = PRICE_TICKS) -> pl.Expr:
 
 def rolling_min(window: int, column: str = PRICE_TICKS) -> pl.Expr:
     """Return the smallest of the last `window` rows (Int64); null before there are as many."""
-    return _after(window, column, lambda values: -_extremes(-values, window))
+    return _after(window, column, lambda values: ~_extremes(~values, window))
 
 
 def once(target: pl.Expr, **values: pl.Expr) -> pl.Expr:

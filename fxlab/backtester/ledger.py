@@ -13,6 +13,8 @@ from fxlab.backtester.funding import funding_records
 from fxlab.backtester.market import Rows
 from fxlab.backtester.records import Schedule, Written
 from fxlab.backtester.signals import Signals
+from fxlab.errors import InvalidParameter
+from fxlab.times import from_micros
 
 ROOM: tuple[str, ...] = ("orders", "fills", "trades", "samples")
 _KINDS = (records.ORDER, records.FILL, records.TRADE, records.SAMPLE)
@@ -173,6 +175,7 @@ class Ledger:
             )
             self._keep(written)
             room *= 2
+        self._check_finite(rows)
         account["rows"] += len(rows)
         self._hold_books(market.books)
 
@@ -191,6 +194,20 @@ class Ledger:
             legs=self.legs,
             account=account,
             **{name: self._all(name) for name in ROOM},
+        )
+
+    def _check_finite(self, rows: Rows) -> None:
+        """Refuse to go on with money that floats cannot hold; it never comes back to a number."""
+        account = self.account[0]
+        money = [account[name] for name in ("equity", "peak", "max_drawdown")]
+        if np.isfinite([*money, *self.legs["cash"], *self.legs["equity"]]).all():
+            return
+        last = np.nanmin(rows.price), np.nanmax(rows.price)
+        raise InvalidParameter(
+            f"the money of this run left the range of floats by {from_micros(int(rows.time[-1]))}; "
+            f"prices are {last[0]:g} to {last[1]:g} there, equity was at most "
+            f"{account['peak']:g}: give prices in another unit, a smaller capital, or a tick_size "
+            "below the prices"
         )
 
     def _all(self, name: str) -> np.ndarray:

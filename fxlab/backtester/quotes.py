@@ -34,12 +34,12 @@ def with_mid_price(frame: pl.DataFrame, decimals: int | None) -> pl.DataFrame:
 
 
 def price_decimals(frame: pl.DataFrame) -> int | None:
-    """Return the decimals that write all best prices exactly, or None if twelve do not."""
+    """Return the decimals that write all best prices exactly, or None if no number does."""
     return find_decimals(pl.concat([frame[name].alias("price") for name in BEST]))
 
 
 def mid_decimals(frame: pl.DataFrame) -> int | None:
-    """Return the decimals that write all mids exactly, or None if twelve do not."""
+    """Return the decimals that write all mids exactly, or None if no number does."""
     decimals = price_decimals(frame)
     return None if decimals is None else find_decimals(frame.select(mid(decimals + 1)).to_series())
 

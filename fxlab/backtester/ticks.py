@@ -146,11 +146,19 @@ class OrderCheck:
         self.rows += len(time)
 
     def _describe(self, bad: int, time: np.ndarray, seq: np.ndarray, price: np.ndarray) -> str:
+        from fxlab.backtester.columns_kernel import LARGEST_PRICE, SMALLEST_PRICE
+
         row = self.rows + bad
         if not (np.isfinite(price[bad]) and price[bad] > 0):
             return (
                 f"{self.symbol}: price {price[bad]} in row {row} is not a price; prices are finite "
                 "and above zero: filter or mend the row first"
+            )
+        if not SMALLEST_PRICE <= price[bad] <= LARGEST_PRICE:
+            return (
+                f"{self.symbol}: price {price[bad]:g} in row {row} is not from {SMALLEST_PRICE:g} "
+                f"to {LARGEST_PRICE:g}, so money would leave the range of floats; give prices in "
+                "another unit, such as of a million coins"
             )
         return (
             f"{self.symbol}: row {row} at {from_micros(int(time[bad]))} (seq {seq[bad]}) does not "
