@@ -1,7 +1,7 @@
 """The recorder against the mock venue: sustained rate, time to visibility, memory, peers.
 
     python benchmarks/collecting.py [--trades 1000000] [--rounds 3] [--soak 60]
-                                    [--only rate,latency,soak] [--json FILE]
+                                    [--latency 20] [--only rate,latency,soak] [--json FILE] [--tiny]
 
 A server, a venue and each side have processes of their own. Peers only receive; fxlab receives,
 journals with fsync, stores, counts and compares checksums. A peer that is not installed
@@ -16,45 +16,22 @@ import argparse
 import json
 import os
 import platform
-import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+from command import options, server
 
 SIDES = ("fxlab", "ccxt", "cryptofeed")
 HERE = Path(__file__).parent
 POLL_SECONDS = 0.005
 RATE = 5_000
 NEWEST = "select cast(max(received_at) as long) from tick_prices where session_id = '{}'"
-
-
-@contextmanager
-def server() -> Iterator[None]:
-    """Start a server of this benchmark's own, for this process and those it starts."""
-    import fxlab
-
-    with tempfile.TemporaryDirectory() as home:
-        os.environ["FXLAB_HOME"] = home
-        for name in ("HTTP", "PG", "HEALTH"):
-            os.environ[f"FXLAB_QUESTDB_{name}_PORT"] = str(free_port())
-        fxlab.up()
-        fxlab.connect().close()  # makes the tables, which takes memory that no recording needs
-        try:
-            yield
-        finally:
-            fxlab.down()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return taken.getsockname()[1]
 
 
 @contextmanager
@@ -105,7 +82,7 @@ def take(python: str, side: str, url: str, trades: int) -> dict:
     }
 
 
-def latency(seconds: int = 20) -> dict:
+def latency(seconds: int) -> dict:
     """Time from a trade's arrival to the moment a query shows it, at 5,000 a second.
 
     A query asks for the newest trade again and again; what it shows for the first time became
@@ -131,7 +108,9 @@ def latency(seconds: int = 20) -> dict:
             time.sleep(POLL_SECONDS)
         collector.stop()
         database.close()
-    late = sorted(wait / 1e3 for wait in waits[20:])
+    late = sorted(wait / 1e3 for wait in waits[20:] or waits)
+    if not late:
+        return {"skipped": f"nothing became visible in {seconds} s"}
     cut = [late[int(len(late) * share)] for share in (0.5, 0.99)]
     return {"p50_ms": round(cut[0]), "p99_ms": round(cut[1]), "questions": len(late)}
 
@@ -163,18 +142,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trades", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--latency", type=int, default=20)
     parser.add_argument("--soak", type=int, default=60)
     parser.add_argument("--only", default="rate,latency,soak")
     parser.add_argument("--peers-python", default=sys.executable, help="where the peers are")
     parser.add_argument("--json", type=Path)
-    asked = parser.parse_args()
+    asked = options(parser, trades=2_000, rounds=1, latency=2, soak=2)
     only = asked.only.split(",")
     found: dict = {"machine": f"{platform.machine()}, {os.cpu_count()} cores"}
     with server():
         if "rate" in only:
             found["rate"] = rate(asked.trades, asked.rounds, asked.peers_python)
         if "latency" in only:
-            found["latency"] = latency()
+            found["latency"] = latency(asked.latency)
             print(found["latency"])
         if "soak" in only:
             found["soak"] = soak(asked.soak)

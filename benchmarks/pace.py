@@ -1,6 +1,7 @@
 """How well a paced replay keeps its pace: market time against wall time, at several speeds.
 
     python benchmarks/pace.py [--seconds 60] [--speeds 1,10,100] [--batch-size 100] [--asynchronous]
+                              [--tiny]
 
 A made-up session of two symbols is replayed with a strategy on it. The error is how far market
 time is from wall time x speed when the last batch comes; the worst error is the largest of any
@@ -18,6 +19,7 @@ from datetime import timedelta
 
 import numpy as np
 import polars as pl
+from command import options
 
 import fxlab
 from fxlab.batches import Batch
@@ -114,16 +116,16 @@ def main() -> None:
     parser.add_argument("--speeds", default="1,10,100")
     parser.add_argument("--batch-size", type=int, default=100)
     parser.add_argument("--asynchronous", action="store_true")
-    options = parser.parse_args()
-    speeds = [float(speed) for speed in options.speeds.split(",")]
-    ticks = session(options.seconds * max(speeds))
+    asked = options(parser, seconds=1.0, speeds="5,50")
+    speeds = [float(speed) for speed in asked.speeds.split(",")]
+    ticks = session(asked.seconds * max(speeds))
     print(
         f"{'speed':>7} {'wall':>9} {'market':>11} {'error':>9} {'worst':>8} "
         f"{'late ms':>7} {'99 %':>7} {'most':>7} {'ticks':>9} {'batches':>7} {'CPU':>6}"
     )
     kept = True
     for speed in speeds:
-        seen = watch(ticks, speed, options.seconds, options.batch_size, loop=options.asynchronous)
+        seen = watch(ticks, speed, asked.seconds, asked.batch_size, loop=asked.asynchronous)
         kept &= seen.kept
         print(seen.report(), flush=True)
     print(f"error <= {GOAL:.0%} at each speed: {kept}")

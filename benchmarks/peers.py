@@ -1,7 +1,8 @@
 """fxlab against its peers and against bare kernels, as ratios, all in one run.
 
     python benchmarks/peers.py [--rows 1250000] [--large-rows 10000000] [--rounds 5]
-                               [--only run,full,exits,sweep,cores,large,fresh] [--json FILE]
+                               [--only run,full,exits,sweep,cores,large,fresh]
+                               [--json FILE] [--tiny]
 
 It needs fxlab and, for the peers' rows, `pip install 'fxlab[peers]'`; a peer that does not import
 is a row that says so. Times are taken in turns in this process, memory and first results in fresh
@@ -25,6 +26,7 @@ from typing import Any
 
 import reasons
 import sides
+from command import options
 from market import Market, Outcome, generate
 from turns import take_turns
 from works import LARGE, MEMORY, SMALL, TITLES, Contest, Task, contests
@@ -228,16 +230,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default=",".join(TITLES), help=f"of {', '.join(TITLES)}")
     parser.add_argument("--json", type=Path, help="also write everything to this file")
-    options = parser.parse_args()
-    wanted = options.only.split(",")
+    asked = options(parser, rows=5_000, large_rows=10_000, rounds=2)
+    wanted = asked.only.split(",")
     if unknown := [work for work in wanted if work not in TITLES]:
         parser.error(f"no work {unknown[0]!r}; there are {', '.join(TITLES)}")
     print(_heading())
-    found = run({SMALL: options.rows, LARGE: options.large_rows}, options.rounds, wanted)
+    found = run({SMALL: asked.rows, LARGE: asked.large_rows}, asked.rounds, wanted)
     _print_memory(found["memory"])
     _print_outcomes(found["outcomes"])
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    if asked.json:
+        asked.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,15 +1,17 @@
 """One piece of work in a process of its own: its memory, or its time from nothing.
 
-    python benchmarks/probe.py memory|first SIDE METHOD FOLDER
+    python benchmarks/probe.py memory|first [SIDE] [METHOD] [FOLDER] [--tiny]
 
-One side's caches and compilers cannot count for another's here. `FOLDER` holds a saved market.
+One side's caches and compilers cannot count for another's here. `FOLDER` holds a saved
+market; without one, a market of `--rows` rows is made.
 """
 
 from __future__ import annotations
 
+import argparse
 import gc
 import json
-import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import sides
+from command import options
 from market import Market, Outcome, generate
 
 WARM_UP_ROWS = 20_000
@@ -86,7 +89,21 @@ def _plain(outcome: Outcome) -> dict[str, object]:
     return {"trades": outcome.trades, "equity": outcome.equity, "sum_of_equities": sums}
 
 
+def main() -> None:
+    """Do one piece of work and print what was found as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("kind", nargs="?", choices=("memory", "first"), default="memory")
+    parser.add_argument("side", nargs="?", default="fxlab")
+    parser.add_argument("method", nargs="?", default="one_run")
+    parser.add_argument("folder", nargs="?", type=Path)
+    parser.add_argument("--rows", type=int, default=1_250_000)
+    asked = options(parser, rows=5_000)
+    work = {"memory": memory, "first": first}[asked.kind]
+    with tempfile.TemporaryDirectory() as made:
+        if asked.folder is None:
+            generate(asked.rows).save(Path(made))
+        print(json.dumps(work(asked.side, asked.method, asked.folder or Path(made))))
+
+
 if __name__ == "__main__":
-    kind, *rest = sys.argv[1:]
-    found = {"memory": memory, "first": first}[kind](rest[0], rest[1], Path(rest[2]))
-    print(json.dumps(found))
+    main()

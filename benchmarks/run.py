@@ -1,6 +1,7 @@
 """Speeds as ratios, all in one run: ours against the barest thing that does the same work.
 
     python benchmarks/run.py [--rows 1250000] [--rounds 7] [--only backtest,import,ingest,read]
+                             [--tiny]
 
 Both sides of a pair take turns (A B A B …), so a machine that slows down slows both. A row shows
 the best time of each side, and the median of the pairwise ratios against its goal.
@@ -12,18 +13,17 @@ import argparse
 import io
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 from bare import run_sma_cross
+from command import options, server
 from market import CAPITAL, FAST, SLOW, generate
 from turns import take_turns
 
 import fxlab
-from fxlab.questdb import preflight
 
 FEE = 0.0005
 BATCH = 100_000
@@ -94,20 +94,8 @@ def imports(rounds: int) -> list[Row]:
 
 def database(rows: int, rounds: int, wanted: set[str]) -> list[Row]:
     """Compare our ingest with the raw client, our bulk read with a raw export."""
-    with tempfile.TemporaryDirectory() as home:
-        free = (port for port in range(21_000, 29_000) if preflight.is_free(port))
-        settings = fxlab.Settings.load(
-            home=home,
-            questdb_http_port=next(free),
-            questdb_pg_port=next(free),
-            questdb_health_port=next(free),
-        )
-        fxlab.up(settings)
-        try:
-            with fxlab.connect(settings) as lab:
-                return _database(lab, generate(rows).frame(), rounds, wanted)
-        finally:
-            fxlab.down(settings)
+    with server(), fxlab.connect() as lab:
+        return _database(lab, generate(rows).frame(), rounds, wanted)
 
 
 def _database(lab: fxlab.Lab, frame: pl.DataFrame, rounds: int, wanted: set[str]) -> list[Row]:
@@ -198,15 +186,15 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_250_000)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", default="backtest,import,ingest,read")
-    options = parser.parse_args()
-    wanted = set(options.only.split(","))
+    asked = options(parser, rows=5_000, rounds=2)
+    wanted = set(asked.only.split(","))
     found: list[Row] = []
     if "backtest" in wanted:
-        found += backtests(options.rows, options.rounds)
+        found += backtests(asked.rows, asked.rounds)
     if "import" in wanted:
-        found += imports(options.rounds)
+        found += imports(asked.rounds)
     if wanted & {"ingest", "read"}:
-        found += database(options.rows, options.rounds, wanted)
+        found += database(asked.rows, asked.rounds, wanted)
     print(f"\n{'work':46} {'ours':>10} {'bare':>10} {'ratio':>8}  goal")
     for row in found:
         ours, bare = (row.bare, row.ours) if row.goal.startswith(">") else (row.ours, row.bare)

@@ -63,7 +63,7 @@ def take_turns(
 ) -> Turns:
     """Time both in turn after one warm-up of each; fewer rounds if they would exceed `budget` s."""
     one_pair = spend(ours).seconds + spend(other).seconds
-    rounds = max(FEWEST, min(rounds, int(budget / one_pair)))
+    rounds = max(FEWEST, int(min(rounds, budget / one_pair)))
     before = Busy.now()
     pairs = [(spend(ours), spend(other)) for _ in range(rounds)]
     mine, theirs = zip(*pairs, strict=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import hypothesis
 import pytest
@@ -32,11 +34,32 @@ BELOW_EPHEMERAL = range(10_000, 32_000)
 """Ports that no outgoing connection takes between our look and the server's start."""
 
 
+_HELD: list[IO[str]] = []
+
+
 def pick_ports(count: int) -> list[int]:
-    """Return distinct free ports."""
-    candidates = random.SystemRandom().sample(BELOW_EPHEMERAL, 200)
-    free = [port for port in candidates if preflight.is_free(port)]
-    return free[:count]
+    """Return distinct free ports that no other process of tests is given before this one ends.
+
+    A port that is free now may be picked by a neighbour before a server listens on it. So every
+    port has a file that is locked for as long as this process lives, however it ends.
+    """
+    folder = Path(tempfile.gettempdir()) / f"fxlab-test-ports-{os.getuid()}"
+    folder.mkdir(exist_ok=True)
+    found: list[int] = []
+    for port in random.SystemRandom().sample(BELOW_EPHEMERAL, 500):
+        if len(found) == count:
+            break
+        file = (folder / str(port)).open("w", encoding="ascii")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # somebody's, or ours already
+            file.close()
+            continue
+        _HELD.append(file)
+        if preflight.is_free(port):
+            found.append(port)
+    assert len(found) == count, f"only {len(found)} of {count} ports are free"
+    return found
 
 
 @pytest.fixture

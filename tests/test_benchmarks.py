@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -191,18 +192,57 @@ def test_peers_are_an_extra_that_ci_does_not_install():
         assert f"\n{name}==" not in locked
 
 
-def test_the_whole_table_from_one_command(tmp_path):
-    target = tmp_path / "table.json"
-    command = [sys.executable, str(ROOT / "benchmarks" / "peers.py"), "--json", str(target)]
-    options = ["--rows", str(ROWS), "--large-rows", "40000", "--rounds", "2"]
+def test_rounds_without_a_budget_are_those_asked_for():
+    found = turns.take_turns(lambda: None, lambda: None, 3)
+    assert len(found.ours) == len(found.other) == 3
+
+
+BENCHMARKS = ROOT / "benchmarks"
+RUN = [path for path in sorted(BENCHMARKS.glob("*.py")) if "__main__" in path.read_text()]
+"""Every benchmark: those files of the folder that can be run."""
+
+
+def try_out(path: Path, *options: str) -> str:
+    """Run a benchmark at its tiny size, on a server of its own if it wants one."""
+    environment = {name: text for name, text in os.environ.items() if name[:6] != "FXLAB_"}
     done = subprocess.run(
-        [*command, *options, "--only", "full,exits,fresh"],
+        [sys.executable, str(path), "--tiny", *options],
         capture_output=True,
         text=True,
         check=False,
+        env=environment,
+        timeout=900,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_what_cannot_be_run_is_used_by_what_can():
+    sources = [path.read_text(encoding="utf-8") for path in BENCHMARKS.glob("**/*.py")]
+    for path in set(BENCHMARKS.glob("*.py")) - set(RUN):
+        uses = (f"from {path.stem} import", f"import {path.stem}\n")
+        assert any(use in source for use in uses for source in sources), path.name
+
+
+@pytest.mark.parametrize("path", RUN, ids=lambda path: path.stem)
+def test_every_benchmark_has_a_tiny_size(path):
+    source = path.read_text(encoding="utf-8")
+    assert "from command import options" in source, "see benchmarks/command.py"
+    assert " options(parser, " in source
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in RUN if path.stem != "peers"], ids=lambda path: path.stem
+)
+def test_every_benchmark_runs_to_its_end(path):
+    assert try_out(path).strip()
+
+
+def test_the_whole_table_from_one_command(tmp_path):
+    target = tmp_path / "table.json"
+    try_out(BENCHMARKS / "peers.py", "--json", str(target))
     table = json.loads(target.read_text(encoding="utf-8"))
+    assert {row["work"] for row in table["rows"]} == set(works.TITLES)
     for row in table["rows"]:
         assert row["ratio"] or "not installed" in row["skipped"] or "import" in row["skipped"], row
     mine = [each for each in table["outcomes"] if each["side"].startswith(("fxlab", "bare"))]
