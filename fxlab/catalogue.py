@@ -7,6 +7,7 @@ newest). Sessions that are being deleted are not shown.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ from fxlab.questdb.client import QuestDB
 from fxlab.questdb.migrations import STEPS
 from fxlab.questdb.sql import Scope
 from fxlab.schema import EVENTS, IMPORTS, SESSIONS, Table
-from fxlab.times import from_micros
+from fxlab.times import bounds, from_micros
 
 _LISTED: Final = (
     "session_id", "status", "exchange", "source", "symbols", "data_types", "records_collected",
@@ -106,6 +107,17 @@ def find_any(db: QuestDB, session_id: str) -> dict[str, Any] | None:
         else value
         for name, value in newest.items()
     }
+
+
+def tick_range(row: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """Return the half-open range of time that holds all ticks of a session, in microseconds.
+
+    A query without it opens the partitions of all sessions. It is open for a session that is
+    still being recorded.
+    """
+    if row["status"] == "collecting":
+        return None, None
+    return bounds(row["started"], row["ended"])
 
 
 def raw_rows(db: QuestDB, table: Table, session_id: str) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ from fxlab.questdb import sql
 from fxlab.questdb.client import QuestDB
 from fxlab.questdb.sql import Scope
 from fxlab.schema import ORDERBOOK, PRICES, Table
-from fxlab.times import Time, parse_range, to_micros
+from fxlab.times import Time, parse_range
 
 TICK_COLUMNS: Final = ("timestamp", "seq", "price", "volume", "quote_volume", "side")
 QUOTE_COLUMNS: Final = ("bid_price_1", "bid_qty_1", "ask_price_1", "ask_qty_1")
@@ -127,7 +127,8 @@ class ReplaySource:
     def _has(self, table: Table, data_type: str, symbol: str) -> bool:
         if data_type not in self.data_types:
             return False
-        return bool(self._db.execute(sql.count_by_symbol(Scope(table, self.id, symbol))))
+        scope = Scope(table, self.id, symbol, *self._tick_range())
+        return bool(self._db.execute(sql.count_by_symbol(scope)))
 
     def only(self, symbol: str | None) -> str:
         """Return a symbol of this session, the only one if None is given."""
@@ -147,9 +148,15 @@ class ReplaySource:
     ) -> Scope:
         name = self.only(symbol)
         low, high = parse_range(start, end)
-        if self.status == "completed" and self.started and self.ended:
-            # They exclude no row, and keep the query on this session's partitions.
-            first, last = to_micros(self.started), to_micros(self.ended) + 1
+        first, last = self._tick_range()
+        if first is not None:
             low = first if low is None else max(low, first)
+        if last is not None:
             high = last if high is None else min(high, last)
         return Scope(table, self.id, name, low, high)
+
+    def _tick_range(self) -> tuple[int | None, int | None]:
+        """Return the range that excludes no row, and keeps a query on this session's partitions."""
+        return catalogue.tick_range(
+            {"status": self.status, "started": self.started, "ended": self.ended}
+        )

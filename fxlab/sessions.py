@@ -215,11 +215,11 @@ class Session(ReplaySource):
 
     def statistics(self) -> pl.DataFrame:
         """Return one row a symbol; see `fxlab.statistics.statistics`."""
-        return statistics.statistics(self._db, self.id)
+        return statistics.statistics(self._db, self.id, *self._tick_range())
 
     def counts(self) -> pl.DataFrame:
         """Return the rows of each (symbol, data type); see `fxlab.statistics.counts`."""
-        return statistics.counts(self._db, self.id)
+        return statistics.counts(self._db, self.id, *self._tick_range())
 
     def events(self) -> pl.DataFrame:
         """Return the gap ledger: what is known to be missing, and why."""

@@ -35,8 +35,17 @@ STATISTICS: Final = {
 }
 
 
-def counts(db: QuestDB, session_id: str) -> pl.DataFrame:
+def counts(
+    db: QuestDB, session_id: str, start: int | None = None, end: int | None = None
+) -> pl.DataFrame:
     """Return the number of rows of each (symbol, data type), counted in the tick tables.
+
+    Parameters
+    ----------
+    db, session_id
+        Where the rows are, and which.
+    start, end
+        Half-open range of microseconds that holds them all; see `fxlab.catalogue.tick_range`.
 
     Returns
     -------
@@ -46,13 +55,17 @@ def counts(db: QuestDB, session_id: str) -> pl.DataFrame:
     found = [
         (symbol, data_type, rows)
         for data_type, table in (("prices", PRICES), ("orderbook", ORDERBOOK))
-        for symbol, rows in db.execute(sql.count_by_symbol(Scope(table, session_id)))
+        for symbol, rows in db.execute(
+            sql.count_by_symbol(Scope(table, session_id, None, start, end))
+        )
     ]
     return pl.DataFrame(sorted(found), schema=COUNTS, orient="row")
 
 
-def statistics(db: QuestDB, session_id: str) -> pl.DataFrame:
-    """Return one row a symbol.
+def statistics(
+    db: QuestDB, session_id: str, start: int | None = None, end: int | None = None
+) -> pl.DataFrame:
+    """Return one row a symbol; parameters as in `counts`.
 
     Returns
     -------
@@ -64,8 +77,9 @@ def statistics(db: QuestDB, session_id: str) -> pl.DataFrame:
         ``shared_timestamps``: share of rows whose timestamp another row of the symbol has too;
         ``mean_spread``: over the books, null without.
     """
-    trades = _kind(db, Scope(PRICES, session_id), "prices", sql.trade_statistics)
-    books = _kind(db, Scope(ORDERBOOK, session_id), "orderbook", sql.book_statistics)
+    whole = Scope(PRICES, session_id, None, start, end)
+    trades = _kind(db, whole, "prices", sql.trade_statistics)
+    books = _kind(db, replace(whole, table=ORDERBOOK), "orderbook", sql.book_statistics)
     spreads = books.select("symbol", "mean_spread")
     with_spread = trades.drop("mean_spread").join(spreads, on="symbol", how="left")
     only_books = books.join(trades, on="symbol", how="anti")

@@ -41,6 +41,14 @@ def from_micros(micros: int) -> datetime:
     return EPOCH + timedelta(microseconds=micros)
 
 
+def bounds(first: datetime | None, last: datetime | None) -> tuple[int | None, int | None]:
+    """Return the half-open range of microseconds from a first to a last row; None is open."""
+    return (
+        None if first is None else to_micros(first),
+        None if last is None else to_micros(last) + 1,
+    )
+
+
 def parse_duration(value: Duration, name: str) -> int:
     """Return a duration in whole microseconds.
 

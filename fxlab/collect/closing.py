@@ -43,9 +43,8 @@ def session_row(
         One of `fxlab.schema.STATUSES`; microseconds.
     """
     tallies = recorder.tallies
-    filled = [tally for tally in tallies.values() if tally.rows]
-    first = min((tally.first_time for tally in filled), default=None)
-    last = max((tally.last_time for tally in filled), default=None)
+    first, end = _time_range(recorder)
+    last = None if end is None else end - 1
     counts = {kind: _rows(tallies, kind) for kind in TABLES}
     decimals = {
         symbol: record.decimals
@@ -75,6 +74,16 @@ def session_row(
         "created_at": facts["created_at"],
         "options": json.dumps(facts["options"]),
     }
+
+
+def _time_range(recorder: Recorder) -> tuple[int | None, int | None]:
+    """Return the half-open range of the times that were journaled."""
+    filled = [tally for tally in recorder.tallies.values() if tally.rows]
+    last = max((tally.last_time for tally in filled), default=None)
+    return (
+        min((tally.first_time for tally in filled), default=None),
+        None if last is None else last + 1,
+    )
 
 
 def _rows(tallies: Mapping[tuple[str, str, str], Tally], kind: str) -> int:
@@ -165,11 +174,10 @@ def _difference(
     db: QuestDB, session_id: str, recorder: Recorder, refused: Counter[tuple[str, str]]
 ) -> str:
     """Return how the database's counts differ from the journal's, or nothing if they do not."""
+    start, end = _time_range(recorder)
     for kind, table in TABLES.items():
-        stored = {
-            str(symbol): int(rows)
-            for symbol, rows in db.execute(sql.count_by_symbol(Scope(table, session_id)))
-        }
+        scope = Scope(table, session_id, None, start, end)
+        stored = {str(symbol): int(rows) for symbol, rows in db.execute(sql.count_by_symbol(scope))}
         for symbol in recorder.symbols:
             said = sum(t.rows for k, t in recorder.tallies.items() if k[:2] == (symbol, kind))
             found = stored.get(symbol, 0)

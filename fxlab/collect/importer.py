@@ -26,6 +26,7 @@ from fxlab.progress import Advance, part, silent
 from fxlab.questdb import sql
 from fxlab.questdb.client import QuestDB
 from fxlab.schema import IMPORTS, ORDERBOOK, PRICES, SESSIONS
+from fxlab.times import bounds
 
 KEPT_ROWS: Final = 5_000_000
 """Up to so many rows stay in memory between checking and writing; the rest is read again."""
@@ -219,7 +220,9 @@ def _difference(db: QuestDB, draft: Draft) -> str:
     """Return how the database's rows differ from the draft's, or nothing if they do not."""
     stored = {
         (symbol, data_type): rows
-        for symbol, data_type, rows in statistics.counts(db, draft.session_id).iter_rows()
+        for symbol, data_type, rows in statistics.counts(
+            db, draft.session_id, *bounds(draft.first, draft.last)
+        ).iter_rows()
     }
     for key in sorted(draft.counts.keys() | stored.keys()):
         sent, found = draft.counts.get(key, 0), stored.get(key, 0)
