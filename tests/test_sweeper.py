@@ -213,6 +213,33 @@ def test_a_stopped_sweep_hands_over_what_is_done(ticks, swept, stop):
     assert "not done" in repr(part)
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_sweep_stops_while_a_point_is_at_work(ticks, workers):
+    begun, may_end, ended = threading.Event(), threading.Event(), []
+
+    @fxlab.strategy
+    def endless(ticks: pl.DataFrame, *, number: int = 0) -> pl.DataFrame:
+        """Work until it may end."""
+        begun.set()
+        may_end.wait(60)
+        ended.append(number)
+        return ticks.select(target=pl.lit(0.0))
+
+    def progress(share, words):
+        if begun.is_set():
+            raise errors.Cancelled
+
+    grid = {"number": list(range(12))}
+    with pytest.raises(errors.SweepCancelled, match="stopped after 0 of 12 points"):
+        fxlab.sweep(ticks, endless, grid, workers=workers, progress=progress, check_lookahead=False)
+    assert ended == []  # it did not wait for the points at work
+    may_end.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("fxlab-"):
+            thread.join(60)
+    assert len(ended) <= workers  # and no other point was begun
+
+
 def test_it_works_in_a_thread(ticks, swept):
     found = []
     runner = threading.Thread(target=lambda: found.append(fxlab.sweep(ticks, "sma_cross", GRID)))

@@ -58,12 +58,12 @@ def test_what_fits_is_read_once(frame):
 
 
 def test_what_does_not_fit_is_streamed(frame, monkeypatch):
+    whole = fxlab.sweep(Tape(frame), "sma_cross", GRID)
     monkeypatch.setattr(held, "KEEP_BYTES", 0)
     tape = Tape(frame)
     found = fxlab.sweep(tape, "sma_cross", GRID, chunk_rows=ROWS, check_lookahead=False)
     assert tape.most <= 6  # of 40: the one at hand, those on their way, what is looked back on
     assert tape.scans <= 3
-    whole = fxlab.sweep(frame, "sma_cross", GRID)
     assert found.table["fingerprint"].to_list() == whole.table["fingerprint"].to_list()
     assert found.table["final_equity"].to_list() == whole.table["final_equity"].to_list()
 
@@ -77,7 +77,7 @@ def test_ahead_makes_one_more_than_is_used():
             yield number
 
     seen = []
-    for item in ahead(items()):
+    for item in ahead(items(), lambda: None):
         seen.append(item)
         assert len(made) <= item + 2
     assert seen == list(range(5))
@@ -89,7 +89,7 @@ def test_ahead_hands_on_what_is_raised():
         raise ValueError("broken")
 
     with pytest.raises(ValueError, match="broken"):
-        list(ahead(items()))
+        list(ahead(items(), lambda: None))
 
 
 def test_a_held_session_gives_the_same_rows(frame):

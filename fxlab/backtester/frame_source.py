@@ -14,6 +14,9 @@ from fxlab.errors import InvalidTicks
 from fxlab.schema import UTC_MICROS, book_levels
 from fxlab.times import Time, from_micros, parse_range
 
+CHUNK_ROWS: Final = 1 << 20
+"""Rows at a time: whoever reads may want to stop in between."""
+
 ONE_SYMBOL: Final = "TICKS"  # the symbol of a frame that names none
 
 
@@ -103,7 +106,7 @@ class FrameSource:
         chunk_rows: int | None = None,
         received: bool = False,
     ) -> Iterator[pl.DataFrame]:
-        """Yield slices of the frame, or all of it, with all its columns and `price_ticks`."""
+        """Yield slices of the frame with all its columns and `price_ticks`."""
         rows = self._ticks(symbol)[0]
         if received and "received_at" not in rows.columns:
             rows = rows.with_columns(received_at=pl.lit(None, UTC_MICROS))
@@ -248,6 +251,6 @@ def _slices(
         rows = rows.filter(pl.col("timestamp") >= from_micros(low))
     if high is not None:
         rows = rows.filter(pl.col("timestamp") < from_micros(high))
-    step = chunk_rows or max(1, rows.height)
+    step = chunk_rows or CHUNK_ROWS
     for offset in range(0, rows.height, step):
         yield rows.slice(offset, step)

@@ -132,7 +132,9 @@ def _run(job: Job, jobs: Mapping[str, Job], progress: Advance) -> None:
     most = min(each.run.execution.max_leverage for each in jobs.values())
     for chunk in job.chunks():
         rows = Rows(chunk.market, chunk.decisions(job.signals, most))
+        share, done = job.share(int(rows.time[0])), next(iter(jobs.values())).ledger.rows
         for each in jobs.values():
+            progress(share, f"{done:,} ticks")
             each.ledger.replay(rows)
         done = next(iter(jobs.values())).ledger.rows
         progress(job.share(int(rows.time[-1])), f"{done:,} ticks")

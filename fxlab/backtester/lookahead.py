@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -117,11 +118,12 @@ def check_lookahead(
     rng = np.random.default_rng(seed)
     rows = tried = decisions = 0
     for number, name in enumerate(names):
-        ticks = _ticks(data, name, signals, start, end, sample_rows)
+        told = partial(progress, number / len(names), name)
+        ticks = _ticks(data, name, signals, start, end, sample_rows, told)
         trial = _Trial(signals, name, ticks)
         places = _places(trial.decisions, ticks.height, cuts, rng)
         for done, place in enumerate(places, 1):
-            trial.change_the_future(place)
+            trial.change_the_future(place, told)
             trial.forget_the_past(place)
             progress((number + done / len(places)) / len(names), name)
         rows, tried = rows + ticks.height, tried + len(places)
@@ -137,6 +139,7 @@ def _ticks(  # noqa: PLR0917 - the pieces of one read
     start: Time | None,
     end: Time | None,
     most: int | None,
+    told: Callable[[], None],
 ) -> pl.DataFrame:
     """Return the ticks with all that the strategy reads, at most so many."""
     chunks = inputs.ticks(
@@ -152,6 +155,7 @@ def _ticks(  # noqa: PLR0917 - the pieces of one read
     read = []
     for chunk in chunks:
         read.append(chunk)
+        told()
         if most is not None and sum(part.height for part in read) >= most:
             break
     if not any(chunk.height for chunk in read):
@@ -180,11 +184,12 @@ class _Trial:
         self.ticks = ticks
         self.decisions = self._decide(ticks)
 
-    def change_the_future(self, place: int) -> None:
+    def change_the_future(self, place: int, told: Callable[[], None]) -> None:
         """Raise `LookaheadFound` if other rows from `place` on change a decision before it."""
         past, future = self.ticks.head(place), self.ticks.slice(place)
         before = self._between(self.decisions, 0, place)
         for words, change in FUTURES.items():
+            told()
             found = self._decide(pl.concat([past, change(future)]))
             different = _first_difference(before, self._between(found, 0, place))
             if different is not None:

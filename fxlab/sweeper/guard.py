@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fxlab.backtester.lookahead import SAMPLE_CUTS, SAMPLE_ROWS, check_lookahead
-from fxlab.errors import FxlabError, LookaheadFound
+from fxlab.errors import Cancelled, FxlabError, LookaheadFound
+from fxlab.progress import Advance, silent
 from fxlab.sweeper.space import Point
 from fxlab.sweeper.studies import Study
 
 
-def check(study: Study, points: Sequence[Point]) -> None:
+def check(study: Study, points: Sequence[Point], progress: Advance = silent) -> None:
     """Raise `LookaheadFound` if one of the points depends on later ticks.
+
+    `progress` hears that it goes on, and may raise `Cancelled`.
 
     A point whose strategy fails for another reason is left to the sweep, which says so.
     """
@@ -30,11 +33,14 @@ def check(study: Study, points: Sequence[Point]) -> None:
                 end=study.terms.end,
                 cuts=SAMPLE_CUTS,
                 sample_rows=SAMPLE_ROWS,
+                progress=lambda _share, _text: progress(0.0, "checking for look-ahead"),
             )
         except LookaheadFound as found:
             raise LookaheadFound(
                 f"{found} (checked before the sweep, at {point.key}; check_lookahead=False leaves "
                 "the check out)"
             ) from None
+        except Cancelled:
+            raise
         except FxlabError:  # the sweep meets it again, and keeps it with its point
             continue

@@ -46,8 +46,8 @@ class Threads:
                 yield number, some
 
     def close(self) -> None:
-        """Wait for the points at hand, forget the others."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        """Forget the points that have not begun; those at hand end by themselves."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 def check_workers(workers: int | None) -> int:

@@ -20,7 +20,7 @@ from fxlab.errors import WorkerLost
 from fxlab.sweeper import estimate
 from fxlab.sweeper.child import Order
 from fxlab.sweeper.lane import Outcome
-from fxlab.sweeper.replaying import Tick
+from fxlab.sweeper.replaying import PULSE_SECONDS, Tick
 from fxlab.sweeper.shipping import Parcel, pickled
 from fxlab.sweeper.space import Point
 from fxlab.sweeper.studies import Study
@@ -60,7 +60,11 @@ class Processes:
         for worker in self._workers:
             self._employ(worker, waiting)
         while any(worker.number is not None for worker in self._workers):
-            worker, kind, content = self._answers.get()
+            try:
+                worker, kind, content = self._answers.get(timeout=PULSE_SECONDS)
+            except queue.Empty:
+                tick(sum(each.under_way for each in self._workers))
+                continue
             number = worker.number
             if kind == "outcomes" and number is not None:
                 worker.under_way = 0.0

@@ -2,15 +2,17 @@
 
 The kernel and Polars work without Python's lock, so a thread pool uses all cores. A group is as
 large as can be replayed in about a second; one that grows beyond its memory puts half of its points
-back.
+back. While threads work, the one that waits for them asks several times a second whether to go on;
+if not, each thread ends with the point at hand, and nobody waits for it.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from functools import partial
 from itertools import islice
 from typing import Final, TypeVar
@@ -32,6 +34,9 @@ STREAMED_SECONDS: Final = 20.0
 MOST_POINTS: Final = 1024
 LANES_BYTES: Final = 32 << 20
 """What the points of a group may keep between two chunks, together."""
+
+PULSE_SECONDS: Final = 0.1
+"""How often whoever waits for threads asks whether to go on."""
 
 SLICES: Final = 4  # a worker: small enough that none waits long for the last
 
@@ -98,34 +103,61 @@ def _replay(
     """Take lanes through all ticks; return the outcomes, and the points that had to wait."""
     put_back: list[Point] = []
     reading = study.read([lane.signals for lane in lanes])
-    for chunk in ahead(reading.chunks()):
-        _each(lanes, partial(Lane.advance, chunk=chunk), pool, workers)
+    under_way = 0.0
+
+    def pulse() -> None:
+        tick(under_way)
+
+    for chunk in ahead(reading.chunks(), pulse):
+        _each(lanes, partial(Lane.advance, chunk=chunk), pool, workers, pulse)
         while len(lanes) > 1 and sum(lane.size for lane in lanes) > LANES_BYTES:
             half = len(lanes) // 2
             put_back = [lane.point for lane in lanes[half:]] + put_back
             lanes = lanes[:half]
-        tick(len(lanes) * study.share(int(chunk.market.time[-1])))
+        under_way = len(lanes) * study.share(int(chunk.market.time[-1]))
+        tick(under_way)
     finish = partial(Lane.finish, seal=partial(seal, reading.ingredients))
-    return _each(lanes, finish, pool, workers), put_back
+    return _each(lanes, finish, pool, workers, pulse), put_back
 
 
 def _each(
-    lanes: Sequence[Lane], work: Callable[[Lane], Made], pool: Executor, workers: int
+    lanes: Sequence[Lane],
+    work: Callable[[Lane], Made],
+    pool: Executor,
+    workers: int,
+    pulse: Callable[[], None],
 ) -> list[Made]:
     """Return what the work makes of each lane, slice by slice on the pool's threads."""
     step = -(-len(lanes) // (workers * SLICES)) if workers > 1 else len(lanes)
     slices = [lanes[first : first + step] for first in range(0, len(lanes), step)]
-    if len(slices) == 1:
-        return [work(lane) for lane in slices[0]]
-    made = pool.map(lambda some: [work(lane) for lane in some], slices)
-    return [one for some in made for one in some]
+    stopped = threading.Event()
+
+    def some(part: Sequence[Lane]) -> list[Made]:
+        return [work(lane) for lane in part if not stopped.is_set()]
+
+    working = [pool.submit(some, part) for part in slices]
+    try:
+        return [one for future in working for one in awaited(future, pulse)]
+    except BaseException:
+        stopped.set()
+        raise
 
 
-def ahead(items: Iterator[Item]) -> Iterator[Item]:
+def awaited(future: Future[Made], pulse: Callable[[], None]) -> Made:
+    """Return a future's result; until it is there, ask now and then whether to go on."""
+    while not wait([future], PULSE_SECONDS).done:
+        pulse()
+    return future.result()
+
+
+def ahead(items: Iterator[Item], pulse: Callable[[], None]) -> Iterator[Item]:
     """Yield the items; each next one is made on a thread while the one before is used."""
-    with ThreadPoolExecutor(1, "fxlab-read") as reader:
+    reader = ThreadPoolExecutor(1, "fxlab-read")
+    try:
         nothing = object()
         coming = reader.submit(next, items, nothing)
-        while (item := coming.result()) is not nothing:
+        while (item := awaited(coming, pulse)) is not nothing:
             coming = reader.submit(next, items, nothing)
             yield item  # type: ignore[misc]
+    finally:
+        reader.shutdown(wait=False, cancel_futures=True)

@@ -124,7 +124,7 @@ def sweep(
     if search == "grid":
         estimate.refuse_if_too_many(space, studies, threads, points_limit)
     if check_lookahead:
-        guard.check(studies[0], samples)
+        guard.check(studies[0], samples, progress)
     asked = {"search": search, "points": points, "seed": seed}
     plan = {**asked, "points": finder.total, "grid": space.as_dict(), "metric": goal}
     store = SweepStore(QuestDB(lab.endpoint)) if lab else NoStore()
