@@ -17,6 +17,9 @@ Duration = timedelta | str | float
 """A length of time: a timedelta, text as "50ms" or "1h30m", or seconds."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+LONGEST = 100_000 * 86_400_000_000
+"""µs; sums of a few such lengths and a time still fit into 64 bits."""
+
 MICROSECOND = timedelta(microseconds=1)
 
 _UNITS = {
@@ -58,10 +61,10 @@ def parse_duration(value: Duration, name: str) -> int:
         If the value is not a duration or is negative; `name` stands in the message.
     """
     micros = _duration_micros(value)
-    if micros is None or micros < 0:
+    if micros is None or not 0 <= micros <= LONGEST:
         raise InvalidParameter(
             f"{name}={value!r} is not a duration; give seconds, a timedelta, or text such as "
-            "'50ms', '1.5s', '1h30m'"
+            "'50ms', '1.5s', '1h30m', of 100,000 days at most"
         )
     return micros
 

@@ -63,6 +63,14 @@ def test_drawdowns_by_hand():
     assert open_one["recovered_at"] is None
     assert open_one["recovery_seconds"] is None
     assert open_one["duration_seconds"] == 7_200  # to the last row
+    assert found["flat_seconds"].to_list() == [0, 0]
+
+
+def test_standing_still_at_the_peak_counts_and_is_told():
+    found = analysis.drawdowns(equity_of([100, 120, 120, 120, 90, 120, 120]))
+    assert found["peak_at"].to_list() == [at(1)]
+    assert found["duration_seconds"].to_list() == [4 * 3_600]
+    assert found["flat_seconds"].to_list() == [2 * 3_600]
 
 
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=40))
@@ -103,7 +111,7 @@ def test_only_so_many_drawdowns_as_asked_for():
 
 def test_the_deepest_drawdown_of_a_run_is_the_exact_one():
     result = fxlab.backtest(random_walk(20_000), "sma_cross", {"fast": 5, "slow": 20})
-    assert result.drawdowns["depth"][0] == pytest.approx(result.metrics["max_drawdown"], abs=1e-15)
+    assert result.drawdowns["depth"][0] == result.metrics["max_drawdown"]  # one source, all bits
 
 
 def test_drawdowns_last_about_as_long_as_the_metric_says():

@@ -86,7 +86,42 @@ def test_naive_and_milliseconds_times_are_utc_microseconds():
     [
         (lambda f: f.drop("price"), "no column 'price'"),
         (lambda f: f.with_columns(pl.col("timestamp").to_physical()), "not a Datetime"),
-        (lambda f: f.with_columns(pl.col("timestamp").dt.cast_time_unit("ns")), "nanoseconds"),
+        (
+            lambda f: f.with_columns(
+                pl.col("timestamp").dt.cast_time_unit("ns")
+                + pl.duration(nanoseconds=pl.col("seq"), time_unit="ns")
+            ),
+            r"nanoseconds \(1 beside whole microseconds in row 1\).*dt\.round\('1us'\)",
+        ),
+        (
+            lambda f: f.with_columns(
+                timestamp=pl.when(pl.col("seq") != 7).then(pl.col("timestamp"))
+            ),
+            "timestamp of the frame is null in row 7",
+        ),
+        (lambda f: f.with_columns(pl.col("price").cast(pl.String)), "price .* is String, not a n"),
+        (lambda f: f.with_columns(price=pl.lit(value=True)), "price .* is Boolean, not a number"),
+        (lambda f: f.with_columns(pl.col("price").cast(pl.Float32)), "Float32, which holds about"),
+        (lambda f: f.with_columns(pl.col("seq").cast(pl.String)), "seq .* is String, not an int"),
+        (lambda f: f.with_columns(pl.col("seq") + 0.5), "seq .* is Float64, not an integer"),
+        (
+            lambda f: f.with_columns(seq=pl.when(pl.col("seq") != 3).then(pl.col("seq"))),
+            "seq of the frame is null in row 3",
+        ),
+        (
+            lambda f: f.with_columns(seq=pl.col("seq").cast(pl.UInt64) + 2**63),
+            "seq .* is 9223372036854775808 in row 0",
+        ),
+        (
+            lambda f: f.with_columns(symbol=pl.when(pl.col("seq") != 4).then(pl.lit("A"))),
+            "symbol of the frame is null in row 4",
+        ),
+        (lambda f: f.with_columns(symbol=pl.col("seq")), "symbol .* is Int64, not text"),
+        (
+            lambda f: f.with_columns(volume=pl.when(pl.col("seq") != 5).then(1.0).otherwise(-2.0)),
+            r"volume of the frame is -2\.0 in row 5",
+        ),
+        (lambda f: f.with_columns(volume=pl.lit("1")), "volume .* is String, not a number"),
         (lambda f: f.reverse(), "sort the frame by timestamp, seq"),
         (lambda f: pl.concat([f, f.tail(1)]), r"row 50 .*seq may not repeat"),
         (lambda f: f.with_columns(pl.lit(-1.0).alias("price")), "above zero"),
@@ -102,6 +137,68 @@ def test_naive_and_milliseconds_times_are_utc_microseconds():
 def test_frames_that_are_no_ticks_are_refused(change, words):
     with pytest.raises(errors.InvalidTicks, match=words):
         backtest(change(random_walk(50)), "buy_and_hold")
+
+
+FRAMES = {
+    "lazy": lambda f: f.lazy(),
+    "pandas": lambda f: f.to_pandas(),
+    "pandas with nanoseconds": lambda f: f.to_pandas().astype({"timestamp": "datetime64[ns, UTC]"}),
+    "arrow": lambda f: f.to_arrow(),
+    "decimal": lambda f: f.with_columns(pl.col("price").cast(pl.Decimal(18, 8))),
+    "nanoseconds": lambda f: f.with_columns(pl.col("timestamp").dt.cast_time_unit("ns")),
+    "small seq": lambda f: f.with_columns(pl.col("seq").cast(pl.UInt16)),
+}
+
+
+@pytest.mark.parametrize("kind", FRAMES)
+def test_frames_of_other_libraries_are_the_same_ticks(kind):
+    frame = random_walk(500)
+    given = FRAMES[kind](frame)
+    plain, other = (backtest(one, "sma_cross", {"fast": 3, "slow": 8}) for one in (frame, given))
+    assert other.fingerprint == plain.fingerprint
+    assert other.fills.equals(plain.fills)
+    grid = {"fast": [3], "slow": [8]}
+    swept = fxlab.sweep(given, "sma_cross", grid, symbols="TICKS")
+    assert (
+        swept.table["fingerprint"].to_list()
+        == fxlab.sweep(frame, "sma_cross", grid).table["fingerprint"].to_list()
+    )
+    assert fxlab.check_lookahead(given, "sma_cross", {"fast": 3, "slow": 8}).rows == 500
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"days_per_year": 0}, "days_per_year=0 is not a number of days above 0"),
+        ({"days_per_year": -1.0}, "days_per_year=-1.0"),
+        ({"days_per_year": float("nan")}, "days_per_year=nan"),
+        ({"days_per_year": True}, "days_per_year=True"),
+        ({"days_per_year": "260"}, "days_per_year='260'"),
+        ({"grid": "1000000000d"}, "grid='1000000000d' is not a duration.*100,000 days"),
+        ({"grid": True}, "grid=True is not a duration"),
+        ({"chunk_rows": 1.5}, "chunk_rows=1.5 is not a number of rows"),
+        ({"chunk_rows": 0}, "chunk_rows=0 is not a number of rows"),
+        ({"chunk_rows": True}, "chunk_rows=True is not a number of rows"),
+        ({"symbols": None}, "symbols=None names no symbol"),
+        ({"symbols": []}, "symbols=.* names no symbol"),
+        ({"symbols": 7}, "symbols=7 names no symbol"),
+        ({"capital": True}, "capital=True is not a number"),
+    ],
+)
+def test_options_that_are_none_are_refused_everywhere(options, words):
+    frame = random_walk(50)
+    with pytest.raises(errors.InvalidParameter, match=words):
+        backtest(frame, "buy_and_hold", **options)
+    with pytest.raises(errors.InvalidParameter, match=words):
+        fxlab.sweep(frame, "buy_and_hold", {"exposure": [1.0]}, **options)
+    with pytest.raises(errors.InvalidParameter, match=words):
+        fxlab.cost_ladder(frame, "buy_and_hold", **options)
+
+
+@pytest.mark.parametrize("parameters", [[1], "fast=3", 7])
+def test_parameters_without_names_are_refused(parameters):
+    with pytest.raises(errors.InvalidParameter, match=r"are not named; give a dict, such as {'fa"):
+        backtest(random_walk(50), "sma_cross", parameters)
 
 
 def test_disorder_across_chunks_is_found():

@@ -55,6 +55,7 @@ _DRAWDOWNS: Final[dict[str, pl.DataType]] = {
     "fall_seconds": pl.Float64(),
     "recovery_seconds": pl.Float64(),
     "duration_seconds": pl.Float64(),
+    "flat_seconds": pl.Float64(),
 }
 
 
@@ -63,7 +64,9 @@ def drawdowns(equity: pl.DataFrame, top: int = 10) -> pl.DataFrame:
 
     A drawdown begins where equity reached the peak (of equity that stood still there, at the
     first such row, as `max_drawdown_duration` counts) and ends at the first row that is back at
-    it. The rows of `Result.equity` are samples; the peak and trough of the deepest one are exact.
+    it. Others begin it where equity leaves the peak: that is `duration_seconds` less
+    `flat_seconds`. The rows of `Result.equity` are samples; the peak and trough of the deepest one
+    are exact, so its depth is the metric `max_drawdown`; lengths are exact to two samples.
 
     Parameters
     ----------
@@ -77,8 +80,9 @@ def drawdowns(equity: pl.DataFrame, top: int = 10) -> pl.DataFrame:
     polars.DataFrame
         ``peak_at``, ``trough_at``, ``recovered_at`` (null: not recovered), ``depth`` (fraction of
         the peak, below zero), ``peak_equity``, ``trough_equity``, ``fall_seconds`` (peak to
-        trough), ``recovery_seconds`` (trough to recovery, or null) and ``duration_seconds`` (peak
-        to recovery; of an unrecovered one to the last row, so it is still growing).
+        trough), ``recovery_seconds`` (trough to recovery, or null), ``duration_seconds`` (peak
+        to recovery; of an unrecovered one to the last row, so it is still growing) and
+        ``flat_seconds`` (how long of it equity stood still at the peak).
 
     Raises
     ------
@@ -102,13 +106,20 @@ def drawdowns(equity: pl.DataFrame, top: int = 10) -> pl.DataFrame:
     back = [*ends.tolist(), *([] if recovered else [None])]
     moved = np.flatnonzero(np.append(True, values[1:] != values[:-1]))
     peaks = moved[np.searchsorted(moved, starts - 1, side="right") - 1]
-    return _described(rows, peaks.tolist(), troughs, back).head(top)
+    return _described(rows, peaks.tolist(), (starts - 1).tolist(), troughs, back).head(top)
 
 
 def _described(
-    rows: pl.DataFrame, peaks: list[int], troughs: list[int], back: list[int | None]
+    rows: pl.DataFrame,
+    peaks: list[int],
+    leaves: list[int],
+    troughs: list[int],
+    back: list[int | None],
 ) -> pl.DataFrame:
-    """Return the frame of drawdowns whose peak, trough and recovery are given as row numbers."""
+    """Return the frame of drawdowns whose turning points are given as row numbers.
+
+    `peaks` are the first rows at the peak, `leaves` the last ones.
+    """
     times, values = rows["timestamp"], rows["equity"]
     peak, trough, recovered = (pl.col(f"{name}_at") for name in ("peak", "trough", "recovered"))
     end = recovered.fill_null(pl.lit(times[-1]))
@@ -116,6 +127,7 @@ def _described(
         pl.DataFrame(
             {
                 "peak_at": times.gather(peaks),
+                "left_at": times.gather(leaves),
                 "trough_at": times.gather(troughs),
                 "recovered_at": times.gather(pl.Series(back, dtype=pl.Int64)),
                 "peak_equity": values.gather(peaks),
@@ -127,6 +139,7 @@ def _described(
             fall_seconds=_seconds(trough - peak),
             recovery_seconds=_seconds(recovered - trough),
             duration_seconds=_seconds(end - peak),
+            flat_seconds=_seconds(pl.col("left_at") - peak),
         )
         .select(*_DRAWDOWNS)
         .cast(_DRAWDOWNS)  # type: ignore[arg-type]

@@ -18,6 +18,7 @@ from fxlab.errors import InvalidParameter
 from fxlab.progress import Advance, silent
 from fxlab.times import Duration, Time, parse_duration
 
+MOST_DAYS: Final = 366
 SAMPLES_WANTED: Final = 2_000
 STEPS_US: Final = tuple(
     seconds * 1_000_000 for seconds in (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
@@ -180,14 +181,20 @@ def prepare(
         execution=terms,
         capital=check_capital(capital),
         grid_us=_grid(grid),
-        days_per_year=days_per_year,
+        days_per_year=_days(days_per_year),
         start=start,
         end=end,
         holes=holes(data, names),
     )
     needs = needs_of([signals], terms)
     feeds, books = open_feeds(
-        data, run.symbols, needs, start=start, end=end, size=chunk_rows, owner=signals.owner
+        data,
+        run.symbols,
+        needs,
+        start=start,
+        end=end,
+        size=_chunk_rows(chunk_rows),
+        owner=signals.owner,
     )
     ledger = open_ledger(run, signals, bounds)
     return Job(run, signals, bounds, ledger, feeds, books)
@@ -215,6 +222,24 @@ def choose_interval(bounds: tuple[int, int], grid_us: int) -> int:
         if step < grid_us and grid_us % step == 0 and elapsed <= step * SAMPLES_WANTED:
             return step
     return grid_us
+
+
+def _days(days: float) -> float:
+    number = isinstance(days, int | float) and not isinstance(days, bool)
+    if not number or not 0 < days <= MOST_DAYS:
+        raise InvalidParameter(
+            f"days_per_year={days!r:.80} is not a number of days above 0 and up to {MOST_DAYS}; "
+            "365.25 is right in every market, closed hours are intervals of the grid too"
+        )
+    return float(days)
+
+
+def _chunk_rows(rows: int | None) -> int | None:
+    if rows is not None and (isinstance(rows, bool) or not isinstance(rows, int) or rows < 1):
+        raise InvalidParameter(
+            f"chunk_rows={rows!r:.80} is not a number of rows; give 1 or more, or leave it out"
+        )
+    return rows
 
 
 def _grid(grid: Duration) -> int:

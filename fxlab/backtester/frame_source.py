@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 import polars as pl
 
 from fxlab.backtester import gaps as ledger
 from fxlab.backtester.decimals import PRICE_TICKS, exact_ticks
+from fxlab.backtester.frame_checks import as_frame, check_ticks, utc
 from fxlab.backtester.quotes import BEST, mid_decimals, with_mid_price
 from fxlab.errors import InvalidTicks
 from fxlab.schema import UTC_MICROS, book_levels
@@ -21,16 +22,16 @@ ONE_SYMBOL: Final = "TICKS"  # the symbol of a frame that names none
 
 
 class FrameSource:
-    """A Polars frame of ticks, in the shape of a session.
+    """A frame of ticks, in the shape of a session.
 
     Parameters
     ----------
     frame
-        Trades: columns ``timestamp`` (Datetime; naive means UTC), ``price`` (Float64) and, if
-        there are any, ``seq`` (Int64), ``symbol`` (String), ``volume`` and others. Or quotes:
-        ``timestamp``, ``bid_price_1``, ``ask_price_1`` and further levels, and no ``price``: the
-        mid is the price then. Rows of a symbol are ordered by (timestamp, seq); without ``seq``
-        the order of the rows is theirs.
+        Of Polars (lazy too) or pandas, or an Arrow table. Trades: columns ``timestamp`` (Datetime;
+        naive means UTC), ``price`` (a number) and, if there are any, ``seq`` (whole numbers),
+        ``symbol`` (text), ``volume`` and others. Or quotes: ``timestamp``, ``bid_price_1``,
+        ``ask_price_1`` and further levels, and no ``price``: the mid is the price then. Rows of a
+        symbol are ordered by (timestamp, seq); without ``seq`` the order of the rows is theirs.
     id
         The name that results are kept under.
     books
@@ -42,29 +43,25 @@ class FrameSource:
     Raises
     ------
     InvalidTicks
-        If a required column is missing or has another type.
+        If a required column is missing, has another type or holds what cannot be a tick's:
+        text for a price, no time, a fraction for a seq, no symbol, a volume below zero.
     """
 
     def __init__(
         self,
-        frame: pl.DataFrame,
+        frame: Any,  # noqa: ANN401 - of any library; refused by name otherwise
         id: str = "frame",  # noqa: A002 - as sessions call it
         *,
-        books: pl.DataFrame | None = None,
-        gaps: pl.DataFrame | None = None,
+        books: Any = None,  # noqa: ANN401
+        gaps: Any = None,  # noqa: ANN401
     ) -> None:
-        self.frame = frame
+        ticks = as_frame(frame, "the frame")
         self.id = id
-        self.books = books
-        self.holes = gaps
-        self.quotes = "price" not in frame.columns and set(BEST) <= set(frame.columns)
-        _check_columns(
-            frame, "the frame", ("timestamp",) if self.quotes else ("timestamp", "price")
-        )
-        if books is not None:
-            _check_columns(books, "the frame of books", ("timestamp", *BEST))
-        if gaps is not None:
-            _check_columns(gaps, "the frame of gaps", tuple(ledger.GAPS))
+        self.quotes = "price" not in ticks.columns and set(BEST) <= set(ticks.columns)
+        needed = ("timestamp",) if self.quotes else ("timestamp", "price")
+        self.frame = check_ticks(ticks, "the frame", needed)
+        self.books = _checked(books, "the frame of books", ("timestamp", *BEST))
+        self.holes = _checked(gaps, "the frame of gaps", tuple(ledger.GAPS), holes=True)
         self._ready: dict[str, tuple[pl.DataFrame, int | None]] = {}
 
     def __repr__(self) -> str:
@@ -156,7 +153,7 @@ class FrameSource:
         if "symbol" in holes.columns:
             named = pl.col("symbol").cast(pl.String)
             holes = holes.filter((named == symbol) | named.is_null())
-        times = [_utc(holes, name) for name in ledger.GAPS]
+        times = [utc(holes, name) for name in ledger.GAPS]
         return ledger.merged(holes.with_columns(times))
 
     def _ticks(self, symbol: str) -> tuple[pl.DataFrame, int | None]:
@@ -202,45 +199,28 @@ class FrameSource:
         return rows
 
 
-def _check_columns(frame: pl.DataFrame, what: str, required: tuple[str, ...]) -> None:
-    """Refuse a frame without the columns, or with times that are none."""
-    for name in required:
-        if name not in frame.columns:
-            raise InvalidTicks(
-                f"{what} has no column {name!r}; ticks need timestamp and price (and seq, symbol "
-                "where they exist), quotes timestamp, bid_price_1 and ask_price_1; it has: "
-                f"{', '.join(frame.columns)}"
-            )
-        if name != "timestamp" and not name.endswith("_time"):
-            continue
-        kind = frame.schema[name]
-        if not isinstance(kind, pl.Datetime):
-            raise InvalidTicks(
-                f"column {name} of {what} is {kind}, not a Datetime; cast it, for example "
-                f"pl.col({name!r}).cast(pl.Datetime('us', 'UTC'))"
-            )
-        if kind.time_unit == "ns":
-            raise InvalidTicks(
-                f"column {name} of {what} has nanoseconds; fxlab keeps microseconds: "
-                "cast it with .dt.cast_time_unit('us')"
-            )
+def _checked(
+    frame: object, what: str, required: tuple[str, ...], *, holes: bool = False
+) -> pl.DataFrame | None:
+    """Return a frame beside the ticks, if there is one; a hole may be one of all symbols."""
+    if frame is None:
+        return None
+    found = as_frame(frame, what)
+    if holes and "symbol" in found.columns:
+        named = check_ticks(found.drop("symbol"), what, required)
+        return named.with_columns(found["symbol"])
+    return check_ticks(found, what, required)
 
 
 def _normalised(frame: pl.DataFrame) -> pl.DataFrame:
     """Give a user's frame the engine's types: UTC microseconds, Int64 seq."""
     times = [name for name in ("timestamp", "received_at") if name in frame.columns]
-    columns = [_utc(frame, name) for name in times]
-    if "seq" not in frame.columns:
+    columns = [utc(frame, name) for name in times]
+    if "seq" in frame.columns:
+        columns.append(pl.col("seq").cast(pl.Int64))
+    else:
         columns.append(pl.int_range(pl.len(), dtype=pl.Int64).alias("seq"))
     return frame.with_columns(columns)
-
-
-def _utc(frame: pl.DataFrame, name: str) -> pl.Expr:
-    kind = frame.schema[name]
-    time = pl.col(name)
-    if isinstance(kind, pl.Datetime) and kind.time_zone is None:
-        time = time.dt.replace_time_zone("UTC")
-    return time.cast(UTC_MICROS)
 
 
 def _slices(

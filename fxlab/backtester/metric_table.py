@@ -18,7 +18,10 @@ METRICS: Final[dict[str, tuple[str, str]]] = {
     "total_return": ("fraction", "final equity / capital - 1"),
     "annual_return": ("fraction", "(1 + total return) ** (year / elapsed) - 1"),
     "max_drawdown": ("fraction", "min over ticks of equity / peak so far - 1"),
-    "max_drawdown_duration": ("seconds", "longest time from a peak to the last tick below it"),
+    "max_drawdown_duration": (
+        "seconds",
+        "longest time from the first tick at a peak to the last tick below it: flat at it counts",
+    ),
     "ruined_after": ("seconds", "time from the first tick until equity was at or below zero"),
     "volatility": ("fraction", "std(r, ddof=1) * sqrt(A)"),
     "sharpe": ("ratio", "mean(r) / std(r, ddof=1) * sqrt(A), Sharpe (1994), riskless return 0"),

@@ -82,7 +82,11 @@ class Strategy:
         InvalidParameter
             For an unknown name ("did you mean"), a wrong type or a value out of range.
         """
-        given = dict(given or {})
+        if not isinstance(given, Mapping | None):
+            raise InvalidParameter(
+                f"parameters={given!r:.80} are not named; give a dict, such as {self._example}"
+            )
+        given = given or {}
         for name in given:
             if name not in self.parameters:
                 raise InvalidParameter(self._unknown(name))
@@ -90,6 +94,10 @@ class Strategy:
             name: parameter.check(given.get(name, parameter.default))
             for name, parameter in self.parameters.items()
         }
+
+    @property
+    def _example(self) -> str:
+        return str({name: one.default for name, one in [*self.parameters.items()][:2]} or "{}")
 
     def parse(self, texts: Mapping[str, str]) -> dict[str, Value]:
         """Return parameters typed from texts, as a command line gives them."""

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 import polars as pl
 
+from fxlab.backtester.frame_checks import is_frame
 from fxlab.backtester.frame_source import FrameSource
 from fxlab.errors import EmptySession, InvalidParameter, InvalidTicks, SymbolNotFound
 from fxlab.times import Time, from_micros, parse_range, to_micros
@@ -78,10 +79,10 @@ class TickSource(Protocol):
 
 def as_source(source: object) -> TickSource:
     """Return a session as it is, a frame behind `FrameSource`; refuse everything else."""
-    if isinstance(source, pl.DataFrame):
-        return FrameSource(source)
     if hasattr(source, "scan_ticks"):
         return source  # type: ignore[return-value]  # the protocol, by its one method
+    if is_frame(source):
+        return FrameSource(source)
     raise InvalidParameter(
         f"session_id is required: a backtest runs on a session or a frame of ticks, not on "
         f"{source!r:.80}; list sessions with lab.sessions() and pass lab.session(session_id)"
@@ -90,9 +91,13 @@ def as_source(source: object) -> TickSource:
 
 def choose_symbols(source: TickSource, wanted: str | list[str] | tuple[str, ...]) -> list[str]:
     """Return the symbols to replay: ``"ALL"``, one, or several without repeats."""
-    if wanted == "ALL":
+    if isinstance(wanted, str) and wanted == "ALL":
         chosen = list(source.symbols)
     else:
+        if not wanted or not isinstance(wanted, str | list | tuple):
+            raise InvalidParameter(
+                f"symbols={wanted!r:.80} names no symbol; give 'ALL', one name, or a list of names"
+            )
         chosen = [wanted] if isinstance(wanted, str) else list(dict.fromkeys(wanted))
     for symbol in chosen:
         if symbol not in source.symbols:
