@@ -13,6 +13,8 @@ from fxlab.errors import InvalidIdentifier
 SESSION_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 SYMBOL: Final = re.compile(r"[A-Z0-9_./:-]{1,32}")
 
+_PAIR: Final = re.compile(r"[A-Z0-9.]+[_/-]([A-Z]{2,10})(?:[_/:-].*)?")
+
 # The oldest idea of the project's folders: "session_" in front of an id names the same session.
 SESSION_PREFIX: Final = "session_"
 
@@ -25,6 +27,16 @@ def check_session_id(value: str) -> str:
 def check_symbol(value: str) -> str:
     """Return a symbol that matches its pattern, or raise `InvalidIdentifier`."""
     return _check(value, SYMBOL, "symbol", "capital letters, digits and _ . / : - (32 at most)")
+
+
+def quote_currency(symbol: str) -> str | None:
+    """Return the currency that a symbol's prices are in; None if its name does not say.
+
+    Base and quote stand on both sides of a ``_``, ``/`` or ``-``: ``BTC_USDT``, ``EUR/USD``,
+    ``BTC/USDT:USDT``.
+    """
+    found = _PAIR.fullmatch(symbol)
+    return found[1] if found else None
 
 
 def _check(value: str, pattern: re.Pattern[str], kind: str, allowed: str) -> str:

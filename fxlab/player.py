@@ -63,7 +63,7 @@ class Player:
         self._targets: deque[int] = deque(maxlen=1)  # where the latest seek wants to be
         self._stopping = False
         self._covered: int | None = None  # the end of what a stopped replay has replayed
-        job = prepare(**self._arguments)
+        job = prepare(**self._arguments, trading=self._trading)
         self.bounds, self.symbols = job.bounds, job.symbols
         self._totals = _count_ticks(job)
         self._number = 0
@@ -217,7 +217,7 @@ class Player:
             target = self._covered = self._targets.pop()
             if self._over or self._reel.passed >= target:
                 self.close()
-                self._begin(prepare(**self._arguments))
+                self._begin(prepare(**self._arguments, trading=self._trading))
             self._reel.skip(target, lambda: not (self._stopping or self._targets))
         self._started = True
         self.pace.jump(target)

@@ -59,7 +59,8 @@ class ReplaySource:
             For a symbol with trades: ``timestamp``, ``seq``, ``price``, ``volume``,
             ``quote_volume``, ``side``. For one with books only (FX quotes): ``timestamp``,
             ``seq``, ``price`` (the mid) and ``bid_price_1``, ``bid_qty_1``, ``ask_price_1``,
-            ``ask_qty_1``; books with an empty side have no mid and are left out. With `received`
+            ``ask_qty_1``; books with an empty side, or whose bid is not below
+            their ask, have no mid and are left out. With `received`
             also ``received_at``.
         """
         name = self.only(symbol)

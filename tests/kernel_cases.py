@@ -214,6 +214,7 @@ def _walk(rng: np.random.Generator, leg: np.ndarray, legs: int) -> np.ndarray:
 def _books(rng: np.random.Generator, time: np.ndarray, price: np.ndarray) -> np.ndarray:
     books = np.zeros(len(time), records.BOOK)
     books["time"] = time
+    books["bad"] = rng.random(len(time)) < 0.06
     for side, way in (("bid", -1), ("ask", 1)):
         away = np.cumsum(rng.choice([1, 1, 2, 5], (len(time), records.DEPTH)), axis=1)
         levels = rng.choice([0, 1, 2, 3, records.DEPTH], len(time), p=[0.05, 0.1, 0.2, 0.25, 0.4])

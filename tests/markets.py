@@ -209,7 +209,10 @@ def _around(way: int, shown: float | None, distance: int) -> list[float | None]:
     own = [(100 + way) / 10, 1.0, 10.0, shown, (100 - way) / 10, 2.0]
     if distance > 1:
         own = own[2:]  # the order's price is the best
-    other = [(100 + way * (distance + 2)) / 10, 4.0]
+    best = (100 + way * (distance + 2)) / 10
+    other = [best, 4.0]
+    behind = [k for k in range(0, len(own), 2) if (best - own[k]) * way > 0]
+    own = own[behind[0] :] if behind else []  # what crosses is no book
     sides = [side + [None] * (2 * DEPTH - len(side)) for side in (own, other)]
     return sides[0] + sides[1] if way > 0 else sides[1] + sides[0]
 
@@ -251,6 +254,7 @@ def _tick_rows(
         received = now + chance.choice((0, 1, 900, 50_000))
         if quotes:
             shown = _levels(chance, tenths, one_sided=False)
+            shown = _broken(chance, shown) if seq else shown
         else:
             shown = [tenths / 10, chance.choice(SHOWN[1:]), chance.choice(("buy", "sell", None))]
         made.append([now, seq, symbol, received, *shown, *wishes])
@@ -261,7 +265,8 @@ def _book_rows(symbol: str, rows: list) -> list[list]:
     made, now, tenths = [], START, 100
     for seq, (room, step, code) in enumerate(rows):
         now, tenths = now + room, min(250, max(40, tenths + step))
-        made.append([now, seq, symbol, *_levels(random.Random(code), tenths)])
+        chance = random.Random(code)
+        made.append([now, seq, symbol, *_broken(chance, _levels(chance, tenths))])
     return made
 
 
@@ -276,6 +281,20 @@ def _levels(chance: random.Random, tenths: int, *, one_sided: bool = True) -> li
             levels += [price / 10, chance.choice(SHOWN)]
         sides += levels + [None] * (2 * DEPTH - len(levels))
     return sides
+
+
+def _broken(chance: random.Random, levels: list[float | None]) -> list[float | None]:
+    """Return a book that crosses or is out of order now and then."""
+    if chance.random() < 0.92:
+        return levels
+    broken = list(levels)
+    side = 2 * DEPTH * chance.randrange(2)
+    if chance.random() < 0.5:
+        broken[0], broken[2 * DEPTH] = broken[2 * DEPTH], broken[0]
+        broken[0] = broken[0] if chance.random() < 0.5 else broken[2 * DEPTH]  # or locks
+    else:
+        broken[side], broken[side + 2] = broken[side + 2], broken[side]
+    return broken
 
 
 def _wishes(chance: random.Random, tenths: int, most: float, calm: float) -> list[float | None]:

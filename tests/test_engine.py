@@ -16,6 +16,7 @@ import fxlab
 from fxlab import errors
 from fxlab.backtester import strategy as registry
 from fxlab.backtester.engine import backtest, choose_interval
+from fxlab.backtester.frame_source import FrameSource
 from fxlab.times import from_micros
 
 
@@ -235,3 +236,132 @@ def test_bad_targets_are_refused():
         backtest(frame, elsewhere)
     with pytest.raises(errors.InvalidParameter, match="asks for 'mood'"):
         backtest(frame, lambda: fxlab.Signals(target=pl.col("mood")))
+
+
+# ---- Books that say nothing, stretches without a price, money of two currencies ----
+
+
+class InChunks(FrameSource):
+    """A source whose chunks hold the rows of a session before those without a mid went."""
+
+    def scan_ticks(self, symbol, *, start=None, end=None, chunk_rows=None, received=False):
+        """Yield slices by the frame's rows, some of them empty."""
+        rows = next(super().scan_ticks(symbol, start=start, end=end, received=received))
+        step = chunk_rows or self.frame.height
+        for first in range(0, self.frame.height, step):
+            part = self.frame.slice(first, step)["timestamp"]
+            inside = pl.col("timestamp").is_between(part[0], part[-1])
+            yield rows.filter(inside)
+
+
+def quotes_without(rows, missing, count=300):
+    times = pl.Series([START + 1_000 * row for row in range(count)]).cast(pl.Datetime("us", "UTC"))
+    bids = [None if row in missing else 100.0 + row % 5 for row in range(count)]
+    sizes = [1.0 + 7 * (row % 2) for row in range(count)]
+    return pl.DataFrame(
+        {
+            "timestamp": times,
+            "bid_price_1": bids,
+            "bid_qty_1": sizes,
+            "ask_price_1": [101.0 + row % 5 for row in range(count)],
+            "ask_qty_1": sizes[::-1],
+        }
+    ).with_columns(rows)
+
+
+@pytest.mark.parametrize("missing", [range(100, 200), range(50), range(250, 300), range(1, 299)])
+@pytest.mark.parametrize(
+    ("strategy", "fill"), [("book_imbalance", "next_trade"), ("buy_and_hold", "book")]
+)
+def test_a_stretch_of_quotes_without_a_mid_is_passed_over(missing, strategy, fill):
+    source = InChunks(quotes_without([], missing))
+    execution = fxlab.Execution(fill=fill)
+    whole = backtest(source, strategy, execution=execution)
+    parts = backtest(source, strategy, execution=execution, chunk_rows=50)
+    assert parts.ticks == whole.ticks == 300 - len(missing)
+    assert parts.fills.height
+    assert parts.fills.equals(whole.fills)
+    assert parts.prices.height
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"bid_price_1": 102.0, "ask_price_1": 98.0},  # crossed
+        {"bid_price_1": 100.0, "ask_price_1": 100.0},  # locked
+        {"bid_price_2": 99.5},  # bids rise
+        {"ask_price_2": 100.5},  # asks fall
+        {"ask_qty_1": -1.0},
+        {"bid_price_1": None, "bid_price_2": None, "ask_price_1": None, "ask_price_2": None},
+    ],
+)
+@pytest.mark.parametrize("queue", [False, True])
+def test_a_book_that_crosses_or_is_out_of_order_is_no_book(bad, queue):
+    """Beside trades: nothing fills from it, no queue moves by it, no strategy sees it."""
+    good = {"bid_price_1": 99.0, "bid_qty_1": 9e9, "bid_price_2": 98.0, "bid_qty_2": 9e9}
+    good |= {"ask_price_1": 101.0, "ask_qty_1": 9e9, "ask_price_2": 102.0, "ask_qty_2": 9e9}
+    micros = pl.Datetime("us", "UTC")
+    books = pl.DataFrame(
+        [{"timestamp": START + at, **good, **(bad if at else {})} for at in (0, 2)]
+    )
+    books = books.with_columns(pl.col("timestamp").cast(micros))
+    ticks = pl.DataFrame(
+        {
+            "timestamp": pl.Series([START + at for at in (1, 3, 4)]).cast(micros),
+            "price": [100.0] * 3,
+            "volume": [1.0] * 3,
+            "want": [1.0, None, None],
+        }
+    )
+
+    def wanted() -> fxlab.Signals:
+        return fxlab.Signals(target=pl.col("want"), lookback=0)
+
+    def seen() -> fxlab.Signals:
+        return fxlab.Signals(target=pl.col("bid_price_1").is_null().cast(float), lookback=0)
+
+    source = FrameSource(ticks, books=books)
+    run = backtest(
+        source, wanted, execution=fxlab.Execution(fill="book", queue=queue, latency="2us")
+    )
+    assert run.orders["status"].to_list() == ["no usable book: crossed, out of order or empty"]
+    assert not run.fills.height
+    told = backtest(source, seen, execution=fxlab.Execution()).orders["target"].to_list()
+    assert told == [1.0]
+
+
+def test_quotes_that_cross_have_no_mid():
+    crossed = pl.when(pl.int_range(pl.len()) % 3 == 1).then(pl.lit(200.0))
+    frame = quotes_without([crossed.otherwise(pl.col("bid_price_1")).alias("bid_price_1")], ())
+    for fill in ("next_trade", "book"):
+        run = backtest(frame, "buy_and_hold", execution=fxlab.Execution(fill=fill))
+        assert run.ticks == 200
+        assert run.fills["price"].to_list() == [101.0 if fill == "book" else 102.5]
+
+
+@pytest.mark.parametrize(
+    ("symbols", "mixed"),
+    [
+        (("BTC_USDT", "ETH_BTC"), True),
+        (("EUR_USD", "USD_JPY"), True),
+        (("BTC/USDT:USDT", "ETHBTC"), True),
+        (("BTC_USDT", "ETH-USDT"), False),
+        (("EURUSD", "USDJPY"), False),
+    ],
+)
+def test_money_of_different_currencies_is_never_added(symbols, mixed):
+    walks = pl.concat([random_walk(50, symbol=symbol) for symbol in symbols])
+    ways = [
+        lambda: backtest(walks, "buy_and_hold"),
+        lambda: fxlab.cost_ladder(walks, "buy_and_hold"),
+        lambda: fxlab.sweep(walks, "buy_and_hold", {"exposure": [0.5, 1.0]}),
+        lambda: fxlab.replay(walks, strategy="buy_and_hold", speed=1e6).stop(),
+    ]
+    for way in ways:
+        if mixed:
+            with pytest.raises(errors.InvalidParameter, match=r"currencies .* is never added"):
+                way()
+        else:
+            way()
+    assert backtest(walks, "buy_and_hold", symbols=[symbols[0]]).fills.height == 1
+    fxlab.replay(walks, speed=1e6).stop()  # only looked at

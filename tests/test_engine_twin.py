@@ -455,6 +455,7 @@ def last_prices(recording):
     ticks = recording.ticks
     price = pl.col("price")
     if "price" not in ticks.columns:
+        ticks = ticks.filter(pl.col("bid_price_1") < pl.col("ask_price_1"))
         price = ((pl.col("bid_price_1") + pl.col("ask_price_1")) / 2).alias("price")
     return dict(ticks.group_by("symbol", maintain_order=True).agg(price.last()).rows())
 

@@ -181,7 +181,7 @@ def test_a_swap_without_sense_is_refused(values, error, words):
 @pytest.mark.parametrize(
     ("rates", "symbols", "words"),
     [
-        ([0.1, 0.1, 0.2], [None, None, None], "repeated rows with .unique"),
+        ([0.1, 0.1, 0.2], [None, None, None], "repeated rows go with .unique"),
         ([0.1, 0.3, 0.2], [None, None, None], "keep one"),
         ([0.1, 0.3, 0.2], ["A", "A", "A"], r"of A \(0.1\) and of A \(0.3\)"),
         ([0.1, 0.1, 0.2], ["A", None, "A"], r"of A \(0.1\) and of all symbols \(0.1\)"),

@@ -50,7 +50,7 @@ def constants(*names):
 
 def test_every_number_of_the_kernel_has_a_name():
     statuses = "FILLED REPLACED UNCHANGED NO_EQUITY OPEN PARTLY_REPLACED FILLED_IN_PART STALE_BOOK"
-    others = "NO_LIQUIDITY GAP TOO_SMALL NO_MARGIN COOLING_DOWN"
+    others = "NO_LIQUIDITY GAP TOO_SMALL NO_MARGIN COOLING_DOWN BAD_BOOK"
     assert set(tables.STATUS_NAMES) == constants(*statuses.split(), *others.split())
     reasons = "SIGNAL STOP_LOSS TAKE_PROFIT TRAILING_STOP MAX_HOLDING LIQUIDATION REBALANCE END"
     assert set(tables.REASON_NAMES) == {0} | constants(*reasons.split())
@@ -68,7 +68,7 @@ def test_orders_say_what_became_of_them():
     assert frame["status"].to_list() == list(tables.STATUS_NAMES.values())
     assert frame["reason"].to_list() == [tables.REASON_NAMES[row["reason"]] for row in rows]
     assert frame["symbol"].to_list() == ["AB"[row["leg"]] for row in rows]
-    assert frame["price"].to_list() == [2.5] + [None] * 12
+    assert frame["price"].to_list() == [2.5] + [None] * 13
     assert frame["decided_at"][0] == datetime(2025, 1, 1, tzinfo=UTC)
     assert (frame["done_at"][0] - frame["decided_at"][0]).microseconds == 1
 

@@ -440,7 +440,7 @@ def in_book(*rows, **terms):
 
 def test_a_market_order_walks_the_levels():
     asks = ((80.0, 5.0), (120.0, 100.0))
-    result = in_book(book(0, ((80.0, 9.0),), asks), trade(1, 80, BUY), trade(2, 80))
+    result = in_book(book(0, ((79.0, 9.0),), asks), trade(1, 80, BUY), trade(2, 80))
     # about 1000 / 80 = 12.5: (5 * 80 + 7.5 * 120) / 12.5 = 104; 1000 / 104 = 9.615 at its average
     qty = 1_000 / 104
     assert result.fills[0].qty == pytest.approx(qty)
@@ -601,7 +601,8 @@ def test_quotes_fill_at_bid_and_ask_and_trigger_on_what_closing_would_get():
 def test_a_take_profit_in_a_book_needs_the_bid_to_go_through():
     rows = [book(0), trade(1, 100, with_exits(take_profit=0.25)), trade(2)]
     level = 101 * 1.25
-    result = in_book(*rows, book(3, ((level, 1.0),)), book(4, ((level + 0.5, 1.0),)))
+    rises = ((3, level), (4, level + 0.5))
+    result = in_book(*rows, *(book(now, ((at, 1.0),), ((at + 1, 1.0),)) for now, at in rises))
     assert fills(result)[1] == (4, level, -9.0)
 
 

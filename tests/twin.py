@@ -187,8 +187,8 @@ class Twin(Market):
 
     def trigger_price(self, leg: Leg, row: TwinRow) -> float | None:
         """Return the price that exits look at: a print, or what closing would get in the book."""
-        if self.terms.book and row.price is not None and row.book is not None:
-            return row.book.bid if leg.qty > 0 else row.book.ask
+        if self.terms.book and row.price is not None and row.shown is not None:
+            return row.shown.bid if leg.qty > 0 else row.shown.ask
         return row.price
 
     def beyond(self, price: float, start: float, fraction: float | None, side: int) -> bool:

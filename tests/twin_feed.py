@@ -81,7 +81,7 @@ def _book(record: dict) -> TwinBook:
 
 
 def _mid(book: TwinBook) -> float | None:
-    if book.bid is None or book.ask is None:
+    if book.bid is None or book.ask is None or book.bid >= book.ask:
         return None
     return round((book.bid + book.ask) / 2, 2)
 

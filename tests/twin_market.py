@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
+from itertools import pairwise
 
 Level = tuple[float, float]
 """Price and quantity shown."""
@@ -30,6 +31,7 @@ class Status(IntEnum):
     TOO_SMALL = 11
     NO_MARGIN = 12
     COOLING_DOWN = 13
+    BAD_BOOK = 14
 
 
 class Reason(IntEnum):
@@ -88,6 +90,15 @@ class TwinBook:
         """Return the best ask."""
         return self.asks[0][0] if self.asks else None
 
+    @property
+    def usable(self) -> bool:
+        """Return whether the book says anything: what crosses or is out of order does not."""
+        falling = all(better > worse for (better, _), (worse, _) in pairwise(self.bids))
+        rising = all(better < worse for (better, _), (worse, _) in pairwise(self.asks))
+        crossed = self.bids and self.asks and self.bids[0][0] >= self.asks[0][0]
+        whole = all(price > 0 and size >= 0 for price, size in self.bids + self.asks)
+        return bool(self.bids or self.asks) and falling and rising and whole and not crossed
+
     def against(self, side: int) -> tuple[Level, ...]:
         """Return the levels that a buyer (1) or a seller (-1) trades with."""
         return self.asks if side > 0 else self.bids
@@ -136,6 +147,11 @@ class TwinRow:
     taker: int = 0
     delay: int = 0
     decision: TwinDecision | None = None
+
+    @property
+    def shown(self) -> TwinBook | None:
+        """Return the row's book, if it says anything."""
+        return self.book if self.book is not None and self.book.usable else None
 
 
 @dataclass(frozen=True)

@@ -230,6 +230,8 @@ class Market(Account):
     # ---- In the last book known before a row ----
 
     def _in_book(self, leg: Leg, order: Order, row: TwinRow) -> Status | None:
+        if leg.book is not None and not leg.book.usable:
+            return Status.BAD_BOOK
         if self._stale(leg, order):
             return Status.STALE_BOOK
         reference = self.reference(leg)
@@ -347,14 +349,14 @@ class Market(Account):
 
     def through(self, row: TwinRow, side: int) -> float | None:
         """Return the price that may go through a limit: of a print, or of the opposite best."""
-        if self.terms.book and row.book is not None:
-            return row.book.ask if side > 0 else row.book.bid
+        if self.terms.book and row.shown is not None:
+            return row.shown.ask if side > 0 else row.shown.bid
         return row.price
 
     def _advance(self, leg: Leg, order: Order, row: TwinRow, side: int) -> None:
         """Move forward in the queue."""
-        if row.book is not None:
-            order.ahead = min(order.ahead, row.book.shown(side, order.limit))
+        if row.shown is not None:
+            order.ahead = min(order.ahead, row.shown.shown(side, order.limit))
         elif row.price == order.limit and row.taker in {-side, 0}:
             order.ahead -= row.volume
             if order.ahead < 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
+from fxlab.backtester.quotes import usable
 from fxlab.backtester.records import BOOK, DEPTH
 
 
@@ -13,6 +14,7 @@ def book_records(frame: pl.DataFrame | None) -> np.ndarray:
     if frame is None:
         return np.empty(0, BOOK)
     found = np.empty(frame.height, BOOK)
+    found["bad"] = ~frame.select(usable(frame.columns)).to_series().to_numpy()
     found["time"] = frame["timestamp"].to_physical().to_numpy()
     for side in ("bid", "ask"):
         for kind in ("price", "qty"):

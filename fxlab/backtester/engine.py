@@ -13,7 +13,14 @@ from fxlab.backtester.market import Rows
 from fxlab.backtester.result import Result, Run, build_result
 from fxlab.backtester.strategy import Signals, Strategy, get
 from fxlab.backtester.stream import BookFeed, Chunk, SymbolFeed, merge
-from fxlab.backtester.ticks import as_source, choose_symbols, no_ticks, share_before, span
+from fxlab.backtester.ticks import (
+    as_source,
+    check_one_currency,
+    choose_symbols,
+    no_ticks,
+    share_before,
+    span,
+)
 from fxlab.errors import InvalidParameter
 from fxlab.progress import Advance, silent
 from fxlab.times import Duration, Time, parse_duration
@@ -98,7 +105,9 @@ def backtest(
         A strategy's name, ``module:function`` or the function; its parameters by name.
     symbols
         ``"ALL"``, one symbol or several. Several are legs of equal capital: each trades its own
-        share, and the equity is their sum at every tick.
+        share, and the equity is their sum at every tick. Their prices are in one currency, as
+        their names say (``BTC_USDT`` is in USDT); where no name says one, it is taken to be the
+        same.
     start, end
         A half-open time range; naive times mean UTC.
     execution
@@ -164,14 +173,20 @@ def prepare(
     grid: Duration = "1m",
     days_per_year: float = 365.25,
     chunk_rows: int | None = None,
+    trading: bool = True,
 ) -> Job:
-    """Check everything that was asked for and return the `Job`; parameters as in `backtest`."""
+    """Check everything that was asked for and return the `Job`; parameters as in `backtest`.
+
+    Without `trading` the rows are only looked at, whatever their currencies.
+    """
     data = as_source(source)
     chosen = get(strategy)
     values = chosen.check(parameters)
     signals = chosen.signals(values)
     terms = execution or Execution()
     names = choose_symbols(data, symbols)
+    if trading:
+        check_one_currency(names)
     bounds = span(data, start, end)
     run = Run(
         source=data,

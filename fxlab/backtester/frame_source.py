@@ -30,8 +30,9 @@ class FrameSource:
         Of Polars (lazy too) or pandas, or an Arrow table. Trades: columns ``timestamp`` (Datetime;
         naive means UTC), ``price`` (a number) and, if there are any, ``seq`` (whole numbers),
         ``symbol`` (text), ``volume`` and others. Or quotes: ``timestamp``, ``bid_price_1``,
-        ``ask_price_1`` and further levels, and no ``price``: the mid is the price then. Rows of a
-        symbol are ordered by (timestamp, seq); without ``seq`` the order of the rows is theirs.
+        ``ask_price_1`` and further levels, and no ``price``: the mid is the price then, and rows
+        that have none (a side is empty, or they cross) are left out. Rows of a symbol are ordered
+        by (timestamp, seq); without ``seq`` the order of the rows is theirs.
     id
         The name that results are kept under.
     books

@@ -95,7 +95,7 @@ def _unique(rates: Rates) -> Rates:
             raise InvalidParameter(
                 f"funding has two rates at {from_micros(micros)} UTC, of {other or 'all symbols'} "
                 f"({there[other][0]:g}) and of {symbol or 'all symbols'} ({pair[0]:g}): both would "
-                f"be charged; {'drop repeated rows with .unique()' if again else 'keep one'}"
+                f"be charged; {'repeated rows go with .unique()' if again else 'keep one'}"
             )
         there[symbol] = (pair[0], pair[1])
     return rates

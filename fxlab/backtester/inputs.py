@@ -56,8 +56,9 @@ def ticks(
         The source's columns, ``price_ticks`` (Int64) and, where asked for, book columns
         (``bid_price_1`` .. ``ask_qty_10``, ``spread``, ``mid``) and ``price:OTHER``, the last
         price of another symbol; null before there is any. Beside trades, books are those
-        strictly before the tick; where the ticks are quotes, each row has its own book. No chunk
-        size changes a value.
+        strictly before the tick; where the ticks are quotes, each row has its own book. A book
+        that crosses or is out of order is null, as if there were none. No chunk size changes a
+        value.
 
     Raises
     ------
@@ -99,6 +100,8 @@ def _joined(  # noqa: PLR0917 - the second half of `ticks`
 ) -> Iterator[pl.DataFrame]:
     first = True
     for chunk in chunks:
+        if not chunk.height:  # a stretch of quotes without a mid
+            continue
         missing = [name for name in book if name not in chunk.columns]
         if first and missing:
             joins = [*joins, *_books(source, symbol, chunk, missing, options, owner)]
@@ -106,7 +109,8 @@ def _joined(  # noqa: PLR0917 - the second half of `ticks`
         whole = chunk
         for join in joins:
             whole = join.add(whole)
-        yield with_price_ticks(_with_mid(source, symbol, whole, missing, decimals), decimals)
+        whole = _with_mid(source, symbol, quotes.trusted(whole), missing, decimals)
+        yield with_price_ticks(whole, decimals)
 
 
 def _books(  # noqa: PLR0917 - the pieces of one join
@@ -131,6 +135,7 @@ def _books(  # noqa: PLR0917 - the pieces of one join
         return []
     stream = source.scan_books(symbol, **options)
     if source.has_trades(symbol):
+        stream = map(quotes.trusted, stream)  # by all levels, whichever are read
         return [Before(stream, dict.fromkeys(levels, pl.Float64()))]
     return [Beside(stream, levels)]
 
@@ -215,7 +220,7 @@ class Beside:
         """Return the ticks with the stream's columns; ticks come in order, chunk after chunk."""
         last = ticks["timestamp"][-1]
         held = [] if self._held is None else [self._held]
-        while not held or held[-1]["timestamp"].last() <= last:
+        while not held or not held[-1].height or held[-1]["timestamp"].last() <= last:
             chunk = next(self._stream, None)
             if chunk is None:
                 break

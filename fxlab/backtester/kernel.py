@@ -161,8 +161,9 @@ def step(i, tape, decisions, schedule, terms, legs, account, written):
     now, price = tape.time[i], tape.price[i]
     leg = legs[tape.leg[i]]
     priced = price == price
-    has_book = len(tape.book) > 0 and tape.book[i] >= 0
-    book = tape.books[tape.book[i] if has_book else 0]
+    brings_book = len(tape.book) > 0 and tape.book[i] >= 0
+    book = tape.books[tape.book[i] if brings_book else 0]
+    has_book = brings_book and book["bad"] == 0
     if now >= account["alarm"]:
         tick_clock(now, schedule, legs, account, terms, written)
     if priced and terms["book"] == 0:
@@ -177,7 +178,7 @@ def step(i, tape, decisions, schedule, terms, legs, account, written):
         watch_queue(leg, account, now, price, volume, taker, book, has_book, terms, written)
     if leg["qty"] != 0.0 and leg["changed"] == 0 and leg["take_level"] == leg["take_level"]:
         take_profit(leg, account, now, price, book, has_book, terms, written)
-    if has_book:
+    if brings_book:  # a bad one, too: what was known before holds no longer
         leg["book"] = tape.book[i]
     if priced:
         leg["mark"] = price

@@ -17,6 +17,7 @@ from fxlab.backtester.kernel_sizing import (
     worth_of_others,
 )
 from fxlab.backtester.records import (
+    BAD_BOOK,
     BEYOND_DEPTH,
     DEPTH,
     FILLED,
@@ -31,6 +32,9 @@ from fxlab.backtester.records import (
 @compiled
 def trade_book(leg, account, now, book, legs, terms, written):
     """Fill an order against a book: cross the spread, walk the levels, rest or cancel the rest."""
+    if book["bad"] == 1:
+        write_order(leg, BAD_BOOK, now, written)
+        return
     if leg["ready_at"] - book["time"] > terms["max_book_age"]:
         write_order(leg, STALE_BOOK, now, written)
         return

@@ -49,8 +49,9 @@ def find_extremes(leg_of, price, book, books, out):
             bid = ask = price[i]
             if len(book) > 0 and book[i] >= 0:
                 found["book"] = book[i]
-                bid = books[book[i]]["bid_price"][0]
-                ask = books[book[i]]["ask_price"][0]
+                if books[book[i]]["bad"] == 0:
+                    bid = books[book[i]]["bid_price"][0]
+                    ask = books[book[i]]["ask_price"][0]
             if price[i] == price[i]:
                 found["low"] = min(found["low"], price[i])
                 found["high"] = max(found["high"], price[i])

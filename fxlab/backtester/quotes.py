@@ -7,11 +7,14 @@ themselves have, so 0.01 is 0.01.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from itertools import pairwise
 from typing import Final
 
 import polars as pl
 
 from fxlab.backtester.decimals import find_decimals
+from fxlab.schema import BOOK_DEPTH, book_levels
 
 BEST: Final = ("bid_price_1", "ask_price_1")
 
@@ -29,8 +32,45 @@ def spread(decimals: int | None) -> pl.Expr:
 
 
 def with_mid_price(frame: pl.DataFrame, decimals: int | None) -> pl.DataFrame:
-    """Add the mid as `price`, and leave out the rows that have none."""
-    return frame.with_columns(price=mid(decimals)).drop_nulls("price")
+    """Add the mid as `price`; leave out rows that have none: a side is empty, or they cross."""
+    bid, ask = map(pl.col, BEST)
+    return frame.with_columns(price=mid(decimals)).filter(bid < ask)
+
+
+def usable(columns: Collection[str]) -> pl.Expr:
+    """Return whether a book can be trusted.
+
+    It shows something, bids fall and asks rise from level to level, the best bid is below the best
+    ask, prices are above zero and quantities not below it. Judged by the levels there are in
+    `columns`; a level that is null is not there.
+    """
+    sides = {side: _levels(columns, f"{side}_price_") for side in ("bid", "ask")}
+    checks = [better > worse for better, worse in pairwise(sides["bid"])]
+    checks += [better < worse for better, worse in pairwise(sides["ask"])]
+    checks += [bid < ask for bid in sides["bid"][:1] for ask in sides["ask"][:1]]
+    prices = [*sides["bid"], *sides["ask"]]
+    checks += [(price > 0) & price.is_finite() for price in prices]
+    for side in ("bid", "ask"):
+        checks += [(qty >= 0) & qty.is_finite() for qty in _levels(columns, f"{side}_qty_")]
+    shown = pl.any_horizontal(pl.lit(value=False), *(price.is_not_null() for price in prices))
+    return pl.all_horizontal(shown, *(check.fill_null(value=True) for check in checks))
+
+
+def trusted(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return a frame in which books that cannot be trusted are not there: their levels are null."""
+    names = [name for name in book_levels() if name in frame.columns]
+    if not any("_price_" in name for name in names):
+        return frame
+    good = frame.select(usable(names)).to_series()
+    if good.all():
+        return frame
+    return frame.with_columns(pl.when(good).then(pl.col(names)))
+
+
+def _levels(columns: Collection[str], start: str) -> list[pl.Expr]:
+    names = [f"{start}{level}" for level in range(1, BOOK_DEPTH + 1)]
+    there = [pl.col(name).cast(pl.Float64) for name in names if name in columns]
+    return [level.fill_nan(None) for level in there]
 
 
 def price_decimals(frame: pl.DataFrame) -> int | None:

@@ -26,6 +26,7 @@ GAP: Final = 10  # a hole of the recording lay between decision and fill
 TOO_SMALL: Final = 11  # below one lot or the smallest notional
 NO_MARGIN: Final = 12  # other positions use the whole buying power
 COOLING_DOWN: Final = 13  # too soon after a forced exit
+BAD_BOOK: Final = 14  # the last book crossed, was out of order or empty
 
 # Why an order was made.
 SIGNAL: Final = 1
@@ -72,6 +73,7 @@ DECISION: Final = np.dtype(
 BOOK: Final = np.dtype(
     [
         ("time", "i8"),
+        ("bad", "i8"),  # 1: it crosses, is out of order or shows nothing, so it says nothing
         ("bid_price", "f8", (DEPTH,)),  # best first
         ("bid_qty", "f8", (DEPTH,)),
         ("ask_price", "f8", (DEPTH,)),

@@ -150,7 +150,8 @@ class Result:
         each = max(500, PLOT_POINTS // len(self.symbols))
         frames = []
         for symbol in self.symbols:
-            chunks = self.run.source.scan_ticks(symbol, start=self.run.start, end=self.run.end)
+            scanned = self.run.source.scan_ticks(symbol, start=self.run.start, end=self.run.end)
+            chunks = (chunk for chunk in scanned if chunk.height)
             sampled = [
                 downsample(chunk.select("timestamp", "price"), "timestamp", "price", each)
                 for chunk in chunks

@@ -25,6 +25,7 @@ STATUS_NAMES: Final = {
     11: "below the smallest order",
     12: "no buying power left",
     13: "too soon after an exit",
+    14: "no usable book: crossed, out of order or empty",
 }
 
 REASON_NAMES: Final = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,6 +12,7 @@ import polars as pl
 from fxlab.backtester.frame_checks import is_frame
 from fxlab.backtester.frame_source import FrameSource
 from fxlab.errors import EmptySession, InvalidParameter, InvalidTicks, SymbolNotFound
+from fxlab.identifiers import quote_currency
 from fxlab.times import Time, from_micros, parse_range, to_micros
 
 
@@ -105,6 +106,28 @@ def choose_symbols(source: TickSource, wanted: str | list[str] | tuple[str, ...]
     if not chosen:
         raise EmptySession(f"session {source.id!r} has no symbols; choose another session")
     return chosen
+
+
+def check_one_currency(symbols: Iterable[str]) -> None:
+    """Refuse symbols whose prices are in different currencies: their money cannot be added.
+
+    Where no symbol says its currency, it is taken to be the same.
+    """
+    first: dict[str | None, str] = {}
+    for symbol in symbols:
+        first.setdefault(quote_currency(symbol), symbol)
+    if len(first) < 2:
+        return
+    told = [
+        f"{symbol} in {unit or 'a currency that its name does not say'}"
+        for unit, symbol in first.items()
+    ]
+    one = next(iter(first.values()))
+    raise InvalidParameter(
+        f"prices are in {len(first)} currencies ({'; '.join(told[:4])}), and money of different "
+        f"currencies is never added: choose symbols of one currency, such as symbols=[{one!r}], "
+        "and run the others by themselves, or give a frame whose prices are in one currency"
+    )
 
 
 def span(source: TickSource, start: Time | None, end: Time | None) -> tuple[int, int]:

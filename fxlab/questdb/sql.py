@@ -202,10 +202,10 @@ def count_by_symbol(scope: Scope) -> str:
 
 
 def count_quotes(scope: Scope) -> str:
-    """Return the query for the number of books that have both sides, and so a mid."""
+    """Return the query for the number of books that have a mid: both sides, and no cross."""
     return (
         f"select count() as row_count from {name(scope.table.name)} where {scope.where} "
-        "and bid_price_1 is not null and ask_price_1 is not null"
+        "and bid_price_1 is not null and ask_price_1 is not null and bid_price_1 < ask_price_1"
     )
 
 
