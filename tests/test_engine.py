@@ -292,6 +292,7 @@ def test_a_stretch_of_quotes_without_a_mid_is_passed_over(missing, strategy, fil
         {"bid_price_2": 99.5},  # bids rise
         {"ask_price_2": 100.5},  # asks fall
         {"ask_qty_1": -1.0},
+        {"ask_price_1": None},  # a level before it is missing
         {"bid_price_1": None, "bid_price_2": None, "ask_price_1": None, "ask_price_2": None},
     ],
 )

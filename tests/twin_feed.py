@@ -47,7 +47,7 @@ def _records(frame: pl.DataFrame) -> list[dict]:
 
 def _tick(record: dict) -> TwinRow:
     book = _book(record) if "bid_price_1" in record else None
-    price = record["price"] if book is None else _mid(book)
+    price = record["price"] if book is None else _mid(record["bid_price_1"], record["ask_price_1"])
     return TwinRow(
         time=record["timestamp"],
         leg=record["symbol"],
@@ -70,20 +70,21 @@ def _decision(record: dict) -> TwinDecision | None:
 def _book(record: dict) -> TwinBook:
     sides = []
     for side in ("bid", "ask"):
-        levels = []
-        for level in range(1, DEPTH + 1):
-            price = record[f"{side}_price_{level}"]
-            if price is None:
-                break
-            levels.append((price, record[f"{side}_qty_{level}"] or 0.0))
-        sides.append(tuple(levels))
+        levels = [
+            (record[f"{side}_price_{level}"], record[f"{side}_qty_{level}"] or 0.0)
+            for level in range(1, DEPTH + 1)
+        ]
+        there = [level for level in levels if level[0] is not None]
+        if there != levels[: len(there)]:  # one is missing before another
+            return TwinBook(record["timestamp"])
+        sides.append(tuple(there))
     return TwinBook(record["timestamp"], *sides)
 
 
-def _mid(book: TwinBook) -> float | None:
-    if book.bid is None or book.ask is None or book.bid >= book.ask:
+def _mid(bid: float | None, ask: float | None) -> float | None:
+    if bid is None or ask is None or bid >= ask:
         return None
-    return round((book.bid + book.ask) / 2, 2)
+    return round((bid + ask) / 2, 2)
 
 
 def _terms(

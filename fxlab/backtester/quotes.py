@@ -40,13 +40,13 @@ def with_mid_price(frame: pl.DataFrame, decimals: int | None) -> pl.DataFrame:
 def usable(columns: Collection[str]) -> pl.Expr:
     """Return whether a book can be trusted.
 
-    It shows something, bids fall and asks rise from level to level, the best bid is below the best
-    ask, prices are above zero and quantities not below it. Judged by the levels there are in
-    `columns`; a level that is null is not there.
+    It shows something, no level is missing before another, bids fall and asks rise from level to
+    level, the best bid is below the best ask, prices are above zero and quantities not below it.
+    Judged by the levels that `columns` name.
     """
     sides = {side: _levels(columns, f"{side}_price_") for side in ("bid", "ask")}
-    checks = [better > worse for better, worse in pairwise(sides["bid"])]
-    checks += [better < worse for better, worse in pairwise(sides["ask"])]
+    checks = [worse.is_null() | _known(better > worse) for better, worse in pairwise(sides["bid"])]
+    checks += [worse.is_null() | _known(better < worse) for better, worse in pairwise(sides["ask"])]
     checks += [bid < ask for bid in sides["bid"][:1] for ask in sides["ask"][:1]]
     prices = [*sides["bid"], *sides["ask"]]
     checks += [(price > 0) & price.is_finite() for price in prices]
@@ -65,6 +65,10 @@ def trusted(frame: pl.DataFrame) -> pl.DataFrame:
     if good.all():
         return frame
     return frame.with_columns(pl.when(good).then(pl.col(names)))
+
+
+def _known(check: pl.Expr) -> pl.Expr:
+    return check.fill_null(value=False)
 
 
 def _levels(columns: Collection[str], start: str) -> list[pl.Expr]:
