@@ -10,12 +10,12 @@ from collections.abc import Sequence
 
 from fxlab.backtester.lookahead import SAMPLE_CUTS, SAMPLE_ROWS, check_lookahead
 from fxlab.errors import Cancelled, FxlabError, LookaheadFound
-from fxlab.progress import Advance, silent
+from fxlab.progress import Advance
 from fxlab.sweeper.space import Point
 from fxlab.sweeper.studies import Study
 
 
-def check(study: Study, points: Sequence[Point], progress: Advance = silent) -> None:
+def check(study: Study, points: Sequence[Point], progress: Advance) -> None:
     """Raise `LookaheadFound` if one of the points depends on later ticks.
 
     `progress` hears that it goes on, and may raise `Cancelled`.
@@ -33,7 +33,7 @@ def check(study: Study, points: Sequence[Point], progress: Advance = silent) -> 
                 end=study.terms.end,
                 cuts=SAMPLE_CUTS,
                 sample_rows=SAMPLE_ROWS,
-                progress=lambda _share, _text: progress(0.0, "checking for look-ahead"),
+                progress=progress,
             )
         except LookaheadFound as found:
             raise LookaheadFound(

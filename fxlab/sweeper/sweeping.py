@@ -103,7 +103,8 @@ def sweep(
     LookaheadFound
         If the strategy depends on later ticks.
     Cancelled
-        If it was interrupted; its ``sweep`` is what was done until then.
+        If it was interrupted; once the first point has begun it is a `SweepCancelled`, whose
+        ``sweep`` is what was done until then.
     """
     threads, goal = check_workers(workers), scores.check_goal(metric)
     space = Space.of(get(strategy), parameters)
@@ -124,7 +125,8 @@ def sweep(
     if search == "grid":
         estimate.refuse_if_too_many(space, studies, threads, points_limit)
     if check_lookahead:
-        guard.check(studies[0], samples, progress)
+        words = f"0 of {finder.total * len(studies):,} points, checking for look-ahead"
+        guard.check(studies[0], samples, lambda _share, _text: progress(0.0, words))
     asked = {"search": search, "points": points, "seed": seed}
     plan = {**asked, "points": finder.total, "grid": space.as_dict(), "metric": goal}
     store = SweepStore(QuestDB(lab.endpoint)) if lab else NoStore()
