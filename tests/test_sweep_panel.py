@@ -198,7 +198,7 @@ def test_run_shows_picture_points_and_guards(panel):
     (shown,) = panel.plot.outputs
     assert shown["data"][PLOTLY]["data"][0]["type"] == "heatmap"
     for words in ("The best points by sharpe per period", "The steadiest points",
-                  "below the median out of sample", "Sharpe ratio is above chance"):  # fmt: skip
+                  "14 returns are fewer", "Sharpe ratio is above chance"):  # fmt: skip
         assert words in panel.figures.value
     assert panel.progress.bar.bar_style == "success"
     assert "7 done, 1 skipped" in panel.progress.text.value
