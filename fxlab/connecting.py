@@ -5,17 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from fxlab.collect.journal_files import left_behind
+from filelock import FileLock
+
+from fxlab.collect.journal_files import held, left_behind
 from fxlab.config import Settings
+from fxlab.errors import SchemaError
 from fxlab.lab import Lab
-from fxlab.progress import Advance, silent
+from fxlab.progress import Advance, silent, terminal
 
 if TYPE_CHECKING:
     from fxlab.questdb.client import QuestDB
     from fxlab.questdb.server import ServerStatus
 
 
-def connect(chosen: Settings | None = None, /, **settings: Any) -> Lab:  # noqa: ANN401
+def connect(
+    chosen: Settings | None = None,
+    /,
+    *,
+    progress: Advance | None = None,
+    **settings: Any,  # noqa: ANN401
+) -> Lab:
     """Connect to QuestDB, create or upgrade the tables, and return a `Lab`.
 
     Recordings whose process was killed are finished first; `Lab.recovered` names them.
@@ -24,6 +33,9 @@ def connect(chosen: Settings | None = None, /, **settings: Any) -> Lab:  # noqa:
     ----------
     chosen
         Settings gathered before; unless given they are gathered now.
+    progress
+        Told while tables of an older fxlab are built anew, which may take minutes; None shows a
+        bar on a terminal. If it raises, the next call goes on from there.
     **settings
         Fields of `fxlab.config.Settings`; what is not given comes from the environment, from
         ``fxlab.toml`` or from the defaults.
@@ -39,19 +51,46 @@ def connect(chosen: Settings | None = None, /, **settings: Any) -> Lab:  # noqa:
     """
     from fxlab.questdb import server
     from fxlab.questdb.client import QuestDB
-    from fxlab.questdb.migrations import check_schema, migrate
+    from fxlab.questdb.migrations import check_schema
 
     wanted = _settings(chosen, settings)
     db = QuestDB(server.endpoint(wanted))
     try:
         db.check_login()
-        migrate(db)
+        _upgrade(db, wanted, progress)
         check_schema(db)
         recovered = _finished_recordings(db, wanted)
     except BaseException:
         db.close()
         raise
     return Lab(db, wanted, recovered)
+
+
+def _upgrade(db: QuestDB, settings: Settings, progress: Advance | None) -> None:
+    """Bring the tables to this fxlab's schema; one process at a time builds tables anew."""
+    from fxlab.questdb.migrations import migrate, rebuilds
+
+    if not rebuilds(db):
+        migrate(db)
+        return
+    lock = settings.home / "locks" / "schema.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with terminal("upgrading the tables") as bar:
+        advance = progress or bar
+        advance(0.0, "waiting for other fxlab processes")
+        with FileLock(lock):
+            if rebuilds(db):
+                _refuse_recordings(settings)
+            migrate(db, progress=advance)
+
+
+def _refuse_recordings(settings: Settings) -> None:
+    busy = held(settings.home)
+    if busy:
+        raise SchemaError(
+            f"session {busy[0]!r} is being recorded, and the tables of an older fxlab have to be "
+            "built anew; end the recording (Ctrl-C in its terminal), then connect again"
+        )
 
 
 def _finished_recordings(db: QuestDB, settings: Settings) -> tuple[str, ...]:

@@ -85,7 +85,7 @@ PRICES: Final = Table(
         "timestamp": "TIMESTAMP",
     },
     timestamp="timestamp",
-    partition_by="HOUR",
+    partition_by="WEEK",
     dedup=("timestamp", "session_id", "symbol", "seq"),
     symbol_capacity=4096,
 )
@@ -104,7 +104,7 @@ ORDERBOOK: Final = Table(
         "timestamp": "TIMESTAMP",
     },
     timestamp="timestamp",
-    partition_by="HOUR",
+    partition_by="WEEK",
     dedup=("timestamp", "session_id", "symbol", "seq"),
     symbol_capacity=4096,
 )

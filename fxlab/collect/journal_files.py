@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from filelock import FileLock, Timeout
+
 SUFFIX: Final = ".journal"
 
 
@@ -16,3 +18,16 @@ def journal_path(home: Path, session_id: str) -> Path:
 def left_behind(home: Path) -> list[Path]:
     """Return the journals that exist, those of living collectors too."""
     return sorted((home / "journals").glob(f"*{SUFFIX}"))
+
+
+def held(home: Path) -> list[str]:
+    """Return the ids of the sessions that living processes are recording."""
+    return [path.stem for path in left_behind(home) if _is_held(path)]
+
+
+def _is_held(path: Path) -> bool:
+    try:
+        with FileLock(path.with_suffix(".lock"), timeout=0):
+            return False
+    except Timeout:
+        return True

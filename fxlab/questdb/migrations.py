@@ -3,14 +3,14 @@
 Version 1 creates all tables. A later version is one more `Step` at the end of `STEPS` that names
 the columns or tables it brings; version 1 then leaves them out by itself, so its checksum (and
 with it every existing database) stays valid. A step may run twice or in several processes at
-once: each of its statements does nothing where it has been done.
+once: each of its statements does nothing where it has been done. One that builds tables anew
+(`Step.units`) goes on from where it was stopped; `fxlab.connect` lets one process at a time do it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,15 +20,11 @@ from typing import Final
 import polars as pl
 
 from fxlab import schema
-from fxlab.backoff import waits
-from fxlab.errors import QueryFailed, SchemaError
-from fxlab.questdb import sql
+from fxlab.errors import SchemaError
+from fxlab.progress import Advance, part, silent
+from fxlab.questdb import rebuild, sql
 from fxlab.questdb.client import QuestDB
 from fxlab.schema import SCHEMA_VERSIONS, Table
-
-_RACE_WAITS: Final = (7, 0.07, 5.0)
-"""Tries, first and longest wait (s) while others change the same table."""
-_RACE_WORDS: Final = ("busy", "already exists", "could not lock", "duplicate column", "being")
 
 
 @dataclass(frozen=True)
@@ -40,6 +36,8 @@ class Step:
     tables: tuple[str, ...] = ()
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Table to the columns that were added to it."""
+    units: Mapping[str, str] = field(default_factory=dict)
+    """Table that was built anew to the unit of its partitions before."""
 
 
 STEPS: Final = (
@@ -60,6 +58,11 @@ STEPS: Final = (
         tables=("collection_receipts",),
         columns={"data_collection_sessions": ("options",)},
     ),
+    Step(
+        5,
+        "ticks by the week",
+        units={"tick_prices": "HOUR", "tick_orderbook": "HOUR"},
+    ),
 )
 
 
@@ -71,7 +74,7 @@ def statements(
     created = [
         sql.create_table(table)
         for table in tables_as_of(step.version, steps, tables)
-        if first or table.name in step.tables
+        if first or table.name in step.tables or table.name in step.units
     ]
     added = [
         sql.add_column(table, column)
@@ -87,8 +90,13 @@ def tables_as_of(
     """Return the tables as they were in a version: without what later steps add."""
     later = [step for step in steps if step.version > version]
     late_tables = {name for step in later for name in step.tables}
+    units = {name: unit for step in reversed(later) for name, unit in step.units.items()}
     return [
-        dataclasses.replace(table, columns=_without(table, later))
+        dataclasses.replace(
+            table,
+            columns=_without(table, later),
+            partition_by=units.get(table.name, table.partition_by),
+        )
         for table in tables
         if table.name not in late_tables
     ]
@@ -105,9 +113,19 @@ def checksum(commands: Sequence[str]) -> str:
 
 
 def migrate(
-    db: QuestDB, steps: Sequence[Step] = STEPS, tables: Sequence[Table] = schema.TABLES
+    db: QuestDB,
+    steps: Sequence[Step] = STEPS,
+    tables: Sequence[Table] = schema.TABLES,
+    progress: Advance = silent,
 ) -> int:
     """Create or upgrade the tables and return the schema's version.
+
+    Parameters
+    ----------
+    db, steps, tables
+        The server, and what its tables shall be.
+    progress
+        Told while a table is built anew; if it raises, the next call goes on from there.
 
     Raises
     ------
@@ -123,11 +141,38 @@ def migrate(
         _refuse_foreign(existing, tables_as_of(steps[0].version, steps, tables))
     for step in steps:
         if step.version not in applied:
-            for command in plan[step.version]:
-                _run(db, command)
+            _take(db, step, steps, tables, progress)
             db.wait_visible(*tables_as_of(step.version, steps, tables))
             _record(db, step, checksum(plan[step.version]))
     return steps[-1].version
+
+
+def _take(
+    db: QuestDB, step: Step, steps: Sequence[Step], tables: Sequence[Table], progress: Advance
+) -> None:
+    """Do what a step does; a new table gets the newest unit of partitions at once."""
+    bare = [dataclasses.replace(each, units={}) for each in steps]
+    for command in statements(dataclasses.replace(step, units={}), bare, tables):
+        rebuild.run(db, command)
+    wanted = _rebuilt(step, steps, tables)
+    for number, table in enumerate(wanted):
+        share = part(progress, number / len(wanted), (number + 1) / len(wanted))
+        rebuild.rebuild(db, table, share)
+
+
+def _rebuilt(step: Step, steps: Sequence[Step], tables: Sequence[Table]) -> list[Table]:
+    """Return the tables that a step builds anew, as they are then."""
+    return [
+        table for table in tables_as_of(step.version, steps, tables) if table.name in step.units
+    ]
+
+
+def rebuilds(
+    db: QuestDB, steps: Sequence[Step] = STEPS, tables: Sequence[Table] = schema.TABLES
+) -> bool:
+    """Return whether `migrate` would build a table anew: it takes time, and wants no writers."""
+    wanted = [table for step in steps for table in _rebuilt(step, steps, tables)]
+    return rebuild.is_needed(db, wanted)
 
 
 def _existing_columns(db: QuestDB, tables: Sequence[Table]) -> dict[str, dict[str, str]]:
@@ -183,20 +228,6 @@ def _difference(table: Table, found: Mapping[str, str]) -> str:
         if found[column] != kind:
             return f"its column {column} is {found[column]}, not {kind}"
     return ""
-
-
-def _run(db: QuestDB, command: str) -> None:
-    """Run a statement that others may be running too."""
-    for pause in waits(*_RACE_WAITS):
-        try:
-            db.execute(command)
-        except QueryFailed as error:
-            if not any(words in str(error).lower() for words in _RACE_WORDS):
-                raise
-            time.sleep(pause)
-        else:
-            return
-    db.execute(command)
 
 
 def _record(db: QuestDB, step: Step, found: str) -> None:

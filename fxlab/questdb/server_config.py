@@ -13,6 +13,8 @@ from typing import Final
 LOOPBACK: Final = "127.0.0.1"
 USER: Final = "fxlab"
 PG_USER: Final = "reader"
+RESTING_KEY: Final = "cairo.inactive.reader.max.open.partitions"
+RESTING_PARTITIONS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,11 @@ _SAFETY: Final = {
 
 _STORAGE: Final = {
     "cairo.commit.mode": "sync",  # an acknowledged row is on the disk, also after a power cut
+    # A reader maps each column of each partition that it has touched, and a process may have some
+    # 65,000 maps: a reader that rests keeps a few, and gives those back soon.
+    RESTING_KEY: str(RESTING_PARTITIONS),
+    "cairo.inactive.reader.ttl": "20000",
+    "cairo.idle.check.interval": "10000",
     "http.export.connection.limit": "4",  # bulk reads leave connections for everybody else
     # Each open column of each partition reserves one page on the disk. Measured with 24 hours of
     # 10-level books: 540 MB instead of 1,440 MB at the default of 16m, at the same speed.

@@ -145,8 +145,8 @@ def wait_visible(table: Table) -> str:
 
 
 def list_tables() -> str:
-    """Return the query for all tables: name, whether WAL is on, whether DEDUP is on."""
-    return "select table_name, walEnabled, dedup from tables()"
+    """Return the query for all tables: name, whether WAL and DEDUP are on, unit of partitions."""
+    return "select table_name, walEnabled, dedup, partitionBy from tables()"
 
 
 def list_columns(table: Table) -> str:
