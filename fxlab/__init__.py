@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from fxlab.connecting import connect, down, status, up
     from fxlab.errors import FxlabError
     from fxlab.lab import Lab
+    from fxlab.mending import mend
     from fxlab.replayer import replay
     from fxlab.sessions import Session
     from fxlab.sweeper.sweep import Sweep
@@ -66,6 +67,7 @@ _HOMES: Final = {
     "cost_ladder": "fxlab.backtester.ladder:cost_ladder",
     "down": "fxlab.connecting:down",
     "indicators": "fxlab.backtester.indicators",
+    "mend": "fxlab.mending:mend",
     "nightly": "fxlab.batcher.nights:nightly",
     "pip_size": "fxlab.backtester.pips:pip_size",
     "replay": "fxlab.replayer:replay",
@@ -102,6 +104,7 @@ __all__ = [
     "cost_ladder",
     "down",
     "indicators",
+    "mend",
     "nightly",
     "pip_size",
     "replay",

@@ -136,6 +136,12 @@ class Settings:
         """Whether fxlab runs the server itself."""
         return self.questdb_host is None
 
+    def is_default(self, name: str) -> bool:
+        """Return whether nobody set a setting."""
+        spec = next(spec for spec in _fields(type(self)) if spec.name == name)
+        source = "default" if getattr(self, name) == spec.default else "argument"
+        return self.sources.get(name, source) == "default"
+
     def replace(self, **changes: Any) -> Self:  # noqa: ANN401
         """Return settings with some values changed."""
         sources = {**self.sources, **dict.fromkeys(changes, "argument")}
@@ -156,9 +162,14 @@ class Settings:
     def environment(self) -> dict[str, str]:
         """Return the variables that give another process these settings, passwords among them.
 
-        Its working directory may be another, without our ``fxlab.toml``.
+        Its working directory may be another, without our ``fxlab.toml``. Ports that nobody set are
+        left out: set by hand they would be strict.
         """
-        values = {name: getattr(self, name) for name in self.sources}
+        values = {
+            name: getattr(self, name)
+            for name in self.sources
+            if not (name.endswith("_port") and self.is_default(name))
+        }
         values["home"] = self.home.expanduser().absolute()
         return {
             f"FXLAB_{name.upper()}": str(value)

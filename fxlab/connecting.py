@@ -57,7 +57,7 @@ def connect(
     db = QuestDB(server.endpoint(wanted))
     try:
         db.check_login()
-        _upgrade(db, wanted, progress)
+        upgrade(db, wanted, progress)
         check_schema(db)
         recovered = _finished_recordings(db, wanted)
     except BaseException:
@@ -66,13 +66,15 @@ def connect(
     return Lab(db, wanted, recovered)
 
 
-def _upgrade(db: QuestDB, settings: Settings, progress: Advance | None) -> None:
-    """Bring the tables to this fxlab's schema; one process at a time builds tables anew."""
+def upgrade(db: QuestDB, settings: Settings, progress: Advance | None = None) -> int:
+    """Bring the tables to this fxlab's schema and return its version.
+
+    One process at a time builds tables anew.
+    """
     from fxlab.questdb.migrations import migrate, rebuilds
 
     if not rebuilds(db):
-        migrate(db)
-        return
+        return migrate(db)
     lock = settings.home / "locks" / "schema.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     with terminal("upgrading the tables") as bar:
@@ -81,7 +83,7 @@ def _upgrade(db: QuestDB, settings: Settings, progress: Advance | None) -> None:
         with FileLock(lock):
             if rebuilds(db):
                 _refuse_recordings(settings)
-            migrate(db, progress=advance)
+            return migrate(db, progress=advance)
 
 
 def _refuse_recordings(settings: Settings) -> None:

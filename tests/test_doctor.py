@@ -21,13 +21,13 @@ NAMES = (
     "proxy",
     "home",
     "memory",
+    "limits",
     "Java",
     "server jar",
     "server",
     "login",
     "schema and writing",
     "recordings",
-    "JupyterLab",
     "Chromium",
 )
 

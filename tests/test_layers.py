@@ -32,7 +32,7 @@ LAYERS = [
         "connecting",
         "batcher",
     ],
-    ["demo", "doctor", "widgets"],
+    ["demo", "doctor", "mending", "widgets"],
     ["cli", "__main__"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

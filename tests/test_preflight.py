@@ -111,3 +111,40 @@ def test_an_unusable_home_names_path_and_setting(tmp_path: Path, taken: str):
 def test_a_read_only_home_is_refused_for_root_too():
     with pytest.raises(ServerStartFailed, match=r"/proc/fxlab/questdb cannot hold.*FXLAB_HOME"):
         preflight.check_home(Place(Path("/proc/fxlab")))
+
+
+def by_default(*ports: int) -> Settings:
+    names = ("questdb_http_port", "questdb_pg_port", "questdb_health_port")
+    return Settings(**dict(zip(names, ports, strict=True)), sources=dict.fromkeys(names, "default"))
+
+
+def test_a_taken_port_that_nobody_set_moves_to_a_free_one(free_ports: FreePorts):
+    http, pg, health = free_ports(3)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", pg))
+        other.listen()
+        found = preflight.check_ports(by_default(http, pg, health))
+    assert (found.http, found.health) == (http, health)
+    assert pg < found.pg < pg + 1_000
+    assert found.pg not in {http, health}
+
+
+def test_a_port_set_by_hand_drives_a_default_away(free_ports: FreePorts):
+    port, health = free_ports(2)
+    settings = by_default(port, port, health).replace(questdb_pg_port=port)
+    found = preflight.check_ports(settings)
+    assert found.pg == port
+    assert found.http != port
+
+
+def test_all_taken_ports_are_told_at_once(free_ports: FreePorts):
+    ports = free_ports(3)
+    with socket.socket() as one, socket.socket() as two:
+        for other, port in ((one, ports[0]), (two, ports[2])):
+            other.bind(("127.0.0.1", port))
+            other.listen()
+        with pytest.raises(PortTaken) as caught:
+            preflight.check_ports(with_ports(*ports))
+    for part in (str(ports[0]), str(ports[2]), "FXLAB_QUESTDB_HTTP_PORT", "_HEALTH_PORT"):
+        assert part in str(caught.value)
+    assert str(ports[1]) not in str(caught.value)

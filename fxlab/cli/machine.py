@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,9 @@ from fxlab import progress
 from fxlab.cli.output import say, show_rows
 from fxlab.config import Settings
 from fxlab.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from fxlab.questdb.server import ServerStatus
 
 HERE = Path("notebooks")
 COPY = Path("fxlab-notebooks")
@@ -58,10 +61,22 @@ def status() -> None:
         raise typer.Exit(3)
 
 
-def doctor() -> None:
+def doctor(
+    *,
+    mend: Annotated[
+        bool,
+        typer.Option(
+            "--mend",
+            help="First cure what can be cured: a server that died or hangs, suspended tables, "
+            "recordings that were cut off.",
+        ),
+    ] = False,
+) -> None:
     """Check everything fxlab needs; exit code 1 when something needs mending."""
     from fxlab.doctor import diagnose, is_well
 
+    if mend:
+        _mend()
     with progress.terminal("looking") as advance:
         checks = diagnose(Settings.load(), advance)
     marks = {True: "ok", False: "MEND", None: "-"}
@@ -69,6 +84,15 @@ def doctor() -> None:
     show_rows(("", "what", "found", "next step"), rows)
     if not is_well(checks):
         raise typer.Exit(1)
+
+
+def _mend() -> None:
+    from fxlab.mending import mend
+
+    with progress.terminal("mending") as advance:
+        done = mend(Settings.load(), progress=advance)
+    for sentence in done or ("nothing had to be mended",):
+        say(sentence)
 
 
 def settings() -> None:
@@ -121,10 +145,22 @@ def _has_screen() -> bool:
     return any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"))
 
 
-def _show_status(found: object) -> None:
-    names = ("state", "pid", "version", "endpoint", "started_at", "root", "log", "message")
-    rows = [(name, str(getattr(found, name))) for name in names if getattr(found, name) is not None]
-    show_rows(("", "server"), rows)
+def _show_status(found: ServerStatus) -> None:
+    at = found.endpoint
+    rows = {
+        "state": found.state,
+        "pid": found.pid,
+        "version": found.version,
+        "console": at and at.http_url,
+        "user": at and at.user,
+        "password": found.passwords and f"http in {found.passwords}",
+        "PostgreSQL": at and f"{at.host}:{at.pg_port}, user {at.pg_user}",
+        "started_at": found.started_at,
+        "root": found.root,
+        "log": found.log,
+        "message": found.message,
+    }
+    show_rows(("", "server"), [(name, str(it)) for name, it in rows.items() if it is not None])
 
 
 def _notebooks(given: Path | None) -> Path:

@@ -84,7 +84,8 @@ def _recover_one(db: QuestDB, journal: Journal) -> bool:
     if facts is None:  # killed before it had a session: nothing was received
         journal.discard()
         return False
-    if facts["server"] != server_of(db):
+    # Older journals name the embedded server by its address, too.
+    if facts["server"] not in {server_of(db), f"{db.endpoint.host}:{db.endpoint.http_port}"}:
         return False
     with opened_store(db) as store:
         recorder = recorder_of(journal, store.encoder, facts)
@@ -111,7 +112,9 @@ def recorder_of(journal: Journal, encoder: LineEncoder, facts: dict[str, Any]) -
 
 
 def server_of(db: QuestDB) -> str:
-    """Return what tells one server from another."""
+    """Return what tells one server from another; a home's own may change its ports."""
+    if db.endpoint.embedded:
+        return "embedded"
     return f"{db.endpoint.host}:{db.endpoint.http_port}"
 
 

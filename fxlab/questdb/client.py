@@ -17,9 +17,9 @@ import polars as pl
 from polars import selectors as cs
 
 from fxlab.backoff import waits
-from fxlab.errors import QueryFailed, QuestDBLoginFailed, QuestDBUnavailable, SchemaError
+from fxlab.errors import QueryFailed, QuestDBError, QuestDBLoginFailed, TableSuspended
 from fxlab.progress import Advance, silent
-from fxlab.questdb import ingest, lines, pg_login, sql
+from fxlab.questdb import ingest, lines, pg_login, probe, sql, troubles
 from fxlab.questdb.endpoint import Endpoint
 from fxlab.schema import Table
 
@@ -67,7 +67,7 @@ class QuestDB:
         answer = self._get(self._short, "/exec", {"query": statement})
         body = answer.json(strict=False)  # the server leaves a line end as it is
         if "error" in body:  # a query that breaks off answers with status 200 all the same
-            raise QueryFailed(_refusal(statement, body))
+            raise _refusal(statement, body)
         rows: list[list[Any]] = body.get("dataset", [])
         return rows
 
@@ -95,8 +95,10 @@ class QuestDB:
             except RuntimeError as error:
                 # Another process changed the table between "prepare" and "fetch": ask once more.
                 if last_try or "cached plan" not in str(error):
+                    if reason := probe.refusal(self.endpoint):
+                        raise self.endpoint.unavailable(reason) from error
                     words = self._without_secrets(str(error))
-                    raise QueryFailed(f"{words}. Query: {statement:.300}") from None
+                    raise troubles.refusal(words, statement) from None
         raise AssertionError("the second try returns or raises")
 
     def write(self, table: Table, frame: pl.DataFrame, progress: Advance = silent) -> int:
@@ -108,19 +110,15 @@ class QuestDB:
 
         Raises
         ------
-        SchemaError
-            If a table is suspended: it takes rows and does not show them.
+        TableSuspended
+            If a table takes rows and does not show them.
         """
         for table in tables:
             try:
                 self.execute(sql.wait_visible(table))
-            except QueryFailed as error:
-                if "suspended" not in str(error):
-                    raise
-                raise SchemaError(
-                    f"table {table.name} is suspended: it takes rows but does not show them; free "
-                    f"disk space if it is full, then run: {sql.resume_wal(table)}"
-                ) from error
+            except TableSuspended as error:
+                why = dict(self.execute(sql.list_suspended())).get(table.name)
+                raise troubles.suspended(table.name, why or "") from error
 
     def close(self) -> None:
         """Close the connections; a later call opens new ones."""
@@ -161,16 +159,14 @@ class QuestDB:
         if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
             raise QuestDBLoginFailed(self.endpoint.login_advice)
         if answer.is_error:
-            raise QueryFailed(_refusal(query["query"], _error_body(answer)))
+            raise _refusal(query["query"], _error_body(answer))
         return answer
 
     def _send(self, client: httpx.Client, path: str, query: dict[str, str]) -> httpx.Response:
         try:
             return client.get(path, params=query)
         except httpx.TransportError as error:
-            reason = str(error) or type(error).__name__
-            endpoint = self.endpoint
-            raise QuestDBUnavailable.at(endpoint.host, endpoint.http_port, reason) from error
+            raise self.endpoint.unavailable(str(error) or type(error).__name__) from error
 
     def _without_secrets(self, words: str) -> str:
         endpoint = self.endpoint
@@ -188,8 +184,8 @@ def _error_body(answer: httpx.Response) -> dict[str, Any]:
     return body
 
 
-def _refusal(statement: str, body: dict[str, Any]) -> str:
+def _refusal(statement: str, body: dict[str, Any]) -> QuestDBError:
     words = body.get("error", "the server refused the query")
     position = body.get("position", body.get("errorPos"))
     place = "" if position is None else f" (at character {position})"
-    return f"{words}{place}. Query: {statement:.300}"
+    return troubles.refusal(f"{words}{place}", statement)

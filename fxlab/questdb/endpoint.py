@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from fxlab.errors import QuestDBUnavailable
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Endpoint:
     """Address and logins of one QuestDB server.
 
     HTTP has one login with full rights; `pg_user` of the embedded server can only read. A password
-    of None means that the server asks for none.
+    of None means that the server asks for none. `embedded` is fxlab's own.
     """
 
     host: str
@@ -21,6 +23,7 @@ class Endpoint:
     password: str | None
     pg_user: str
     pg_password: str | None
+    embedded: bool = True
 
     @property
     def http_url(self) -> str:
@@ -46,6 +49,15 @@ class Endpoint:
             f"QuestDB at {self.host}:{self.http_port} refuses the user {self.user!r} or its "
             "password; check questdb_user and questdb_password (FXLAB_QUESTDB_USER, "
             "FXLAB_QUESTDB_PASSWORD)"
+        )
+
+    def unavailable(self, reason: str, port: int | None = None) -> QuestDBUnavailable:
+        """Return the error for a server that does not answer, with what its owner can do."""
+        if self.embedded:
+            return QuestDBUnavailable.at(self.host, port or self.http_port, reason)
+        return QuestDBUnavailable(
+            f"QuestDB is required but could not be reached at {self.host}:{port or self.http_port} "
+            f"({reason}); start that server, or unset FXLAB_QUESTDB_HOST to use fxlab's own"
         )
 
     @property

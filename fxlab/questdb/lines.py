@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import httpx
 
 from fxlab.errors import BatchRefused, QuestDBLoginFailed, QuestDBUnavailable
+from fxlab.questdb import troubles
 from fxlab.questdb.endpoint import Endpoint
 from fxlab.schema import Table
 
@@ -178,6 +179,8 @@ class LinePost:
             answer = self._http.post("/write", content=_pieces(payload), headers=size)
         except httpx.HTTPError as error:
             raise self._away(f"{type(error).__name__}: {error}") from error
+        if answer.is_error and troubles.is_exhausted(_words(answer)):
+            raise troubles.exhausted(_words(answer))
         if answer.status_code in _REFUSALS:
             raise BatchRefused(f"the server refused rows: {_words(answer)}")
         if answer.status_code in _STRANGERS:
@@ -186,7 +189,7 @@ class LinePost:
             raise self._away(f"status {answer.status_code}: {_words(answer)}")
 
     def _away(self, reason: str) -> QuestDBUnavailable:
-        return QuestDBUnavailable.at(self._endpoint.host, self._endpoint.http_port, reason)
+        return self._endpoint.unavailable(reason)
 
 
 def _pieces(payload: bytes) -> Iterator[bytes]:

@@ -22,8 +22,9 @@ import polars as pl
 from fxlab import schema
 from fxlab.errors import SchemaError
 from fxlab.progress import Advance, part, silent
-from fxlab.questdb import rebuild, sql
+from fxlab.questdb import rebuild, sql, troubles
 from fxlab.questdb.client import QuestDB
+from fxlab.questdb.troubles import MEND
 from fxlab.schema import SCHEMA_VERSIONS, Table
 
 
@@ -216,8 +217,8 @@ def _refuse_foreign(existing: Mapping[str, Mapping[str, str]], tables: Sequence[
         difference = _difference(table, found) if found is not None else ""
         if difference:
             raise SchemaError(
-                f"table {table.name} exists and is not fxlab's: {difference}; rename it (RENAME "
-                f"TABLE {table.name} TO {table.name}_other) or give fxlab another server"
+                f"table {table.name} exists and is not fxlab's: {difference}; give "
+                "fxlab another server (FXLAB_QUESTDB_HOST) or another home (FXLAB_HOME)"
             )
 
 
@@ -249,7 +250,7 @@ def check_schema(db: QuestDB, tables: Sequence[Table] = schema.TABLES) -> None:
     ------
     SchemaError
         If a table lacks a column, does not write through its WAL, has other DEDUP keys than the
-        schema says, or is suspended; with the statement that mends it.
+        schema says, or is suspended; with the command that mends it.
     """
     has_wal = {str(row[0]): bool(row[1]) for row in db.execute(sql.list_tables())}
     suspended = {str(row[0]): str(row[1] or "") for row in db.execute(sql.list_suspended())}
@@ -262,16 +263,12 @@ def check_schema(db: QuestDB, tables: Sequence[Table] = schema.TABLES) -> None:
             raise SchemaError(f"table {table.name} was changed: {difference}; restore the column")
         if not has_wal[table.name]:
             raise SchemaError(
-                f"table {table.name} has no WAL, so writes can be lost; run: ALTER TABLE "
-                f"{table.name} SET TYPE WAL, and restart the server"
+                f"table {table.name} has no write-ahead log, so writes can be lost: another "
+                "program made it so; give fxlab another home (FXLAB_HOME) or another server"
             )
         _check_dedup(table, {str(row[0]) for row in rows if row[2]})
         if table.name in suspended:
-            raise SchemaError(
-                f"table {table.name} is suspended: it takes rows but does not show them "
-                f"({suspended[table.name] or 'no reason given'}); free disk space if it is full, "
-                f"then run: {sql.resume_wal(table)}"
-            )
+            raise troubles.suspended(table.name, suspended[table.name])
 
 
 def _check_dedup(table: Table, keys: set[str]) -> None:
@@ -279,5 +276,5 @@ def _check_dedup(table: Table, keys: set[str]) -> None:
         shown = ", ".join(sorted(keys)) or "none"
         raise SchemaError(
             f"table {table.name} has the DEDUP keys: {shown}; with them rows would be lost or "
-            f"doubled; run: {sql.enable_dedup(table)}"
+            f"doubled; {MEND}"
         )

@@ -15,7 +15,7 @@ import socket
 import struct
 from typing import BinaryIO, Final
 
-from fxlab.errors import QuestDBLoginFailed, QuestDBUnavailable
+from fxlab.errors import QuestDBLoginFailed
 from fxlab.questdb.endpoint import Endpoint
 
 _PROTOCOL_3_0: Final = 196_608
@@ -45,7 +45,7 @@ def check(endpoint: Endpoint, timeout: float = 5.0) -> None:
                 connection.sendall(_message(b"X", b""))
     except (OSError, EOFError, struct.error) as error:
         reason = f"PostgreSQL wire: {str(error) or type(error).__name__}"
-        raise QuestDBUnavailable.at(*address, reason) from error
+        raise endpoint.unavailable(reason, endpoint.pg_port) from error
 
 
 def _log_in(connection: socket.socket, answers: BinaryIO, endpoint: Endpoint) -> None:

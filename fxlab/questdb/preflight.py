@@ -99,31 +99,47 @@ def available_memory() -> int:
 
 
 def check_ports(settings: Settings) -> Ports:
-    """Return the server's ports after making sure that they are free.
+    """Return free ports for the server: those set by hand as they are, others near their defaults.
 
     Raises
     ------
     InvalidSettings
         If two settings name the same port.
     PortTaken
-        Naming the port, its setting and, where it can be found, the program.
+        Naming each port that was set by hand and is taken, its setting and, where it can be found,
+        the program.
     """
-    wanted = {
-        "FXLAB_QUESTDB_HTTP_PORT": settings.questdb_http_port,
-        "FXLAB_QUESTDB_PG_PORT": settings.questdb_pg_port,
-        "FXLAB_QUESTDB_HEALTH_PORT": settings.questdb_health_port,
-    }
-    for port, count in Counter(wanted.values()).items():
+    fields = ("questdb_http_port", "questdb_pg_port", "questdb_health_port")
+    wanted = {name: getattr(settings, name) for name in fields}
+    fixed = {name: port for name, port in wanted.items() if not settings.is_default(name)}
+    for port, count in Counter(fixed.values()).items():
         if count > 1:
-            names = " and ".join(name for name, value in wanted.items() if value == port)
+            names = " and ".join(_variable(name) for name in fixed if fixed[name] == port)
             raise InvalidSettings(f"{names} are both {port}; give each its own port")
+    if taken := {name: port for name, port in fixed.items() if not is_free(port)}:
+        found = ", and ".join(
+            f"port {port} ({_variable(name)}) is taken by {listener(port)}"
+            for name, port in taken.items()
+        )
+        names = " and ".join(map(_variable, taken))
+        raise PortTaken(f"{found}; stop what holds it, or unset {names}: then a free one is found")
+    chosen = dict(fixed)
     for name, port in wanted.items():
-        if not is_free(port):
-            raise PortTaken(
-                f"port {port} ({name}) is taken by {listener(port)}; stop that program, or set "
-                f"{name} to a free port"
-            )
-    return Ports(settings.questdb_http_port, settings.questdb_pg_port, settings.questdb_health_port)
+        if name not in fixed:
+            chosen[name] = _near(port, set(chosen.values()))
+    return Ports(*(chosen[name] for name in fields))
+
+
+def _variable(name: str) -> str:
+    return f"FXLAB_{name.upper()}"
+
+
+def _near(port: int, used: set[int]) -> int:
+    """Return the port, or the next one that is free."""
+    for candidate in range(port, port + 1_000):
+        if candidate not in used and is_free(candidate):
+            return candidate
+    raise PortTaken(f"ports {port} to {port + 999} are all taken; set others by FXLAB_QUESTDB_*")
 
 
 def is_free(port: int) -> bool:

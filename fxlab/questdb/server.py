@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from fxlab.config import Settings
 from fxlab.errors import QuestDBUnavailable, ServerStartFailed
 from fxlab.progress import Advance, silent
-from fxlab.questdb import preflight, probe, process, runtime, server_config
+from fxlab.questdb import limits, preflight, probe, process, runtime, server_config
 from fxlab.questdb.endpoint import Endpoint
 from fxlab.questdb.instance import Instance, Place, load_passwords, write_private
 from fxlab.questdb.server_config import Passwords, Ports
@@ -45,9 +45,11 @@ class ServerStatus:
     pid, version, started_at
         Of the embedded server while it runs, else None.
     endpoint
-        Where it answers; None when it does not run.
+        Where it answers, in a browser too; None when it does not run.
     root, log
         The embedded server's data root and the file with what it prints.
+    passwords
+        The file with the embedded server's passwords.
     message
         One sentence for people, with the next step where there is one.
     """
@@ -56,10 +58,11 @@ class ServerStatus:
     pid: int | None
     version: str | None
     endpoint: Endpoint | None
-    root: Path
-    log: Path
+    root: Path | None
+    log: Path | None
     started_at: datetime | None
     message: str
+    passwords: Path | None = None
 
 
 def up(settings: Settings, progress: Advance = silent) -> ServerStatus:
@@ -88,7 +91,23 @@ def up(settings: Settings, progress: Advance = silent) -> ServerStatus:
             _start(settings, place, progress)
         else:
             process.await_answer(running, place, settings.start_timeout, progress)
-    return status(settings)
+    found = status(settings)
+    _warn_of_limits(settings, found.pid)
+    return found
+
+
+def _warn_of_limits(settings: Settings, pid: int | None) -> None:
+    """Tell what the server may run out of, while there is time."""
+    for limit in limits.of(settings, pid):
+        if not limit.is_enough:
+            warnings.warn(f"{limit}; run: {limit.cure}", RuntimeWarning, stacklevel=3)
+    if (free := limits.free_disk(settings.home)) < limits.LEAST_DISK:
+        warnings.warn(
+            f"only {free / 2**30:.1f} GiB are free for {settings.home}; free space, or move "
+            "FXLAB_HOME",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
 def down(settings: Settings, progress: Advance = silent) -> bool:
@@ -120,7 +139,7 @@ def status(settings: Settings) -> ServerStatus:
         found = _external(settings)
         reason = probe.refusal(found)
         message = f"a server of your own at {found.http_url}; {_answer_words(reason)}"
-        return ServerStatus("external", None, None, found, place.root, place.log, None, message)
+        return ServerStatus("external", None, None, found, None, None, None, message)
     instance = Instance.load(place.instance)
     if instance is None:
         return _idle("stopped", place, "no server runs; start it with: fxlab up")
@@ -140,6 +159,7 @@ def status(settings: Settings) -> ServerStatus:
         place.log,
         instance.started_at,
         message,
+        place.passwords,
     )
 
 
@@ -155,10 +175,13 @@ def endpoint(settings: Settings) -> Endpoint:
         return _external(settings)
     running = _running(Place.of(settings))
     if running is None:
-        raise QuestDBUnavailable.at(
-            server_config.LOOPBACK, settings.questdb_http_port, "the embedded server does not run"
-        )
+        reason = f"the embedded server {_absence(settings)}"
+        raise QuestDBUnavailable.at(server_config.LOOPBACK, settings.questdb_http_port, reason)
     return running.endpoint
+
+
+def _absence(settings: Settings) -> str:
+    return "ended without: fxlab down" if status(settings).state == "stale" else "does not run"
 
 
 def _external(settings: Settings) -> Endpoint:
@@ -170,6 +193,7 @@ def _external(settings: Settings) -> Endpoint:
         password=settings.questdb_password,
         pg_user=settings.questdb_pg_user,
         pg_password=settings.questdb_pg_password,
+        embedded=False,
     )
 
 
@@ -188,9 +212,17 @@ def _answer_words(refusal: str) -> str:
 
 def _drift(settings: Settings, instance: Instance) -> str:
     """Return a hint when the running server is not the one that the settings ask for."""
-    runs = (instance.endpoint.http_port, instance.endpoint.pg_port, instance.version)
-    wanted = (settings.questdb_http_port, settings.questdb_pg_port, settings.questdb_version)
-    if runs == wanted:
+    found = instance.endpoint
+    pairs = {
+        "questdb_http_port": found.http_port,
+        "questdb_pg_port": found.pg_port,
+        "questdb_version": instance.version,
+    }
+    # Ports that nobody set are the server's own choice.
+    if all(
+        getattr(settings, name) == runs or (name.endswith("_port") and settings.is_default(name))
+        for name, runs in pairs.items()
+    ):
         return ""
     return (
         "; it was started with other ports or another version than the settings name now: "
@@ -222,8 +254,23 @@ def _alone(place: Place, progress: Advance) -> Iterator[None]:
 
 def _start(settings: Settings, place: Place, progress: Advance) -> None:
     preflight.check_memory(settings)
-    ports = preflight.check_ports(settings)
+    preflight.check_ports(settings)
     java = runtime.resolve(settings, lambda share, text: progress(_FETCH_SHARE * share, text))
+    for last_try in (False, False, True):
+        ports = preflight.check_ports(settings)
+        try:
+            _start_at(ports, java, settings, place, progress)
+        except ServerStartFailed as error:
+            # Another program, or another home's server, was quicker to take a port.
+            if last_try or "could not bind" not in str(error):
+                raise
+        else:
+            return
+
+
+def _start_at(
+    ports: Ports, java: runtime.Runtime, settings: Settings, place: Place, progress: Advance
+) -> None:
     passwords = load_passwords(place.passwords)
     config = server_config.render(ports, passwords, secrets.token_urlsafe(24))
     write_private(place.config / "server.conf", config)

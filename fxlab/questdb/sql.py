@@ -135,7 +135,7 @@ def enable_dedup(table: Table) -> str:
 
 
 def resume_wal(table: Table) -> str:
-    """Return the statement that resumes a suspended table: the cure that an error shows."""
+    """Return the statement that resumes a suspended table."""
     return f"ALTER TABLE {table.name} RESUME WAL"
 
 
