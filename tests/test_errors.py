@@ -48,4 +48,4 @@ def test_a_long_name_is_cut():
 def test_no_server_says_what_to_run():
     error = errors.QuestDBUnavailable.at("127.0.0.1", 9000, "refused")
     assert str(error).startswith("QuestDB is required but could not be reached at 127.0.0.1:9000")
-    assert str(error).endswith("run: fxlab up")
+    assert str(error).endswith("run: fxlab up (in Python: fxlab.up())")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import quote
 
 from fxlab.errors import QuestDBUnavailable
@@ -23,7 +23,7 @@ class Endpoint:
     password: str | None
     pg_user: str
     pg_password: str | None
-    embedded: bool = True
+    embedded: bool = field(default=True, compare=False)
 
     @property
     def http_url(self) -> str:
