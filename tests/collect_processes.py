@@ -18,7 +18,7 @@ from fxlab.config import Settings
 from fxlab.questdb import server as embedded
 
 STARTED = re.compile(r"recording session (\S+);")
-PATIENCE = 60.0
+PATIENCE = 120.0
 
 
 def eventually(holds: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
@@ -27,6 +27,22 @@ def eventually(holds: Callable[[], object], what: str, seconds: float = PATIENCE
     while not holds():
         assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
         time.sleep(0.02)
+
+
+def read_to_the_end(url: str) -> None:
+    """Wait until nothing waits in any connection of an address, on neither side.
+
+    A venue that has fallen silent has sent everything; on a busy machine a recorder may need
+    seconds to read it.
+    """
+    port = f":{int(url.rpartition(':')[2]):04X}"
+
+    def nothing_waits() -> bool:
+        lines = Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]
+        ends = [line.split()[1:5] for line in lines if port in line]
+        return all(set(waiting) <= set("0:") for *_, state, waiting in ends if state == "01")
+
+    eventually(nothing_waits, "what was sent is read")
 
 
 class Server:

@@ -19,10 +19,10 @@ from fxlab.collect.feed import (
     Trade,
 )
 from fxlab.mock import MockVenue
-from fxlab.mock.market import BookChange, Market
+from fxlab.mock.market import BookChange
 from fxlab.mock.truth import Book
 
-PATIENCE = 60.0
+PATIENCE = 120.0
 
 
 class Heard(list[Message]):
@@ -87,6 +87,35 @@ async def listen(
     return heard
 
 
+def all_trades(mock: MockVenue, venue: str, books: int = 0) -> Callable[[Heard], bool]:
+    """Return whether all that was sent has come, once the tape is over or stands still."""
+
+    def enough(heard: Heard) -> bool:
+        said = mock.ledger()
+        told = said["venues"][venue].values()
+        if said["running"] or not told:
+            return False
+        come = len({(one.symbol, one.id) for one in heard.trades()})
+        return come >= sum(one["sent"] for one in told) and len(heard.of(BookSnapshot)) >= books
+
+    return enough
+
+
+def standing(mock: MockVenue, ready: Callable[[Heard], bool]) -> Callable[[Heard], None]:
+    """Return what lets a market without an end stand still once enough of it was heard.
+
+    A tape of so many seconds would race the listener: a slow one finds it over.
+    """
+    over: list[bool] = []
+
+    def look(heard: Heard) -> None:
+        if not over and ready(heard):
+            over.append(True)
+            mock.stand_still()
+
+    return look
+
+
 def truth_of(mock: MockVenue, venue: str, symbol: str) -> list[tuple]:
     """Return what a venue traded since somebody listened: id, time, price, quantity, bought."""
     first = mock.ledger()["venues"][venue][symbol]["sent_first_id"]
@@ -99,12 +128,15 @@ def told(trades: Sequence[Trade]) -> list[tuple]:
     return [(one.id, one.time, one.price, one.volume, one.side == "buy") for one in trades]
 
 
-def tops(market: Market, symbol: str, depth: int = 10) -> list[tuple]:
-    """Return each state of the best levels of a book, one after the other, from its opening."""
+def tops(mock: MockVenue, symbol: str, depth: int = 10) -> list[tuple]:
+    """Return each state of the best levels of a book so far, from its opening on."""
+    market, end = mock._floor.market, mock.truth.books[symbol].id
     listing, book = market.listings[symbol], Book(market.opening(symbol))
     scales = 10**listing.price_decimals, 10**listing.quantity_decimals
     found = [_state(book, depth, scales)]
     for happening in market.happenings(0):
+        if book.id >= end:
+            break
         if isinstance(happening, BookChange) and happening.symbol == symbol:
             book.apply(happening)
             if (state := _state(book, depth, scales)) != found[-1]:

@@ -29,7 +29,7 @@ FLAGS = (
     "--disable-background-networking",
     "--no-first-run",
 )
-WAIT = 60_000
+WAIT = 120_000
 """Milliseconds until a test gives up: generous, because nothing waits longer than it must."""
 
 
@@ -86,7 +86,7 @@ def _hush(home: Path) -> None:
 
 
 def _wait_until_up(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while True:
         try:
             urllib.request.urlopen(f"{url}/api/status", timeout=1).close()  # noqa: S310 - our own
@@ -103,10 +103,10 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     for sign in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(process.pid, sign)
-            process.wait(15)
+            process.wait(60)
         except (ProcessLookupError, subprocess.TimeoutExpired):
             continue
-    process.wait(15)
+    process.wait(60)
 
 
 @contextmanager

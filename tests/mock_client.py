@@ -34,7 +34,7 @@ def converse(
             pass
         return frames
 
-    return asyncio.run(asyncio.wait_for(run(), 60))
+    return asyncio.run(asyncio.wait_for(run(), 120))
 
 
 def ask(venue: MockVenue, path: str, **query: Any) -> Any:

@@ -10,7 +10,7 @@ from fxlab.collect.feed import Feed, Instrument, Trade
 
 SYMBOL = "BTC_USDT"
 FOREVER = "forever"
-PATIENCE = 60.0
+PATIENCE = 120.0
 
 
 class Scripted(Feed):

@@ -374,7 +374,7 @@ def test_nothing_outlives_a_batch_that_is_stopped(tmp_path):
     with pytest.raises(errors.Cancelled, match="enough"):
         list(workers.run_all([order(tmp_path, source)], 1, {}, stop))
     with suppress(psutil.NoSuchProcess):
-        psutil.Process(int(sign.read_text())).wait(30)
+        psutil.Process(int(sign.read_text())).wait(120)
     assert not (tmp_path / "made" / workers.NOTEBOOK).exists()
 
 
@@ -435,7 +435,7 @@ def test_a_batch_that_was_killed_goes_on(lab, session, tmp_path):
         time.sleep(0.1)
     children = psutil.Process(running.pid).children(recursive=True)
     running.send_signal(signal.SIGKILL)
-    running.wait(30)
+    running.wait(120)
     _, alive = psutil.wait_procs(children, 60)
     assert alive == []
     assert not list(out.glob("batch*/notebook.ipynb"))

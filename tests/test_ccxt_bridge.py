@@ -42,9 +42,9 @@ TERMS = {"contract_size": 1.0, "inverse": False}
 BTC = Instrument("BTC_USDT", "BTC/USDT", 2, detail=TERMS)
 
 
-def venue(*, trades=600, faults=None, speed="max", rate=2_000.0, book_rate=400.0):
+def venue(*, trades=600, faults=None, speed="max", rate=2_000.0, book_rate=400.0, **pace):
     market = generated(["BTC_USDT", "ETH_USDT"], rate=rate, book_rate=book_rate, trades=trades)
-    return MockVenue(market, venues=["binance"], speed=speed, faults=faults), market
+    return MockVenue(market, venues=["binance"], speed=speed, faults=faults, **pace), market
 
 
 def hear(mock: MockVenue, enough, **wanted) -> tuple[Heard, CcxtFeed]:
@@ -57,14 +57,7 @@ def hear(mock: MockVenue, enough, **wanted) -> tuple[Heard, CcxtFeed]:
 
 
 def all_trades(mock: MockVenue):
-    def enough(heard: Heard) -> bool:
-        said = mock.ledger()
-        if said["running"] or "binance" not in said["venues"]:
-            return False
-        sent = sum(one["sent"] for one in said["venues"]["binance"].values())
-        return len({(one.symbol, one.id) for one in heard.trades()}) >= sent
-
-    return enough
+    return feed_tap.all_trades(mock, "binance")
 
 
 def truth_of(mock: MockVenue, symbol: str) -> list[tuple]:
@@ -89,7 +82,7 @@ def test_the_seams_are_where_they_were():
 
 def test_a_burst_and_a_stall_cost_no_trade():
     # More than ccxt's ring of 1,000 holds, while nobody awaits what it hands out.
-    mock, market = venue(trades=6_000, book_rate=0)
+    mock, market = venue(trades=6_000, book_rate=0, listeners=2)
     stalls: list[int] = []
 
     def stall(heard: Heard) -> None:
@@ -107,11 +100,11 @@ def test_a_burst_and_a_stall_cost_no_trade():
 
 
 def test_every_state_of_a_book_was_true():
-    mock, market = venue(speed=1.0, trades=3_000, rate=200, book_rate=100)
+    mock, market = venue(speed=1.0, trades=None, rate=200, book_rate=100)
     with mock:
         heard, _ = hear(mock, lambda said: all(len(said.books(one)) > 5 for one in market.listings))
     for symbol in market.listings:
-        seen = places(rebuilt(heard.books(symbol)), tops(market, symbol))
+        seen = places(rebuilt(heard.books(symbol)), tops(mock, symbol))
         assert seen == sorted(set(seen))
         assert [type(one) for one in heard.books(symbol)[:2]] == [BookSnapshot, BookDelta]
         ids = [one.update_id for one in heard.books(symbol)]
@@ -119,7 +112,7 @@ def test_every_state_of_a_book_was_true():
 
 
 def test_lost_updates_are_gaps_that_end():
-    mock, market = venue(faults=Faults(seed=4, drop=0.15), speed=1.0, trades=20_000)
+    mock, market = venue(faults=Faults(seed=4, drop=0.15), speed=1.0, trades=None)
     with mock:
         heard, _ = hear(mock, lambda said: len(said.events("resync")) > 1, trades=False)
     gaps = heard.gaps()
@@ -128,11 +121,11 @@ def test_lost_updates_are_gaps_that_end():
         assert one.what == "orderbook"
         assert one.to_time is None or one.to_time >= one.from_time
     for symbol in market.listings:
-        places(rebuilt(heard.books(symbol)), tops(market, symbol))
+        places(rebuilt(heard.books(symbol)), tops(mock, symbol))
 
 
 def test_a_cut_is_told_and_ccxt_connects_again():
-    mock, _ = venue(speed=1.0, trades=20_000, rate=200, book_rate=50)
+    mock, _ = venue(speed=1.0, trades=None, rate=200, book_rate=50)
     cuts: list[int] = []
 
     def cut_once(heard: Heard) -> None:

@@ -200,10 +200,10 @@ def test_lab_starts_a_jupyterlab_that_asks_for_its_token(
         assert answer.status_code == FORBIDDEN
     finally:
         jupyter.terminate()
-        jupyter.wait(30)
+        jupyter.wait(120)
 
 
-def _wait_for(address: str, process: subprocess.Popen, seconds: float = 60.0) -> httpx.Response:
+def _wait_for(address: str, process: subprocess.Popen, seconds: float = 180.0) -> httpx.Response:
     end = time.monotonic() + seconds
     while time.monotonic() < end and process.poll() is None:
         try:

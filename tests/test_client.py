@@ -173,7 +173,7 @@ def test_bulk_reads_wait_for_a_free_connection(db):
     waiting.start()
     for client in crowd:
         client.close()
-    waiting.join(timeout=30)
+    waiting.join(timeout=120)
     assert read[0].equals(pl.DataFrame({"a": [1]}, schema={"a": pl.Int32}))
 
 

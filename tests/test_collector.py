@@ -89,7 +89,8 @@ def test_a_feed_that_ends_completes_the_session(start):
 
 def test_the_duration_ends_it(start):
     session = start(Scripted(trades(1)), duration="50ms").wait(PATIENCE)
-    assert (session.status, ids(session)) == ("completed", [1])
+    assert session.status == "completed"
+    assert ids(session) in ([], [1])  # it may end before the feed has said a word
 
 
 def test_an_empty_recording_is_a_session_too(lab, start):

@@ -21,7 +21,7 @@ from fxlab.widgets.collect_form import CollectForm
 from fxlab.widgets.figure_output import PLOTLY, FigureOutput
 from fxlab.widgets.monitor_chart import MonitorChart
 
-PATIENCE = 30.0
+PATIENCE = 120.0
 HOSTILE = "<img src=x onerror=alert(1)>"
 
 

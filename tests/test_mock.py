@@ -42,7 +42,7 @@ def listen(venue, path=BINANCE, *, messages=None, send=(), until=None):
             pass
         return frames
 
-    return asyncio.run(asyncio.wait_for(run(), 60))
+    return asyncio.run(asyncio.wait_for(run(), 120))
 
 
 def get(venue, path, **query):
@@ -56,7 +56,7 @@ def trades(frames):
 def test_every_trade_is_sent_once_and_in_order():
     with MockVenue(market(), speed="max") as venue:
         heard = trades(listen(venue, messages=3_000))
-        assert venue.wait(30)
+        assert venue.wait(120)
         said = venue.ledger()
     told = said["symbols"]["BTC_USDT"]
     assert [one["t"] for one in heard] == list(range(told["first_id"], told["last_id"] + 1))
@@ -213,7 +213,7 @@ def test_futures_speak_their_own_dialect_and_are_counted_too():
     path = "/binance_futures/stream?streams=btcusdt@trade/btcusdt@aggTrade"
     with MockVenue(market(trades=100), speed="max") as venue:
         heard = trades(listen(venue, path, messages=200))
-        assert venue.wait(30)
+        assert venue.wait(120)
         told = venue.ledger()["venues"]["binance_futures"]["BTC_USDT"]
         depth = get(venue, "/binance_futures/fapi/v1/depth", symbol="BTCUSDT").json()
     plain, aggregates = heard[::2], heard[1::2]
@@ -240,8 +240,56 @@ def test_trouble_by_hand_from_another_process():
                 pass
             socket.close()
 
-        asyncio.run(asyncio.wait_for(run(), 30))
+        asyncio.run(asyncio.wait_for(run(), 120))
         assert httpx.get(venue.url + "/cut").status_code == 404
         assert httpx.get(venue.url + "/truth/BTC_USDT?limit=x").status_code == 400
         said = venue.ledger()
     assert [line["fault"] for line in said["faults"]] == ["stall", "speaks", "cut"]
+
+
+@pytest.mark.parametrize("speed", [1.0, "max"])
+def test_a_market_stands_still_where_it_is_told_to(speed):
+    endless = market(trades=None, rate=1_000, start=1_700_000_000_000_000)
+
+    def still():
+        while venue.ledger()["running"]:
+            time.sleep(0.005)
+        return venue.ledger()["symbols"]["BTC_USDT"]
+
+    async def story():
+        socket = await websocket_connect(venue.url.replace("http", "ws") + BINANCE)
+        first = await asyncio.to_thread(still)
+        clock = get(venue, "/binance/api/v3/time").json()["serverTime"]
+        again = await asyncio.to_thread(still)
+        venue.go_on(0.2)
+        second = await asyncio.to_thread(still)
+        heard = [await socket.read_message() for _ in range(second["trades"])]
+        venue.go_on()
+        heard.append(await socket.read_message())
+        venue.stand_still()
+        third = await asyncio.to_thread(still)
+        heard += [await socket.read_message() for _ in range(third["trades"] - len(heard))]
+        socket.close()
+        while await socket.read_message() is not None:
+            pass
+        return first, clock, again, second, third, trades(heard)
+
+    with MockVenue(endless, speed=speed, until=0.1) as venue:
+        told = asyncio.run(asyncio.wait_for(story(), 120))
+    first, clock, again, second, third, heard = told
+    assert clock == 1_700_000_000_100
+    assert first == again
+    assert 0 < first["trades"] < second["trades"] < third["trades"]
+    assert [one["t"] for one in heard] == list(range(first["first_id"], third["last_id"] + 1))
+    ends = [heard[one["trades"] - 1]["T"] - 1_700_000_000_000 for one in (first, second)]
+    assert ends[0] <= 100 < heard[first["trades"]]["T"] - 1_700_000_000_000
+    assert ends[1] <= 200
+
+
+def test_a_market_begins_when_all_its_listeners_are_there():
+    with MockVenue(market(trades=50), speed="max", listeners=2) as venue:
+        ask = json.dumps({"method": "SUBSCRIBE", "params": ["btcusdt@aggTrade"], "id": 1})
+        heard = [json.loads(one) for one in listen(venue, messages=101, send=[ask])]
+    assert heard[0]["id"] == 1
+    for place, stream in enumerate(("btcusdt@trade", "btcusdt@aggTrade")):
+        assert [one["stream"] for one in heard[1 + place :: 2]] == [stream] * 50

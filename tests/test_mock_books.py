@@ -24,31 +24,30 @@ PLACES = {
 def take(venue, count, *, place="binance", at=(0,), followed=0):
     """Return frames of all three streams, and a snapshot after so many frames each.
 
-    It goes on until so many diffs have followed the last snapshot.
+    It goes on until so many diffs have followed the last snapshot: each frame is looked at once,
+    so that the reader is faster than the market.
     """
     stream, depth = PLACES[place]
     path = stream + "?streams=btcusdt@trade/btcusdt@depth@100ms/btcusdt@bookTicker"
 
     async def run():
         socket = await websocket_connect(venue.url.replace("http", "ws") + path)
-        frames, snapshots = [], []
+        frames, snapshots, newer = [], [], 0
         async with httpx.AsyncClient() as client:
-            while len(frames) < count or (followed and newer(frames, snapshots) < followed):
+            while len(frames) < count or newer < followed:
                 if len(frames) in at:
                     query = {"symbol": "BTCUSDT", "limit": 1_000}
                     snapshots.append((await client.get(venue.url + depth, params=query)).json())
+                    newer = 0
                 frames.append(await socket.read_message())
+                first = json.loads(frames[-1])["data"].get("U", 0) if snapshots else 0
+                newer += bool(first) and first > snapshots[-1]["lastUpdateId"]
         socket.close()
         while await socket.read_message() is not None:
             pass
         return frames, snapshots
 
-    return asyncio.run(asyncio.wait_for(run(), 60))
-
-
-def newer(frames, snapshots):
-    recent = [json.loads(frame)["data"] for frame in frames[-1_000:]] if snapshots else []
-    return sum(one.get("U", 0) > snapshots[-1]["lastUpdateId"] for one in recent)
+    return asyncio.run(asyncio.wait_for(run(), 120))
 
 
 def diffs(frames):

@@ -31,7 +31,7 @@ def test_it_says_where_it_is_and_ends_when_told(number, tmp_path):
         assert second == (f"collect from it with: fxlab collect binance ETH_USDT --url {url}\n")
         said = httpx.get(url + "/ledger").json()
         process.send_signal(number)
-        rest, _ = process.communicate(timeout=30)
+        rest, _ = process.communicate(timeout=120)
     assert process.returncode == 0
     assert list(said["symbols"]) == ["ETH_USDT"]
     assert said["header"] == {"seed": 1, "drop": 0.5}

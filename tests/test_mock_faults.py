@@ -222,7 +222,7 @@ def test_a_stall_keeps_the_connection_and_sends_nothing():
         return heard
 
     with MockVenue(market(rate=3_000, trades=None, start=None)) as venue:
-        heard = asyncio.run(asyncio.wait_for(run(venue), 60))
+        heard = asyncio.run(asyncio.wait_for(run(venue), 120))
         said = venue.ledger()
     holes = [(one, two) for one, two in pairwise(heard) if two != one + 1]
     assert len(holes) == 1
@@ -339,7 +339,7 @@ def test_a_client_that_takes_nothing_does_not_hold_the_venue_up():
         writer.close()
 
     venue = MockVenue(market(trades=None), speed="max").start()
-    asyncio.run(asyncio.wait_for(run(venue), 20))
+    asyncio.run(asyncio.wait_for(run(venue), 120))
     assert not venue._thread.is_alive()
 
 

@@ -12,9 +12,9 @@ from fxlab.mock import Faults, MockVenue, generated
 from fxlab.mock.protocols.kraken_text import checksum, stamp
 
 
-def venue(*, speed="max", faults=None, trades=400):
+def venue(*, speed="max", faults=None, trades=400, **pace):
     market = generated(["BTC_USDT", "DOGE_USD"], rate=2_000, book_rate=400, trades=trades)
-    return MockVenue(market, venues=["kraken"], speed=speed, faults=faults)
+    return MockVenue(market, venues=["kraken"], speed=speed, faults=faults, **pace)
 
 
 def subscribe(channel, *symbols, **params):
@@ -82,16 +82,19 @@ def test_a_new_subscription_begins_with_a_snapshot_that_fits():
         {"method": "unsubscribe", "params": {"channel": "book", "symbol": ["BTC/USDT"]}},
         subscribe("book", "BTC/USDT", depth=10),
     ]
-    with venue(trades=4_000) as mock:
-        # As fast as it is read: the second snapshot may be far down the line.
+    with venue(trades=4_000, until=0.1) as mock:
+        # The market stands still until the second snapshot is there.
+        def enough(frames):
+            if len(said(frames, channel="book", type="snapshot")) < 2:
+                return False
+            mock.go_on()
+            return len(said(frames[-20:], channel="book", type="update")) == 20
+
         frames = converse(
             mock,
             "/kraken/v2",
             again,
-            lambda frames: (
-                len(said(frames, channel="book", type="snapshot")) == 2
-                and said(frames[-20:], channel="book", type="update")
-            ),
+            enough,
         )
     books = said(frames, channel="book")
     starts = [place for place, one in enumerate(books) if one["type"] == "snapshot"]
@@ -175,7 +178,7 @@ def test_it_greets_and_answers_a_ping():
 def test_a_delisted_pair_is_told_and_cannot_be_subscribed():
     faults = Faults(delist=("DOGE_USD", 0.05))
     instruments = {"method": "subscribe", "params": {"channel": "instrument"}}
-    with venue(faults=faults, speed=1.0) as mock:
+    with venue(faults=faults, speed=1.0, trades=None) as mock:
         frames = converse(
             mock,
             "/kraken/v2",

@@ -10,9 +10,9 @@ from mock_client import ask, converse
 from fxlab.mock import Faults, MockVenue, generated
 
 
-def venue(*, speed="max", faults=None, trades=400):
+def venue(*, speed="max", faults=None, trades=400, **pace):
     market = generated(["BTC_USDT", "ETH_USDT"], rate=2_000, book_rate=400, trades=trades)
-    return MockVenue(market, venues=["mexc"], speed=speed, faults=faults)
+    return MockVenue(market, venues=["mexc"], speed=speed, faults=faults, **pace)
 
 
 def subscribe(channel, symbol="BTC_USDT"):
@@ -52,13 +52,16 @@ def test_deals_are_those_of_the_ledger_in_whole_contracts():
 
 
 def test_versions_leave_no_hole_and_fit_the_snapshot():
-    with venue(speed=1.0, trades=4_000) as mock:
+    # About 400 changes in all, of which the venue keeps 1,000: none is too old to be asked for.
+    with venue(trades=2_000, until=0.5) as mock:
         snapshots = []
 
         def enough(frames):
-            if len(frames) > 50 and not snapshots:
+            heard = said(frames, "push.depth")
+            if len(heard) > 50 and not snapshots:
                 snapshots.append(ask(mock, "/mexc/api/v1/contract/depth/BTC_USDT", limit=1_000))
-            return len(frames) > 150
+                mock.go_on()
+            return snapshots and heard[-1]["data"]["version"] > snapshots[0]["data"]["version"] + 50
 
         frames = converse(mock, "/mexc/edge", [subscribe("depth")], enough)
         commits = ask(mock, "/mexc/api/v1/contract/depth_commits/BTC_USDT/1000")["data"]
@@ -83,7 +86,7 @@ def test_versions_leave_no_hole_and_fit_the_snapshot():
 
 def test_a_book_that_changed_unheard_has_a_later_version():
     path = "/mexc/api/v1/contract/depth/BTC_USDT"
-    with venue(speed=1.0, trades=20_000) as mock:
+    with venue(speed=1.0, trades=None) as mock:
         first = converse(mock, "/mexc/edge", [subscribe("depth")], count(3, "push.depth"))
         # Deals alone: the book goes on without a listener.
         converse(mock, "/mexc/edge", [subscribe("deal")], count(100, "push.deal"))
@@ -124,7 +127,7 @@ def test_it_acknowledges_and_answers_a_ping():
 def test_who_unsubscribes_hears_no_more():
     leave = {"method": "unsub.deal", "param": {"symbol": "BTC_USDT"}}
     requests = [subscribe("deal"), leave, subscribe("depth")]
-    with venue(speed=1.0) as mock:
+    with venue(speed=1.0, trades=None) as mock:
         frames = converse(mock, "/mexc/edge", requests, count(20, "push.depth"))
     place = next(at for at, one in enumerate(frames) if "rs.unsub.deal" in one)
     assert not said(frames[place:], "push.deal")
@@ -139,7 +142,7 @@ def test_old_snapshots_are_older_than_any_change():
 
 
 def test_a_delisted_contract_is_offline():
-    with venue(faults=Faults(delist=("ETH_USDT", 0.05)), speed=1.0) as mock:
+    with venue(faults=Faults(delist=("ETH_USDT", 0.05)), speed=1.0, trades=None) as mock:
         converse(mock, "/mexc/edge", [subscribe("deal")], count(300, "push.deal"))
         states = {
             one["symbol"]: one["state"] for one in ask(mock, "/mexc/api/v1/contract/detail")["data"]

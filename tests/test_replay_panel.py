@@ -266,7 +266,7 @@ def test_clicks_are_heard_while_it_runs(lab, session):
         bench.transport.stop.click()
         await until(lambda: bench.transport.play.description == "Play")
 
-    asyncio.run(asyncio.wait_for(story(), 60))
+    asyncio.run(asyncio.wait_for(story(), 120))
     assert bench.result.ticks < 4_000
     assert "stopped at" in bench.message.value
 

@@ -469,11 +469,11 @@ def test_another_thread_ends_a_wait():
 
     reader = threading.Thread(target=read)
     reader.start()
-    assert reached.wait(30)
+    assert reached.wait(120)
     replay.pause()
     replay.speed = 2e-3
     replay.stop()
-    reader.join(30)
+    reader.join(120)
     assert not reader.is_alive()
 
 
@@ -609,7 +609,7 @@ def test_the_event_loop_runs_while_a_chunk_is_read():
 
             def patient():
                 if threading.current_thread() is not threading.main_thread():
-                    assert loop_ran.wait(30)
+                    assert loop_ran.wait(120)
                 yield from chunks
 
             return patient()
@@ -656,7 +656,7 @@ def test_a_pause_is_heard_while_the_loop_sleeps():
         replay.pause()
         await asyncio.sleep(0.01)
         replay.stop()
-        await asyncio.wait_for(asyncio.gather(reading, return_exceptions=True), 30)
+        await asyncio.wait_for(asyncio.gather(reading, return_exceptions=True), 120)
         return [batch async for batch in replay]
 
     assert asyncio.run(story()) == []

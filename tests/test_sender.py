@@ -19,7 +19,7 @@ from fxlab.questdb.sql import Scope
 from fxlab.schema import PRICES
 
 NOON_US = 1_735_732_800_000_000
-PATIENCE = 60.0
+PATIENCE = 120.0
 
 
 class Script:

@@ -341,7 +341,7 @@ def test_a_server_s_life_two_starters_a_kill_a_hang(own: Settings, monkeypatch: 
                 own, LC_ALL="C", QDB_PG_NET_BIND_TO=f"0.0.0.0:{own.questdb_pg_port}"
             )
             started = notebook.submit(embedded.up, own, hear)
-            assert waits.wait(30)
+            assert waits.wait(120)
             assert processes_of(own) == []
         said, _ = command_line.communicate(timeout=90)
         assert started.result(90).state == "running"
@@ -363,7 +363,7 @@ def test_a_server_s_life_two_starters_a_kill_a_hang(own: Settings, monkeypatch: 
     assert first.pid is not None
     victim = psutil.Process(first.pid)
     os.kill(first.pid, signal.SIGKILL)
-    psutil.wait_procs([victim], timeout=30)
+    psutil.wait_procs([victim], timeout=120)
     stale = embedded.status(own)
     assert (stale.state, stale.endpoint) == ("stale", None)
     assert "fxlab up" in stale.message

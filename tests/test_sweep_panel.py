@@ -266,7 +266,7 @@ def test_cancel_keeps_what_is_done(panel, monkeypatch):
         """Wait where there is nobody else to wait for."""
         if level > 1 and story_runs:
             reached.set()
-            may_go_on.wait(30)
+            may_go_on.wait(120)
         return ticks.select(target=pl.lit(1.0 / level))
 
     story_runs = []
@@ -281,7 +281,7 @@ def test_cancel_keeps_what_is_done(panel, monkeypatch):
     async def story():
         panel.run.click()
         assert panel.run.disabled
-        await asyncio.to_thread(reached.wait, 30)
+        await asyncio.to_thread(reached.wait, 120)
         panel.progress.cancel.click()
         may_go_on.set()
         await until_over(panel)

@@ -11,7 +11,7 @@ import zlib
 
 import feed_tap
 import pytest
-from feed_tap import Heard, listen, places, rebuilt, told, tops
+from feed_tap import Heard, listen, places, rebuilt, standing, told, tops
 
 from fxlab.collect.address import Address
 from fxlab.collect.clock import Clock
@@ -416,9 +416,9 @@ def test_quotes_come_when_the_best_changes():
 # The feed against the mock venue
 
 
-def venue(*, trades=600, faults=None, speed="max", rate=2_000.0, book_rate=400.0):
+def venue(*, trades=600, faults=None, speed="max", rate=2_000.0, book_rate=400.0, **pace):
     market = generated(["BTC_USDT", "ETH_USDT"], rate=rate, book_rate=book_rate, trades=trades)
-    return MockVenue(market, venues=["kraken"], speed=speed, faults=faults), market
+    return MockVenue(market, venues=["kraken"], speed=speed, faults=faults, **pace), market
 
 
 def feed_of(mock: MockVenue) -> Kraken:
@@ -434,16 +434,7 @@ def hear(mock: MockVenue, enough, **wanted) -> Heard:
 
 
 def all_trades(mock: MockVenue):
-    """Return whether all trades that were sent have come, once the tape is over."""
-
-    def enough(heard: Heard) -> bool:
-        said = mock.ledger()
-        if said["running"] or "kraken" not in said["venues"]:
-            return False
-        sent = sum(one["sent"] for one in said["venues"]["kraken"].values())
-        return len({(one.symbol, one.id) for one in heard.trades()}) >= sent
-
-    return enough
+    return feed_tap.all_trades(mock, "kraken")
 
 
 def truth_of(mock: MockVenue, symbol: str) -> list[tuple]:
@@ -456,7 +447,7 @@ def test_everything_that_is_sent_arrives_once():
         heard = hear(mock, all_trades(mock))
         for symbol in market.listings:
             assert told(heard.trades(symbol)) == truth_of(mock, symbol)
-            states = tops(market, symbol)
+            states = tops(mock, symbol)
             seen = places(rebuilt(heard.books(symbol)), states)
             # Each change of the ten best levels is told, from the snapshot on.
             assert seen == list(range(seen[0], seen[0] + len(seen)))
@@ -467,10 +458,10 @@ def test_everything_that_is_sent_arrives_once():
 
 
 def test_best_prices_alone():
-    mock, market = venue(speed=1.0, trades=1_000)
+    mock, _ = venue(speed=1.0, trades=None)
     with mock:
-        heard = hear(mock, all_trades(mock), book_depth=1)
-    states = [(*bids[0], *asks[0]) for bids, asks in tops(market, "BTC_USDT", 1)]
+        heard = hear(mock, lambda said: len(said.quotes("BTC_USDT")) > 40, book_depth=1)
+    states = [(*bids[0], *asks[0]) for bids, asks in tops(mock, "BTC_USDT", 1)]
     found = [one[1:5] for one in heard.quotes("BTC_USDT")]
     assert len(found) > 20
     assert not heard.of((BookSnapshot, BookDelta))
@@ -479,12 +470,16 @@ def test_best_prices_alone():
 
 
 def test_lost_updates_are_found_and_every_state_told_was_true():
-    mock, market = venue(faults=Faults(seed=5, drop=0.03), speed=1.0, trades=2_000)
+    mock, market = venue(faults=Faults(seed=5, drop=0.03), speed=1.0, trades=None)
+
+    def lost(heard: Heard) -> bool:
+        return all(len(heard.gaps(one)) > 5 for one in market.listings)
+
     with mock:
-        heard = hear(mock, all_trades(mock))
+        heard = hear(mock, all_trades(mock), meanwhile=standing(mock, lost))
         dropped = [one for one in mock.ledger()["faults"] if one["stream"].startswith("book")]
     for symbol in market.listings:
-        seen = places(rebuilt(heard.books(symbol)), tops(market, symbol))
+        seen = places(rebuilt(heard.books(symbol)), tops(mock, symbol))
         assert seen == sorted(set(seen))
         gaps = heard.gaps(symbol)
         assert 1 <= len([one for one in gaps if one.to_time is None]) <= len(dropped)
@@ -513,7 +508,7 @@ def test_a_planted_wrong_level_resyncs_that_symbol_only(monkeypatch):
                 yield stream, frame
 
     monkeypatch.setattr(MockKraken, "encode", encode)
-    mock, market = venue(speed=1.0, trades=10_000)  # lasts well beyond the resync
+    mock, market = venue(speed=1.0, trades=None)
     market.start = START
     with mock:
         heard = hear(mock, lambda said: len(said.books("BTC_USDT")) > 250)
@@ -525,11 +520,11 @@ def test_a_planted_wrong_level_resyncs_that_symbol_only(monkeypatch):
     assert len(heard.of(BookSnapshot, "BTC_USDT")) == 2
     assert len(heard.of(BookSnapshot, "ETH_USDT")) == 1
     for symbol in market.listings:
-        places(rebuilt(heard.books(symbol)), tops(market, symbol))
+        places(rebuilt(heard.books(symbol)), tops(mock, symbol))
 
 
 def test_a_cut_is_told_and_the_last_trades_come_again():
-    mock, market = venue(speed=1.0, trades=5_000, rate=200, book_rate=100)
+    mock, market = venue(speed=1.0, trades=None, rate=200, book_rate=100)
     cuts: list[int] = []
 
     def cut_once(heard: Heard) -> None:
@@ -553,7 +548,7 @@ def test_a_cut_is_told_and_the_last_trades_come_again():
                 if number in seen:
                     side = "buy" if bought else "sell"
                     assert seen[number][2:6] == (side, price, quantity, time)
-            places(rebuilt(heard.books(symbol)), tops(market, symbol))
+            places(rebuilt(heard.books(symbol)), tops(mock, symbol))
             check_pairs(heard.gaps(symbol))
             assert [one.to_time is None for one in heard.gaps(symbol)] == [True, False]
     (event,) = heard.events("reconnect")
@@ -567,12 +562,12 @@ def test_frames_doubled_swapped_late_and_cut_leave_nothing_untrue():
     faults = Faults(
         seed=9, drop=0.01, duplicate=0.1, swap=0.03, delay=0.03, delay_seconds=0.2, cut_every=1_500
     )
-    mock, market = venue(faults=faults, speed=1.0, trades=2_400)
+    mock, market = venue(faults=faults, speed=1.0, trades=None)
     with mock:
-        heard = hear(mock, lambda _: not mock.ledger()["running"])
+        heard = hear(mock, lambda said: said.events("reconnect") and len(said.events("resync")) > 4)
         for symbol in market.listings:
             assert set(told(heard.trades(symbol))) <= set(truth_of(mock, symbol))
-            places(rebuilt(heard.books(symbol)), tops(market, symbol))
+            places(rebuilt(heard.books(symbol)), tops(mock, symbol))
             for what in ("orderbook", "prices"):
                 check_pairs([one for one in heard.gaps(symbol) if one.what == what])
     assert heard.events("reconnect")
@@ -591,9 +586,14 @@ def test_garbage_beside_good_frames_costs_nothing():
 
 
 def test_a_pair_that_is_delisted_is_told_and_the_others_go_on():
-    mock, _ = venue(faults=Faults(delist=("ETH_USDT", 0.1)), speed=1.0)
+    mock, _ = venue(faults=Faults(delist=("ETH_USDT", 0.1)), speed=1.0, trades=None, listeners=4)
+
+    def some_after(heard: Heard) -> bool:
+        told = heard.events("delisted")
+        return bool(told) and len(Heard(heard[heard.index(told[0]) :]).trades("BTC_USDT")) > 50
+
     with mock:
-        heard = hear(mock, all_trades(mock))
+        heard = hear(mock, some_after)
     (event,) = heard.events("delisted")
     assert event.symbol == "ETH_USDT"
     at = heard.index(event)

@@ -222,7 +222,7 @@ def test_cancel_is_heard_while_the_run_goes_on(bench, monkeypatch):
     def patient() -> fxlab.Signals:
         if not asyncio_is_here():
             reached.set()
-            may_go_on.wait(30)
+            may_go_on.wait(120)
         return fxlab.Signals(target=pl.lit(1.0), lookback=0)
 
     def asyncio_is_here():
@@ -234,13 +234,13 @@ def test_cancel_is_heard_while_the_run_goes_on(bench, monkeypatch):
 
     async def story():
         bench.run.click()
-        await asyncio.to_thread(reached.wait, 30)
+        await asyncio.to_thread(reached.wait, 120)
         assert bench.run.disabled
         bench.progress.cancel.click()
         may_go_on.set()
         await until_over(bench)
 
-    asyncio.run(asyncio.wait_for(story(), 60))
+    asyncio.run(asyncio.wait_for(story(), 120))
     assert "stopped before the end" in bench.message.value
     assert bench.result is None
 
@@ -251,7 +251,7 @@ def test_a_run_inside_an_event_loop_ends_with_its_result(bench):
         assert bench.run.disabled
         await until_over(bench)
 
-    asyncio.run(asyncio.wait_for(story(), 60))
+    asyncio.run(asyncio.wait_for(story(), 120))
     assert bench.result.ticks == 3_000
 
 
@@ -291,7 +291,7 @@ def test_work_aside_hands_on_its_error():
 
     plain = []
     run_aside(fail, plain.append)
-    in_loop = asyncio.run(asyncio.wait_for(story(), 30))
+    in_loop = asyncio.run(asyncio.wait_for(story(), 120))
     for outcome in (*plain, in_loop):
         with pytest.raises(InvalidInput, match="no"):
             outcome()

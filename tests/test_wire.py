@@ -31,7 +31,7 @@ def run(script, until, **options):
         async with serving(socket_route("/s", script, log)) as host:
             arrivals = []
             async with contextlib.aclosing(wire(host, **options).arrivals()) as stream:
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(60):
                     async for arrival in stream:
                         arrivals.append(arrival)
                         if until(arrivals):
@@ -260,7 +260,7 @@ def test_cancelling_closes_the_socket():
             reader.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await reader
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 while not log[0].closed:  # noqa: ASYNC110
                     await asyncio.sleep(0.005)
 

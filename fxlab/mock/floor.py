@@ -1,7 +1,9 @@
 """The trading floor: the tape that runs, what happened, and all who listen, on one event loop.
 
 Time on the floor is market time. A paced floor moves it with the clock whether or not anybody
-listens, as a venue does; at speed "max" it moves as fast as the listeners take frames.
+listens, as a venue does; at speed "max" it moves as fast as the listeners take frames. Either
+begins when enough streams are listened to, and stands still at the second that it was given
+until it is told to go on: whoever asks in between asks about a market that does not move.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ _BACKLOG: Final = 1 << 18
 _SLOW: Final = 1 << 26
 _PING_SECONDS: Final = 20.0
 _LONGEST_SLEEP: Final = 0.05
+_STANDING: Final = 0.005
 
 
 class Floor:
@@ -42,6 +45,8 @@ class Floor:
         By the name of the venue.
     begun, ended
         Set when somebody listens first, and when nothing more will happen.
+    still
+        Whether all has happened up to the moment at which the market stands still.
     """
 
     def __init__(
@@ -52,6 +57,8 @@ class Floor:
         speed: Speed,
         faults: Faults,
         ledger: Path | None,
+        listeners: int = 1,
+        until: float | None = None,
     ) -> None:
         if speed != "max" and not float(speed) > 0:
             raise InvalidParameter(f"speed={speed!r}: give a number above 0, or 'max'")
@@ -66,6 +73,7 @@ class Floor:
         self.begun, self.ended = asyncio.Event(), asyncio.Event()
         self._heard, self._speaking = asyncio.Event(), asyncio.Event()
         self._speaking.set()
+        self._listeners, self._until, self.still = listeners, until, False
         self._start: int | None = None
         self._anchor = 0.0
         self._reached = 0
@@ -84,14 +92,34 @@ class Floor:
             return self._wall() if begins is None else begins
         if self.speed == "max":
             return max(self._reached, self._start)
-        return self._start + int((time.monotonic() - self._anchor) * float(self.speed) * 1e6)
+        now = self._start + int((time.monotonic() - self._anchor) * float(self.speed) * 1e6)
+        return now if self._hold is None else min(now, self._hold)
+
+    @property
+    def _hold(self) -> int | None:
+        """Return the time at which the market stands still."""
+        if self._until is None or self._start is None:
+            return None
+        return self._start + _us(self._until)
+
+    def go_on(self, until: float | None) -> None:
+        """Let the market move on from where it is, up to so many seconds after its beginning."""
+        if self._start is not None and self.speed != "max":
+            stood = (self.now() - self._start) / 1e6 / float(self.speed)
+            self._anchor = time.monotonic() - stood
+        self._until, self.still = until, False
+
+    def stand_still(self) -> None:
+        """Let the market stand still where it is."""
+        self._until = None if self._start is None else (self.now() - self._start) / 1e6
 
     def _wall(self) -> int:
         return time.time_ns() // 1_000 + self.faults.clock_skew_ms * 1_000
 
     def _begin(self) -> None:
         self._heard.set()
-        if self._start is None:
+        streams = sum(outlet.streams for outlet in self.outlets.values())
+        if self._start is None and streams >= self._listeners:
             # Whole milliseconds: what venues with coarse clocks say is the truth, too.
             self._start = self.now() // 1_000 * 1_000
             self._anchor = time.monotonic()
@@ -109,7 +137,7 @@ class Floor:
             "frames": {name: dict(outlet.frames) for name, outlet in self.outlets.items()},
             "counts": dict(self.ledger.counts),
             "faults": list(self.ledger.faults),
-            "running": self.begun.is_set() and not self.ended.is_set(),
+            "running": self.begun.is_set() and not self.ended.is_set() and not self.still,
         }
 
     def cut(self) -> None:
@@ -177,6 +205,11 @@ class Floor:
                 await self._heard.wait()
             await self._speaking.wait()
             for happening in batch:
+                while self._hold is not None and happening.time > self._hold:
+                    self._reached = self._hold
+                    self._flush()
+                    self.still = True
+                    await asyncio.sleep(_STANDING)
                 self._happen(happening)
             await self._drained()
 
@@ -185,8 +218,10 @@ class Floor:
             while (ahead := happening.time - self.now()) > 0:
                 self._flush()
                 self._hurry()
+                self.still = self.now() == self._hold
                 pause = ahead / float(self.speed) / 1e6
                 await asyncio.sleep(min(max(pause, 0.001), _LONGEST_SLEEP))
+            self.still = False
             self._happen(happening)
             if len(self.truth.deals[happening.symbol]) % _BATCH == 0:
                 self._flush()

@@ -86,6 +86,11 @@ class Outlet:
         """Return whether anybody listens to anything."""
         return bool(self._listeners)
 
+    @property
+    def streams(self) -> int:
+        """Return how many streams somebody listens to."""
+        return len(self._listeners)
+
     def subscribed(self, socket: Socket, stream: str, symbol: str) -> None:
         """Add a listener."""
         if stream not in self._listeners:

@@ -44,6 +44,11 @@ class MockVenue:
         A file for the ledger, as JSON lines.
     port
         0 for a free one.
+    listeners
+        The market begins when so many streams are listened to.
+    until
+        Seconds after its beginning at which the market stands still until `go_on`, or None: what
+        is asked meanwhile, however slowly, is asked about one moment.
 
     Attributes
     ----------
@@ -67,6 +72,8 @@ class MockVenue:
         faults: Faults | None = None,
         ledger: Path | str | None = None,
         port: int = 0,
+        listeners: int = 1,
+        until: float | None = None,
     ) -> None:
         self.venues = tuple(venues)
         self._floor = Floor(
@@ -75,6 +82,8 @@ class MockVenue:
             speed=speed,
             faults=faults or Faults(),
             ledger=None if ledger is None else Path(ledger),
+            listeners=listeners,
+            until=until,
         )
         self._wanted_port = port
         self._thread = threading.Thread(target=self._serve, name="mock venue", daemon=True)
@@ -116,6 +125,14 @@ class MockVenue:
         `unsent`, the ranges of ids that were never sent; `faults` each fault in its order.
         """
         return self._ask(self._floor.state)
+
+    def go_on(self, until: float | None = None) -> None:
+        """Let the market go on from where it is, up to a later second; None for good."""
+        self._ask(lambda: self._floor.go_on(until))
+
+    def stand_still(self) -> None:
+        """Let the market stand still where it is; `ledger` says when it runs no more."""
+        self._ask(self._floor.stand_still)
 
     def cut(self) -> None:
         """Cut all connections now, in the middle of a frame."""
