@@ -9,7 +9,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
@@ -34,9 +34,6 @@ BELOW_EPHEMERAL = range(10_000, 32_000)
 """Ports that no outgoing connection takes between our look and the server's start."""
 
 
-_HELD: list[IO[str]] = []
-
-
 def pick_ports(count: int) -> list[int]:
     """Return distinct free ports that no other process of tests is given before this one ends.
 
@@ -49,13 +46,12 @@ def pick_ports(count: int) -> list[int]:
     for port in random.SystemRandom().sample(BELOW_EPHEMERAL, 500):
         if len(found) == count:
             break
-        file = (folder / str(port)).open("w", encoding="ascii")
+        file = os.open(folder / str(port), os.O_RDWR | os.O_CREAT, 0o600)  # open until the end
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:  # somebody's, or ours already
-            file.close()
+            os.close(file)
             continue
-        _HELD.append(file)
         if preflight.is_free(port):
             found.append(port)
     assert len(found) == count, f"only {len(found)} of {count} ports are free"
