@@ -6,6 +6,7 @@ Ids end up in SQL, in file names and in pages. They are checked here, and quoted
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
 from fxlab.errors import InvalidIdentifier
@@ -27,6 +28,22 @@ def check_session_id(value: str) -> str:
 def check_symbol(value: str) -> str:
     """Return a symbol that matches its pattern, or raise `InvalidIdentifier`."""
     return _check(value, SYMBOL, "symbol", "capital letters, digits and _ . / : - (32 at most)")
+
+
+def check_tags(tags: object) -> tuple[str, ...]:
+    """Return tags as a tuple, or raise `InvalidIdentifier`.
+
+    One text would be as many tags as it has letters, so it is refused.
+    """
+    if isinstance(tags, str) or not isinstance(tags, Iterable):
+        raise InvalidIdentifier(
+            f"tags={tags!r:.80} is no list of texts; give tags=['night'], or leave it out"
+        )
+    found = tuple(tags)
+    for number, tag in enumerate(found):
+        if not isinstance(tag, str):
+            raise InvalidIdentifier(f"tags[{number}]={tag!r:.80} is not text; give texts")
+    return found
 
 
 def quote_currency(symbol: str) -> str | None:

@@ -95,7 +95,7 @@ class Lab:
         dry_run: bool = False,
         progress: Advance = silent,
     ) -> ImportReport:
-        """Import folders of the older system, or CSV and Parquet files.
+        """Import folders of the older system, CSV and Parquet files, or folders of those.
 
         Importing the same files again changes nothing, and finishes an import that had stopped
         half-way. See `fxlab.collect.importer` for the guarantees, `fxlab.collect.files` for the
@@ -104,14 +104,16 @@ class Lab:
         Parameters
         ----------
         *paths
-            Folders with ``session_<id>/<SYMBOL>/prices.csv`` and ``orderbook.csv``, or files.
+            Folders with ``session_<id>/<SYMBOL>/prices.csv`` and ``orderbook.csv``, files, or
+            folders of files, which stand for the files in them.
         session_id
             Makes one session of all files; without it folders keep their ids, and each file is a
             session named after its path.
         symbol
             For files without a symbol column.
         exchange, notes, tags
-            Kept with the sessions.
+            Kept with the sessions; given at a later import of the same files, they are set then
+            (tags are added).
         dry_run, progress
             Read, check and report, but write nothing; told about reading and writing.
 
@@ -125,12 +127,12 @@ class Lab:
         from fxlab.collect import sources
 
         found, skipped = sources.find(paths, session_id, symbol)
-        about = {"exchange": exchange, "notes": notes, "tags": tuple(tags)}
+        about = {"exchange": exchange, "notes": notes, "tags": tags}
         return self._import(found, about, dry_run=dry_run, skipped=skipped, progress=progress)
 
     def import_frames(
         self,
-        frames: Mapping[str, pl.DataFrame],
+        frames: Mapping[str, Any],
         *,
         session_id: str,
         source: str = "synthetic",
@@ -145,7 +147,7 @@ class Lab:
         ----------
         frames
             "prices" and "orderbook", or one of them, such as those of
-            `fxlab.collect.synthetic.generate`.
+            `fxlab.collect.synthetic.generate`; of Polars (lazy too) or pandas, or Arrow tables.
         session_id
             Its id.
         source
@@ -157,12 +159,12 @@ class Lab:
         from fxlab.identifiers import check_session_id
 
         one = FrameSession(check_session_id(session_id), frames, source)
-        about = {"exchange": exchange, "notes": notes, "tags": tuple(tags)}
+        about = {"exchange": exchange, "notes": notes, "tags": tags}
         return self._import([one], about, progress=progress)
 
     def import_frame(
         self,
-        frame: pl.DataFrame,
+        frame: Any,  # noqa: ANN401 - of any library
         kind: str,
         *,
         session_id: str,
@@ -180,7 +182,7 @@ class Lab:
         from fxlab.collect.importer import About, import_sources
 
         locks = self.settings.home / "locks"
-        return import_sources(self._db, found, About(**about), locks=locks, **options)
+        return import_sources(self._db, found, About.of(**about), locks=locks, **options)
 
     def collect(
         self,

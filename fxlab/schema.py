@@ -2,7 +2,7 @@
 
 Times are UTC microseconds, event time of the venue; prices are in quote currency; quantities in
 base units. `seq` is the identity of a row inside (session, symbol): the venue's trade or update id
-where it is numeric and rising, else the row's number in its source. It stands in every DEDUP key,
+where it is numeric, else the row's number in its source. It stands in every DEDUP key,
 because most real crypto trades share their millisecond with others: a key without it loses them.
 """
 
@@ -20,7 +20,7 @@ SIDES: Final = ("buy", "sell")
 ORIGINS: Final = ("live", "backfill", "csv", "parquet", "synthetic")
 EVENT_KINDS: Final = (
     "gap", "resync", "reconnect", "db_outage", "clock_step", "clock_skew", "quarantine",
-    "id_restart", "delisted", "venue_error",
+    "id_restart", "delisted", "venue_error", "crossed_book",
 )  # fmt: skip
 STATUSES: Final = ("collecting", "completed", "aborted", "failed", "deleting", "deleted")
 

@@ -244,6 +244,28 @@ def test_an_unknown_session_is_one_sentence(server: ServerStatus, unique: Callab
         assert f"no session named '{missing}'" in one_error(fxlab(*words))
 
 
+def test_import_takes_a_symbol_a_folder_and_tells_what_it_rounded(
+    server: ServerStatus, tmp_path: Path, unique: Callable[..., str]
+):
+    session, folder = unique("cli"), tmp_path / "days"
+    folder.mkdir()
+    for day, seconds in enumerate(("1723161255.342000372", "1723247655.342")):
+        lines = f"timestamp,price,qty\n{seconds},50000.5,0.001\n"
+        (folder / f"{day}.csv").write_text(lines, encoding="utf-8")
+    (folder / "notes.txt").write_text("words", encoding="utf-8")
+    assert "--symbol BTC_USDT" in one_error(fxlab("import", str(folder), "--session", session))
+    words = ["import", str(folder), "--session", session, "--symbol", "BTC_USDT"]
+    done = fxlab(*words)
+    assert done.exit_code == 0, done.output
+    told = " ".join(done.stdout.split())
+    assert "timestamp is finer than a microsecond in 1 of 1 rows" in told
+    assert "notes.txt" in done.stdout.replace("\n", "")
+    again = fxlab(*words, "--exchange", "kraken", "--tag", "clean")
+    assert again.exit_code == 0, again.output
+    assert "updated" in again.stdout or "updat" in again.stdout
+    assert session in fxlab("sessions", "list", "--exchange", "kraken", "--text", session).stdout
+
+
 def test_from_files_to_a_saved_report(
     server: ServerStatus, shared_data: Path, tmp_path: Path, unique: Callable[..., str]
 ):

@@ -52,10 +52,8 @@ def test_rising_ids_of_the_venue_are_the_numbers():
     assert seqs(parts(trade_id=["7", "9", "12"])) == [[7, 9, 12]]
 
 
-@pytest.mark.parametrize(
-    "ids", [[7, 7, 8], [9, 8, 7], [7, None, 8], ["a", "b", "c"], ["1", "x", "3"]]
-)
-def test_ids_that_do_not_rise_leave_the_place(ids):
+@pytest.mark.parametrize("ids", [[7, None, 8], ["a", "b", "c"], ["1", "x", "3"]])
+def test_ids_that_are_not_all_numbers_leave_the_place(ids):
     ((_, frame),) = stored(parts(trade_id=ids))
     assert frame["seq"].to_list() == [0, 1, 2]
     assert frame["trade_id"].to_list() == [None if n is None else str(n) for n in ids]
@@ -103,9 +101,7 @@ def test_a_file_with_many_symbols_is_many_parts():
     ids=["times", "same", "ids"],
 )
 def test_files_that_may_hold_the_same_rows_are_refused(first, second):
-    with pytest.raises(
-        errors.ImportRefused, match=r"a\.csv .* and b\.csv .* overlap for BTC prices"
-    ):
+    with pytest.raises(errors.ImportRefused, match=r"a\.csv .*and b\.csv .*overlap for BTC prices"):
         stored(parts("a.csv", **first), parts("b.csv", **second))
 
 

@@ -7,7 +7,7 @@ import random
 import subprocess
 import sys
 import textwrap
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
@@ -69,9 +69,39 @@ def test_the_same_data_again_changes_nothing(lab, db, tree):
     lab.import_csv(folder)
     before, row = everything(db), catalogue.find(db, name)
     for _ in range(2):
-        assert set(lab.import_csv(folder, notes="other").table()["state"]) == {"unchanged"}
+        assert set(lab.import_csv(folder).table()["state"]) == {"unchanged"}
     assert everything(db) == before
     assert catalogue.find(db, name) == row
+
+
+def test_what_is_said_of_a_session_is_set_by_a_later_import(lab, db, tree):
+    folder, name = tree
+    lab.import_csv(folder, notes="first", tags=["raw"])
+    before = everything(db)
+    again = lab.import_csv(folder, exchange="kraken", tags=["clean"])
+    assert set(again.table()["state"]) == {"updated"}
+    session = lab.session(name)
+    assert (session.exchange, session.notes, session.tags) == ("kraken", "first", ("raw", "clean"))
+    assert session.status == "completed"
+    assert lab.sessions(exchange="kraken", text=name).height == 1
+    assert everything(db) == before
+    assert set(lab.import_csv(folder, exchange="kraken").table()["state"]) == {"unchanged"}
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ({"tags": "night"}, r"tags='night' is no list of texts; give tags=\['night'\]"),
+        ({"tags": None}, "tags=None is no list of texts"),
+        ({"tags": ["a", 7]}, r"tags\[1\]=7 is not text"),
+        ({"notes": None}, "notes=None is not text"),
+        ({"exchange": 7}, "exchange=7 is not text"),
+        ({"session_id": ""}, "'' is not a session id"),
+    ],
+)
+def test_options_that_are_none_are_refused_before_anything_is_read(lab, tree, option, words):
+    with pytest.raises(errors.InvalidInput, match=words):
+        lab.import_csv(tree[0], **option)
 
 
 def test_a_dry_run_reports_and_writes_nothing(lab, db, tree):
@@ -293,8 +323,8 @@ def test_the_report_tells_in_text_and_html(lab, tree):
 def test_frames_are_imported_like_files(lab, unique):
     name = unique("frame")
     frame = pl.DataFrame(
-        {"timestamp": ["2024-08-08T12:00:00Z"] * 3, "symbol": ["A", "B", "A"], "price": [1.0, 2, 3],
-         "qty": [1.0, 1, 1]}
+        {"timestamp": [datetime(2024, 8, 8, 12, tzinfo=UTC)] * 3, "symbol": ["A", "B", "A"],
+         "price": [1.0, 2, 3], "qty": [1.0, 1, 1]}
     )  # fmt: skip
     report = lab.import_frame(frame, "prices", session_id=name, source="live", notes="<b>")
     assert report.table()["file"].to_list() == ["frame/prices"] * 2

@@ -35,6 +35,8 @@ def test_without_words_it_records_all_until_it_is_stopped():
         ({"symbols": []}, "no symbol was given"),
         ({"symbols": ["A B"]}, "'A B' is not a symbol"),
         ({"session_id": "a/b"}, "'a/b' is not a session id"),
+        ({"tags": "night"}, r"tags='night' is no list of texts"),
+        ({"tags": None}, "tags=None is no list of texts"),
         ({"book_depth": 11}, "book_depth=11"),
         ({"book_depth": -1}, "book_depth=-1"),
         ({"book_depth": True}, "book_depth=True"),

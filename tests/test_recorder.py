@@ -176,7 +176,9 @@ def compare_events(one, twin, journal):
             counted[row["event"], row["symbol"]] += row["count"] or 1
     assert counted == twin.events
     assert one.events.errors == sum(
-        number for (kind, _), number in twin.events.items() if kind == "quarantine"
+        number
+        for (kind, _), number in twin.events.items()
+        if kind in ("quarantine", "crossed_book")
     )
     told = {}
     missing = {symbol: set() for symbol in PAIR}
@@ -321,6 +323,34 @@ def test_thousands_of_alike_refusals_are_one_row_a_batch(encoder):
     assert [(row["event"], row["count"]) for row in rows] == [("quarantine", 500)] * 2
     assert "nan" in rows[0]["detail"]
     assert one.events.errors == 1_000
+
+
+def test_a_book_that_crosses_is_told_where_it_begins_and_kept_as_it_came(encoder):
+    journal = MemoryJournal()
+    one = recorder(journal, encoder)
+    sides = [(98.0, 99.0), (98.0, 97.0), (98.0, 98.0), (98.0, 99.0), (99.0, 99.0)]
+    books = [
+        BookSnapshot(PAIR[0], n, [(bid, 1.0)], [(ask, 1.0)], NOON + n, NOON + n)
+        for n, (bid, ask) in enumerate(sides)
+    ]
+    one.record(books[:4], 0)
+    one.record(books[4:], 0)
+    events = event_rows(journal)
+    assert [(row["event"], row["symbol"], row["timestamp"] - NOON) for row in events] == [
+        ("crossed_book", PAIR[0], 1), ("crossed_book", PAIR[0], 4),
+    ]  # fmt: skip
+    assert one.events.errors == 2
+    rows = journal.rows(ORDERBOOK)
+    assert [(row["bid_price_1"], row["ask_price_1"]) for row in rows] == sides
+
+
+@pytest.mark.parametrize(("bid", "told"), [(99.0, 0), (99.5, 1)])
+def test_quotes_may_be_equal_and_are_told_where_they_cross(encoder, bid, told):
+    journal = MemoryJournal()
+    one = recorder(journal, encoder, depth=1)
+    one.record([Quote(PAIR[0], bid, 1.0, 99.0, 1.0, 1, NOON, NOON)], 0)
+    assert len(event_rows(journal)) == told
+    assert len(journal.rows(ORDERBOOK)) == 1
 
 
 def test_a_book_that_was_not_wanted_is_refused(encoder):

@@ -61,7 +61,7 @@ def test_cutting_as_the_older_system_did_would_be_early():
         "2024-08-08T12:00:00Z", "2024-08-08 12:00:00", "2024-08-08 12:00:00.000000+00:00",
         "2024-08-08T14:00:00+02:00", "2024-08-08T07:00:00.000-0500",
         "2024-08-08T12:00:00.000000000",
-        "1723118400", "1723118400.0", "1.7231184e9",
+        "1723118400", "1723118400.0",
     ],
 )  # fmt: skip
 def test_a_moment_may_be_written_in_many_ways(text):
@@ -93,6 +93,7 @@ def test_typed_moments_are_utc_microseconds(moment):
     [
         "1723118400000", "0", "-1", "nan", "inf", "1e300", "2024-08-08", "2024-13-08 12:00:00",
         "yesterday", "", "631151999", "4102444800", "2024-08-08T12:00:00 UTC",
+        "1.7231184e9", "1.72316E+09",
     ],
 )  # fmt: skip
 def test_a_moment_that_is_none_is_refused(text):

@@ -62,6 +62,7 @@ class BookTwin:
         self.rows, self.keys = [], set()
         self.waiting = self.stored_at = None
         self.unstored = 0
+        self.crossings, self.crossed = 0, False
 
     def take(self, message):
         """Take a message; False if it is none."""
@@ -84,6 +85,11 @@ class BookTwin:
                     if quantity == 0:
                         del side[price]
             sides, depth = self.sides, self.depth
+        bid, ask = max(sides[0], default=0), min(sides[1], default=math.inf)
+        before, self.crossed = self.crossed, bid > ask
+        if not isinstance(message, Quote):
+            self.crossed = bid >= ask
+        self.crossings += self.crossed and not before
         self._due(message, self._row(message, sides, depth))
         return True
 
@@ -160,6 +166,9 @@ class RecorderTwin:
                 self.events["quarantine", None] += 1
             elif not self.books[message.symbol].take(message):
                 self.events["quarantine", message.symbol] += 1
+        for symbol, book in self.books.items():
+            self.events["crossed_book", symbol] += book.crossings
+            book.crossings = 0
         self._settle(settled_before)
 
     def _trade(self, trade):

@@ -20,23 +20,29 @@ def register(app: typer.Typer) -> None:
 
 
 def import_paths(
-    paths: Annotated[list[Path], typer.Argument(help="CSV files, or folders that hold them.")],
+    paths: Annotated[
+        list[Path], typer.Argument(help="CSV or Parquet files, or folders that hold them.")
+    ],
     *,
     session_id: Annotated[
         str | None, typer.Option("--session", help="The new session's id; else from the folder.")
+    ] = None,
+    symbol: Annotated[
+        str | None, typer.Option(help="For files without a column symbol, such as BTC_USDT.")
     ] = None,
     exchange: Annotated[str | None, typer.Option(help="Where the ticks were traded.")] = None,
     notes: Annotated[str, typer.Option(help="Free text kept with the session.")] = "",
     tag: Annotated[list[str] | None, typer.Option(help="A tag; may be given again.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and count, write none.")] = False,
 ) -> None:
-    """Import ticks from CSV files; importing the same files again changes nothing."""
+    """Import ticks from CSV and Parquet files; importing the same files again changes nothing."""
     from fxlab.connecting import connect
 
     with connect() as lab, progress.terminal("import") as advance:
         report = lab.import_csv(
             *paths,
             session_id=session_id,
+            symbol=symbol,
             exchange=exchange,
             notes=notes,
             tags=tuple(tag or ()),
@@ -44,6 +50,10 @@ def import_paths(
             progress=advance,
         )
     show_frame(report.table(), "nothing was written: dry run" if dry_run else "imported")
+    for note in report.notes:
+        say(note)
+    if report.skipped:
+        say(f"not read, no part of a session: {', '.join(report.skipped)}")
 
 
 @sessions.command("list")

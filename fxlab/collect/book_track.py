@@ -22,6 +22,7 @@ _PLACES: Final = {name: place for place, name in enumerate(book_levels())}
 _BEST: Final = tuple(
     _PLACES[name] for name in ("bid_price_1", "bid_qty_1", "ask_price_1", "ask_qty_1")
 )
+_BID, _, _ASK, _ = _BEST
 
 
 class BookRow(NamedTuple):
@@ -47,6 +48,9 @@ class BookTrack:
         Least microseconds between two stored rows; 0 stores each change.
     unstored
         Changes that were not stored, for `every` or because they were told twice.
+    crossed
+        Whether the newest state has its best bid at or above its best ask (quotes: above). It is
+        stored as it came, because it ends what was known before; nothing is ever filled at it.
     """
 
     depth: int
@@ -54,6 +58,7 @@ class BookTrack:
     unstored: int = 0
     book: OrderBook = field(default_factory=OrderBook)
     ready: bool = False
+    crossed: bool = False
     last_time: int = 0
     _stored_at: int | None = None
     _waiting: BookRow | None = None
@@ -73,6 +78,10 @@ class BookTrack:
         else:
             self._apply(message)
             row = self._row(message)
+        bid, ask = row.levels[_BID], row.levels[_ASK]
+        # Banks' quotes may be equal; equal prices of one book would have traded with each other.
+        locked = isinstance(message, Quote) and bid == ask
+        self.crossed = bid is not None and ask is not None and bid >= ask and not locked
         self.last_time = row.time
         return self._due(row)
 

@@ -61,6 +61,14 @@ def check(place: Place, raw: pl.DataFrame, rows: pl.DataFrame, wanted: Sequence[
     field = wanted[number]
     others = int(holds.select((~pl.all_horizontal(pl.all())).sum()).item()) - 1
     more = f" (and {others:,} more rows break a rule)" if others else ""
-    value = repr(raw[field.source][row])
-    shown = value if len(value) <= 80 else f"{value[:77]}..."
-    place.refuse(f"{field.source}={shown}, but {field.rule}{more}; mend or remove it", row)
+    shown = " and ".join(
+        f"{name}={_short(raw[name][row])}" for name in (field.source, *field.beside)
+    )
+    hint = field.hint(raw[field.source][row]) if field.hint is not None else ""
+    rule = f"{field.rule}; {hint}" if hint else field.rule
+    place.refuse(f"{shown}, but {rule}{more}; mend or remove it", row)
+
+
+def _short(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 80 else f"{shown[:77]}..."

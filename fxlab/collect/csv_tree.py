@@ -55,6 +55,14 @@ def is_session_folder(path: Path) -> bool:
     return path.is_dir() and path.name.startswith(SESSION_PREFIX)
 
 
+def holds_sessions(folder: Path) -> bool:
+    """Whether a folder is one of a session, or holds such folders."""
+    root = folder.resolve()
+    return is_session_folder(root) or any(
+        entry.name.startswith(SESSION_PREFIX) and entry.is_dir() for entry in root.iterdir()
+    )
+
+
 def find(folder: Path) -> tuple[list[TreeSession], list[Path]]:
     """Return the sessions in a folder (or the one that it is), and what is no part of any.
 

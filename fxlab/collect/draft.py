@@ -1,8 +1,9 @@
 """A session before it is stored: its rows, checked, and what identifies each of them.
 
-A row's `seq` is the venue's number where every row of a symbol has one and they strictly rise, else
-the row's place in its source. Either way it is the same at each import, which is what lets an
-import be repeated, or finished by another one.
+A row's `seq` is the venue's number where every row of a symbol has one, whatever order they came
+in; else the row's place in its source. Either way it is the same at each import, which is what lets
+an import be repeated, or finished by another one. A number that two rows have identifies neither,
+and is refused: one id cannot be two trades.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import polars as pl
 
 from fxlab.backtester.decimals import find_decimals
 from fxlab.backtester.quotes import mid_decimals
+from fxlab.collect import identity
 from fxlab.collect.checks import Place
 from fxlab.collect.rows import VENUE_SEQ, understand
 from fxlab.errors import ImportRefused
@@ -39,7 +41,12 @@ class Part:
     data_type
         "prices" or "orderbook".
     frame
-        As `fxlab.collect.rows.understand` returns it.
+        As `fxlab.collect.rows.understand` returns it; in the order of the venue's numbers, if
+        every row has one.
+    key
+        The columns that tell its rows apart; none if their place does.
+    notes
+        What the import did that the rows do not show.
     """
 
     path: str
@@ -48,6 +55,8 @@ class Part:
     data_type: str
     symbol: str
     frame: pl.DataFrame
+    key: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def first(self) -> datetime | None:
@@ -64,11 +73,6 @@ class Part:
         """Return how many rows are earlier than the row before them."""
         return int((self.frame["timestamp"].diff().to_physical() < 0).sum())
 
-    @cached_property
-    def has_rising_ids(self) -> bool:
-        """Whether the venue numbered every row, each above the one before."""
-        return _rises(self.frame[VENUE_SEQ])
-
 
 @dataclass(frozen=True, slots=True)
 class Origin:
@@ -83,20 +87,31 @@ class Origin:
 def parts_of(place: Place, raw: pl.DataFrame, origin: Origin, symbol: str | None) -> list[Part]:
     """Return a file's rows, understood and checked, one part a symbol."""
     shape, rows = understand(place, raw, symbol)
+    # An id names a trade for ever; a book's update id, and a seq of fxlab, a row of one time.
+    of_trades = shape.data_type == "prices" and "seq" not in raw.columns
+    key = (VENUE_SEQ,) if of_trades else (VENUE_SEQ, "timestamp")
     pieces = rows.partition_by("symbol", maintain_order=True)
     if not pieces and symbol is not None:
         pieces = [rows]  # a header and nothing below: known, counted, empty
-    return [
-        Part(
-            path=origin.path,
-            sha256=origin.sha256,
-            origin=origin.kind,
-            data_type=shape.data_type,
-            symbol=symbol or str(piece["symbol"][0]),
-            frame=piece,
+    rounded = identity.rounded_times(raw)
+    found = []
+    for piece in pieces:
+        name = symbol or str(piece["symbol"][0])
+        own, notes = identity.keyed(place, rows, piece, key)
+        frame = identity.in_order(piece, own)
+        found.append(
+            Part(
+                path=origin.path,
+                sha256=origin.sha256,
+                origin=origin.kind,
+                data_type=shape.data_type,
+                symbol=name,
+                frame=frame,
+                key=own,
+                notes=(*(rounded if piece is pieces[0] else ()), *notes),
+            )
         )
-        for piece in pieces
-    ]
+    return found
 
 
 @dataclass(frozen=True)
@@ -106,7 +121,7 @@ class Draft:
     Raises
     ------
     ImportRefused
-        If there are no rows, or two files hold the same time of the same symbol.
+        If there are no rows, or two files may hold the same rows of a symbol.
     """
 
     session_id: str
@@ -163,6 +178,11 @@ class Draft:
         for data_type, _, group in self._groups():
             table = _DATA_TYPES[data_type]
             whole = pl.concat(part.frame.with_columns(origin=pl.lit(part.origin)) for part in group)
+            filled = [part for part in group if part.frame.height]
+            if all(part.key for part in filled):
+                whole = identity.in_order(whole, (VENUE_SEQ, "timestamp"))
+            else:
+                whole = whole.with_columns(pl.lit(None, pl.Int64).alias(VENUE_SEQ))
             session = pl.lit(self.session_id).alias("session_id")
             yield table, whole.with_columns(session, _seq(whole)).select(*table.columns)
 
@@ -199,11 +219,13 @@ class Draft:
 
     def _groups(self) -> Iterator[tuple[str, str, list[Part]]]:
         """Yield data type, symbol and the parts in time order; trades before books."""
+        groups: dict[tuple[str, str], list[Part]] = {}
+        for part in self.parts:
+            groups.setdefault((part.data_type, part.symbol), []).append(part)
         for data_type in _DATA_TYPES:
-            for symbol in sorted({part.symbol for part in self.parts}):
-                group = [p for p in self.parts if (p.data_type, p.symbol) == (data_type, symbol)]
-                if group:
-                    yield data_type, symbol, sorted(group, key=_place_in_time)
+            for kind, symbol in sorted(groups):
+                if kind == data_type:
+                    yield data_type, symbol, sorted(groups[kind, symbol], key=_place_in_time)
 
 
 def digest(data: bytes) -> str:
@@ -218,10 +240,12 @@ def _place_in_time(part: Part) -> tuple[bool, datetime | str, str]:
 def _refuse_overlap(group: Sequence[Part]) -> None:
     """Refuse parts that may hold the same rows: stored twice they would be doubled."""
     filled = [part for part in group if part.frame.height]
+    if all(part.key for part in filled):
+        _refuse_common_ids(filled)
+        return
     for before, after in itertools.pairwise(filled):
-        ids = pl.concat([before.frame[VENUE_SEQ].tail(1), after.frame[VENUE_SEQ].head(1)])
-        repeats = before.has_rising_ids and after.has_rising_ids and not _rises(ids)
-        if before.last > after.first or repeats:  # type: ignore[operator]  # both have rows
+        again = before.sha256 == after.sha256  # both of one moment: they would follow each other
+        if before.last > after.first or again:  # type: ignore[operator]  # both have rows
             raise ImportRefused(
                 f"{before.path} (until {before.last}) and {after.path} (from {after.first}) "
                 f"overlap for {before.symbol} {before.data_type}: rows in both would be doubled; "
@@ -229,12 +253,25 @@ def _refuse_overlap(group: Sequence[Part]) -> None:
             )
 
 
+def _refuse_common_ids(parts: Sequence[Part]) -> None:
+    """Refuse files that hold a row twice; with ids of their own they may lie in any order."""
+    if len(parts) < 2:
+        return
+    key = max([list(part.key) for part in parts], key=len)
+    which = pl.concat(
+        part.frame.select(*key, part=pl.lit(number, pl.UInt32)) for number, part in enumerate(parts)
+    )
+    twice = which.filter(which.select(key).is_duplicated()).sort(*key, "part")
+    if twice.height:
+        one, other = (parts[int(number)] for number in twice["part"].head(2))
+        raise ImportRefused(
+            f"{one.path} and {other.path} overlap for {one.symbol} {one.data_type}: both have id "
+            f"{twice[VENUE_SEQ][0]} ({twice.height // 2:,} rows are doubled); take them out of one "
+            "of the files, or import them as two sessions"
+        )
+
+
 def _seq(rows: pl.DataFrame) -> pl.Series:
-    ids = rows[VENUE_SEQ]
-    if _rises(ids):
-        return ids.alias("seq")
+    if rows[VENUE_SEQ].null_count() == 0:
+        return rows[VENUE_SEQ].alias("seq")
     return pl.int_range(rows.height, dtype=pl.Int64, eager=True).alias("seq")
-
-
-def _rises(ids: pl.Series) -> bool:
-    return ids.null_count() == 0 and bool((ids.diff().drop_nulls() > 0).all())

@@ -17,7 +17,7 @@ from fxlab.schema import EVENT_KINDS
 
 LONGEST_DETAIL: Final = 2_000
 LONGEST_WORDS: Final = 500
-ERRORS: Final = ("quarantine", "venue_error")
+ERRORS: Final = ("quarantine", "crossed_book", "venue_error")
 
 
 @dataclass(slots=True)

@@ -6,8 +6,9 @@ which rule each value keeps, so that nothing is guessed, rounded away or replace
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -23,9 +24,20 @@ RAW: Final = "raw:"
 EARLIEST: Final = datetime(1990, 1, 1, tzinfo=UTC)
 LATEST: Final = datetime(2100, 1, 1, tzinfo=UTC)
 
-_TIME_RULE: Final = (
-    "a time is ISO 8601 text or seconds since 1970, UTC, from 1990 to 2099 "
-    "(milliseconds must be divided by 1000)"
+_TIME_RULE: Final = "a time is ISO 8601 text or seconds since 1970, UTC, from 1990 to 2099"
+_UNITS: Final = (
+    (1e11, 1e14, "milliseconds", 1_000),
+    (1e14, 1e17, "microseconds", 1_000_000),
+    (1e17, 1e20, "nanoseconds", 1_000_000_000),
+)
+"""Sizes that only times since 1970 in these units have."""
+_EXPONENT: Final = r"[eE][+-]?\d"
+_FINE_LENGTH: Final = len("631152000.0000001")
+_SUB_MICROS: Final = r"\.\d{6}\d*[1-9]"
+_LOST_ID: Final = r"^\d(?:\.\d+)?[eE]\+\d+$|^\d+\.0$"
+_ID_RULE: Final = (
+    "an id is written out in full (an exponent or '.0' is what a spreadsheet or a float made of "
+    "it, and digits are lost: export it again from the source, ids as text)"
 )
 _ISO: Final = "%Y-%m-%d %H:%M:%S%.f%z"
 _OFFSET: Final = r"\d[+-]\d\d:?\d\d$"
@@ -41,29 +53,29 @@ class Field:
     target, source
         Its name in the table and in the file.
     value
-        What becomes of the file's column.
+        What becomes of the file's column; None for a rule between columns that are read already.
     holds
         What must be true in each row; it sees the targets, and the file's columns under `RAW`.
     rule
         The same in words.
+    beside
+        Further columns of the file that an error shows.
+    hint
+        What a value that breaks the rule says about its cause, if anything.
     """
 
     target: str
     source: str
-    value: pl.Expr
+    value: pl.Expr | None
     holds: pl.Expr
     rule: str
+    beside: tuple[str, ...] = ()
+    hint: Callable[[object], str] | None = None
 
     def or_nothing(self) -> Field:
         """Return the field with empty cells allowed; they become null."""
         empty = pl.col(RAW + self.source).is_null()
-        return Field(
-            self.target,
-            self.source,
-            self.value,
-            self.holds.fill_null(value=False) | empty,
-            self.rule,
-        )
+        return replace(self, holds=self.holds.fill_null(value=False) | empty)
 
 
 def price(target: str, source: str) -> Field:
@@ -112,23 +124,101 @@ def side_of_maker() -> Field:
     return Field("side", "buyer_is_maker", taker, holds, "it is true or false")
 
 
-def moment(target: str, source: str, kind: pl.DataType, sample: object) -> Field:
-    """Return a field of times; text is ISO 8601 or epoch seconds, as the first value shows."""
+def trade_id(column: pl.Series) -> Field:
+    """Return the field of the venue's ids, as text."""
+    value = pl.col("trade_id").cast(pl.String)
+    holds = pl.lit(value=True)
+    if (
+        column.dtype == pl.String
+        and (column.str.contains("+", literal=True) | column.str.ends_with(".0")).any()
+    ):  # cheaper than the pattern, and seldom there
+        holds = ~pl.col("trade_id").str.contains(_LOST_ID)
+    return Field("trade_id", "trade_id", value, holds, _ID_RULE)
+
+
+def falling(better: str, worse: str, *, sign: int) -> Field:
+    """Return the rule that a level is worse than the one before it, and has one before it."""
+    before, after = pl.col(better).fill_null(0), pl.col(worse).fill_null(0)
+    holds = (after == 0) | ((before > 0) & (sign * before > sign * after))
+    rule = "bids fall and asks rise from level to level, and no level is missing between two"
+    return Field("", better, None, holds, rule, (worse,))
+
+
+def uncrossed(bid: str, ask: str, *, locked: bool) -> Field:
+    """Return the rule that bid and ask do not cross; a level of 0 or null is not there.
+
+    An order book whose best prices are equal would have traded them away: its updates are damaged.
+    Quotes put together from many banks are equal now and then (`locked`).
+    """
+    low, high = pl.col("bid_price_1").fill_null(0), pl.col("ask_price_1").fill_null(0)
+    apart = low <= high if locked else low < high
+    word = "not above" if locked else "below"
+    rule = f"the best bid is {word} the best ask (a book that crosses is no state of a market)"
+    return Field("", bid, None, apart | (low == 0) | (high == 0), rule, (ask,))
+
+
+def moment(target: str, column: pl.Series) -> Field:
+    """Return a field of times; text is ISO 8601 or epoch seconds, as the first value shows.
+
+    Whatever it is written in, an instant between two microseconds becomes the nearer one.
+    """
+    source, kind, holds = column.name, column.dtype, _plausible(target)
     if isinstance(kind, pl.Datetime):
-        column = pl.col(source)
-        value = column.dt.replace_time_zone("UTC") if kind.time_zone is None else column
-        value = value.cast(UTC_MICROS)
-    elif kind == pl.String and not _is_number(sample):
-        value = _iso(pl.col(source))
+        value = pl.col(source)
+        value = value.dt.replace_time_zone("UTC") if kind.time_zone is None else value
+        fine = kind.time_unit == "ns"
+        value = _nearest(value.to_physical()) if fine else value.cast(UTC_MICROS)
+    elif kind == pl.String and not _is_number(first_value(column)):
+        value = _nearest(_iso(pl.col(source)).to_physical())
+    elif kind == pl.String and finer_than_micros(column):
+        value = _nearest(_text_nanoseconds(pl.col(source)))
     else:
         # Rounded, not cut: 1723161255.342 is stored as ...341999769, and a third of the ticks
         # would end up a microsecond early.
         value = (number(source) * 1e6).round().cast(pl.Int64, strict=False).cast(UTC_MICROS)
-    return Field(target, source, value, _plausible(target), _TIME_RULE)
+    if kind == pl.String and _any_exponent(column):
+        holds &= ~pl.col(RAW + source).str.contains(_EXPONENT)  # a few digits only were kept
+    return Field(target, source, value, holds, _TIME_RULE, hint=time_hint)
+
+
+def time_hint(value: object) -> str:
+    """Return what is wrong with a value that is no time, as far as its look says it."""
+    text = str(value)
+    if re.search(_EXPONENT, text):
+        return "its exponent has cost digits, as in a spreadsheet: export it again from the source"
+    if _is_number(text):
+        size = abs(float(text))
+        for low, high, unit, divisor in _UNITS:
+            if low <= size < high:
+                return f"these are {unit}: divide them by {divisor:,}"
+        return ""
+    return "" if value is None else "such as 2024-08-08T23:54:15.342Z"
+
+
+def finer_than_micros(column: pl.Series) -> int:
+    """Return how many times of a column lie between two microseconds."""
+    if isinstance(column.dtype, pl.Datetime):
+        fine = column.dtype.time_unit == "ns"
+        return int((column.to_physical() % 1_000 != 0).sum()) if fine else 0
+    if column.dtype.is_integer() and column.name == "recv_ns":
+        return int((column % 1_000 != 0).sum())
+    if column.dtype != pl.String:
+        return 0
+    if column.name == "recv_ns":
+        return int((~column.str.ends_with("000")).sum())
+    longest: int = column.str.len_bytes().max() or 0  # type: ignore[assignment]  # of integers
+    return int(column.str.contains(_SUB_MICROS).sum()) if longest >= _FINE_LENGTH else 0
+
+
+def _any_exponent(column: pl.Series) -> bool:
+    return any(column.str.contains(letter, literal=True).any() for letter in "eE")
 
 
 def nanoseconds(target: str, source: str) -> Field:
-    """Return a field of times given as whole nanoseconds since 1970; they are cut to us."""
+    """Return a field of arrival times given as whole nanoseconds since 1970.
+
+    They are cut to microseconds, as the recorder cuts its own clock: both measure the same latency.
+    """
     value = (pl.col(source).cast(pl.Int64, strict=False) // 1_000).cast(UTC_MICROS)
     rule = "it is a number of nanoseconds since 1970, from 1990 to 2099"
     return Field(target, source, value, _plausible(target), rule)
@@ -145,9 +235,9 @@ def flag(source: str) -> pl.Expr:
     return words.replace_strict(_FLAGS, default=None, return_dtype=pl.Boolean)
 
 
-def first_value(raw: pl.DataFrame, source: str) -> object:
+def first_value(column: pl.Series) -> object:
     """Return the first value that is there."""
-    filled: Sequence[object] = raw[source].drop_nulls().head(1).to_list()
+    filled: Sequence[object] = column.drop_nulls().head(1).to_list()
     return filled[0] if filled else None
 
 
@@ -159,11 +249,22 @@ def _is_number(sample: object) -> bool:
     return True
 
 
+def _nearest(nanoseconds: pl.Expr) -> pl.Expr:
+    return ((nanoseconds + 500) // 1_000).cast(UTC_MICROS)
+
+
+def _text_nanoseconds(text: pl.Expr) -> pl.Expr:
+    """Return epoch seconds in nanoseconds, which a float of seconds cannot tell apart."""
+    whole = text.str.extract(r"^(\d{1,10})(?:\.\d*)?$").cast(pl.Int64, strict=False)
+    digits = text.str.extract(r"\.(\d{1,9})").fill_null("0").str.pad_end(9, "0")
+    return whole * 1_000_000_000 + digits.cast(pl.Int64, strict=False)
+
+
 def _iso(text: pl.Expr) -> pl.Expr:
     """Return ISO 8601 text as UTC; without an offset it is UTC already."""
     spaced = text.str.replace("T", " ", literal=True).str.replace(r"[zZ]$", "+00:00")
     zoned = pl.when(spaced.str.contains(_OFFSET)).then(spaced).otherwise(spaced + "+00:00")
-    return zoned.str.to_datetime(_ISO, time_unit="us", time_zone="UTC", strict=False)
+    return zoned.str.to_datetime(_ISO, time_unit="ns", time_zone="UTC", strict=False)
 
 
 def _plausible(target: str) -> pl.Expr:

@@ -15,6 +15,7 @@ from fxlab.collect import text_table
 from fxlab.collect.checks import Place
 from fxlab.collect.draft import Draft, Origin, Part, digest, parts_of
 from fxlab.errors import ImportRefused
+from fxlab.identifiers import SESSION_PREFIX
 
 SUFFIXES: Final = (".csv", ".parquet")
 
@@ -37,6 +38,35 @@ def session_id_of(file: Path) -> str:
     """Return the session id that a file's path suggests: its folder's name and its own."""
     name = f"{file.resolve().parent.name}_{file.stem}"
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("_")[-64:]
+
+
+def in_folder(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return the CSV and Parquet files in a folder and below, by name, and what else is there.
+
+    Raises
+    ------
+    ImportRefused
+        If there is none, or something in it is a link: that may lead out of the folder.
+    """
+    found: list[Path] = []
+    others: list[Path] = []
+    for path in sorted(folder.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.is_symlink():
+            raise ImportRefused(
+                f"{path} is a link: what it points to may lie outside {folder}; put the file "
+                "itself there, or name it; nothing was imported"
+            )
+        if path.is_dir():
+            continue
+        is_data = path.suffix.lower() in SUFFIXES and not hidden
+        (found if is_data else others).append(path)
+    if not found:
+        raise ImportRefused(
+            f"{folder} holds neither a folder named {SESSION_PREFIX}<id> nor "
+            f"{' or '.join(SUFFIXES)} files; give a folder that does, or the files themselves"
+        )
+    return found, others
 
 
 def check_files(files: Sequence[Path]) -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import polars as pl
 from filelock import FileLock
@@ -21,7 +21,8 @@ from filelock import FileLock
 from fxlab import catalogue, statistics
 from fxlab.collect.draft import Draft
 from fxlab.collect.report import ImportReport, Line, lines_of, report
-from fxlab.errors import QuestDBError, SessionExists, WriteFailed
+from fxlab.errors import InvalidInput, QuestDBError, SessionExists, WriteFailed
+from fxlab.identifiers import check_tags
 from fxlab.progress import Advance, part, silent
 from fxlab.questdb import sql
 from fxlab.questdb.client import QuestDB
@@ -53,6 +54,37 @@ class About:
     exchange: str | None = None
     notes: str = ""
     tags: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, exchange: str | None = None, notes: str = "", tags: Sequence[str] = ()) -> About:
+        """Return what a user said, checked.
+
+        Raises
+        ------
+        InvalidInput
+            If something is no text, or the tags are one text: it would be as many tags as letters.
+        """
+        said = {"exchange": "" if exchange is None else exchange, "notes": notes}
+        for name, value in said.items():
+            if not isinstance(value, str):
+                raise InvalidInput(f"{name}={value!r:.80} is not text; give one, or leave it out")
+        return cls(exchange, notes, check_tags(tags))
+
+    def beside(self, row: Mapping[str, Any] | None) -> About:
+        """Return this and, where it says nothing, what a session's row says already."""
+        if row is None:
+            return self
+        before = json.loads(row["tags"] or "[]")
+        return About(
+            self.exchange if self.exchange is not None else row["exchange"],
+            self.notes or row["notes"] or "",
+            tuple(dict.fromkeys((*before, *self.tags))),
+        )
+
+    def columns(self) -> dict[str, Any]:
+        """Return the catalogue's columns."""
+        tags = json.dumps(list(self.tags))
+        return {"exchange": self.exchange, "notes": self.notes, "tags": tags}
 
 
 @dataclass(slots=True)
@@ -110,8 +142,12 @@ def import_sources(
             item.state = _store_one(db, item, about, locks, part(progress, low, high))
             item.draft = None  # its rows are in the database now
             before += item.rows
-    states = DRY_STATES if dry_run else {state: state for state in DRY_STATES}
-    lines = ({**line, "state": states[item.state]} for item in checked for line in item.lines)
+    states = DRY_STATES if dry_run else {}
+    lines = (
+        {**line, "state": states.get(item.state, item.state)}
+        for item in checked
+        for line in item.lines
+    )
     return report(lines, skipped)
 
 
@@ -157,8 +193,14 @@ def _store_one(db: QuestDB, item: Checked, about: About, locks: Path, progress: 
         # when what it wrote does not show yet.
         db.wait_visible(IMPORTS, SESSIONS)
         state = judge(db, draft)
+        row = catalogue.find_any(db, draft.session_id)
+        said = about.beside(row)
         if state != "unchanged":
-            store(db, draft, about, progress)
+            store(db, draft, said, progress)
+        elif row is not None and said != About().beside(row):
+            catalogue.store(db, {**row, **said.columns()})
+            db.wait_visible(SESSIONS)
+            return "updated"
     return state
 
 
@@ -179,9 +221,7 @@ def store(db: QuestDB, draft: Draft, about: About, progress: Advance = silent) -
     """
     row = {
         **draft.catalogue_row(),
-        "exchange": about.exchange,
-        "notes": about.notes,
-        "tags": json.dumps(list(about.tags)),
+        **about.columns(),
     }
     _record_files(db, draft, "started")
     catalogue.store(db, {**row, "status": "collecting"})

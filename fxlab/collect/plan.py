@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from fxlab.errors import InvalidParameter
-from fxlab.identifiers import check_session_id, check_symbol
+from fxlab.identifiers import check_session_id, check_symbol, check_tags
 from fxlab.schema import BOOK_DEPTH
 from fxlab.times import Duration, parse_duration
 
@@ -93,7 +93,7 @@ class Plan:
             duration=None if duration is None else parse_duration(duration, "duration"),
             book_every=parse_duration(book_every, "book_every"),
             settle=parse_duration(settle, "settle"),
-            tags=tuple(tags),
+            tags=check_tags(tags),
             **others,
         )
         plan.check()

@@ -249,11 +249,15 @@ class Recorder:
         if record is None or record.book is None:
             self._refuse(symbol, message.received, f"no book of {symbol!r} was asked for")
             return
+        crossed = record.book.crossed
         try:
             row = record.book.take(message)
         except (ValueError, TypeError) as error:
             self._refuse(symbol, message.received, str(error))
             return
+        if record.book.crossed and not crossed:  # told where it begins; its rows are stored
+            why = "the best bid is not below the best ask: updates are missing or wrong"
+            self.events.add("crossed_book", symbol, message.time, detail=why)
         if self._away:
             self._back(symbol, "orderbook", message.time)
         if row is not None:

@@ -38,10 +38,13 @@ class ImportReport:
         See `table`.
     skipped
         Files and folders that are no part of a session and were not read.
+    notes
+        What was done that the rows do not show: times rounded, rows known by their place only.
     """
 
     frame: pl.DataFrame
     skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def sessions(self) -> list[str]:
@@ -62,7 +65,8 @@ class ImportReport:
             ``session_id``, ``symbol``, ``file``, ``kind`` ("prices" or "orderbook"), ``rows``,
             ``first`` and ``last`` time, ``backward`` (rows earlier than the row before them; they
             are stored as they are), ``state``: "imported", "finished" (an import that had stopped
-            half-way), "unchanged" (it was there); of a dry run "new", "unfinished", "unchanged".
+            half-way), "unchanged" (it was there), "updated" (it was there; what is said of it is
+            new); of a dry run "new", "unfinished", "unchanged".
         """
         return self.frame
 
@@ -73,13 +77,14 @@ class ImportReport:
         skipped = f", {len(self.skipped)} skipped" if self.skipped else ""
         return (
             f"<ImportReport sessions={len(self.sessions)} files={self.frame.height} ({told})"
-            f"{skipped} rows={self.rows:,}>\n{self.frame}"
+            f"{skipped} rows={self.rows:,}>\n{self.frame}" + "".join(f"\n{n}" for n in self.notes)
         )
 
     def _repr_html_(self) -> str:
         left = html.escape(", ".join(self.skipped))
         note = f"<p>Not part of a session, not read: {left}</p>" if left else ""
-        return html.table(self.frame, caption=f"{self.rows:,} rows") + note
+        told = "".join(f"<p>{html.escape(one)}</p>" for one in self.notes)
+        return html.table(self.frame, caption=f"{self.rows:,} rows") + note + told
 
 
 def lines_of(draft: Draft) -> list[Line]:
@@ -94,6 +99,7 @@ def lines_of(draft: Draft) -> list[Line]:
             "first": part.first,
             "last": part.last,
             "backward": part.backward,
+            "notes": [f"{part.path}, {part.symbol}: {note}" for note in part.notes],
         }
         for part in draft.parts
     ]
@@ -101,4 +107,7 @@ def lines_of(draft: Draft) -> list[Line]:
 
 def report(lines: Iterable[Line], skipped: Iterable[str] = ()) -> ImportReport:
     """Return the report of all lines."""
-    return ImportReport(pl.DataFrame(list(lines), schema=SCHEMA), tuple(skipped))
+    told = list(lines)
+    notes = tuple(note for line in told for note in line.get("notes", ()))
+    rows = [{name: line[name] for name in SCHEMA} for line in told]
+    return ImportReport(pl.DataFrame(rows, schema=SCHEMA), tuple(skipped), notes)

@@ -1,23 +1,24 @@
 """Understand rows: from a file's columns to those of the tick tables, losing and inventing nothing.
 
 Three shapes are known by their columns: trades, quotes (best bid and ask) and books (up to ten
-levels). A column that has no place in the tables is refused, not dropped. Doubled rows are kept:
-most are real trades of the same millisecond.
+levels). A column that has no place in the tables is refused, not dropped. Rows alike in all but
+their ids are kept: most are real trades of the same millisecond.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
 from typing import Final
 
 import polars as pl
+import polars.selectors as cs
 
 from fxlab.books import level_columns
-from fxlab.collect import fields
+from fxlab.collect import column_names, fields
 from fxlab.collect.checks import Place, check
 from fxlab.collect.fields import Field
-from fxlab.errors import did_you_mean
 from fxlab.schema import BOOK_DEPTH, ORDERBOOK, PRICES, Table
 
 VENUE_SEQ: Final = "venue_seq"
@@ -28,7 +29,9 @@ _HEAD: Final = ("symbol", "recv_ns", "received_at", "seq")
 _OWN: Final = ("session_id", "origin")  # of an exported frame; the new session has its own
 _DERIVED: Final = ("best_bid", "best_ask", "spread", "mid")  # follow from the levels
 _TIMES: Final = ("timestamp", "received_at")
-_WORDS: Final = ("symbol", "side", "buyer_is_maker", "is_snapshot", "trade_id", *_OWN)
+WORDS: Final = ("symbol", "side", "buyer_is_maker", "is_snapshot", "trade_id", *_OWN)
+"""Columns whose values are text; all others are numbers or times."""
+_WHOLE: Final = ("seq", "first_update_id", "last_update_id", "recv_ns")
 _ONE_OF: Final = (_VOLUMES, ("recv_ns", "received_at"), ("side", "buyer_is_maker"))
 
 
@@ -92,76 +95,94 @@ def understand(place: Place, raw: pl.DataFrame, symbol: str | None) -> tuple[Sha
         For unknown columns, and for the first row that is not a tick: a missing or odd number, a
         price not above zero, a negative quantity, a time that is none, an unknown side.
     """
-    shape = shape_of(place, raw.columns)
+    shape = shape_of(place, raw, symbol)
+    raw = raw.with_columns(cs.decimal().cast(pl.String))  # its text is exact, and read as a file's
     _refuse_odd_types(place, raw)
-    named = _with_symbol(place, raw, symbol)
+    if "symbol" in raw.columns and symbol is not None:
+        place.refuse(f"it has a column symbol, so symbol={symbol!r} cannot be given too")
+    named = raw if symbol is None else raw.with_columns(pl.lit(symbol).alias("symbol"))
     wanted = [*_head(named), *_BODIES[shape.name](named)]
-    rows = named.select(field.value.alias(field.target) for field in wanted)
+    rows = named.select(f.value.alias(f.target) for f in wanted if f.value is not None)
     check(place, named, rows, wanted)
     return shape, _completed(shape, named, rows)
 
 
-def shape_of(place: Place, names: Sequence[str]) -> Shape:
-    """Return the shape that the columns have, or refuse them with what is known."""
-    shape = next((shape for shape in SHAPES if set(shape.needed) <= set(names)), None)
+def shape_of(place: Place, raw: pl.DataFrame, symbol: str | None) -> Shape:
+    """Return the shape that the columns have, or refuse them with all that has to change."""
+    column_names.refuse_bars(place, raw.columns)
+    known = {name for shape in SHAPES for name in shape.known}
+    meant = column_names.meanings(raw.columns, known)
+    called = [meant.get(name, name) for name in raw.columns]
+    shape = next((shape for shape in SHAPES if set(shape.needed) <= set(called)), None)
     if shape is None:
-        known = "; ".join(f"{shape.name} have {', '.join(shape.needed)}" for shape in SHAPES)
-        place.refuse(f"the columns {', '.join(names)} are of no kind that fxlab knows ({known})")
-    _refuse_odd_columns(place, shape, names)
+        kinds = "; ".join(f"{shape.name} have {', '.join(shape.needed)}" for shape in SHAPES)
+        reason = f"the columns {column_names.listed(raw.columns)} are of no kind that fxlab knows"
+        place.refuse("; ".join([f"{reason} ({kinds})", *column_names.renaming(meant)]))
+    wrong = column_names.wrong(raw.columns, meant, shape.known, shape.name, _ONE_OF)
+    if shape is TRADES and not set(_VOLUMES) & set(called):
+        wrong.append(f"trades need one of the columns {', '.join(_VOLUMES)}")
+    if "symbol" not in called and symbol is None:
+        wrong.append(
+            "it has no column symbol; say which it is: symbol='BTC_USDT' in Python, "
+            "--symbol BTC_USDT in the shell"
+        )
+    if wrong:
+        time = fields.first_value(raw[raw.columns[called.index("timestamp")]])
+        hint = fields.time_hint(time) if not isinstance(time, datetime) else ""
+        if hint and not hint.startswith("such"):
+            wrong.append(f"its times, such as {time}: {hint}")
+        place.refuse("; ".join(wrong))
     return shape
-
-
-def _refuse_odd_columns(place: Place, shape: Shape, names: Sequence[str]) -> None:
-    for name in names:
-        if name not in shape.known:
-            hint = did_you_mean(name, shape.known) or "rename it or take it out of the file"
-            place.refuse(
-                f"column {name!r} has no place among {shape.name} and would be lost; {hint}"
-            )
-    for group in _ONE_OF:
-        found = [name for name in group if name in names]
-        if len(found) > 1:
-            place.refuse(f"columns {' and '.join(found)} say the same; take one out of the file")
-    if shape is TRADES and not set(_VOLUMES) & set(names):
-        place.refuse(f"trades need one of the columns {', '.join(_VOLUMES)}")
 
 
 def _refuse_odd_types(place: Place, raw: pl.DataFrame) -> None:
     """Refuse a typed column that Polars would turn into a number, and that is none."""
     for name, kind in raw.schema.items():
-        if name in _WORDS:
+        if name in WORDS:
             fits = kind.is_integer() or isinstance(kind, pl.Boolean | pl.Categorical | pl.Enum)
+        elif name in _WHOLE:
+            fits = kind.is_integer()
         else:
             fits = kind.is_numeric() or (name in _TIMES and isinstance(kind, pl.Datetime))
         if not fits and kind not in (pl.String, pl.Null):
-            wanted = "text" if name in _WORDS else "a time" if name in _TIMES else "a number"
-            place.refuse(f"column {name!r} is {kind}, not {wanted}; cast it before")
+            place.refuse(f"column {name!r} is {kind}, not {_wanted(name)}; cast it before")
+        if kind in (pl.Float32, pl.Float16):
+            _refuse_lost_digits(place, raw[name])
 
 
-def _with_symbol(place: Place, raw: pl.DataFrame, symbol: str | None) -> pl.DataFrame:
-    if "symbol" not in raw.columns and symbol is None:
-        place.refuse("it has no column symbol; say which it is: symbol=")
-    if "symbol" in raw.columns and symbol is not None:
-        place.refuse(f"it has a column symbol, so symbol={symbol!r} cannot be given too")
-    return raw if symbol is None else raw.with_columns(pl.lit(symbol).alias("symbol"))
+def _wanted(name: str) -> str:
+    if name in WORDS:
+        return "text"
+    return "a time" if name in _TIMES else "a whole number" if name in _WHOLE else "a number"
+
+
+def _refuse_lost_digits(place: Place, column: pl.Series) -> None:
+    """Refuse short floats that are not what they were written as: 50000.1 is 50000.1015625."""
+    held = column.cast(pl.Float64)
+    lost = (held != column.cast(pl.String).cast(pl.Float64, strict=False)).arg_true()
+    if lost.len():
+        row = int(lost[0])
+        place.refuse(
+            f"{column.name} is {column.dtype}, which holds about 7 digits: "
+            f"{column.cast(pl.String)[row]} is {held[row]!r} in it, and digits beyond are lost; "
+            "write it as Float64 or Decimal at the source, or, if 7 digits are all there were, "
+            f"pl.col({column.name!r}).cast(pl.String).cast(pl.Float64)",
+            row,
+        )
 
 
 def _head(raw: pl.DataFrame) -> list[Field]:
     """Return what all shapes have: times, symbol, and the venue's number of the row."""
-    found = [_moment(raw, "timestamp"), fields.symbol()]
+    found = [fields.moment("timestamp", raw["timestamp"]), fields.symbol()]
     if "received_at" in raw.columns:
-        found.append(_moment(raw, "received_at").or_nothing())
+        found.append(fields.moment("received_at", raw["received_at"]).or_nothing())
     if "recv_ns" in raw.columns:
         found.append(fields.nanoseconds("received_at", "recv_ns").or_nothing())
-    for source in ("seq", "last_update_id"):
-        if source in raw.columns:
-            found.append(fields.whole(VENUE_SEQ, source).or_nothing())
-            break
+    if "seq" in raw.columns:  # the identity of each row: none may lack it
+        found.append(fields.whole(VENUE_SEQ, "seq"))
+    elif "last_update_id" in raw.columns:
+        found.append(fields.whole(VENUE_SEQ, "last_update_id").or_nothing())
     return found
-
-
-def _moment(raw: pl.DataFrame, name: str) -> Field:
-    return fields.moment(name, name, raw.schema[name], fields.first_value(raw, name))
 
 
 def _trades(raw: pl.DataFrame) -> list[Field]:
@@ -173,6 +194,8 @@ def _trades(raw: pl.DataFrame) -> list[Field]:
         product = fields.number("price") * fields.number(volume)
         finite = pl.col("quote_volume").is_finite()
         found.append(Field("quote_volume", "price", product, finite, "price * volume is finite"))
+    if "trade_id" in raw.columns:
+        found.append(fields.trade_id(raw["trade_id"]).or_nothing())
     if "side" in raw.columns:
         found.append(fields.side().or_nothing())
     if "buyer_is_maker" in raw.columns:
@@ -187,7 +210,7 @@ def _quotes(raw: pl.DataFrame) -> list[Field]:
         for side in ("bid", "ask")
         if f"{side}_size" in raw.columns
     ]
-    return [*found, *sizes]
+    return [*found, *sizes, fields.uncrossed("bid", "ask", locked=True)]
 
 
 def _books(raw: pl.DataFrame) -> list[Field]:
@@ -199,7 +222,11 @@ def _books(raw: pl.DataFrame) -> list[Field]:
     ]
     if "first_update_id" in raw.columns:
         found.append(fields.whole("first_update_id", "first_update_id").or_nothing())
-    return found
+    for side, sign in (("bid", 1), ("ask", -1)):
+        prices = [f"{side}_price_{level}" for level in range(1, BOOK_DEPTH + 1)]
+        there = [name for name in prices if name in raw.columns]
+        found += [fields.falling(*pair, sign=sign) for pair in pairwise(there)]
+    return [*found, fields.uncrossed("bid_price_1", "ask_price_1", locked=False)]
 
 
 def _level(raw: pl.DataFrame, price: str, qty: str) -> list[Field]:
@@ -224,11 +251,8 @@ _BODIES: Final = {"trades": _trades, "quotes": _quotes, "books": _books}
 def _completed(shape: Shape, raw: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
     """Add what follows from the columns, null for what the file does not say, in table order."""
     extra: list[pl.Series] = []
-    if shape is TRADES and "trade_id" in raw.columns:
-        given = raw["trade_id"].cast(pl.String)
-        extra.append(given)
-        if VENUE_SEQ not in rows.columns:
-            extra.append(given.cast(pl.Int64, strict=False).alias(VENUE_SEQ))
+    if "trade_id" in rows.columns and VENUE_SEQ not in rows.columns:
+        extra.append(rows["trade_id"].cast(pl.Int64, strict=False).alias(VENUE_SEQ))
     if shape.table is ORDERBOOK:
         extra.append(_is_snapshot(raw))
         rows = _without_missing_levels(rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,7 +24,8 @@ def find(
     Parameters
     ----------
     paths
-        Folders of the older system, or CSV and Parquet files.
+        Folders of the older system, CSV and Parquet files, or folders of those, which stand for
+        the files in them.
     session_id
         One id for all; without it a folder's session keeps its own, and a file's is made from its
         path.
@@ -36,13 +38,21 @@ def find(
         If a path is not there or holds nothing to import, or two sessions would get one id.
     """
     given = [Path(path) for path in paths]
-    folders = [path for path in given if path.is_dir()]
-    single = tuple(path for path in given if path not in folders)
+    folders = [path for path in given if path.is_dir() and csv_tree.holds_sessions(path)]
+    others: list[Path] = []
+    singles: list[Path] = []
+    for path in given:
+        if not path.is_dir():
+            singles.append(path)
+        elif not csv_tree.holds_sessions(path):
+            inside, beside = files.in_folder(path)
+            singles += inside
+            others += beside
+    single = tuple(singles)
     files.check_files(single)
     if symbol is not None:
         check_symbol(symbol)
     found: list[Source] = []
-    others: list[Path] = []
     for folder in folders:
         sessions, beside = csv_tree.find(folder)
         found += sessions
@@ -64,9 +74,9 @@ def _named(found: Sequence[Source], session_id: str | None) -> list[Source]:
             "it, or one by one"
         )
     named = found if session_id is None else [dataclasses.replace(found[0], session_id=session_id)]
-    ids = [check_session_id(source.session_id) for source in named]
-    for name in ids:
-        if ids.count(name) > 1:
+    ids = Counter(check_session_id(source.session_id) for source in named)
+    for name, count in ids.items():
+        if count > 1:
             raise ImportRefused(
                 f"two of the paths would become session {name!r}; import them one by one, or "
                 "files that belong together with a session_id of your choice"

@@ -7,6 +7,8 @@ fields stay text until `fxlab.collect.rows` has understood each of them.
 
 from __future__ import annotations
 
+import re
+import textwrap
 from typing import Final
 
 import polars as pl
@@ -106,9 +108,20 @@ def _refuse_odd_counts(place: Place, lines: pl.Series, wanted: int) -> None:
 
 def _header(place: Place, line: str) -> list[str]:
     names = [name.strip() for name in line.split(",")]
-    if "timestamp" not in names:
-        place.refuse(f"the first line must be a header with a column timestamp, not {line!r:.80}")
+    shown = textwrap.shorten(line, 80) if " " in line else f"{line:.80}"
+    for mark, word in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
+        if line.count(mark) >= len(names):
+            place.refuse(
+                f"its fields are separated by {word} ({shown!r}), and its decimals then often by "
+                "commas, as spreadsheets write them: export it again from the source with commas "
+                "between fields and points in numbers"
+            )
+    if any(re.match(r"[+-]?\.?\d", name) for name in names):
+        place.refuse(
+            f"the first line must be a header with a column timestamp, not {shown!r}: the file has "
+            "no header; put the columns' names above it, such as timestamp,price,volume"
+        )
     for name in names:
         if not name or names.count(name) > 1:
-            place.refuse(f"the header has the column {name!r} twice or empty: {line!r:.200}")
+            place.refuse(f"the header has the column {name!r} twice or empty: {shown!r}")
     return names
