@@ -170,14 +170,14 @@ def judge(db: QuestDB, draft: Draft) -> str:
         If other data has the id, or the session is being deleted.
     """
     row = catalogue.find_any(db, draft.session_id)
-    known = catalogue.imports(db, draft.session_id)
-    if row is None and known.is_empty():
+    known = catalogue.raw_rows(db, IMPORTS, draft.session_id)
+    if row is None and not known:
         return "imported"
     if row is not None and row["status"] in sql.HIDDEN:
         raise SessionExists(
             f"session {draft.session_id!r} is {row['status']}; give the data another session_id"
         )
-    if frozenset(known.select("symbol", "sha256").iter_rows()) != draft.identity:
+    if frozenset((each["symbol"], each["sha256"]) for each in known) != draft.identity:
         raise SessionExists(
             f"session {draft.session_id!r} holds other data than these files; give them another "
             "session_id (the session there was not touched)"

@@ -22,7 +22,7 @@ from fxlab.backoff import waits
 from fxlab.errors import BatchRefused, QuestDBError, QuestDBUnavailable, WriteFailed
 from fxlab.progress import Advance, silent
 from fxlab.questdb.endpoint import Endpoint
-from fxlab.questdb.lines import LinePost, new_buffer
+from fxlab.questdb.lines import LineEncoder, LinePost, new_buffer
 from fxlab.schema import Table
 
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 CELLS_IN_BATCH: Final = 1_100_000
 """100,000 rows of trades, 25,000 of order books: some 10 to 20 MB a request."""
+
+FEW_ROWS: Final = 50
+"""So few rows, such as one of the catalogue, are encoded sooner than they become a pandas frame."""
 
 RETRY_WAITS: Final = (6, 0.15, 5.0)
 """Tries, first and longest wait (s) before a batch is sent again over a broken connection."""
@@ -167,6 +170,10 @@ def _sent(
 def _batches(table: Table, rows: pl.DataFrame) -> Iterator[tuple[int, bytes]]:
     """Yield the rows in batches, encoded, each with its number of rows."""
     symbols = [name for name in table.symbols if name in rows.columns]
+    if 0 < rows.height <= FEW_ROWS:
+        plain = rows.with_columns(cs.datetime().to_physical())
+        yield rows.height, LineEncoder().encode(table, plain.iter_rows(named=True)).payload
+        return
     buffer = new_buffer()
     for batch in rows.iter_slices(max(1, CELLS_IN_BATCH // len(table.columns))):
         buffer.clear()  # type: ignore[no-untyped-call]  # the client's stub lacks its result

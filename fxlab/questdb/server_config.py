@@ -100,12 +100,13 @@ _STORAGE: Final = {
     "cairo.o3.partition.split.min.size": "4m",
 }
 
-# The server's own log rolls and forgets; what it prints is short enough to quote in an error.
+# The server's own log rolls and forgets; what it prints is short enough to quote in an error. Each
+# query at the level INFO would be a quarter of the server's work with many small sessions.
 LOG_CONFIG: Final = """\
 writers=file,stdout
 w.file.class=io.questdb.log.LogRollingFileWriter
 w.file.location=${log.dir}/questdb.log.${date:yyyyMMdd}
-w.file.level=INFO,ERROR
+w.file.level=ADVISORY,ERROR,CRITICAL
 w.file.rollEvery=day
 w.file.rollSize=16m
 w.file.lifeDuration=7d
