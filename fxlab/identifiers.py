@@ -11,8 +11,9 @@ from typing import Final
 
 from fxlab.errors import InvalidIdentifier
 
-SESSION_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-SYMBOL: Final = re.compile(r"[A-Z0-9_./:-]{1,32}")
+# No part of a path may be `.` or `..`.
+SESSION_ID: Final = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9_.-]{1,64}")
+SYMBOL: Final = re.compile(r"(?!(?:.*/)?\.{1,2}(?:/|\Z))[A-Z0-9_./:-]{1,32}")
 
 _PAIR: Final = re.compile(r"[A-Z0-9.]+[_/-]([A-Z]{2,10})(?:[_/:-].*)?")
 
@@ -22,12 +23,14 @@ SESSION_PREFIX: Final = "session_"
 
 def check_session_id(value: str) -> str:
     """Return a session id that matches its pattern, or raise `InvalidIdentifier`."""
-    return _check(value, SESSION_ID, "session id", "letters, digits and _ . - (64 at most)")
+    allowed = "letters, digits and _ . - (64 at most) and is not . or .."
+    return _check(value, SESSION_ID, "session id", allowed)
 
 
 def check_symbol(value: str) -> str:
     """Return a symbol that matches its pattern, or raise `InvalidIdentifier`."""
-    return _check(value, SYMBOL, "symbol", "capital letters, digits and _ . / : - (32 at most)")
+    allowed = "capital letters, digits and _ . / : - (32 at most) and no part that is . or .."
+    return _check(value, SYMBOL, "symbol", allowed)
 
 
 def check_tags(tags: object) -> tuple[str, ...]:

@@ -103,24 +103,24 @@ class ReplaySource:
         names = ("timestamp", "seq", *books.level_columns())
         return readers.scan(self._db, scope, names, chunk_rows=chunk_rows, progress=progress)
 
-    def has_trades(self, symbol: str) -> bool:
+    def has_trades(self, symbol: str | None = None) -> bool:
         """Return whether there are trades of the symbol; else its ticks are mids of books."""
-        return self._has(PRICES, "prices", symbol)
+        return self._has(PRICES, "prices", self.only(symbol))
 
-    def has_books(self, symbol: str) -> bool:
+    def has_books(self, symbol: str | None = None) -> bool:
         """Return whether there are order books (or quotes) of the symbol."""
-        return self._has(ORDERBOOK, "orderbook", symbol)
+        return self._has(ORDERBOOK, "orderbook", self.only(symbol))
 
-    def gaps(self, symbol: str) -> pl.DataFrame:
+    def gaps(self, symbol: str | None = None) -> pl.DataFrame:
         """Return the known holes of a symbol: ``from_time``, ``to_time``, merged and in order.
 
         They are the events "gap" of the ledger that name the symbol or none, but for those that
         were filled: nothing is missing in them any more.
         """
-        named = pl.col("symbol")
+        name, named = self.only(symbol), pl.col("symbol")
         holes = catalogue.events(self._db, self.id).filter(
             pl.col("event") == "gap",
-            named.is_null() | named.is_in(["", symbol]),
+            named.is_null() | named.is_in(["", name]),
             pl.col("count").is_null() | (pl.col("count") != 0),
         )
         return gaps.merged(holes.with_columns(pl.col("from_time").fill_null(pl.col("timestamp"))))

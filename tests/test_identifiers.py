@@ -9,6 +9,12 @@ from fxlab import errors, identifiers
 HOSTILE = [
     "x' OR '1'='1",
     "../x",
+    ".",
+    "..",
+    "../BTC",
+    "BTC/..",
+    "A/../B",
+    "./BTC",
     "/etc/passwd",
     "a b",
     "a;b",
@@ -40,7 +46,9 @@ def test_good_ids_come_back_as_they_are():
     assert identifiers.check_session_id("exec_20240808_235413_657c2dd6") == (
         "exec_20240808_235413_657c2dd6"
     )
-    for symbol in ("BTC_USDT", "BTC-USD", "EUR/USD", "BRK.B", "X:Y"):
+    for session_id in ("...", "..x", "x..", ".x", "a..b"):
+        assert identifiers.check_session_id(session_id) == session_id
+    for symbol in ("BTC_USDT", "BTC-USD", "EUR/USD", "BRK.B", "X:Y", "..A", "A..", "A/.B", "/ES"):
         assert identifiers.check_symbol(symbol) == symbol
 
 

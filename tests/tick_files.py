@@ -18,7 +18,7 @@ HOSTILE_IDS = (
     "x/*y*/", "x y", " x", "x ", "x\n", "x\r\n", "x\ty", "x,y", "x=y", "x\\", "x\\'", "x%", "x%27",
     "x*", "x(1)", "{x}", "${x}", "$(id)", "x|y", "x&y", "<b>x</b>", "x\0", "../../etc/passwd",
     "/etc/passwd", "..\\x", "é", "\uff58", "x\u200b", "\u202ex", "\U0001f600", "", "a" * 65,
-    "a" * 10_000,
+    "a" * 10_000, ".", "..",
 )  # fmt: skip
 HOSTILE_SYMBOLS = (*HOSTILE_IDS[:-2], "btc_usdt", "A" * 33, "A" * 10_000)
 

@@ -133,7 +133,8 @@ def import_sources(
     WriteFailed
         If rows could not be stored, or the database counts other rows than were sent.
     """
-    checked = list(_check_all(db, sources, part(progress, 0.0, 1.0 if dry_run else READING)))
+    reading = part(progress, 0.0, 1.0 if dry_run else READING)
+    checked = list(_check_all(db, sources, reading, dry_run=dry_run))
     if not dry_run:
         total = sum(item.rows for item in checked)
         before = 0
@@ -151,13 +152,17 @@ def import_sources(
     return report(lines, skipped)
 
 
-def _check_all(db: QuestDB, sources: Sequence[Source], progress: Advance) -> Iterator[Checked]:
+def _check_all(
+    db: QuestDB, sources: Sequence[Source], progress: Advance, *, dry_run: bool
+) -> Iterator[Checked]:
     rows = 0
     for number, source in enumerate(sources, 1):
         draft = source.read()
         rows += draft.rows
         kept = draft if rows <= KEPT_ROWS else None
-        yield Checked(source, kept, lines_of(draft), draft.rows, judge(db, draft))
+        # A single session is judged when its turn has come: nothing is written before that.
+        state = judge(db, draft) if dry_run or len(sources) > 1 else ""
+        yield Checked(source, kept, lines_of(draft), draft.rows, state)
         progress(number / len(sources), f"{source.session_id}: {draft.rows:,} rows checked")
 
 
