@@ -11,9 +11,10 @@ from typing import Final
 
 from fxlab.errors import InvalidIdentifier
 
-# No part of a path may be `.` or `..`.
-SESSION_ID: Final = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9_.-]{1,64}")
-SYMBOL: Final = re.compile(r"(?!(?:.*/)?\.{1,2}(?:/|\Z))[A-Z0-9_./:-]{1,32}")
+SESSION_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+SYMBOL: Final = re.compile(r"[A-Z0-9_./:-]{1,32}")
+DOTS: Final = re.compile(r"(?:^|/)\.{1,2}(?:/|$)")
+"""What neither may contain: as a part of a path it leads elsewhere."""
 
 _PAIR: Final = re.compile(r"[A-Z0-9.]+[_/-]([A-Z]{2,10})(?:[_/:-].*)?")
 
@@ -49,6 +50,11 @@ def check_tags(tags: object) -> tuple[str, ...]:
     return found
 
 
+def is_symbol(value: str) -> bool:
+    """Return whether a text can be a symbol."""
+    return bool(SYMBOL.fullmatch(value)) and not DOTS.search(value)
+
+
 def quote_currency(symbol: str) -> str | None:
     """Return the currency that a symbol's prices are in; None if its name does not say.
 
@@ -60,7 +66,7 @@ def quote_currency(symbol: str) -> str | None:
 
 
 def _check(value: str, pattern: re.Pattern[str], kind: str, allowed: str) -> str:
-    if isinstance(value, str) and pattern.fullmatch(value):
+    if isinstance(value, str) and pattern.fullmatch(value) and not DOTS.search(value):
         return value
     shown = repr(value)
     if len(shown) > 80:

@@ -242,7 +242,9 @@ def test_a_symbol_is_given_once():
     assert rows_of(trade(symbol=["ETH"]), None)["symbol"].to_list() == ["ETH"]
 
 
-@pytest.mark.parametrize("bad", ["btc", "B T", "A" * 33, "B\n", "x' OR '1'='1", None])
+@pytest.mark.parametrize(
+    "bad", ["btc", "B T", "A" * 33, "B\n", "x' OR '1'='1", "..", "../BTC", None]
+)
 def test_a_symbol_column_is_checked(bad):
     frame = trade(symbol=pl.Series([bad], dtype=pl.String))
     assert "a symbol has capital letters" in refusal(frame, None)

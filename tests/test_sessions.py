@@ -182,7 +182,14 @@ def test_an_unknown_column_symbol_or_page_is_named(both):
         both.prices("BTCUSDT", limit=-1)
 
 
+@pytest.mark.parametrize("reader", ["gaps", "has_trades", "has_books", "count_ticks", "orderbook"])
+def test_every_reader_refuses_an_unknown_symbol(both, reader):
+    with pytest.raises(errors.SymbolNotFound, match="did you mean 'BTCUSDT'"):
+        getattr(both, reader)("BTCUSD")
+
+
 def test_the_only_symbol_need_not_be_named(euro):
+    assert euro.gaps().is_empty()
     assert euro.orderbook(limit=1)["symbol"].to_list() == ["EURUSD"]
 
 

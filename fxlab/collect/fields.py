@@ -14,7 +14,7 @@ from typing import Final
 
 import polars as pl
 
-from fxlab.identifiers import SYMBOL
+from fxlab.identifiers import DOTS, SYMBOL
 from fxlab.schema import SIDES, UTC_MICROS
 from fxlab.times import to_micros
 
@@ -105,7 +105,8 @@ def symbol() -> Field:
         "symbol",
         "symbol",
         pl.col("symbol").cast(pl.String),
-        pl.col("symbol").str.contains(f"^(?:{SYMBOL.pattern})$"),
+        pl.col("symbol").str.contains(f"^(?:{SYMBOL.pattern})$")
+        & ~pl.col("symbol").str.contains(DOTS.pattern),
         "a symbol has capital letters, digits and _ . / : - (32 at most)",
     )
 

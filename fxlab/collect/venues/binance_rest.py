@@ -8,7 +8,7 @@ from typing import Any
 from fxlab.collect.feed import Instrument
 from fxlab.collect.venues.suspects import NOT_AS_DOCUMENTED, listed
 from fxlab.errors import VenueUnavailable
-from fxlab.identifiers import SYMBOL
+from fxlab.identifiers import is_symbol
 
 
 def instruments(answer: Any, contract: str | None) -> dict[str, Instrument]:  # noqa: ANN401 - JSON
@@ -44,7 +44,7 @@ def _listings(answer: Any, contract: str | None) -> Iterator[Instrument]:  # noq
         if contract is not None and entry["contractType"] != contract:
             continue
         symbol = f"{entry['baseAsset']}_{entry['quoteAsset']}"
-        if SYMBOL.fullmatch(symbol):
+        if is_symbol(symbol):
             status = entry["status"]
             yield Instrument(
                 symbol,

@@ -19,7 +19,7 @@ from typing import Any, Final, cast
 from fxlab.collect.address import Address
 from fxlab.collect.feed import Instrument
 from fxlab.errors import InvalidParameter, VenueNotFound
-from fxlab.identifiers import SYMBOL
+from fxlab.identifiers import is_symbol
 
 RING: Final = 1_000
 
@@ -115,7 +115,7 @@ def instrument_of(market: Mapping[str, Any], precision_is_tick: bool) -> Instrum
     A contract keeps what it settles in: BTC/USDT:USDT is BTC_USDT:USDT.
     """
     symbol = str(market["symbol"]).replace("/", "_").upper()
-    if not SYMBOL.fullmatch(symbol):
+    if not is_symbol(symbol):
         return None
     precision = (market.get("precision") or {}).get("price")
     return Instrument(
