@@ -105,8 +105,8 @@ def table(
         f'<th scope="col" style="{style}">{name}</th>'
         for name, style in zip(names, aligned, strict=True)
     )
-    texts = (_texts(column, digits.get(column.name)) for column in shown.get_columns())
-    body = "".join(_row(row, aligned) for row in zip(*texts, strict=True))
+    columns = (texts(column, digits.get(column.name)) for column in shown.get_columns())
+    body = "".join(_row(row, aligned) for row in zip(*columns, strict=True))
     title = f'<caption style="text-align:left">{escape(caption)}</caption>' if caption else ""
     more = f"<p>{limit:,} of {frame.height:,} rows shown.</p>" if frame.height > limit else ""
     return (
@@ -130,18 +130,18 @@ def heading(name: str) -> str:
     return name.strip("_").replace("_", " ")
 
 
-def _texts(column: pl.Series, decimals: int | None) -> list[str]:
+def texts(column: pl.Series, decimals: int | None = None) -> list[str]:
     """Return a column's texts; numbers and times get as many digits as the longest needs."""
-    texts = [show(value, decimals) for value in column]
+    found = [show(value, decimals) for value in column]
     if column.dtype.is_float() and decimals is None:
-        needed = max((_digits(text) for text in texts), default=0)
+        needed = max((_digits(text) for text in found), default=0)
         return [
-            text if "e" in text else show(v, needed) for v, text in zip(column, texts, strict=True)
+            text if "e" in text else show(v, needed) for v, text in zip(column, found, strict=True)
         ]
     if isinstance(column.dtype, pl.Datetime):
-        needed = max((_digits(text) for text in texts), default=0)
-        return [_padded(text, needed) for text in texts]
-    return texts
+        needed = max((_digits(text) for text in found), default=0)
+        return [_padded(text, needed) for text in found]
+    return found
 
 
 def _digits(text: str) -> int:

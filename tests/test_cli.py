@@ -225,7 +225,7 @@ def _wait_for(address: str, process: subprocess.Popen, seconds: float = 180.0) -
         (["some", "sma_cross", "-p", "fast"], "is not NAME=VALUE"),
         (["some", "sma_cross", "-p", "fast=x"], "fast='x' is not an int"),
         (["some", "sma_cross", "-p", "fast=1", "-p", "fast=2"], "given twice"),
-        (["some", "sma_cross", "--latency", "soon"], "latency='soon'"),
+        (["some", "sma_cross", "--latency", "soon"], "--latency soon"),
     ],
 )
 def test_a_wrong_backtest_is_refused_before_a_server_is_asked(words: list[str], told: str):

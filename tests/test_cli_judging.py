@@ -75,12 +75,12 @@ def test_a_backtest_takes_all_assumptions(session, lab, tmp_path):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--fill", "boook"], "fill='boook' is not a fill rule; known: next_trade, book. did you"),
+        (["--fill", "boook"], "--fill boook is not a fill rule; known: next_trade, book. did you"),
         (["-x", "max_leverag=2"], "did you mean 'max_leverage'"),
         (["-x", "book"], "neither a TOML file nor NAME=VALUE"),
         (["-x", "nowhere.toml"], "nowhere.toml cannot be read"),
         (["--latency", "lognorm:1ms,1"], "did you mean 'lognormal'"),
-        (["-x", "queue=true"], "use fill='book', or queue=False"),
+        (["-x", "queue=true"], "use --fill book, or -x queue=False"),
     ],
 )
 def test_wrong_assumptions_are_refused_before_a_server_is_asked(words, told):
@@ -90,7 +90,7 @@ def test_wrong_assumptions_are_refused_before_a_server_is_asked(words, told):
 
 def test_a_book_fill_without_books_offers_the_other_rule(session):
     told = one_error(run("backtest", session.id, "sma_cross", "--fill", "book"))
-    assert "use fill='next_trade'" in told
+    assert "use --fill next_trade" in told
 
 
 # ---- ladder, compare, check ------------------------------------------------------------------

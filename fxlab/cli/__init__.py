@@ -6,6 +6,7 @@ fxlab raises on purpose is one red line; with --debug it is a traceback.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Annotated
@@ -19,6 +20,7 @@ app = typer.Typer(
     cls=ErrorsAsSentences,
     help="Collect ticks, keep them in QuestDB, backtest strategies on them.",
     no_args_is_help=True,
+    rich_markup_mode=None,  # rich takes 10:100:10 for a picture and [x] for a style
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -61,4 +63,7 @@ def main() -> None:
     """Run the command line on this process's arguments."""
     # For strategies named module:function. Last, so that no file here hides a package.
     sys.path.append(os.getcwd())  # noqa: PTH109 - sys.path holds text
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a letter that it cannot hold becomes a "?"
+            stream.reconfigure(errors="replace")
     app()

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from fxlab import progress
 from fxlab.cli import assumptions
-from fxlab.cli.output import say, show_frame
+from fxlab.cli.output import command, is_text, say, show_facts, show_frame
 from fxlab.errors import InvalidInput, InvalidParameter
 
 if TYPE_CHECKING:
     from fxlab.backtester.result import Result
+
+EVERY: Final = 1_000_000
+"""More rows than any list of the small tables has: how many there are is told."""
 
 Parameters = Annotated[
     list[str] | None,
@@ -28,9 +31,9 @@ Capital = Annotated[float | None, typer.Option(help="Money at the start.")]
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command()(backtest)
-    app.command()(strategies)
-    app.command()(runs)
+    command(app)(backtest)
+    command(app)(strategies)
+    command(app)(runs)
     app.command()(reproduce)
 
 
@@ -102,11 +105,14 @@ def runs(
     import fxlab
 
     with fxlab.connect() as lab:
-        found = lab.runs(limit=limit)
-    if found.is_empty():
-        say("no saved runs; save one with: fxlab backtest SESSION STRATEGY --save")
-    else:
-        show_frame(found.drop("fingerprint", "execution", "options", "metrics", "fxlab_version"))
+        found = lab.runs(limit=EVERY)
+    show_frame(
+        found.head(limit),
+        empty="no saved runs; save one with: fxlab backtest SESSION STRATEGY --save",
+        total=found.height,
+        more="--limit shows more",
+        leave_out=("fingerprint", "execution", "options", "metrics", "fxlab_version"),
+    )
 
 
 def reproduce(
@@ -123,12 +129,25 @@ def reproduce(
 
 
 def _show_result(result: Result, saved: str | None, report: Path | None) -> None:
-    show_frame(result.metrics.table(), result.title)
+    from fxlab.backtester.summary import ruin
+
+    page = None if report is None else result.report(report)
+    facts = {
+        "run": result.run_id,
+        "fingerprint": result.fingerprint,
+        "saved": saved,
+        "report": page,
+    }
+    if not is_text():
+        show_facts({"title": result.title, **facts}.items(), "run", key="run")
+    show_frame(result.metrics.table(), result.title, key="metrics")
+    said = ruin(result)
+    if said:
+        say(said)
     say(f"run {result.run_id}, fingerprint {result.fingerprint}")
-    if saved is not None:
-        say(f"saved: {saved}")
-    if report is not None:
-        say(f"report: {result.report(report)}")
+    for name in ("saved", "report"):
+        if facts[name] is not None:
+            say(f"{name}: {facts[name]}")
 
 
 def chosen_symbols(text: str) -> str | list[str]:

@@ -8,11 +8,11 @@ from typing import Annotated, Final
 import typer
 
 from fxlab import progress
-from fxlab.cli.output import say, show_frame
+from fxlab.cli.output import command, say, show_frame
 
 FILE: Final = "Defaults, and a table for each"
 CRONTAB: Final = (
-    "Every night at 2, with this line in crontab -e (the embedded server must be up):\n\n"
+    "Every night at 2, with this line in crontab -e (the embedded server must be up):\n\n\b\n"
     "0 2 * * * cd $HOME/research && .venv/bin/fxlab nightly nights.toml --out nights"
     " >> nights.log 2>&1"
 )
@@ -20,8 +20,8 @@ CRONTAB: Final = (
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command()(batch)
-    app.command(epilog=CRONTAB)(nightly)
+    command(app)(batch)
+    command(app, epilog=CRONTAB)(nightly)
 
 
 def batch(
@@ -54,7 +54,7 @@ def batch(
             again=again,
             progress=advance,
         )
-    show_frame(found.table.drop("error", "notebook", "report", "session"))
+    show_frame(found.table, leave_out=("error", "notebook", "report", "session"))
     for name, error in found.failed.select("job", "error").iter_rows():
         say(f"{name}: {error}")
     say(str(found))
@@ -79,7 +79,7 @@ def nightly(
 
     with progress.terminal("nightly") as advance:
         found = fxlab.nightly(file, out=out, workers=workers, progress=advance)
-    show_frame(found.table.drop("strategy", "sessions", "metric", "seconds", "error"))
+    show_frame(found.table, leave_out=("strategy", "sessions", "metric", "seconds", "error"))
     for name, error in found.failed.select("sweep", "error").iter_rows():
         say(f"{name}: {error}")
     say(str(found))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fxlab import progress
-from fxlab.cli.output import live, say, show_frame
+from fxlab.cli.output import command, live, say, show_frame
 
 if TYPE_CHECKING:
     from fxlab.collect.collector import Collector
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(collect)
-    app.command()(verify)
+    command(app)(verify)
 
 
 def collect(
@@ -85,9 +85,9 @@ def verify(
 
     with connect() as lab, progress.terminal("verify") as advance:
         receipt = lab.verify(session_id, progress=advance)
-    show_frame(receipt.lines, "receipt")
     if not receipt.ids.is_empty():
-        show_frame(receipt.ids, "trade ids")
+        show_frame(receipt.ids, "trade ids", key="ids")
+    show_frame(receipt.lines, "receipt", key="receipt")
     say(str(receipt))
     if not receipt.whole:
         raise typer.Exit(1)

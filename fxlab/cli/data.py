@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from fxlab import progress
-from fxlab.cli.output import say, show_frame, show_rows
+from fxlab.cli.backtests import EVERY
+from fxlab.cli.output import command, is_text, show_facts, show_frame
 
-sessions = typer.Typer(help="List and show the sessions in the database.", no_args_is_help=True)
+LISTED: Final = (
+    "session_id", "status", "exchange", "symbols", "records_collected", "duration_seconds",
+    "gaps_count", "created_at",
+)  # fmt: skip
+SHOWN: Final = 50
+"""Symbols that a session's statistics are shown of in text; it may have 5,000."""
+
+sessions = typer.Typer(
+    rich_markup_mode=None, help="List and show the sessions in the database.", no_args_is_help=True
+)
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command("import")(import_paths)
+    command(app, "import")(import_paths)
+    command(sessions, "list")(list_sessions)
+    command(sessions, "show")(show_session)
     app.add_typer(sessions, name="sessions")
 
 
@@ -49,14 +61,13 @@ def import_paths(
             dry_run=dry_run,
             progress=advance,
         )
-    show_frame(report.table(), "nothing was written: dry run" if dry_run else "imported")
+    show_frame(report.table(), title="nothing was written: dry run" if dry_run else "imported")
     for note in report.notes:
         say(note)
     if report.skipped:
         say(f"not read, no part of a session: {', '.join(report.skipped)}")
 
 
-@sessions.command("list")
 def list_sessions(
     *,
     symbol: Annotated[str | None, typer.Option(help="Only those with this symbol.")] = None,
@@ -70,19 +81,17 @@ def list_sessions(
 
     with connect() as lab:
         found = lab.sessions(
-            symbol=symbol, status=status, exchange=exchange, text=text, limit=limit
+            symbol=symbol, status=status, exchange=exchange, text=text, limit=EVERY
         )
-    if found.is_empty():
-        say("no such sessions; bring ticks in with: fxlab import PATH")
-    else:
-        wanted = (
-            "session_id", "status", "exchange", "symbols", "records_collected",
-            "duration_seconds", "gaps_count", "created_at",
-        )  # fmt: skip
-        show_frame(found.select(name for name in wanted if name in found.columns))
+    show_frame(
+        found.head(limit),
+        empty="no such sessions; bring ticks in with: fxlab import PATH",
+        total=found.height,
+        more="--limit shows more",
+        leave_out=[name for name in found.columns if name not in LISTED],
+    )
 
 
-@sessions.command("show")
 def show_session(
     session_id: Annotated[str, typer.Argument(help="The id, with or without session_.")],
 ) -> None:
@@ -96,5 +105,13 @@ def show_session(
             "duration_seconds", "prices_count", "orderbook_count", "gaps_count", "errors_count",
             "notes", "tags", "created_at",
         )  # fmt: skip
-        show_rows(("", "session"), [(name, getattr(session, name)) for name in names])
-        show_frame(session.statistics(), "statistics")
+        statistics = session.statistics()
+    facts = [(name, getattr(session, name)) for name in names]
+    show_facts(facts, "session", key="session")
+    show_frame(
+        statistics.head(SHOWN) if is_text() else statistics,
+        "statistics",
+        key="statistics",
+        total=statistics.height,
+        more="--json and --csv have them all",
+    )

@@ -19,15 +19,15 @@ from fxlab.cli.backtests import (
     given,
     named,
 )
-from fxlab.cli.output import say, show_frame
+from fxlab.cli.output import command, say, show_frame
 
 Session = Annotated[str, typer.Argument(help="The session's id.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command()(ladder)
-    app.command()(compare)
+    command(app)(ladder)
+    command(app)(compare)
     app.command()(check)
 
 
@@ -64,7 +64,11 @@ def ladder(
             progress=advance,
             **options,
         )
-    show_frame(found.table.drop("execution"), f"{chosen.describe(values)} on {session}; {terms}")
+    show_frame(
+        found.table,
+        f"{chosen.describe(values)} on {session}; {terms}",
+        leave_out=("execution",),
+    )
 
 
 def compare(
@@ -75,11 +79,13 @@ def compare(
 
     with fxlab.connect() as lab:
         found = fxlab.compare_runs([lab.run(run_id) for run_id in runs])
-    if found.differences.is_empty():
-        say("nothing that made these runs differs")
-    else:
-        show_frame(found.differences, "what differs")
-    show_frame(found.table, "figures")
+    show_frame(
+        found.differences,
+        "what differs",
+        empty="nothing that made these runs differs",
+        key="differences",
+    )
+    show_frame(found.table, "figures", key="figures")
 
 
 def check(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fxlab import progress
-from fxlab.cli.output import say, show_rows
+from fxlab.cli.output import command, say, show_facts, show_rows
 from fxlab.config import Settings
 from fxlab.errors import InvalidInput
 
@@ -24,11 +24,11 @@ COPY = Path("fxlab-notebooks")
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command()(up)
+    command(app)(up)
     app.command()(down)
-    app.command()(status)
-    app.command()(doctor)
-    app.command()(settings)
+    command(app)(status)
+    command(app)(doctor)
+    command(app)(settings)
     app.command(context_settings={"ignore_unknown_options": True})(lab)
     app.command()(demo)
 
@@ -81,7 +81,7 @@ def doctor(
         checks = diagnose(Settings.load(), advance)
     marks = {True: "ok", False: "MEND", None: "-"}
     rows = [(marks[check.ok], check.name, check.value, check.next_step) for check in checks]
-    show_rows(("", "what", "found", "next step"), rows)
+    show_rows(("state", "what", "found", "next step"), rows)
     if not is_well(checks):
         raise typer.Exit(1)
 
@@ -160,7 +160,7 @@ def _show_status(found: ServerStatus) -> None:
         "log": found.log,
         "message": found.message,
     }
-    show_rows(("", "server"), [(name, str(it)) for name, it in rows.items() if it is not None])
+    show_facts([(name, str(it)) for name, it in rows.items() if it is not None], "server")
 
 
 def _notebooks(given: Path | None) -> Path:

@@ -7,15 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from fxlab.cli.backtests import chosen_symbols, given, named
-from fxlab.cli.output import live, say, show_frame
+from fxlab.cli.output import INTERRUPTED, live, say, show_frame
 from fxlab.errors import InvalidInput, InvalidParameter
 from fxlab.html import show_time
 
 if TYPE_CHECKING:
     from fxlab.replayer import Replay
-
-INTERRUPTED: Final = 130
-"""Exit code of a program that Ctrl-C ended."""
 
 BATCH_SIZE: Final = 10_000  # a terminal shows moments, not ticks
 

@@ -12,9 +12,19 @@ from fxlab import progress
 from fxlab.backtester.parameters import Value
 from fxlab.backtester.ranges import MOST_VALUES
 from fxlab.cli import assumptions
-from fxlab.cli.backtests import Capital, End, Name, Start, Symbols, chosen_symbols, given, named
-from fxlab.cli.output import say, show_frame
-from fxlab.errors import InvalidParameter
+from fxlab.cli.backtests import (
+    EVERY,
+    Capital,
+    End,
+    Name,
+    Start,
+    Symbols,
+    chosen_symbols,
+    given,
+    named,
+)
+from fxlab.cli.output import command, is_text, say, show_frame
+from fxlab.errors import InvalidParameter, SweepCancelled
 
 if TYPE_CHECKING:
     import polars as pl
@@ -51,9 +61,9 @@ Save = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command()(sweep)
-    app.command(name="walk-forward")(walk_forward)
-    app.command()(sweeps)
+    command(app)(sweep)
+    command(app, "walk-forward")(walk_forward)
+    command(app)(sweeps)
 
 
 def sweep(
@@ -92,17 +102,21 @@ def sweep(
     )  # fmt: skip
     costs = {"maker_bps": maker_bps, "slippage_bps": slippage_bps, "latency": latency}
     terms = assumptions.execution_from(execution, fill=fill, taker_bps=taker_bps, **costs)
-    with fxlab.connect() as lab, progress.terminal("sweep") as advance:
-        found = fxlab.sweep(
-            _sessions(lab, session),
-            chosen,
-            _grid(chosen, grid or []),
-            symbols=chosen_symbols(symbols),
-            execution=terms,
-            lab=lab if save else None,
-            progress=advance,
-            **options,
-        )
+    try:
+        with fxlab.connect() as lab, progress.terminal("sweep") as advance:
+            found = fxlab.sweep(
+                _sessions(lab, session),
+                chosen,
+                _grid(chosen, grid or []),
+                symbols=chosen_symbols(symbols),
+                execution=terms,
+                lab=lab if save else None,
+                progress=advance,
+                **options,
+            )
+    except SweepCancelled as stop:  # what is done is shown, and written where the table belongs
+        _show_stopped(stop, output)
+        raise
     _show(found)
     if output is not None:
         _write(found.table, output)
@@ -154,7 +168,7 @@ def walk_forward(
             progress=advance,
             **options,
         )
-    show_frame(found.summary, str(found))
+    show_frame(found.summary, str(found), leave_out=("train_start", "train_end"))
 
 
 def sweeps(
@@ -165,11 +179,14 @@ def sweeps(
     import fxlab
 
     with fxlab.connect() as lab:
-        found = lab.sweeps(limit=limit)
-    if found.is_empty():
-        say("no sweeps are kept; keep one with: fxlab sweep SESSION STRATEGY --grid ... --save")
-    else:
-        show_frame(found.drop("plan"))
+        found = lab.sweeps(limit=EVERY)
+    show_frame(
+        found.head(limit),
+        empty="no sweeps are kept; keep one with: fxlab sweep SESSION STRATEGY --grid ... --save",
+        total=found.height,
+        more="--limit shows more",
+        leave_out=("plan",),
+    )
 
 
 def _strategy(name: str) -> Strategy:
@@ -222,9 +239,20 @@ def _write(table: pl.DataFrame, output: Path) -> None:
     say(f"table: {output}")
 
 
+def _show_stopped(stop: SweepCancelled, output: Path | None) -> None:
+    done: Sweep = stop.sweep  # type: ignore[assignment]  # errors know no sweep
+    if done.table.is_empty():
+        return
+    show_frame(done.ranking().head(SHOWN), f"so far: {done.title}")
+    if output is not None:
+        _write(done.table, output)
+
+
 def _show(found: Sweep) -> None:
     ranking = found.ranking()
-    show_frame(ranking.head(SHOWN), found.title)
+    shown = ranking.head(SHOWN) if is_text() else ranking
+    more = "--output writes the whole table"
+    show_frame(shown, found.title, total=ranking.height, more=more)
     say(str(found.counts))
     for error in found.failed["error"].head(1):
         say(f"first failure: {error}")
