@@ -98,7 +98,7 @@ def test_ctrl_c_says_where_and_how_to_go_on(session, monkeypatch):
     ("words", "said"),
     [
         ([], "session_id is required: fxlab replay SESSION"),
-        (["SESSION", "--speed", "0"], "speed=0.0 is not a speed"),
+        (["SESSION", "--speed", "0"], "--speed 0.0 is not a speed"),
         (["SESSION", "--speed", "nan"], "speed=nan is not a speed"),
         (["SESSION", "--symbols", "NOPE"], "no symbol named 'NOPE'"),
         (["SESSION", "--set", "fast=3"], "--set and costs belong to a strategy"),

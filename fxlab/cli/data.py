@@ -9,7 +9,7 @@ import typer
 
 from fxlab import progress
 from fxlab.cli.backtests import EVERY
-from fxlab.cli.output import command, is_text, show_facts, show_frame
+from fxlab.cli.output import command, is_text, say, show_facts, show_frame
 
 LISTED: Final = (
     "session_id", "status", "exchange", "symbols", "records_collected", "duration_seconds",

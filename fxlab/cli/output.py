@@ -118,12 +118,9 @@ def command(
             inspect.Parameter(word, kind, default=False, annotation=annotation)
             for word, annotation in (("as_json", _Json), ("as_csv", _Csv))
         ]
-        run.__signature__ = old.replace(  # type: ignore[attr-defined]  # typer reads it
-            parameters=[*old.parameters.values(), *new]
-        )
-        run.__annotations__ = {
-            one.name: one.annotation for one in run.__signature__.parameters.values()
-        }
+        whole = old.replace(parameters=[*old.parameters.values(), *new])
+        run.__signature__ = whole  # type: ignore[attr-defined]  # typer reads it
+        run.__annotations__ = {one.name: one.annotation for one in whole.parameters.values()}
         app.command(name, **options)(run)
         return function
 
