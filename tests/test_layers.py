@@ -111,7 +111,7 @@ def test_import_fxlab_loads_nothing_heavy():
 def test_functions_and_modules_stay_readable():
     for path in FILES:
         source = path.read_text(encoding="utf-8")
-        assert len(source.splitlines()) <= 310, f"{path} is too long to read in one sitting"
+        assert len(source.splitlines()) <= 600, f"{path} holds more than one subject"
         tree = ast.parse(source)
         assert ast.get_docstring(tree), f"{path} does not say why it exists"
         for node in ast.walk(tree):

@@ -50,11 +50,11 @@ def test_it_ends_by_itself_when_its_time_is_over():
     ("words", "match"),
     [
         (["--symbol", "BTCUSDT"], "not BASE_QUOTE"),
-        (["--rate", "0"], "rate=0"),
+        (["--rate", "0"], "--rate 0"),
         (["--speed", "fast"], "give a number, or max"),
         (["--rest-error", "429"], "such as 429=2"),
         (["--delist", "BTC_USDT"], "such as BTC_USDT@5"),
-        (["--drop", "2"], "drop=2.0 is a share"),
+        (["--drop", "2"], "--drop 2.0 is a share"),
         (["--for", "soon"], "is not a duration"),
         (["--tape", "nowhere.gz"], "nowhere.gz cannot be read"),
     ],
