@@ -128,7 +128,8 @@ def soak(seconds: int) -> dict:
         said = process.stdout.read().strip().splitlines()[-1]
     steady = sizes[min(10, len(sizes) // 4) : -5] or sizes
     half = len(steady) // 2
-    growth = statistics.mean(steady[half:]) - statistics.mean(steady[:half])
+    before = steady[:half] or steady  # a tiny run may be over before the second look
+    growth = statistics.mean(steady[half:]) - statistics.mean(before)
     return {
         "seconds": seconds,
         "rss_mb": round(max(steady)),

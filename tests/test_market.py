@@ -32,8 +32,9 @@ def plainly(market):
         if number >= 0:
             book = number
         if not np.isnan(price):
-            best_bid = price if number < 0 else market.books["bid_price"][number][0]
-            best_ask = price if number < 0 else market.books["ask_price"][number][0]
+            alone = number < 0 or market.books["bad"][number]  # no book, or none to be trusted
+            best_bid = price if alone else market.books["bid_price"][number][0]
+            best_ask = price if alone else market.books["ask_price"][number][0]
             low, high, last = min(low, price), max(high, price), price
             bid, ask = np.fmax(bid, best_bid), np.fmin(ask, best_ask)
         found[i // BLOCK, market.leg[i]] = low, high, last, bid, ask, book

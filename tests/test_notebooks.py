@@ -114,7 +114,19 @@ def test_a_notebook_runs_from_top_to_bottom(path, session_id, tmp_path):
     """All cells run in a kernel of their own, the asserts among them."""
     command = [
         *(sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-cell-timeout=120"),
-        *("-p", "no:cacheprovider", "-q", "--rootdir", str(tmp_path), "-c", os.devnull, str(path)),
+        # Cells run in their order, whatever plugin shuffles tests.
+        *(
+            "-p",
+            "no:randomly",
+            "-p",
+            "no:cacheprovider",
+            "-q",
+            "--rootdir",
+            str(tmp_path),
+            "-c",
+            os.devnull,
+            str(path),
+        ),
     ]
     ran = subprocess.run(
         command, env=environment(tmp_path), capture_output=True, text=True, check=False, timeout=600

@@ -52,13 +52,14 @@ def stored(db, sweep_id):
 
 
 def test_points_are_stored_and_the_same_call_repeats_none(lab, db, session):
-    first = fxlab.sweep(session, "sma_cross", GRID, lab=lab)
+    alone = {"lab": lab, "capital": 1_234.0}  # no other test stores points of such a sweep
+    first = fxlab.sweep(session, "sma_cross", GRID, **alone)
     rows = stored(db, first.sweep_ids[0])
     assert first.resumed == 0
     assert rows.height == 9
     assert sorted(rows["state"]) == ["done"] * 7 + ["skipped"] * 2
     assert rows["data_session_id"].unique().to_list() == [session.id]
-    again = fxlab.sweep(session, "sma_cross", GRID, lab=lab)
+    again = fxlab.sweep(session, "sma_cross", GRID, **alone)
     assert again.resumed == 9
     assert again.sweep_ids == first.sweep_ids
     assert again.table.equals(first.table, null_equal=True)

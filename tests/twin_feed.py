@@ -82,7 +82,7 @@ def _book(record: dict) -> TwinBook:
 
 
 def _mid(bid: float | None, ask: float | None) -> float | None:
-    if bid is None or ask is None or bid >= ask:
+    if bid is None or ask is None or bid > ask:
         return None
     return round((bid + ask) / 2, 2)
 

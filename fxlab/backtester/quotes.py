@@ -32,9 +32,12 @@ def spread(decimals: int | None) -> pl.Expr:
 
 
 def with_mid_price(frame: pl.DataFrame, decimals: int | None) -> pl.DataFrame:
-    """Add the mid as `price`; leave out rows that have none: a side is empty, or they cross."""
+    """Add the mid as `price`; leave out rows that have none: a side is empty, or they cross.
+
+    Equal prices are no cross: quotes put together from many banks lock now and then.
+    """
     bid, ask = map(pl.col, BEST)
-    return frame.with_columns(price=mid(decimals)).filter(bid < ask)
+    return frame.with_columns(price=mid(decimals)).filter(bid <= ask)
 
 
 def usable(columns: Collection[str]) -> pl.Expr:

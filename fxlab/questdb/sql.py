@@ -205,7 +205,7 @@ def count_quotes(scope: Scope) -> str:
     """Return the query for the number of books that have a mid: both sides, and no cross."""
     return (
         f"select count() as row_count from {name(scope.table.name)} where {scope.where} "
-        "and bid_price_1 is not null and ask_price_1 is not null and bid_price_1 < ask_price_1"
+        "and bid_price_1 is not null and ask_price_1 is not null and bid_price_1 <= ask_price_1"
     )
 
 
