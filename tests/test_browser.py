@@ -22,7 +22,7 @@ import fxlab
 
 pytestmark = pytest.mark.browser
 
-SESSIONS = {"a": ["BTC_USDT"], "b": ["ETH_USDT"], "c": ["BTC_USDT", "SOL"]}
+SESSIONS = {"a": ["BTC_USDT"], "b": ["ETH_USDT"], "c": ["BTC_USDT", "SOL_USDT"]}
 HOSTILE = "<img src=x onerror=\"document.title='broken into'\"> & <b>bold</b>"
 TALL = 4_200
 
@@ -128,7 +128,7 @@ def test_the_quickstart_is_used_as_a_person_would(jupyter, word, shots):
         expect(chosen).to_contain_text(f"{word}-c")
         assert panel.locator(".jp-Cell.jp-mod-active .jp-InputPrompt").inner_text() == active
         symbols = seen.get_by_label("Symbols")
-        expect(symbols.locator("option")).to_have_text(["BTC_USDT", "SOL"])
+        expect(symbols.locator("option")).to_have_text(["BTC_USDT", "SOL_USDT"])
 
         # What somebody wrote into the notes is text.
         expect(chosen).to_contain_text(HOSTILE)
