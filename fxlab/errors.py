@@ -256,3 +256,10 @@ def did_you_mean(name: str, known: Iterable[str], *, limit: int = 3) -> str:
     """Return ``did you mean 'a', 'b'?`` for the nearest known names, or an empty string."""
     near = difflib.get_close_matches(name[:128], list(known), n=limit, cutoff=0.5)
     return f"did you mean {', '.join(map(repr, near))}?" if near else ""
+
+
+def some(names: Iterable[str], most: int = 20) -> str:
+    """Return names in one line, of very many the first ones and how many more there are."""
+    known = list(names)
+    more = f" and {len(known) - most:,} more" if len(known) > most else ""
+    return ", ".join(known[:most]) + more

@@ -14,6 +14,8 @@ from typing import Final
 
 import polars as pl
 
+from fxlab.errors import some
+
 NOTHING: Final = "\u2013"
 """Shown for a value that is not there."""
 
@@ -47,9 +49,9 @@ def show(value: object, decimals: int | None = None) -> str:
         case datetime():
             text = show_time(value)
         case list() | tuple() | pl.Series():
-            text = ", ".join(show(item) for item in value)
+            text = some(show(item) for item in value)
         case dict():
-            text = ", ".join(f"{heading(str(name))}: {show(item)}" for name, item in value.items())
+            text = some(f"{heading(str(name))}: {show(item)}" for name, item in value.items())
         case _:
             text = str(value)
     return text

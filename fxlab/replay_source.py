@@ -15,7 +15,7 @@ import polars as pl
 from fxlab import books, catalogue, readers
 from fxlab.backtester import gaps
 from fxlab.backtester.quotes import with_mid_price
-from fxlab.errors import InvalidParameter, SymbolNotFound
+from fxlab.errors import InvalidParameter, SymbolNotFound, some
 from fxlab.progress import Advance, silent
 from fxlab.questdb import sql
 from fxlab.questdb.client import QuestDB
@@ -83,11 +83,12 @@ class ReplaySource:
     ) -> int:
         """Return how many rows `scan_ticks` yields, without reading them."""
         name = self.only(symbol)
-        if self.has_trades(name):
-            counted = self._db.execute(sql.count_by_symbol(self._scope(PRICES, name, start, end)))
-        else:
-            counted = self._db.execute(sql.count_quotes(self._scope(ORDERBOOK, name, start, end)))
-        return int(counted[0][-1]) if counted else 0
+        has_trades = self.has_trades(name)
+        table, count = (
+            (PRICES, sql.count_by_symbol) if has_trades else (ORDERBOOK, sql.count_quotes)
+        )
+        pieces = readers.by_year(self._scope(table, name, start, end))
+        return sum(int(row[-1]) for piece in pieces for row in self._db.execute(count(piece)))
 
     def scan_books(
         self,
@@ -129,7 +130,7 @@ class ReplaySource:
         if data_type not in self.data_types:
             return False
         scope = Scope(table, self.id, symbol, *self._tick_range())
-        return bool(self._db.execute(sql.count_by_symbol(scope)))
+        return any(self._db.execute(sql.count_by_symbol(piece)) for piece in readers.by_year(scope))
 
     def only(self, symbol: str | None) -> str:
         """Return a symbol of this session, the only one if None is given."""
@@ -138,7 +139,7 @@ class ReplaySource:
         if symbol is None:
             raise InvalidParameter(
                 f"session {self.id!r} has {len(self.symbols)} symbols; give one of: "
-                f"{', '.join(self.symbols)}"
+                f"{some(self.symbols)}"
             )
         if symbol not in self.symbols:
             raise SymbolNotFound.named(str(symbol), self.symbols)

@@ -19,7 +19,7 @@ from fxlab.backtester.result import Result
 from fxlab.backtester.strategy import Signals, Strategy
 from fxlab.backtester.ticks import as_source
 from fxlab.batches import Batch
-from fxlab.errors import InvalidParameter
+from fxlab.errors import InvalidParameter, some
 from fxlab.pacing import Clock, WallClock
 from fxlab.player import Player
 from fxlab.times import Duration, Time, from_micros
@@ -247,7 +247,7 @@ class Replay:
     def __repr__(self) -> str:
         """Show what is replayed, how far it is and how fast it goes."""
         return (
-            f"<Replay of {self.title}: {', '.join(self.symbols)}; {self.state} at "
+            f"<Replay of {self.title}: {some(self.symbols)}; {self.state} at "
             f"{self.position:%Y-%m-%d %H:%M:%S} UTC, {self.progress:.1%} of "
             f"{self.total:,} ticks, speed {self.speed:g}>"
         )

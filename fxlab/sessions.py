@@ -11,6 +11,7 @@ from typing import Any, Final, Self
 import polars as pl
 
 from fxlab import bars, books, catalogue, html, readers, statistics
+from fxlab.errors import some
 from fxlab.progress import Advance, silent
 from fxlab.questdb.client import QuestDB
 from fxlab.replay_source import ReplaySource
@@ -229,7 +230,7 @@ class Session(ReplaySource):
         """Show id, state and size in one line."""
         span = "no ticks" if self.started is None else f"{html.show_time(self.started)} UTC"
         return (
-            f"<Session {self.id}: {self.status}, {', '.join(self.symbols)}, "
+            f"<Session {self.id}: {self.status}, {some(self.symbols)}, "
             f"{self.prices_count:,} prices, {self.orderbook_count:,} books, from {span}, "
             f"{html.show(self.duration_seconds)} s>"
         )

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import datetime
 from typing import Any, Final
 
 import polars as pl
 
+from fxlab import readers
 from fxlab.questdb import sql
 from fxlab.questdb.client import QuestDB
 from fxlab.questdb.sql import Scope
 from fxlab.schema import ORDERBOOK, PRICES, UTC_MICROS
-from fxlab.times import to_micros
 
 COUNTS: Final = {"symbol": pl.String(), "data_type": pl.String(), "rows": pl.Int64()}
+
+AT_ONCE: Final = 1_000
+"""Instants in one query."""
 
 STATISTICS: Final = {
     "symbol": pl.String(),
@@ -52,14 +55,14 @@ def counts(
     polars.DataFrame
         ``symbol``, ``data_type`` ("prices" or "orderbook"), ``rows``.
     """
-    found = [
-        (symbol, data_type, rows)
-        for data_type, table in (("prices", PRICES), ("orderbook", ORDERBOOK))
-        for symbol, rows in db.execute(
-            sql.count_by_symbol(Scope(table, session_id, None, start, end))
-        )
-    ]
-    return pl.DataFrame(sorted(found), schema=COUNTS, orient="row")
+    found: Counter[tuple[str, str]] = Counter()
+    for data_type, table in (("prices", PRICES), ("orderbook", ORDERBOOK)):
+        for piece in readers.by_year(Scope(table, session_id, None, start, end)):
+            for symbol, rows in db.execute(sql.count_by_symbol(piece)):
+                found[symbol, data_type] += rows
+    return pl.DataFrame(
+        sorted((*key, rows) for key, rows in found.items()), schema=COUNTS, orient="row"
+    )
 
 
 def statistics(
@@ -89,13 +92,17 @@ def statistics(
 def _kind(db: QuestDB, scope: Scope, data_type: str, query: Callable[[Scope], str]) -> pl.DataFrame:
     """Return the statistics of all symbols over one table."""
     shared = dict(db.catalogue(sql.shared_timestamps(scope)).iter_rows())
-    found = db.catalogue(query(scope)).iter_rows(named=True)
-    rows = [_row(db, scope, data_type, row, shared.get(row["symbol"], 0)) for row in found]
+    found = db.catalogue(query(scope))
+    prices = _last_prices(db, scope, found)
+    rows = [
+        _row(data_type, row, shared.get(row["symbol"], 0), prices[row["symbol"]])
+        for row in found.iter_rows(named=True)
+    ]
     return pl.DataFrame(rows, schema=STATISTICS)
 
 
 def _row(
-    db: QuestDB, scope: Scope, data_type: str, found: Mapping[str, Any], shared: int
+    data_type: str, found: Mapping[str, Any], shared: int, last_price: float | None
 ) -> dict[str, Any]:
     first, last, rows = found["first_time"], found["last_time"], found["row_count"]
     seconds = (last - first).total_seconds()
@@ -107,20 +114,22 @@ def _row(
         "first": first,
         "last": last,
         "duration_seconds": seconds,
-        "last_price": _last_price(db, scope, found["symbol"], last),
+        "last_price": last_price,
         "rows_per_second": rows / seconds if seconds else None,
         "shared_timestamps": shared / rows,
     }
 
 
-def _last_price(db: QuestDB, scope: Scope, symbol: str, last: datetime) -> float | None:
-    """Return the price of the last row by (timestamp, seq); of books the mid."""
-    instant = replace(scope, symbol=symbol, start=to_micros(last))
+def _last_prices(db: QuestDB, scope: Scope, found: pl.DataFrame) -> dict[str, float | None]:
+    """Return the price of each symbol's last row by (timestamp, seq); of books the mid."""
+    lasts = found.select("symbol", pl.col("last_time").alias("timestamp"))
+    times = lasts["timestamp"].to_physical().unique().to_list()
     names = ["price"] if scope.table is PRICES else ["bid_price_1", "ask_price_1"]
-    price: float | None = (
-        db.catalogue(sql.rows(instant, names))
-        .select(pl.mean_horizontal(names, ignore_nulls=False))
-        .tail(1)
-        .item()
-    )
-    return price
+    prices: dict[str, float | None] = {}
+    for number in range(0, len(times), AT_ONCE):
+        at = tuple(times[number : number + AT_ONCE])
+        rows = db.catalogue(sql.rows(replace(scope, at=at), ["symbol", "timestamp", *names]))
+        mids = rows.with_columns(price=pl.mean_horizontal(names, ignore_nulls=False))
+        own = mids.join(lasts, on=["symbol", "timestamp"], how="semi", maintain_order="left")
+        prices |= dict(own.select("symbol", "price").iter_rows())
+    return prices

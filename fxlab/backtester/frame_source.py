@@ -11,7 +11,7 @@ from fxlab.backtester import gaps as ledger
 from fxlab.backtester.decimals import PRICE_TICKS, exact_ticks
 from fxlab.backtester.frame_checks import as_frame, check_ticks, utc
 from fxlab.backtester.quotes import BEST, mid_decimals, with_mid_price
-from fxlab.errors import InvalidTicks
+from fxlab.errors import InvalidTicks, some
 from fxlab.schema import UTC_MICROS, book_levels
 from fxlab.times import Time, from_micros, parse_range
 
@@ -68,7 +68,7 @@ class FrameSource:
     def __repr__(self) -> str:
         """Show what is in it on one line."""
         kind = "quotes" if self.quotes else "ticks"
-        return f"<FrameSource {self.id}: {self.frame.height:,} {kind} of {', '.join(self.symbols)}>"
+        return f"<FrameSource {self.id}: {self.frame.height:,} {kind} of {some(self.symbols)}>"
 
     @property
     def symbols(self) -> tuple[str, ...]:
@@ -190,7 +190,7 @@ class FrameSource:
         elif len(self.symbols) > 1:
             raise InvalidTicks(
                 "the frame of books has no column 'symbol', and the ticks have several symbols: "
-                f"{', '.join(self.symbols)}; add the column so that each book is where it belongs"
+                f"{some(self.symbols)}; add the column so that each book is where it belongs"
             )
         rows = _normalised(books)
         if not rows["timestamp"].is_sorted():

@@ -26,7 +26,7 @@ from fxlab.backtester.records import DECISION
 from fxlab.backtester.signals import Signals
 from fxlab.backtester.strategy import Strategy, StrategyFunction, get
 from fxlab.backtester.ticks import TickSource, as_source, choose_symbols
-from fxlab.errors import EmptySession, InvalidParameter, LookaheadFound
+from fxlab.errors import EmptySession, InvalidParameter, LookaheadFound, some
 from fxlab.progress import Advance, silent
 from fxlab.times import Time
 
@@ -70,7 +70,7 @@ class LookaheadReport:
         """Say it in one sentence."""
         return (
             f"{self.strategy} saw no future in {self.trials} trials at {self.cuts} cuts over "
-            f"{self.rows:,} ticks of {', '.join(self.symbols)} with {self.decisions:,} decisions"
+            f"{self.rows:,} ticks of {some(self.symbols)} with {self.decisions:,} decisions"
         )
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import polars as pl
 
+from fxlab.errors import some
 from fxlab.html import NOTHING, escape, show_number, show_time, table
 from fxlab.sampling import Floats, min_max_rows
 
@@ -86,7 +87,7 @@ def main_figures(result: Result) -> pl.DataFrame:
 def describe_data(result: Result) -> str:
     """Return one line: how many ticks of what, from when to when."""
     return (
-        f"{result.ticks:,} tick{'s' * (result.ticks != 1)} of {', '.join(result.symbols)}, "
+        f"{result.ticks:,} tick{'s' * (result.ticks != 1)} of {some(result.symbols)}, "
         f"{show_time(result.first)} to {show_time(result.last)} UTC"
     )
 

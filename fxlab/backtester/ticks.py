@@ -11,7 +11,7 @@ import polars as pl
 
 from fxlab.backtester.frame_checks import is_frame
 from fxlab.backtester.frame_source import FrameSource
-from fxlab.errors import EmptySession, InvalidParameter, InvalidTicks, SymbolNotFound
+from fxlab.errors import EmptySession, InvalidParameter, InvalidTicks, SymbolNotFound, some
 from fxlab.identifiers import quote_currency
 from fxlab.times import Time, from_micros, parse_range, to_micros
 
@@ -149,7 +149,7 @@ def share_before(bounds: tuple[int, int], now: int) -> float:
 def no_ticks(source: TickSource, symbols: tuple[str, ...]) -> EmptySession:
     """Return the error of a time range without a tick."""
     return EmptySession(
-        f"session {source.id!r} has no ticks of {', '.join(symbols)} in the range asked for; "
+        f"session {source.id!r} has no ticks of {some(symbols)} in the range asked for; "
         f"its ticks run from {source.started} to {source.ended}"
     )
 

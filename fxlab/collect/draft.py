@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -26,6 +26,9 @@ from fxlab.collect.checks import Place
 from fxlab.collect.rows import VENUE_SEQ, understand
 from fxlab.errors import ImportRefused
 from fxlab.schema import ORDERBOOK, PRICES, Table
+
+GATHERED_ROWS: Final = 100_000
+"""So many rows of different symbols are written at once; more of one symbol by themselves."""
 
 _DATA_TYPES: Final = {"prices": PRICES, "orderbook": ORDERBOOK}
 
@@ -144,17 +147,17 @@ class Draft:
         for _, _, group in self._groups():
             _refuse_overlap(group)
 
-    @property
+    @cached_property
     def rows(self) -> int:
         """Return the number of rows."""
         return sum(part.frame.height for part in self.parts)
 
-    @property
+    @cached_property
     def first(self) -> datetime:
         """Return the time of the first tick."""
         return min(part.first for part in self.parts if part.first is not None)
 
-    @property
+    @cached_property
     def last(self) -> datetime:
         """Return the time of the last tick."""
         return max(part.last for part in self.parts if part.last is not None)
@@ -164,7 +167,7 @@ class Draft:
         """Return what makes two imports the same: (symbol, SHA-256) of each file."""
         return frozenset((part.symbol, part.sha256) for part in self.parts)
 
-    @property
+    @cached_property
     def counts(self) -> dict[tuple[str, str], int]:
         """Return the rows of each (symbol, data type) that has any."""
         found = {
@@ -226,6 +229,22 @@ class Draft:
             for kind, symbol in sorted(groups):
                 if kind == data_type:
                     yield data_type, symbol, sorted(groups[kind, symbol], key=_place_in_time)
+
+
+def gathered(
+    frames: Iterable[tuple[Table, pl.DataFrame]],
+) -> Iterator[tuple[Table, pl.DataFrame]]:
+    """Join the frames of symbols with few rows each: a write costs more than its rows."""
+    held: list[pl.DataFrame] = []
+    height, before = 0, PRICES
+    for table, frame in frames:
+        if held and (height + frame.height > GATHERED_ROWS or table is not before):
+            yield before, pl.concat(held)
+            held, height = [], 0
+        held.append(frame)
+        height, before = height + frame.height, table
+    if held:
+        yield before, pl.concat(held)
 
 
 def digest(data: bytes) -> str:

@@ -19,7 +19,7 @@ import polars as pl
 from filelock import FileLock
 
 from fxlab import catalogue, statistics
-from fxlab.collect.draft import Draft
+from fxlab.collect.draft import Draft, gathered
 from fxlab.collect.report import ImportReport, Line, lines_of, report
 from fxlab.errors import InvalidInput, QuestDBError, SessionExists, WriteFailed
 from fxlab.identifiers import check_tags
@@ -245,7 +245,7 @@ def store(db: QuestDB, draft: Draft, about: About, progress: Advance = silent) -
 
 def _write_ticks(db: QuestDB, draft: Draft, progress: Advance) -> None:
     written = 0
-    for table, frame in draft.frames():
+    for table, frame in gathered(draft.frames()):
         low, high = written / draft.rows, (written + frame.height) / draft.rows
         db.write(table, frame, part(progress, low, high))
         written += frame.height
@@ -269,8 +269,9 @@ def _difference(db: QuestDB, draft: Draft) -> str:
             db, draft.session_id, *bounds(draft.first, draft.last)
         ).iter_rows()
     }
-    for key in sorted(draft.counts.keys() | stored.keys()):
-        sent, found = draft.counts.get(key, 0), stored.get(key, 0)
+    counts = draft.counts
+    for key in sorted(counts.keys() | stored.keys()):
+        sent, found = counts.get(key, 0), stored.get(key, 0)
         if sent != found:
             return f"{sent:,} {key[1]} rows of {key[0]} were sent and {found:,} are there"
     return ""

@@ -25,13 +25,14 @@ STEPS: Final = {"1h": 3_600_000_000, "1s": 1_000_000, "1T": 1_000}
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Rows of one session, or of one symbol in it, from `start` until before `end` (us)."""
+    """Rows of one session, or of a symbol in it, from `start` until before `end`, or `at` (us)."""
 
     table: Table
     session_id: str
     symbol: str | None = None
     start: int | None = None
     end: int | None = None
+    at: tuple[int, ...] = ()
 
     @property
     def where(self) -> str:
@@ -44,6 +45,8 @@ class Scope:
             parts.append(f"{time} >= {int(self.start)}")
         if self.end is not None:
             parts.append(f"{time} < {int(self.end)}")
+        if self.at:
+            parts.append(f"{time} in ({', '.join(str(int(each)) for each in self.at)})")
         return " and ".join(parts)
 
 
