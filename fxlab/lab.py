@@ -120,13 +120,17 @@ class Lab:
         Raises
         ------
         ImportRefused
-            For the first row that is not a tick (file, line, value, rule); nothing was written.
+            For the first row that is not a tick (file, line, value, rule), or if the disk has no
+            room; nothing was written.
         SessionExists
             If an id is taken by other data; nothing was written.
         """
         from fxlab.collect import sources
+        from fxlab.questdb import limits
 
         found, skipped = sources.find(paths, session_id, symbol)
+        if not dry_run:
+            limits.check_room(self.settings, (file for one in found for file in one.files))
         about = {"exchange": exchange, "notes": notes, "tags": tags}
         return self._import(found, about, dry_run=dry_run, skipped=skipped, progress=progress)
 

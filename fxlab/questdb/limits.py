@@ -8,14 +8,17 @@ compared beforehand, and told with the command that mends it.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import psutil
 
 from fxlab.config import Settings
+from fxlab.errors import ImportRefused
 from fxlab.questdb.instance import Place
 
 READERS: Final = 4
@@ -25,7 +28,24 @@ _USUAL: Final = 2_000
 _ROOM: Final = 1.25
 """Partitions and columns come while a server runs."""
 LEAST_DISK: Final = 2 * 2**30
+_GROWTH: Final = {".csv": 2, ".parquet": 8}
+"""Bytes that a byte of a file becomes, in the log and in the tables together."""
 _MAPS: Final = Path("/proc/sys/vm/max_map_count")
+_SUDO: Final = "" if os.geteuid() == 0 else "sudo "
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What the system gives: memory maps to a process (0 where it does not tell), and disk."""
+
+    max_map_count: int
+    free_disk: int
+
+    @classmethod
+    def of(cls, folder: Path) -> Self:
+        """Return what this machine gives, on the disk where a folder is or will be."""
+        ground = next(path for path in (folder, *folder.parents) if path.exists())
+        return cls(_number(_MAPS), shutil.disk_usage(ground).free)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +60,9 @@ class Limit:
         What the system allows, what the running server has, what its data may need at most. None
         where it cannot be known.
     cure
-        The command that raises it.
+        What raises it: a command where there is one.
+    in_bytes
+        Whether the numbers are bytes.
     """
 
     name: str
@@ -48,6 +70,7 @@ class Limit:
     used: int | None
     needed: int
     cure: str
+    in_bytes: bool = False
 
     @property
     def is_enough(self) -> bool:
@@ -55,39 +78,86 @@ class Limit:
         return self.needed <= self.allowed and (self.used or 0) <= 0.8 * self.allowed
 
     def __str__(self) -> str:
-        used = "" if self.used is None else f"{self.used:,} in use, "
-        return f"{self.name}: {used}the data may need {self.needed:,} of {self.allowed:,} allowed"
+        show = gibibytes if self.in_bytes else "{:,}".format
+        used = "" if self.used is None else f"{show(self.used)} in use, "
+        there = "free" if self.in_bytes else "allowed"
+        return (
+            f"{self.name}: {used}the data may need {show(self.needed)} of {show(self.allowed)} "
+            f"{there}"
+        )
 
 
-def of(settings: Settings, pid: int | None = None) -> list[Limit]:
-    """Return the limits of the embedded server, running (then its pid is given) or not."""
+def of(settings: Settings, pid: int | None = None, machine: Machine | None = None) -> list[Limit]:
+    """Return the limits of the embedded server, running (then its pid is given) or not.
+
+    For a server of the user's own there is only the disk of the home: journals are there.
+    """
     place = Place.of(settings)
-    needed = int((_USUAL + READERS * files_of(place.root / "db")) * _ROOM)
+    machine = machine or Machine.of(place.home)
+    disk = f"free space on the disk of {place.home}, or move it and set FXLAB_HOME"
+    if not settings.is_embedded:
+        return [Limit("disk", machine.free_disk, None, LEAST_DISK, disk, in_bytes=True)]
+    files, largest = _demand(place.root / "db")
+    needed = int((_USUAL + READERS * files) * _ROOM)
     found = []
-    if allowed := _number(_MAPS):
-        enough = 2 ** max(20, needed.bit_length())
-        cure = f"sudo sysctl -w vm.max_map_count={enough}"
+    if allowed := machine.max_map_count:
+        cure = f"{_SUDO}sysctl -w vm.max_map_count={2 ** max(20, needed.bit_length())}"
         found.append(Limit("memory maps", allowed, pid and maps(pid), needed, cure))
     with contextlib.suppress(psutil.Error):
         process = psutil.Process(pid)
         allowed = process.rlimit(psutil.RLIMIT_NOFILE)[1]  # Java raises its own to the hard limit
-        cure = f"fxlab down; ulimit -n {2 ** max(16, needed.bit_length())}; fxlab up"
+        enough = 2 ** max(16, needed.bit_length())
+        # Nobody but root may raise a hard limit: `ulimit -n` would be refused.
+        cure = f"fxlab down; {_SUDO}prlimit --pid $$ --nofile={enough}; fxlab up"
         used = process.num_fds() if pid else None
         found.append(Limit("open files", allowed % 2**63, used, needed, cure))
+    # A late row has its partition written anew, beside the old one.
+    room = LEAST_DISK + largest
+    found.append(Limit("disk", machine.free_disk, None, room, disk, in_bytes=True))
     return found
 
 
-def files_of(tables: Path) -> int:
-    """Return how many files of partitions one reader of every table would map and open."""
-    return sum(_of_table(table) for table in _folders(tables))
+def check_room(settings: Settings, files: Iterable[Path], machine: Machine | None = None) -> None:
+    """Refuse an import that the disk has no room for; a server of the user's own is not asked.
+
+    Raises
+    ------
+    ImportRefused
+        With what the files need and what is free.
+    """
+    if not settings.is_embedded:
+        return
+    home = Place.of(settings).home
+    free = (machine or Machine.of(home)).free_disk
+    needed = sum(file.stat().st_size * _GROWTH[file.suffix.lower()] for file in files)
+    if needed > free:
+        raise ImportRefused(
+            f"the files need about {gibibytes(needed)} in the database (rows are written twice: "
+            f"to its log and to its tables), but {gibibytes(free)} are free for {home}; nothing "
+            "was written. Free space, or move that folder to a larger disk and set FXLAB_HOME"
+        )
 
 
-def _of_table(table: Path) -> int:
-    partitions = [one for one in _folders(table) if one.name[0].isdigit()]
-    if not partitions:
-        return 0
-    newest = max(partitions, key=lambda one: one.name)
-    return len(partitions) * sum(1 for _ in newest.iterdir())
+def gibibytes(size: int) -> str:
+    """Return bytes for people."""
+    return f"{size / 2**30:,.1f} GiB"
+
+
+def _demand(tables: Path) -> tuple[int, int]:
+    """Return how many files one reader of every table would map and open, and the largest bytes.
+
+    Those are of the largest of the newest partitions, which stand for the others: to look at all
+    files of decades would take longer than to start a server.
+    """
+    files, largest = 0, 0
+    for table in _folders(tables):
+        partitions = [one for one in _folders(table) if one.name[0].isdigit()]
+        if partitions:
+            newest = max(partitions, key=lambda one: one.name)
+            sizes = [one.stat().st_blocks * 512 for one in newest.iterdir()]
+            files += len(partitions) * len(sizes)
+            largest = max(largest, sum(sizes))
+    return files, largest
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -117,9 +187,3 @@ def _number(path: Path) -> int:
         return int(path.read_text())
     except (OSError, ValueError):
         return 0  # not Linux, or hidden by a container
-
-
-def free_disk(folder: Path) -> int:
-    """Return the bytes that are free where a folder is or will be."""
-    ground = next(path for path in (folder, *folder.parents) if path.exists())
-    return shutil.disk_usage(ground).free

@@ -92,22 +92,15 @@ def up(settings: Settings, progress: Advance = silent) -> ServerStatus:
         else:
             process.await_answer(running, place, settings.start_timeout, progress)
     found = status(settings)
-    _warn_of_limits(settings, found.pid)
+    _warn_of_limits(limits.of(settings, found.pid))
     return found
 
 
-def _warn_of_limits(settings: Settings, pid: int | None) -> None:
+def _warn_of_limits(found: list[limits.Limit]) -> None:
     """Tell what the server may run out of, while there is time."""
-    for limit in limits.of(settings, pid):
+    for limit in found:
         if not limit.is_enough:
-            warnings.warn(f"{limit}; run: {limit.cure}", RuntimeWarning, stacklevel=3)
-    if (free := limits.free_disk(settings.home)) < limits.LEAST_DISK:
-        warnings.warn(
-            f"only {free / 2**30:.1f} GiB are free for {settings.home}; free space, or move "
-            "FXLAB_HOME",
-            RuntimeWarning,
-            stacklevel=3,
-        )
+            warnings.warn(f"{limit}; mend it: {limit.cure}", RuntimeWarning, stacklevel=3)
 
 
 def down(settings: Settings, progress: Advance = silent) -> bool:
