@@ -6,7 +6,7 @@ white and on black.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import plotly.graph_objects as go
@@ -60,19 +60,59 @@ TEMPLATE: Final = go.layout.Template(
         "hovermode": "x",
         "hoverlabel": {"bgcolor": "#2b2f36", "bordercolor": "#2b2f36", "font": {"color": "#fff"}},
         "legend": {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom", "itemwidth": 30},
-        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": INK, "activecolor": LINES[0]},
+        "modebar": {
+            "bgcolor": "rgba(0,0,0,0)",
+            "color": INK,
+            "activecolor": LINES[0],
+            "remove": ["sendChartToCloud"],  # also where plotly is handed the figure alone
+        },
         "dragmode": "zoom",
     }
 )
+
+CONFIG: Final = {"displaylogo": False, "showSendToCloud": False, "plotlyServerURL": ""}
+"""How the browser's side is set wherever a figure is shown: no button that sends data away."""
 
 SHADED: Final = 300
 """Gaps shaded a chart, the longest first."""
 
 
-def house_figure(heights: list[float], labels: list[str], title: str, height: int) -> go.Figure:
+class Chart(go.Figure):
+    """A figure that is shown with `CONFIG` by every way that it knows."""
+
+    def show(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - plotly's own
+        """Show it as plotly does; `config` comes on top of the house's."""
+        super().show(*args, **_configured(kwargs))
+
+    def to_html(self, config: dict[str, Any] | None = None, **kwargs: Any) -> str:  # noqa: ANN401
+        """Return it as HTML as plotly does; `config` comes on top of the house's."""
+        return str(super().to_html(**_configured(kwargs | {"config": config})))
+
+    def write_html(self, file: Any, config: dict[str, Any] | None = None, **kwargs: Any) -> None:  # noqa: ANN401
+        """Write it as HTML as plotly does; `config` comes on top of the house's."""
+        super().write_html(file, **_configured(kwargs | {"config": config}))
+
+    def _repr_mimebundle_(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401
+        return dict(super()._repr_mimebundle_(*args, **_configured(kwargs)))
+
+    def _ipython_display_(self) -> None:
+        self.show()
+
+
+def _configured(options: dict[str, Any]) -> dict[str, Any]:
+    return options | {"config": CONFIG | (options.get("config") or {})}
+
+
+def house_figure(heights: list[float], labels: list[str], title: str, height: int) -> Chart:
     """Return an empty figure of rows that share one time axis."""
-    figure = make_subplots(
-        rows=len(heights), cols=1, shared_xaxes=True, vertical_spacing=0.05, row_heights=heights
+    figure = Chart()
+    make_subplots(
+        rows=len(heights),
+        cols=1,
+        shared_xaxes=True,
+        vertical_spacing=0.05,
+        row_heights=heights,
+        figure=figure,
     )
     figure.update_layout(template=TEMPLATE, height=height, title_text=escape(title))
     if not title:
@@ -85,9 +125,10 @@ def house_figure(heights: list[float], labels: list[str], title: str, height: in
     return figure
 
 
-def panel_figure(labels: list[tuple[str, str]], title: str, height: int) -> go.Figure:
+def panel_figure(labels: list[tuple[str, str]], title: str, height: int) -> Chart:
     """Return an empty figure of panels side by side; each has the label of its x and its y axis."""
-    figure = make_subplots(rows=1, cols=len(labels), horizontal_spacing=0.11)
+    figure = Chart()
+    make_subplots(rows=1, cols=len(labels), horizontal_spacing=0.11, figure=figure)
     figure.update_layout(
         template=TEMPLATE, height=height, title_text=escape(title), hovermode="closest"
     )

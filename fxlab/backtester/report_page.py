@@ -105,9 +105,11 @@ def embed(figure: go.Figure, name: str, fallback: str) -> str:
     fallback
         HTML shown where scripts are off.
     """
+    from fxlab.chart_style import CONFIG
+
     spec = json.loads(figure.to_json())
     height = int(figure.layout.height or 450)  # no jump of the page when the script has drawn it
-    config = {"responsive": True, "displaylogo": False, "plotlyServerURL": ""}
+    config = CONFIG | {"responsive": True}
     arguments = json.dumps([spec["data"], spec["layout"], config], separators=(",", ":"))
     # Inside a script element the browser looks for "</" and "<!--" even in strings.
     safe = arguments.replace("<", "\\u003c").replace("\u2028", "\\u2028")

@@ -33,7 +33,9 @@ class FigureOutput(w.Output):
 
 
 def _output(figure: go.Figure, text: str) -> dict[str, Any]:
-    config = {"displaylogo": False, "responsive": True}
+    from fxlab.chart_style import CONFIG
+
+    config = CONFIG | {"responsive": True}
     spec = {**json.loads(figure.to_json()), "config": config}
     data = {PLOTLY: spec, "text/plain": text}
     return {"output_type": "display_data", "data": data, "metadata": {}}

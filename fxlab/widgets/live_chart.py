@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 import polars as pl
 
 from fxlab.batches import Batch
-from fxlab.chart_style import BUY, LINES, SELL, house_figure, milliseconds
+from fxlab.chart_style import BUY, CONFIG, LINES, SELL, house_figure, milliseconds
 from fxlab.html import escape
 from fxlab.sampling import Floats
 from fxlab.widgets.trail import Trail
@@ -125,7 +125,7 @@ class LiveChart:
 def live_figure(figure: go.Figure) -> go.FigureWidget:
     """Return a figure that can be changed while it is looked at."""
     live = go.FigureWidget(figure.update_layout(autosize=True))
-    live._config = {"displaylogo": False, "responsive": True}  # noqa: SLF001 - its only way in
+    live._config = CONFIG | {"responsive": True}  # noqa: SLF001 - its only way in
     return live
 
 
