@@ -1,4 +1,4 @@
-"""The README's code is run as it stands."""
+"""The README's code is run as it stands; its lines of the shell are in test_shell_lines."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from pathlib import Path
 from markets import random_walk
 
 import fxlab
+from fxlab.cli import app
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
@@ -48,14 +50,11 @@ def test_the_strategy_of_the_readme_trades(monkeypatch):
 
 
 def test_the_two_commands_exist():
-    root = Path(__file__).parents[1]
     for command in re.findall(r"^\./(scripts/\w+)$", README, re.MULTILINE):
-        assert (root / command).stat().st_mode & 0o111, command
+        assert (ROOT / command).stat().st_mode & 0o111, command
 
 
 def test_every_command_is_in_the_readme():
-    from fxlab.cli import app
-
     (lines,) = re.findall(r"```sh\n(fxlab .*?)```", README, re.DOTALL)
     words = {word for line in lines.splitlines() for word in line.partition("#")[0].split()}
     commands = {each.name or each.callback.__name__ for each in app.registered_commands}

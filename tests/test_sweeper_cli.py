@@ -107,3 +107,14 @@ def test_steps_are_exact_in_decimals(text, values):
 def test_steps_that_lead_nowhere_are_refused(text):
     with pytest.raises(InvalidParameter, match="FROM:TO:STEP"):
         sweeps._stepped("x", text)
+
+
+def test_advice_is_in_words_of_the_shell(session):
+    words = ("walk-forward", session.id, "sma_cross", "-g", "fast=3,5", "--train", "1m")
+    done = fxlab(*words)
+    assert done.exit_code == 1
+    assert "how many tests by --folds 5, or how long by --test 1h" in done.stderr
+    done = fxlab(*words, "--test", "1m", "-x", "latency=1ms")
+    assert "Execution(" not in done.output
+    latency = fxlab("backtest", session.id, "sma_cross", "--latency", "measured")
+    assert "give a fixed latency, such as --latency 50ms" in latency.stderr

@@ -100,7 +100,10 @@ def _test_edges(
 ) -> list[int] | None:
     """Return the borders of the tests, the last at `end`; None where there is too little time."""
     if folds is None and test is None:
-        raise InvalidParameter("neither folds nor test is given; say how many tests, or how long")
+        raise InvalidParameter(
+            "neither folds nor test is given: say how many tests by folds=5, or how long by "
+            "test='1h'"
+        )
     room = end - earliest
     if test is None:
         count = _count(folds)

@@ -130,9 +130,9 @@ def command(
 def say(text: str) -> None:
     """Print a plain line."""
     if _parts is not None:
-        _note(text)
+        _note(for_shell(text))
         return
-    _console().print(Text(text), soft_wrap=True)
+    _console().print(Text(for_shell(text)), soft_wrap=True)
 
 
 def show_rows(
@@ -279,7 +279,7 @@ def _print(columns: Columns, title: str = "") -> None:
     width = terminal.width if sys.stdout.isatty() else None
     laid = lay_out(columns, width)
     if title:
-        terminal.print(Text(title, style="italic"), soft_wrap=True)
+        terminal.print(Text(for_shell(title), style="italic"), soft_wrap=True)
     # As wide as it is: a terminal that is narrower still breaks lines, and cuts nothing.
     Console(width=max(laid.width, 1), safe_box=True).print(laid.table)
     for line in laid.notes:

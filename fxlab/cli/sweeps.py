@@ -128,8 +128,10 @@ def walk_forward(
     *,
     grid: Grid = None,
     train: Annotated[str, typer.Option(help="Length of a training, such as 6h.")],
-    test: Annotated[str | None, typer.Option(help="Length of a test, such as 1h.")] = None,
-    folds: Annotated[int | None, typer.Option(help="How many tests.")] = None,
+    test: Annotated[
+        str | None, typer.Option(help="Length of a test, such as 1h; or give --folds.")
+    ] = None,
+    folds: Annotated[int | None, typer.Option(help="How many tests, each as long as fits.")] = None,
     mode: Annotated[str | None, typer.Option(help="rolling or anchored.")] = None,
     embargo: Annotated[str | None, typer.Option(help="Between training and test.")] = None,
     metric: Metric = None,

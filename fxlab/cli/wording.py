@@ -29,7 +29,8 @@ _CALLS: Final = (
     (r"they are in this error's \.sweep; with lab=\.\.\. the same call goes on from there",
      "nothing of it is kept: only with --save the same command goes on from there"),
     (r"the same call\b", "the same command"),
-    (r"execution=Execution\((\w+)=(True|False)\)", r"-x \1=\2"),
+    (r"(?:execution=)?Execution\(latency='?([^')]*)'?\)", r"--latency \1"),
+    (r"(?:execution=)?Execution\((\w+)='?([^')]*)'?\)", r"-x \1=\2"),
     (r"the traceback above shows where", "fxlab --debug ... shows where"),
 )  # fmt: skip
 QUOTES: Final = "'\""
