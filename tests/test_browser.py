@@ -180,18 +180,36 @@ def test_cancel_stops_work_that_goes_on(jupyter, shots):
         page.screenshot(path=shots / "3-cancelled.png")
 
 
+HEIGHTS = "all => all.map(one => one.getBoundingClientRect().height)"
+ZOOM = "one => Plotly.relayout(one, {'yaxis.range': [99, 101]})"
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_report_opens_from_a_file_and_asks_for_nothing_else(scheme, tmp_path, shots):
+def test_a_report_is_one_file_that_asks_for_nothing_and_keeps_its_shape(scheme, tmp_path, shots):
     from playwright.sync_api import expect
 
     need_chromium()
-    path = fxlab.backtest(random_walk(20_000), "sma_cross").report(tmp_path)
+    values = {"fast": 5, "slow": 40, "allow_short": True}
+    path = fxlab.backtest(random_walk(20_000), "sma_cross", values).report(tmp_path / "out")
+    path = path.rename(tmp_path / "alone.html")
     asked, said = [], []
     with browser_page(height=1_400, scheme=scheme) as page:
+        page.context.set_offline(True)
         page.on("request", lambda request: asked.append(request.url))
         page.on("console", lambda message: said.append(message.text))
         page.goto(path.as_uri())
+        figures = page.locator(".figure svg.main-svg:first-child")
         expect(page.locator(".js-plotly-plot .legendtext").first).to_have_text("buy")
+        assert page.locator(".js-plotly-plot").count() == 6
+        assert page.locator("[data-title^=Share]").count() == 0
+        before = figures.evaluate_all(HEIGHTS)
+        assert min(before) > 200
+        for one in page.locator(".js-plotly-plot").all():
+            one.evaluate(ZOOM)
+        page.locator(".legendtoggle").first.click()
+        page.set_viewport_size({"width": 700, "height": 900})
+        expect(page.locator(".js-plotly-plot .traces").first).to_have_css("opacity", "0.5")
+        assert figures.evaluate_all(HEIGHTS) == before
         page.screenshot(path=shots / f"4-report-{scheme}.png", full_page=True)
-    assert asked == [path.as_uri(), (tmp_path / "plotly.min.js").as_uri()]
+    assert asked == [path.as_uri()]
     assert said == []

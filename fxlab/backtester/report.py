@@ -57,23 +57,22 @@ _DECIMALS: Final = {
 
 
 def write_report(result: Result, directory: Path) -> Path:
-    """Write the tear sheet of a run, and plotly's script beside it.
+    """Write the tear sheet of a run: one file.
 
     Parameters
     ----------
     result
         A finished backtest.
     directory
-        Made if it does not exist. Reports in one directory share the script (4.8 MB).
+        Made if it does not exist.
 
     Returns
     -------
     Path
-        The page, ``<run_id>.html``. A page is complete or not there at all.
+        The page, ``<run_id>.html``, of about 5 MB. It is complete or not there at all.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    write_script(directory / parts.SCRIPT_NAME)
     path = directory / f"{result.run_id}.html"
     write_whole(path, render(result))
     return path
@@ -187,16 +186,6 @@ def _version(name: str) -> str:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return "(not installed)"
-
-
-def write_script(path: Path) -> None:
-    """Write plotly's script, unless it is there."""
-    from plotly.offline import get_plotlyjs
-
-    script = get_plotlyjs()
-    size = len(script.encode())
-    if not (path.exists() and path.stat().st_size == size):
-        write_whole(path, script)
 
 
 def write_whole(path: Path, text: str) -> None:

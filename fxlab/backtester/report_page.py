@@ -1,7 +1,7 @@
 """The page around a report: its style, its security policy, and how a figure gets into it.
 
-A report must open from a stick in a train: nothing on the page names a network address, and the
-policy forbids the browser to fetch one.
+A report is one file that must open from a stick in a train, from a mail, inside a notebook: it
+holds the script that draws its figures, and the policy forbids the browser to fetch anything.
 """
 
 from __future__ import annotations
@@ -15,10 +15,8 @@ from fxlab.html import escape
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-SCRIPT_NAME: Final = "plotly.min.js"
-
 POLICY: Final = (
-    "default-src 'none'; script-src 'self' file: 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
     "img-src data: blob:; base-uri 'none'; form-action 'none'"
 )
 
@@ -58,6 +56,8 @@ th:first-child, td:first-child { padding-left: 0; }
 .facts th { width: 11rem; vertical-align: top; color: var(--soft); font-weight: 400; }
 .facts td { overflow-wrap: anywhere; white-space: normal; }
 .heat { width: auto; }
+.figure .infolayer text, .figure .xtick text, .figure .ytick text, .figure .shapelayer text,
+.figure .parcoords text { fill: var(--ink) !important; }
 details { margin-top: .8rem; } summary { cursor: pointer; color: var(--soft); }
 details table { margin-top: .8rem; }
 footer { margin-top: 3rem; color: var(--soft); font-size: .85rem; }
@@ -71,7 +71,7 @@ footer { margin-top: 3rem; color: var(--soft); font-size: .85rem; }
 """
 
 
-def page(title: str, body: str, script: str = SCRIPT_NAME) -> str:
+def page(title: str, body: str, *, draws: bool = True) -> str:
     """Return a whole HTML page.
 
     Parameters
@@ -80,10 +80,10 @@ def page(title: str, body: str, script: str = SCRIPT_NAME) -> str:
         Plain text; it is escaped.
     body
         HTML, already escaped.
-    script
-        Where plotly's script lies, seen from the page; empty for a page that draws nothing.
+    draws
+        Whether there are figures on it: then it holds plotly's script, 4.8 MB, once.
     """
-    load = f'<script charset="utf-8" src="{escape(script)}"></script>\n' if script else ""
+    load = f"<script>{_script()}</script>\n" if draws else ""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
@@ -93,8 +93,14 @@ def page(title: str, body: str, script: str = SCRIPT_NAME) -> str:
     )
 
 
+def _script() -> str:
+    from plotly.offline import get_plotlyjs
+
+    return str(get_plotlyjs())
+
+
 def embed(figure: go.Figure, name: str, fallback: str) -> str:
-    """Return the HTML that draws a figure with the script beside the page.
+    """Return the HTML that draws a figure with the script of its page.
 
     Parameters
     ----------
@@ -108,13 +114,14 @@ def embed(figure: go.Figure, name: str, fallback: str) -> str:
     from fxlab.chart_style import CONFIG
 
     spec = json.loads(figure.to_json())
-    height = int(figure.layout.height or 450)  # no jump of the page when the script has drawn it
+    # A height of the box itself: plotly measures the box again after each zoom and each click.
+    height = int(figure.layout.height or 450)
     config = CONFIG | {"responsive": True}
     arguments = json.dumps([spec["data"], spec["layout"], config], separators=(",", ":"))
     # Inside a script element the browser looks for "</" and "<!--" even in strings.
     safe = arguments.replace("<", "\\u003c").replace("\u2028", "\\u2028")
     return (
-        f'<div id="{name}" class="figure" style="min-height:{height}px"></div>'
+        f'<div id="{name}" class="figure" style="height:{height}px"></div>'
         f"<noscript>{fallback}</noscript>\n"
         f'<script>Plotly.newPlot("{name}", ...{safe});</script>'
     )

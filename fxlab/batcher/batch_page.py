@@ -39,7 +39,7 @@ def render(rows: Sequence[Row], words: str) -> str:
     head = f"<p>{escape(words)}</p><p>written {escape(show_time(now))} UTC</p>"
     body = f"{STYLE}<header><h1>Batch</h1>{head}</header>\n{parts.section('Jobs', _table(rows))}"
     told = [(row["job"], row["error"], row["notebook"]) for row in rows if row["error"]]
-    return parts.page("Batch", f"{body}\n{went_wrong(told)}", script="")
+    return parts.page("Batch", f"{body}\n{went_wrong(told)}", draws=False)
 
 
 def went_wrong(told: Sequence[tuple[str, str, str | None]]) -> str:

@@ -28,8 +28,8 @@ def hand_in(result: Result, lab: Lab, folder: str | Path) -> str:
     lab
         Where it is saved.
     folder
-        Takes the figures; the report goes into the folder around it, which the reports of a batch
-        share with their script. Nothing is written if it is empty.
+        Takes the figures; the report goes into the folder around it, beside the others of a batch.
+        Nothing is written if it is empty.
     """
     saved = result.save(lab)
     if not folder:

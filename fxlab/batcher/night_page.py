@@ -7,7 +7,6 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from fxlab.backtester import report
 from fxlab.backtester import report_page as parts
 from fxlab.backtester.metric_table import METRICS
 from fxlab.backtester.summary import show_figure, show_seconds
@@ -20,9 +19,6 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from fxlab.sweeper.sweep import Sweep
-
-SCRIPT: Final = f"../{parts.SCRIPT_NAME}"
-"""Plotly's script, one for all nights, seen from the page of one."""
 
 MEANING: Final = (
     "The deflated Sharpe ratio is the probability that the best point is above what chance alone "
@@ -59,7 +55,7 @@ def render(day: date, rows: Sequence[Row], sweeps: Mapping[str, Sweep]) -> str:
         *(_section(number, name, found) for number, (name, found) in enumerate(sweeps.items())),
         f"<footer>{escape(MEANING)}</footer>",
     ]
-    return parts.page(title, "\n".join(body), script=SCRIPT)
+    return parts.page(title, "\n".join(body), draws=bool(sweeps))
 
 
 def render_all(root: Path) -> str:
@@ -67,12 +63,7 @@ def render_all(root: Path) -> str:
     nights = sorted((path.parent.name for path in root.glob("*/index.html")), reverse=True)
     rows = [[link(f"{night}/index.html", night)] for night in nights]
     body = f"<header><h1>Nights</h1></header>{parts.section('', table(['night'], rows, 0))}"
-    return parts.page("Nights", body, script="")
-
-
-def write_script(root: Path) -> None:
-    """Write plotly's script beside all nights, unless it is there."""
-    report.write_script(root / parts.SCRIPT_NAME)
+    return parts.page("Nights", body, draws=False)
 
 
 def _cells(row: Row) -> list[str]:

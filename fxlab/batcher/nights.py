@@ -147,7 +147,6 @@ class _Log:
         """Write the page of the night and that of all nights."""
         page = self._folder / "index.html"
         write_whole(page, night_page.render(self._day, self._rows, self._sweeps))
-        night_page.write_script(self._root)
         write_whole(self._root / "index.html", night_page.render_all(self._root))
         return Night(table(self._rows), self._sweeps, page)
 
