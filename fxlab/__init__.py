@@ -11,10 +11,12 @@ Names load when they are first used: ``import fxlab`` stays cheap.
 from __future__ import annotations
 
 import importlib
+import logging
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from fxlab._log import enable_logging
     from fxlab.backtester import indicators
     from fxlab.backtester.compare import compare_runs
     from fxlab.backtester.engine import backtest
@@ -66,6 +68,7 @@ _HOMES: Final = {
     "connect": "fxlab.connecting:connect",
     "cost_ladder": "fxlab.backtester.ladder:cost_ladder",
     "down": "fxlab.connecting:down",
+    "enable_logging": "fxlab._log:enable_logging",
     "indicators": "fxlab.backtester.indicators",
     "mend": "fxlab.mending:mend",
     "nightly": "fxlab.batcher.nights:nightly",
@@ -103,6 +106,7 @@ __all__ = [
     "connect",
     "cost_ladder",
     "down",
+    "enable_logging",
     "indicators",
     "mend",
     "nightly",
@@ -117,6 +121,8 @@ __all__ = [
     "walk_forward",
     "with_pips",
 ]
+
+logging.getLogger("fxlab").addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - the names are typed above

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import logging
 import sqlite3
 import time
 from collections import deque
@@ -29,6 +30,8 @@ from fxlab.collect.symbol_record import Asked
 from fxlab.errors import CollectionFailed, FxlabError
 from fxlab.questdb.lines import Lines
 from fxlab.schema import SESSIONS
+
+_log: Final = logging.getLogger(__name__)
 
 MOST_UNJOURNALED: Final = 20_000
 """Messages in memory at which the venue is not read any more."""
@@ -91,6 +94,7 @@ class Work:
         CollectionFailed
             If it had to end before; the session is aborted, and what was received is kept.
         """
+        _log.info("recording %s of %s begins", self._plan.session_id, self._plan.venue)
         self.sender.start()
         reader = asyncio.create_task(self._read(), name="fxlab reader")
         failure: BaseException | None = None
@@ -248,6 +252,7 @@ class Work:
         if isinstance(failure, CollectionFailed) and not drained:
             raise failure  # it says why; the next start closes the session
         await asyncio.to_thread(self._close, drained=drained)
+        _log.info("recording %s has ended: %s", self._plan.session_id, failure or "completed")
         if failure is not None:
             raise failure
 

@@ -7,6 +7,7 @@ filled by the venue's history, or over. So a recorder killed in between leaves a
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict, dataclass, field
 from time import time_ns
 from typing import Any, Final
@@ -14,6 +15,8 @@ from typing import Any, Final
 from fxlab.collect.feed import Event
 from fxlab.collect.trade_track import is_time
 from fxlab.schema import EVENT_KINDS
+
+_log: Final = logging.getLogger(__name__)
 
 LONGEST_DETAIL: Final = 2_000
 LONGEST_WORDS: Final = 500
@@ -98,6 +101,7 @@ class EventRows:
             row["count"] = (row["count"] or 1) + (amount or 1)
             row["to_time"] = time
             return
+        _log.info("%s of %s: %s", kind, symbol or self.session_id, detail[:LONGEST_DETAIL])
         self.number += 1
         self._alike[alike] = self.number
         self._rows[self.number] = {
@@ -131,6 +135,7 @@ class EventRows:
         """Write a gap over its own row."""
         self._rows[gap.number] = gap.values(self.session_id)
         self.newest = Event("gap", gap.symbol, gap.from_time, gap.missing, gap.what)
+        _log.info("gap of %s in %s: %s missing", gap.symbol, gap.what, gap.missing)
         if gap.missing == 0:
             self.gaps.pop(gap.number, None)
         else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,6 +29,8 @@ from fxlab.questdb import sql
 from fxlab.questdb.client import QuestDB
 from fxlab.schema import IMPORTS, ORDERBOOK, PRICES, SESSIONS
 from fxlab.times import bounds
+
+_log: Final = logging.getLogger(__name__)
 
 KEPT_ROWS: Final = 5_000_000
 """Up to so many rows stay in memory between checking and writing; the rest is read again."""
@@ -228,6 +231,7 @@ def store(db: QuestDB, draft: Draft, about: About, progress: Advance = silent) -
         **draft.catalogue_row(),
         **about.columns(),
     }
+    _log.info("import of %s begins: %d rows", draft.session_id, draft.rows)
     _record_files(db, draft, "started")
     catalogue.store(db, {**row, "status": "collecting"})
     try:
@@ -241,6 +245,7 @@ def store(db: QuestDB, draft: Draft, about: About, progress: Advance = silent) -
     _record_files(db, draft, "done")
     catalogue.store(db, {**row, "status": "completed"})
     db.wait_visible(IMPORTS, SESSIONS)
+    _log.info("import of %s is completed", draft.session_id)
 
 
 def _write_ticks(db: QuestDB, draft: Draft, progress: Advance) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import random
 import ssl
 from email.utils import parsedate_to_datetime
@@ -20,6 +21,8 @@ from fxlab.backoff import wait_before
 from fxlab.collect.clock import Clock
 from fxlab.errors import VenueRefused, VenueUnavailable
 from fxlab.proxy import proxy_for, through
+
+_log: Final = logging.getLogger(__name__)
 
 ATTEMPTS: Final = 4
 LONGEST_WAIT: Final = 60.0
@@ -83,6 +86,7 @@ class Rest:
             wait = self._jittered(attempt)
             try:
                 response = await self._open().get(self.base_url + path, params=parameters)
+                _log.debug("GET %s%s: status %d", self.host, path, response.status_code)
                 if response.is_success:
                     return json.loads(response.content, parse_constant=_no_constant)
             except httpx.TimeoutException:

@@ -7,6 +7,7 @@ others go on.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +18,8 @@ from fxlab.backoff import wait_before
 from fxlab.collect.journal import Journal, Outlet, Waiting
 from fxlab.errors import BatchRefused, QuestDBLoginFailed, QuestDBUnavailable
 from fxlab.questdb.lines import LinePost, Lines
+
+_log: Final = logging.getLogger(__name__)
 
 REQUEST_BYTES: Final = 2_000_000
 """About 25,000 trades a request while catching up."""
@@ -146,6 +149,7 @@ class Sender:
         self._refused_in_a_row += 1
         if self._refused_in_a_row > MOST_REFUSED:
             raise error  # the table's trouble, not the row's: the journal keeps them all
+        _log.warning("a row of %s was refused and set aside: %s", lines.table, error)
         self._refused.append((lines, str(error)))
 
     def _insist(self, batches: Sequence[Lines]) -> bool:
@@ -159,6 +163,7 @@ class Sender:
                 # The first failure may be a connection that the server let go.
                 if tries > 1 or time.monotonic() - began > SLOW_SECONDS:
                     self.outage = str(error)
+                    _log.warning("rows wait in the journal, try %d: %s", tries, error)
                     self._stopping.wait(wait_before(tries - 2, FIRST_PAUSE, LONGEST_PAUSE))
             except BatchRefused:
                 self._end_outage(began, tries)
@@ -174,4 +179,5 @@ class Sender:
         if seconds > SLOW_SECONDS:
             reason = reason or "it took so long to answer"
         if reason:
+            _log.info("the server takes rows again after %.1f s", seconds)
             self._on_outage(Outage(seconds, tries, reason))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import random
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from typing import Final
 from fxlab.backoff import wait_before
 from fxlab.collect.clock import Clock
 from fxlab.collect.link import Frame, Link, NotConnected, connect
+
+_log: Final = logging.getLogger(__name__)
 
 __all__ = ["Arrival", "Closed", "Frame", "Opened", "Wire"]
 
@@ -128,6 +131,7 @@ class Wire:
                     max_message_bytes=self._max_message_bytes,
                 )
             except NotConnected as error:
+                _log.debug("no connection to %s: %s", self.url, error)
                 yield Closed(str(error), self._clock.now())
             else:
                 number += 1
@@ -156,12 +160,14 @@ class Wire:
         try:
             for text in self._opening():
                 link.send(text)
+            _log.debug("connection %d to %s is open", number, self.url)
             yield Opened(number, self._clock.now())
             while frames := await link.take(MOST_AT_ONCE):
                 self._delivered = True
                 yield frames
             if self._delivered and loop.time() - start > SETTLED:
                 self._attempts = 0
+            _log.debug("connection %d to %s has ended: %s", number, self.url, link.ended)
             yield Closed(link.ended or "", self._clock.now())
         finally:
             self._link = None

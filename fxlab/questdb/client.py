@@ -8,6 +8,7 @@ written by `fxlab.questdb.ingest`. No message or repr holds a password.
 from __future__ import annotations
 
 import io
+import logging
 import time
 from functools import cached_property
 from typing import Any, Final
@@ -22,6 +23,8 @@ from fxlab.progress import Advance, silent
 from fxlab.questdb import ingest, lines, pg_login, probe, sql, troubles
 from fxlab.questdb.endpoint import Endpoint
 from fxlab.schema import Table
+
+_log: Final = logging.getLogger(__name__)
 
 _CONNECT_SECONDS: Final = 5.0
 _ANSWER_SECONDS: Final = 300.0
@@ -86,6 +89,7 @@ class QuestDB:
         import connectorx
 
         pg_login.check(self.endpoint)  # connectorx would try for 30 s, and print
+        _log.debug("PostgreSQL: %s", statement)
         for last_try in (False, True):
             try:
                 frame: pl.DataFrame = connectorx.read_sql(
@@ -163,6 +167,7 @@ class QuestDB:
         return answer
 
     def _send(self, client: httpx.Client, path: str, query: dict[str, str]) -> httpx.Response:
+        _log.debug("GET %s: %s", path, query["query"])
         try:
             return client.get(path, params=query)
         except httpx.TransportError as error:

@@ -8,6 +8,7 @@ connection: the DEDUP keys of every table make that harmless.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -27,6 +28,8 @@ from fxlab.schema import Table
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_log: Final = logging.getLogger(__name__)
 
 CELLS_IN_BATCH: Final = 1_100_000
 """100,000 rows of trades, 25,000 of order books: some 10 to 20 MB a request."""
@@ -84,6 +87,7 @@ class Writer:
             for size, sent in _sent(self._opened(), background, table, rows):
                 _await(sent, table, stored, rows.height)
                 stored += size
+                _log.debug("%s: %d of %d rows stored", table.name, stored, rows.height)
                 progress(stored / rows.height, f"{stored:,} of {rows.height:,} rows stored")
         return stored
 

@@ -8,6 +8,7 @@ to start: fxlab uses that server.
 from __future__ import annotations
 
 import contextlib
+import logging
 import secrets
 import time
 import warnings
@@ -26,6 +27,8 @@ from fxlab.questdb import limits, preflight, probe, process, runtime, server_con
 from fxlab.questdb.endpoint import Endpoint
 from fxlab.questdb.instance import Instance, Place, load_passwords, write_private
 from fxlab.questdb.server_config import Passwords, Ports
+
+_log: Final = logging.getLogger(__name__)
 
 STOP_PATIENCE: Final = 60.0
 """Seconds that a server may take to stop by itself, with all its data written."""
@@ -89,6 +92,7 @@ def up(settings: Settings, progress: Advance = silent) -> ServerStatus:
         running = _running(place)
         if running is None:
             _start(settings, place, progress)
+            _log.info("started the embedded server at %s", place.root)
         else:
             process.await_answer(running, place, settings.start_timeout, progress)
     found = status(settings)
@@ -122,6 +126,8 @@ def down(settings: Settings, progress: Advance = silent) -> bool:
                 stacklevel=2,
             )
         place.instance.unlink(missing_ok=True)
+    if running is not None:
+        _log.info("stopped the embedded server (pid %d)", running.pid)
     return running is not None
 
 
