@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "fxlab"
 
 # Lowest first. A module may import from its own layer and from those above it in this list.
 LAYERS = [
-    ["backoff", "errors", "identifiers", "schema", "times"],
+    ["_log", "backoff", "errors", "identifiers", "schema", "times"],
     ["config", "progress", "proxy", "html", "sampling", "pacing"],
     ["chart_style", "charts"],
     ["backtester"],
