@@ -26,7 +26,7 @@ from fxlab.collect.feed import (
     Trade,
 )
 from fxlab.collect.order_book import OrderBook
-from fxlab.collect.venues import VENUES, binance_plan, binance_run, open_feed
+from fxlab.collect.venues import VENUES, binance_plan, binance_run, open_feed, snapshot_run
 from fxlab.collect.venues.binance import Binance
 from fxlab.collect.venues.binance_frames import parse, snapshot
 from fxlab.collect.venues.binance_futures import BinanceFutures
@@ -328,8 +328,8 @@ class Venue:
 @pytest.fixture
 def hurried(monkeypatch):
     """Make the feed impatient, so that tests are short."""
-    monkeypatch.setattr(binance_run, "RETRY", (0.01, 0.02))
-    monkeypatch.setattr(binance_run, "FIRST_CHANGE", 5.0)
+    monkeypatch.setattr(snapshot_run, "RETRY", (0.01, 0.02))
+    monkeypatch.setattr(snapshot_run, "FIRST_CHANGE", 5.0)
     monkeypatch.setattr("fxlab.collect.wire.FIRST_WAIT", 0.01)
 
 
@@ -529,7 +529,7 @@ def test_a_silent_socket_is_left(hurried, monkeypatch):
 
 
 def test_a_symbol_that_is_no_longer_traded(hurried, monkeypatch):
-    monkeypatch.setattr(binance_run, "STATUS_EVERY", 0.02)
+    monkeypatch.setattr(snapshot_run, "STATUS_EVERY", 0.02)
     venue = Venue()
 
     async def script(socket, _number):

@@ -382,7 +382,7 @@ def test_garbage_beside_good_frames_costs_no_deal():
 
 
 def test_a_contract_that_ends_is_told(monkeypatch):
-    monkeypatch.setattr("fxlab.collect.venues.mexc_run.STATUS_EVERY", 0.05)
+    monkeypatch.setattr("fxlab.collect.venues.snapshot_run.STATUS_EVERY", 0.05)
     mock, _ = venue(faults=Faults(delist=("ETH_USDT", 0.1)), speed=1.0, trades=None)
     with mock:
         heard = hear(mock, lambda said: bool(said.events("delisted")))
