@@ -1,11 +1,13 @@
 """The house style of the charts: mid-tone inks on a transparent ground.
 
 One template, so that a chart in the notebook, in a panel and in a report look alike, and read on
-white and on black.
+white and on black. What stands above a plot (title, note, legend) is laid out for `NARROW`, so that
+nothing collides on a phone.
 """
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any, Final
 
 import numpy as np
@@ -16,9 +18,13 @@ from plotly.subplots import make_subplots
 from fxlab.html import escape
 from fxlab.sampling import Floats
 
-INK: Final = "#757b85"
+INK: Final = "#6f757e"
+"""Of text: 4.5 to 1 on white, 4 to 1 on the darkest page; reports on a dark page use its ink."""
+
 GRID: Final = "rgba(128,134,145,0.22)"
-LINES: Final = ("#2f86c9", "#e69f00", "#cc79a7", "#56b4e9", "#8f7ee0", "#a6761d")
+LINES: Final = ("#2b7fc2", "#a68a00", "#994c80", "#d96c7e", "#8f39e5", "#bf3030")
+"""Each 3 to 1 or more on white and on black, and apart for all kinds of colour vision."""
+
 BUY: Final = "#009e73"
 SELL: Final = "#d55e00"
 SELL_SOFT: Final = "rgba(213,94,0,0.22)"
@@ -36,6 +42,24 @@ DIVERGING: Final = (
 SEQUENTIAL: Final = "Cividis"
 DASHES: Final = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 
+NARROW: Final = 320
+"""Pixels of the plot of a figure that is 400 pixels wide."""
+
+TITLE_WIDTH, TITLE_LINES, NOTE_WIDTH = 42, 4, 52
+"""Letters a line that fit into a narrow figure, and lines of a title at most."""
+
+TITLE_LINE, NOTE_LINE, LEGEND_ROW = 19, 14, 19
+"""Heights in pixels."""
+
+CROWDED: Final = 7
+"""Entries of a legend above a chart, at most; more stand beside it."""
+
+PERCENT_TICKS: Final = ",.9~%"
+"""Of an axis: enough digits to tell its labels apart however narrow it is; zeros are cut."""
+
+PERCENT: Final = ".4~p"
+"""Of a value that is written out: its leading digits, however small it is."""
+
 _AXIS: Final = {
     "gridcolor": GRID,
     "zeroline": False,
@@ -52,8 +76,15 @@ TEMPLATE: Final = go.layout.Template(
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "colorway": LINES,
-        "title": {"x": 0, "xref": "paper", "xanchor": "left", "y": 0.98, "yanchor": "top"},
-        "title_font": {"size": 16},
+        "title": {
+            "x": 0,
+            "xref": "paper",
+            "xanchor": "left",
+            "y": 1,
+            "yanchor": "top",
+            "pad": {"t": 12},
+            "font": {"size": 15},
+        },
         "margin": {"l": 64, "r": 16, "t": 64, "b": 40},
         "xaxis": {**_AXIS, "showgrid": False},
         "yaxis": _AXIS,
@@ -72,9 +103,6 @@ TEMPLATE: Final = go.layout.Template(
 
 CONFIG: Final = {"displaylogo": False, "showSendToCloud": False, "plotlyServerURL": ""}
 """How the browser's side is set wherever a figure is shown: no button that sends data away."""
-
-SHADED: Final = 300
-"""Gaps shaded a chart, the longest first."""
 
 
 class Chart(go.Figure):
@@ -114,9 +142,7 @@ def house_figure(heights: list[float], labels: list[str], title: str, height: in
         row_heights=heights,
         figure=figure,
     )
-    figure.update_layout(template=TEMPLATE, height=height, title_text=escape(title))
-    if not title:
-        figure.update_layout(margin_t=40)
+    _entitle(figure, title, height)
     figure.update_xaxes(type="date", hoverformat="%Y-%m-%d %H:%M:%S.%L UTC")
     last = {"title_text": "UTC", "ticks": "outside", "tickcolor": GRID, "ticklen": 4}
     figure.update_xaxes(**last, row=len(heights), col=1)
@@ -126,18 +152,63 @@ def house_figure(heights: list[float], labels: list[str], title: str, height: in
 
 
 def panel_figure(labels: list[tuple[str, str]], title: str, height: int) -> Chart:
-    """Return an empty figure of panels side by side; each has the label of its x and its y axis."""
+    """Return an empty figure of panels one below the other, with labels of their x and y axes."""
     figure = Chart()
-    make_subplots(rows=1, cols=len(labels), horizontal_spacing=0.11, figure=figure)
-    figure.update_layout(
-        template=TEMPLATE, height=height, title_text=escape(title), hovermode="closest"
-    )
-    if not title:
-        figure.update_layout(margin_t=40)
-    for column, (x, y) in enumerate(labels, start=1):
-        figure.update_xaxes(title_text=escape(x), row=1, col=column)
-        figure.update_yaxes(title_text=escape(y), row=1, col=column)
+    make_subplots(rows=len(labels), cols=1, vertical_spacing=0.2, figure=figure)
+    _entitle(figure, title, height)
+    figure.update_layout(hovermode="closest")
+    for row, (x, y) in enumerate(labels, start=1):
+        ticks = {"ticks": "outside", "tickcolor": GRID, "ticklen": 4}  # clear of the y axis' zero
+        figure.update_xaxes(title_text=escape(x), **ticks, row=row, col=1)
+        figure.update_yaxes(title_text=escape(y), row=row, col=1)
     return figure
+
+
+def _entitle(figure: Chart, title: str, height: int) -> None:
+    """Give a figure its style and a title; one that is too long has its whole text on hover."""
+    lines = textwrap.wrap(title, TITLE_WIDTH)
+    text = "<br>".join(map(escape, lines[:TITLE_LINES]))
+    more = TITLE_LINE * (min(len(lines), TITLE_LINES) - 1) if title else -24
+    figure.update_layout(template=TEMPLATE, height=height + more, margin_t=64 + more)
+    figure.update_layout(title_text=text)
+    if len(lines) > TITLE_LINES:
+        whole = "<br>".join(map(escape, textwrap.wrap(title, 2 * TITLE_WIDTH)))
+        figure.update_layout(title_text=f"{text} …")
+        figure.add_annotation(
+            text="…",
+            hovertext=whole,
+            showarrow=False,
+            font={"size": 15},
+            xref="paper",
+            x=1,
+            xanchor="right",
+            yref="paper",
+            y=1,
+            yanchor="bottom",
+            yshift=34,  # its last line
+        )
+
+
+def without_title(figure: go.Figure) -> go.Figure:
+    """Return a figure, now without its title and the room it took: a heading says the same."""
+    title = figure.layout.title.text
+    if title:
+        height = 24 + TITLE_LINE * title.count("<br>")
+        margin, whole = figure.layout.margin.t, figure.layout.height
+        figure.update_layout(title_text="", margin_t=margin - height, height=whole - height)
+    return figure
+
+
+def curve_look(number: int) -> dict[str, str]:
+    """Return colour and dash of a curve: neighbours differ in both, and 36 are all different."""
+    turn = number // len(LINES)
+    return {"color": LINES[number % len(LINES)], "dash": DASHES[(number + turn) % len(DASHES)]}
+
+
+def percent(share: float) -> str:
+    """Return a share in percent with its four leading digits, however small it is."""
+    digits = np.format_float_positional(share * 100 + 0.0, 4, fractional=False, trim="-")
+    return f"{digits}%"
 
 
 def milliseconds(times: pl.Series) -> Floats:
@@ -146,13 +217,8 @@ def milliseconds(times: pl.Series) -> Floats:
     return np.asarray(micros.to_numpy(), dtype=np.float64) / 1_000.0
 
 
-def shade(figure: go.Figure, gaps: pl.DataFrame | None) -> None:
-    """Shade the spans of the gap ledger (from_time, to_time) over all rows of a figure."""
-    if gaps is None or gaps.is_empty():
-        return
-    spans = gaps.select("from_time", "to_time").drop_nulls()
-    longest = spans.sort(pl.col("to_time") - pl.col("from_time"), descending=True).head(SHADED)
-    starts, ends = milliseconds(longest["from_time"]), milliseconds(longest["to_time"])
+def shade(figure: go.Figure, starts: Floats, ends: Floats) -> None:
+    """Shade spans of time over all rows of a figure."""
     shape = {"type": "rect", "xref": "x", "yref": "paper", "y0": 0, "y1": 1, "layer": "below"}
     look = {"fillcolor": INK, "opacity": 0.16, "line_width": 0}
     figure.update_layout(
@@ -164,18 +230,54 @@ def shade(figure: go.Figure, gaps: pl.DataFrame | None) -> None:
 
 
 def note(figure: go.Figure, text: str) -> None:
-    """Write a small line above the figure, on the right: what was drawn of what."""
+    """Write a small line above the figure, on the right: what was drawn of what.
+
+    Call it last: it stands above the legend, or in the middle of a figure that draws nothing.
+    """
+    rows = _legend_rows(figure)
+    lines = textwrap.wrap(text, NOTE_WIDTH)
+    room = (LEGEND_ROW + 2) * max(rows - 1, 0) + NOTE_LINE * max(len(lines) - (not rows), 0)
+    margin, whole = figure.layout.margin.t, figure.layout.height
     if not text:
         return
+    empty = not figure.data
     figure.add_annotation(
-        text=text,
+        text="<br>".join(lines),
         xref="paper",
         yref="paper",
-        x=1,
-        y=1,
-        xanchor="right",
-        yanchor="bottom",
-        yshift=4,
         showarrow=False,
-        font={"size": 11},
+        **(
+            {"x": 0.5, "y": 0.5, "font": {"size": 13}}
+            if empty
+            else {
+                "x": 1,
+                "xanchor": "right",
+                "align": "right",
+                "font": {"size": 11},
+                "y": 1,
+                "yanchor": "bottom",
+                "yshift": 4 + (LEGEND_ROW + 2) * rows,
+            }
+        ),
     )
+    if empty:
+        figure.update_xaxes(visible=False)
+        figure.update_yaxes(visible=False)
+        return
+    figure.update_layout(margin_t=margin + room, height=whole + room)
+    for one in figure.layout.annotations:
+        if one.hovertext:  # the rest of a title, which moves up with it
+            one.yshift += room
+
+
+def _legend_rows(figure: go.Figure) -> int:
+    """Return how many rows the legend takes in a narrow figure; a crowded one stands beside it."""
+    able = [trace for trace in figure.data if trace.type in {"scatter", "bar"}]
+    names = [trace.name or "" for trace in able if trace.showlegend is not False]
+    if not names or (len(figure.data) < 2 and not figure.data[0].showlegend):
+        return 0
+    if len(names) > CROWDED:
+        figure.update_layout(legend={"orientation": "v", "x": 1.01, "y": 1, "yanchor": "top"})
+        return 0
+    widest = 44 + 7 * max(map(len, names))
+    return -(-len(names) // max(NARROW // widest, 1))

@@ -157,7 +157,7 @@ def test_the_note_says_what_was_drawn():
     assert note.endswith(" drawn")
     assert notes(price_chart(prices_of([1, 2, 3]))) == ["3 ticks"]
     assert notes(price_chart(prices_of([1, 2, 3]), ticks=70)) == ["70 ticks, 3 drawn"]
-    assert notes(price_chart(prices_of([]))) == ["no ticks"]
+    assert notes(price_chart(prices_of([]))) == ["no ticks: the frame of prices has no rows"]
 
 
 def test_buys_and_sells_differ_in_shape_and_colour():
@@ -220,6 +220,88 @@ def test_known_gaps_are_shaded():
     assert (shape.x0, shape.x1) == (START.timestamp() * 1e3, START.timestamp() * 1e3 + 2_000)
 
 
+def spans(*rows):
+    """Return a ledger of (symbol, event, count, what, from, to), times in seconds."""
+    at = [[START + timedelta(seconds=second) for second in row[4:]] for row in rows]
+    return pl.DataFrame(
+        {
+            "symbol": [row[0] for row in rows],
+            "event": [row[1] for row in rows],
+            "count": pl.Series([row[2] for row in rows], dtype=pl.Int64),
+            "detail": [json.dumps({"what": row[3]}) for row in rows],
+            "from_time": pl.Series([times[0] for times in at], dtype=UTC_US),
+            "to_time": pl.Series([times[1] for times in at], dtype=UTC_US),
+        }
+    )
+
+
+LEDGER = spans(
+    ("BTC", "gap", 4, "prices", 10, 20),
+    ("BTC", "gap", 0, "prices", 30, 40),  # filled
+    ("BTC", "gap", 2, "orderbook", 50, 60),
+    ("ETH", "gap", 7, "prices", 55, 65),
+    ("BTC", "reconnect", None, "prices", 70, 75),
+    ("", "gap", None, "prices", 80, 85),  # of all symbols
+)
+
+
+def seen(*symbols, but=((11, 20), (81, 85))):
+    """Return a tick a second of each symbol, none in the half-open spans of `but`."""
+    kept = [n for n in range(100) if not any(low <= n < high for low, high in but)]
+    return pl.concat(prices_of(range(1, 101), name)[kept] for name in symbols)
+
+
+def shaded(figure):
+    begin = START.timestamp() * 1e3
+    found = [((one.x0 - begin) / 1e3, (one.x1 - begin) / 1e3) for one in figure.layout.shapes]
+    return sorted(found)
+
+
+def broken(trace):
+    return (trace.x[np.isnan(trace.y)] / 1e3 - START.timestamp()).tolist()
+
+
+@pytest.mark.parametrize("symbol", ["BTC", ""])
+def test_only_unfilled_gaps_of_the_symbol_and_the_data_are_shown(symbol):
+    ticks = seen("BTC")
+    for frame, only in ((ticks, ""), (ticks.drop("symbol"), symbol)):
+        figure = price_chart(frame, gaps=LEDGER, symbol=only)
+        assert shaded(figure) == [(10, 20), (80, 85)]
+        assert broken(figure.data[0]) == [15.0, 82.5]
+
+
+def test_each_line_breaks_in_its_own_gaps():
+    figure = price_chart(seen("BTC", "ETH"), gaps=LEDGER)
+    assert shaded(figure) == [(10, 20), (55, 65), (80, 85)]
+    lines = traces(figure)
+    assert broken(lines["BTC"]) == [15.0, 82.5]
+    assert broken(lines["ETH"]) == [55.5, 82.5]  # it has rows in it: filled in part
+
+
+def test_quotes_have_the_gaps_of_the_book():
+    quotes = seen("BTC", but=[(51, 60)]).with_columns(bid_price_1=pl.col("price"))
+    figure = price_chart(quotes, gaps=LEDGER.filter(pl.col("symbol") == "BTC"))
+    assert shaded(figure) == [(50, 60)]
+    assert broken(figure.data[0]) == [55.0]
+
+
+def test_equity_and_drawdown_break_where_the_prices_do():
+    ticks = seen("BTC")
+    money = equity_of(range(100, 200)).join(ticks.select("timestamp"), on="timestamp")
+    figure = result_chart(ticks, fills_of([]), money, gaps=LEDGER)
+    assert [broken(trace) for trace in figure.data] == [[15.0, 82.5]] * 3
+
+
+def test_gaps_before_after_and_of_no_length_break_nothing():
+    odd = spans(
+        ("BTC", "gap", 1, "prices", -50, -10),
+        ("BTC", "gap", 1, "prices", 7, 7),
+        ("BTC", "gap", 1, "prices", 99, 300),
+    )
+    assert broken(price_chart(seen("BTC", but=()), gaps=odd).data[0]) == []
+    assert price_chart(prices_of([], "BTC"), gaps=odd).data == ()
+
+
 def test_a_result_has_three_rows_on_one_time_axis():
     equity = equity_of([100.0, 120.0, 90.0])
     figure = result_chart(prices_of([1, 2, 3], "BTC"), fills_of([1.0]), equity, "run")
@@ -240,7 +322,7 @@ def test_nothing_to_draw_is_still_a_figure():
     nothing = equity_of([])
     figure = result_chart(prices_of([], "BTC"), fills_of([]), nothing)
     assert len(figure.data) == 0
-    assert notes(figure) == ["no ticks"]
+    assert notes(figure) == ["no ticks: the frame of prices has no rows"]
 
 
 def test_a_figure_of_a_million_ticks_is_small():
@@ -334,7 +416,7 @@ def test_the_deepest_drawdowns_are_shaded_and_numbered():
     wide = equity_chart(
         equity_of([2.0, 1.0, 1.5]), drawdowns=drawdowns[1:].with_columns(recovered_at=None)
     )
-    assert wide.layout.shapes[0].label.text == "1: -10.00%"
+    assert wide.layout.shapes[0].label.text == "1: -10%"
 
 
 def exposure_of(long, short):
@@ -356,7 +438,7 @@ def test_many_intervals_of_exposure_are_averaged():
 
 def test_no_exposure_is_said():
     figure = exposure_chart(exposure_of([0.0], [0.0]))
-    assert (len(figure.data), notes(figure)) == (0, ["no position was held"])
+    assert (len(figure.data), notes(figure)) == (0, ["no position was held at any time"])
 
 
 def test_compared_curves_start_at_one_and_differ_by_dash():
@@ -365,7 +447,16 @@ def test_compared_curves_start_at_one_and_differ_by_dash():
     assert [trace.y.tolist() for trace in figure.data] == [[1.0, 2.0], [1.0, 0.5]]
     assert figure.data[0].line.dash != figure.data[1].line.dash
     assert figure.data[0].name == "&lt;b&gt;a"
-    assert notes(comparison_chart({})) == ["no equity"]
+    assert notes(comparison_chart({})) == ["no equity: none of the curves has a row"]
+
+
+def test_a_ladder_of_36_curves_repeats_none():
+    figure = comparison_chart({str(n): equity_of([1.0, 2.0]) for n in range(36)})
+    looks = {(trace.line.color, trace.line.dash) for trace in figure.data}
+    assert len(looks) == 36
+    many = pl.concat(prices_of([1, 2], f"S{n}") for n in range(36))
+    looks = {(trace.line.color, trace.line.dash) for trace in price_chart(many).data}
+    assert len(looks) == 36
 
 
 def test_compared_curves_stay_few_points_each():

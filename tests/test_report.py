@@ -62,7 +62,7 @@ def test_the_page_names_no_network_address(written):
     assert re.findall(r"(?:https?:|wss?:|ftp:)?//[\w.]+\.\w+", text) == []
     assert re.findall(r"(?:src|href)=", text) == []
     policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', text)[1]
-    assert policy.startswith("default-src 'none'; script-src 'unsafe-inline'; ")
+    assert policy.startswith("default-src 'none'; script-src 'unsafe-inline' ")
 
 
 def test_the_first_trades_are_shown_and_the_rest_counted(result, written):

@@ -47,7 +47,9 @@ def test_a_cell_is_the_median_of_its_points():
 
 def test_what_a_cell_stands_for_and_what_is_missing_is_said():
     said = note(heatmap_chart(SMALL, "fast", "slow", "sharpe"))
-    assert said == "6 points; 2 without sharpe; a cell is the median of up to 2; frame: the best"
+    assert said.replace("<br>", " ") == (
+        "6 points; 2 without sharpe; a cell is the median of up to 2; frame: the best"
+    )
 
 
 @pytest.mark.parametrize(("lower", "place"), [(False, (2, 0)), (True, (1, 1))])
@@ -79,9 +81,16 @@ def test_a_large_grid_is_drawn_in_fewer_cells_and_says_so():
 
 def test_a_sweep_without_a_single_figure_is_still_a_figure():
     empty = SMALL.filter(pl.col("sharpe").is_null())
-    assert note(heatmap_chart(empty, "fast", "slow", "sharpe")) == "1 points; 1 without sharpe"
-    assert note(heatmap_chart(SMALL.head(0), "fast", "slow", "sharpe")) == "no points"
-    assert note(parallel_chart(SMALL.head(0), ["fast"], "sharpe")) == "no points"
+    for table, said in (
+        (empty, "none of the 1 points has sharpe"),
+        (
+            empty.with_columns(state=pl.lit("failed")),
+            "none of the 1 points has sharpe: 1 failed",
+        ),
+        (SMALL.head(0), "no points: the sweep has none"),
+    ):
+        assert note(heatmap_chart(table, "fast", "slow", "sharpe")) == said
+        assert note(parallel_chart(table, ["fast"], "sharpe")) == said
 
 
 @pytest.mark.parametrize(
@@ -108,7 +117,7 @@ def test_a_line_a_point_through_numbers_and_words():
     assert list(fast["values"]) == [10, 10, 20, 20]
     assert list(kind["values"]) == [0, 0, 0, 1]
     assert kind.ticktext == ("a", "b")
-    assert metric.tickformat == ".2~%"
+    assert metric.tickformat == ",.9~%"
     assert note(figure) == "6 points; 2 without sharpe"
 
 
@@ -160,7 +169,7 @@ def test_times_of_a_walk_forward_may_be_datetimes():
 
 
 def test_no_folds_are_said():
-    assert note(walk_forward_chart(folds([]), "sharpe")) == "no folds"
+    assert note(walk_forward_chart(folds([]), "sharpe")).startswith("no folds: the data are")
 
 
 def test_nothing_from_outside_is_markup():

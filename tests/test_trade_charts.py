@@ -57,7 +57,9 @@ def test_a_trade_of_no_time_has_a_place_on_the_log_axis_and_its_own_time_in_the_
 def test_open_trades_are_counted_not_drawn():
     figure = trades_chart(trades_of(("long", 1.0, 0.1, 0.0, 1.0), ("long", None, 0.2, 0.0, 2.0)))
     assert notes(figure) == ["1 closed trades, 1 still open, not drawn"]
-    assert notes(trades_chart(trades_of())) == ["no closed trades"]
+    assert notes(trades_chart(trades_of())) == ["no trades were made"]
+    still_open = trades_of(("long", None, 0.2, 0.0, 2.0))
+    assert notes(trades_chart(still_open)) == ["no closed trades: 1 still open"]
 
 
 def test_many_trades_are_thinned_and_the_extremes_stay():
@@ -92,12 +94,13 @@ def test_marks_are_named_and_those_that_are_none_are_left_out():
         marks={"mean": 0.004, "<b>": 0.001, "95th": float("nan")},
         text="<i>",
     )
-    assert notes(figure) == ["&lt;b&gt; 0.100%", "mean 0.400%", "&lt;i&gt;"]
+    assert notes(figure) == ["&lt;b&gt; 0.1%", "mean 0.4%", "&lt;i&gt;"]
     assert len(figure.layout.shapes) == 2
 
 
 def test_no_returns_are_said():
-    assert notes(distribution_chart(histogram_of())) == ["no returns"]
+    said = ["no returns: equity did not move in any interval"]
+    assert notes(distribution_chart(histogram_of())) == said
 
 
 def months_of(*years):
@@ -119,7 +122,8 @@ def test_months_are_a_heat_map_around_zero():
 
 
 def test_no_months_are_said():
-    assert notes(monthly_chart(months_of())) == ["no returns"]
+    said = ["no returns: the run has no time in any month"]
+    assert notes(monthly_chart(months_of())) == said
 
 
 def test_hours_and_days_are_bars_with_their_trades():
@@ -137,7 +141,8 @@ def test_hours_and_days_are_bars_with_their_trades():
     assert list(bars.customdata) == ["2 in the run; 4 trades, 50% won", "3 in the run"]
     days = pl.DataFrame({"weekday": [7], "mean_return": [0.01], "periods": [2]})
     assert list(profile_chart(days).data[0].x) == ["Sun"]
-    assert notes(profile_chart(days.head(0))) == ["no returns"]
+    said = ["no returns: the run has no time in any day"]
+    assert notes(profile_chart(days.head(0))) == said
 
 
 def test_no_title_is_markup():

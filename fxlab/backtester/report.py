@@ -81,7 +81,7 @@ def write_report(result: Result, directory: Path) -> Path:
 def render(result: Result) -> str:
     """Return the page's HTML."""
     spark = sparkline(result.equity["equity"].to_list())
-    figure = result.plot().update_layout(title_text="", margin_t=32, margin_l=0, margin_r=0)
+    figure = parts.fitted(result.plot())
     chart = parts.embed(figure, "chart", spark)
     body = "\n".join(
         (

@@ -15,8 +15,9 @@ from fxlab.html import escape
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+# 'unsafe-eval': plotly compiles its lines of many parameters; nothing can be loaded or sent.
 POLICY: Final = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; "
     "img-src data: blob:; base-uri 'none'; form-action 'none'"
 )
 
@@ -56,11 +57,12 @@ th:first-child, td:first-child { padding-left: 0; }
 .facts th { width: 11rem; vertical-align: top; color: var(--soft); font-weight: 400; }
 .facts td { overflow-wrap: anywhere; white-space: normal; }
 .heat { width: auto; }
-.figure .infolayer text, .figure .xtick text, .figure .ytick text, .figure .shapelayer text,
+.figure .infolayer text, .figure [class*="axislayer"] text, .figure .shapelayer text,
 .figure .parcoords text { fill: var(--ink) !important; }
 details { margin-top: .8rem; } summary { cursor: pointer; color: var(--soft); }
 details table { margin-top: .8rem; }
 footer { margin-top: 3rem; color: var(--soft); font-size: .85rem; }
+@media (max-width: 600px) { body { padding: 1.2rem .6rem 3rem; } }
 @media print {
   @page { margin: 14mm; }
   body { padding: 0; max-width: none; font-size: 10pt; }
@@ -125,6 +127,13 @@ def embed(figure: go.Figure, name: str, fallback: str) -> str:
         f"<noscript>{fallback}</noscript>\n"
         f'<script>Plotly.newPlot("{name}", ...{safe});</script>'
     )
+
+
+def fitted(figure: go.Figure) -> go.Figure:
+    """Return a figure as wide as the page, without its title: the section's heading says it."""
+    from fxlab.chart_style import without_title
+
+    return without_title(figure).update_layout(margin_l=0, margin_r=0)
 
 
 def section(title: str, body: str) -> str:

@@ -48,9 +48,7 @@ def sections(result: Result) -> list[str]:
 
 def _figure(figure: go.Figure, name: str, words: str) -> str:
     """Return a figure without its title, which the section's heading says."""
-    above = bool(figure.layout.annotations) or len(figure.data) > 2
-    figure.update_layout(title_text="", margin_t=40 if above else 12, margin_l=0, margin_r=0)
-    return parts.embed(figure, name, _sentence(words))
+    return parts.embed(parts.fitted(figure), name, _sentence(words))
 
 
 def _sentence(text: str) -> str:

@@ -8,7 +8,16 @@ import numpy as np
 import plotly.graph_objects as go
 import polars as pl
 
-from fxlab.chart_style import DIVERGING, GAIN, GRID, LOSS, note, panel_figure
+from fxlab.chart_style import (
+    DIVERGING,
+    GAIN,
+    GRID,
+    LOSS,
+    PERCENT,
+    PERCENT_TICKS,
+    note,
+    panel_figure,
+)
 
 WEEKDAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
@@ -29,6 +38,9 @@ def monthly_chart(months: pl.DataFrame, title: str = "") -> go.Figure:
     values = months.select(names).cast(pl.Float64).to_numpy()
     known = np.abs(values[np.isfinite(values)])
     reach = float(known.max()) if len(known) and known.max() > 0 else 1.0
+    if not len(known):
+        note(figure, "no returns: the run has no time in any month")
+        return figure
     figure.add_heatmap(
         x=[name.capitalize() for name in names],
         y=[str(year) for year in months["year"]],
@@ -38,15 +50,14 @@ def monthly_chart(months: pl.DataFrame, title: str = "") -> go.Figure:
         colorscale=DIVERGING,
         xgap=2,
         ygap=2,
-        texttemplate="%{z:.2%}",
-        colorbar={"title": {"text": "return"}, "tickformat": ".1%", "thickness": 12},
+        texttemplate="%{z:.3~p}",
+        colorbar={"title": {"text": "return"}, "tickformat": PERCENT_TICKS, "thickness": 12},
         showscale=False,
         hoverongaps=False,
-        hovertemplate="%{x} %{y}: %{z:.3%}<extra></extra>",
+        hovertemplate=f"%{{x}} %{{y}}: %{{z:{PERCENT}}}<extra></extra>",
     )
     figure.update_yaxes(type="category", autorange="reversed", showgrid=False)
     figure.update_xaxes(side="top", showline=False)
-    note(figure, "" if len(known) else "no returns")
     return figure
 
 
@@ -63,10 +74,14 @@ def profile_chart(profile: pl.DataFrame, title: str = "") -> go.Figure:
     """
     hourly = "hour" in profile.columns
     label = "hour of the day, UTC" if hourly else "day of the week, UTC"
+    period = "hour" if hourly else "day"
     figure = panel_figure(
-        [(label, f"mean return of {'an hour' if hourly else 'a day'}")], title, 280
+        [(label, f"mean return of {'an' if hourly else 'a'} {period}")], title, 280
     )
     drawn = profile.filter(pl.col("mean_return").is_finite())
+    if drawn.is_empty():
+        note(figure, f"no returns: the run has no time in any {period}")
+        return figure
     key, mean = drawn["hour" if hourly else "weekday"], drawn["mean_return"].to_numpy()
     figure.add_bar(
         x=key.to_list() if hourly else [WEEKDAYS[day - 1] for day in key],
@@ -74,15 +89,14 @@ def profile_chart(profile: pl.DataFrame, title: str = "") -> go.Figure:
         width=0.8,
         marker={"color": np.where(mean < 0, LOSS, GAIN), "line_width": 0},
         customdata=_details(drawn),
-        hovertemplate="%{x}: %{y:.3%}<br>%{customdata}<extra></extra>",
+        hovertemplate=f"%{{x}}: %{{y:{PERCENT}}}<br>%{{customdata}}<extra></extra>",
         showlegend=False,
     )
     if hourly:
         figure.update_xaxes(range=[-0.6, 23.6], dtick=2)
     else:
         figure.update_xaxes(type="category", categoryarray=WEEKDAYS, range=[-0.6, 6.6])
-    figure.update_yaxes(tickformat=".3~%", zeroline=True, zerolinecolor=GRID)
-    note(figure, "no returns" if drawn.is_empty() else "")
+    figure.update_yaxes(tickformat=PERCENT_TICKS, zeroline=True, zerolinecolor=GRID)
     return figure
 
 

@@ -8,7 +8,7 @@ from typing import Final
 import plotly.graph_objects as go
 import polars as pl
 
-from fxlab.chart_style import DASHES, LINES, house_figure, note
+from fxlab.chart_style import INK, curve_look, house_figure, note
 from fxlab.charts.lines import line
 from fxlab.html import escape
 
@@ -38,14 +38,10 @@ def comparison_chart(curves: Mapping[str, pl.DataFrame], title: str = "") -> go.
             y=drawn.y,
             name=escape(name),
             mode="lines",
-            line={
-                "width": 1.6,
-                "color": LINES[number % len(LINES)],
-                "dash": DASHES[number % len(DASHES)],
-            },
+            line={"width": 1.6, **curve_look(number)},
             hovertemplate="%{y:.4f}",
         )
     figure.update_layout(showlegend=True)
-    figure.add_hline(y=1.0, line={"width": 1, "dash": "dot", "color": "#9aa2ad"})
-    note(figure, "" if figure.data else "no equity")
+    figure.add_hline(y=1.0, line={"width": 1, "dash": "dot", "color": INK})
+    note(figure, "" if figure.data else "no equity: none of the curves has a row")
     return figure

@@ -21,9 +21,6 @@ MARKERS: Final = 1_000
 RAREST: Final = 40
 """Fills of a kind that are drawn at least, so that no rare liquidation hides among signals."""
 
-CROWDED: Final = 7
-"""Entries of a legend above a chart, at most; more stand beside it."""
-
 SHAPES: Final = {
     "stop_loss": "arrow-bar",
     "trailing_stop": "arrow",
@@ -66,8 +63,6 @@ def draw_fills(figure: go.Figure, fills: pl.DataFrame, base: float | None, limit
         trace.marker.update(symbol=shape, color=colour, size=size, line=rim)
         trace.showlegend = not any(other.name == name for other in figure.data)
         figure.add_trace(trace, row=1, col=1)
-    if sum(bool(trace.showlegend) for trace in figure.data) > CROWDED:
-        figure.update_layout(legend={"orientation": "v", "x": 1.01, "y": 1, "yanchor": "top"})
 
 
 def _kinds(fills: pl.DataFrame) -> Iterator[tuple[str, str, str, pl.DataFrame]]:

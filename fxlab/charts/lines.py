@@ -1,4 +1,4 @@
-"""Lines that keep their spikes and break where there was no data.
+"""Lines that keep their spikes and break where there was no data, known gaps among it.
 
 Every line of every picture goes through here: few points, the same shape, and no stroke across a
 night in which nothing was recorded.
@@ -17,6 +17,67 @@ from fxlab.sampling import Floats, gap_starts, rows_to_draw
 
 POINTS: Final = 2_000
 """Points drawn of prices, unless told: about two a pixel, and a figure stays under 180 KB."""
+
+
+SHADED: Final = 300
+"""Known gaps that a chart shows, the longest ones."""
+
+NO_GAPS: Final = pl.DataFrame(schema={"symbol": pl.String, "start": pl.Float64, "end": pl.Float64})
+
+
+def unfilled(gaps: pl.DataFrame | None, what: str) -> pl.DataFrame:
+    """Return the gaps that a chart shows, as symbol (null: all), start, end (ms since 1970).
+
+    Parameters
+    ----------
+    gaps
+        from_time, to_time, and as far as they are there: symbol, and event, count and detail of a
+        session's ledger, of which only gaps count that are not filled.
+    what
+        The data that is drawn, "prices" or "orderbook": gaps of the other are no gaps of it.
+    """
+    if gaps is None:
+        return NO_GAPS
+    kept = gaps.filter(pl.col("from_time").is_not_null() & pl.col("to_time").is_not_null())
+    if "event" in gaps.columns:
+        kept = kept.filter(pl.col("event") == "gap")
+    if "count" in gaps.columns:
+        kept = kept.filter(pl.col("count").is_null() | (pl.col("count") != 0))
+    if "detail" in gaps.columns:
+        missed = pl.col("detail").cast(pl.String).str.extract(r'"what": ?"(\w+)"')
+        kept = kept.filter(missed.is_null() | (missed == what))
+    symbol = (
+        pl.col("symbol").cast(pl.String) if "symbol" in gaps.columns else pl.lit(None, pl.String)
+    )
+    return pl.DataFrame(
+        {
+            "symbol": kept.select(symbol.replace("", None).alias("symbol"))["symbol"],
+            "start": milliseconds(kept["from_time"]),
+            "end": milliseconds(kept["to_time"]),
+        },
+        schema=NO_GAPS.schema,
+    )
+
+
+def gaps_of(gaps: pl.DataFrame, symbol: str, times: Floats) -> pl.DataFrame:
+    """Return the gaps of a symbol, the `SHADED` longest.
+
+    If it is not known which symbol is drawn (""), the rows tell: a gap in which there are rows is
+    another symbol's.
+    """
+    own = pl.col("symbol").is_null() | (pl.col("symbol") == symbol)
+    if not symbol and gaps["symbol"].n_unique() > 1:
+        inside = np.searchsorted(times, gaps["end"]) - np.searchsorted(
+            times, gaps["start"], side="right"
+        )
+        own = pl.col("symbol").is_null() | pl.Series(inside <= 0)
+    elif not symbol:
+        return _longest(gaps)
+    return _longest(gaps.filter(own))
+
+
+def _longest(gaps: pl.DataFrame) -> pl.DataFrame:
+    return gaps.sort(pl.col("end") - pl.col("start"), descending=True).head(SHADED)
 
 
 def downsample(frame: pl.DataFrame, x: str, y: str, n_out: int) -> pl.DataFrame:
@@ -49,13 +110,13 @@ class Line:
     drawn: int
 
 
-def line(frame: pl.DataFrame, y: str, points: int) -> Line:
-    """Return a line that keeps every spike and breaks at gaps."""
+def line(frame: pl.DataFrame, y: str, points: int, gaps: pl.DataFrame = NO_GAPS) -> Line:
+    """Return a line that keeps every spike and breaks in silences and in known gaps."""
     clean = frame.filter(pl.col(y).cast(pl.Float64).is_finite())
     times = milliseconds(clean["timestamp"])
     values = clean[y].cast(pl.Float64).to_numpy()
     rows = rows_to_draw(times, values, points)
-    before = gap_starts(times)
+    before = np.union1d(gap_starts(times), _rows_before(times, gaps)).astype(np.int64)
     # A gap is drawn exactly: its last row before and its first row after are always there.
     rows = np.union1d(rows, np.concatenate((before, before + 1)))
     after = np.searchsorted(rows, before + 1)
@@ -65,3 +126,14 @@ def line(frame: pl.DataFrame, y: str, points: int) -> Line:
         y=np.insert(values[rows], after, np.nan),
         drawn=len(rows),
     )
+
+
+def _rows_before(times: Floats, gaps: pl.DataFrame) -> list[int]:
+    """Return the row before each known gap; in one that is filled in part, before its silence."""
+    found = []
+    for start, end in gaps.select("start", "end").iter_rows():
+        first = max(int(np.searchsorted(times, start, side="right")) - 1, 0)
+        last = int(np.searchsorted(times, end))
+        if end > start and times[first : first + 1] <= start and last < len(times):
+            found.append(first + int(np.diff(times[first : last + 1]).argmax()))
+    return found

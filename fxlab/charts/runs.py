@@ -13,15 +13,19 @@ from fxlab.chart_style import (
     GAIN,
     LINES,
     LOSS,
+    PERCENT,
+    PERCENT_TICKS,
     SELL,
     SELL_SOFT,
+    curve_look,
     house_figure,
     milliseconds,
     note,
+    percent,
     shade,
 )
 from fxlab.charts.fills import MARKERS, draw_fills, scaled
-from fxlab.charts.lines import POINTS, Line, line
+from fxlab.charts.lines import NO_GAPS, POINTS, Line, gaps_of, line, unfilled
 from fxlab.html import escape
 
 SHADED_DRAWDOWNS: Final = 5
@@ -37,6 +41,7 @@ def price_chart(
     *,
     points: int = POINTS,
     ticks: int | None = None,
+    symbol: str = "",
 ) -> go.Figure:
     """Draw prices over time, with fills and known gaps.
 
@@ -48,17 +53,21 @@ def price_chart(
     fills
         symbol, timestamp, price, qty (signed base units): triangles, up for a buy.
     gaps
-        from_time, to_time: shaded spans of the gap ledger.
+        from_time, to_time, or the whole ledger of a session (`Session.events`): what is missing of
+        the symbols and the data drawn is shaded, and no line crosses it.
     title
         Plain text; it is escaped.
     points
         Points drawn at most; several symbols share them, with at least `FEWEST` each.
     ticks
         How many ticks the prices stand for, when the frame is itself a sample.
+    symbol
+        Whose prices they are, where the frame does not say it.
     """
     figure = house_figure([1.0], ["price"], title, height=420)
-    _draw_prices(figure, prices, fills, points, ticks)
-    shade(figure, gaps)
+    _draw_prices(
+        figure, prices, fills, _known(gaps, prices), points=points, ticks=ticks, only=symbol
+    )
     return figure
 
 
@@ -84,9 +93,11 @@ def result_chart(
     figure = house_figure(
         [0.52, 0.28, 0.2], ["price", "equity, quote", "drawdown"], title, height=640
     )
-    _draw_prices(figure, prices, fills, points, ticks)
-    _draw_equity(figure, equity, points, first_row=2)
-    shade(figure, gaps)
+    known = _known(gaps, prices)
+    shown = _draw_prices(figure, prices, fills, known, points=points, ticks=ticks)
+    # Money of several symbols moves on while one of them is not seen.
+    one = "symbol" not in prices.columns or prices["symbol"].n_unique() < 2
+    _draw_equity(figure, equity, points, 2, shown if one else NO_GAPS)
     return figure
 
 
@@ -112,11 +123,11 @@ def equity_chart(
         Points drawn at most; the two lines share them.
     """
     figure = house_figure([0.66, 0.34], ["equity, quote", "drawdown"], title, height=420)
-    _draw_equity(figure, equity, points, first_row=1)
+    _draw_equity(figure, equity, points, 1)
     if drawdowns is not None and equity.height:
         _shade_drawdowns(figure, drawdowns, equity["timestamp"])
     if equity.is_empty():
-        note(figure, "no equity")
+        note(figure, "no equity: the run has no ticks")
     return figure
 
 
@@ -149,34 +160,51 @@ def exposure_chart(exposure: pl.DataFrame, title: str = "", *, points: int = POI
             mode="lines",
             fill="tozeroy",
             line={"width": 1, "color": colour, "shape": "hv"},
-            hovertemplate=name + " %{y:.0%}<extra></extra>",
+            hovertemplate=f"{name} %{{y:{PERCENT}}}<extra></extra>",
         )
-    figure.update_yaxes(tickformat=".0%")
-    note(figure, "no position was held" if not figure.data else f"{exposure.height:,} intervals")
+    figure.update_yaxes(tickformat=PERCENT_TICKS)
+    held = f"{exposure.height:,} intervals"
+    note(figure, held if figure.data else "no position was held at any time")
     return figure
+
+
+def _known(gaps: pl.DataFrame | None, prices: pl.DataFrame) -> pl.DataFrame:
+    """Return the gaps of the data that are drawn: quotes come from the book."""
+    return unfilled(gaps, "orderbook" if "bid_price_1" in prices.columns else "prices")
 
 
 def _draw_prices(
     figure: go.Figure,
     prices: pl.DataFrame,
     fills: pl.DataFrame | None,
+    known: pl.DataFrame,
+    *,
     points: int,
     ticks: int | None,
-) -> None:
+    only: str = "",
+) -> pl.DataFrame:
+    """Draw prices and fills, and return the gaps that were shaded."""
     drawn = 0
     series = list(_series(prices))
     each = points if len(series) < 2 else max(FEWEST, points // len(series))
+    shown = NO_GAPS
     for number, (symbol, frame) in enumerate(series):
         base = frame["price"][0] if len(series) > 1 else None
-        drawable = line(frame, "price", each)
+        own_gaps = gaps_of(known, symbol or only, milliseconds(frame["timestamp"]))
+        shown = shown.vstack(own_gaps)
+        drawable = line(frame, "price", each, own_gaps)
         figure.add_trace(_price_trace(drawable, base, symbol, number), row=1, col=1)
         drawn += drawable.drawn
         if fills is not None:
             own = fills.filter(pl.col("symbol") == symbol) if "symbol" in prices.columns else fills
             draw_fills(figure, own, base, MARKERS // len(series))
     if len(series) > 1:
-        figure.update_yaxes(title_text="price, change", tickformat="+.2~%", row=1, col=1)
+        figure.update_yaxes(title_text="price, change", tickformat=PERCENT_TICKS, row=1, col=1)
+        figure.update_yaxes(hoverformat=f"+{PERCENT}", row=1, col=1)
+    spans = shown.unique(["start", "end"], maintain_order=True)
+    shade(figure, spans["start"].to_numpy(), spans["end"].to_numpy())
     note(figure, _drawn_note(prices.height if ticks is None else ticks, drawn, fills))
+    return shown
 
 
 def _series(prices: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
@@ -192,6 +220,7 @@ def _series(prices: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
 
 def _price_trace(drawn: Line, base: float | None, symbol: str, number: int) -> go.Scatter:
     plain = base is None
+    look = curve_look(number) if number >= len(LINES) else {"color": LINES[number]}
     return go.Scatter(
         x=drawn.x,
         y=scaled(drawn.y, base),
@@ -199,17 +228,25 @@ def _price_trace(drawn: Line, base: float | None, symbol: str, number: int) -> g
         name=escape(symbol) or "price",
         mode="lines" if drawn.drawn > 1 else "markers",
         showlegend=not plain,
-        line={"width": 1.3, "color": LINES[number % len(LINES)]},
+        line={"width": 1.3, **look},
         hovertemplate="%{y}<extra></extra>" if plain else "%{customdata} (%{y})",
     )
 
 
-def _draw_equity(figure: go.Figure, equity: pl.DataFrame, points: int, first_row: int) -> None:
+def _draw_equity(
+    figure: go.Figure,
+    equity: pl.DataFrame,
+    points: int,
+    first_row: int,
+    gaps: pl.DataFrame = NO_GAPS,
+) -> None:
     if equity.is_empty():
         return
     depth = equity.with_columns(drawdown=-pl.col("drawdown").abs())
     half = max(points // 2, 8)  # two lines share the points
-    money, loss = line(equity, "equity", half), line(depth, "drawdown", half)
+    money, loss = (
+        line(frame, name, half, gaps) for frame, name in ((equity, "equity"), (depth, "drawdown"))
+    )
     look = {"mode": "lines" if money.drawn > 1 else "markers", "showlegend": False}
     figure.add_scatter(
         **look,
@@ -229,13 +266,13 @@ def _draw_equity(figure: go.Figure, equity: pl.DataFrame, points: int, first_row
         fill="tozeroy",
         line={"width": 1, "color": SELL},
         fillcolor=SELL_SOFT,
-        hovertemplate="drawdown %{y:.2%}<extra></extra>",
+        hovertemplate=f"drawdown %{{y:{PERCENT}}}<extra></extra>",
         row=first_row + 1,
         col=1,
     )
     never = not np.nansum(loss.y)  # a range found by plotly would lie above zero
     figure.update_yaxes(
-        tickformat=".2~%",
+        tickformat=PERCENT_TICKS,
         rangemode="tozero",
         range=[-0.01, 0] if never else None,
         row=first_row + 1,
@@ -263,7 +300,7 @@ def _shade_drawdowns(figure: go.Figure, drawdowns: pl.DataFrame, times: pl.Serie
             opacity=0.12,
             line_width=0,
             label={
-                "text": _room_for((x1 - x0) / whole, str(number), f"{number}: {depth:.2%}"),
+                "text": _room_for((x1 - x0) / whole, str(number), f"{number}: {percent(depth)}"),
                 "textposition": "top left",
                 "font": {"size": 11},
             },
@@ -278,7 +315,7 @@ def _room_for(share: float, short: str, long: str) -> str:
 def _drawn_note(ticks: int, drawn: int, fills: pl.DataFrame | None) -> str:
     """Return what the chart stands for and what of it was drawn."""
     if not ticks:
-        return "no ticks"
+        return "no ticks: the frame of prices has no rows"
     many = f"{ticks:,} tick{'s' * (ticks != 1)}"
     parts = [f"{many}, {drawn:,} drawn" if drawn < ticks else many]
     if fills is not None and fills.height > MARKERS:

@@ -13,7 +13,15 @@ import numpy as np
 import plotly.graph_objects as go
 import polars as pl
 
-from fxlab.chart_style import DIVERGING, INK, SEQUENTIAL, note, panel_figure
+from fxlab.chart_style import (
+    DIVERGING,
+    INK,
+    PERCENT,
+    PERCENT_TICKS,
+    SEQUENTIAL,
+    note,
+    panel_figure,
+)
 from fxlab.errors import InvalidParameter, did_you_mean
 from fxlab.html import escape, heading, show
 from fxlab.sampling import Floats
@@ -25,8 +33,11 @@ MOST_LINES: Final = 4_000
 WRITTEN: Final = 150
 """Cells whose value is written into them, at most."""
 
-FORMATS: Final = {"fraction": ".2~%", "probability": ".1~%", "money": ",.2~f", "count": ",.0f"}
+FORMATS: Final = {"fraction": PERCENT, "probability": PERCENT, "money": ",.2~f", "count": ",.0f"}
 """How values of a unit of `METRICS` are shown; others get four significant digits."""
+
+TICKS: Final = {"fraction": PERCENT_TICKS, "probability": PERCENT_TICKS}
+"""How axes of a unit are labelled; others as plotly does, with as many digits as it takes."""
 
 
 def heatmap_chart(
@@ -66,6 +77,9 @@ def heatmap_chart(
     across, up = _Axis.of(table[x]), _Axis.of(table[y])
     values, most = _cells(table, across, up, metric)
     figure = panel_figure([(heading(x), heading(y))], title, height=460)
+    if not np.isfinite(values).any():
+        note(figure, _nothing(table, metric))
+        return figure
     shown = FORMATS.get(unit, ".4~g")
     written = values.size <= WRITTEN
     figure.add_heatmap(
@@ -77,7 +91,11 @@ def heatmap_chart(
         ygap=int(written),
         hoverongaps=False,
         texttemplate=f"%{{z:{shown}}}" if written else None,
-        colorbar={"title": {"text": escape(heading(metric))}, "tickformat": shown, "thickness": 14},
+        colorbar={
+            "title": {"text": escape(heading(metric)), "side": "right"},
+            "tickformat": TICKS.get(unit),
+            "thickness": 14,
+        },
         hovertemplate=(
             f"{escape(heading(x))} %{{x}}, {escape(heading(y))} %{{y}}: "
             f"%{{z:{shown}}}<extra></extra>"
@@ -87,8 +105,8 @@ def heatmap_chart(
     for update, axis in ((figure.update_xaxes, across), (figure.update_yaxes, up)):
         whole = [-0.5, len(axis.labels) - 0.5]
         update(type="category", showgrid=False, nticks=16, range=whole)
-    text = f"; {'frame' if written else 'star'}: the best" if np.isfinite(values).any() else ""
-    note(figure, _points_note(table, metric, most) + text)
+    best = f"; {'frame' if written else 'star'}: the best"
+    note(figure, _points_note(table, metric, most) + best)
     return figure
 
 
@@ -130,6 +148,9 @@ def parallel_chart(
     rows = np.unique(np.linspace(0, scored.height - 1, min(lines, scored.height)).astype(int))
     drawn = scored[rows]
     figure = panel_figure([("", "")], title, height=460)
+    if drawn.is_empty():
+        note(figure, _nothing(table, metric))
+        return figure
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)
     values = drawn[metric].cast(pl.Float64).to_numpy()
@@ -137,7 +158,7 @@ def parallel_chart(
     # The metric comes first: no line crosses the numbers of the first axis.
     scored_by = {"label": escape(heading(metric)), "values": values}
     figure.add_parcoords(
-        dimensions=[scored_by | {"tickformat": FORMATS.get(unit, ".4~g")}, *dimensions],
+        dimensions=[scored_by | {"tickformat": TICKS.get(unit)}, *dimensions],
         line={"color": values, **_line_colours(values), "showscale": False},
         labelfont={"size": 12, "color": INK},
         # A halo in the colour of the page would need to know the page: it is white on black.
@@ -145,7 +166,8 @@ def parallel_chart(
         rangefont={"size": 1, "color": "rgba(0,0,0,0)"},
         unselected={"line": {"color": INK, "opacity": 0.06}},
     )
-    figure.update_layout(margin={"l": 70, "r": 70, "t": 80 if title else 50, "b": 44})
+    margin = figure.layout.margin.t + 12  # the names stand above the axes
+    figure.update_layout(margin={"l": 70, "r": 70, "t": margin, "b": 44})
     text = _points_note(table, metric, 1)
     if drawn.height < scored.height:
         text += f"; {drawn.height:,} drawn"
@@ -207,8 +229,6 @@ def _line_colours(values: Floats) -> dict[str, object]:
 def _mark_best(
     figure: go.Figure, values: Floats, across: _Axis, up: _Axis, *, lower_is_better: bool
 ) -> None:
-    if not np.isfinite(values).any():
-        return
     place = np.nanargmin(values) if lower_is_better else np.nanargmax(values)
     row, column = np.unravel_index(place, values.shape)
     if values.size <= WRITTEN:  # a frame, so that the value stays readable
@@ -247,9 +267,18 @@ def _dimension(values: pl.Series) -> dict[str, object]:
     return found | {"values": values.cast(pl.Float64).to_numpy()}
 
 
-def _points_note(table: pl.DataFrame, metric: str, most: int) -> str:
+def _nothing(table: pl.DataFrame, metric: str) -> str:
+    """Return why no point can be drawn."""
     if table.is_empty():
-        return "no points"
+        return "no points: the sweep has none"
+    text = f"none of the {table.height:,} points has {heading(metric)}"
+    if "state" not in table.columns:
+        return escape(text)
+    counts = table["state"].value_counts(sort=True).rows()
+    return escape(f"{text}: {', '.join(f'{count:,} {state}' for state, count in counts)}")
+
+
+def _points_note(table: pl.DataFrame, metric: str, most: int) -> str:
     parts = [f"{table.height:,} points"]
     missing = int((~table[metric].cast(pl.Float64).is_finite().fill_null(value=False)).sum())
     if missing:

@@ -9,7 +9,18 @@ import numpy as np
 import plotly.graph_objects as go
 import polars as pl
 
-from fxlab.chart_style import GAIN, GRID, LOSS, note, panel_figure
+from fxlab.chart_style import (
+    GAIN,
+    GRID,
+    INK,
+    LOSS,
+    NOTE_LINE,
+    PERCENT,
+    PERCENT_TICKS,
+    note,
+    panel_figure,
+    percent,
+)
 from fxlab.html import escape
 from fxlab.sampling import min_max_rows
 
@@ -56,7 +67,7 @@ def trades_chart(trades: pl.DataFrame, title: str = "", *, points: int = MOST_TR
         ("time held", "return, net"),
         ("worst excursion (MAE) from the entry price", "pnl, quote, net"),
     ]
-    figure = panel_figure(labels, title, height=400)
+    figure = panel_figure(labels, title, height=600)
     closed = trades.filter(pl.col("exited_at").is_not_null() & pl.col("return").is_finite())
     shown = closed[min_max_rows(closed["return"].to_numpy(), points)]
     for name, direction, sign, colour, shape in _GROUPS:
@@ -65,10 +76,10 @@ def trades_chart(trades: pl.DataFrame, title: str = "", *, points: int = MOST_TR
         if group.height:
             marker = {"symbol": shape, "color": colour, "size": 7, "opacity": 0.75}
             _add_trades(figure, group, name, marker)
-    figure.update_xaxes(type="log", tickvals=list(_TIMES), ticktext=list(_TIMES.values()), col=1)
-    figure.update_xaxes(tickformat=".2~%", col=2)
-    figure.update_yaxes(tickformat=".2~%", zeroline=True, zerolinecolor=GRID, col=1)
-    figure.update_yaxes(tickformat=",.6~g", zeroline=True, zerolinecolor=GRID, col=2)
+    figure.update_xaxes(type="log", tickvals=list(_TIMES), ticktext=list(_TIMES.values()), row=1)
+    figure.update_xaxes(tickformat=PERCENT_TICKS, row=2)
+    figure.update_yaxes(zeroline=True, zerolinecolor=GRID)
+    figure.update_yaxes(tickformat=PERCENT_TICKS, row=1)
     note(figure, _trades_note(trades.height, closed.height, shown.height))
     return figure
 
@@ -85,7 +96,7 @@ def _add_trades(
         x=np.maximum(seconds, SHORTEST),
         y=earned,
         customdata=seconds,
-        hovertemplate=f"{name}: %{{y:.3%}} in %{{customdata:,.6~g}} s<extra></extra>",
+        hovertemplate=f"{name}: %{{y:{PERCENT}}} in %{{customdata:,.6~g}} s<extra></extra>",
         row=1,
         col=1,
     )
@@ -94,15 +105,15 @@ def _add_trades(
         x=worst,
         y=pnl,
         showlegend=False,
-        hovertemplate=f"{name}: %{{y:,.2f}}, at worst %{{x:.3%}}<extra></extra>",
-        row=1,
-        col=2,
+        hovertemplate=f"{name}: %{{y:,.2f}}, at worst %{{x:{PERCENT}}}<extra></extra>",
+        row=2,
+        col=1,
     )
 
 
 def _trades_note(every: int, closed: int, drawn: int) -> str:
     if not closed:
-        return "no closed trades"
+        return f"no closed trades: {every:,} still open" if every else "no trades were made"
     parts = [f"{closed:,} closed trades"]
     if drawn < closed:
         parts.append(f"{drawn:,} drawn")
@@ -134,35 +145,40 @@ def distribution_chart(
     """
     figure = panel_figure([(label, "count")], title, height=320)
     low, high, counts = (histogram[name].to_numpy() for name in ("low", "high", "count"))
+    counted = int(counts.sum())
+    if not counted:
+        note(figure, text or "no returns: equity did not move in any interval")
+        return figure
     figure.add_bar(
         x=(low + high) / 2,
         y=counts,
         width=high - low,
         marker={"color": np.where(low < 0, LOSS, GAIN), "line_width": 0},
         customdata=np.column_stack((low, high)),
-        hovertemplate="%{customdata[0]:.3%} to %{customdata[1]:.3%}: %{y:,}<extra></extra>",
+        hovertemplate=(
+            f"%{{customdata[0]:{PERCENT}}} to %{{customdata[1]:{PERCENT}}}: %{{y:,}}<extra></extra>"
+        ),
         showlegend=False,
     )
-    figure.update_xaxes(tickformat=".3~%")
+    figure.update_xaxes(tickformat=PERCENT_TICKS)
     figure.update_layout(bargap=0)
     highest = max(counts.max(initial=0), 1)
     whole = 1 if highest < 6 else None  # there is no half of a return
-    figure.update_yaxes(range=[0, 1.16 * highest], dtick=whole)  # with room for the names
+    figure.update_yaxes(range=[0, 1.26 * highest], dtick=whole)  # with room for the names
     known = {name: value for name, value in (marks or {}).items() if np.isfinite(value)}
     _mark(figure, known)
-    counted = int(counts.sum())
-    note(figure, escape(text) if text else f"{counted:,} returns" if counted else "no returns")
+    note(figure, escape(text) if text else f"{counted:,} returns")
     return figure
 
 
 def _mark(figure: go.Figure, marks: Mapping[str, float]) -> None:
-    """Draw named vertical lines; the outer names point away from the middle."""
+    """Draw named vertical lines; the outer names point inwards, where there is room."""
     ordered = sorted(marks.items(), key=lambda item: item[1])
     for place, (name, value) in enumerate(ordered):
-        figure.add_vline(x=value, line={"width": 1.2, "dash": "dot", "color": "#9aa2ad"})
-        side = "right" if place == 0 else "left" if place == len(ordered) - 1 else "center"
+        figure.add_vline(x=value, line={"width": 1.2, "dash": "dot", "color": INK})
+        side = "left" if place == 0 else "right" if place == len(ordered) - 1 else "center"
         figure.add_annotation(
-            text=f"{escape(name)} {value:.3%}",
+            text=f"{escape(name)} {percent(value)}",
             x=value,
             y=1,
             yref="paper",
@@ -170,5 +186,6 @@ def _mark(figure: go.Figure, marks: Mapping[str, float]) -> None:
             xanchor=side,
             xshift={"right": -4, "left": 4, "center": 0}[side],
             yanchor="top",
+            yshift=-NOTE_LINE * place,  # a row each: in a narrow figure they would collide
             font={"size": 11},
         )

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 import polars as pl
 
 from fxlab.chart_style import GAIN, GRID, LINES, LOSS, house_figure, milliseconds, note
-from fxlab.charts.sweeps import FORMATS, need_columns
+from fxlab.charts.sweeps import FORMATS, TICKS, need_columns
 from fxlab.html import escape, heading, show
 from fxlab.schema import UTC_MICROS
 
@@ -42,6 +42,9 @@ def walk_forward_chart(
     need_columns(table, *TIMES, f"train_{metric}", f"test_{metric}")
     label = escape(heading(metric))
     figure = house_figure([0.68, 0.32], [label, "fold"], title, height=440)
+    if table.is_empty():
+        note(figure, "no folds: the data are shorter than one training and one test")
+        return figure
     when = {name: milliseconds(table[name].cast(UTC_MICROS)) for name in TIMES}
     shown = FORMATS.get(unit, ".4~g")
     tested = table[f"test_{metric}"].cast(pl.Float64).fill_null(np.nan).to_numpy()
@@ -72,7 +75,7 @@ def walk_forward_chart(
     )
     for name, colour in (("train", "rgba(128,134,145,0.45)"), ("test", GAIN)):
         _windows(figure, when[f"{name}_start"], when[f"{name}_end"], colour)
-    figure.update_yaxes(tickformat=shown, zeroline=True, zerolinecolor=GRID, row=1, col=1)
+    figure.update_yaxes(tickformat=TICKS.get(unit), zeroline=True, zerolinecolor=GRID, row=1, col=1)
     figure.update_yaxes(autorange="reversed", dtick=max(1, table.height // 6), row=2, col=1)
     figure.update_layout(showlegend=True, hovermode="closest", barmode="overlay")
     note(figure, _kept(table, metric))
@@ -106,6 +109,4 @@ def _chosen(table: pl.DataFrame) -> list[str]:
 def _kept(table: pl.DataFrame, metric: str) -> str:
     """Return how many folds there are and how many tests were above zero."""
     tested = table[f"test_{metric}"].cast(pl.Float64)
-    if tested.is_empty():
-        return "no folds"
     return f"{len(tested):,} folds, {int((tested > 0).sum()):,} tests above zero"
