@@ -1,6 +1,20 @@
-"""``python -m fxlab`` is the command line, also where no script folder is on the path."""
+"""The door of the command line, ``python -m fxlab`` too, where no script is on the path."""
 
-from fxlab.cli import main
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command line; Ctrl-C while its modules are being read is no traceback."""
+    try:
+        from fxlab.cli import main as run
+
+        run()
+    except KeyboardInterrupt:
+        sys.stderr.write("Stopped: nothing had begun\n")
+        sys.exit(130)
+
 
 if __name__ == "__main__":
     main()

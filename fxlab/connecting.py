@@ -9,9 +9,9 @@ from filelock import FileLock
 
 from fxlab.collect.journal_files import held, left_behind
 from fxlab.config import Settings
-from fxlab.errors import SchemaError
+from fxlab.errors import Cancelled, SchemaError
 from fxlab.lab import Lab
-from fxlab.progress import Advance, silent, terminal
+from fxlab.progress import Advance, terminal
 
 if TYPE_CHECKING:
     from fxlab.questdb.client import QuestDB
@@ -83,7 +83,13 @@ def upgrade(db: QuestDB, settings: Settings, progress: Advance | None = None) ->
         with FileLock(lock):
             if rebuilds(db):
                 _refuse_recordings(settings)
-            return migrate(db, progress=advance)
+            try:
+                return migrate(db, progress=advance)
+            except KeyboardInterrupt as stop:
+                raise Cancelled(
+                    "the tables are built anew by half; no row is lost, the old ones are there "
+                    "until the new ones are whole, and the same call goes on from there"
+                ) from stop
 
 
 def _refuse_recordings(settings: Settings) -> None:
@@ -107,13 +113,14 @@ def up(
     chosen: Settings | None = None,
     /,
     *,
-    progress: Advance = silent,
+    progress: Advance | None = None,
     **settings: Any,  # noqa: ANN401
 ) -> ServerStatus:
     """Start the embedded server unless it runs; see `fxlab.questdb.server.up`."""
     from fxlab.questdb import server
 
-    return server.up(_settings(chosen, settings), progress)
+    with terminal("QuestDB") as bar:
+        return server.up(_settings(chosen, settings), progress or bar)
 
 
 def down(chosen: Settings | None = None, /, **settings: Any) -> bool:  # noqa: ANN401

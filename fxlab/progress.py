@@ -1,6 +1,6 @@
-"""One progress object with two faces: a line in the terminal, a bar in the notebook.
+"""One bar for the terminal and for a notebook's cell.
 
-It is silent where nobody looks (output that is no terminal, papermill), so batch files stay small.
+It is silent where nobody looks (output that is no terminal), so logs stay small.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress
 
 Advance = Callable[[float, str], None]
@@ -31,13 +32,20 @@ def part(progress: Advance, first: float, last: float) -> Advance:
     return lambda share, text: progress(first + share * (last - first), text)
 
 
-@contextmanager
-def terminal(title: str) -> Iterator[Advance]:
-    """Show a bar on a terminal's standard error, or nothing where there is no terminal."""
-    if not sys.stderr.isatty():
-        yield silent
-        return
+def _screen() -> Console | None:
+    """Return where somebody looks: a terminal, by its standard error, or a notebook's cell."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    in_notebook = getattr(shell, "kernel", None) is not None
+    if not (in_notebook or sys.stderr.isatty()):
+        return None
     from rich.console import Console
+
+    return Console(force_jupyter=True) if in_notebook else Console(stderr=True)
+
+
+@contextmanager
+def _shown(screen: Console) -> Iterator[Progress]:
+    """Show a bar while the context is open."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (
@@ -46,32 +54,42 @@ def terminal(title: str) -> Iterator[Advance]:
         TextColumn("{task.fields[note]}", markup=False),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(title, total=1.0, note="")
-
-        def advance(share: float, text: str = "") -> None:
-            progress.update(task, completed=share, note=text)
-
+    with Progress(*columns, console=screen, transient=True) as progress:
         _bars.append(progress)
         try:
-            yield advance
+            yield progress
         finally:
             _bars.remove(progress)
 
 
 @contextmanager
-def busy(text: str) -> Iterator[None]:
-    """Say what takes long now: above a bar, by a spinner on a terminal, else by one line, once."""
-    if _bars:
-        if text not in _said:
-            _bars[-1].console.print(text, highlight=False)
-    elif sys.stderr.isatty():
-        from rich.console import Console
-
-        with Console(stderr=True).status(text):
-            yield
+def terminal(title: str) -> Iterator[Advance]:
+    """Show a bar in a terminal or a notebook, or nothing where there is neither."""
+    if (screen := _screen()) is None:
+        yield silent
         return
-    elif text not in _said:
-        print(text, file=sys.stderr, flush=True)  # noqa: T201 - where a bar would be
-    _said.add(text)
-    yield
+    with _shown(screen) as progress:
+        task = progress.add_task(title, total=1.0, note="")
+
+        def advance(share: float, text: str = "") -> None:
+            progress.update(task, completed=share, note=text)
+
+        yield advance
+
+
+@contextmanager
+def busy(text: str) -> Iterator[None]:
+    """Say by one line, once, what takes long now, and show a bar where there is none."""
+    screen = _bars[-1].console if _bars else _screen()
+    if text not in _said:
+        _said.add(text)
+        if screen is None:
+            print(text, file=sys.stderr, flush=True)  # noqa: T201 - where a bar would be
+        else:
+            screen.print(text, highlight=False, markup=False)
+    if _bars or screen is None:
+        yield
+        return
+    with _shown(screen) as progress:
+        progress.add_task("", total=None, note="")  # how long is not known: the bar pulses
+        yield

@@ -83,6 +83,8 @@ def test_a_signal_ends_it_well_and_the_handlers_come_back(venue, unique, lab, nu
     finally:
         signal.signal(number, before)
     assert f"session {name}: completed, 2 trades" in " ".join(answer.output.split())
+    again = f"fxlab collect binance {SYMBOL} --settle 0s --session {name} --resume"
+    assert answer.output.splitlines()[-1] == f"go on with it by: {again}"
     assert lab.session(name).status == "completed"
 
 

@@ -85,12 +85,14 @@ def test_ctrl_c_says_where_and_how_to_go_on(session, monkeypatch):
     monkeypatch.setattr(WallClock, "wait", wait)
     answer = command(session.id, "--speed", "1", "--strategy", "buy_and_hold")
     assert answer.exit_code == 130
-    where, how = answer.stdout.splitlines()
+    (line,) = answer.stdout.splitlines()
+    where, _, how = line.partition(" ticks; go on as a new run with: fxlab replay ")
     assert where.startswith("stopped at 2025-01-01 00:00:")
-    assert where.endswith("% of 990 ticks")
-    assert how.startswith(f"go on with: fxlab replay {session.id} --start 2025-01-01T00:00:")
+    assert where.endswith("% of 990")
+    same = f"{session.id} --speed 1 --strategy buy_and_hold --start 2025-01-01T00:00:"
+    assert how.startswith(same)
     assert "Traceback" not in answer.output
-    again = command(*how.removeprefix("go on with: fxlab replay ").split(), "--speed", "inf")
+    again = command(*how.split(), "--speed", "inf")
     assert "100.0%" in again.stdout
 
 

@@ -64,3 +64,13 @@ def test_what_takes_long_is_said_above_a_bar(monkeypatch):
     with progress.terminal("work"), progress.busy("beside for a test"):
         pass
     assert "beside for a test" in screen.getvalue()
+
+
+def test_a_notebook_gets_a_bar_too(monkeypatch):
+    from types import SimpleNamespace
+
+    kernel = SimpleNamespace(get_ipython=lambda: SimpleNamespace(kernel=object()))
+    monkeypatch.setitem(sys.modules, "IPython", kernel)
+    screen = progress._screen()
+    assert screen is not None
+    assert screen.is_jupyter

@@ -155,7 +155,7 @@ def test_a_cancelled_sweep_keeps_what_is_done_and_says_how_to_go_on(lab, db, ses
         if not words.startswith("0 of"):
             raise errors.Cancelled("enough")
 
-    with pytest.raises(errors.SweepCancelled, match="call or command goes on from there") as caught:
+    with pytest.raises(errors.SweepCancelled, match="the same call goes on from there") as caught:
         fxlab.sweep(session, "sma_cross", grid, lab=lab, workers=1, progress=progress)
     part = caught.value.sweep
     assert 0 < part.table.height < 6

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fxlab import progress
-from fxlab.cli.output import command, live, say, show_frame
+from fxlab.cli.output import command, live, same_command, say, show_frame
 
 if TYPE_CHECKING:
     from fxlab.collect.collector import Collector
@@ -67,7 +67,7 @@ def collect(
         say(f"recording session {collector.session_id}; stop it with Ctrl-C")
         if collector.status().message:
             say(collector.status().message)
-        with _signals_stop(collector), live(CollectView(collector)):
+        with _signals_stop(collector) as signals, live(CollectView(collector)):
             wait_until_over(collector)
             session = collector.wait()
     say(
@@ -75,6 +75,8 @@ def collect(
         f"{session.orderbook_count:,} books, gaps not filled: {session.gaps_count}; "
         f"prove it with: fxlab verify {session.id}"
     )
+    if signals:
+        say(f"go on with it by: {same_command(session=session.id, resume='')}")
 
 
 def verify(
@@ -94,16 +96,18 @@ def verify(
 
 
 @contextmanager
-def _signals_stop(collector: Collector) -> Iterator[None]:
-    """Make Ctrl-C and SIGTERM end the recording well."""
+def _signals_stop(collector: Collector) -> Iterator[list[int]]:
+    """Make Ctrl-C and SIGTERM end the recording well; those that came are in the list."""
+    came: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
-        del number, frame
+        del frame
+        came.append(number)
         collector.request_stop()
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield came
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -9,7 +9,7 @@ import typer
 
 from fxlab import progress
 from fxlab.cli.backtests import EVERY
-from fxlab.cli.output import command, is_text, say, show_facts, show_frame
+from fxlab.cli.output import command, is_text, keeping, say, show_facts, show_frame
 
 LISTED: Final = (
     "session_id", "status", "exchange", "symbols", "records_collected", "duration_seconds",
@@ -50,7 +50,8 @@ def import_paths(
     """Import ticks from CSV and Parquet files; importing the same files again changes nothing."""
     from fxlab.connecting import connect
 
-    with connect() as lab, progress.terminal("import") as advance:
+    kept = "sessions that are complete stay, one that is not is marked as failed"
+    with connect() as lab, progress.terminal("import") as advance, keeping(kept):
         report = lab.import_csv(
             *paths,
             session_id=session_id,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fxlab import progress
-from fxlab.cli.output import command, say, show_facts, show_rows
+from fxlab.cli.output import command, keeping, say, show_facts, show_rows
 from fxlab.config import Settings
 from fxlab.errors import InvalidInput
 
@@ -37,7 +37,8 @@ def up() -> None:
     """Start the embedded QuestDB server, unless it runs."""
     from fxlab.questdb import server
 
-    with progress.terminal("QuestDB") as advance:
+    kept = "the server that was starting was stopped, its data stays"
+    with progress.terminal("QuestDB") as advance, keeping(kept):
         found = server.up(Settings.load(), advance)
     _show_status(found)
 
@@ -46,7 +47,8 @@ def down() -> None:
     """Stop the embedded QuestDB server."""
     from fxlab.questdb import server
 
-    with progress.terminal("QuestDB") as advance:
+    kept = "the server was asked to end, and writes its data"
+    with progress.terminal("QuestDB") as advance, keeping(kept):
         was_running = server.down(Settings.load(), advance)
     say("stopped" if was_running else "no embedded server was running")
 
@@ -89,7 +91,7 @@ def doctor(
 def _mend() -> None:
     from fxlab.mending import mend
 
-    with progress.terminal("mending") as advance:
+    with progress.terminal("mending") as advance, keeping("what was mended stays mended"):
         done = mend(Settings.load(), progress=advance)
     for sentence in done or ("nothing had to be mended",):
         say(sentence)
@@ -131,7 +133,8 @@ def demo(
     """Import real and generated ticks, backtest them and write reports: the whole tour."""
     from fxlab import demo as tour
 
-    with progress.terminal("demo") as advance:
+    kept = "what was imported is kept"
+    with progress.terminal("demo") as advance, keeping(kept):
         made = tour.run(out=out, settings=Settings.load(), progress=advance)
     for result, report in zip(made.results, made.reports, strict=True):
         say(f"{result!r}\nreport: {report}\n")

@@ -67,13 +67,20 @@ class Parts:
 
 
 _parts: Parts | None = None  # of the command that runs: a process runs one at a time
+_words: Sequence[str] = ()  # and what was typed
 
 
 class ErrorsAsSentences(TyperGroup):
     """Commands whose `FxlabError` ends as one line on standard error and exit code 1.
 
-    Ctrl-C ends a command with exit code 130, and what is kept and how to go on is said.
+    Ctrl-C ends a command with exit code 130, and a line says what is kept and how to go on.
     """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - see below
+        """Read what was typed, and remember it."""
+        global _words  # noqa: PLW0603
+        _words = tuple(args)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - typer brings its own click, or not
         """Run the command."""
@@ -84,13 +91,12 @@ class ErrorsAsSentences(TyperGroup):
             except Cancelled as stop:
                 if ctx.params.get("debug"):
                     raise
-                _complain("Stopped", for_shell(str(stop)), "yellow")
-                _note(f"go on with: {same_command()}")
+                _stopped(for_shell(str(stop)))
                 raise typer.Exit(INTERRUPTED) from None
             except KeyboardInterrupt:
                 if ctx.params.get("debug"):
                     raise
-                _note(f"stopped; begin again with: {same_command()}")
+                _stopped("nothing is kept")
                 raise typer.Exit(INTERRUPTED) from None
             except FxlabError as error:
                 if ctx.params.get("debug"):
@@ -209,9 +215,16 @@ def is_text() -> bool:
     return _parts is None
 
 
-def same_command() -> str:
-    """Return the command line that runs, as it can be typed again."""
-    return shlex.join(["fxlab", *sys.argv[1:]])
+def same_command(**changed: str) -> str:
+    """Return the command line that runs, as it can be typed again, with other values of options."""
+    words = list(_words)
+    for name, value in changed.items():
+        option = f"--{name}"
+        if option in words:
+            del words[words.index(option) : words.index(option) + 2]
+        words = [word for word in words if not word.startswith(f"{option}=")]
+        words += [option, value] if value else [option]
+    return shlex.join(["fxlab", *words])
 
 
 @contextmanager
@@ -308,6 +321,27 @@ def _options(group: Any, ctx: Any) -> dict[str, str]:  # noqa: ANN401 - typer's 
 def _complain(kind: str, problem: object, style: str) -> None:
     console = Console(stderr=True)
     console.print(Text(f"{kind}: {' '.join(str(problem).split())}", style=style), soft_wrap=True)
+
+
+def _stopped(kept: str) -> None:
+    """Say in one line what is kept, and what to run to go on, or to begin again."""
+    how = "" if kept.endswith("goes on from there") else "; begin again with"
+    _complain("Stopped", f"{kept}{how}: {same_command()}", "yellow")
+
+
+@contextmanager
+def keeping(words: str) -> Iterator[None]:
+    """Say what Ctrl-C leaves of a command that is not all or nothing.
+
+    Parameters
+    ----------
+    words
+        Such as "what was imported is kept"; the same command has to go on from there.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        raise Cancelled(f"{words}, and the same command goes on from there") from stop
 
 
 def _note(text: str) -> None:

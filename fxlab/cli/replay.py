@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from fxlab.cli.backtests import chosen_symbols, given, named
-from fxlab.cli.output import INTERRUPTED, live, say, show_frame
+from fxlab.cli.output import INTERRUPTED, live, same_command, say, show_frame
 from fxlab.errors import InvalidInput, InvalidParameter
 from fxlab.html import show_time
 
@@ -65,7 +65,7 @@ def replay(
             **run,
             **options,
         )
-        _play(playing, session)
+        _play(playing)
 
 
 def _run(strategy: str | None, words: list[str], costs: dict[str, Any]) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def _run(strategy: str | None, words: list[str], costs: dict[str, Any]) -> dict[
     return {"strategy": chosen, "parameters": values, "execution": fxlab.Execution(**costs)}
 
 
-def _play(playing: Replay, session: str) -> None:
+def _play(playing: Replay) -> None:
     from fxlab.cli.replay_view import ReplayView
 
     view = ReplayView(playing)
@@ -97,15 +97,15 @@ def _play(playing: Replay, session: str) -> None:
                         say(f"{symbol} has no ticks after {show_time(batch.timestamp)} UTC")
     except KeyboardInterrupt:
         playing.stop()
-        _say_where(playing, session)
+        again = same_command(start=playing.position.isoformat())
+        anew = " as a new run" if playing.strategy is not None else ""
+        say(f"{_where(playing)}; go on{anew} with: {again}")
         raise typer.Exit(INTERRUPTED) from None
-    _say_where(playing, session)
+    say(_where(playing))
     if playing.strategy is not None:
         show_frame(playing.result.metrics.table(), playing.title)
 
 
-def _say_where(playing: Replay, session: str) -> None:
+def _where(playing: Replay) -> str:
     where = f"{show_time(playing.position)} UTC, {playing.progress:.1%} of {playing.total:,} ticks"
-    say(f"{playing.state} at {where}")
-    if playing.state == "stopped":
-        say(f"go on with: fxlab replay {session} --start {playing.position.isoformat()}")
+    return f"{playing.state} at {where}"

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from fxlab.config import Settings
 from fxlab.errors import InvalidSettings, JarVerificationFailed, ServerStartFailed
-from fxlab.progress import Advance, silent
+from fxlab.progress import Advance, busy, silent
 from fxlab.proxy import proxy_for
 
 if TYPE_CHECKING:
@@ -172,7 +172,11 @@ def _fetch(version: str, target: Path, progress: Advance) -> None:
     proxy_for(MAVEN_CENTRAL_URL)  # one that cannot be used is told by its variable
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fxlab-") as staging:
+        words = f"fetching QuestDB {version}, 30 MB, once for this machine: a minute or so"
+        with (
+            busy(words),
+            tempfile.TemporaryDirectory(dir=target.parent, prefix=".fxlab-") as staging,
+        ):
             _artifact(version, cache=Path(staging), on_download=on_download).resolve().replace(
                 target
             )

@@ -201,10 +201,10 @@ class _Run:
         desk = self.desk
         how = (
             f"they are kept as {', '.join(study.key for study in self.studies)}, and the same "
-            "call or command goes on from there"
+            "call goes on from there"
             if self.store.keeps
-            else "nothing of it is stored: they are in this error's .sweep only; with lab=... (in "
-            "a shell: --save) finished points are kept, and the same call goes on from there"
+            else "they are in this error's .sweep and nowhere else; with lab=... finished points "
+            "are kept, and the same call goes on from there"
         )
         return f"the sweep was stopped after {desk.done:,} of {desk.total:,} points; {how}"
 
