@@ -11,6 +11,7 @@ import traitlets as t
 import fxlab
 from fxlab.errors import InvalidParameter
 from fxlab.widgets import ExecutionForm
+from fxlab.widgets.field import WRONG
 
 TRADES = SimpleNamespace(id="trades <only>", data_types=("prices",))
 BOTH = SimpleNamespace(id="both", data_types=("prices", "orderbook"))
@@ -107,10 +108,18 @@ def test_all_controls_stand_in_one_row_with_a_label_above(form):
         ("maker_bps", "free", "maker_bps='free' is not a number"),
         ("maker_bps", "5000", "from -100 to 1000"),
         ("max_book_age", "old", "max_book_age='old' is not a duration"),
+        ("taker_bps", "1e9", "taker_bps=1000000000.0 is not a number from -100 to 1000"),
+        ("taker_bps", "two", "taker_bps='two' is not a number"),
+        ("taker_bps", "", "taker_bps='' is not a number"),
+        ("slippage_bps", "-1", "slippage_bps=-1.0 is not a number from 0 to 1000"),
+        ("capital_text", "0", "capital=0.0 must be above zero"),
+        ("capital_text", "10,000", "capital='10,000' is not a number"),
     ],
 )
 def test_nonsense_is_refused_when_asked_for(form, name, text, words):
     form.fill.value = "book"
-    getattr(form, name).value = text
+    browser(getattr(form, name), text)
+    assert getattr(form, name).value == text
+    assert WRONG in getattr(form, name)._dom_classes
     with pytest.raises(InvalidParameter, match=words):
-        _ = form.value
+        _ = form.value, form.capital

@@ -14,10 +14,11 @@ from status_cases import BUSY, GAP, SILENT, status
 
 from fxlab.collect.feed import BookSnapshot, Event, Feed, Gap, Instrument, Trade
 from fxlab.collect.venues import VENUES
-from fxlab.errors import CollectionFailed, VenueNotFound, VenueRefused
+from fxlab.errors import CollectionFailed, InvalidInput, VenueNotFound, VenueRefused
 from fxlab.widgets import KeyGuard, LiveMonitor
 from fxlab.widgets.background import Pulse
 from fxlab.widgets.collect_form import CollectForm
+from fxlab.widgets.field import WRONG
 from fxlab.widgets.figure_output import PLOTLY, FigureOutput
 from fxlab.widgets.monitor_chart import MonitorChart
 
@@ -403,6 +404,24 @@ def test_the_form_has_every_venue_and_reads_as_arguments():
         "url": "http://x",
         "notes": "",
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("depth", "1e9", "book_depth='1e9' is not a whole number from 0 to 10"),
+        ("depth", "11", "book_depth='11' is not a whole number from 0 to 10"),
+        ("duration", "soon", "duration='soon' is not a duration"),
+    ],
+)
+def test_what_the_form_shows_is_what_is_recorded_or_it_is_red(name, text, words):
+    form = CollectForm()
+    field = getattr(form, name)
+    field.set_state({"value": text})
+    assert field.value == text
+    assert WRONG in field._dom_classes
+    with pytest.raises(InvalidInput, match=words):
+        _ = form.value
 
 
 def test_an_exchange_is_asked_for_only_with_the_bridge():

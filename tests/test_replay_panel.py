@@ -17,7 +17,7 @@ from fxlab.times import from_micros
 from fxlab.widgets import KeyGuard, ReplayPanel
 from fxlab.widgets.live_chart import MARKERS, POINTS, LiveChart
 from fxlab.widgets.trail import Trail
-from fxlab.widgets.transport import Transport
+from fxlab.widgets.transport import SPEEDS, Transport
 
 SMALL = {"fast": 5, "slow": 20}
 
@@ -209,7 +209,8 @@ def test_nothing_chosen_is_said_in_the_panel(panel):
     bench, _ = panel
     bench.picker.symbol_list.set_state({"index": []})
     bench.transport.play.click()
-    assert "no symbol is chosen" in bench.message.value
+    assert "no symbol is chosen" in bench.transport.note.value
+    assert bench.replay is None
     assert bench.transport.play.description == "Play"
 
 
@@ -345,7 +346,7 @@ def test_the_controls_tell_what_was_done():
     controls.offer("Pause")
     assert not controls.stop.disabled
     controls.play.click()
-    controls.speed.set_state({"value": 50.0})
+    controls.speed.set_state({"index": SPEEDS.index(50.0)})
     controls.show(0.25, 0.5, "half <way>")
     controls.place.set_state({"value": 0.75})
     controls.place.set_state({"value": 0.5})

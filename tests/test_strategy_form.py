@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 import ipywidgets as w
@@ -13,7 +14,9 @@ from hypothesis import strategies as st
 import fxlab
 from fxlab.backtester import strategy
 from fxlab.errors import InvalidParameter, StrategyNotFound
+from fxlab.html import escape
 from fxlab.widgets import StrategyForm
+from fxlab.widgets.field import WRONG, Field
 
 
 def every_kind(
@@ -48,17 +51,16 @@ def test_each_kind_has_its_control_with_default_and_range():
     controls = StrategyForm("every_kind").controls
     kinds = {name: type(control) for name, control in controls.items()}
     assert kinds == {
-        "count": w.BoundedIntText,
-        "share": w.BoundedFloatText,
-        "free": w.BoundedFloatText,
-        "big": w.BoundedIntText,
+        "count": Field,
+        "share": Field,
+        "free": Field,
+        "big": Field,
         "short": w.Checkbox,
-        "word": w.Text,
+        "word": Field,
     }
-    assert (controls["count"].min, controls["count"].max) == (1, 9)
-    assert (controls["share"].min, controls["share"].max) == (-1.0, 1.0)
-    assert controls["big"].value == 5_000_000
-    assert controls["free"].value == 1e-9
+    assert controls["big"].value == "5000000"
+    assert controls["free"].value == "1e-09"
+    assert (controls["big"].meaning, controls["free"].meaning) == (5_000_000, 1e-9)
 
 
 def test_every_control_has_a_label_that_is_not_cut_off():
@@ -88,10 +90,37 @@ def test_what_the_browser_sends_arrives_in_value():
     assert form.value[1]["short"] is False
 
 
-def test_out_of_range_is_held_at_the_bound():
+@pytest.mark.parametrize(
+    ("name", "text", "shown", "words"),
+    [
+        ("count", "1e0", "1e0", "count='1e0' is not an int; count takes an int from 1 to 9"),
+        ("count", "5.5", "5.5", "count='5.5' is not an int"),
+        ("count", "-5", -5, "count=-5 is out of range; count takes an int from 1 to 9"),
+        ("count", "2000", 2000, "count=2000 is out of range"),
+        ("count", "", "", "count='' is not an int"),
+        ("share", "1,5", "1,5", "share='1,5' is not a float; share takes a float from -1 to 1"),
+        ("share", "nan", None, "share=nan is out of range"),
+        ("word", "x" * 201, None, "word is longer than 200 characters"),
+    ],
+)
+def test_what_is_shown_is_what_runs_or_the_field_is_red(name, text, shown, words):
     form = StrategyForm("every_kind")
-    form.controls["count"].set_state({"value": 50})
-    assert form.value[1]["count"] == 9
+    form.controls[name].set_state({"value": text})
+    assert form.controls[name].value == text
+    assert WRONG in form.controls[name]._dom_classes
+    assert shown is None or form.value[1][name] == shown
+    assert escape(words) in form.message.value
+    with pytest.raises(InvalidParameter, match=re.escape(words)):
+        _ = form.checked
+    form.controls[name].set_state({"value": "1"})
+    assert WRONG not in form.controls[name]._dom_classes
+    assert form.checked == form.value
+
+
+def test_a_word_is_taken_as_it_stands():
+    form = StrategyForm("every_kind")
+    form.controls["word"].set_state({"value": " v1.0"})
+    assert form.checked[1]["word"] == " v1.0"
 
 
 def test_choosing_another_strategy_rebuilds_the_form():

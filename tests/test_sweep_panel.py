@@ -15,6 +15,7 @@ import fxlab
 from fxlab.backtester import strategy
 from fxlab.errors import InvalidParameter
 from fxlab.widgets import GridForm, KeyGuard, SweepPanel
+from fxlab.widgets.field import WRONG, Field
 from fxlab.widgets.figure_output import PLOTLY
 from fxlab.widgets.grid_form import suggested
 
@@ -52,14 +53,14 @@ def test_each_kind_has_its_row():
     rows = GridForm("every_kind").rows
     kinds = {name: [type(c) for c in row.controls.values()] for name, row in rows.items()}
     assert kinds == {
-        "count": [w.BoundedIntText] * 3,
-        "share": [w.BoundedFloatText] * 3,
-        "free": [w.BoundedFloatText] * 3,
+        "count": [Field] * 3,
+        "share": [Field] * 3,
+        "free": [Field] * 3,
         "short": [w.Dropdown],
         "word": [w.Text],
     }
     ends = rows["count"].controls["from"]
-    assert (ends.min, ends.max, ends.description) == (1, 9, "count from")
+    assert ends.description == "count from"
     assert ends.tooltip == "how <many>"
 
 
@@ -87,7 +88,7 @@ def test_what_the_browser_sends_becomes_the_grid():
     form = GridForm("every_kind")
     seen = []
     form.observe(seen.append, "changes")
-    form.rows["count"].controls["to"].set_state({"value": 50})  # held at the bound
+    form.rows["count"].controls["to"].set_state({"value": "9"})
     form.rows["count"].controls["step"].set_state({"value": 4})
     form.rows["share"].controls["from"].set_state({"value": 0.1})
     form.rows["share"].controls["to"].set_state({"value": 0.3})
@@ -104,6 +105,31 @@ def test_what_the_browser_sends_becomes_the_grid():
     }
     assert form.count == 36
     assert "3 values: 0.1, 0.2, 0.3" in form.rows["share"].line.value
+
+
+@pytest.mark.parametrize(
+    ("part", "text", "words"),
+    [
+        ("from", "1e0", "count from=&#x27;1e0&#x27; is not an int; count from takes an int from 1"),
+        ("from", "-5", "count from=-5 is out of range"),
+        ("to", "50", "count to=50 is out of range"),
+        ("step", "1.5", "count step=1.5 is not a whole number above 0"),
+        ("step", "0", "count step=0 is not a whole number above 0"),
+        ("step", "", "count step=&#x27;&#x27; is not a number"),
+    ],
+)
+def test_a_range_is_what_it_shows_or_the_field_is_red(part, text, words):
+    form = GridForm("every_kind")
+    field = form.rows["count"].controls[part]
+    field.set_state({"value": text})
+    assert field.value == text
+    assert WRONG in field._dom_classes
+    assert words in form.rows["count"].line.value
+    assert form.count == 0
+    with pytest.raises(InvalidParameter):
+        _ = form.parameters
+    field.set_state({"value": "1"})
+    assert WRONG not in field._dom_classes
 
 
 def test_a_range_that_is_none_says_so_and_counts_nothing():
@@ -155,7 +181,8 @@ def test_points_and_time_are_told_before_run(panel):
     panel.grid.set_range("slow", 3, 3, 3)
     assert "2 points, about " in panel.estimate.value
     panel.grid.set_range("slow", 5, 3, 3)
-    assert panel.estimate.value.endswith("0 points</span>")
+    assert panel.estimate.failed
+    assert "slow from 5 to 3 by 3 has no values" in panel.estimate.value
     panel.picker.symbol_list.set_state({"index": []})
     panel.grid.set_range("slow", 3, 12, 3)
     assert "no symbol is chosen" in panel.estimate.value

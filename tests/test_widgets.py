@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 
+import ipywidgets as w
 import polars as pl
 import pytest
 from markets import recorded_walk
@@ -14,8 +15,18 @@ from markets import recorded_walk
 import fxlab
 from fxlab.backtester import strategy
 from fxlab.errors import Cancelled, InvalidInput, SessionNotFound
-from fxlab.widgets import KeyGuard, ProgressBar, SessionPicker, Workbench, workbench
+from fxlab.widgets import (
+    KeyGuard,
+    LiveMonitor,
+    ProgressBar,
+    ReplayPanel,
+    SessionPicker,
+    SweepPanel,
+    Workbench,
+    workbench,
+)
 from fxlab.widgets.background import run_aside
+from fxlab.widgets.field import WRONG, Field
 from fxlab.widgets.figure_output import PLOTLY
 from fxlab.widgets.message import Message
 
@@ -145,6 +156,64 @@ def test_every_control_has_a_label(lab, group):
             assert widget.description, widget
 
 
+def of_kind(widget, kind):
+    """Yield the parts of a panel that are of a kind."""
+    if isinstance(widget, kind):
+        yield widget
+    for child in getattr(widget, "children", ()):
+        yield from of_kind(child, kind)
+
+
+def test_no_field_of_any_panel_changes_what_is_typed_in_silence(lab, group):
+    """A browser's number fields and editable readouts clamp and round; none is left."""
+    silent = (w.widget_int._BoundedInt, w.widget_float._BoundedFloat, w.IntText, w.FloatText)
+    shown_only = (w.FloatProgress, w.FloatSlider)
+    for panel in (Workbench(lab), SweepPanel(lab), ReplayPanel(lab), LiveMonitor(lab)):
+        for control in of_kind(panel, silent):
+            assert isinstance(control, shown_only), control
+            assert not getattr(control, "readout", False)
+        for field in of_kind(panel, Field):
+            field.set_state({"value": field.value})
+            assert WRONG not in field._dom_classes, field.description
+
+
+def test_run_says_beside_the_button_why_not_and_what_is_hidden(bench, group):
+    assert bench.note.value == ""
+    bench.execution.taker_bps.set_state({"value": "1e9"})
+    bench.run.click()
+    assert bench.note.failed
+    assert "taker_bps=1000000000.0 is not a number from -100 to 1000" in bench.note.value
+    assert bench.result is None
+    bench.execution.taker_bps.set_state({"value": "5"})
+    assert bench.note.value == ""
+    bench.picker.filter.set_state({"value": f"{group}-b"})
+    words = f"{group}-a runs; the filter &#x27;{group}-b&#x27; hides it in the list"
+    assert words in bench.note.value
+    bench.run.click()
+    assert bench.result is not None
+    assert words in bench.note.value
+    bench.picker.filter.set_state({"value": ""})
+    assert bench.note.value == ""
+
+
+@pytest.mark.parametrize("kind", [SweepPanel, ReplayPanel])
+def test_other_panels_say_it_too(kind, lab, group):
+    panel = kind(lab, session_id=f"{group}-a")
+    note, run = (
+        (panel.estimate, panel.run)
+        if kind is SweepPanel
+        else (panel.transport.note, panel.transport.play)
+    )
+    panel.picker.filter.set_state({"value": f"{group}-b"})
+    assert f"{group}-a runs; the filter" in note.value
+    panel.execution.capital_text.set_state({"value": "-5"})
+    run.click()
+    assert note.failed
+    assert "capital=-5.0 must be above zero" in note.value
+    assert not run.disabled
+    assert panel.message.value == ""
+
+
 @pytest.fixture
 def bench(lab, group):
     return workbench(lab, session_id=f"{group}-a")
@@ -185,7 +254,7 @@ def test_only_the_chosen_symbols_run(lab, group):
 def test_nothing_chosen_is_said_in_the_panel(bench):
     bench.picker.symbol_list.set_state({"index": []})
     bench.run.click()
-    assert "no symbol is chosen" in bench.message.value
+    assert "no symbol is chosen" in bench.note.value
     assert bench.result is None
     assert not bench.run.disabled
 

@@ -11,6 +11,8 @@ import ipywidgets as w
 from fxlab.collect.venues import BRIDGE, VENUES
 from fxlab.errors import InvalidInput, VenueNotFound
 from fxlab.schema import BOOK_DEPTH
+from fxlab.times import parse_duration
+from fxlab.widgets.field import Field, read_whole
 from fxlab.widgets.style import label_width, with_help
 
 _NARROW: Final = {"width": "17rem"}
@@ -53,11 +55,14 @@ class CollectForm(w.VBox):
         self.exchange = self._text("Exchange", exchange, "okx")
         joined = symbols if isinstance(symbols, str) else ", ".join(symbols)
         self.symbols = self._text("Symbols", joined, "BTC_USDT, ETH_USDT", _WIDE)
-        self.depth = w.BoundedIntText(
-            book_depth, min=0, max=BOOK_DEPTH, description="Book depth", style=self._style,
-            layout=_NARROW,
+        self.depth = Field(
+            book_depth, lambda text: read_whole("book_depth", text, 0, BOOK_DEPTH),
+            description="Book depth", style=self._style, layout=_NARROW,
         )  # fmt: skip
-        self.duration = self._text("Duration", duration or "", "until Stop")
+        self.duration = Field(
+            duration or "", _read_duration, placeholder="until Stop", description="Duration",
+            style=self._style, layout=_NARROW,
+        )  # fmt: skip
         self.url = self._text("Mock URL", url or "", "http://127.0.0.1:8765", _WIDE)
         self.notes = self._text("Notes", notes, "kept with the session", _WIDE)
         super().__init__(self._rows())
@@ -82,8 +87,8 @@ class CollectForm(w.VBox):
         return {
             "venue": venue,
             "symbols": [name for name in re.split(r"[\s,;]+", self.symbols.value) if name],
-            "book_depth": self.depth.value,
-            "duration": self.duration.value.strip() or None,
+            "book_depth": self.depth.meaning,
+            "duration": self.duration.meaning,
             "url": self.url.value.strip() or None,
             "notes": self.notes.value.strip(),
         }
@@ -124,3 +129,11 @@ class CollectForm(w.VBox):
             value, placeholder=placeholder, description=name, style=self._style,
             layout=layout or _NARROW, continuous_update=False,
         )  # fmt: skip
+
+
+def _read_duration(text: str) -> str | None:
+    """Return a duration as it was typed, or None for an empty text: until Stop."""
+    if not text.strip():
+        return None
+    parse_duration(text.strip(), "duration")
+    return text.strip()

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import ipywidgets as w
 
-from fxlab.backtester.execution import Execution
-from fxlab.errors import InvalidParameter
+from fxlab.backtester.execution import Execution, check_capital
 from fxlab.html import escape
+from fxlab.widgets.field import Field, read_number
 from fxlab.widgets.style import beside, label_above
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fxlab.widgets.picker import SessionPicker
 
 FILLS: Final = (("next trade", "next_trade"), ("order book", "book"))
@@ -29,22 +31,25 @@ class ExecutionForm(w.VBox):
         Cannot be changed while the session that is followed has no order books.
     max_book_age
         Can be changed only while orders fill from books.
+    controls
+        All of them.
     """
 
     def __init__(self) -> None:
         usual = Execution()
-        bps = {"min": -100.0, "max": 1_000.0, "step": 0.5}
         self.fill = w.Dropdown(options=FILLS, value=usual.fill, description="Fill at")
-        self.taker_bps = w.BoundedFloatText(usual.taker_bps, description="Fee, bps", **bps)
-        self.maker_bps = w.Text("", placeholder="the same", description="Maker fee, bps")
-        self.slippage_bps = w.BoundedFloatText(
-            usual.slippage_bps, description="Slippage, bps", **{**bps, "min": 0.0}
+        self.taker_bps = _field("taker_bps", usual.taker_bps, read_number, "Fee, bps")
+        self.maker_bps = _field("maker_bps", "", _read_fee, "Maker fee, bps", "the same")
+        self.slippage_bps = _field("slippage_bps", usual.slippage_bps, read_number, "Slippage, bps")
+        self.latency = _field("latency", "0ms", _read_word, "Latency")
+        self.max_book_age = _field("max_book_age", OLDEST, _read_age, "Oldest book")
+        self.capital_text = Field(
+            10_000.0,
+            lambda text: check_capital(read_number("capital", text)),
+            description="Capital",
         )
-        self.latency = w.Text("0ms", description="Latency")
-        self.max_book_age = w.Text(OLDEST, description="Oldest book")
-        self.capital_text = w.BoundedFloatText(10_000.0, min=0.0, max=1e15, description="Capital")
         self.no_books = w.HTML()
-        controls = [
+        self.controls = [
             label_above(control, text, width)
             for control, width, text in (
                 (self.fill, 8, "a later trade's price, or the order book of that moment"),
@@ -57,7 +62,7 @@ class ExecutionForm(w.VBox):
             )
         ]
         self.fill.observe(lambda _: self._show_books(), "value")
-        super().__init__([beside(controls), self.no_books])
+        super().__init__([beside(self.controls), self.no_books])
         self._show_books()
 
     def follow(self, picker: SessionPicker) -> None:
@@ -82,37 +87,46 @@ class ExecutionForm(w.VBox):
         Raises
         ------
         InvalidParameter
-            If the latency or the age of a book is no duration, or the maker's fee no number.
+            For the first field whose text is no such value.
         """
         books = self.fill.value == "book"
         return Execution(
             fill=self.fill.value,
-            taker_bps=self.taker_bps.value,
-            maker_bps=_fee(self.maker_bps.value),
-            slippage_bps=self.slippage_bps.value,
-            latency=self.latency.value,
-            max_book_age=_age(self.max_book_age.value) if books else Execution().max_book_age,
+            taker_bps=self.taker_bps.meaning,
+            maker_bps=self.maker_bps.meaning,
+            slippage_bps=self.slippage_bps.meaning,
+            latency=self.latency.meaning,
+            max_book_age=self.max_book_age.meaning if books else Execution().max_book_age,
         )
 
     @property
     def capital(self) -> float:
-        """Return the money at the start."""
-        return float(self.capital_text.value)
+        """Return the money at the start; raises `InvalidParameter` if it is none."""
+        return float(self.capital_text.meaning)
 
     def _show_books(self) -> None:
         self.max_book_age.disabled = self.fill.value != "book"
 
 
-def _age(text: str) -> str | None:
+def _field(
+    name: str, value: object, read: Callable[[str, str], Any], label: str, placeholder: str = ""
+) -> Field:
+    """Return the field of one assumption, which `Execution` itself judges."""
+
+    def judged(text: str) -> Any:  # noqa: ANN401 - as `Execution` has it
+        return getattr(Execution(**{name: read(name, text)}), name)
+
+    return Field(value, judged, description=label, placeholder=placeholder)
+
+
+def _read_word(_name: str, text: str) -> str:
+    return text
+
+
+def _read_age(_name: str, text: str) -> str | None:
     return None if text.strip().lower() == "none" else text
 
 
-def _fee(text: str) -> float | None:
-    """Return a fee, or None for an empty text: the taker's."""
-    try:
-        return float(text) if text.strip() else None
-    except ValueError:
-        raise InvalidParameter(
-            f"maker_bps={text!r:.80} is not a number; give basis points, or leave it empty for the "
-            "fee of market orders"
-        ) from None
+def _read_fee(name: str, text: str) -> float | None:
+    """Return a fee, or None for an empty text: the fee of market orders."""
+    return read_number(name, text) if text.strip() else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 import ipywidgets as w
@@ -17,10 +18,10 @@ from fxlab.backtester import strategy
 from fxlab.backtester.parameters import Bounds
 from fxlab.backtester.ranges import count_between, values_between
 from fxlab.backtester.strategy import Parameter, Value
-from fxlab.errors import FxlabError
+from fxlab.errors import FxlabError, InvalidParameter
 from fxlab.html import escape, show
+from fxlab.widgets.field import Field, read_number
 from fxlab.widgets.key_guard import KeyGuard
-from fxlab.widgets.strategy_form import LARGEST
 from fxlab.widgets.style import beside, label_above, style_sheet
 
 VARIED: Final = 2
@@ -59,9 +60,10 @@ class Row(w.HBox):
     @property
     def count(self) -> int:
         """Return how many values there are; 0 if the range is none."""
-        if "from" in self.controls:
-            return count_between(*self._range)
-        return len(self.values)
+        try:
+            return count_between(*self._range) if "from" in self.controls else len(self.values)
+        except InvalidParameter:
+            return 0
 
     @property
     def values(self) -> list[Value]:
@@ -82,7 +84,7 @@ class Row(w.HBox):
 
     @property
     def _range(self) -> tuple[float, float, float]:
-        first, last, step = (self.controls[name].value for name in ("from", "to", "step"))
+        first, last, step = (self.controls[name].meaning for name in ("from", "to", "step"))
         return first, last, step
 
     def _on_change(self, changed: Callable[[], object]) -> None:
@@ -93,11 +95,11 @@ class Row(w.HBox):
         if self.parameter.kind is bool:
             return  # the choice says it all
         try:
-            few = self.count <= 1_000
+            few, look = self.count <= 1_000, "soft"
             words = _words(self.values) if few else f"{self.count:,} values"
         except FxlabError as error:
-            words = str(error)
-        self.line.value = f'<span class="fxlab-soft">{escape(words)}</span>'
+            words, look = str(error), "error"
+        self.line.value = f'<span class="fxlab-{look}">{escape(words)}</span>'
 
 
 class GridForm(w.VBox):
@@ -175,7 +177,7 @@ class GridForm(w.VBox):
 def suggested(parameter: Parameter) -> tuple[float, float, float]:
     """Return a range around a numeric parameter's default, inside its bounds: from, to, step."""
     default = float(parameter.default)
-    bounds = parameter.bounds or Bounds(-LARGEST, LARGEST)
+    bounds = parameter.bounds or Bounds(-math.inf, math.inf)
     half = abs(default) / 2 or 1.0
     step: float = max(1, round(half)) if parameter.kind is int else half
     first = max(bounds.minimum, default - step)
@@ -196,27 +198,21 @@ def _controls(parameter: Parameter, *, varies: bool) -> dict[str, Any]:
     if not varies:
         first = last = parameter.default  # type: ignore[assignment]  # a number
     return {
-        "from": label_above(_number(parameter, first, f"{name} from"), tip, 8),
-        "to": label_above(_number(parameter, last, f"{name} to"), tip, 8),
-        "step": label_above(_step(parameter, step, f"{name} step"), tip, 8),
+        part: label_above(Field(parameter.kind(value), read, description=f"{name} {part}"), tip, 8)
+        for part, value, read in (
+            ("from", first, replace(parameter, name=f"{name} from").parse),
+            ("to", last, replace(parameter, name=f"{name} to").parse),
+            ("step", step, lambda text: _read_step(parameter, text)),
+        )
     }
 
 
-def _number(parameter: Parameter, value: float, label: str) -> Any:  # noqa: ANN401
-    bounds = parameter.bounds or Bounds(-LARGEST, LARGEST)
-    low, high = bounds.minimum, bounds.maximum
-    if parameter.kind is int:
-        return w.BoundedIntText(int(value), min=int(low), max=int(high), description=label)
-    ends = {"min": float(low), "max": float(high)}
-    return w.BoundedFloatText(float(value), description=label, step=None, **ends)
-
-
-def _step(parameter: Parameter, value: float, label: str) -> Any:  # noqa: ANN401
-    if parameter.kind is int:
-        return w.BoundedIntText(int(value), min=1, max=LARGEST, description=label)
-    return w.BoundedFloatText(
-        float(value), min=0.0, max=float(LARGEST), step=None, description=label
-    )
+def _read_step(parameter: Parameter, text: str) -> float:
+    step = read_number(f"{parameter.name} step", text)
+    if not 0 < step < math.inf or (parameter.kind is int and step % 1):
+        rule = "a whole number above 0" if parameter.kind is int else "a number above 0"
+        raise InvalidParameter(f"{parameter.name} step={text} is not {rule}; give one")
+    return int(step) if parameter.kind is int else step
 
 
 def _words(values: list[Value]) -> str:

@@ -6,7 +6,7 @@ fails looks like a click that does nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import ipywidgets as w
@@ -18,14 +18,28 @@ from fxlab.html import escape
 class Message(w.HTML):
     """A line that is empty while all is well."""
 
+    @property
+    def failed(self) -> bool:
+        """Return whether an error is shown."""
+        return 'role="alert"' in self.value
+
     def say(self, text: str) -> None:
         """Show a plain sentence, spoken by screen readers when they are free."""
-        self.value = f'<span role="status" class="fxlab-soft">{escape(text)}</span>'
+        self.value = text and f'<span role="status" class="fxlab-soft">{escape(text)}</span>'
 
     def fail(self, error: BaseException) -> None:
         """Show an error with its next step, in red and spoken at once."""
         text = str(error) if isinstance(error, FxlabError) else _surprise(error)
         self.value = f'<span role="alert" class="fxlab-error">{escape(text)}</span>'
+
+    def tell(self, asked: Callable[[], object], otherwise: str = "") -> None:
+        """Show why a question has no answer; if it has one, say something else."""
+        try:
+            asked()
+        except FxlabError as error:
+            self.fail(error)
+        else:
+            self.say(otherwise)
 
     def clear(self) -> None:
         """Say nothing."""

@@ -11,7 +11,6 @@ import traitlets as t
 
 from fxlab.backtester.engine import backtest
 from fxlab.backtester.summary import describe_data, main_figures, metrics_html, ruin_html
-from fxlab.errors import InvalidInput
 from fxlab.html import escape
 from fxlab.widgets.background import run_aside
 from fxlab.widgets.execution_form import ExecutionForm
@@ -21,7 +20,7 @@ from fxlab.widgets.message import Message
 from fxlab.widgets.picker import SessionPicker
 from fxlab.widgets.progress_bar import ProgressBar
 from fxlab.widgets.strategy_form import StrategyForm
-from fxlab.widgets.style import heading, style_sheet
+from fxlab.widgets.style import heading, in_line, style_sheet
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -62,12 +61,16 @@ class Workbench(w.VBox):
         self.execution.follow(self.picker)
         self.run = w.Button(description="Run", icon="play", button_style="primary")
         self.progress = ProgressBar()
-        self.message = Message()
+        self.note, self.message = Message(), Message()
         self.plot = FigureOutput()
         self.figures = w.HTML()
-        self.run.on_click(self._on_run)
         super().__init__(self._rows())
         self.add_class("fxlab-panel")
+        self.run.on_click(self._on_run)
+        self.picker.observe(lambda _: self._tell(), ["value", "symbols", "hidden"])
+        for control in (self.strategy, *self.execution.controls):
+            control.observe(lambda _: self._tell(), "value")
+        self._tell()
 
     def _rows(self) -> list[Any]:
         forms = w.HBox(
@@ -77,7 +80,7 @@ class Workbench(w.VBox):
             ],
             layout={"flex_flow": "row wrap", "grid_gap": "0.5rem 3rem"},
         )
-        run = w.HBox([self.run, self.progress], layout={"align_items": "center"})
+        run = in_line([self.run, self.note, self.progress])
         top = [style_sheet(), heading("Session"), self.picker, forms]
         return [*top, run, self.message, self.plot, self.figures, KeyGuard()]
 
@@ -86,20 +89,23 @@ class Workbench(w.VBox):
         chosen = f"{self.picker!r}\n{self.strategy!r}"
         return f"<Workbench>\n{chosen}\n{self.result!r}"
 
+    def _tell(self) -> None:
+        """Say beside Run why it cannot run, or that what runs is not in the list."""
+        self.note.tell(self._work, self.picker.hidden)
+
     def _on_run(self, _button: Any) -> None:  # noqa: ANN401 - ipywidgets has no types
-        with self.message.guard():
+        self.message.clear()
+        with self.note.guard():
             work = self._work()
             self.run.disabled = True
             self.progress.start()
             run_aside(work, self._on_done)
+            self._tell()
 
     def _work(self) -> Callable[[], tuple[Result, go.Figure, float]]:
         """Return the run as a function of nothing: what is chosen now is what runs."""
-        session, symbols = self.picker.value, self.picker.symbols
-        if session is None or not symbols:
-            missing = "session" if session is None else "symbol"
-            raise InvalidInput(f"no {missing} is chosen; choose one in the list above")
-        name, parameters = self.strategy.value
+        session, symbols = self.picker.chosen
+        name, parameters = self.strategy.checked
         terms, capital = self.execution.value, self.execution.capital
 
         def work() -> tuple[Result, go.Figure, float]:
@@ -108,7 +114,7 @@ class Workbench(w.VBox):
                 session,
                 name,
                 parameters,
-                symbols=list(symbols),
+                symbols=symbols,
                 execution=terms,
                 capital=capital,
                 progress=self.progress,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import ipywidgets as w
 import traitlets as t
 
+from fxlab.errors import InvalidInput
 from fxlab.html import escape, facts, show_time
 from fxlab.widgets.key_guard import KeyGuard
 from fxlab.widgets.message import Message
@@ -39,10 +40,13 @@ class SessionPicker(w.VBox):
         The chosen session; observable. Typing a filter never changes it.
     symbols : tuple[str, ...]
         The chosen symbols of that session; observable.
+    hidden : str
+        Why the list does not show the chosen session, empty if it does; observable.
     """
 
     value = t.Any(None, allow_none=True)
     symbols = t.Tuple()
+    hidden = t.Unicode()
 
     def __init__(self, lab: Lab, session_id: str | None = None) -> None:
         self._lab = lab
@@ -93,6 +97,14 @@ class SessionPicker(w.VBox):
         chosen = f"{self.state.chosen}: {', '.join(self.symbols)}" if self.value else "nothing"
         return f"<SessionPicker {chosen}; {self.state.count}>"
 
+    @property
+    def chosen(self) -> tuple[Session, list[str]]:
+        """Return the session and its chosen symbols; raises `InvalidInput` if one is missing."""
+        if self.value is None or not self.symbols:
+            missing = "session" if self.value is None else "symbol"
+            raise InvalidInput(f"no {missing} is chosen; choose one in the list above")
+        return self.value, list(self.symbols)
+
     def choose(self, session_id: str) -> None:
         """Choose a session by its id.
 
@@ -132,6 +144,7 @@ class SessionPicker(w.VBox):
             self.listing.options = state.options
             self.listing.value = state.chosen if state.is_listed else None
         self.count.value = f'<span role="status" class="fxlab-soft">{escape(state.count)}</span>'
+        self.hidden = state.hidden
 
     def _load(self) -> None:
         """Read the chosen session and fill in what hangs on it; symbols before value."""

@@ -78,6 +78,15 @@ class PickerState:
         return self.chosen is not None and self.chosen in self.rows["session_id"]
 
     @property
+    def hidden(self) -> str:
+        """Return why the chosen session is not in the list; empty if it is, or none is chosen."""
+        if self.chosen is None or self.is_listed:
+            return ""
+        if self.chosen in self.matches["session_id"]:
+            return f"{self.chosen} runs; it is not among the {SHOWN:,} listed"
+        return f"{self.chosen} runs; the filter {self.text.strip()!r} hides it in the list"
+
+    @property
     def count(self) -> str:
         """Return the line that says how many sessions there are and how many match."""
         total, found = self.sessions.height, self.matches.height

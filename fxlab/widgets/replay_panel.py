@@ -11,7 +11,6 @@ import traitlets as t
 
 from fxlab.backtester.summary import describe_data, main_figures, metrics_html, ruin_html
 from fxlab.batches import Batch
-from fxlab.errors import InvalidInput
 from fxlab.html import escape, show, table
 from fxlab.pacing import Clock, WallClock
 from fxlab.replayer import Replay, replay
@@ -81,9 +80,12 @@ class ReplayPanel(w.VBox):
         self.message = Message()
         self.figures = w.HTML()
         self.stage = w.VBox(layout={"width": "100%"})
-        self.trade.observe(lambda _: self._show_forms(), "value")
         super().__init__(self._rows())
         self.add_class("fxlab-panel")
+        self.trade.observe(lambda _: self._show_forms(), "value")
+        self.picker.observe(lambda _: self._tell(), ["value", "symbols", "hidden"])
+        for control in (self.strategy, *self.execution.controls):
+            control.observe(lambda _: self._tell(), "value")
         self._show_forms()
 
     def _rows(self) -> list[Any]:
@@ -103,13 +105,20 @@ class ReplayPanel(w.VBox):
 
     def _show_forms(self) -> None:
         self._forms.layout.display = None if self.trade.value else "none"
+        self._tell()
+
+    def _tell(self) -> None:
+        """Say beside Play why it cannot run, or that what runs is not in the list."""
+        self.transport.note.tell(self._asked, self.picker.hidden)
 
     # ---- what a person does --------------------------------------------------------------
 
     def _on_play(self, action: str) -> None:
+        self._tell()
         with self.message.guard():
             if action == "Play" or self.replay is None:
-                self._start()
+                if not self.transport.note.failed:
+                    self._start()
             elif action == "Pause":
                 self.replay.pause()
                 self.transport.offer("Resume")
@@ -150,25 +159,24 @@ class ReplayPanel(w.VBox):
         self.transport.offer("Pause")
         run_aside(self._work(started, chart), self._on_done)
 
+    def _asked(self) -> dict[str, Any]:
+        """Return what is chosen now, as `replay` takes it."""
+        session, symbols = self.picker.chosen
+        run: dict[str, Any] = {"source": session, "symbols": symbols}
+        if self.trade.value:
+            name, parameters = self.strategy.checked
+            run |= {"strategy": name, "parameters": parameters, "execution": self.execution.value}
+            run["capital"] = self.execution.capital
+        return run
+
     def _made(self) -> Replay:
         """Return the replay of what is chosen now."""
-        session, symbols = self.picker.value, self.picker.symbols
-        if session is None or not symbols:
-            missing = "session" if session is None else "symbol"
-            raise InvalidInput(f"no {missing} is chosen; choose one in the list above")
-        run: dict[str, Any] = {}
-        if self.trade.value:
-            name, parameters = self.strategy.value
-            run = {"strategy": name, "parameters": parameters, "execution": self.execution.value}
-            run["capital"] = self.execution.capital
         return replay(
-            session,
             speed=self.transport.speed.value,
             batch_size=BATCH_SIZE,
-            symbols=list(symbols),
             interval=REDRAW / 2,
             clock=self._clock,
-            **run,
+            **self._asked(),
         )
 
     def _work(self, running: Replay, chart: LiveChart) -> Callable[[], Result | None]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any
 
 import ipywidgets as w
 import traitlets as t
@@ -11,32 +12,27 @@ from fxlab.backtester import strategy
 from fxlab.backtester.strategy import Parameter, Value
 from fxlab.errors import FxlabError
 from fxlab.html import escape
+from fxlab.widgets.field import Field
 from fxlab.widgets.key_guard import KeyGuard
 from fxlab.widgets.message import Message
 from fxlab.widgets.style import label_width, style_sheet, with_help
 
-LARGEST: Final = 2**53 - 1
-"""The largest whole number that a browser counts exactly."""
-
 
 def control_for(parameter: Parameter, style: dict[str, str]) -> Any:  # noqa: ANN401
-    """Return the control of one parameter: its label, default, range and tooltip."""
+    """Return the control of one parameter: its label, its default and its rule."""
     shared = {
         "description": parameter.name,
-        "value": parameter.default,
         "style": style,
         "layout": {"width": "17rem"},
     }
-    low, high = -LARGEST, LARGEST
-    if parameter.bounds:
-        low, high = parameter.bounds.minimum, parameter.bounds.maximum  # type: ignore[assignment]
     if parameter.kind is bool:
-        return w.Checkbox(**shared)
-    if parameter.kind is int:
-        return w.BoundedIntText(min=int(low), max=int(high), **shared)
-    if parameter.kind is float:
-        return w.BoundedFloatText(min=float(low), max=float(high), step=None, **shared)
-    return w.Text(**shared)
+        return w.Checkbox(value=parameter.default, **shared)
+    return Field(parameter.default, reader(parameter), **shared)
+
+
+def reader(parameter: Parameter) -> Callable[[str], Value]:
+    """Return the function that reads a parameter's text; a word is taken as it stands."""
+    return parameter.check if parameter.kind is str else parameter.parse
 
 
 class StrategyForm(w.VBox):
@@ -50,7 +46,8 @@ class StrategyForm(w.VBox):
     Attributes
     ----------
     value : tuple[str, dict]
-        The strategy's name and its parameters; observable.
+        The strategy's name and its parameters; observable. A text that breaks a parameter's rule
+        stands in it as it is, so that whoever runs it refuses it.
     controls : dict
         The controls by parameter name.
     """
@@ -76,6 +73,12 @@ class StrategyForm(w.VBox):
         self.choice.observe(lambda _: self._rebuild(), "value")
         self._rebuild()
 
+    @property
+    def checked(self) -> tuple[str, dict[str, Value]]:
+        """Return `value`; raises `InvalidParameter`, naming it, if a field shows no value."""
+        name, given = self.value
+        return name, strategy.get(name).check(given)
+
     def set_parameters(self, values: dict[str, Value]) -> None:
         """Put parameters into the controls.
 
@@ -84,9 +87,9 @@ class StrategyForm(w.VBox):
         InvalidParameter
             For an unknown name, a wrong type or a value out of range.
         """
-        checked = strategy.get(self.choice.value).check({**self.value[1], **values})
-        for name, control in self.controls.items():
-            control.value = checked[name]
+        chosen = strategy.get(self.choice.value)
+        for name, value in chosen.check({**self.value[1], **values}).items():
+            self.controls[name].value = value
 
     def __repr__(self) -> str:
         """Show what is chosen."""
@@ -111,11 +114,20 @@ class StrategyForm(w.VBox):
 
     def _update(self) -> None:
         """Take over what the controls say, and show a rule that the values break together."""
-        given = {name: control.value for name, control in self.controls.items()}
+        chosen = strategy.get(self.choice.value)
+        given = {name: _shown(p, self.controls[name]) for name, p in chosen.parameters.items()}
         self.value = (self.choice.value, given)
         try:
-            strategy.get(self.choice.value).signals(given)
+            chosen.signals(given)
         except FxlabError as error:
             self.message.fail(error)
         else:
             self.message.clear()
+
+
+def _shown(parameter: Parameter, control: Any) -> Value:  # noqa: ANN401 - a Field or a Checkbox
+    """Return what a control shows, in the parameter's type where it is of that type at all."""
+    try:
+        return parameter.kind(control.value)
+    except ValueError:
+        return str(control.value)

@@ -31,6 +31,8 @@ SHEET: Final = """
 .fxlab-moving { overflow-x: auto; }
 .fxlab-moving table.fxlab { font-variant-numeric: tabular-nums; }
 .fxlab-moving table.fxlab th, .fxlab-moving table.fxlab td { padding: .25em .55em !important; }
+.fxlab-wrong input { border-color: var(--jp-error-color1, #c62828) !important;
+  box-shadow: 0 0 0 1px var(--jp-error-color1, #c62828); }
 .fxlab-state { font-weight: 600; }
 .fxlab-panel summary { cursor: pointer; padding: .4em 0; }
 """
@@ -63,6 +65,12 @@ def label_above(control: Any, text: str, width: float) -> Any:  # noqa: ANN401
 def beside(controls: Iterable[Any]) -> w.HBox:
     """Return controls in one row, which wraps where the page is narrow."""
     return w.HBox(list(controls), layout={"flex_flow": "row wrap", "grid_gap": "0 .4rem"})
+
+
+def in_line(parts: Iterable[Any]) -> w.HBox:
+    """Return buttons and what is said beside them in one row, which wraps where it must."""
+    layout = {"align_items": "center", "grid_gap": "0 .6rem", "flex_flow": "row wrap"}
+    return w.HBox(list(parts), layout=layout)
 
 
 def with_help(control: Any, text: str) -> w.HBox:  # noqa: ANN401 - any ipywidgets control

@@ -17,7 +17,7 @@ import traitlets as t
 from fxlab import html
 from fxlab.backtester.metric_table import METRICS, NEITHER
 from fxlab.backtester.strategy import get
-from fxlab.errors import FxlabError, InvalidInput, SweepCancelled
+from fxlab.errors import FxlabError, SweepCancelled
 from fxlab.sweeper.estimate import duration_words, seconds_a_point
 from fxlab.sweeper.local import check_workers
 from fxlab.sweeper.space import Space
@@ -31,7 +31,7 @@ from fxlab.widgets.key_guard import KeyGuard
 from fxlab.widgets.message import Message
 from fxlab.widgets.picker import SessionPicker
 from fxlab.widgets.progress_bar import ProgressBar
-from fxlab.widgets.style import heading, label_above, style_sheet
+from fxlab.widgets.style import heading, in_line, label_above, style_sheet
 from fxlab.widgets.sweep_view import Seen, see
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class SweepPanel(w.VBox):
             description="Keep every point in the database", value=True, indent=False
         )
         self.run = w.Button(description="Run", icon="play", button_style="primary")
-        self.estimate = w.HTML()
+        self.estimate = Message()
         self.progress = ProgressBar()
         self.message = Message()
         self.plot = FigureOutput()
@@ -119,8 +119,7 @@ class SweepPanel(w.VBox):
             *(heading("Grid"), self.grid),
             *(heading("Costs and capital"), self.execution),
         ]
-        middle = {"align_items": "center"}
-        run = w.HBox([self.run, self.estimate, self.progress], layout=middle)
+        run = in_line([self.run, self.estimate, self.progress])
         top = [style_sheet(), heading("Session"), self.picker]
         below = [self.message, self.plot, self.figures, KeyGuard()]
         label_above(self.metric, "the figure that makes a point the best", 17)
@@ -130,8 +129,9 @@ class SweepPanel(w.VBox):
     def _listen(self) -> None:
         self.run.on_click(self._on_run)
         self.grid.observe(lambda _: self._tell(), "changes")
-        self.picker.observe(lambda _: self._tell(), ["value", "symbols"])
-        self.execution.fill.observe(lambda _: self._tell(), "value")
+        self.picker.observe(lambda _: self._tell(), ["value", "symbols", "hidden"])
+        for control in self.execution.controls:
+            control.observe(lambda _: self._tell(), "value")
 
     def __repr__(self) -> str:
         """Show what is chosen and the last sweep."""
@@ -144,16 +144,16 @@ class SweepPanel(w.VBox):
         count = self.grid.count
         words = f"{count:,} point{'s' * (count != 1)}"
         try:
-            asked = self._asked() if count else None
+            asked = self._asked()
         except FxlabError as error:
-            self._say(f"{words}; {error}")
+            self.estimate.fail(error)
             return
-        rate = self._rates.get(asked.rate_key) if asked else None
+        rate = self._rates.get(asked.rate_key)
         if rate is not None:
             workers = check_workers(None)
             words += f", about {duration_words(rate * count / workers)} on {workers} cores"
-        self._say(words)
-        if asked and rate is None and not self.run.disabled:
+        self.estimate.say("; ".join(filter(None, (words, self.picker.hidden))))
+        if rate is None and not self.run.disabled:
             self._measure(asked)
 
     def _measure(self, asked: _Asked) -> None:
@@ -166,7 +166,7 @@ class SweepPanel(w.VBox):
             try:
                 self._rates[asked.rate_key] = outcome()
             except FxlabError as error:  # Run would say the same
-                self._say(str(error))
+                self.estimate.fail(error)
                 return
             finally:
                 if self._measuring == asked.rate_key:
@@ -175,14 +175,8 @@ class SweepPanel(w.VBox):
 
         run_aside(asked.measure, done)
 
-    def _say(self, words: str) -> None:
-        self.estimate.value = f'<span role="status" class="fxlab-soft">{html.escape(words)}</span>'
-
     def _asked(self) -> _Asked:
-        session, symbols = self.picker.value, list(self.picker.symbols)
-        if session is None or not symbols:
-            missing = "session" if session is None else "symbol"
-            raise InvalidInput(f"no {missing} is chosen; choose one in the list above")
+        session, symbols = self.picker.chosen
         return _Asked(
             session=session,
             symbols=symbols,
@@ -195,11 +189,15 @@ class SweepPanel(w.VBox):
     # ---- Run -----------------------------------------------------------------------------
 
     def _on_run(self, _button: Any) -> None:  # noqa: ANN401 - ipywidgets has no types
-        with self.message.guard():
+        self.message.clear()
+        try:
             work = self._work(self._asked())
-            self.run.disabled = True
-            self.progress.start()
-            run_aside(work, self._on_done)
+        except FxlabError as error:
+            self.estimate.fail(error)
+            return
+        self.run.disabled = True
+        self.progress.start()
+        run_aside(work, self._on_done)
 
     def _work(self, asked: _Asked) -> Callable[[], Seen]:
         """Return the sweep as a function of nothing: what is chosen now is what runs."""

@@ -12,10 +12,17 @@ from typing import Any, Final
 import ipywidgets as w
 
 from fxlab.html import escape
-from fxlab.widgets.style import label_width
+from fxlab.widgets.message import Message
+from fxlab.widgets.style import in_line, label_width
 
 STEP: Final = 0.005
 """What an arrow key moves the place slider by, as a share of the session."""
+
+SPEEDS: Final = (
+    *(ten * part for ten in (1.0, 10.0) for part in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)),
+    100.0,
+)
+"""Market seconds a second that can be chosen."""
 
 _WIDE: Final = {"width": "34rem", "max_width": "100%"}
 _ACTIONS: Final = {"Play": "play", "Pause": "pause", "Resume": "play"}
@@ -46,25 +53,24 @@ class Transport(w.VBox):
         style = label_width(["Speed", "Place"])
         self.play = w.Button(button_style="primary", tooltip="Start, pause or go on")
         self.stop = w.Button(description="Stop", icon="stop", tooltip="End the replay here")
-        self.speed = w.FloatLogSlider(
-            10.0, base=10, min=0, max=2, step=0.05, description="Speed", style=style,
-            readout_format=".1f", tooltip="Market seconds a second", layout=_WIDE,
+        # A choice, not a range: what it shows is what runs, and there is nothing to type.
+        self.speed = w.SelectionSlider(
+            options=[(f"{speed:g}", speed) for speed in SPEEDS], value=10.0, description="Speed",
+            style=style, continuous_update=False, tooltip="Market seconds a second", layout=_WIDE,
         )  # fmt: skip
         self.place = w.FloatSlider(
             0.0, min=0.0, max=1.0, step=STEP, description="Place", style=style, readout=False,
             continuous_update=False, tooltip="Where in the session", layout=_WIDE,
         )  # fmt: skip
         self.bar = w.FloatProgress(min=0.0, max=1.0, description="Ticks", layout={"width": "15rem"})
-        self.line = w.HTML()
+        self.line, self.note = w.HTML(), Message()
         self._shown = 0.0
         self.offer("Play")
         self.play.on_click(lambda _: on_play(self.play.description))
         self.stop.on_click(lambda _: on_stop())
         self.speed.observe(lambda change: on_speed(change["new"]), "value")
         self.place.observe(lambda change: self._on_place(change["new"], on_place), "value")
-        buttons = w.HBox(
-            [self.play, self.stop, self.bar, self.line], layout={"align_items": "center"}
-        )
+        buttons = in_line([self.play, self.stop, self.note, self.bar, self.line])
         super().__init__([buttons, self.speed, self.place])
 
     def offer(self, action: str) -> None:
