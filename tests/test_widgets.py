@@ -276,6 +276,39 @@ def test_a_workbench_reads_as_text(bench):
     assert "sma_cross(fast=50" in repr(bench)
 
 
+def test_cancel_does_not_wait_for_a_strategy_that_hears_nothing(bench, monkeypatch):
+    """The strategy's call goes on until this test lets it end; the panel is free before."""
+    reached, may_end, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def deaf(ticks: pl.DataFrame) -> pl.DataFrame:
+        reached.set()
+        may_end.wait(120)
+        ended.set()
+        return ticks.select(target=pl.lit(1.0))
+
+    monkeypatch.setitem(strategy._REGISTRY, "deaf", strategy.get(deaf))
+    bench.strategy.choice.options = strategy.names()
+    bench.strategy.choice.value = "deaf"
+
+    async def story():
+        bench.run.click()
+        await asyncio.to_thread(reached.wait, 120)
+        bench.progress.cancel.click()
+        await until_over(bench)
+        assert not ended.is_set()
+        assert "cancelled: stopped before the end" in bench.message.value
+        assert bench.progress.text.value == "cancelled"
+        bench.strategy.choice.value = "sma_cross"
+        bench.run.click()
+        await until_over(bench)
+        may_end.set()
+        await asyncio.to_thread(ended.wait, 120)
+
+    asyncio.run(asyncio.wait_for(story(), 120))
+    assert bench.result.strategy == "sma_cross"
+    assert bench.progress.text.value.startswith("3,000 ticks in ")
+
+
 async def until_over(bench):
     """Wait until the run has ended and Run can be pressed again."""
     over = asyncio.Event()
@@ -386,6 +419,30 @@ def test_a_surprise_is_shown_and_goes_on_to_the_log():
     with pytest.raises(KeyError):
         surprise()
     assert "KeyError" in message.value
+    assert "<details><summary>Traceback</summary><pre>" in message.value
+    assert "raise KeyError" in message.value
+
+
+def test_a_strategy_that_raises_shows_where_folded_and_escaped(bench, monkeypatch):
+    def broken(ticks: pl.DataFrame) -> pl.DataFrame:
+        raise ArithmeticError("no <b>luck</b>")
+
+    monkeypatch.setitem(strategy._REGISTRY, "broken", strategy.get(broken))
+    bench.strategy.choice.options = strategy.names()
+    bench.strategy.choice.value = "broken"
+    bench.run.click()
+    said, _, folded = bench.message.value.partition("<details>")
+    assert "&#x27;broken&#x27; raised ArithmeticError: no &lt;b&gt;luck&lt;/b&gt;" in said
+    assert "the traceback below shows where" in said
+    assert "in broken" in folded
+    assert "raise ArithmeticError(&quot;no &lt;b&gt;luck&lt;/b&gt;&quot;)" in folded
+    assert "<b>" not in bench.message.value
+
+
+def test_an_error_of_fxlab_alone_has_no_traceback():
+    message = Message()
+    message.fail(InvalidInput("no"))
+    assert "<details>" not in message.value
 
 
 def test_panels_load_when_asked_for():

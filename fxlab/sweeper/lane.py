@@ -66,6 +66,7 @@ class Outcome:
     def failed(cls, number: int, error: BaseException) -> Outcome:
         """Return the outcome of a point whose strategy raised."""
         words = " ".join(f"{type(error).__name__}: {error}".split())
+        words = words.replace("the traceback above shows where", "backtest it alone to see where")
         return cls(number, "failed", error=words[:MESSAGE_LENGTH])
 
 

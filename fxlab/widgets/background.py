@@ -6,9 +6,11 @@ import asyncio
 import contextvars
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
+
+_ASK_SECONDS: Final = 0.1
 
 Outcome = TypeVar("Outcome")
 
@@ -45,6 +47,26 @@ def run_aside(work: Callable[[], Outcome], done: Callable[[Callable[[], Outcome]
     threading.Thread(target=aside, name="fxlab-panel", daemon=True).start()
 
 
+def unless_cancelled(work: Callable[[], Outcome], ask: Callable[[], object]) -> Outcome:
+    """Return the outcome of `work`, or raise what `ask` raises, within a fraction of a second.
+
+    Parameters
+    ----------
+    work
+        Runs in a thread of its own. Nobody can interrupt the code of others, such as a strategy's
+        function: what has begun ends by itself, and its outcome is dropped.
+    ask
+        Called now and then; it may raise `Cancelled`.
+    """
+    outcome: Future[Outcome] = Future()
+    run = contextvars.copy_context().run
+    told: tuple[Any, ...] = (_finish, outcome, work)
+    threading.Thread(target=run, args=told, name="fxlab-work", daemon=True).start()
+    while not wait([outcome], _ASK_SECONDS).done:
+        ask()
+    return outcome.result()
+
+
 class Pulse:
     """Calls a function at a steady pace in a thread of its own, until it is stopped.
 
@@ -76,8 +98,12 @@ class Pulse:
 
 def _finished(work: Callable[[], Outcome]) -> Future[Outcome]:
     future: Future[Outcome] = Future()
+    _finish(future, work)
+    return future
+
+
+def _finish(future: Future[Outcome], work: Callable[[], Outcome]) -> None:
     try:
         future.set_result(work())
     except Exception as error:  # noqa: BLE001 - handed on: `done` raises it
         future.set_exception(error)
-    return future

@@ -6,6 +6,7 @@ fails looks like a click that does nothing.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -28,9 +29,10 @@ class Message(w.HTML):
         self.value = text and f'<span role="status" class="fxlab-soft">{escape(text)}</span>'
 
     def fail(self, error: BaseException) -> None:
-        """Show an error with its next step, in red and spoken at once."""
+        """Show an error with its next step, in red and spoken at once; its traceback folded."""
         text = str(error) if isinstance(error, FxlabError) else _surprise(error)
-        self.value = f'<span role="alert" class="fxlab-error">{escape(text)}</span>'
+        text = text.replace("the traceback above", "the traceback below")
+        self.value = f'<div role="alert" class="fxlab-error">{escape(text)}</div>{_folded(error)}'
 
     def tell(self, asked: Callable[[], object], otherwise: str = "") -> None:
         """Show why a question has no answer; if it has one, say something else."""
@@ -64,4 +66,17 @@ class Message(w.HTML):
 
 
 def _surprise(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}. This was not foreseen; the log panel has the details"
+    return (
+        f"{type(error).__name__}: {error}. This was not foreseen; the traceback below shows where"
+    )
+
+
+def _folded(error: BaseException) -> str:
+    """Return the traceback of what was raised at first, or nothing where fxlab's words say all."""
+    cause: BaseException | None = error
+    while isinstance(cause, FxlabError):
+        cause = cause.__cause__
+    if cause is None:
+        return ""
+    lines = "".join(traceback.format_exception(cause))
+    return f"<details><summary>Traceback</summary><pre>{escape(lines)}</pre></details>"

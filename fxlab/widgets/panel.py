@@ -12,7 +12,7 @@ import traitlets as t
 from fxlab.backtester.engine import backtest
 from fxlab.backtester.summary import describe_data, main_figures, metrics_html, ruin_html
 from fxlab.html import escape
-from fxlab.widgets.background import run_aside
+from fxlab.widgets.background import run_aside, unless_cancelled
 from fxlab.widgets.execution_form import ExecutionForm
 from fxlab.widgets.figure_output import FigureOutput
 from fxlab.widgets.key_guard import KeyGuard
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from fxlab.backtester.result import Result
     from fxlab.lab import Lab
+    from fxlab.progress import Advance
 
 
 def workbench(lab: Lab, **options: Any) -> Workbench:  # noqa: ANN401 - as the class takes them
@@ -98,17 +99,20 @@ class Workbench(w.VBox):
         with self.note.guard():
             work = self._work()
             self.run.disabled = True
-            self.progress.start()
-            run_aside(work, self._on_done)
+            progress = self.progress.start()
+            run_aside(
+                lambda: unless_cancelled(lambda: work(progress), self.progress.check),
+                self._on_done,
+            )
             self._tell()
 
-    def _work(self) -> Callable[[], tuple[Result, go.Figure, float]]:
-        """Return the run as a function of nothing: what is chosen now is what runs."""
+    def _work(self) -> Callable[[Advance], tuple[Result, go.Figure, float]]:
+        """Return the run as a function of its progress: what is chosen now is what runs."""
         session, symbols = self.picker.chosen
         name, parameters = self.strategy.checked
         terms, capital = self.execution.value, self.execution.capital
 
-        def work() -> tuple[Result, go.Figure, float]:
+        def work(progress: Advance) -> tuple[Result, go.Figure, float]:
             began = time.perf_counter()
             result = backtest(
                 session,
@@ -117,7 +121,7 @@ class Workbench(w.VBox):
                 symbols=symbols,
                 execution=terms,
                 capital=capital,
-                progress=self.progress,
+                progress=progress,
             )
             return result, result.plot(), time.perf_counter() - began
 
@@ -125,7 +129,8 @@ class Workbench(w.VBox):
 
     def _on_done(self, outcome: Callable[[], tuple[Result, go.Figure, float]]) -> None:
         self.run.disabled = False
-        self.progress.finish("not finished", failed=True)  # replaced below, unless it failed
+        ended = "cancelled" if self.progress.is_cancelled else "not finished"
+        self.progress.finish(ended, failed=True)  # replaced below, unless it failed
         with self.message.guard():
             result, figure, seconds = outcome()
             self.progress.finish(f"{result.ticks:,} ticks in {seconds:.2f} s")

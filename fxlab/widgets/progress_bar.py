@@ -9,6 +9,7 @@ from typing import Any, Final
 import ipywidgets as w
 
 from fxlab.errors import Cancelled
+from fxlab.progress import Advance
 
 _PAUSE: Final = 0.05
 """Seconds between two messages to the browser; a bar that moves 20 times a second is smooth."""
@@ -17,8 +18,9 @@ _PAUSE: Final = 0.05
 class ProgressBar(w.HBox):
     """A bar, a line of text and a Cancel button; call it with (share, text).
 
-    Pass it as ``progress=`` to a function that runs in another thread: the kernel handles clicks
-    only while its own thread is free. After a click on Cancel the next call raises `Cancelled`.
+    Pass what `start` returns as ``progress=`` to a function that runs in another thread: the kernel
+    handles clicks only while its own thread is free. After a click on Cancel the next call raises
+    `Cancelled`.
     """
 
     def __init__(self) -> None:
@@ -31,14 +33,20 @@ class ProgressBar(w.HBox):
         super().__init__([self.bar, self.cancel, self.text])
         self.layout.visibility = "hidden"
 
-    def start(self) -> None:
-        """Show an empty bar that can be cancelled."""
-        self._cancelled.clear()
+    def start(self) -> Advance:
+        """Show an empty bar that can be cancelled; return the progress of this one run."""
+        self._cancelled = cancelled = threading.Event()
         self._shown_at = 0.0
         self.bar.bar_style = ""
         self.bar.value, self.text.value = 0.0, "starting"
         self.cancel.disabled = False
         self.layout.visibility = "visible"
+        return lambda share, text: self._advance(cancelled, share, text)
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Return whether Cancel was clicked since the last start."""
+        return self._cancelled.is_set()
 
     def finish(self, text: str, *, failed: bool = False) -> None:
         """Show how the work ended."""
@@ -54,8 +62,14 @@ class ProgressBar(w.HBox):
         Cancelled
             After a click on Cancel.
         """
-        if self._cancelled.is_set():
-            raise Cancelled("stopped before the end: nothing was kept; press Run to start again")
+        self._advance(self._cancelled, share, text)
+
+    def check(self) -> None:
+        """Raise `Cancelled` after a click on Cancel."""
+        _check(self._cancelled)
+
+    def _advance(self, cancelled: threading.Event, share: float, text: str) -> None:
+        _check(cancelled)
         now = time.monotonic()
         if share >= 1.0 or now - self._shown_at >= _PAUSE:
             self._shown_at = now
@@ -66,3 +80,11 @@ class ProgressBar(w.HBox):
         self._cancelled.set()
         self.cancel.disabled = True
         self.text.value = "stopping"
+
+
+def _check(cancelled: threading.Event) -> None:
+    if cancelled.is_set():
+        raise Cancelled(
+            "cancelled: stopped before the end, and nothing of this run is kept; what ended "
+            "before stays as it was; press Run to start again"
+        )

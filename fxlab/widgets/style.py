@@ -34,6 +34,7 @@ SHEET: Final = """
 .fxlab-wrong input { border-color: var(--jp-error-color1, #c62828) !important;
   box-shadow: 0 0 0 1px var(--jp-error-color1, #c62828); }
 .fxlab-state { font-weight: 600; }
+.fxlab-panel pre { overflow-x: auto; max-height: 24em; line-height: 1.35; }
 .fxlab-panel summary { cursor: pointer; padding: .4em 0; }
 """
 

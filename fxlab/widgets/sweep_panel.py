@@ -225,7 +225,8 @@ class SweepPanel(w.VBox):
 
     def _on_done(self, outcome: Callable[[], Seen]) -> None:
         self.run.disabled = False
-        self.progress.finish("not finished", failed=True)  # replaced below, unless it failed
+        ended = "cancelled" if self.progress.is_cancelled else "not finished"
+        self.progress.finish(ended, failed=True)  # replaced below, unless it failed
         with self.message.guard():
             seen = outcome()
             self.progress.finish(seen.line, failed=bool(seen.stopped))
