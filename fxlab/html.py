@@ -60,7 +60,7 @@ def show(value: object, decimals: int | None = None) -> str:
 def show_number(value: float, decimals: int | None = None) -> str:
     """Return a float with thousands separators and no needless digits."""
     if not math.isfinite(value):
-        return NOTHING if math.isnan(value) else str(value)
+        return NOTHING if math.isnan(value) else "\u221e" if value > 0 else "-\u221e"
     if decimals is not None:
         return f"{value:z,.{decimals}f}"
     size = math.floor(math.log10(abs(value))) if value else 0
@@ -115,6 +115,19 @@ def table(
         f'<table class="fxlab">{title}<thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table>{more}"
     )
+
+
+def plain(frame: pl.DataFrame) -> str:
+    """Return a frame as text, its values as `table` shows them."""
+    shown = [pl.Series(heading(column.name), texts(column)) for column in frame.get_columns()]
+    with pl.Config(
+        tbl_hide_dataframe_shape=True,
+        tbl_hide_column_data_types=True,
+        tbl_rows=50,
+        tbl_cols=20,
+        fmt_str_lengths=60,
+    ):
+        return str(pl.DataFrame(shown))
 
 
 def facts(pairs: Iterable[tuple[str, object]]) -> str:

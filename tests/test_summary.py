@@ -77,7 +77,7 @@ def test_a_sparkline_speaks():
         (1.23456, "ratio", "1.235"),
         (601.671, "seconds", "10m 2s"),
         (math.nan, "ratio", NOTHING),
-        (math.inf, "ratio", "inf"),
+        (math.inf, "ratio", "\u221e"),
         (None, "ratio", NOTHING),
     ],
 )

@@ -82,10 +82,10 @@ def test_a_large_grid_is_drawn_in_fewer_cells_and_says_so():
 def test_a_sweep_without_a_single_figure_is_still_a_figure():
     empty = SMALL.filter(pl.col("sharpe").is_null())
     for table, said in (
-        (empty, "none of the 1 points has sharpe"),
+        (empty, "no sharpe of 1 point"),
         (
             empty.with_columns(state=pl.lit("failed")),
-            "none of the 1 points has sharpe: 1 failed",
+            "no sharpe of 1 point: 1 failed",
         ),
         (SMALL.head(0), "no points: the sweep has none"),
     ):

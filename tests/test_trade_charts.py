@@ -56,7 +56,7 @@ def test_a_trade_of_no_time_has_a_place_on_the_log_axis_and_its_own_time_in_the_
 
 def test_open_trades_are_counted_not_drawn():
     figure = trades_chart(trades_of(("long", 1.0, 0.1, 0.0, 1.0), ("long", None, 0.2, 0.0, 2.0)))
-    assert notes(figure) == ["1 closed trades, 1 still open, not drawn"]
+    assert notes(figure) == ["1 closed trade, 1 still open, not drawn"]
     assert notes(trades_chart(trades_of())) == ["no trades were made"]
     still_open = trades_of(("long", None, 0.2, 0.0, 2.0))
     assert notes(trades_chart(still_open)) == ["no closed trades: 1 still open"]

@@ -21,7 +21,7 @@ from fxlab.backtester.metric_table import LESS_IS_BETTER, METRICS, NEITHER
 from fxlab.backtester.result import Result
 from fxlab.backtester.summary import HEADLINE, show_figure
 from fxlab.errors import InvalidParameter
-from fxlab.html import heading, show, table
+from fxlab.html import heading, plain, show, table
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -82,8 +82,8 @@ class Comparison:
     def __repr__(self) -> str:
         """Show the main figures and what differs."""
         main = self.table.filter(pl.col("metric").is_in(HEADLINE))
-        with pl.Config(tbl_hide_dataframe_shape=True, tbl_rows=50, tbl_cols=20):
-            return f"{main}\n{self.differences}"
+        same = "Nothing that made these runs differs."
+        return f"{plain(main)}\n{same if self.differences.is_empty() else plain(self.differences)}"
 
     def _repr_html_(self) -> str:
         shown = table(

@@ -81,7 +81,9 @@ def returns_figure(result: Result) -> go.Figure:
         "Returns",
         label=f"return of {_length(grid_us / 1e6)}",
         marks=marks,
-        text=f"{len(moved):,} of {count:,} intervals moved equity; the others are not drawn",
+        text=f"{len(moved):,} of {count:,} intervals moved equity; the others are not drawn"
+        if len(moved)
+        else "",
     )
 
 

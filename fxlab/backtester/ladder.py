@@ -7,8 +7,9 @@ that `backtest` would give, bit by bit.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
@@ -21,7 +22,7 @@ from fxlab.backtester.pieces import Needs
 from fxlab.backtester.result import Result
 from fxlab.backtester.strategy import Signals, Strategy
 from fxlab.errors import InvalidParameter
-from fxlab.html import heading, table
+from fxlab.html import escape, heading, plain, table
 from fxlab.progress import Advance, silent
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ SHOWN: Final = (
 DELAYS: Final = ("0s", "50ms", "250ms", "1s")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Ladder:
     """The same signals under several assumptions.
 
@@ -46,7 +47,7 @@ class Ladder:
     """
 
     results: dict[str, Result]
-    table: pl.DataFrame = field(repr=False)
+    table: pl.DataFrame
 
     def plot(self) -> go.Figure:
         """Return the equity of every rung, rebased to one."""
@@ -55,8 +56,23 @@ class Ladder:
         curves = {name: result.equity for name, result in self.results.items()}
         return comparison_chart(curves, "The same signals under other costs")
 
+    def __repr__(self) -> str:
+        """Show the figures of each rung, and why some are missing."""
+        return "\n".join((plain(self.table), *self._missing()))
+
     def _repr_html_(self) -> str:
-        return heading("The same signals under other costs") + table(self.table)
+        why = "".join(f"<p>{escape(text)}</p>" for text in self._missing())
+        return table(self.table, caption="The same signals under other costs") + why
+
+    def _missing(self) -> list[str]:
+        """Return, for each figure that a rung lacks, why."""
+        notes = {
+            (name, run.metrics.notes[name])
+            for run in self.results.values()
+            for name in SHOWN
+            if math.isnan(run.metrics[name]) and name in run.metrics.notes
+        }
+        return [f"{heading(name)}: {note}" for name, note in sorted(notes)]
 
 
 def cost_ladder(

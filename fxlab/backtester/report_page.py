@@ -62,7 +62,9 @@ th:first-child, td:first-child { padding-left: 0; }
 details { margin-top: .8rem; } summary { cursor: pointer; color: var(--soft); }
 details table { margin-top: .8rem; }
 footer { margin-top: 3rem; color: var(--soft); font-size: .85rem; }
-@media (max-width: 600px) { body { padding: 1.2rem .6rem 3rem; } }
+@media (max-width: 600px) {
+  body { padding: 1.2rem .6rem 3rem; } td:last-child { white-space: normal; min-width: 12rem; }
+}
 @media print {
   @page { margin: 14mm; }
   body { padding: 0; max-width: none; font-size: 10pt; }

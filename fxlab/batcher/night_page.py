@@ -87,6 +87,8 @@ def _section(number: int, name: str, found: Sweep) -> str:
     words = "" if found.table.is_empty() else f'<p class="text">{escape(_judged(found))}</p>'
     drawn = "" if figure is None else parts.embed(figure, f"sweep-{number}", "")
     best = found.ranking().head(RANKED)
+    if best.is_empty():
+        return parts.section(name, words + f'<p class="text">{escape(found)}</p>')
     if len(found.sessions) == 1:
         best = best.drop("sessions", "worst", "best")
     digits = dict.fromkeys((found.metric, "worst", "best"), 4)

@@ -37,9 +37,10 @@ def monthly_chart(months: pl.DataFrame, title: str = "") -> go.Figure:
     names = [name for name in months.columns if name != "year"]
     values = months.select(names).cast(pl.Float64).to_numpy()
     known = np.abs(values[np.isfinite(values)])
-    reach = float(known.max()) if len(known) and known.max() > 0 else 1.0
-    if not len(known):
-        note(figure, "no returns: the run has no time in any month")
+    reach = float(known.max(initial=0.0))
+    if not known.any():
+        why = "equity did not move" if len(known) else "the run has no time"
+        note(figure, f"no returns: {why} in any month")
         return figure
     figure.add_heatmap(
         x=[name.capitalize() for name in names],
@@ -79,8 +80,9 @@ def profile_chart(profile: pl.DataFrame, title: str = "") -> go.Figure:
         [(label, f"mean return of {'an' if hourly else 'a'} {period}")], title, 280
     )
     drawn = profile.filter(pl.col("mean_return").is_finite())
-    if drawn.is_empty():
-        note(figure, f"no returns: the run has no time in any {period}")
+    if not (drawn["mean_return"] != 0.0).any():
+        why = "equity did not move" if drawn.height else "the run has no time"
+        note(figure, f"no returns: {why} in any {period}")
         return figure
     key, mean = drawn["hour" if hourly else "weekday"], drawn["mean_return"].to_numpy()
     figure.add_bar(

@@ -271,15 +271,21 @@ def _nothing(table: pl.DataFrame, metric: str) -> str:
     """Return why no point can be drawn."""
     if table.is_empty():
         return "no points: the sweep has none"
-    text = f"none of the {table.height:,} points has {heading(metric)}"
+    text = f"no {heading(metric)} of {_points(table.height)}"
     if "state" not in table.columns:
         return escape(text)
     counts = table["state"].value_counts(sort=True).rows()
-    return escape(f"{text}: {', '.join(f'{count:,} {state}' for state, count in counts)}")
+    text += f": {', '.join(f'{count:,} {state}' for state, count in counts)}"
+    done = any(state == "done" for state, _ in counts)
+    return escape(text + "; metrics.notes of a backtest of one say why" if done else text)
+
+
+def _points(count: int) -> str:
+    return f"{count:,} point{'s' * (count != 1)}"
 
 
 def _points_note(table: pl.DataFrame, metric: str, most: int) -> str:
-    parts = [f"{table.height:,} points"]
+    parts = [_points(table.height)]
     missing = int((~table[metric].cast(pl.Float64).is_finite().fill_null(value=False)).sum())
     if missing:
         parts.append(f"{missing:,} without {escape(heading(metric))}")

@@ -114,7 +114,7 @@ def _add_trades(
 def _trades_note(every: int, closed: int, drawn: int) -> str:
     if not closed:
         return f"no closed trades: {every:,} still open" if every else "no trades were made"
-    parts = [f"{closed:,} closed trades"]
+    parts = [f"{closed:,} closed trade{'s' * (closed != 1)}"]
     if drawn < closed:
         parts.append(f"{drawn:,} drawn")
     if closed < every:

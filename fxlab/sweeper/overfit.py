@@ -8,7 +8,7 @@ so many trials. Both are computed from the sweep's own matrix of returns.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fxlab.sweeper.sweep import Sweep
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class SweepOverfitting:
     """The guards' figures for one sweep.
 
@@ -50,8 +50,8 @@ class SweepOverfitting:
     tried: int
     trials: float
     expected_maximum: float
-    table: pl.DataFrame = field(repr=False)
-    splits: Overfitting = field(repr=False)
+    table: pl.DataFrame
+    splits: Overfitting
     notes: dict[str, str]
 
     def __str__(self) -> str:
@@ -65,7 +65,7 @@ class SweepOverfitting:
             else f"The best of {count} is below the median out of sample in {self.pbo:.0%} of the "
             "splits."
         )
-        tried = f"After {self.tried:,} points tried"
+        tried = f"After {self.tried:,} point{'s' * (self.tried != 1)} tried"
         if math.isnan(deflated):
             why = best.get("reason") or self.notes.get("trials") or "no point is done"
             return f"{splits} {tried} its Sharpe ratio cannot be deflated: {why}."
@@ -73,6 +73,8 @@ class SweepOverfitting:
             f"{splits} {tried} ({self.trials:.1f} independent ones) its Sharpe ratio is above "
             f"chance with a probability of {deflated:.0%}."
         )
+
+    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         notes = "".join(f"<p>{html.escape(f'{k}: {v}')}</p>" for k, v in self.notes.items())

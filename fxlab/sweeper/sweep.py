@@ -152,6 +152,11 @@ class Sweep:
         negative here. Columns as in `fxlab.backtester.stability.neighbourhood_stability`.
         """
         goal = check_goal(metric or self.metric)
+        if not self.varied:
+            raise InvalidParameter(
+                "a sweep of one point has no neighbours to be steady among; give a parameter "
+                "several values, e.g. {'fast': [40, 50, 60]}"
+            )
         ranked = self.ranking(goal).select("point", goal, "ruined")
         found = self.parameters.join(ranked, "point", how="left", maintain_order="left")
         signed = found.with_columns(pl.col(goal) * sign(goal))
@@ -264,6 +269,8 @@ class Sweep:
 
     @property
     def _no_best(self) -> str:
+        if not any(one.state == "done" for found in self.outcomes for one in found.values()):
+            return "no point is done; .failed says why"
         return (
             f"no point has a {self.metric} (fxlab.backtest of one says why, in .metrics.notes); "
             "another metric= may have values"
@@ -300,7 +307,8 @@ class Sweep:
 
     def _repr_html_(self) -> str:
         caption = f"{self.title}: {self.counts}; best {html.heading(self.metric)} first"
-        texts = [] if self.ranking().height else [self._no_best]
-        texts.extend(self.failed["error"].head(3))
+        ranked, texts = self.ranking(), self.failed["error"].head(3).to_list()
+        if ranked.is_empty():
+            texts = [f"{self.title}: {self.counts}", self._no_best, *texts]
         errors = "".join(f"<p>{html.escape(text)}</p>" for text in texts)
-        return html.table(self.ranking(), caption=caption, limit=10) + errors
+        return (html.table(ranked, caption=caption, limit=10) if ranked.height else "") + errors
