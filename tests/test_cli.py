@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -11,6 +13,7 @@ from http.client import FORBIDDEN
 from pathlib import Path
 
 import httpx
+import polars as pl
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -297,3 +300,80 @@ def test_from_files_to_a_saved_report(
     for part in ("final_equity", "fingerprint", "saved: exec_", f"report: {report}"):
         assert part in ran.stdout
     assert len(list(report.glob("*.html"))) == 1
+
+
+# ---- letters, and what is not there ------------------------------------------------------------
+
+FEW_LETTERS = [
+    {"PYTHONIOENCODING": "ascii"},
+    {"PYTHONIOENCODING": "cp1252"},
+    {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+]
+NOTES = "Zoë's desk — 東京 ₿"
+
+
+@pytest.fixture(scope="module")
+def one_tick(lab, unique):
+    """Return the id of a session with one tick, and notes in many letters."""
+    name = unique("letters")
+    frame = pl.DataFrame({"timestamp": [1_723_161_255.5], "price": [1.5], "qty": [1.0]})
+    frame = frame.with_columns(symbol=pl.lit("BTC_USDT"))
+    lab.import_frame(frame, "prices", session_id=name, notes=NOTES, tags=("naïve",))
+    return name
+
+
+@pytest.mark.parametrize("variables", FEW_LETTERS, ids=lambda one: "-".join(one.values()))
+@pytest.mark.parametrize(
+    "words", ["sessions show {}", "sessions list --text {}", "sessions show ₿"]
+)
+def test_letters_that_a_terminal_cannot_hold_are_replaced(one_tick, variables, words):
+    done = subprocess.run(
+        [sys.executable, "-m", "fxlab", *words.format(one_tick).split()],
+        env=os.environ | variables,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == ("₿" in words), done.stderr
+    assert b"Traceback" not in done.stderr
+    if words == "sessions show {}":
+        assert b"s desk " in done.stdout
+        assert b" ?? ?" in done.stdout
+
+
+@pytest.mark.parametrize("variables", FEW_LETTERS, ids=lambda one: "-".join(one.values()))
+def test_json_is_exact_with_few_letters(one_tick, variables):
+    done = subprocess.run(
+        [sys.executable, "-m", "fxlab", "sessions", "show", one_tick, "--json"],
+        env=os.environ | variables,
+        capture_output=True,
+        check=True,
+    )
+    assert json.loads(done.stdout)["session"]["notes"] == NOTES
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("sessions show {}", "statistics"),
+        ("backtest {} sma_cross", "no closed trades"),
+        ("ladder {} buy_and_hold", "as given"),
+        ("replay {} --speed inf --strategy sma_cross", "no closed trades"),
+        ("check {} sma_cross", "sma_cross was not tried: 1 ticks of BTC_USDT are too few"),
+        ("sweep {} sma_cross -g fast=3,5 -g slow=13", "no point has a sharpe_per_period"),
+        ("walk-forward {} sma_cross -g fast=3 --train 1h --test 1h", "do not fit into"),
+        ("walk-forward {two} sma_cross -g fast=3 --train 1h --test 1h", "none of 9 windows was"),
+        ("backtest {} sma_cross --start 2030-01-01", "has no ticks of BTC_USDT"),
+        ("sessions list --text no-such-text-anywhere", "no such sessions; bring ticks in with"),
+    ],
+)
+def test_what_is_missing_is_said_in_words(lab, unique, one_tick, words, said):
+    two = unique("two")
+    if "{two}" in words:
+        day = {"timestamp": [0.0, 36_000.0], "price": [1.5, 1.5], "qty": [1.0, 1.0]}
+        frame = pl.DataFrame(day).with_columns(
+            pl.col("timestamp") + 1.7e9, symbol=pl.lit("BTC_USDT")
+        )
+        lab.import_frame(frame, "prices", session_id=two)
+    shown = fxlab(*words.format(one_tick, two=two).split()).output
+    assert said in shown
+    assert not re.search(r"\b(nan|inf|None|null)\b", shown)

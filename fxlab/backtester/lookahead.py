@@ -68,6 +68,11 @@ class LookaheadReport:
 
     def __str__(self) -> str:
         """Say it in one sentence."""
+        if not self.trials:
+            return (
+                f"{self.strategy} was not tried: {self.rows:,} ticks of {some(self.symbols)} are "
+                "too few to change a future of; give more ticks"
+            )
         return (
             f"{self.strategy} saw no future in {self.trials} trials at {self.cuts} cuts over "
             f"{self.rows:,} ticks of {some(self.symbols)} with {self.decisions:,} decisions"

@@ -83,9 +83,10 @@ def walk_forward(
     gap = parse_duration(embargo, "embargo")
     edges = _test_edges(start_us + fitted + gap, end_us, folds, test)
     if edges is None:
-        asked = f"train={train!r}, embargo={embargo!r}, folds={folds!r}, test={test!r}"
+        asked = {"train": train, "embargo": embargo or None, "folds": folds, "test": test}
+        given = ", ".join(f"{name}={it!r}" for name, it in asked.items() if it is not None)
         raise InvalidParameter(
-            f"{asked} do not fit into the {_span(start_us, end_us)} from "
+            f"{given} do not fit into the {_span(start_us, end_us)} from "
             f"{from_micros(start_us)} on; train or test on less"
         )
     anchored = mode == "anchored"

@@ -57,7 +57,10 @@ class Parts:
             return
         if self.form == "json":
             whole = next(iter(self.shown.values())) if len(self.shown) == 1 else self.shown
-            print(json.dumps(whole, indent=1, ensure_ascii=False, default=str))  # noqa: T201
+            plain = (
+                not (sys.stdout.encoding or "").lower().startswith("utf")
+            )  # then \u20bf is exact
+            print(json.dumps(whole, indent=1, ensure_ascii=plain, default=str))  # noqa: T201
             return
         *others, main = self.shown
         _write_csv(self.shown[main], self.heads.get(main, ("name", "value")))

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from fxlab.sweeper.sweep import Sweep
 
 SHOWN: Final = 10
+WINDOWS: Final = 50
+"""Windows of a walk-forward that text shows; it may have thousands."""
 
 Session = Annotated[str, typer.Argument(help="The session's id, or several with commas between.")]
 Grid = Annotated[
@@ -170,7 +172,14 @@ def walk_forward(
             progress=advance,
             **options,
         )
-    show_frame(found.summary, str(found), leave_out=("train_start", "train_end"))
+    windows = found.summary
+    show_frame(
+        windows.head(WINDOWS) if is_text() else windows,
+        str(found),
+        total=windows.height,
+        more="--json and --csv have them all",
+        leave_out=("train_start", "train_end"),
+    )
 
 
 def sweeps(
@@ -254,7 +263,8 @@ def _show(found: Sweep) -> None:
     ranking = found.ranking()
     shown = ranking.head(SHOWN) if is_text() else ranking
     more = "--output writes the whole table"
-    show_frame(shown, found.title, total=ranking.height, more=more)
+    empty = f"{found.title}: no point has a {found.metric}, for want of ticks or of trades"
+    show_frame(shown, found.title, empty=empty, total=ranking.height, more=more)
     say(str(found.counts))
     for error in found.failed["error"].head(1):
         say(f"first failure: {error}")

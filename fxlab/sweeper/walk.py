@@ -77,12 +77,19 @@ class WalkForward:
 
     @property
     def title(self) -> str:
-        """Return one line that says what came out."""
+        """Return one line that says what came out, or why nothing did."""
+        if not self.results:
+            count = f"none of {self.table.height:,} windows"
+            return f"{self.strategy} on {self.session}: {count} was traded: {self._usual_reason}"
         return (
             f"{self.strategy} on {self.session}: {self.total_return:+.2%} out of sample in "
-            f"{len(self.results)} of {self.table.height} windows, max drawdown "
+            f"{len(self.results):,} of {self.table.height:,} windows, max drawdown "
             f"{self.max_drawdown:.2%}"
         )
+
+    @property
+    def _usual_reason(self) -> str:
+        return str(self.table["reason"].drop_nulls().mode(maintain_order=True).first())
 
     def __str__(self) -> str:
         """Say it in one line, with what is left out of it."""
