@@ -270,6 +270,14 @@ def test_only_unfilled_gaps_of_the_symbol_and_the_data_are_shown(symbol):
         assert broken(figure.data[0]) == [15.0, 82.5]
 
 
+def test_gaps_that_name_no_symbol_are_of_all():
+    ticks = seen("BTC", but=((11, 20), (31, 40)))
+    times = LEDGER.filter(pl.col("symbol") == "BTC")[:2].select("from_time", "to_time")
+    figure = price_chart(ticks, gaps=times)
+    assert shaded(figure) == [(10, 20), (30, 40)]
+    assert broken(figure.data[0]) == [15.0, 35.0]
+
+
 def test_each_line_breaks_in_its_own_gaps():
     figure = price_chart(seen("BTC", "ETH"), gaps=LEDGER)
     assert shaded(figure) == [(10, 20), (55, 65), (80, 85)]

@@ -46,12 +46,11 @@ def unfilled(gaps: pl.DataFrame | None, what: str) -> pl.DataFrame:
     if "detail" in gaps.columns:
         missed = pl.col("detail").cast(pl.String).str.extract(r'"what": ?"(\w+)"')
         kept = kept.filter(missed.is_null() | (missed == what))
-    symbol = (
-        pl.col("symbol").cast(pl.String) if "symbol" in gaps.columns else pl.lit(None, pl.String)
-    )
+    if "symbol" not in gaps.columns:
+        kept = kept.with_columns(symbol=pl.lit(None, pl.String))
     return pl.DataFrame(
         {
-            "symbol": kept.select(symbol.replace("", None).alias("symbol"))["symbol"],
+            "symbol": kept["symbol"].cast(pl.String).replace("", None),
             "start": milliseconds(kept["from_time"]),
             "end": milliseconds(kept["to_time"]),
         },
@@ -59,7 +58,7 @@ def unfilled(gaps: pl.DataFrame | None, what: str) -> pl.DataFrame:
     )
 
 
-def gaps_of(gaps: pl.DataFrame, symbol: str, times: Floats) -> pl.DataFrame:
+def gaps_of(gaps: pl.DataFrame, symbol: str, rows: pl.DataFrame) -> pl.DataFrame:
     """Return the gaps of a symbol, the `SHADED` longest.
 
     If it is not known which symbol is drawn (""), the rows tell: a gap in which there are rows is
@@ -67,12 +66,11 @@ def gaps_of(gaps: pl.DataFrame, symbol: str, times: Floats) -> pl.DataFrame:
     """
     own = pl.col("symbol").is_null() | (pl.col("symbol") == symbol)
     if not symbol and gaps["symbol"].n_unique() > 1:
-        inside = np.searchsorted(times, gaps["end"]) - np.searchsorted(
-            times, gaps["start"], side="right"
-        )
-        own = pl.col("symbol").is_null() | pl.Series(inside <= 0)
+        times = milliseconds(rows["timestamp"])
+        after = np.searchsorted(times, gaps["start"], side="right")
+        own = pl.col("symbol").is_null() | pl.Series(np.searchsorted(times, gaps["end"]) <= after)
     elif not symbol:
-        return _longest(gaps)
+        own = pl.lit(value=True)
     return _longest(gaps.filter(own))
 
 

@@ -190,7 +190,7 @@ def _draw_prices(
     shown = NO_GAPS
     for number, (symbol, frame) in enumerate(series):
         base = frame["price"][0] if len(series) > 1 else None
-        own_gaps = gaps_of(known, symbol or only, milliseconds(frame["timestamp"]))
+        own_gaps = gaps_of(known, symbol or only, frame)
         shown = shown.vstack(own_gaps)
         drawable = line(frame, "price", each, own_gaps)
         figure.add_trace(_price_trace(drawable, base, symbol, number), row=1, col=1)
