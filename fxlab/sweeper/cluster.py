@@ -7,88 +7,31 @@ worker costs time and no point.
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import CancelledError
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final
 
 from fxlab.backtester.result import VERSIONED
 from fxlab.errors import InvalidParameter, WorkerLost
-from fxlab.sweeper.replaying import Tick, next_size, outcomes
-from fxlab.sweeper.shipping import Parcel, load, pickled
+from fxlab.sweeper.processes import Sent, Spread, Waiting, forget, replay_group
+from fxlab.sweeper.shipping import Parcel, pickled
 from fxlab.sweeper.space import Point
 from fxlab.sweeper.studies import Study
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
-
-    from fxlab.sweeper.lane import Outcome
+    from distributed import Client
 
 TRIES: Final = 3  # of a group, each with another worker
 CONNECT_SECONDS: Final = 10
-SHELF: Final = "fxlab_sweep_studies"
-"""Attribute of a Dask worker under which it keeps the studies it has opened."""
-
-
-@dataclass
-class _Shelf:
-    """The studies that one worker has opened; its threads share them."""
-
-    studies: dict[str, Study] = field(default_factory=dict)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-
-def replay_group(key: str, parcel: bytes, points: list[Point]) -> tuple[float, list[Outcome]]:
-    """Replay some points on the worker that this runs on; return the seconds it took too."""
-    study = _opened(key, parcel)
-    began = time.monotonic()
-    with ThreadPoolExecutor(1) as pool:
-        groups = list(outcomes(study, points, pool, 1, _unheard))
-    return time.monotonic() - began, [one for group in groups for one in group]
-
-
-def _opened(key: str, parcel: bytes) -> Study:
-    shelf = _shelf()
-    with shelf.lock:
-        if key not in shelf.studies:
-            shelf.studies[key] = load(parcel).opened()
-        return shelf.studies[key]
-
-
-def _shelf() -> _Shelf:
-    from distributed import get_worker
-
-    shelf: _Shelf = get_worker().__dict__.setdefault(SHELF, _Shelf())
-    return shelf
-
-
-def _unheard(under_way: float) -> None:
-    """Tell nobody: a group is short."""
-
-
-def _forget(keys: Sequence[str], dask_worker: Any = None) -> None:  # noqa: ANN401 - Dask gives it
-    shelf = dask_worker.__dict__.get(SHELF)
-    for key in keys if shelf else ():
-        shelf.studies.pop(key, None)
 
 
 def _versions() -> dict[str, str]:
     return {name: metadata.version(name) for name in VERSIONED}
 
 
-@dataclass
-class _Group:
-    """Points of one study that are on a worker."""
-
-    number: int
-    points: list[Point]
-    tries: int = 1
-
-
-class Cluster:
+class Cluster(Spread):
     """Points of all sessions over the workers of a Dask cluster.
 
     Parameters
@@ -100,113 +43,52 @@ class Cluster:
     """
 
     def __init__(self, studies: Sequence[Study], scheduler: object) -> None:
+        super().__init__()
         self._studies = studies
         self._client, self._is_ours = _connected(scheduler)
         _check_workers(self._client)
+        self._executor = self._client.get_executor(pure=False)
         self._keys = [study.key for study in studies]
         self._parcels = [_parcel(study) for study in studies]
-        self._sent: dict[int, Future] = {}
-
-    def run(
-        self, work: Sequence[Sequence[Point]], tick: Tick
-    ) -> Iterator[tuple[int, list[Outcome]]]:
-        """Yield outcomes as the workers return them."""
-        from distributed import as_completed
-
-        under_way: dict[Future, _Group] = {}
-        coming = _Groups(work)
-        arriving = as_completed(loop=self._client.loop)
-        try:
-            self._submit(coming, under_way, arriving)
-            while under_way:
-                future = next(arriving)
-                group = under_way.pop(future)
-                if future.status != "finished":
-                    self._try_again(future, group, under_way, arriving)
-                    continue
-                seconds, found = future.result()
-                coming.size = next_size(len(group.points), seconds, quick=True)
-                self._submit(coming, under_way, arriving)
-                yield group.number, found
-                tick(0.0)
-        finally:
-            self._client.cancel(list(under_way))
-
-    def _submit(
-        self,
-        coming: _Groups,
-        under_way: dict[Future, _Group],
-        arriving: Any,  # noqa: ANN401
-    ) -> None:
-        """Keep every thread of the cluster busy, and one group waiting for each."""
-        threads = sum(self._client.nthreads().values())
-        while len(under_way) < 2 * max(1, threads) and (group := coming.take()) is not None:
-            self._send(group, under_way, arriving)
-
-    def _send(
-        self,
-        group: _Group,
-        under_way: dict[Future, _Group],
-        arriving: Any,  # noqa: ANN401
-    ) -> None:
-        number = group.number
-        if number not in self._sent:
-            self._sent[number] = self._client.scatter(
-                self._parcels[number], broadcast=True, hash=False
-            )
-        key, parcel = self._keys[number], self._sent[number]
-        future = self._client.submit(replay_group, key, parcel, group.points, pure=False)
-        under_way[future] = group
-        arriving.add(future)
-
-    def _try_again(
-        self,
-        future: Future,
-        group: _Group,
-        under_way: dict[Future, _Group],
-        arriving: Any,  # noqa: ANN401
-    ) -> None:
-        """Give a group to another worker if its own was lost; raise what the work raised."""
-        from distributed import KilledWorker
-
-        error = future.exception() if future.status == "error" else None
-        if error is not None and not isinstance(error, KilledWorker):
-            raise error
-        if group.tries == TRIES:
-            raise WorkerLost(
-                f"{TRIES} workers ended while they replayed the same {len(group.points)} points of "
-                f"session {self._studies[group.number].session}: too little memory? With lab=... "
-                "the same call goes on from what is stored"
-            )
-        group.tries += 1
-        self._sent.pop(group.number, None)  # the parcel may have gone with the worker
-        self._send(group, under_way, arriving)
+        self._shipped: dict[int, Any] = {}
+        self._losses = Counter[tuple[int, int]]()
 
     def close(self) -> None:
         """Free what the workers hold, and disconnect."""
-        self._client.run(_forget, self._keys)
-        self._sent.clear()
+        self._executor.shutdown(wait=False)
+        self._client.run(forget, self._keys)
+        self._shipped.clear()
         if self._is_ours:
             self._client.close()
 
-
-class _Groups:
-    """Cuts the points of all studies into groups of the size that is right just then."""
-
-    def __init__(self, work: Sequence[Sequence[Point]]) -> None:
-        self.size = 1
-        self._work = [(number, list(points)) for number, points in enumerate(work) if points]
-
-    def take(self) -> _Group | None:
-        """Return the next group, or None if there are no more points."""
-        if not self._work:
+    def _send(self, waiting: Waiting) -> Sent | None:
+        """Keep every thread of the cluster busy, and one group waiting for each."""
+        if len(self._under_way) >= 2 * max(1, sum(self._client.nthreads().values())):
             return None
-        number, points = self._work[0]
-        taken, rest = points[: self.size], points[self.size :]
-        self._work[0] = (number, rest)
-        if not rest:
-            self._work.pop(0)
-        return _Group(number, taken)
+        number = min(waiting)
+        if number not in self._shipped:
+            self._shipped[number] = self._client.scatter(
+                self._parcels[number], broadcast=True, hash=False
+            )
+        points, parcel = self._take(waiting, number), self._shipped[number]
+        future = self._executor.submit(replay_group, self._keys[number], parcel, points, 1)
+        return future, number, points
+
+    def _failed(self, number: int, points: list[Point], error: Exception) -> None:
+        """Return if the group's worker was lost, as often as that may happen."""
+        from distributed import KilledWorker
+
+        if not isinstance(error, KilledWorker | CancelledError):
+            raise error
+        group = number, points[0].number
+        self._losses[group] += 1
+        if self._losses[group] == TRIES:
+            raise WorkerLost(
+                f"{TRIES} workers ended while they replayed the same {len(points)} points of "
+                f"session {self._studies[number].session}: too little memory? With lab=... "
+                "the same call goes on from what is stored"
+            ) from error
+        self._shipped.pop(number, None)  # the parcel may have gone with the worker
 
 
 def _connected(scheduler: object) -> tuple[Client, bool]:

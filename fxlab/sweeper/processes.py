@@ -1,32 +1,115 @@
-"""Several sessions at once: each in a process of its own, which reads its ticks itself.
+"""Groups of points over other processes, and several sessions at once over those of this machine.
 
 Threads share all that is worth sharing for one session; for several, processes also share the work
-of strategies that hold Python's lock. A process is started as a program, never forked: a fork
-copies locks that threads hold, and importing the user's script again would run it again.
+of strategies that hold Python's lock.
 """
 
 from __future__ import annotations
 
-import pickle
-import queue
-import subprocess
-import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from typing import IO, Any, Final
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ThreadPoolExecutor, wait
+from typing import Final
 
+from fxlab import child_process
 from fxlab.errors import WorkerLost
 from fxlab.sweeper import estimate
-from fxlab.sweeper.child import Order
 from fxlab.sweeper.lane import Outcome
-from fxlab.sweeper.replaying import PULSE_SECONDS, Tick
-from fxlab.sweeper.shipping import Parcel, pickled
+from fxlab.sweeper.replaying import MOST_POINTS, PULSE_SECONDS, Tick, next_size, outcomes
+from fxlab.sweeper.shipping import Parcel, load, pickled
 from fxlab.sweeper.space import Point
 from fxlab.sweeper.studies import Study
 
 WORTH_SECONDS: Final = 20.0
 """Work of one core from which on starting processes pays."""
+
+Waiting = dict[int, list[Point]]
+"""Number of a study to its points that nobody has yet."""
+
+Answer = tuple[int, list[Outcome]]
+"""How many points to take next, and what became of these."""
+
+Sent = tuple["Future[Answer]", int, list[Point]]
+
+_opened: dict[str, Study] = {}
+"""The studies that this process has opened for others; its threads share them."""
+
+_lock = threading.Lock()
+
+
+def replay_group(key: str, parcel: bytes | None, points: list[Point], threads: int) -> Answer:
+    """Replay some points in the process that this runs in."""
+    with _lock:
+        if key not in _opened and parcel is not None:
+            _opened[key] = load(parcel).opened()
+        study = _opened[key]
+    began = time.monotonic()
+    with ThreadPoolExecutor(threads) as pool:
+        groups = outcomes(study, points, pool, threads, _unheard, size=len(points))
+        found = [one for group in groups for one in group]
+    size = next_size(len(points), time.monotonic() - began, quick=study.is_quick)
+    return min(MOST_POINTS, size), found
+
+
+def _unheard(under_way: float) -> None:
+    """Tell nobody: a group is short."""
+
+
+def forget(keys: Sequence[str]) -> int:
+    """Free the studies of this process; return how many others it has opened."""
+    with _lock:
+        for key in keys:
+            _opened.pop(key, None)
+        return len(_opened)
+
+
+class Spread:
+    """Points in groups over other processes; who those are is for those who inherit it."""
+
+    def __init__(self) -> None:
+        self._sizes: dict[int, int] = {}
+        self._under_way: dict[Future[Answer], tuple[int, list[Point]]] = {}
+
+    def run(
+        self, work: Sequence[Sequence[Point]], tick: Tick
+    ) -> Iterator[tuple[int, list[Outcome]]]:
+        """Yield outcomes of all sessions as they come."""
+        waiting = {number: list(points) for number, points in enumerate(work) if points}
+        under_way = self._under_way
+        try:
+            while waiting or under_way:
+                while waiting and (sent := self._send(waiting)) is not None:
+                    under_way[sent[0]] = sent[1:]
+                for future in wait(under_way, PULSE_SECONDS, FIRST_COMPLETED).done:
+                    number, points = under_way.pop(future)
+                    try:
+                        self._sizes[number], found = future.result()
+                    except Exception as error:  # noqa: BLE001 - whoever inherits this raises it
+                        self._failed(number, points, error)
+                        waiting[number] = points + waiting.get(number, [])
+                        continue
+                    yield number, found
+                tick(0.0)
+        finally:
+            for future in under_way:
+                future.cancel()
+            under_way.clear()
+
+    def _take(self, waiting: Waiting, number: int) -> list[Point]:
+        """Take points of a study out of those that wait, as many as are a second's work."""
+        points, size = waiting.pop(number), self._sizes.get(number, 1)
+        if points[size:]:
+            waiting[number] = points[size:]
+        return points[:size]
+
+    def _send(self, waiting: Waiting) -> Sent | None:
+        """Give points to somebody who is free; None if nobody is."""
+        raise NotImplementedError
+
+    def _failed(self, number: int, points: list[Point], error: Exception) -> None:
+        """Raise the error of a group, unless it should be tried again."""
+        raise NotImplementedError
 
 
 def worth(studies: Sequence[Study], points: int, workers: int) -> list[bytes] | None:
@@ -41,113 +124,51 @@ def worth(studies: Sequence[Study], points: int, workers: int) -> list[bytes] | 
     return whole if len(whole) == len(studies) else None
 
 
-class Processes:
-    """Sessions over processes; each takes the next session when it is done with one."""
+class Processes(Spread):
+    """Sessions over processes of this machine; each session is read by one of them only."""
 
     def __init__(self, studies: Sequence[Study], parcels: Sequence[bytes], workers: int) -> None:
+        super().__init__()
         self._names = [study.session for study in studies]
         self._parcels = parcels
         count = min(workers, len(parcels))
         self._threads = max(1, workers // count)
-        self._answers: queue.SimpleQueue[tuple[_Worker, str, Any]] = queue.SimpleQueue()
-        self._workers = [_Worker(self._answers) for _ in range(count)]
-
-    def run(
-        self, work: Sequence[Sequence[Point]], tick: Tick
-    ) -> Iterator[tuple[int, list[Outcome]]]:
-        """Yield outcomes of all sessions as they come."""
-        waiting = {number: list(points) for number, points in enumerate(work) if points}
-        for worker in self._workers:
-            self._employ(worker, waiting)
-        while any(worker.number is not None for worker in self._workers):
-            try:
-                worker, kind, content = self._answers.get(timeout=PULSE_SECONDS)
-            except queue.Empty:
-                tick(sum(each.under_way for each in self._workers))
-                continue
-            number = worker.number
-            if kind == "outcomes" and number is not None:
-                worker.under_way = 0.0
-                yield number, content
-            elif kind == "under way":
-                worker.under_way = content
-                tick(sum(each.under_way for each in self._workers))
-            elif kind == "ready":
-                self._employ(worker, waiting)
-            elif number is not None:
-                raise content if kind == "error" else self._lost(worker, number)
+        self._pools = [child_process.start() for _ in range(count)]
+        self._busy: dict[int, Future[Answer]] = {}
+        self._owners: dict[int, int] = {}
 
     def close(self) -> None:
         """End the processes, whatever they do."""
-        for worker in self._workers:
-            worker.end()
+        for pool in self._pools:
+            child_process.end(pool)
 
-    def _employ(self, worker: _Worker, waiting: dict[int, list[Point]]) -> None:
-        """Give a worker the next session: one that it has read already, if there is one."""
-        worker.number = None
-        if not waiting:
-            return
-        taken = {number for other in self._workers for number in other.known}
-        number = min(waiting, key=lambda n: (n not in worker.known, n in taken, n))
-        worker.begin(number, self._parcels[number], waiting.pop(number), self._threads)
-
-    def _lost(self, worker: _Worker, number: int) -> WorkerLost:
-        return WorkerLost(
-            f"the process that replayed session {self._names[number]} ended with code "
-            f"{worker.process.wait()}: it was killed, or had too little memory; with lab=... the "
-            "same call goes on from what is stored; workers=1 uses no other process"
-        )
-
-
-class _Worker:
-    """One process, and the thread that listens to it."""
-
-    def __init__(self, answers: queue.SimpleQueue[tuple[_Worker, str, Any]]) -> None:
-        command = [sys.executable, "-m", "fxlab.sweeper.child"]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603 - our own module
-        self.known = set[int]()
-        self.number: int | None = None
-        self.under_way = 0.0
-        self._answers = answers
-        self._listener = threading.Thread(target=self._listen, daemon=True)
-        self._listener.start()
-
-    def begin(self, number: int, parcel: bytes, points: list[Point], threads: int) -> None:
-        """Send an order."""
-        content = None if number in self.known else parcel
-        order = Order(number, content, points, threads, list(sys.path))
-        self.known.add(number)
-        self.number = number
-        _send(self._pipe(self.process.stdin), order)
-
-    def end(self) -> None:
-        """Kill the process, and wait until it is gone."""
-        self.process.kill()
-        self.process.wait()
-        self._listener.join()
-        with suppress(BrokenPipeError):  # an order that was never read
-            self._pipe(self.process.stdin).close()
-        self._pipe(self.process.stdout).close()
-
-    def _listen(self) -> None:
-        answers = self._pipe(self.process.stdout)
-        while True:
+    def _send(self, waiting: Waiting) -> Sent | None:
+        """Give a free process points of a session: one that it has read already, if there is."""
+        for place, pool in enumerate(self._pools):
+            if place in self._busy and not self._busy[place].done():
+                continue
+            numbers = [n for n in waiting if self._owners.get(n, place) == place]
+            if not numbers:
+                continue
+            number = min(numbers, key=lambda n: (n not in self._owners, n))
+            parcel = None if number in self._owners else self._parcels[number]
+            self._owners[number] = place
+            points = self._take(waiting, number)
             try:
-                kind, content = pickle.load(answers)  # noqa: S301 - from our own child, by a pipe
-            except (EOFError, OSError, pickle.UnpicklingError):
-                self._answers.put((self, "gone", None))
-                return
-            self._answers.put((self, kind, content))
+                future = pool.submit(replay_group, str(number), parcel, points, self._threads)
+            except BrokenExecutor as error:  # it was lost while it had nothing to do
+                self._failed(number, points, error)
+                raise
+            self._busy[place] = future
+            return future, number, points
+        return None
 
-    @staticmethod
-    def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
-        assert stream is not None  # noqa: S101 - for the type checker: both are pipes
-        return stream
-
-
-def _send(stream: IO[bytes], order: Order) -> None:
-    try:
-        pickle.dump(order, stream)
-        stream.flush()
-    except BrokenPipeError:  # the listener tells that it is gone
-        return
+    def _failed(self, number: int, points: list[Point], error: Exception) -> None:
+        if not isinstance(error, BrokenExecutor):
+            raise error
+        raise WorkerLost(
+            f"the process that replayed {len(points)} points of session {self._names[number]} "
+            f"ended with code {child_process.exit_code(error)}: it was killed, or had too little "
+            "memory; with lab=... the same call goes on from what is stored; workers=1 uses no "
+            "other process"
+        ) from error

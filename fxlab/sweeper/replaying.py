@@ -47,11 +47,20 @@ Tick = Callable[[float], None]
 
 
 def outcomes(
-    study: Study, points: Iterable[Point], pool: Executor, workers: int, tick: Tick
+    study: Study,
+    points: Iterable[Point],
+    pool: Executor,
+    workers: int,
+    tick: Tick,
+    *,
+    size: int | None = None,
 ) -> Iterator[list[Outcome]]:
-    """Yield what became of the points, group by group, in no promised order."""
+    """Yield what became of the points, group by group, in no promised order.
+
+    The first group has `size` points, or what is right if nothing is known of them.
+    """
     waiting, coming = deque[Point](), iter(points)
-    size, most = SLICES * workers, MOST_POINTS
+    size, most = size or SLICES * workers, MOST_POINTS
     while True:
         waiting.extend(islice(coming, max(0, size - len(waiting))))
         if not waiting:

@@ -87,19 +87,14 @@ def _packed(source: object, *, passwords: bool) -> FrameSource | SessionAddress 
 
 
 def pickled(parcel: Parcel) -> bytes | None:
-    """Return a parcel as bytes; None if its strategy exists in this process only.
+    """Return a parcel as bytes; None if something in it cannot leave this process.
 
-    A function typed in a notebook travels if cloudpickle is there (it comes with the extra
-    ``fxlab[cluster]``); others travel by the name of their module.
+    A function typed in a notebook travels by value, others by the name of their module.
     """
+    import cloudpickle
+
     try:
-        import cloudpickle as pickler
-    except ImportError:
-        pickler = pickle
-        if parcel.terms.strategy.function.__module__ == "__main__":
-            return None
-    try:
-        found: bytes = pickler.dumps(parcel)
+        found: bytes = cloudpickle.dumps(parcel)
     except (pickle.PicklingError, AttributeError, TypeError):
         return None
     return found
