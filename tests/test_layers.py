@@ -32,7 +32,7 @@ LAYERS = [
         "connecting",
         "batcher",
     ],
-    ["demo", "doctor", "mending", "widgets"],
+    ["demo", "doctor", "mending", "notebook_export", "widgets"],
     ["cli", "__main__"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -87,7 +87,7 @@ def page(title: str, body: str, *, draws: bool = True) -> str:
     draws
         Whether there are figures on it: then it holds plotly's script, 4.8 MB, once.
     """
-    load = f"<script>{_script()}</script>\n" if draws else ""
+    load = f"{plotly_script()}\n" if draws else ""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
@@ -97,10 +97,11 @@ def page(title: str, body: str, *, draws: bool = True) -> str:
     )
 
 
-def _script() -> str:
+def plotly_script() -> str:
+    """Return the element that figures of a page are drawn by."""
     from plotly.offline import get_plotlyjs
 
-    return str(get_plotlyjs())
+    return f"<script>{get_plotlyjs()}</script>"
 
 
 def embed(figure: go.Figure, name: str, fallback: str) -> str:
