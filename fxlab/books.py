@@ -6,16 +6,18 @@ import polars as pl
 
 from fxlab.backtester import quotes
 from fxlab.errors import InvalidParameter
+from fxlab.numbers import integer
 from fxlab.schema import BOOK_DEPTH, book_levels
 
 
 def level_columns(depth: int = BOOK_DEPTH) -> list[str]:
     """Return `fxlab.schema.book_levels` for a depth that a user gave."""
-    if isinstance(depth, bool) or not isinstance(depth, int) or not 1 <= depth <= BOOK_DEPTH:
+    count = integer(depth, 1, BOOK_DEPTH)
+    if count is None:
         raise InvalidParameter(
             f"depth={depth!r:.80} is not a number of levels; give 1 to {BOOK_DEPTH}"
         )
-    return book_levels(depth)
+    return book_levels(count)
 
 
 def shaped(frame: pl.DataFrame, depth: int, *, nested: bool) -> pl.DataFrame:

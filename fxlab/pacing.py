@@ -12,10 +12,10 @@ import math
 import threading
 import time
 from dataclasses import dataclass, replace
-from numbers import Real
 from typing import Final, Protocol
 
 from fxlab.errors import InvalidParameter
+from fxlab.numbers import number
 
 FOREVER: Final = 2**62
 """A market time after all others, in microseconds."""
@@ -167,9 +167,10 @@ def check_speed(speed: object) -> float:
     InvalidParameter
         If it is no number above zero.
     """
-    if isinstance(speed, bool) or not isinstance(speed, Real) or not float(speed) > 0:
+    found = number(speed)
+    if found is None or not found > 0:
         raise InvalidParameter(
             f"speed={speed!r:.80} is not a speed; give market seconds a second, above 0: 1 is as "
             "it was, 100 is a hundred times as fast, float('inf') waits for nothing"
         )
-    return float(speed)
+    return float(found)

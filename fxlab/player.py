@@ -18,6 +18,7 @@ from fxlab.backtester.result import Result
 from fxlab.backtester.tables import fills_table
 from fxlab.batches import Batch
 from fxlab.errors import InvalidInput, InvalidParameter, InvalidTimeRange
+from fxlab.numbers import integer
 from fxlab.pacing import Clock, Pace
 from fxlab.reel import Reel
 from fxlab.times import Duration, Time, from_micros, parse_duration, parse_range, parse_time
@@ -265,11 +266,12 @@ class Player:
 
 
 def _check_size(batch_size: object) -> int:
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+    size = integer(batch_size, 1)
+    if size is None:
         raise InvalidParameter(
             f"batch_size={batch_size!r:.80} is not a number of ticks; give 1 or more"
         )
-    return batch_size
+    return size
 
 
 def _check_interval(interval: Duration) -> float:

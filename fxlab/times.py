@@ -9,6 +9,7 @@ import re
 from datetime import UTC, date, datetime, timedelta
 
 from fxlab.errors import InvalidParameter, InvalidTimeRange
+from fxlab.numbers import number
 
 Time = datetime | date | str
 """A point in time: a datetime (naive means UTC), a date, or ISO 8601 text."""
@@ -72,8 +73,8 @@ def parse_duration(value: Duration, name: str) -> int:
 def _duration_micros(value: object) -> int | None:
     if isinstance(value, timedelta):
         return value // MICROSECOND
-    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e10:
-        return round(value * 1_000_000)
+    if (seconds := number(value, -1e10, 1e10)) is not None:
+        return round(seconds * 1_000_000)
     if isinstance(value, str):
         text = value.strip().lower().replace(" ", "")
         parts = _PART.findall(text)

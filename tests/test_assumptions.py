@@ -57,7 +57,9 @@ def test_plain_values_become_an_execution():
             "taker_bps": st.floats(-100, 1_000),
             "maker_bps": st.none() | st.floats(-100, 1_000),
             "latency": st.sampled_from(["measured", "lognormal:1ms,0.25,seed=9", "2ms"]),
-            "lot_size": st.dictionaries(st.sampled_from(["A", "B"]), st.floats(0, 9)),
+            "lot_size": st.dictionaries(
+                st.sampled_from(["A", "B"]), st.just(0.0) | st.floats(1e-22, 9)
+            ),
             "shared_cash": st.booleans(),
         },
     )

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "fxlab"
 
 # Lowest first. A module may import from its own layer and from those above it in this list.
 LAYERS = [
-    ["_log", "backoff", "errors", "identifiers", "schema", "times"],
+    ["_log", "backoff", "errors", "identifiers", "numbers", "schema", "times"],
     ["child_process", "config", "progress", "proxy", "html", "sampling", "pacing"],
     ["chart_style", "charts"],
     ["backtester"],

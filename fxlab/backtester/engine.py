@@ -22,6 +22,7 @@ from fxlab.backtester.ticks import (
     span,
 )
 from fxlab.errors import InvalidParameter
+from fxlab.numbers import integer, number
 from fxlab.progress import Advance, silent
 from fxlab.times import Duration, Time, parse_duration
 
@@ -240,21 +241,24 @@ def choose_interval(bounds: tuple[int, int], grid_us: int) -> int:
 
 
 def _days(days: float) -> float:
-    number = isinstance(days, int | float) and not isinstance(days, bool)
-    if not number or not 0 < days <= MOST_DAYS:
+    found = number(days, 0, MOST_DAYS)
+    if not found:
         raise InvalidParameter(
             f"days_per_year={days!r:.80} is not a number of days above 0 and up to {MOST_DAYS}; "
             "365.25 is right in every market, closed hours are intervals of the grid too"
         )
-    return float(days)
+    return float(found)
 
 
 def _chunk_rows(rows: int | None) -> int | None:
-    if rows is not None and (isinstance(rows, bool) or not isinstance(rows, int) or rows < 1):
+    if rows is None:
+        return None
+    count = integer(rows, 1)
+    if count is None:
         raise InvalidParameter(
             f"chunk_rows={rows!r:.80} is not a number of rows; give 1 or more, or leave it out"
         )
-    return rows
+    return count
 
 
 def _grid(grid: Duration) -> int:

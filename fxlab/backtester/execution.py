@@ -14,6 +14,7 @@ from fxlab.backtester.funding import Rates, parse_funding
 from fxlab.backtester.latency import Latency
 from fxlab.backtester.records import TERMS
 from fxlab.errors import InvalidParameter, did_you_mean
+from fxlab.numbers import number
 from fxlab.times import Duration, parse_duration
 
 FILLS: Final = ("next_trade", "book")
@@ -130,12 +131,12 @@ class Execution:
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
             if value is not None or name not in ("maker_bps", "rebalance"):
-                _check_between(name, value, low, high)
+                object.__setattr__(self, name, _check_between(name, value, low, high))
         for name in _SWITCHES:
             if not isinstance(getattr(self, name), bool):
                 raise InvalidParameter(f"{name}={getattr(self, name)!r} is not True or False")
         for name in _PER_SYMBOL:
-            _check_per_symbol(name, getattr(self, name))
+            object.__setattr__(self, name, _check_per_symbol(name, getattr(self, name)))
         object.__setattr__(self, "latency", Latency.of(self.latency))
         object.__setattr__(self, "funding", parse_funding(self.funding))
         if self.max_book_age is not None:  # in seconds, so that equal assumptions are equal
@@ -236,7 +237,7 @@ class Execution:
 
 def check_capital(capital: float) -> float:
     """Return the capital as a float, or raise `InvalidParameter` unless it is above zero."""
-    if isinstance(capital, bool) or not isinstance(capital, int | float):
+    if number(capital) is None:
         raise InvalidParameter(f"capital={capital!r} is not a number; give money, e.g. 10_000")
     if not (math.isfinite(capital) and capital > 0):
         raise InvalidParameter(f"capital={capital} must be above zero; give money, e.g. 10_000")
@@ -259,17 +260,23 @@ def _check_choice(name: str, value: object, known: Sequence[str], kind: str) -> 
         raise InvalidParameter(words.strip())
 
 
-def _check_per_symbol(name: str, value: object) -> None:
-    numbers = value.values() if isinstance(value, Mapping) else [value]
-    for number in numbers:
-        _check_between(name, number, 0.0, 1e18)
-        if 0.0 < float(number) < SMALLEST_STEP:  # type: ignore[arg-type]  # a number, just checked
-            raise InvalidParameter(
-                f"{name}={number!r} is below {SMALLEST_STEP:g}, the smallest step; 0 is none"
-            )
+def _check_per_symbol(name: str, value: object) -> float | dict[Any, float]:
+    if isinstance(value, Mapping):
+        return {symbol: _check_step(name, step) for symbol, step in value.items()}
+    return _check_step(name, value)
 
 
-def _check_between(name: str, value: object, low: float, high: float) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (number and low <= value <= high):  # type: ignore[operator]
+def _check_step(name: str, value: object) -> float:
+    step = _check_between(name, value, 0.0, 1e18)
+    if 0.0 < step < SMALLEST_STEP:
+        raise InvalidParameter(
+            f"{name}={step!r} is below {SMALLEST_STEP:g}, the smallest step; 0 is none"
+        )
+    return step
+
+
+def _check_between(name: str, value: object, low: float, high: float) -> float:
+    found = number(value, low, high)
+    if found is None:
         raise InvalidParameter(f"{name}={value!r} is not a number from {low:g} to {high:g}")
+    return found

@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from fxlab.errors import InvalidParameter, did_you_mean
+from fxlab.numbers import integer, number
 from fxlab.times import Duration, parse_duration
 
 DRAWS: Final = 65_536
@@ -44,8 +45,10 @@ class Latency:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise InvalidParameter(_no_kind(self.kind))
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+        seed = integer(self.seed, 0)
+        if seed is None:
             raise InvalidParameter(f"seed={self.seed!r} is not a whole number from 0 up")
+        object.__setattr__(self, "seed", seed)
 
     @classmethod
     def fixed(cls, delay: Duration) -> Latency:
@@ -69,7 +72,7 @@ class Latency:
     @classmethod
     def lognormal(cls, median: Duration, sigma: float, *, seed: int = 0) -> Latency:
         """Return delays with a long tail; `sigma` is the deviation of their logarithm."""
-        if isinstance(sigma, bool) or not isinstance(sigma, int | float) or not 0 <= sigma <= 5:
+        if number(sigma, 0, 5) is None:
             raise InvalidParameter(f"sigma={sigma!r} is not a number from 0 to 5")
         return cls("lognormal", (float(parse_duration(median, "median")), float(sigma)), seed)
 

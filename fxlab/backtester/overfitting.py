@@ -19,6 +19,7 @@ import polars as pl
 from fxlab.backtester.ratios import ROUNDING
 from fxlab.backtester.trial_returns import CELLS, LOST, Floats, as_matrix, row_chunks
 from fxlab.errors import InvalidParameter, did_you_mean
+from fxlab.numbers import integer
 
 Picks = npt.NDArray[np.int64]
 
@@ -122,7 +123,7 @@ def probability_of_overfitting(
     InvalidInput
         Not a matrix, or a value that is not finite.
     """
-    _check_blocks(blocks)
+    blocks = _check_blocks(blocks)
     if metric not in {"sharpe", "mean"}:
         near = did_you_mean(str(metric), ["sharpe", "mean"]) or "give 'sharpe' or 'mean'"
         raise InvalidParameter(f"metric={metric!r} is not known; {near}")
@@ -142,10 +143,11 @@ def probability_of_overfitting(
     )
 
 
-def _check_blocks(blocks: int) -> None:
-    if isinstance(blocks, bool) or not isinstance(blocks, int) or blocks % 2 or blocks < 2:
+def _check_blocks(given: int) -> int:
+    blocks = integer(given, 2)
+    if blocks is None or blocks % 2:
         raise InvalidParameter(
-            f"blocks={blocks!r} must be an even number, as half of the blocks are in sample; "
+            f"blocks={given!r} must be an even number, as half of the blocks are in sample; "
             "give 16, or fewer for a short run"
         )
     if blocks > MOST_BLOCKS:
@@ -153,6 +155,7 @@ def _check_blocks(blocks: int) -> None:
             f"blocks={blocks} give {math.comb(blocks, blocks // 2):,} splits; the most is "
             f"{MOST_BLOCKS} blocks with {math.comb(MOST_BLOCKS, MOST_BLOCKS // 2):,}; give 16"
         )
+    return blocks
 
 
 def _too_small(matrix: Floats, blocks: int) -> str:

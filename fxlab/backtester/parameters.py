@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final, get_args, get_origin, get_type_hints
 
 from fxlab.errors import InvalidParameter
+from fxlab.numbers import integer, number
 
 Value = bool | int | float | str
 KINDS: Final = (bool, int, float, str)
@@ -40,8 +41,10 @@ class Parameter:
 
     def check(self, value: object) -> Value:
         """Return the value in the parameter's type, or raise `InvalidParameter`."""
-        if self.kind is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
+        if self.kind is float and (real := number(value)) is not None:
+            value = float(real)
+        elif self.kind is int and (whole := integer(value)) is not None:
+            value = whole
         if type(value) is not self.kind:
             raise InvalidParameter(
                 f"{self.name}={short(value)} is not {_article(self.kind.__name__)}; {self.hint}"

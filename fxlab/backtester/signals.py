@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 
 from fxlab.errors import InvalidParameter, did_you_mean
+from fxlab.numbers import integer, number
 from fxlab.times import Duration, parse_duration
 
 EXITS: Final = ("stop_loss", "take_profit", "trailing_stop")
@@ -121,9 +122,9 @@ class Signals:
             raise InvalidParameter(
                 f"reentry={self.reentry!r:.80} is not a rule; known: {', '.join(REENTRIES)}. {hint}"
             )
-        _check_rows("warmup", self.warmup)
-        if self.lookback is not None:
-            _check_rows("lookback", self.lookback)
+        for name in ("warmup", "lookback"):
+            if getattr(self, name) is not None or name == "warmup":
+                object.__setattr__(self, name, _check_rows(name, getattr(self, name)))
         for name in ("max_holding", "every"):
             value = getattr(self, name)
             if value is not None and parse_duration(value, name) == 0:
@@ -209,12 +210,14 @@ def exit_rule(name: str) -> str:
 def _check_exit(name: str, value: object) -> None:
     if value is None or isinstance(value, pl.Expr):
         return
-    number = isinstance(value, int | float) and not isinstance(value, bool)
+    found = number(value)
     largest = math.inf if name == "take_profit" else 1.0
-    if not (number and 0 < value < largest):  # type: ignore[operator]
+    if found is None or not 0 < found < largest:
         raise InvalidParameter(f"{name}={value!r:.80} is no exit; {exit_rule(name)}")
 
 
-def _check_rows(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+def _check_rows(name: str, value: object) -> int:
+    rows = integer(value, 0)
+    if rows is None:
         raise InvalidParameter(f"{name}={value!r:.80} is not a number of rows; give 0 or more")
+    return rows

@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import Final, Literal
 
 from fxlab.errors import InvalidParameter, InvalidTimeRange, did_you_mean
+from fxlab.numbers import integer
 from fxlab.times import Duration, from_micros, parse_duration
 
 MODES: Final = ("rolling", "anchored")
@@ -184,9 +185,10 @@ def _span(start_us: int, end_us: int) -> timedelta:
 
 
 def _count(folds: int | None) -> int:
-    if isinstance(folds, bool) or not isinstance(folds, int) or not 1 <= folds <= MOST_FOLDS:
+    count = integer(folds, 1, MOST_FOLDS)
+    if count is None:
         raise InvalidParameter(f"folds={folds!r} must be a whole number, 1 to {MOST_FOLDS:,}")
-    return folds
+    return count
 
 
 def _positive(value: Duration, name: str) -> int:

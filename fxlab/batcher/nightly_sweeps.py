@@ -13,6 +13,7 @@ from fxlab.backtester.ranges import values_between
 from fxlab.backtester.strategy import Strategy, get
 from fxlab.batcher.plans import refuse_mistakes
 from fxlab.errors import EmptySession, FxlabError, InvalidParameter
+from fxlab.numbers import integer
 from fxlab.progress import Advance
 from fxlab.sweeper import scores
 from fxlab.sweeper.space import Space
@@ -104,8 +105,7 @@ class NightlySweep:
 
     def check_rule(self) -> None:
         """Raise `InvalidParameter` unless exactly one rule says which sessions."""
-        whole = isinstance(self.newest, int) and not isinstance(self.newest, bool)
-        if not (whole and self.newest >= 0):
+        if integer(self.newest, 0) is None:
             raise InvalidParameter(f"newest={self.newest!r:.80} is not a number of sessions")
         if bool(self.sessions) == bool(self.tag or self.newest):
             raise InvalidParameter(

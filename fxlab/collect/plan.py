@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from fxlab.errors import InvalidParameter
 from fxlab.identifiers import check_session_id, check_symbol, check_tags
+from fxlab.numbers import integer
 from fxlab.schema import BOOK_DEPTH
 from fxlab.times import Duration, parse_duration
 
@@ -97,15 +98,15 @@ class Plan:
             **others,
         )
         plan.check()
-        return plan
+        return replace(plan, book_depth=int(plan.book_depth))
 
     def check(self) -> None:
         """Raise `InvalidParameter` for what cannot be done."""
-        depth = self.book_depth
-        if isinstance(depth, bool) or not isinstance(depth, int) or not 0 <= depth <= BOOK_DEPTH:
+        depth = integer(self.book_depth, 0, BOOK_DEPTH)
+        if depth is None:
             raise InvalidParameter(
-                f"book_depth={depth!r} is not a number of levels; give 0 (no books), 1 (best bid "
-                f"and ask) or up to {BOOK_DEPTH}"
+                f"book_depth={self.book_depth!r} is not a number of levels; give 0 (no books), 1 "
+                f"(best bid and ask) or up to {BOOK_DEPTH}"
             )
         if not self.trades and not depth:
             raise InvalidParameter("trades=False and book_depth=0 leave nothing to record")

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from fxlab.errors import InvalidParameter
 from fxlab.identifiers import check_symbol
+from fxlab.numbers import integer
 from fxlab.schema import BOOK_DEPTH, UTC_MICROS
 from fxlab.times import to_micros
 
@@ -72,7 +73,7 @@ def generate(
         bid_qty_1, ... ask_qty_10; 10 rows a second and symbol. `Lab.import_frames` takes them as
         "prices" and "orderbook".
     """
-    if not isinstance(seconds, int) or seconds < 1:
+    if integer(seconds, 1) is None:
         raise InvalidParameter(f"seconds={seconds!r} is not a length; give 1 or more")
     trades, books = [], []
     for number, symbol in enumerate(symbols):

@@ -15,6 +15,7 @@ from typing import Final
 from fxlab import schema
 from fxlab.errors import InvalidInput, InvalidParameter, did_you_mean
 from fxlab.identifiers import check_session_id, check_symbol
+from fxlab.numbers import integer
 from fxlab.schema import Table
 
 HIDDEN: Final = ("deleting", "deleted")  # statuses of sessions that readers do not see
@@ -99,11 +100,12 @@ def choice(value: str, known: Sequence[str], what: str) -> str:
 
 def count(value: int, what: str) -> int:
     """Return a whole number that can count rows."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
+    found = integer(value, 0, 2**31 - 1)
+    if found is None:
         raise InvalidParameter(
             f"{what}={value!r:.80} is not a number of rows; give a whole number from 0 up"
         )
-    return value
+    return found
 
 
 def build() -> str:

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from fxlab.errors import InvalidParameter
+from fxlab.numbers import integer
 from fxlab.sweeper.lane import Outcome
 from fxlab.sweeper.replaying import Tick, outcomes
 from fxlab.sweeper.space import Point
@@ -54,12 +55,13 @@ def check_workers(workers: int | None) -> int:
     """Return a number of workers: as many as this process may use cores, unless given."""
     if workers is None:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else _cores()
-    if isinstance(workers, bool) or not isinstance(workers, int) or not 1 <= workers <= 1024:
+    count = integer(workers, 1, 1024)
+    if count is None:
         raise InvalidParameter(
             f"workers={workers!r:.80} is not a number of workers; give 1 or more, or leave it out "
             "to use every core"
         )
-    return workers
+    return count
 
 
 def _cores() -> int:

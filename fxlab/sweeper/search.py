@@ -10,6 +10,7 @@ import numpy as np
 
 from fxlab.backtester.strategy import Value
 from fxlab.errors import InvalidParameter, did_you_mean
+from fxlab.numbers import integer, number
 from fxlab.sweeper.space import Point, Space
 
 if TYPE_CHECKING:
@@ -60,12 +61,13 @@ def choose(
                 f"tries all {space.count:,} combinations"
             )
         return GridSearch(space)
-    if isinstance(points, bool) or not isinstance(points, int) or not 1 <= points <= points_limit:
+    count = integer(points, 1, points_limit)
+    if count is None:
         raise InvalidParameter(
             f"points={points!r:.80} is not a number of points to try; search={search!r} takes "
             f"1 to {points_limit:,}, such as points=200"
         )
-    return RandomSearch(space, points, seed) if search == "random" else Optuna(space, points, seed)
+    return RandomSearch(space, count, seed) if search == "random" else Optuna(space, count, seed)
 
 
 class GridSearch:
@@ -170,10 +172,10 @@ class Optuna:
 
     def tell(self, scores: Mapping[int, float]) -> None:
         """Pass the scores on."""
-        numbers = {number: key for key, number in self._seen.items()}
-        for number, trial in self._asked.items():
-            self._scores[numbers[number]] = scores[number]
-            self._tell(trial, scores[number])
+        numbers = {at: key for key, at in self._seen.items()}
+        for asked, trial in self._asked.items():
+            self._scores[numbers[asked]] = scores[asked]
+            self._tell(trial, scores[asked])
 
     def _new_point(self) -> Point | None:
         """Return what is proposed, unless the strategy refuses it or it was there before."""
@@ -213,7 +215,7 @@ class Optuna:
 def _is_ordered(values: Sequence[object]) -> bool:
     if isinstance(values, range):
         return True
-    numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+    numbers = [found for found in map(number, values) if found is not None]
     return len(numbers) == len(values) and numbers in (sorted(numbers), sorted(numbers)[::-1])
 
 

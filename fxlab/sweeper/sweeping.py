@@ -127,7 +127,7 @@ def sweep(
     if check_lookahead:
         words = f"0 of {finder.total * len(studies):,} points, checking for look-ahead"
         guard.check(studies[0], samples, lambda _share, _text: progress(0.0, words))
-    asked = {"search": search, "points": points, "seed": seed}
+    asked = {"search": search, "points": points and int(points), "seed": int(seed)}
     plan = {**asked, "points": finder.total, "grid": space.as_dict(), "metric": goal}
     store = SweepStore(QuestDB(lab.endpoint)) if lab else NoStore()
     with closing(_executor(studies, threads, finder.total, scheduler)) as executor, closing(store):
