@@ -18,7 +18,7 @@ WIDTH: Final = "19rem"
 Row = Mapping[str, Any]
 STYLE: Final = (
     f"<style>.wide {{ min-width: {WIDTH}; white-space: normal; overflow-wrap: anywhere; }} "
-    "a { color: #2f86c9; } thead th { white-space: normal; vertical-align: bottom; } "
+    "a { color: var(--ink); } thead th { white-space: normal; vertical-align: bottom; } "
     "td small { color: var(--soft); } td svg { width: 8rem; height: auto; display: block; }</style>"
 )
 """Beside the style of all pages; put it in front of the page's body."""
