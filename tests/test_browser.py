@@ -52,6 +52,57 @@ display(progress, message)
 """.strip()
 
 
+PANELS_NOTEBOOK = """
+import fxlab
+from fxlab.widgets import LiveMonitor, ReplayPanel, SweepPanel, Workbench
+
+lab = fxlab.connect()
+""".strip()
+PANELS = {
+    "workbench": "Workbench(lab, session_id={!r}, strategy='bracket_breakout')",
+    "sweep": "SweepPanel(lab, session_id={!r})",
+    "replay": "ReplayPanel(lab, session_id={!r})",
+    "monitor": "LiveMonitor(lab)",
+}
+
+FAULTS = """
+(panel) => {
+  const all = [...panel.querySelectorAll("*")].filter((e) => e.offsetParent && !e.closest("svg"));
+  const edge = panel.getBoundingClientRect().right + 1;
+  const wide = all.filter((e) => !e.closest("option, pre, .fxlab-moving")
+    && e.getBoundingClientRect().right > edge);
+  const cut = all.filter((e) => e.matches("select:not([size]), .widget-label, button")
+    && e.scrollWidth > e.clientWidth + 1);
+  const inputs = "input, select, textarea, button, [role=slider], [contenteditable=true]";
+  const unnamed = [...panel.querySelectorAll(inputs)]
+    .filter((e) => !e.ariaLabel && !e.labels?.length && !e.textContent.trim());
+  const numbers = (colour) => [...colour.match(/[\\d.]+/g).map(Number), 1].slice(0, 4);
+  const light = (colour) => colour.slice(0, 3)
+    .map((v) => v / 255).map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0.05);
+  const ground = (e) => {
+    for (let at = e; at; at = at.parentElement) {
+      const colour = numbers(getComputedStyle(at).backgroundColor);
+      if (colour[3] > 0.99) return colour;
+    }
+    return [255, 255, 255, 1];
+  };
+  const contrast = (e) => {
+    const [back, ink] = [ground(e), numbers(getComputedStyle(e).color)];
+    const seen = [0, 1, 2].map((i) => ink[i] * ink[3] + back[i] * (1 - ink[3]));
+    const [a, b] = [light(seen), light(back)];
+    return Math.max(a, b) / Math.min(a, b);
+  };
+  const written = all.filter((e) => !e.closest(":disabled, style") && (e.tagName === "INPUT"
+    || [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim())));
+  const pale = written.filter((e) => contrast(e) < 4.5);
+  const words = (list) => list.map((e) => e.outerHTML.slice(0, 160));
+  return { wide: words(wide), cut: words(cut), unnamed: words(unnamed), pale: words(pale),
+    written: written.length };
+}
+"""
+
+
 @pytest.fixture(scope="module")
 def jupyter(server, tmp_path_factory, free_port_for_lab):
     """Serve a copy of the notebooks and return (url, folder)."""
@@ -182,6 +233,75 @@ def test_cancel_stops_work_that_goes_on(jupyter, shots):
 
 HEIGHTS = "all => all.map(one => one.getBoundingClientRect().height)"
 ZOOM = "one => Plotly.relayout(one, {'yaxis.range': [99, 101]})"
+
+
+def test_every_panel_fits_800_pixels_names_its_inputs_and_can_be_read(jupyter, word, shots):
+    from playwright.sync_api import expect
+
+    url, root = jupyter
+    for name, made in PANELS.items():
+        write_notebook(root / f"{name}.ipynb", PANELS_NOTEBOOK, made.format(f"{word}-c"))
+        with browser_page(height=2_400) as page:
+            page.set_viewport_size({"width": 800, "height": 2_400})
+            panel = open_and_run(page, url, f"{name}.ipynb").locator(".fxlab-panel").first
+            expect(panel.get_by_role("button").last).to_be_visible(timeout=WAIT)
+            if name != "monitor":
+                expect(panel.get_by_label("Session", exact=True)).to_be_visible(timeout=WAIT)
+                heads = panel.locator(".fxlab-heads pre")
+                expect(heads).to_contain_text("Session")
+                expect(heads).to_contain_text("Status")
+                label = panel.get_by_label("Session", exact=True).locator("option").first
+                expect(label).to_contain_text("completed")
+            if name == "replay":
+                expect(panel.get_by_role("slider", name="Speed")).to_be_visible()
+                expect(panel.get_by_role("slider", name="Place")).to_be_visible()
+            found = panel.evaluate(FAULTS)
+            page.screenshot(path=shots / f"5-{name}-800.png")
+            assert found.pop("written") > 10
+            assert found == {"wide": [], "cut": [], "unnamed": [], "pale": []}, name
+
+
+def test_a_zoom_or_a_click_on_the_legend_leaves_the_chart_its_height(jupyter, word, shots):
+    from playwright.sync_api import expect
+
+    url, root = jupyter
+    write_notebook(root / "zoom.ipynb", PANELS_NOTEBOOK, f"Workbench(lab, session_id='{word}-a')")
+    with browser_page(height=2_400) as page:
+        panel = open_and_run(page, url, "zoom.ipynb").locator(".fxlab-panel").first
+        field = panel.get_by_label("Fee, bps", exact=True)
+        expect(field).to_be_visible(timeout=WAIT)
+        field.fill("1e9")
+        field.press("Tab")
+        expect(field).to_have_attribute("aria-invalid", "true")
+        expect(field).to_have_value("1e9")
+        expect(panel.get_by_role("alert")).to_contain_text("taker_bps=1000000000.0 is not a number")
+        field.fill("5")
+        field.press("Tab")
+        expect(panel.get_by_role("alert")).to_have_count(0)
+        panel.get_by_role("button", name="Run").click()
+        chart = panel.locator(".js-plotly-plot")
+        expect(chart.locator(".legendtext").first).to_be_visible(timeout=WAIT)
+        before = chart.bounding_box()
+        assert before["height"] > 200
+        plot = chart.locator(".nsewdrag").first.bounding_box()
+        middle = plot["y"] + plot["height"] / 2
+        page.mouse.move(plot["x"] + plot["width"] * 0.3, middle)
+        page.mouse.down()
+        page.mouse.move(plot["x"] + plot["width"] * 0.6, middle, steps=8)
+        page.mouse.up()
+        page.wait_for_function(
+            "(e) => e._fullLayout.xaxis.autorange === false", arg=chart.element_handle()
+        )
+        assert chart.bounding_box()["height"] == before["height"]
+        chart.locator(".legendtoggle").first.click()
+        page.wait_for_function(
+            "(e) => e._fullData.some((one) => one.visible === 'legendonly')",
+            arg=chart.element_handle(),
+        )
+        page.screenshot(path=shots / "6-zoomed.png")
+        drawn = chart.locator("svg.main-svg").first.bounding_box()
+        assert drawn["height"] == chart.bounding_box()["height"] == before["height"]
+        assert chart.locator(".nsewdrag").first.bounding_box()["height"] > 50
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

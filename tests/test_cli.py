@@ -180,10 +180,11 @@ def test_lab_copies_the_shipped_notebooks_once(
     shipped.mkdir(parents=True)
     (shipped / "a.ipynb").write_text("shipped")
     (shipped / "b.ipynb").write_text("shipped")
+    (shipped / "01_quickstart.ipynb").write_text("shipped")
     monkeypatch.setattr(machine, "__file__", str(shipped.parent / "cli" / "machine.py"))
     assert fxlab("lab").exit_code == 0
     copy = tmp_path / "fxlab-notebooks"
-    assert jupyter[0][0][-1] == copy.name
+    assert jupyter[0][0][-2:] == ["--LabApp.default_url=/lab/tree/01_quickstart.ipynb", copy.name]
     (copy / "a.ipynb").write_text("mine now")
     (copy / "b.ipynb").unlink()
     assert fxlab("lab").exit_code == 0
@@ -195,6 +196,7 @@ def test_lab_starts_a_jupyterlab_that_asks_for_its_token(
     server: ServerStatus, tmp_path: Path, free_ports: Callable[[int], list[int]]
 ):
     port = free_ports(1)[0]
+    (tmp_path / "01_quickstart.ipynb").write_text("{}")
     command = [sys.executable, "-m", "fxlab", "lab", str(tmp_path), "--no-browser"]
     with (tmp_path / "log").open("w") as log:
         jupyter = subprocess.Popen([*command, f"--port={port}"], stdout=log, stderr=log)
@@ -204,6 +206,7 @@ def test_lab_starts_a_jupyterlab_that_asks_for_its_token(
     finally:
         jupyter.terminate()
         jupyter.wait(120)
+    assert "/lab/tree/01_quickstart.ipynb" in (tmp_path / "log").read_text()
 
 
 def _wait_for(address: str, process: subprocess.Popen, seconds: float = 180.0) -> httpx.Response:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fxlab.schema import UTC_MICROS
-from fxlab.widgets.picker_state import NO_SESSIONS, SHOWN, PickerState
+from fxlab.widgets.picker_state import NO_SESSIONS, ORDERS, SHOWN, PickerState
 
 NEWEST = datetime(2024, 8, 9, 12, tzinfo=UTC)
 SCHEMA = {
@@ -124,7 +124,7 @@ def test_the_newest_is_the_first():
         (1, "", "1 of 1 session"),
         (3, "", "3 of 3 sessions"),
         (3, "zzz", "0 of 3 sessions: none has all these words"),
-        (SHOWN + 5, "", "2,005 of 2,005 sessions; the newest 2,000 are listed, type to narrow"),
+        (SHOWN + 5, "", "2,005 of 2,005 sessions; the first 2,000 are listed, type to narrow"),
     ],
 )
 def test_the_count_line_says_how_many(rows, text, line):
@@ -143,11 +143,37 @@ def test_only_the_newest_are_listed_and_the_rest_can_be_found():
 def test_labels_line_up():
     labels = [label for label, _ in PickerState(FEW).options]
     assert labels == [
-        "2024-08-09 12:00  BTC_USDT                0  s00000",
-        "2024-08-09 11:00  ETH_USDT, BTC_USDT  1,000  s00001",
-        "2024-08-09 10:00  EUR/USD             2,000  s00002",
-        "2024-08-09 09:00                      3,000  s00003",
+        "s00000   completed  2024-08-09 12:00      0  BTC_USDT          ",
+        "s00001   completed  2024-08-09 11:00  1,000  ETH_USDT, BTC_USDT",
+        "s00002   completed  2024-08-09 10:00  2,000  EUR/USD           ",
+        "s00003   completed  2024-08-09 09:00  3,000                    ",
     ]
+    heads = PickerState(FEW).heads
+    assert heads == "Session  Status     Started (UTC)      Rows  Symbols           "
+
+
+@pytest.mark.parametrize(
+    ("order", "found"),
+    [
+        ("newest first", "0123"),
+        ("oldest first", "3210"),
+        ("most rows first", "3210"),
+        ("id", "0123"),
+        ("symbols", "3012"),
+        ("status", "0123"),
+    ],
+)
+def test_the_list_can_be_sorted_and_keeps_its_choice(order, found):
+    state = PickerState(FEW).choose("s00002").sorted(order)
+    assert ids(state) == [f"s0000{digit}" for digit in found]
+    assert state.chosen == "s00002"
+    assert set(ORDERS) >= {order}
+
+
+def test_an_id_is_never_cut():
+    long = "x" * 120
+    state = PickerState(FEW.with_columns(session_id=pl.lit(long) + pl.col("session_id")))
+    assert all(label.startswith(f"{long}s0000") for label, _ in state.options)
 
 
 def test_a_long_list_of_symbols_is_cut_with_its_number():
@@ -157,4 +183,4 @@ def test_a_long_list_of_symbols_is_cut_with_its_number():
 
 def test_a_session_without_ticks_has_a_dash_for_its_start():
     frame = FEW.with_columns(pl.lit(None, dtype=UTC_MICROS).alias("started"))
-    assert PickerState(frame).options[0][0].startswith("\u2013")
+    assert "completed  \u2013 " in PickerState(frame).options[0][0]

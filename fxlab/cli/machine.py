@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 HERE = Path("notebooks")
 COPY = Path("fxlab-notebooks")
+QUICKSTART = "01_quickstart.ipynb"
 
 
 def register(app: typer.Typer) -> None:
@@ -188,5 +189,7 @@ def _notebooks(given: Path | None) -> Path:
 def _become_jupyter(folder: Path, words: list[str], chosen: Settings) -> None:
     """Replace this process by JupyterLab; its own defaults guard it: token and loopback."""
     root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-    command = [sys.executable, "-m", "jupyterlab", *root, *words, str(folder)]
+    has_it = (folder / QUICKSTART).is_file()
+    first = [f"--LabApp.default_url=/lab/tree/{QUICKSTART}"] if has_it else []
+    command = [sys.executable, "-m", "jupyterlab", *root, *first, *words, str(folder)]
     os.execve(sys.executable, command, os.environ | chosen.environment())  # noqa: S606 - no shell

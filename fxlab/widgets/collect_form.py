@@ -16,7 +16,7 @@ from fxlab.widgets.field import Field, read_whole
 from fxlab.widgets.style import label_width, with_help
 
 _NARROW: Final = {"width": "17rem"}
-_WIDE: Final = {"width": "28rem", "max_width": "100%"}
+_WIDE: Final = {"width": "28rem"}
 
 
 class CollectForm(w.VBox):

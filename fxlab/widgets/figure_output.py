@@ -35,7 +35,7 @@ class FigureOutput(w.Output):
 def _output(figure: go.Figure, text: str) -> dict[str, Any]:
     from fxlab.chart_style import CONFIG
 
-    config = CONFIG | {"responsive": True}
-    spec = {**json.loads(figure.to_json()), "config": config}
+    # Not responsive: plotly then takes the height of what is around it, which has none of its own.
+    spec = {**json.loads(figure.to_json()), "config": CONFIG}
     data = {PLOTLY: spec, "text/plain": text}
     return {"output_type": "display_data", "data": data, "metadata": {}}

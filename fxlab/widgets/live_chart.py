@@ -125,7 +125,7 @@ class LiveChart:
 def live_figure(figure: go.Figure) -> go.FigureWidget:
     """Return a figure that can be changed while it is looked at."""
     live = go.FigureWidget(figure.update_layout(autosize=True))
-    live._config = CONFIG | {"responsive": True}  # noqa: SLF001 - its only way in
+    live._config = CONFIG  # noqa: SLF001 - its only way in
     return live
 
 

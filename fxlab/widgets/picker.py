@@ -13,15 +13,15 @@ from fxlab.errors import InvalidInput
 from fxlab.html import escape, facts, show_time
 from fxlab.widgets.key_guard import KeyGuard
 from fxlab.widgets.message import Message
-from fxlab.widgets.picker_state import PickerState
-from fxlab.widgets.style import label_width, style_sheet
+from fxlab.widgets.picker_state import ORDERS, PickerState
+from fxlab.widgets.style import beside, in_line, label_width, style_sheet
 
 if TYPE_CHECKING:
     from fxlab.lab import Lab
     from fxlab.sessions import Session
 
 READ_AT_MOST: Final = 100_000
-_WIDE: Final = {"width": "44rem", "max_width": "100%"}
+_WIDE: Final = {"width": "64rem"}
 
 
 class SessionPicker(w.VBox):
@@ -67,6 +67,13 @@ class SessionPicker(w.VBox):
             description="Refresh", icon="refresh", tooltip="Read the list again"
         )
         self.count = w.HTML()
+        self.order = w.Dropdown(
+            description="Sort by", options=list(ORDERS), layout={"width": "14rem"},
+            style=label_width(["Sort by"]),
+        )  # fmt: skip
+        # A blank label keeps the heads above the columns of the list.
+        self.heads = w.HTML(description=" ", style=style, layout=_WIDE)
+        self.heads.add_class("fxlab-heads")
         self.listing = w.Select(
             description="Session", options=[], rows=7, style=style, layout=_WIDE
         )
@@ -79,15 +86,16 @@ class SessionPicker(w.VBox):
         super().__init__(
             [
                 style_sheet(),
-                w.HBox([self.filter, self.refresh, self.count], layout={"align_items": "center"}),
-                self.listing,
-                w.HBox([self.symbol_list, self.details], layout={"grid_gap": "1.5rem"}),
+                in_line([self.filter, self.order, self.refresh, self.count]),
+                w.VBox([self.heads, self.listing]),
+                beside([self.symbol_list, self.details]),
                 self.message,
                 KeyGuard(),
             ]
         )
         self.add_class("fxlab-panel")
         self.filter.observe(lambda _: self._on_filter(), "value")
+        self.order.observe(lambda _: self._show(self.state.sorted(self.order.value)), "value")
         self.listing.observe(lambda _: self._on_choice(), "value")
         self.symbol_list.observe(lambda _: self._on_symbols(), "value")
         self.refresh.on_click(self._on_refresh)
@@ -144,6 +152,7 @@ class SessionPicker(w.VBox):
             self.listing.options = state.options
             self.listing.value = state.chosen if state.is_listed else None
         self.count.value = f'<span role="status" class="fxlab-soft">{escape(state.count)}</span>'
+        self.heads.value = f"<pre>{escape(state.heads)}</pre>"
         self.hidden = state.hidden
 
     def _load(self) -> None:

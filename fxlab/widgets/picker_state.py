@@ -27,6 +27,26 @@ SEARCHED: Final = (
 NO_SESSIONS: Final = "no sessions yet: import some with lab.import_csv(...), or run: fxlab demo"
 
 
+COLUMNS: Final = {
+    "Session": "session_id",
+    "Status": "status",
+    "Started (UTC)": "started",
+    "Rows": "records_collected",
+    "Symbols": "symbols",
+}
+"""What is listed, by its head; the id stands first, so that it is never cut."""
+
+ORDERS: Final = {
+    "newest first": ("started", True),
+    "oldest first": ("started", False),
+    "id": ("session_id", False),
+    "status": ("status", False),
+    "most rows first": ("records_collected", True),
+    "symbols": ("symbols", False),
+}
+"""How the list can be sorted: by which column, and whether the largest comes first."""
+
+
 @dataclass(frozen=True)
 class PickerState:
     """A list of sessions, a filter, and the session that is chosen.
@@ -39,11 +59,14 @@ class PickerState:
         What was typed: words that must all occur somewhere in a session's row, in any case.
     chosen
         Id of the chosen session. It stays chosen while a filter hides it.
+    order
+        One of `ORDERS`.
     """
 
     sessions: pl.DataFrame
     text: str = ""
     chosen: str | None = None
+    order: str = "newest first"
 
     @property
     def words(self) -> list[str]:
@@ -61,16 +84,28 @@ class PickerState:
 
     @cached_property
     def rows(self) -> pl.DataFrame:
-        """Return the sessions to list: the newest matches."""
-        return self.matches.head(SHOWN)
+        """Return the sessions to list: the first matches."""
+        name, falling = ORDERS[self.order]
+        if name not in self.matches.columns:
+            return self.matches.head(SHOWN)
+        key = pl.col(name).list.join(" ") if name == "symbols" else pl.col(name)
+        ordered = self.matches.sort(key, descending=falling, nulls_last=True, maintain_order=True)
+        return ordered.head(SHOWN)
 
     @cached_property
     def options(self) -> list[tuple[str, str]]:
         """Return (label, session id) of each listed session, labels in aligned columns."""
-        ids = self.rows["session_id"].to_list()
-        columns = [_column(self.rows, name) for name in ("started", "symbols", "records_collected")]
-        labels = ("  ".join(cells) for cells in zip(*columns, ids, strict=True))
-        return list(zip(labels, ids, strict=True))
+        return list(zip(self._lines[1:], self.rows["session_id"], strict=True))
+
+    @property
+    def heads(self) -> str:
+        """Return the line above the list: the names of its columns, each above its cells."""
+        return self._lines[0]
+
+    @cached_property
+    def _lines(self) -> list[str]:
+        columns = [_column(self.rows, head, name) for head, name in COLUMNS.items()]
+        return ["  ".join(cells) for cells in zip(*columns, strict=True)]
 
     @property
     def is_listed(self) -> bool:
@@ -97,12 +132,16 @@ class PickerState:
         if not found:
             return f"{line}: none has all these words"
         if found > SHOWN:
-            return f"{line}; the newest {SHOWN:,} are listed, type to narrow"
+            return f"{line}; the first {SHOWN:,} are listed, type to narrow"
         return line
 
     def filtered(self, text: str) -> Self:
         """Return the state after typing."""
         return replace(self, text=text)
+
+    def sorted(self, order: str) -> Self:
+        """Return the state in another order."""
+        return replace(self, order=order)
 
     def choose(self, session_id: str | None) -> Self:
         """Return the state after choosing; an id that does not exist chooses nothing."""
@@ -133,11 +172,11 @@ def _as_text(name: str, kind: pl.DataType) -> pl.Expr:
     return pl.col(name).cast(pl.String)
 
 
-def _column(frame: pl.DataFrame, name: str) -> Sequence[str]:
-    """Return a column's cells, padded to one width; numbers to the right."""
+def _column(frame: pl.DataFrame, head: str, name: str) -> Sequence[str]:
+    """Return a column's head and cells, padded to one width; numbers to the right."""
     if name not in frame.columns:
-        return [""] * frame.height
-    texts = [_cell(name, value) for value in frame[name]]
+        return [""] * (frame.height + 1)
+    texts = [head, *(_cell(name, value) for value in frame[name])]
     width = max((len(text) for text in texts), default=0)
     number = frame[name].dtype.is_numeric()
     return [text.rjust(width) if number else text.ljust(width) for text in texts]

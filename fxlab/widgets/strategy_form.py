@@ -23,7 +23,7 @@ def control_for(parameter: Parameter, style: dict[str, str]) -> Any:  # noqa: AN
     shared = {
         "description": parameter.name,
         "style": style,
-        "layout": {"width": "17rem"},
+        "layout": {"width": f"calc({style['description_width']} + 9rem)"},
     }
     if parameter.kind is bool:
         return w.Checkbox(value=parameter.default, **shared)
@@ -61,7 +61,6 @@ class StrategyForm(w.VBox):
             options=strategy.names(),
             value=chosen,
             description="Strategy",
-            layout={"width": "17rem"},
         )
         self.about = w.HTML()
         self.message = Message()
@@ -103,6 +102,8 @@ class StrategyForm(w.VBox):
         parameters = chosen.parameters
         style = label_width(["Strategy", *parameters])
         self.choice.style.description_width = style["description_width"]
+        longest = max(map(len, self.choice.options))
+        self.choice.layout.width = f"calc({style['description_width']} + {longest + 6}ch)"
         self.about.value = f'<span class="fxlab-soft">{escape(chosen.title)}</span>'
         self.controls = {name: control_for(p, style) for name, p in parameters.items()}
         for control in self.controls.values():

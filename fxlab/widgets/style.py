@@ -11,7 +11,16 @@ from fxlab.html import escape
 
 SHEET: Final = """
 .fxlab-panel { gap: 6px; }
-.fxlab-list select, .fxlab-list option {
+.fxlab-panel .widget-hbox > *, .fxlab-panel .widget-vbox > * { min-width: 0;
+  max-width: calc(100% - 2 * var(--jp-widgets-margin, 2px)); }
+.fxlab-panel .widget-hbox > .widget-box, .fxlab-panel .widget-vbox > .widget-box {
+  max-width: 100%; }
+.fxlab-panel .jupyter-button.mod-primary { background: #1565c0; color: #fff; }
+.fxlab-list select { overflow-x: auto; min-width: 0; }
+.fxlab-heads { margin-bottom: 0; height: auto; }
+.fxlab-heads .widget-html-content { min-width: 0; overflow: hidden; }
+.fxlab-heads pre { margin: 0; padding: 0 3px !important; white-space: pre; overflow: hidden; }
+.fxlab-list select, .fxlab-list option, .fxlab-heads pre {
   font-family: var(--jp-code-font-family, monospace);
   font-size: var(--jp-code-font-size, 13px); }
 .fxlab-soft, .fxlab-soft .widget-html-content {
@@ -77,5 +86,6 @@ def in_line(parts: Iterable[Any]) -> w.HBox:
 def with_help(control: Any, text: str) -> w.HBox:  # noqa: ANN401 - any ipywidgets control
     """Return a control with a short help line on its right; the line is its tooltip too."""
     control.tooltip = text
+    control.layout.flex = "none"  # the line wraps, not the control
     line = w.HTML(f'<span class="fxlab-soft">{escape(text)}</span>')
     return w.HBox([control, line], layout={"align_items": "center"})

@@ -24,7 +24,7 @@ SPEEDS: Final = (
 )
 """Market seconds a second that can be chosen."""
 
-_WIDE: Final = {"width": "34rem", "max_width": "100%"}
+_WIDE: Final = {"width": "34rem"}
 _ACTIONS: Final = {"Play": "play", "Pause": "pause", "Resume": "play"}
 
 
