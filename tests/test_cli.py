@@ -91,6 +91,19 @@ def test_up_and_status_show_the_server_and_no_password(server: ServerStatus):
         assert server.endpoint.pg_password not in answer.stdout
 
 
+def test_status_prints_the_console_and_of_a_server_of_one_s_own_nothing_else(
+    server: ServerStatus, monkeypatch: pytest.MonkeyPatch
+):
+    assert server.endpoint is not None
+    embedded = json.loads(fxlab("status", "--json").stdout)
+    assert embedded["console"] == server.endpoint.http_url
+    monkeypatch.setenv("FXLAB_QUESTDB_HOST", "127.0.0.1")
+    own = json.loads(fxlab("status", "--json").stdout)
+    assert set(own) == {"state", "console", "user", "PostgreSQL", "message"}
+    assert (own["state"], own["console"]) == ("external", server.endpoint.http_url)
+    assert str(server.root) not in str(own)
+
+
 def test_status_and_down_without_a_server(
     server_settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
