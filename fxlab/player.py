@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import polars as pl
 
 from fxlab.backtester.engine import Job, backtest, prepare
 from fxlab.backtester.result import Result
+from fxlab.backtester.run_options import RunOptions
+from fxlab.backtester.strategy import Signals, Strategy
 from fxlab.backtester.tables import fills_table
+from fxlab.backtester.ticks import TickSource
 from fxlab.batches import Batch
 from fxlab.errors import InvalidInput, InvalidParameter, InvalidTimeRange
 from fxlab.numbers import integer
@@ -35,17 +38,20 @@ class Player:
 
     Parameters
     ----------
-    arguments
-        Of `fxlab.backtester.engine.prepare`: what a backtest of the same would be given.
+    source, strategy, parameters, options
+        What a backtest of the same would be given.
     trading
-        Whether the strategy in them counts, or only the ticks.
+        Whether the strategy counts, or only the ticks.
     speed, batch_size, interval, clock
         As `fxlab.replay` takes them.
     """
 
     def __init__(
         self,
-        arguments: Mapping[str, Any],
+        source: TickSource,
+        strategy: str | Strategy | Callable[..., Signals],
+        parameters: Mapping[str, object] | None,
+        options: RunOptions,
         *,
         trading: bool,
         speed: float,
@@ -53,7 +59,8 @@ class Player:
         interval: Duration,
         clock: Clock,
     ) -> None:
-        self._arguments = dict(arguments)
+        self._asked = source, strategy, parameters
+        self._options = options
         self._trading = trading
         self._size = _check_size(batch_size)
         self._interval = _check_interval(interval)
@@ -64,7 +71,7 @@ class Player:
         self._targets: deque[int] = deque(maxlen=1)  # where the latest seek wants to be
         self._stopping = False
         self._covered: int | None = None  # the end of what a stopped replay has replayed
-        job = prepare(**self._arguments, trading=self._trading)
+        job = prepare(*self._asked, options, trading=trading)
         self.bounds, self.symbols = job.bounds, job.symbols
         self._totals = _count_ticks(job)
         self._number = 0
@@ -170,10 +177,11 @@ class Player:
             )
         if self._covered is None:
             raise InvalidInput("the replay was stopped before its first tick: it has no result")
-        low, _ = parse_range(self._arguments["start"], None)
+        low, _ = parse_range(self._options.start, None)
         start = None if low is None else from_micros(low)  # aware, as the end is
         end = from_micros(self._covered)
-        return backtest(**{**self._arguments, "start": start, "end": end})
+        options = self._options.keywords() | {"start": start, "end": end}
+        return backtest(*self._asked, **options)
 
     def _go_on(self) -> Batch | float | None:
         if self.pace.paused:
@@ -218,7 +226,7 @@ class Player:
             target = self._covered = self._targets.pop()
             if self._over or self._reel.passed >= target:
                 self.close()
-                self._begin(prepare(**self._arguments, trading=self._trading))
+                self._begin(prepare(*self._asked, self._options, trading=self._trading))
             self._reel.skip(target, lambda: not (self._stopping or self._targets))
         self._started = True
         self.pace.jump(target)

@@ -10,12 +10,12 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
-from typing import Any, Final, Self
+from typing import Any, Final, Self, Unpack
 
 import polars as pl
 
-from fxlab.backtester.execution import Execution
 from fxlab.backtester.result import Result
+from fxlab.backtester.run_options import Options, RunOptions, takes_run_options
 from fxlab.backtester.strategy import Signals, Strategy
 from fxlab.backtester.ticks import as_source
 from fxlab.batches import Batch
@@ -28,23 +28,17 @@ CHUNK_ROWS: Final = 65_536
 """Rows of a symbol read at a time: the first batch comes soon, and a jump can be stopped."""
 
 
+@takes_run_options
 def replay(
     source: Any,  # noqa: ANN401 - a Session or a frame; refused by name otherwise
     *,
     speed: float = 1.0,
     batch_size: int = 100,
-    symbols: str | list[str] | tuple[str, ...] = "ALL",
-    start: Time | None = None,
-    end: Time | None = None,
     strategy: str | Strategy | Callable[..., Signals] | None = None,
     parameters: Mapping[str, object] | None = None,
-    execution: Execution | None = None,
-    capital: float = 10_000.0,
-    grid: Duration = "1m",
-    days_per_year: float = 365.25,
     interval: Duration = "100ms",
-    chunk_rows: int = CHUNK_ROWS,
     clock: Clock | None = None,
+    **options: Unpack[Options],
 ) -> Replay:
     """Play the ticks of a session back in their own time, merged over the symbols.
 
@@ -56,17 +50,15 @@ def replay(
         Market seconds a second: 1 as it was, 100 a hundred times as fast, ``inf`` without waiting.
     batch_size
         Ticks in a batch, at most.
-    symbols, start, end
-        What is replayed, as in `fxlab.backtest`.
-    strategy, parameters, execution, capital, grid, days_per_year
+    strategy, parameters
         A strategy to run on the ticks, as in `fxlab.backtest`. Without one there are only ticks.
     interval
         Wall time after which what is due is handed out, though no batch is full: the clock ticks
         in a quiet market, too.
-    chunk_rows
-        Rows of a symbol read at a time, where the strategy's lookback is known.
     clock
         Where time comes from; the machine's clock unless given.
+    symbols, start, end, execution, capital, return_interval, days_per_year, chunk_rows
+        As in `fxlab.backtest`; `chunk_rows` is 65,536 unless given.
 
     Returns
     -------
@@ -84,26 +76,17 @@ def replay(
     >>> for batch in fxlab.replay(session, speed=10.0):                # doctest: +SKIP
     ...     print(batch.timestamp, batch.prices, f"{batch.progress:.0%}")
     """
-    if strategy is None and (parameters is not None or execution is not None):
+    if strategy is None and (parameters is not None or options.get("execution") is not None):
         raise InvalidParameter(
             "parameters and execution belong to a strategy; name it as well, for example "
             "strategy='sma_cross'"
         )
-    arguments = {
-        "source": as_source(source),
-        "strategy": strategy or _idle,
-        "parameters": parameters,
-        "symbols": symbols,
-        "start": start,
-        "end": end,
-        "execution": execution,
-        "capital": capital,
-        "grid": grid,
-        "days_per_year": days_per_year,
-        "chunk_rows": chunk_rows,
-    }
+    options.setdefault("chunk_rows", CHUNK_ROWS)
     player = Player(
-        arguments,
+        as_source(source),
+        strategy or _idle,
+        parameters,
+        RunOptions.of(options),
         trading=strategy is not None,
         speed=speed,
         batch_size=batch_size,

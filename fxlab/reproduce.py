@@ -64,7 +64,7 @@ def reproduce(db: QuestDB, run_id: str, progress: Advance = silent) -> Reproduct
         end=_moment(options["end_us"]),
         execution=Execution.from_dict(stored["execution"]),
         capital=stored["capital"],
-        grid=timedelta(microseconds=options["grid_us"]),
+        return_interval=timedelta(microseconds=options["grid_us"]),
         days_per_year=options["days_per_year"],
         progress=progress,
     )

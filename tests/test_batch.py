@@ -50,7 +50,7 @@ def asked(session):
             "parameters": {"fast": 4, "slow": 15},
             "symbols": "ETH",
             "start": start,
-            "grid": "30s",
+            "return_interval": "30s",
             "days_per_year": 260,
             "name": "my <first> job",
         },
@@ -91,7 +91,7 @@ def test_every_job_ends_in_its_state(ran):
 
 def test_a_job_is_the_backtest_bit_by_bit(ran, lab, session, asked):
     row = rows_of(ran[0])[0]
-    given = {name: asked[0][name] for name in ("symbols", "start", "capital", "grid")}
+    given = {name: asked[0][name] for name in ("symbols", "start", "capital", "return_interval")}
     alone = fxlab.backtest(
         session,
         "sma_cross",

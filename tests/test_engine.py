@@ -192,8 +192,8 @@ def test_samples_are_fine_enough_to_draw_and_divide_the_grid():
         ({"capital": 0}, errors.InvalidParameter, "must be above zero"),
         ({"capital": float("nan")}, errors.InvalidParameter, "must be above zero"),
         ({"capital": "10"}, errors.InvalidParameter, "is not a number"),
-        ({"grid": "1ms"}, errors.InvalidParameter, "too fine"),
-        ({"grid": "soon"}, errors.InvalidParameter, "is not a duration"),
+        ({"return_interval": "1ms"}, errors.InvalidParameter, "too fine"),
+        ({"return_interval": "soon"}, errors.InvalidParameter, "is not a duration"),
         (
             {"start": datetime(2025, 1, 2), "end": datetime(2025, 1, 1)},  # noqa: DTZ001
             errors.InvalidTimeRange,

@@ -22,6 +22,7 @@ from fxlab.backtester.engine import prepare
 from fxlab.backtester.frame_source import FrameSource
 from fxlab.backtester.latency import Latency
 from fxlab.backtester.result import Result
+from fxlab.backtester.run_options import RunOptions
 from fxlab.backtester.tables import FLAG_NAMES, REASON_NAMES, STATUS_NAMES
 from fxlab.times import to_micros
 
@@ -165,9 +166,8 @@ def prepared(recording, execution, constants):
     return prepare(
         source_of(recording),
         strategy_of(constants),
-        symbols=recording.symbols,
-        execution=execution,
-        capital=CAPITAL,
+        None,
+        RunOptions(symbols=recording.symbols, execution=execution, capital=CAPITAL),
     )
 
 
@@ -455,7 +455,7 @@ def last_prices(recording):
     ticks = recording.ticks
     price = pl.col("price")
     if "price" not in ticks.columns:
-        ticks = ticks.filter(pl.col("bid_price_1") < pl.col("ask_price_1"))
+        ticks = ticks.filter(pl.col("bid_price_1") <= pl.col("ask_price_1"))
         price = ((pl.col("bid_price_1") + pl.col("ask_price_1")) / 2).alias("price")
     return dict(ticks.group_by("symbol", maintain_order=True).agg(price.last()).rows())
 

@@ -15,8 +15,8 @@ from markets import random_walk
 
 import fxlab
 from fxlab import Execution, Latency, errors
-from fxlab.backtester.execution import check_capital
 from fxlab.backtester.records import TERMS
+from fxlab.backtester.run_options import check_capital
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ def test_over_a_calendar_year_the_annual_return_is_the_total_return(days_per_yea
         schema_overrides={"timestamp": pl.Datetime("us", "UTC")},
     )
     run = fxlab.backtest(
-        frame, "buy_and_hold", execution=FREE, grid="1h", days_per_year=days_per_year
+        frame, "buy_and_hold", execution=FREE, return_interval="1h", days_per_year=days_per_year
     )
     got = run.metrics
     assert got["total_return"] == pytest.approx(0.1, abs=1e-6)

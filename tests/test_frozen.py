@@ -78,7 +78,7 @@ def test_shipped_strategies_have_the_same_figures_to_the_last_bit(recorded, name
         before["parameters"],
         capital=100_000.0,
         execution=fxlab.Execution(taker_bps=2.0),
-        grid="1s",
+        return_interval="1s",
     )
     source = result.run.strategy.source
     now = {

@@ -38,7 +38,7 @@ def plan(group):
             "tag": group,
             "strategy": "sma_cross",
             "parameters": GRID,
-            "grid": "5s",
+            "return_interval": "5s",
         },
         {
             "newest": 1,
@@ -123,7 +123,7 @@ def test_another_night_repeats_no_point(nights):
 
 
 def test_trials_are_carried_over_nights(lab, group, nights, tmp_path):
-    more = {"tag": group, "strategy": "sma_cross", "grid": "5s"}
+    more = {"tag": group, "strategy": "sma_cross", "return_interval": "5s"}
     more["parameters"] = GRID | {"fast": [2, 3, 4]}
     before = rows(nights[3])[0]["tried"]
     (row,) = rows(fxlab.nightly([more], out=tmp_path, lab=lab))

@@ -32,7 +32,7 @@ def saved(lab, session):
         {"fast": 4, "slow": 15},
         execution=EXECUTION,
         capital=5_000.0,
-        grid="30s",
+        return_interval="30s",
         days_per_year=260,
         start=session.started + timedelta(seconds=10),
         end=session.ended,

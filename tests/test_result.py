@@ -66,10 +66,10 @@ def test_equity_ends_at_the_metric_and_holds_the_exact_extremes(result):
 
 def test_grid_returns_compound_to_the_total_return():
     frame = random_walk(3_000, seed=6)
-    result = backtest(frame, "sma_cross", PARAMETERS, grid="1m", capital=500.0)
+    result = backtest(frame, "sma_cross", PARAMETERS, return_interval="1m", capital=500.0)
     twin_equity, returns = 500.0, []
     minute = frame["timestamp"].dt.truncate("1m")
-    curve = backtest(frame, "sma_cross", PARAMETERS, grid="1s", capital=500.0).equity
+    curve = backtest(frame, "sma_cross", PARAMETERS, return_interval="1s", capital=500.0).equity
     for edge in minute.unique(maintain_order=True):
         inside = curve.filter(
             pl.col("timestamp")
@@ -116,7 +116,7 @@ def test_the_fingerprint_follows_what_decides_the_outcome():
         backtest(frame, "sma_cross", {"fast": 6, "slow": 20}),
         backtest(frame.head(299), "sma_cross", PARAMETERS),
         backtest(frame, "sma_cross", PARAMETERS, capital=1.0),
-        backtest(frame, "sma_cross", PARAMETERS, grid="2m"),
+        backtest(frame, "sma_cross", PARAMETERS, return_interval="2m"),
         backtest(frame, "sma_cross", PARAMETERS, execution=fxlab.Execution(latency="1us")),
         backtest(frame.with_columns(pl.col("price") + 0.01), "sma_cross", PARAMETERS),
         backtest(frame, "breakout"),

@@ -50,14 +50,16 @@ def test_every_point_is_its_backtest_bit_by_bit(name, ticks):
     source, strategy = (TWO, "sma_cross") if name == "two_symbols" else (ticks, name)
     axes = around(SMALL[strategy]) or {"exposure": [1.0, 0.5]}
     execution = fxlab.Execution(taker_bps=2.0, slippage_bps=0.5, latency="30ms")
-    found = fxlab.sweep(source, strategy, axes, execution=execution, capital=5_000.0, grid="30s")
+    found = fxlab.sweep(
+        source, strategy, axes, execution=execution, capital=5_000.0, return_interval="30s"
+    )
     done = found.table.filter(pl.col("state") == "done")
     assert done.height == found.table.height >= 2
     assert done["fills_count"].sum() > 0
     for row in done.iter_rows(named=True):
         values = found.points[row["point"]].values
         alone = fxlab.backtest(
-            source, strategy, values, execution=execution, capital=5_000.0, grid="30s"
+            source, strategy, values, execution=execution, capital=5_000.0, return_interval="30s"
         )
         assert row["fingerprint"] == alone.fingerprint
         for metric in METRICS:

@@ -68,11 +68,13 @@ def test_without_a_single_figure_there_is_no_best(frames):
 
 
 def test_kept_returns_are_those_of_the_backtest(frames):
-    found = fxlab.sweep(frames[0], "sma_cross", GRID, grid="10s")
+    found = fxlab.sweep(frames[0], "sma_cross", GRID, return_interval="10s")
     numbers, returns = found.returns()
     assert numbers == list(range(9))
     for number in numbers:
-        alone = fxlab.backtest(frames[0], "sma_cross", found.points[number].values, grid="10s")
+        alone = fxlab.backtest(
+            frames[0], "sma_cross", found.points[number].values, return_interval="10s"
+        )
         total = np.prod(1.0 + returns[:, number]) - 1.0
         assert total == pytest.approx(alone.metrics["total_return"], rel=1e-12)
 
@@ -115,7 +117,7 @@ def test_stability_speaks_of_neighbours(swept):
 
 
 def test_cross_validation_chooses_outside_of_each_test(frames):
-    found = fxlab.sweep(frames[0], "sma_cross", GRID, grid="5s")
+    found = fxlab.sweep(frames[0], "sma_cross", GRID, return_interval="5s")
     folds = found.cross_validate(4, purge="5s", embargo="10s")
     numbers, returns = found.returns()
     edges = found.studies[0].periods.edges

@@ -82,7 +82,7 @@ def test_a_larger_grid_repeats_nothing(lab, db, session):
     [
         {"execution": fxlab.Execution(taker_bps=1.0)},
         {"capital": 5_000.0},
-        {"grid": "30s"},
+        {"return_interval": "30s"},
         {"end": "2025-01-01T00:05:00Z"},
         {"days_per_year": 260},
     ],

@@ -20,7 +20,9 @@ def ticks():
 
 @pytest.fixture(scope="module")
 def walk(ticks):
-    return fxlab.walk_forward(ticks, "sma_cross", GRID, train="5m", test="3m", grid="10s")
+    return fxlab.walk_forward(
+        ticks, "sma_cross", GRID, train="5m", test="3m", return_interval="10s"
+    )
 
 
 def test_positions_left_open_at_the_seams_are_told(ticks):
@@ -71,7 +73,7 @@ def test_each_window_is_a_sweep_and_then_a_backtest(ticks, walk):
             ticks,
             "sma_cross",
             GRID,
-            grid="10s",
+            return_interval="10s",
             start=row["train_start"],
             end=row["train_end"],
             capital=equity,
@@ -83,7 +85,7 @@ def test_each_window_is_a_sweep_and_then_a_backtest(ticks, walk):
             ticks,
             "sma_cross",
             best,
-            grid="10s",
+            return_interval="10s",
             start=row["test_start"],
             end=row["test_end"],
             capital=equity,
@@ -104,7 +106,12 @@ def test_what_comes_later_changes_no_earlier_window(ticks, walk):
     last = walk.table["test_start"][-1]
     later = pl.when(pl.col("timestamp") >= last).then(300.0 - pl.col("price")).otherwise("price")
     other = fxlab.walk_forward(
-        ticks.with_columns(price=later), "sma_cross", GRID, train="5m", test="3m", grid="10s"
+        ticks.with_columns(price=later),
+        "sma_cross",
+        GRID,
+        train="5m",
+        test="3m",
+        return_interval="10s",
     )
     assert other.table.head(-1).equals(walk.table.head(-1), null_equal=True)
     chosen = ["fast", "slow", "train_sharpe_per_period"]
@@ -130,7 +137,14 @@ def test_it_is_drawn(walk):
 
 def test_anchored_trainings_begin_at_the_start(ticks):
     walk = fxlab.walk_forward(
-        ticks, "sma_cross", GRID, train="5m", folds=2, mode="anchored", embargo="30s", grid="10s"
+        ticks,
+        "sma_cross",
+        GRID,
+        train="5m",
+        folds=2,
+        mode="anchored",
+        embargo="30s",
+        return_interval="10s",
     )
     assert walk.table["train_start"].n_unique() == 1
     gaps = walk.table["test_start"] - walk.table["train_end"]
@@ -142,14 +156,14 @@ def test_windows_without_ticks_say_so(ticks):
         (ticks["timestamp"] < ticks["timestamp"][1_500])
         | (ticks["timestamp"] > ticks["timestamp"][4_500])
     )
-    walk = fxlab.walk_forward(hole, "sma_cross", GRID, train="2m", test="2m", grid="10s")
+    walk = fxlab.walk_forward(hole, "sma_cross", GRID, train="2m", test="2m", return_interval="10s")
     assert walk.table["reason"].drop_nulls().len() > 0
     assert len(walk.results) == walk.table["reason"].null_count() < walk.table.height
     assert "has no ticks" in "".join(walk.table["reason"].drop_nulls())
 
 
 def test_a_sweep_walks_its_own_grid(ticks, walk):
-    swept = fxlab.sweep(ticks, "sma_cross", GRID, grid="10s")
+    swept = fxlab.sweep(ticks, "sma_cross", GRID, return_interval="10s")
     again = swept.walk_forward(train="5m", test="3m")
     assert again.table.equals(walk.table, null_equal=True)
     both = fxlab.sweep([ticks, random_walk(500, 3)], "sma_cross", GRID)
@@ -186,7 +200,7 @@ def test_a_session_is_read_once(lab, unique, monkeypatch):
     plain = readers.scan
     monkeypatch.setattr(readers, "scan", lambda *a, **k: reads.append(a) or plain(*a, **k))
     found = fxlab.walk_forward(
-        lab.session(name), "sma_cross", GRID, train="2m", test="2m", grid="10s", lab=lab
+        lab.session(name), "sma_cross", GRID, train="2m", test="2m", return_interval="10s", lab=lab
     )
     assert found.table.height >= 2
     assert len(reads) == 1

@@ -174,8 +174,11 @@ def test_frames_of_other_libraries_are_the_same_ticks(kind):
         ({"days_per_year": float("nan")}, "days_per_year=nan"),
         ({"days_per_year": True}, "days_per_year=True"),
         ({"days_per_year": "260"}, "days_per_year='260'"),
-        ({"grid": "1000000000d"}, "grid='1000000000d' is not a duration.*100,000 days"),
-        ({"grid": True}, "grid=True is not a duration"),
+        (
+            {"return_interval": "1000000000d"},
+            "return_interval='1000000000d' is not a duration.*100,000 days",
+        ),
+        ({"return_interval": True}, "return_interval=True is not a duration"),
         ({"chunk_rows": 1.5}, "chunk_rows=1.5 is not a number of rows"),
         ({"chunk_rows": 0}, "chunk_rows=0 is not a number of rows"),
         ({"chunk_rows": True}, "chunk_rows=True is not a number of rows"),

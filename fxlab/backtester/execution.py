@@ -235,17 +235,6 @@ class Execution:
         return ", ".join([main, *others])
 
 
-def check_capital(capital: float) -> float:
-    """Return the capital as a float, or raise `InvalidParameter` unless it is above zero."""
-    if number(capital) is None:
-        raise InvalidParameter(f"capital={capital!r} is not a number; give money, e.g. 10_000")
-    if not (math.isfinite(capital) and capital > 0):
-        raise InvalidParameter(f"capital={capital} must be above zero; give money, e.g. 10_000")
-    if not 1e-100 <= capital <= 1e100:
-        raise InvalidParameter(f"capital={capital:g} is not from 1e-100 to 1e100; e.g. 10_000")
-    return float(capital)
-
-
 def _short(name: str, value: object) -> str:
     if isinstance(value, tuple):
         return f"of {len(value)} rates"

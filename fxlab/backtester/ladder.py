@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Unpack
 
 import polars as pl
 
@@ -20,6 +20,7 @@ from fxlab.backtester.feeds import needs_of
 from fxlab.backtester.market import Rows
 from fxlab.backtester.pieces import Needs
 from fxlab.backtester.result import Result
+from fxlab.backtester.run_options import Options, RunOptions, takes_run_options
 from fxlab.backtester.strategy import Signals, Strategy
 from fxlab.errors import InvalidParameter
 from fxlab.html import escape, heading, plain, table
@@ -75,26 +76,26 @@ class Ladder:
         return [f"{heading(name)}: {note}" for name, note in sorted(notes)]
 
 
+@takes_run_options
 def cost_ladder(
     source: Any,  # noqa: ANN401 - a Session or a frame, as `backtest` takes them
     strategy: str | Strategy | Callable[..., Signals],
     parameters: Mapping[str, object] | None = None,
     *,
     executions: Mapping[str, Execution] | None = None,
-    execution: Execution | None = None,
     progress: Advance = silent,
-    **options: Any,  # noqa: ANN401 - the keywords of `backtest`
+    **options: Unpack[Options],
 ) -> Ladder:
     """Replay a strategy under several assumptions about its orders.
 
     Parameters
     ----------
-    source, strategy, parameters, options
+    source, strategy, parameters
         As `backtest` takes them.
     executions
         Assumptions by name of the rung; `default_rungs` of `execution` unless given.
-    execution
-        What the default rungs start from.
+    symbols, start, end, execution, capital, return_interval, days_per_year, chunk_rows
+        See `RunOptions`; `execution` is what the default rungs start from.
     progress
         Called with the share done; raise `Cancelled` in it to stop.
 
@@ -103,7 +104,8 @@ def cost_ladder(
     InvalidParameter
         If there is no rung; and whatever `backtest` raises.
     """
-    rungs = default_rungs(execution or Execution()) if executions is None else dict(executions)
+    asked = RunOptions.of(options)
+    rungs = default_rungs(asked.execution) if executions is None else dict(executions)
     if not rungs:
         raise InvalidParameter("executions is empty; give at least one rung, e.g. {'free': ...}")
     results: dict[str, Result] = {}
@@ -111,7 +113,7 @@ def cost_ladder(
     for name, rung in rungs.items():
         markets.setdefault(needs_of([], rung), []).append(name)
     for number, names in enumerate(markets.values()):
-        job = prepare(source, strategy, parameters, execution=rungs[names[0]], **options)
+        job = prepare(source, strategy, parameters, replace(asked, execution=rungs[names[0]]))
         jobs = {name: _rung(job, rungs[name]) for name in names}
         _run(
             job,

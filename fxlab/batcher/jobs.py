@@ -16,10 +16,11 @@ from fxlab.backtester.assumptions import check_names, execution_of
 from fxlab.backtester.engine import prepare
 from fxlab.backtester.execution import Execution
 from fxlab.backtester.result import Run, ingredients, seal
+from fxlab.backtester.run_options import RunOptions, renamed
 from fxlab.backtester.strategy import Strategy, Value, get
 from fxlab.batcher.plans import refuse_mistakes
 from fxlab.errors import FxlabError, InvalidParameter
-from fxlab.times import Duration, Time
+from fxlab.times import Time
 
 if TYPE_CHECKING:
     from fxlab.lab import Lab
@@ -31,7 +32,7 @@ _KEY_SHOWN: Final = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class Job(RunOptions):
     """One backtest of a batch; the fields are what `fxlab.backtest` takes.
 
     Attributes
@@ -47,13 +48,6 @@ class Job:
     session: str
     strategy: str
     parameters: Mapping[str, Value] = field(default_factory=dict)
-    symbols: str | Sequence[str] = "ALL"
-    start: Time | None = None
-    end: Time | None = None
-    execution: Execution = field(default_factory=Execution)
-    capital: float = 10_000.0
-    grid: Duration = "1m"
-    days_per_year: float = 365.25
     name: str = ""
 
     @classmethod
@@ -72,6 +66,7 @@ class Job:
                 f"{given!r:.80} is not a job; give a mapping such as "
                 "{'session': ..., 'strategy': 'sma_cross', 'parameters': {'fast': 10}}"
             )
+        given = renamed(given)
         check_names(given, [spec.name for spec in fields(cls)], "a job")
         for name in ("session", "strategy"):
             if not given.get(name):
@@ -125,7 +120,9 @@ class Ready:
             "end": _time_text(job.end),
             "execution": terms,
             "capital": run.capital,
-            "grid": job.grid if isinstance(job.grid, str) else f"{run.grid_us}us",
+            "return_interval": (
+                job.return_interval if isinstance(job.return_interval, str) else f"{run.grid_us}us"
+            ),
             "days_per_year": run.days_per_year,
             "check_lookahead": check_lookahead,
             "out": out,
@@ -183,13 +180,7 @@ def _ready(job: Job, lab: Lab, sessions: dict[str, Session]) -> Ready:
         session,
         job.strategy,
         job.parameters,
-        symbols=job.symbols if isinstance(job.symbols, str) else list(job.symbols),
-        start=job.start,
-        end=job.end,
-        execution=job.execution,
-        capital=job.capital,
-        grid=job.grid,
-        days_per_year=job.days_per_year,
+        job,
     ).run
     data = {name: str(getattr(session, name)) for name in _IDENTITY}
     asked = {"symbols": ",".join(run.symbols)} | {k: str(v) for k, v in run.options().items()}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Self
 
 from fxlab.backtester.assumptions import check_names, execution_of
-from fxlab.backtester.execution import Execution
 from fxlab.backtester.ranges import values_between
+from fxlab.backtester.run_options import RunOptions, renamed
 from fxlab.backtester.strategy import Strategy, get
 from fxlab.batcher.plans import refuse_mistakes
 from fxlab.errors import EmptySession, FxlabError, InvalidParameter
@@ -18,7 +18,6 @@ from fxlab.progress import Advance
 from fxlab.sweeper import scores
 from fxlab.sweeper.space import Space
 from fxlab.sweeper.sweeping import sweep
-from fxlab.times import Duration, Time
 
 if TYPE_CHECKING:
     from fxlab.lab import Lab
@@ -30,7 +29,7 @@ _RANGE = {"from", "to", "step"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class NightlySweep:
+class NightlySweep(RunOptions):
     """A sweep over the sessions that a rule finds; what it does not name, `fxlab.sweep` decides.
 
     Attributes
@@ -62,13 +61,6 @@ class NightlySweep:
     points: int | None = None
     seed: int = 0
     metric: str = "sharpe_per_period"
-    symbols: str | Sequence[str] = "ALL"
-    start: Time | None = None
-    end: Time | None = None
-    execution: Execution = field(default_factory=Execution)
-    capital: float = 10_000.0
-    grid: Duration = "1m"
-    days_per_year: float = 365.25
 
     @classmethod
     def of(cls, given: Self | Mapping[str, Any]) -> Self:
@@ -83,6 +75,7 @@ class NightlySweep:
             return given
         if not isinstance(given, Mapping):
             raise InvalidParameter(f"{given!r:.80} is not a sweep; give a mapping of its fields")
+        given = renamed(given)
         check_names(given, [spec.name for spec in fields(cls)], "a sweep")
         for name in ("strategy", "parameters"):
             if name not in given:
@@ -136,23 +129,22 @@ class NightlySweep:
 
     def run(self, lab: Lab, workers: int, progress: Advance) -> Sweep:
         """Run the sweep, every point kept in the lab's database."""
-        every = self.symbols == "ALL"
-        options = ("search", "points", "seed", "metric", "start", "end", "execution", "capital",
-                   "grid", "days_per_year")  # fmt: skip
+        options = self.keywords()
+        if self.symbol and self.symbols == "ALL":
+            options["symbols"] = [self.symbol]
         return sweep(
             self.find(lab),
             self.strategy,
             self.parameters,
-            symbols=[self.symbol] if self.symbol and every else self._symbols,
+            search=self.search,
+            points=self.points,
+            seed=self.seed,
+            metric=self.metric,
             workers=workers,
             lab=lab,
             progress=progress,
-            **{name: getattr(self, name) for name in options},
+            **options,
         )
-
-    @property
-    def _symbols(self) -> str | list[str]:
-        return self.symbols if isinstance(self.symbols, str) else list(self.symbols)
 
     def _fits(self, tags: Sequence[str] | None) -> bool:
         return not self.tag or self.tag in (tags or ())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
@@ -17,10 +17,10 @@ import xxhash
 
 from fxlab.backtester.crosses import MeanCross, with_running_sums
 from fxlab.backtester.engine import Job, open_ledger, prepare
-from fxlab.backtester.execution import Execution
 from fxlab.backtester.feeds import needs_of, open_feeds
 from fxlab.backtester.frame_source import FrameSource
 from fxlab.backtester.result import ingredients, seal
+from fxlab.backtester.run_options import RunOptions
 from fxlab.backtester.signals import Signals
 from fxlab.backtester.strategy import Strategy, Value
 from fxlab.backtester.stream import Chunk, merge
@@ -29,7 +29,6 @@ from fxlab.sweeper.held import Held
 from fxlab.sweeper.lane import Lane
 from fxlab.sweeper.periods import Periods
 from fxlab.sweeper.space import Point
-from fxlab.times import Duration, Time
 
 CHUNK_ROWS: Final = 1 << 19
 """Rows of a symbol that all points work on before the next ones are read."""
@@ -37,17 +36,10 @@ CHUNK_ROWS: Final = 1 << 19
 
 @dataclass(frozen=True)
 class Terms:
-    """What all points of a sweep have in common, as `fxlab.backtest` takes it."""
+    """What all points of a sweep have in common."""
 
     strategy: Strategy
-    symbols: str | list[str] | tuple[str, ...] = "ALL"
-    start: Time | None = None
-    end: Time | None = None
-    execution: Execution = field(default_factory=Execution)
-    capital: float = 10_000.0
-    grid: Duration = "1m"
-    days_per_year: float = 365.25
-    chunk_rows: int | None = None
+    options: RunOptions
     source_text: str = ""
     """The strategy's source; another process might not find it."""
 
@@ -57,9 +49,7 @@ class Terms:
 
     def prepared(self, source: TickSource, values: Mapping[str, Value]) -> Job:
         """Check everything against a source, and return the job of one point."""
-        options: dict[str, Any] = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        del options["source_text"]
-        return prepare(source, options.pop("strategy"), values, **options)
+        return prepare(source, self.strategy, values, self.options)
 
 
 class Study:
@@ -145,16 +135,16 @@ class Reading:
     """One pass over a study's ticks."""
 
     def __init__(self, study: Study, signals: Sequence[Signals]) -> None:
-        terms, run = study.terms, study.run
+        run = study.run
         self._study = study
         self._shared = _sharing(signals)
         self._feeds, self._books = open_feeds(
             study.source,
             run.symbols,
             needs_of(signals, run.execution),
-            start=terms.start,
-            end=terms.end,
-            size=terms.chunk_rows or CHUNK_ROWS,
+            start=run.start,
+            end=run.end,
+            size=study.terms.options.chunk_rows or CHUNK_ROWS,
             owner=signals[0].owner,
         )
 

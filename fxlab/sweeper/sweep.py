@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -228,8 +228,8 @@ class Sweep:
     def _settings(self, changes: Mapping[str, Any]) -> dict[str, Any]:
         """Return what was asked for, with changes, as `fxlab.sweep` takes it."""
         terms = self.studies[0].terms
-        own = {f.name: getattr(terms, f.name) for f in fields(terms)}
-        del own["source_text"], own["chunk_rows"]
+        own = terms.options.keywords() | {"strategy": terms.strategy}
+        del own["chunk_rows"]
         grid = {axis.name: axis.values for axis in self.space.axes} | self.space.fixed
         return own | {"parameters": grid, "metric": self.metric, **self.asked, **changes}
 

@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Unpack
 
-from fxlab.backtester.execution import Execution
 from fxlab.backtester.metric_table import METRICS
+from fxlab.backtester.run_options import Options, RunOptions, takes_run_options
 from fxlab.backtester.signals import Signals
 from fxlab.backtester.strategy import Strategy, get
 from fxlab.backtester.ticks import as_source
@@ -24,7 +24,6 @@ from fxlab.sweeper.space import Point, Space
 from fxlab.sweeper.store import NoStore, Store, SweepStore
 from fxlab.sweeper.studies import Study, Terms
 from fxlab.sweeper.sweep import Sweep
-from fxlab.times import Duration, Time
 
 if TYPE_CHECKING:
     from fxlab.lab import Lab
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
 POINTS_LIMIT: Final = 100_000
 
 
+@takes_run_options
 def sweep(
     source: Any,  # noqa: ANN401 - sessions or frames; refused by name otherwise
     strategy: str | Strategy | Callable[..., Signals],
@@ -41,20 +41,13 @@ def sweep(
     points: int | None = None,
     seed: int = 0,
     metric: str = "sharpe_per_period",
-    symbols: str | list[str] | tuple[str, ...] = "ALL",
-    start: Time | None = None,
-    end: Time | None = None,
-    execution: Execution | None = None,
-    capital: float = 10_000.0,
-    grid: Duration = "1m",
-    days_per_year: float = 365.25,
-    chunk_rows: int | None = None,
     workers: int | None = None,
     scheduler: Any = None,  # noqa: ANN401 - an address or a distributed.Client
     lab: Lab | None = None,
     points_limit: int = POINTS_LIMIT,
     check_lookahead: bool = True,
     progress: Advance = silent,
+    **options: Unpack[Options],
 ) -> Sweep:
     """Try many parameters of a strategy on the same ticks.
 
@@ -72,10 +65,6 @@ def sweep(
         takes; ``"optuna"`` (extra ``fxlab[optuna]``) lets an estimator choose that many.
     metric
         The figure by which points are compared.
-    symbols, start, end, execution, capital, grid, days_per_year
-        As `fxlab.backtest` takes them; `grid` is the spacing of the return series.
-    chunk_rows
-        Rows of a symbol that all points work on before the next ones are read.
     workers
         Threads; as many as there are cores unless given. Neither these nor `chunk_rows` nor the
         executor change a bit of the table.
@@ -90,6 +79,9 @@ def sweep(
         First make sure, at a sample of points, that the strategy does not see the future.
     progress
         Told the share done, the points stored and the time left; raise `Cancelled` in it to stop.
+    symbols, start, end, execution, capital, return_interval, days_per_year, chunk_rows
+        As `fxlab.backtest` takes them; `chunk_rows` are the rows of a symbol that all points work
+        on before the next ones are read.
 
     Returns
     -------
@@ -109,17 +101,7 @@ def sweep(
     threads, goal = check_workers(workers), scores.check_goal(metric)
     space = Space.of(get(strategy), parameters)
     finder = choose(space, search, points, seed, points_limit=points_limit)
-    terms = Terms(
-        space.strategy,
-        symbols=symbols,
-        start=start,
-        end=end,
-        execution=execution or Execution(),
-        capital=capital,
-        grid=grid,
-        days_per_year=days_per_year,
-        chunk_rows=chunk_rows,
-    )
+    terms = Terms(space.strategy, RunOptions.of(options))
     samples = space.samples()
     studies = _studies(source, terms, samples[0])
     if search == "grid":

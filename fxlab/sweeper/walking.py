@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import polars as pl
 
 from fxlab.backtester import splits
 from fxlab.backtester.engine import backtest
-from fxlab.backtester.execution import Execution
 from fxlab.backtester.frame_source import FrameSource
 from fxlab.backtester.metric_table import METRICS
+from fxlab.backtester.run_options import Options, RunOptions, takes_run_options
 from fxlab.backtester.signals import Signals
 from fxlab.backtester.splits import Window
 from fxlab.backtester.strategy import Strategy, get
@@ -29,13 +29,14 @@ from fxlab.sweeper.held import Held
 from fxlab.sweeper.sweeping import sweep
 from fxlab.sweeper.table import column_of
 from fxlab.sweeper.walk import TIMES, WalkForward, open_positions
-from fxlab.times import Duration, Time, from_micros
+from fxlab.times import Duration, from_micros
 
 if TYPE_CHECKING:
     from fxlab.backtester.result import Result
     from fxlab.lab import Lab
 
 
+@takes_run_options
 def walk_forward(
     source: Any,  # noqa: ANN401 - a Session or a frame; refused by name otherwise
     strategy: str | Strategy | Callable[..., Signals],
@@ -47,13 +48,6 @@ def walk_forward(
     mode: Literal["rolling", "anchored"] = "rolling",
     embargo: Duration = 0,
     metric: str = "sharpe_per_period",
-    symbols: str | list[str] | tuple[str, ...] = "ALL",
-    start: Time | None = None,
-    end: Time | None = None,
-    execution: Execution | None = None,
-    capital: float = 10_000.0,
-    grid: Duration = "1m",
-    days_per_year: float = 365.25,
     search: str = "grid",
     points: int | None = None,
     seed: int = 0,
@@ -62,6 +56,7 @@ def walk_forward(
     lab: Lab | None = None,
     check_lookahead: bool = True,
     progress: Advance = silent,
+    **options: Unpack[Options],
 ) -> WalkForward:
     """Sweep over each training, and replay its best point on the test that follows.
 
@@ -75,7 +70,7 @@ def walk_forward(
         The windows: how long each training and test is, or how many tests; ``"rolling"`` moves
         the training along, ``"anchored"`` begins it at the start; `embargo` lies between the two.
         See `fxlab.backtester.splits.walk_forward`.
-    symbols, start, end, execution, capital, grid, days_per_year
+    symbols, start, end, execution, capital, return_interval, days_per_year, chunk_rows
         As `fxlab.backtest` takes them. Each test begins flat, with the equity of the one before;
         what a strategy looks back on lies inside its test. A position that is open where a test
         ends is marked, not sold, and the next test begins without it: `open_at_end` and the text
@@ -94,17 +89,12 @@ def walk_forward(
         As `fxlab.sweep` does; and if the windows do not fit into the time range.
     """
     goal = scores.check_goal(metric)
-    data = _kept(source, symbols, start, end)
-    first, last = span(data, start, end)
+    asked = RunOptions.of(options)
+    data = _kept(source, asked)
+    first, last = span(data, asked.start, asked.end)
     windows = splits.walk_forward(
         first, last + 1, train=train, test=test, folds=folds, mode=mode, embargo=embargo
     )
-    shared: dict[str, Any] = {
-        "symbols": symbols,
-        "execution": execution,
-        "grid": grid,
-        "days_per_year": days_per_year,
-    }
     sought: dict[str, Any] = {
         "search": search,
         "points": points,
@@ -113,7 +103,7 @@ def walk_forward(
         "scheduler": scheduler,
         "lab": lab,
     }
-    walk = _Walk(data, get(strategy), parameters, goal, shared, sought, capital, capital)
+    walk = _Walk(data, get(strategy), parameters, goal, asked, sought, asked.capital)
     for number, window in enumerate(windows):
         told = part(progress, number / len(windows), (number + 1) / len(windows))
         walk.step(window, told, check_lookahead=check_lookahead and not number)
@@ -128,9 +118,8 @@ class _Walk:
     strategy: Strategy
     parameters: Mapping[str, object]
     metric: str
-    shared: dict[str, Any]
+    options: RunOptions
     sought: dict[str, Any]
-    capital: float
     equity: float
     rows: list[dict[str, Any]] = field(default_factory=list)
     results: list[Result] = field(default_factory=list)
@@ -149,13 +138,10 @@ class _Walk:
                 self.strategy,
                 self.parameters,
                 metric=self.metric,
-                start=from_micros(window.train_start),
-                end=from_micros(window.train_end),
-                capital=self.equity,
                 check_lookahead=check_lookahead,
                 progress=part(progress, 0.0, 0.95),
                 **self.sought,
-                **self.shared,
+                **self._options(window.train_start, window.train_end),
             )
             ranking = found.ranking()
             if ranking.is_empty():
@@ -171,16 +157,18 @@ class _Walk:
             row["reason"] = str(error)
         progress(1.0, f"window {row['fold']}")
 
+    def _options(self, start: int, end: int) -> dict[str, Any]:
+        """Return the options between two times, with the equity of now as the capital."""
+        changed = {"start": from_micros(start), "end": from_micros(end), "capital": self.equity}
+        return self.options.keywords() | changed
+
     def _test(self, window: Window, values: dict[str, Any], row: dict[str, Any]) -> None:
         row |= {column_of(name): value for name, value in values.items()}
         result = backtest(
             self.source,
             self.strategy,
             values,
-            start=from_micros(window.test_start),
-            end=from_micros(window.test_end),
-            capital=self.equity,
-            **self.shared,
+            **self._options(window.test_start, window.test_end),
         )
         row |= {f"test_{name}": value for name, value in result.metrics.items()}
         row["open_at_end"] = open_positions(result)
@@ -212,7 +200,7 @@ class _Walk:
             strategy=self.strategy.name,
             session=self.source.id,
             metric=self.metric,
-            capital=self.capital,
+            capital=self.options.capital,
             table=table.with_columns(
                 pl.col(TIMES).cast(UTC_MICROS), pl.col(figures).fill_nan(None)
             ),
@@ -225,9 +213,7 @@ def _figures(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"point": row["point"], **{f"train_{name}": row[name] for name in METRICS}}
 
 
-def _kept(
-    source: object, symbols: str | list[str] | tuple[str, ...], start: Time | None, end: Time | None
-) -> TickSource:
+def _kept(source: object, options: RunOptions) -> TickSource:
     """Return the source with all its ticks in memory, if they fit: windows overlap."""
     if isinstance(source, list | tuple):
         raise InvalidParameter(
@@ -237,7 +223,7 @@ def _kept(
     if isinstance(data, FrameSource):
         return data
     held = Held(data)
-    for symbol in choose_symbols(held, symbols):
-        for _ in held.scan_ticks(symbol, start=start, end=end):
+    for symbol in choose_symbols(held, options.symbols):
+        for _ in held.scan_ticks(symbol, start=options.start, end=options.end):
             pass
     return held

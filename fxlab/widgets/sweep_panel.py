@@ -16,6 +16,7 @@ import traitlets as t
 
 from fxlab import html
 from fxlab.backtester.metric_table import METRICS, NEITHER
+from fxlab.backtester.run_options import RunOptions
 from fxlab.backtester.strategy import get
 from fxlab.errors import FxlabError, SweepCancelled
 from fxlab.sweeper.estimate import duration_words, seconds_a_point
@@ -63,8 +64,8 @@ class _Asked:
         """Return about how many seconds a point takes on one core."""
         chosen = get(self.strategy)
         example = Space.of(chosen, self.parameters).samples()[0]
-        terms = Terms(chosen, symbols=self.symbols, execution=self.execution, capital=self.capital)
-        return seconds_a_point(Study(self.session, terms, example))
+        options = RunOptions(symbols=self.symbols, execution=self.execution, capital=self.capital)
+        return seconds_a_point(Study(self.session, Terms(chosen, options), example))
 
 
 class SweepPanel(w.VBox):
