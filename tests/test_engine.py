@@ -190,7 +190,7 @@ def test_samples_are_fine_enough_to_draw_and_divide_the_grid():
         ({"parameters": {"fast": 0}}, errors.InvalidParameter, "from 1 to"),
         ({"parameters": {"fast": 9, "slow": 9}}, errors.InvalidParameter, "must be below slow=9"),
         ({"capital": 0}, errors.InvalidParameter, "must be above zero"),
-        ({"capital": float("nan")}, errors.InvalidParameter, "must be above zero"),
+        ({"capital": float("nan")}, errors.InvalidParameter, "nan is not a number"),
         ({"capital": "10"}, errors.InvalidParameter, "is not a number"),
         ({"return_interval": "1ms"}, errors.InvalidParameter, "too fine"),
         ({"return_interval": "soon"}, errors.InvalidParameter, "is not a duration"),

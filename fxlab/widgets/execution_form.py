@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import ipywidgets as w
 
-from fxlab.backtester.execution import Execution, check_capital
+from fxlab.backtester.execution import Execution
+from fxlab.backtester.run_options import check_capital
 from fxlab.html import escape
 from fxlab.widgets.field import Field, read_number
 from fxlab.widgets.style import beside, label_above
