@@ -89,7 +89,7 @@ def latency(seconds: int) -> dict:
     visible since the question before. The time of a question counts as waiting.
     """
     import fxlab
-    from fxlab.questdb.client import QuestDB
+    from fxlab._questdb.client import QuestDB
 
     waits: list[float] = []
     with venue("--rate", str(RATE)) as url, fxlab.connect() as lab:

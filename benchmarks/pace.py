@@ -22,9 +22,9 @@ import polars as pl
 from command import options
 
 import fxlab
-from fxlab.batches import Batch
-from fxlab.collect.synthetic import generate
-from fxlab.times import to_micros
+from fxlab._times import to_micros
+from fxlab.collect._files.synthetic import generate
+from fxlab.replayer._player import ReplayBatch
 
 GOAL = 0.05
 
@@ -42,7 +42,7 @@ class Watch:
     ticks: int = 0
     cpu: float = 0.0
 
-    def see(self, batch: Batch) -> None:
+    def see(self, batch: ReplayBatch) -> None:
         """Note when a batch came, and how late its oldest tick was."""
         wall = time.perf_counter()
         if self.first is None:

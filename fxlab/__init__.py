@@ -16,72 +16,67 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from fxlab._doctor import mend
     from fxlab._log import enable_logging
-    from fxlab.backtester import indicators
+    from fxlab.backtester._source import FrameSource
     from fxlab.backtester.compare import compare_runs
+    from fxlab.backtester.cost_ladder import cost_ladder
     from fxlab.backtester.engine import backtest
-    from fxlab.backtester.execution import Execution
-    from fxlab.backtester.frame_source import FrameSource
-    from fxlab.backtester.funding import swap_rates
-    from fxlab.backtester.ladder import cost_ladder
-    from fxlab.backtester.latency import Latency
+    from fxlab.backtester.execution import Execution, Latency, swap_rates
     from fxlab.backtester.lookahead import check_lookahead
-    from fxlab.backtester.parameters import Bounds
-    from fxlab.backtester.pips import pip_size, with_pips
+    from fxlab.backtester.options import pip_size, with_pips
     from fxlab.backtester.result import Result
-    from fxlab.backtester.signals import Signals
-    from fxlab.backtester.strategy import listing as strategies
-    from fxlab.backtester.strategy import strategy
-    from fxlab.batcher.batching import batch
-    from fxlab.batcher.nights import nightly
+    from fxlab.backtester.strategy import indicators
+    from fxlab.backtester.strategy.signals import Signals
+    from fxlab.backtester.strategy.strategy import Bounds, strategy
+    from fxlab.backtester.strategy.strategy import listing as strategies
+    from fxlab.batcher.batch import batch
+    from fxlab.batcher.nightly import nightly
     from fxlab.collect.collector import Collector
     from fxlab.collect.feed import Feed
     from fxlab.config import Settings
-    from fxlab.connecting import connect, down, status, up
     from fxlab.errors import FxlabError
-    from fxlab.lab import Lab
-    from fxlab.mending import mend
-    from fxlab.replayer import replay
-    from fxlab.sessions import Session
-    from fxlab.sweeper.sweep import Sweep
-    from fxlab.sweeper.sweeping import sweep
-    from fxlab.sweeper.walking import walk_forward
+    from fxlab.lab import Lab, connect, down, status, up
+    from fxlab.replayer.replay import replay
+    from fxlab.sessions.session import Session
+    from fxlab.sweeper.sweep import Sweep, sweep
+    from fxlab.sweeper.walk_forward import walk_forward
 
 _HOMES: Final = {
-    "Bounds": "fxlab.backtester.parameters:Bounds",
+    "Bounds": "fxlab.backtester.strategy.strategy:Bounds",
     "Collector": "fxlab.collect.collector:Collector",
     "Execution": "fxlab.backtester.execution:Execution",
     "Feed": "fxlab.collect.feed:Feed",
-    "FrameSource": "fxlab.backtester.frame_source:FrameSource",
+    "FrameSource": "fxlab.backtester._source:FrameSource",
     "FxlabError": "fxlab.errors:FxlabError",
     "Lab": "fxlab.lab:Lab",
-    "Latency": "fxlab.backtester.latency:Latency",
+    "Latency": "fxlab.backtester.execution:Latency",
     "Result": "fxlab.backtester.result:Result",
-    "Session": "fxlab.sessions:Session",
+    "Session": "fxlab.sessions.session:Session",
     "Settings": "fxlab.config:Settings",
-    "Signals": "fxlab.backtester.signals:Signals",
+    "Signals": "fxlab.backtester.strategy.signals:Signals",
     "Sweep": "fxlab.sweeper.sweep:Sweep",
     "backtest": "fxlab.backtester.engine:backtest",
-    "batch": "fxlab.batcher.batching:batch",
+    "batch": "fxlab.batcher.batch:batch",
     "check_lookahead": "fxlab.backtester.lookahead:check_lookahead",
     "compare_runs": "fxlab.backtester.compare:compare_runs",
-    "connect": "fxlab.connecting:connect",
-    "cost_ladder": "fxlab.backtester.ladder:cost_ladder",
-    "down": "fxlab.connecting:down",
+    "connect": "fxlab.lab:connect",
+    "cost_ladder": "fxlab.backtester.cost_ladder:cost_ladder",
+    "down": "fxlab.lab:down",
     "enable_logging": "fxlab._log:enable_logging",
-    "indicators": "fxlab.backtester.indicators",
-    "mend": "fxlab.mending:mend",
-    "nightly": "fxlab.batcher.nights:nightly",
-    "pip_size": "fxlab.backtester.pips:pip_size",
-    "replay": "fxlab.replayer:replay",
-    "status": "fxlab.connecting:status",
-    "strategies": "fxlab.backtester.strategy:listing",
-    "strategy": "fxlab.backtester.strategy:strategy",
-    "swap_rates": "fxlab.backtester.funding:swap_rates",
-    "sweep": "fxlab.sweeper.sweeping:sweep",
-    "up": "fxlab.connecting:up",
-    "walk_forward": "fxlab.sweeper.walking:walk_forward",
-    "with_pips": "fxlab.backtester.pips:with_pips",
+    "indicators": "fxlab.backtester.strategy.indicators",
+    "mend": "fxlab._doctor:mend",
+    "nightly": "fxlab.batcher.nightly:nightly",
+    "pip_size": "fxlab.backtester.options:pip_size",
+    "replay": "fxlab.replayer.replay:replay",
+    "status": "fxlab.lab:status",
+    "strategies": "fxlab.backtester.strategy.strategy:listing",
+    "strategy": "fxlab.backtester.strategy.strategy:strategy",
+    "swap_rates": "fxlab.backtester.execution:swap_rates",
+    "sweep": "fxlab.sweeper.sweep:sweep",
+    "up": "fxlab.lab:up",
+    "walk_forward": "fxlab.sweeper.walk_forward:walk_forward",
+    "with_pips": "fxlab.backtester.options:with_pips",
 }
 
 __all__ = [

@@ -8,7 +8,7 @@ import sys
 def main() -> None:
     """Run the command line; Ctrl-C while its modules are being read is no traceback."""
     try:
-        from fxlab.cli import main as run
+        from fxlab._cli import main as run
 
         run()
     except KeyboardInterrupt:

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from fxlab._progress import Advance, part, silent
 from fxlab.config import Settings
 from fxlab.errors import ServerStartFailed, SessionNotFound
-from fxlab.progress import Advance, part, silent
 
 if TYPE_CHECKING:
     from fxlab.backtester.result import Result
     from fxlab.lab import Lab
-    from fxlab.sessions import Session
+    from fxlab.sessions.session import Session
 
 REAL_SESSION: Final = "demo_btc_usd_202407"
 SYNTHETIC_SESSION: Final = "demo_synthetic_book"
@@ -51,7 +51,7 @@ def run(out: str | Path, settings: Settings | None = None, progress: Advance = s
         Called with the share done.
     """
     import fxlab
-    from fxlab.connecting import connect, up
+    from fxlab.lab import connect, up
 
     chosen = settings or Settings.load()
     up(chosen, progress=part(progress, 0.0, 0.4))
@@ -94,7 +94,7 @@ def prepare(lab: Lab, progress: Advance = silent) -> list[Session]:
 
 def generated_session(lab: Lab) -> Session:
     """Return the generated session with trades and order books, made if it is not there."""
-    from fxlab.collect.synthetic import generate
+    from fxlab.collect._files.synthetic import generate
 
     if not _is_complete(lab, SYNTHETIC_SESSION):
         trades, books = generate(seed=SYNTHETIC_SEED, seconds=SYNTHETIC_SECONDS)

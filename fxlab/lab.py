@@ -1,4 +1,7 @@
-"""The laboratory: one connection from which sessions, imports and runs are reached."""
+"""The laboratory: one connection from which sessions, imports and runs are reached.
+
+The ways in: connect to a server, or start, stop and look at the embedded one.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +9,26 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from filelock import FileLock
+
+from fxlab._progress import Advance, silent, terminal
+from fxlab.collect._live.journal import held, left_behind
 from fxlab.config import Settings
-from fxlab.progress import Advance, silent
+from fxlab.errors import Cancelled, SchemaError
 
 if TYPE_CHECKING:
     import polars as pl
 
+    from fxlab._questdb.client import QuestDB
+    from fxlab._questdb.endpoint import Endpoint
+    from fxlab._questdb.server import ServerStatus
     from fxlab.backtester.result import Result
+    from fxlab.collect._files.importer import ImportReport, Source
     from fxlab.collect.collector import Collector
     from fxlab.collect.feed import Feed
-    from fxlab.collect.importer import Source
     from fxlab.collect.receipt import Receipt
-    from fxlab.collect.report import ImportReport
-    from fxlab.questdb.client import QuestDB
-    from fxlab.questdb.endpoint import Endpoint
-    from fxlab.reproduce import Reproduction
-    from fxlab.sessions import Session
+    from fxlab.sessions.runs import Reproduction
+    from fxlab.sessions.session import Session
 
 
 class Lab:
@@ -57,11 +64,11 @@ class Lab:
     ) -> pl.DataFrame:
         """Return the sessions that match all that is given, the newest first.
 
-        Parameters and columns are those of `fxlab.catalogue.listing`.
+        Parameters and columns are those of `fxlab.sessions._catalog.listing`.
         """
-        from fxlab import catalogue
+        from fxlab.sessions import _catalog
 
-        return catalogue.listing(
+        return _catalog.listing(
             self._db,
             symbol=symbol,
             status=status,
@@ -79,10 +86,10 @@ class Lab:
         SessionNotFound
             If there is none, naming near ids.
         """
-        from fxlab import catalogue
-        from fxlab.sessions import Session
+        from fxlab.sessions import _catalog
+        from fxlab.sessions.session import Session
 
-        return Session.from_row(self._db, catalogue.find(self._db, session_id))
+        return Session.from_row(self._db, _catalog.find(self._db, session_id))
 
     def import_csv(
         self,
@@ -98,8 +105,7 @@ class Lab:
         """Import folders of the older system, CSV and Parquet files, or folders of those.
 
         Importing the same files again changes nothing, and finishes an import that had stopped
-        half-way. See `fxlab.collect.importer` for the guarantees, `fxlab.collect.files` for the
-        columns.
+        half-way.
 
         Parameters
         ----------
@@ -125,10 +131,10 @@ class Lab:
         SessionExists
             If an id is taken by other data; nothing was written.
         """
-        from fxlab.collect import sources
-        from fxlab.questdb import limits
+        from fxlab._questdb import limits
+        from fxlab.collect._files import discovery
 
-        found, skipped = sources.find(paths, session_id, symbol)
+        found, skipped = discovery.find_sources(paths, session_id, symbol)
         if not dry_run:
             limits.check_room(self.settings, (file for one in found for file in one.files))
         about = {"exchange": exchange, "notes": notes, "tags": tags}
@@ -150,8 +156,8 @@ class Lab:
         Parameters
         ----------
         frames
-            "prices" and "orderbook", or one of them, such as those of
-            `fxlab.collect.synthetic.generate`; of Polars (lazy too) or pandas, or Arrow tables.
+            "prices" and "orderbook", or one of them; of Polars (lazy too) or pandas, or Arrow
+            tables.
         session_id
             Its id.
         source
@@ -159,8 +165,8 @@ class Lab:
         exchange, notes, tags, progress
             As in `import_csv`.
         """
-        from fxlab.collect.frames import FrameSession
-        from fxlab.identifiers import check_session_id
+        from fxlab.collect._files.discovery import FrameSession
+        from fxlab.schema import check_session_id
 
         one = FrameSession(check_session_id(session_id), frames, source)
         about = {"exchange": exchange, "notes": notes, "tags": tags}
@@ -183,7 +189,7 @@ class Lab:
         about: Mapping[str, Any],
         **options: Any,  # noqa: ANN401
     ) -> ImportReport:
-        from fxlab.collect.importer import About, import_sources
+        from fxlab.collect._files.importer import About, import_sources
 
         locks = self.settings.home / "locks"
         return import_sources(self._db, found, About.of(**about), locks=locks, **options)
@@ -194,7 +200,7 @@ class Lab:
         symbols: str | Iterable[str],
         *,
         url: str | None = None,
-        **options: Any,  # noqa: ANN401 - those of `fxlab.collect.plan.Plan.of`
+        **options: Any,  # noqa: ANN401 - those of `fxlab.collect._config.Plan.of`
     ) -> Collector:
         """Start to record live data into a new session, and return at once.
 
@@ -215,7 +221,7 @@ class Lab:
             ``duration`` ("10m"; None until it is stopped), ``book_depth`` (0 none, 1 best bid and
             ask, up to 10), ``book_every`` ("1s"; each change by default), ``trades``,
             ``backfill``, ``session_id``, ``resume``, ``notes``, ``tags``, ``settle``,
-            ``journal_limit``; see `fxlab.collect.plan.Plan`.
+            ``journal_limit``; see `fxlab.collect._config.Plan`.
 
         Returns
         -------
@@ -231,18 +237,17 @@ class Lab:
         QuestDBUnavailable
             If there is no server: nothing is recorded without one.
         """
-        from fxlab.collect import recovery
-        from fxlab.collect.clock import Clock
+        from fxlab.collect._config import Plan
+        from fxlab.collect._live import lifecycle
         from fxlab.collect.collector import Collector
-        from fxlab.collect.feed import Feed
-        from fxlab.collect.plan import Plan
+        from fxlab.collect.feed import Clock, Feed
         from fxlab.collect.venues import open_feed
 
         name = venue.venue if isinstance(venue, Feed) else venue
         plan = Plan.of(name, symbols, **options)
         clock = Clock()
         feed = venue if isinstance(venue, Feed) else open_feed(venue, url=url, clock=clock)
-        self.recovered += recovery.finish_recordings(self._db, self.settings.home)
+        self.recovered += lifecycle.finish_recordings(self._db, self.settings.home)
         return Collector(self._db, feed, plan, self.settings.home, clock).start()
 
     def verify(self, session_id: str, progress: Advance = silent) -> Receipt:
@@ -252,40 +257,40 @@ class Lab:
         return verify(self._db, session_id, progress)
 
     def save_run(self, result: Result) -> str:
-        """Store a backtest and return its id; see `fxlab.runs.save`."""
-        from fxlab import runs
+        """Store a backtest and return its id; see `fxlab.sessions.runs.save`."""
+        from fxlab.sessions import runs
 
         return runs.save(self._db, result)
 
     def runs(self, limit: int = 50) -> pl.DataFrame:
-        """Return the newest saved runs; see `fxlab.runs.listing`."""
-        from fxlab import runs
+        """Return the newest saved runs; see `fxlab.sessions.runs.listing`."""
+        from fxlab.sessions import runs
 
         return runs.listing(self._db, limit)
 
     def run(self, run_id: str) -> dict[str, Any]:
-        """Return a saved run's row, as `fxlab.compare_runs` takes it; see `fxlab.runs.find`."""
-        from fxlab import runs
+        """Return a saved run's row, as `fxlab.compare_runs` takes it."""
+        from fxlab.sessions import runs
 
         return runs.find(self._db, run_id)
 
     def run_fills(self, run_id: str) -> pl.DataFrame:
-        """Return the fills of a saved run; see `fxlab.runs.fills`."""
-        from fxlab import runs
+        """Return the fills of a saved run; see `fxlab.sessions.runs.fills`."""
+        from fxlab.sessions import runs
 
         return runs.fills(self._db, run_id)
 
     def reproduce(self, run_id: str, progress: Advance = silent) -> Reproduction:
-        """Run a saved backtest again and compare every bit; see `fxlab.reproduce`."""
-        from fxlab.reproduce import reproduce
+        """Run a saved backtest again and compare every bit; see `fxlab.sessions.runs`."""
+        from fxlab.sessions.runs import reproduce
 
         return reproduce(self._db, run_id, progress)
 
     def sweeps(self, limit: int = 50) -> pl.DataFrame:
-        """Return the newest sweeps, one row for each study; see `fxlab.sweeper.store.listing`."""
-        from fxlab.sweeper import store
+        """Return the newest sweeps, one row for each study; see `fxlab.sweeper._store.listing`."""
+        from fxlab.sweeper import _store
 
-        return store.listing(self._db, limit)
+        return _store.listing(self._db, limit)
 
     def close(self) -> None:
         """Close the connections; a later call opens new ones."""
@@ -302,11 +307,136 @@ class Lab:
         return f"<Lab at {self.endpoint.host}:{self.endpoint.http_port}>"
 
     def _repr_html_(self) -> str:
-        from fxlab import html
+        from fxlab import _html
 
         address = f"{self.endpoint.host}:{self.endpoint.http_port}"
         newest = self.sessions(limit=10).select(
             "session_id", "status", "symbols", "records_collected", "duration_seconds", "started"
         )
         caption = f"fxlab at {address}: the newest sessions"
-        return html.table(newest, caption=caption, decimals={"duration_seconds": 0})
+        return _html.table(newest, caption=caption, decimals={"duration_seconds": 0})
+
+
+def connect(
+    chosen: Settings | None = None,
+    /,
+    *,
+    progress: Advance | None = None,
+    **settings: Any,  # noqa: ANN401
+) -> Lab:
+    """Connect to QuestDB, create or upgrade the tables, and return a `Lab`.
+
+    Recordings whose process was killed are finished first; `Lab.recovered` names them.
+
+    Parameters
+    ----------
+    chosen
+        Settings gathered before; unless given they are gathered now.
+    progress
+        Told while tables of an older fxlab are built anew, which may take minutes; None shows a
+        bar on a terminal. If it raises, the next call goes on from there.
+    **settings
+        Fields of `fxlab.config.Settings`; what is not given comes from the environment, from
+        ``fxlab.toml`` or from the defaults.
+
+    Raises
+    ------
+    QuestDBUnavailable
+        If no server answers; start the embedded one with ``fxlab up`` or `fxlab.up`.
+    QuestDBLoginFailed
+        If it refuses a password.
+    SchemaError
+        If its tables are foreign, newer, or would lose or hide rows; with the cure.
+    """
+    from fxlab._questdb import server
+    from fxlab._questdb.client import QuestDB
+    from fxlab._questdb.migrations import check_schema
+
+    wanted = _settings(chosen, settings)
+    db = QuestDB(server.endpoint_of(wanted))
+    try:
+        db.check_login()
+        upgrade(db, wanted, progress)
+        check_schema(db)
+        recovered = _finished_recordings(db, wanted)
+    except BaseException:
+        db.close()
+        raise
+    return Lab(db, wanted, recovered)
+
+
+def upgrade(db: QuestDB, settings: Settings, progress: Advance | None = None) -> int:
+    """Bring the tables to this fxlab's schema and return its version.
+
+    One process at a time builds tables anew.
+    """
+    from fxlab._questdb.migrations import migrate, rebuilds
+
+    if not rebuilds(db):
+        return migrate(db)
+    lock = settings.home / "locks" / "schema.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with terminal("upgrading the tables") as bar:
+        advance = progress or bar
+        advance(0.0, "waiting for other fxlab processes")
+        with FileLock(lock):
+            if rebuilds(db):
+                _refuse_recordings(settings)
+            try:
+                return migrate(db, progress=advance)
+            except KeyboardInterrupt as stop:
+                raise Cancelled(
+                    "the tables are built anew by half; no row is lost, the old ones are there "
+                    "until the new ones are whole, and the same call goes on from there"
+                ) from stop
+
+
+def _refuse_recordings(settings: Settings) -> None:
+    busy = held(settings.home)
+    if busy:
+        raise SchemaError(
+            f"session {busy[0]!r} is being recorded, and the tables of an older fxlab have to be "
+            "built anew; end the recording (Ctrl-C in its terminal), then connect again"
+        )
+
+
+def _finished_recordings(db: QuestDB, settings: Settings) -> tuple[str, ...]:
+    if not left_behind(settings.home):
+        return ()  # as nearly always; loading what mends takes longer than connecting
+    from fxlab.collect._live.lifecycle import finish_recordings
+
+    return finish_recordings(db, settings.home)
+
+
+def up(
+    chosen: Settings | None = None,
+    /,
+    *,
+    progress: Advance | None = None,
+    **settings: Any,  # noqa: ANN401
+) -> ServerStatus:
+    """Start the embedded server unless it runs; see `fxlab._questdb.server.up`."""
+    from fxlab._questdb import server
+
+    with terminal("QuestDB") as bar:
+        return server.up(_settings(chosen, settings), progress or bar)
+
+
+def down(chosen: Settings | None = None, /, **settings: Any) -> bool:  # noqa: ANN401
+    """Stop the embedded server and return whether one was running."""
+    from fxlab._questdb import server
+
+    return server.down(_settings(chosen, settings))
+
+
+def status(chosen: Settings | None = None, /, **settings: Any) -> ServerStatus:  # noqa: ANN401
+    """Return what is known of the server; see `fxlab._questdb.server.ServerStatus`."""
+    from fxlab._questdb import server
+
+    return server.status(_settings(chosen, settings))
+
+
+def _settings(chosen: Settings | None, changes: Mapping[str, Any]) -> Settings:
+    if chosen is None:
+        return Settings.load(**changes)
+    return chosen.replace(**changes) if changes else chosen

@@ -15,13 +15,13 @@ import hypothesis
 import pytest
 from lab_browser import SCREENSHOTS, jupyter_lab, need_chromium
 
+from fxlab._questdb import server as embedded
+from fxlab._questdb import server_config
 from fxlab.config import Settings
-from fxlab.questdb import preflight
-from fxlab.questdb import server as embedded
 
 if TYPE_CHECKING:
+    from fxlab._questdb.client import QuestDB
     from fxlab.lab import Lab
-    from fxlab.questdb.client import QuestDB
 
 # CI tries the same examples each time, so that it speaks about the change; a developer's run
 # tries new ones. No test fails because the machine is busy.
@@ -52,7 +52,7 @@ def pick_ports(count: int) -> list[int]:
         except BlockingIOError:  # somebody's, or ours already
             os.close(file)
             continue
-        if preflight.is_free(port):
+        if server_config.is_free(port):
             found.append(port)
     assert len(found) == count, f"only {len(found)} of {count} ports are free"
     return found
@@ -92,7 +92,7 @@ def server(server_settings: Settings) -> Iterator[embedded.ServerStatus]:
 @pytest.fixture(scope="session")
 def lab(server: embedded.ServerStatus) -> Iterator[Lab]:
     """Connect to the run's server."""
-    from fxlab.connecting import connect
+    from fxlab.lab import connect
 
     with connect() as connected:
         yield connected

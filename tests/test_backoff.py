@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from fxlab.backoff import wait_before, waits
+from fxlab._network import wait_before, waits
 
 
 def test_waits_double_up_to_the_longest_less_at_most_half():

@@ -9,7 +9,7 @@ from pathlib import Path
 from markets import random_walk
 
 import fxlab
-from fxlab.cli import app
+from fxlab._cli import app
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -40,7 +40,7 @@ def test_the_recording_of_the_readme_is_whole(lab):
 
 
 def test_the_strategy_of_the_readme_trades(monkeypatch):
-    from fxlab.backtester import strategy
+    from fxlab.backtester.strategy import strategy
 
     monkeypatch.setattr(strategy, "_REGISTRY", dict(strategy._REGISTRY))
     scope = {"fxlab": fxlab}

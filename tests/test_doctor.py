@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from fxlab import doctor
+from fxlab import _doctor
+from fxlab._doctor import Check, diagnose, is_well
+from fxlab._questdb.server import ServerStatus
 from fxlab.config import Settings
-from fxlab.doctor import Check, diagnose, is_well
 from fxlab.errors import Cancelled, PortTaken
-from fxlab.questdb.server import ServerStatus
 
 NAMES = (
     "Python",
@@ -115,7 +115,7 @@ def test_a_wrong_password_is_told_apart_from_no_server(
 
 
 def test_a_missing_package_gives_the_command(nowhere: Settings, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(doctor, "PACKAGES", ("polars", "no-such-package-anywhere"))
+    monkeypatch.setattr(_doctor, "PACKAGES", ("polars", "no-such-package-anywhere"))
     check = by_name(nowhere)["packages"]
     assert check.ok is False
     assert check.next_step.endswith("-m pip install no-such-package-anywhere")

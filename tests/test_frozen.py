@@ -18,7 +18,7 @@ import typer.main
 from markets import recorded_walk
 
 import fxlab
-from fxlab.cli import app
+from fxlab._cli import app
 from fxlab.schema import FILLS, RUNS
 
 FROZEN = Path(__file__).parent / "frozen"

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fxlab.html import NOTHING, escape, facts, heading, show, show_number, show_time, table
+from fxlab._html import NOTHING, escape, facts, heading, show, show_number, show_time, table
 
 HOSTILE = '<img src=x onerror="alert(1)">&\'</td>'
 

@@ -13,8 +13,8 @@ from tick_files import HOSTILE_IDS, HOSTILE_SYMBOLS, write_session
 
 import fxlab
 from fxlab import errors
+from fxlab._questdb import sql
 from fxlab.config import Settings
-from fxlab.questdb import sql
 from fxlab.schema import TABLES
 
 

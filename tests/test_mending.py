@@ -13,7 +13,9 @@ import psutil
 import pytest
 
 from fxlab import schema
-from fxlab.connecting import connect
+from fxlab._doctor import mend
+from fxlab._questdb import ingest, limits, server_config
+from fxlab._questdb import server as embedded
 from fxlab.errors import (
     QueryFailed,
     QuestDBUnavailable,
@@ -21,9 +23,7 @@ from fxlab.errors import (
     ServerExhausted,
     TableSuspended,
 )
-from fxlab.mending import mend
-from fxlab.questdb import limits, lines, server_config, troubles
-from fxlab.questdb import server as embedded
+from fxlab.lab import connect
 
 NOON = datetime(2025, 1, 1, 12, tzinfo=UTC)
 MEND = "fxlab doctor --mend (in Python: fxlab.mend())"
@@ -137,7 +137,7 @@ def test_what_cannot_be_mended_is_told(server_settings, tmp_path, monkeypatch):
 )
 def test_the_server_s_words_become_an_error_that_says_what_helps(db, monkeypatch, words, kind):
     with pytest.raises(kind) as caught:
-        raise troubles.refusal(words, "select 'suspended'")
+        raise limits.refusal(words, "select 'suspended'")
     assert ("fxlab doctor --mend" in str(caught.value)) is (kind is not QueryFailed)
 
 
@@ -145,7 +145,7 @@ def test_the_server_s_words_become_an_error_that_says_what_helps(db, monkeypatch
 def test_rows_refused_for_want_of_maps_are_sent_again_later(db, status):
     import httpx
 
-    post = lines.LinePost(db.endpoint)
+    post = ingest.LinePost(db.endpoint)
     post.close()
     answer = httpx.Response(status, text='{"message": "could not mmap [size=8]"}')
     post._http = httpx.Client(

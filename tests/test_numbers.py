@@ -11,16 +11,15 @@ import pytest
 from markets import random_walk
 
 import fxlab
-from fxlab.backtester.overfitting import _check_blocks
-from fxlab.backtester.splits import purged_kfold
-from fxlab.books import level_columns
-from fxlab.collect.plan import Plan
+from fxlab._questdb import sql
+from fxlab._ticks import level_columns
+from fxlab._times import integer, number, parse_duration
+from fxlab.backtester.metrics._overfitting import _check_blocks
+from fxlab.backtester.metrics._validation import purged_kfold
+from fxlab.collect._config import Plan
 from fxlab.errors import InvalidParameter
-from fxlab.numbers import integer, number
-from fxlab.pacing import check_speed
-from fxlab.questdb import sql
-from fxlab.sweeper.local import check_workers
-from fxlab.times import parse_duration
+from fxlab.replayer._clock import check_speed
+from fxlab.sweeper._threads import check_workers
 
 NONE = [True, np.True_, "3", None, [3], np.array([3, 4]), b"3", 3 + 0j]
 

@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from fxlab import progress
+from fxlab import _progress
 
 
 def test_a_pipe_gets_nothing(capsys):
-    with progress.terminal("work") as advance:
+    with _progress.terminal("work") as advance:
         advance(0.5, "half")
     captured = capsys.readouterr()
     assert captured.out == captured.err == ""
@@ -25,27 +25,27 @@ def test_a_terminal_gets_a_bar(monkeypatch):
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
     monkeypatch.setenv("TERM", "xterm")
-    with progress.terminal("import") as advance:
+    with _progress.terminal("import") as advance:
         advance(0.25, "a quarter")
     assert "import" in screen.getvalue()
 
 
 def test_parts_fill_a_whole():
     seen = []
-    inner = progress.part(lambda share, text: seen.append((share, text)), 0.5, 0.75)
+    inner = _progress.part(lambda share, text: seen.append((share, text)), 0.5, 0.75)
     inner(0.0, "a")
     inner(1.0, "b")
     assert seen == [(0.5, "a"), (0.75, "b")]
 
 
 def test_an_error_leaves_the_terminal_clean():
-    with pytest.raises(KeyboardInterrupt), progress.terminal("work"):
+    with pytest.raises(KeyboardInterrupt), _progress.terminal("work"):
         raise KeyboardInterrupt
 
 
 def test_what_takes_long_is_said_once_where_there_is_no_terminal(capsys):
     for _ in range(2):
-        with progress.busy("compiling for a test"):
+        with _progress.busy("compiling for a test"):
             pass
     assert capsys.readouterr().err == "compiling for a test\n"
 
@@ -58,10 +58,10 @@ def test_what_takes_long_is_said_above_a_bar(monkeypatch):
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
     monkeypatch.setenv("TERM", "xterm")
-    with progress.busy("alone for a test"):
+    with _progress.busy("alone for a test"):
         pass
     assert "alone for a test" in screen.getvalue()
-    with progress.terminal("work"), progress.busy("beside for a test"):
+    with _progress.terminal("work"), _progress.busy("beside for a test"):
         pass
     assert "beside for a test" in screen.getvalue()
 
@@ -71,6 +71,6 @@ def test_a_notebook_gets_a_bar_too(monkeypatch):
 
     kernel = SimpleNamespace(get_ipython=lambda: SimpleNamespace(kernel=object()))
     monkeypatch.setitem(sys.modules, "IPython", kernel)
-    screen = progress._screen()
+    screen = _progress._screen()
     assert screen is not None
     assert screen.is_jupyter

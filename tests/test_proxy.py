@@ -13,13 +13,13 @@ from tornado.iostream import StreamClosedError
 from tornado.tcpclient import TCPClient
 from tornado.tcpserver import TCPServer
 
-from fxlab import doctor
-from fxlab.collect.clock import Clock
-from fxlab.collect.link import NotConnected, connect
-from fxlab.collect.rest import Rest
+from fxlab import _doctor
+from fxlab._network import proxy_for, variables
+from fxlab.collect.feed import Clock
+from fxlab.collect.venues._rest import Rest
+from fxlab.collect.venues._websocket import NotConnected, connect
 from fxlab.config import Settings
 from fxlab.errors import InvalidSettings, VenueUnavailable
-from fxlab.proxy import proxy_for, variables
 
 NAMES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 NOWHERE = "http://127.0.0.1:9"
@@ -219,7 +219,7 @@ def test_the_server_is_used_whatever_the_proxy(server, unique, value):
 )
 def test_the_doctor_names_the_proxy(monkeypatch, value, ok, words):
     monkeypatch.setenv("https_proxy", value)
-    check = doctor._look("proxy", doctor._proxy, Settings())
+    check = _doctor._look("proxy", _doctor._proxy, Settings())
     assert check.ok is ok
     assert words in check.value
     assert "secret" not in check.value

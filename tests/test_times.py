@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fxlab import errors
-from fxlab.times import from_micros, parse_duration, parse_range, to_micros
+from fxlab._times import from_micros, parse_duration, parse_range, to_micros
 
 
 @given(st.integers(-(10**15), 10**16))

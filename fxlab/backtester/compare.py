@@ -16,18 +16,18 @@ from zlib import crc32
 
 import polars as pl
 
+from fxlab._html import heading, plain, show, table
 from fxlab.backtester.execution import Execution
-from fxlab.backtester.metric_table import LESS_IS_BETTER, METRICS, NEITHER
+from fxlab.backtester.metrics._performance import LESS_IS_BETTER, METRICS, NEITHER
+from fxlab.backtester.report._summary import HEADLINE, show_figure
 from fxlab.backtester.result import Result
-from fxlab.backtester.summary import HEADLINE, show_figure
 from fxlab.errors import InvalidParameter
-from fxlab.html import heading, plain, show, table
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 Saved = Mapping[str, Any]
-"""A row of saved runs, as `fxlab.runs.listing` and `fxlab.runs.find` return it."""
+"""A row of saved runs, as `listing` and `find` of `fxlab.sessions.runs` return it."""
 
 BEST: Final = "★"
 LABEL: Final = 48

@@ -6,21 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Unpack
 
-from fxlab.backtester.feeds import gap_records, holes, needs_of, open_feeds
-from fxlab.backtester.ledger import Ledger
-from fxlab.backtester.market import Rows
-from fxlab.backtester.result import Result, Run, build_result
-from fxlab.backtester.run_options import (
-    Options,
-    RunOptions,
-    check_capital,
-    check_chunk_rows,
-    check_days_per_year,
-    takes_run_options,
-)
-from fxlab.backtester.strategy import Signals, Strategy, get
-from fxlab.backtester.stream import BookFeed, Chunk, SymbolFeed, merge
-from fxlab.backtester.ticks import (
+from fxlab._progress import Advance, silent
+from fxlab.backtester._chunks import MarketSlice
+from fxlab.backtester._inputs import gap_bounds, gap_records, needs_of, open_feeds
+from fxlab.backtester._source import (
     as_source,
     check_one_currency,
     choose_symbols,
@@ -28,7 +17,19 @@ from fxlab.backtester.ticks import (
     share_before,
     span,
 )
-from fxlab.progress import Advance, silent
+from fxlab.backtester._state import KernelState
+from fxlab.backtester._stream import BookFeed, Chunk, SymbolFeed, merge
+from fxlab.backtester.options import (
+    Options,
+    RunOptions,
+    check_capital,
+    check_chunk_rows,
+    check_days_per_year,
+    takes_run_options,
+)
+from fxlab.backtester.result import Result, Run, build_result
+from fxlab.backtester.strategy.signals import Signals
+from fxlab.backtester.strategy.strategy import Strategy, get
 
 SAMPLES_WANTED: Final = 2_000
 STEPS_US: Final = tuple(
@@ -47,7 +48,7 @@ class Job:
     run: Run
     signals: Signals
     bounds: tuple[int, int]
-    ledger: Ledger
+    ledger: KernelState
     feeds: list[SymbolFeed]
     books: list[BookFeed]
 
@@ -56,7 +57,7 @@ class Job:
         """Return the symbols in the order of their legs."""
         return self.run.symbols
 
-    def rows(self) -> Iterator[Rows]:
+    def rows(self) -> Iterator[MarketSlice]:
         """Yield the rows of all symbols, merged by time, in bounded memory."""
         most = self.run.execution.max_leverage
         for chunk in self.chunks():
@@ -158,7 +159,7 @@ def prepare(
         days_per_year=check_days_per_year(options.days_per_year),
         start=options.start,
         end=options.end,
-        holes=holes(data, names),
+        holes=gap_bounds(data, names),
     )
     feeds, books = open_feeds(
         data,
@@ -169,13 +170,13 @@ def prepare(
         size=check_chunk_rows(options.chunk_rows),
         owner=signals.owner,
     )
-    ledger = open_ledger(run, signals, bounds)
+    ledger = new_state(run, signals, bounds)
     return Job(run, signals, bounds, ledger, feeds, books)
 
 
-def open_ledger(run: Run, signals: Signals, bounds: tuple[int, int]) -> Ledger:
+def new_state(run: Run, signals: Signals, bounds: tuple[int, int]) -> KernelState:
     """Return the empty ledger of a run."""
-    return Ledger.open(
+    return KernelState.open(
         run.symbols,
         run.capital,
         run.execution,

@@ -1,21 +1,43 @@
-"""How orders meet the market: when they fill, at what price, at what cost."""
+"""How orders meet the market: when they fill, at what price, at what cost.
+
+How long an order takes to the market: always the same, drawn, or measured.
+
+Draws are made once, from a seed and the symbol's name, into a table that the kernel walks through
+order by order. So chunks, threads and other symbols cannot change a draw.
+
+What holding a position costs over time: a perpetual's funding, an FX swap.
+
+A rate is a fraction of the position's notional that its holder pays at one moment. A perpetual's
+funding rate is paid by longs to shorts (or the other way round, if negative); an FX swap charges
+each side its own rate at the end of the trading day.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from datetime import date, datetime, time, timedelta
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import polars as pl
 
-from fxlab.backtester.funding import Rates, parse_funding
-from fxlab.backtester.latency import Latency
-from fxlab.backtester.records import TERMS
+from fxlab._times import (
+    Duration,
+    Time,
+    from_micros,
+    integer,
+    number,
+    parse_duration,
+    parse_range,
+    to_micros,
+)
+from fxlab.backtester._kernel.records import FUNDING, TERMS
 from fxlab.errors import InvalidParameter, did_you_mean
-from fxlab.numbers import number
-from fxlab.times import Duration, parse_duration
+from fxlab.schema import UTC_MICROS
 
 FILLS: Final = ("next_trade", "book")
 REMAINDERS: Final = ("cancel", "last_level")
@@ -269,3 +291,322 @@ def _check_between(name: str, value: object, low: float, high: float) -> float:
     if found is None:
         raise InvalidParameter(f"{name}={value!r} is not a number from {low:g} to {high:g}")
     return found
+
+
+DRAWS: Final = 65_536
+KINDS: Final = ("fixed", "uniform", "normal", "lognormal", "samples", "measured")
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """The time from a decision to the market, in microseconds.
+
+    Use the constructors: ``Latency.fixed("50ms")``, ``Latency.lognormal("20ms", sigma=0.5)``,
+    ``Latency.samples([...])``, ``Latency.measured()``.
+
+    Attributes
+    ----------
+    kind
+        One of `KINDS`.
+    values
+        What the kind needs, in microseconds (`lognormal`: the median and the dimensionless sigma).
+    seed
+        Which draws; the same seed draws the same delays.
+    """
+
+    kind: str
+    values: tuple[float, ...]
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise InvalidParameter(_no_kind(self.kind))
+        seed = integer(self.seed, 0)
+        if seed is None:
+            raise InvalidParameter(f"seed={self.seed!r} is not a whole number from 0 up")
+        object.__setattr__(self, "seed", seed)
+
+    @classmethod
+    def fixed(cls, delay: Duration) -> Latency:
+        """Return the same delay for every order."""
+        return cls("fixed", (float(parse_duration(delay, "latency")),))
+
+    @classmethod
+    def uniform(cls, low: Duration, high: Duration, *, seed: int = 0) -> Latency:
+        """Return delays spread evenly from `low` to `high`."""
+        ends = (float(parse_duration(low, "low")), float(parse_duration(high, "high")))
+        if ends[1] < ends[0]:
+            raise InvalidParameter(f"low={low!r} is above high={high!r}; swap them")
+        return cls("uniform", ends, seed)
+
+    @classmethod
+    def normal(cls, mean: Duration, deviation: Duration, *, seed: int = 0) -> Latency:
+        """Return normally distributed delays; one below zero counts as zero."""
+        spread = float(parse_duration(deviation, "deviation"))
+        return cls("normal", (float(parse_duration(mean, "mean")), spread), seed)
+
+    @classmethod
+    def lognormal(cls, median: Duration, sigma: float, *, seed: int = 0) -> Latency:
+        """Return delays with a long tail; `sigma` is the deviation of their logarithm."""
+        if number(sigma, 0, 5) is None:
+            raise InvalidParameter(f"sigma={sigma!r} is not a number from 0 to 5")
+        return cls("lognormal", (float(parse_duration(median, "median")), float(sigma)), seed)
+
+    @classmethod
+    def samples(cls, delays: Iterable[Duration], *, seed: int = 0) -> Latency:
+        """Return delays drawn from a list of measured ones."""
+        if isinstance(delays, str) or not isinstance(delays, Iterable):
+            raise InvalidParameter(f"delays={delays!r} is no list of durations; give ['2ms', ...]")
+        delays = list(delays)
+        if not delays:
+            raise InvalidParameter("delays is empty; give at least one measured delay")
+        return cls("samples", tuple(float(parse_duration(d, "delay")) for d in delays), seed)
+
+    @classmethod
+    def measured(cls, clock_offset: Duration = "0s") -> Latency:
+        """Return the recording's own delays: received_at - timestamp of the decision's tick.
+
+        Parameters
+        ----------
+        clock_offset
+            Added to each delay: how far the recorder's clock was *behind* the venue's.
+        """
+        return cls("measured", (float(parse_duration(clock_offset, "clock_offset")),))
+
+    @classmethod
+    def of(cls, value: Latency | Duration) -> Latency:
+        """Return a latency as it is, a duration as a fixed one, a text as `parse` reads it."""
+        if isinstance(value, Latency):
+            return value
+        return cls.parse(value) if isinstance(value, str) else cls.fixed(value)
+
+    @classmethod
+    def parse(cls, text: str) -> Latency:
+        """Return the latency that a text stands for, as command lines, files and forms give it.
+
+        Parameters
+        ----------
+        text
+            A duration (``"50ms"``), ``"measured"``, or a kind with what its constructor takes:
+            ``"lognormal:20ms,0.5"``, ``"uniform:10ms,40ms,seed=3"``, ``"samples:1ms,2ms,9ms"``.
+
+        Raises
+        ------
+        InvalidParameter
+            If it is none of these.
+        """
+        kind, colon, rest = (part.strip() for part in text.lower().partition(":"))
+        if kind not in KINDS:
+            if colon:
+                raise InvalidParameter(_no_kind(kind))
+            return cls.fixed(text)
+        words = [word.strip() for word in rest.split(",") if word.strip()]
+        try:
+            seed = {"seed": int(words.pop()[5:])} if rest and words[-1][:5] == "seed=" else {}
+            numbers = [float(words.pop())] if kind == "lognormal" else []
+            ends: list[Any] = [words] if kind == "samples" else [*words, *numbers]
+            made: Latency = getattr(cls, kind)(*ends, **seed)
+        except (TypeError, ValueError, IndexError) as error:
+            if isinstance(error, InvalidParameter):
+                raise
+            raise InvalidParameter(
+                f"latency={text!r:.80} is not a latency; write for example '50ms', 'measured', "
+                "'lognormal:20ms,0.5' (median and sigma) or 'uniform:10ms,40ms,seed=3'"
+            ) from None
+        return made
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Latency:
+        """Return the latency that `as_dict` described."""
+        return cls(values["kind"], tuple(values["values_us"]), values["seed"])
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {"kind": self.kind, "values_us": list(self.values), "seed": self.seed}
+
+    @property
+    def is_measured(self) -> bool:
+        """Return whether each row brings its own delay."""
+        return self.kind == "measured"
+
+    def table(self, symbols: Sequence[str]) -> np.ndarray:
+        """Return delays in whole microseconds: int64, a row a symbol, a column an order."""
+        if self.kind == "measured":
+            return np.zeros((len(symbols), 1), np.int64)
+        if self.kind == "fixed":
+            return np.full((len(symbols), 1), int(self.values[0]), np.int64)
+        return np.stack([self._draw(symbol) for symbol in symbols])
+
+    def _draw(self, symbol: str) -> np.ndarray:
+        rng = np.random.default_rng([self.seed, zlib.crc32(symbol.encode())])
+        if self.kind == "samples":
+            drawn = rng.choice(np.array(self.values), DRAWS)
+        elif self.kind == "lognormal":
+            drawn = self.values[0] * rng.lognormal(0.0, self.values[1], DRAWS)
+        elif self.kind == "normal":
+            drawn = rng.normal(self.values[0], self.values[1], DRAWS)
+        else:
+            drawn = rng.uniform(self.values[0], self.values[1], DRAWS)
+        whole: np.ndarray = np.maximum(np.rint(drawn), 0).astype(np.int64)
+        return whole
+
+    def __str__(self) -> str:
+        """Say it in a few words."""
+        if self.kind == "fixed":
+            return f"{self.values[0] / 1_000:g} ms"
+        if self.kind == "samples":
+            return f"drawn from {len(self.values)} samples (seed {self.seed})"
+        if self.kind == "measured":
+            return "as measured"
+        spread = self.values[1] if self.kind == "lognormal" else self.values[1] / 1_000
+        return f"{self.kind}({self.values[0] / 1_000:g} ms, {spread:g}; seed {self.seed})"
+
+
+def _no_kind(kind: str) -> str:
+    near = did_you_mean(str(kind), KINDS)
+    return f"{kind!r:.80} is no kind of latency; known: {', '.join(KINDS)}. {near}".strip()
+
+
+Rates = tuple[tuple[str | None, int, float, float], ...]
+"""(symbol or None for all, microseconds, rate of longs, rate of shorts), ordered by time."""
+
+NEW_YORK: Final = ZoneInfo("America/New_York")
+ROLLOVER: Final = time(17)
+WEDNESDAY: Final = 2
+LARGEST_RATE: Final = 1.0
+_SWAP: Final[dict[str, Any]] = {
+    "timestamp": UTC_MICROS,
+    "symbol": pl.String,
+    "rate_long": pl.Float64,
+    "rate_short": pl.Float64,
+}
+
+
+def parse_funding(value: object) -> Rates:
+    """Return funding rates, ordered by time; None means none.
+
+    Raises
+    ------
+    InvalidParameter
+        If the frame lacks a column, a rate is no number within one notional, or a symbol has two
+        rates for one moment (one of its own beside one of all symbols, too).
+    """
+    if value is None:
+        return ()
+    if isinstance(value, pl.DataFrame):
+        return _unique(_from_frame(value))
+    if isinstance(value, tuple) and all(isinstance(r, tuple) and len(r) == 4 for r in value):
+        return _unique(value)  # as this function returns them
+    raise InvalidParameter(
+        f"funding={value!r:.80} is not a frame; give timestamp, rate (and symbol) as a DataFrame"
+    )
+
+
+def _from_frame(frame: pl.DataFrame) -> Rates:
+    names = set(frame.columns)
+    if "timestamp" not in names or not ("rate" in names or {"rate_long", "rate_short"} <= names):
+        raise InvalidParameter(
+            f"funding has the columns {', '.join(frame.columns)}; it needs timestamp, and rate or "
+            "rate_long and rate_short (and symbol, if they differ by symbol)"
+        )
+    if not isinstance(frame.schema["timestamp"], pl.Datetime):
+        raise InvalidParameter("funding's timestamp is not a Datetime; cast it first")
+    for name in names & {"rate", "rate_long", "rate_short"}:
+        if not frame.schema[name].is_numeric():
+            raise InvalidParameter(f"funding's {name} is {frame.schema[name]}, not a number")
+    long = pl.col("rate") if "rate" in names else pl.col("rate_long")
+    short = -pl.col("rate") if "rate" in names else pl.col("rate_short")
+    plain = frame.select(
+        pl.col("symbol").cast(pl.String) if "symbol" in names else pl.lit(None).alias("symbol"),
+        pl.col("timestamp").dt.epoch("us").alias("time"),
+        long.cast(pl.Float64).alias("long"),
+        short.cast(pl.Float64).alias("short"),
+    ).sort("time", maintain_order=True)
+    for symbol, micros, *rates in plain.iter_rows():
+        if micros is None or not all(r is not None and abs(r) <= LARGEST_RATE for r in rates):
+            raise InvalidParameter(
+                f"funding of {symbol or 'all symbols'} has the rate {rates[0]} and the time "
+                f"{None if micros is None else from_micros(micros)}; a rate is a fraction of the "
+                "notional, from -1 to 1, at a known time"
+            )
+    return tuple(plain.iter_rows())
+
+
+def _unique(rates: Rates) -> Rates:
+    """Return the rates, or refuse those that would be charged twice."""
+    seen: dict[int, dict[str | None, tuple[float, float]]] = {}
+    for symbol, micros, *pair in rates:
+        there = seen.setdefault(micros, {})
+        other = next((name for name in (symbol, None, *there) if name in there), symbol)
+        if there and (symbol in there or symbol is None or None in there):
+            again = there[other] == tuple(pair) and other == symbol
+            raise InvalidParameter(
+                f"funding has two rates at {from_micros(micros)} UTC, of {other or 'all symbols'} "
+                f"({there[other][0]:g}) and of {symbol or 'all symbols'} ({pair[0]:g}): both would "
+                f"be charged; {'repeated rows go with .unique()' if again else 'keep one'}"
+            )
+        there[symbol] = (pair[0], pair[1])
+    return rates
+
+
+def funding_records(rates: Rates, symbols: tuple[str, ...]) -> np.ndarray:
+    """Return the kernel's `FUNDING` records of these symbols, ordered by (time, leg)."""
+    rows = [
+        (micros, leg, long, short)
+        for wanted, micros, long, short in rates
+        for leg, symbol in enumerate(symbols)
+        if wanted is None or wanted == symbol
+    ]
+    return np.array(sorted(rows), FUNDING)
+
+
+def swap_rates(
+    symbol: str,
+    start: Time,
+    end: Time,
+    *,
+    long_annual: float,
+    short_annual: float,
+    days_per_year: float = 365.0,
+) -> pl.DataFrame:
+    """Return the swap of an FX position as `funding`: charged at 17:00 New York, Monday to Friday.
+
+    Wednesday's rollover counts three days, because spot settles two days later and the weekend
+    falls due then.
+
+    Parameters
+    ----------
+    symbol
+        The pair.
+    start, end
+        The time range to cover, half open.
+    long_annual, short_annual
+        What each side pays a year, as a fraction of notional; negative is received.
+
+    Returns
+    -------
+    polars.DataFrame
+        ``timestamp``, ``symbol``, ``rate_long``, ``rate_short``.
+    """
+    first, last = parse_range(start, end)
+    if first is None or last is None:
+        raise InvalidParameter("swap_rates needs a start and an end")
+    if not days_per_year > 0:
+        raise InvalidParameter(f"days_per_year={days_per_year!r} is not a number above zero")
+    rows: list[dict[str, Any]] = []
+    day: date = from_micros(first).astimezone(NEW_YORK).date()
+    while day <= from_micros(last).date() + timedelta(days=1):
+        moment = datetime.combine(day, ROLLOVER, NEW_YORK)
+        if moment.weekday() < 5 and first <= to_micros(moment) < last:
+            days = 3 if moment.weekday() == WEDNESDAY else 1
+            share = days / days_per_year
+            rows.append(
+                {
+                    "timestamp": from_micros(to_micros(moment)),
+                    "symbol": symbol,
+                    "rate_long": long_annual * share,
+                    "rate_short": short_annual * share,
+                }
+            )
+        day += timedelta(days=1)
+    return pl.DataFrame(rows, schema=_SWAP)

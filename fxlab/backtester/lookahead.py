@@ -18,17 +18,17 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
-from fxlab.backtester import inputs
-from fxlab.backtester.decimals import PRICE_TICKS
-from fxlab.backtester.decisions import decide
-from fxlab.backtester.indicators import PRICE_OF
-from fxlab.backtester.records import DECISION
-from fxlab.backtester.signals import Signals
-from fxlab.backtester.strategy import Strategy, StrategyFunction, get
-from fxlab.backtester.ticks import TickSource, as_source, choose_symbols
+from fxlab._progress import Advance, silent
+from fxlab._ticks import PRICE_TICKS
+from fxlab._times import Time
+from fxlab.backtester import _inputs
+from fxlab.backtester._kernel.records import DECISION
+from fxlab.backtester._source import TickSource, as_source, choose_symbols
+from fxlab.backtester.strategy._decisions import decide
+from fxlab.backtester.strategy.indicators import PRICE_OF
+from fxlab.backtester.strategy.signals import Signals
+from fxlab.backtester.strategy.strategy import Strategy, StrategyFunction, get
 from fxlab.errors import EmptySession, InvalidParameter, LookaheadFound, some
-from fxlab.progress import Advance, silent
-from fxlab.times import Time
 
 DEFAULT_CUTS: Final = 20
 SAMPLE_ROWS: Final = 20_000
@@ -147,7 +147,7 @@ def _ticks(  # noqa: PLR0917 - the pieces of one read
     told: Callable[[], None],
 ) -> pl.DataFrame:
     """Return the ticks with all that the strategy reads, at most so many."""
-    chunks = inputs.ticks(
+    chunks = _inputs.joined_ticks(
         data,
         symbol,
         signals.roots,

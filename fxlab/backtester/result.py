@@ -1,4 +1,7 @@
-"""The result of a backtest: frames, figures, pictures, and what made them."""
+"""The result of a backtest: frames, figures, pictures, and what made them.
+
+From the kernel's records to the frames of a result: pure functions.
+"""
 
 from __future__ import annotations
 
@@ -14,21 +17,23 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+import numpy as np
 import polars as pl
 
-from fxlab.backtester import analysis, tables
+from fxlab._times import Time, from_micros, parse_range
+from fxlab.backtester._kernel.records import NEVER
+from fxlab.backtester._source import FrameSource, TickSource
+from fxlab.backtester._state import Records
 from fxlab.backtester.execution import Execution
-from fxlab.backtester.frame_source import FrameSource
-from fxlab.backtester.ledger import Records
-from fxlab.backtester.metrics import Facts, Metrics, compute_records
-from fxlab.backtester.records import NEVER
-from fxlab.backtester.strategy import Strategy, Value
-from fxlab.backtester.ticks import TickSource
-from fxlab.backtester.time_held import blind_micros
-from fxlab.times import Time, from_micros, parse_range
+from fxlab.backtester.metrics import _analysis
+from fxlab.backtester.metrics._exposure import gap_micros
+from fxlab.backtester.metrics._performance import Facts, Metrics, compute_records
+from fxlab.backtester.strategy.strategy import Strategy, Value
+from fxlab.schema import UTC_MICROS
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
+
 
 PLOT_POINTS: Final = 4_000
 VERSIONED: Final = ("fxlab", "numba", "numpy", "polars")
@@ -163,33 +168,33 @@ class Result:
     @cached_property
     def drawdowns(self) -> pl.DataFrame:
         """Return the ten deepest drawdowns; see `analysis.drawdowns`."""
-        return analysis.drawdowns(self.equity)
+        return _analysis.drawdowns(self.equity)
 
     @cached_property
     def monthly_returns(self) -> pl.DataFrame:
         """Return a row a year: year, jan to dec, total; see `analysis.monthly_returns`."""
-        return analysis.monthly_returns(self.equity)
+        return _analysis.monthly_returns(self.equity)
 
     @cached_property
     def hourly_returns(self) -> pl.DataFrame:
         """Return the profile of the hours of the day; see `analysis.hourly_returns`."""
-        return analysis.hourly_returns(self.equity, self.trades)
+        return _analysis.hourly_returns(self.equity, self.trades)
 
     def figures(self) -> dict[str, go.Figure]:
         """Return every figure of the run by name; see `figures.result_figures`."""
-        from fxlab.backtester.figures import result_figures
+        from fxlab.backtester.report._figures import result_figures
 
         return result_figures(self)
 
     def plot(self) -> go.Figure:
         """Return the figure of the run: price with fills, equity, drawdown, known gaps."""
-        from fxlab.backtester.figures import run_figure
+        from fxlab.backtester.report._figures import run_figure
 
         return run_figure(self)
 
     def report(self, directory: str | Path) -> Path:
         """Write an offline HTML tear sheet into a directory and return its path."""
-        from fxlab.backtester.report import write_report
+        from fxlab.backtester.report._tearsheet import write_report
 
         return write_report(self, Path(directory))
 
@@ -211,23 +216,23 @@ class Result:
 
     def __repr__(self) -> str:
         """Show the run and its main figures."""
-        from fxlab.backtester.summary import result_text
+        from fxlab.backtester.report._summary import result_text
 
         return result_text(self)
 
     def _repr_html_(self) -> str:
-        from fxlab.backtester.summary import result_html
+        from fxlab.backtester.report._summary import result_html
 
         return result_html(self)
 
 
 def build_result(run: Run, records: Records, rows_digest: Mapping[str, str]) -> Result:
     """Turn the kernel's records into a `Result`."""
-    orders = tables.orders_table(records, run.symbols)
-    fills = tables.fills_table(records.fills, run.symbols)
-    trades = tables.trades_table(records, run.symbols)
+    orders = orders_table(records, run.symbols)
+    fills = fills_table(records.fills, run.symbols)
+    trades = trades_table(records, run.symbols)
     facts = facts_of(run, records)
-    returns = tables.grid_returns(records, run.capital, run.grid_us)
+    returns = grid_returns(records, run.capital, run.grid_us)
     now = datetime.now(UTC)
     return Result(
         run=run,
@@ -237,7 +242,7 @@ def build_result(run: Run, records: Records, rows_digest: Mapping[str, str]) -> 
         orders=orders,
         fills=fills,
         trades=trades,
-        equity=tables.equity_table(records, run.capital),
+        equity=equity_table(records, run.capital),
         fingerprint=fingerprint(run, rows_digest),
         ticks=records.rows,
         first=from_micros(records.first),
@@ -262,16 +267,16 @@ def facts_of(run: Run, records: Records) -> Facts:
         ruined_us=None if ruined_at == NEVER else ruined_at - records.first,
         blind_us=None
         if run.holes is None
-        else blind_micros(run.holes, records.first, records.last, run.symbols),
+        else gap_micros(run.holes, records.first, records.last, run.symbols),
     )
 
 
 def fingerprint(run: Run, rows_digest: Mapping[str, str]) -> str:
     """Return the SHA-256 of all that decides a run's outcome."""
-    return seal(ingredients(run, rows_digest), run.parameters)
+    return fingerprint_of(fingerprint_inputs(run, rows_digest), run.parameters)
 
 
-def ingredients(run: Run, rows_digest: Mapping[str, str]) -> dict[str, Any]:
+def fingerprint_inputs(run: Run, rows_digest: Mapping[str, str]) -> dict[str, Any]:
     """Return all that decides a run's outcome but its parameters; what many runs can share."""
     return {
         "session": None if isinstance(run.source, FrameSource) else run.source.id,
@@ -286,7 +291,7 @@ def ingredients(run: Run, rows_digest: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def seal(made_of: Mapping[str, Any], parameters: Mapping[str, Value]) -> str:
+def fingerprint_of(made_of: Mapping[str, Any], parameters: Mapping[str, Value]) -> str:
     """Return the SHA-256 of ingredients and parameters."""
     whole = {**made_of, "parameters": dict(parameters)}
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
@@ -295,3 +300,153 @@ def seal(made_of: Mapping[str, Any], parameters: Mapping[str, Value]) -> str:
 @cache
 def _versions() -> dict[str, str]:
     return {name: metadata.version(name) for name in VERSIONED}
+
+
+STATUS_NAMES: Final = {
+    1: "filled",
+    2: "replaced by a newer decision",
+    3: "position already as wanted",
+    4: "no equity left",
+    5: "no tick left to fill at",
+    6: "partly filled, then replaced by a newer decision",
+    7: "partly filled: the book held no more",
+    8: "no book young enough",
+    9: "no liquidity on that side of the book",
+    10: "a gap in the recording came first",
+    11: "below the smallest order",
+    12: "no buying power left",
+    13: "too soon after an exit",
+    14: "no usable book: crossed, out of order or empty",
+}
+
+REASON_NAMES: Final = {
+    0: "",
+    1: "signal",
+    2: "stop_loss",
+    3: "take_profit",
+    4: "trailing_stop",
+    5: "max_holding",
+    6: "liquidation",
+    7: "rebalance",
+    8: "end",
+}
+
+FLAG_NAMES: Final = {1: "partial", 2: "beyond_depth", 4: "across_gap", 8: "cut_by_leverage"}
+
+EXECUTED: Final = ("target", "price", "qty", "fee", "position", "equity")
+"""What an order and a fill both tell."""
+
+
+def grid_returns(records: Records, capital: float, grid_us: int) -> np.ndarray:
+    """Return simple returns of equity on the grid; intervals without a tick return zero.
+
+    A sample stands at the end of its interval; the last interval is closed by the last tick. The
+    interval in which the account is ruined returns -1, those after it 0: all can be lost once,
+    and there is no return on nothing, nor on a debt.
+    """
+    start = records.first // grid_us * grid_us
+    numbers = -((start - records.samples["time"]) // grid_us)  # ceil: which grid interval it is in
+    count = int(numbers[-1])
+    equity = np.full(count + 1, np.nan)
+    equity[0] = capital
+    equity[numbers] = records.samples["equity"]  # the last sample inside an interval wins
+    filled = np.maximum.accumulate(np.where(np.isnan(equity), 0, np.arange(count + 1)))
+    values = equity[filled]
+    gone = np.minimum.accumulate(values) <= 0.0
+    ruined_at = int(records.account["ruined_at"])
+    if ruined_at != NEVER:
+        gone[(ruined_at - start) // grid_us + 1 :] = True
+    returns: np.ndarray = values[1:] / np.where(gone[:-1], 1.0, values[:-1]) - 1.0
+    returns[gone[1:]] = -1.0
+    returns[gone[:-1]] = 0.0
+    return returns
+
+
+def _times(*names: str) -> list[pl.Expr]:
+    return [pl.col(name).cast(UTC_MICROS) for name in names]
+
+
+def _symbol(symbols: tuple[str, ...]) -> pl.Expr:
+    names = pl.Series(list(symbols), dtype=pl.String)
+    return pl.lit(names).gather(pl.col("leg")).alias("symbol")
+
+
+def orders_table(records: Records, symbols: tuple[str, ...]) -> pl.DataFrame:
+    """Return every order and what became of it."""
+    return (
+        pl.from_numpy(records.orders)
+        .select(
+            _symbol(symbols),
+            _named("status", STATUS_NAMES),
+            _named("reason", REASON_NAMES),
+            *_times("decided_at", "ready_at", "done_at"),
+            *EXECUTED,
+        )
+        .with_columns(pl.col("price").fill_nan(None))
+    )
+
+
+def fills_table(fills: np.ndarray, symbols: tuple[str, ...]) -> pl.DataFrame:
+    """Return the executions (`FILL` records); an order may have several."""
+    flags = {
+        bits: ", ".join(name for bit, name in FLAG_NAMES.items() if bits & bit)
+        for bits in range(2 * max(FLAG_NAMES))
+    }
+    return pl.from_numpy(fills).select(
+        _symbol(symbols),
+        pl.col("time").cast(UTC_MICROS).alias("timestamp"),
+        *_times("decided_at"),
+        _named("reason", REASON_NAMES),
+        _named("maker", {0: "taker", 1: "maker"}).alias("liquidity"),
+        _named("flags", flags),
+        *EXECUTED,
+    )
+
+
+def _named(column: str, names: dict[int, str]) -> pl.Expr:
+    words = pl.Series([names[number] for number in range(max(names) + 1) if number in names])
+    first = min(names)
+    return pl.lit(words).gather(pl.col(column) - first).alias(column)
+
+
+def trades_table(records: Records, symbols: tuple[str, ...]) -> pl.DataFrame:
+    """Return the round trips; an open one has a null exit time."""
+    sign = pl.col("direction")
+    low = (pl.col("low") / pl.col("entry_price") - 1) * sign
+    high = (pl.col("high") / pl.col("entry_price") - 1) * sign
+    still_open = pl.col("exited_at") < 0
+    seconds = (pl.col("exited_at") - pl.col("entered_at")) / 1e6
+    return pl.from_numpy(records.trades).select(
+        _symbol(symbols),
+        pl.when(sign > 0).then(pl.lit("long")).otherwise(pl.lit("short")).alias("direction"),
+        *_times("entered_at"),
+        pl.when(~still_open).then(pl.col("exited_at")).cast(UTC_MICROS).alias("exited_at"),
+        "qty",
+        "entry_price",
+        "exit_price",
+        "fees",
+        "funding",
+        "pnl",
+        (pl.col("pnl") / (pl.col("qty") * pl.col("entry_price"))).alias("return"),
+        pl.min_horizontal(low, high, 0.0).alias("mae"),
+        pl.max_horizontal(low, high, 0.0).alias("mfe"),
+        pl.when(~still_open).then(seconds).alias("duration_seconds"),
+        _named("reason", REASON_NAMES).alias("exit_reason"),
+    )
+
+
+def equity_table(records: Records, capital: float) -> pl.DataFrame:
+    """Return sampled equity, with the exact peak and trough of the deepest drawdown."""
+    account = records.account
+    times = [records.first, int(account["high_at"]), int(account["low_at"])]
+    values = [capital, float(account["high"]), float(account["low"])]
+    samples = pl.from_numpy(records.samples)
+    exact = pl.DataFrame({"time": times, "equity": values}, schema=samples.schema)
+    # A sample closes its interval: the last one would stand after the last tick.
+    frame = pl.concat([exact, samples]).sort("time", maintain_order=True)
+    equity = pl.col("equity")
+    return frame.select(
+        pl.col("time").clip(upper_bound=records.last).cast(UTC_MICROS).alias("timestamp"),
+        equity,
+        (equity / equity.cum_max() - 1).alias("drawdown"),
+    )

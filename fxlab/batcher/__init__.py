@@ -1,1 +1,1 @@
-"""Work that nobody watches: notebooks run in a batch, sweeps repeated every night."""
+"""Unattended work: notebooks run in a batch, sweeps repeated every night."""

@@ -5,14 +5,18 @@ where there was no data, and tells buys from sells by shape as well as by a colo
 colour. Its background is transparent and its inks are mid-tones: it reads on white and on black.
 """
 
-from fxlab.charts.calendar import monthly_chart, profile_chart
-from fxlab.charts.comparison import comparison_chart
-from fxlab.charts.fills import MARKERS
-from fxlab.charts.lines import POINTS, downsample
-from fxlab.charts.runs import equity_chart, exposure_chart, price_chart, result_chart
-from fxlab.charts.sweeps import heatmap_chart, parallel_chart
-from fxlab.charts.trades import distribution_chart, trades_chart
-from fxlab.charts.walks import walk_forward_chart
+from fxlab.charts._runs import (
+    MARKERS,
+    POINTS,
+    comparison_chart,
+    downsample,
+    equity_chart,
+    exposure_chart,
+    price_chart,
+    result_chart,
+)
+from fxlab.charts._sweeps import heatmap_chart, parallel_chart, walk_forward_chart
+from fxlab.charts._trades import distribution_chart, monthly_chart, profile_chart, trades_chart
 
 __all__ = [
     "MARKERS",

@@ -1,7 +1,16 @@
 """A running recording as users hold it: started, watched, stopped, from a cell or a script.
 
+A running recording as users hold it: started, watched, stopped, from a cell or a script.
+
 It works in a thread of its own, so a busy notebook does not hold it up; a kernel that shuts down
-stops it well. See `fxlab.collect.collecting` for what happens inside.
+stops it well. See `fxlab.collect._live.loop` for what happens inside.
+
+What has to be in order before a recording begins: symbols, clocks, and a session to write to.
+
+Live messages for whoever wants to look: a bounded tap beside the recording.
+
+The record is the database. A listener who is too slow loses the oldest messages, and is told how
+many; the recording never waits for one.
 """
 
 from __future__ import annotations
@@ -12,28 +21,39 @@ import contextlib
 import threading
 import time
 import weakref
-from collections.abc import Callable, Generator, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
-from fxlab import catalogue, html
-from fxlab.collect.beginning import begin, choose, measure_skew
-from fxlab.collect.clock import Clock
-from fxlab.collect.closing import Store
-from fxlab.collect.collecting import Work
-from fxlab.collect.feed import Event, Feed, Subscription
-from fxlab.collect.journal import Journal
-from fxlab.collect.journal_files import journal_path
-from fxlab.collect.plan import Plan
-from fxlab.collect.recorder import Recorder
-from fxlab.collect.recovery import opened_store
+from fxlab import _html
+from fxlab._questdb.client import QuestDB
+from fxlab.collect._config import Plan
+from fxlab.collect._live import lifecycle
+from fxlab.collect._live.journal import Journal, journal_path
+from fxlab.collect._live.lifecycle import (
+    RecordingStore,
+    opened_store,
+    recorder_of,
+    server_of,
+    session_row,
+)
+from fxlab.collect._live.loop import RecordingLoop
+from fxlab.collect._live.recorder import Recorder
+from fxlab.collect._monitor import StatusMonitor
+from fxlab.collect.feed import Clock, Event, Feed, Instrument, Message, Subscription
 from fxlab.collect.status import CollectorStatus
-from fxlab.collect.subscribers import Subscribers
-from fxlab.collect.subscribers import Subscription as Listener
-from fxlab.collect.watching import Watch
-from fxlab.errors import CollectionFailed
-from fxlab.questdb.client import QuestDB
-from fxlab.sessions import Session
+from fxlab.errors import (
+    CollectionFailed,
+    SessionBusy,
+    SessionExists,
+    SymbolNotFound,
+    VenueError,
+    did_you_mean,
+)
+from fxlab.schema import SESSIONS
+from fxlab.sessions import _catalog
+from fxlab.sessions.session import Session
 
 STOP_SECONDS: Final = 90.0
 SKEW_US: Final = 1_000_000
@@ -59,8 +79,8 @@ class Collector:
         self._ready = threading.Event()
         self._failure: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._work: Work | None = None
-        self._watch = Watch(plan, feed.venue)
+        self._work: RecordingLoop | None = None
+        self._watch = StatusMonitor(plan, feed.venue)
         self._listeners = Subscribers()
         self._thread = threading.Thread(target=self._run, name="fxlab collector", daemon=True)
 
@@ -119,7 +139,7 @@ class Collector:
 
     def session(self) -> Session:
         """Return the session as the catalogue has it now."""
-        return Session.from_row(self._db, catalogue.find(self._db, self.session_id))
+        return Session.from_row(self._db, _catalog.find(self._db, self.session_id))
 
     def status(self) -> CollectorStatus:
         """Return what the recording looks like at this moment."""
@@ -148,12 +168,12 @@ class Collector:
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
         async with self._feed:
-            wanted = await choose(self._feed, self._plan)
+            wanted = await resolve_instruments(self._feed, self._plan)
             skew = await self._skew()
             with opened_store(self._db) as store:
                 journal = Journal(journal_path(self._home, self.session_id))
                 try:
-                    recorder = begin(self._feed, self._plan, journal, store, self._clock)
+                    recorder = open_session(self._feed, self._plan, journal, store, self._clock)
                     await self._record(wanted, journal, recorder, store, skew)
                 finally:
                     done = self._work is not None and self._work.closed
@@ -167,10 +187,10 @@ class Collector:
         wanted: Subscription,
         journal: Journal,
         recorder: Recorder,
-        store: Store,
+        store: RecordingStore,
         skew: Event | None,
     ) -> None:
-        work = Work(
+        work = RecordingLoop(
             self._feed,
             wanted,
             self._plan,
@@ -242,7 +262,7 @@ class Collector:
     def _repr_html_(self) -> str:
         now = self.status()
         names = ("session_id", "state", "exchange", "trades", "books", "gaps", "message")
-        return html.facts((html.heading(name), getattr(now, name)) for name in names)
+        return _html.facts((_html.heading(name), getattr(now, name)) for name in names)
 
 
 def _before_exit(method: weakref.WeakMethod[Callable[[], None]]) -> None:
@@ -265,3 +285,177 @@ def wait_until_over(collector: Collector, poll: float = 0.1) -> None:
     """Wait in steps, so that signals are handled meanwhile."""
     while not collector.status().is_over:
         time.sleep(poll)
+
+
+async def resolve_instruments(feed: Feed, plan: Plan) -> Subscription:
+    """Return what to subscribe to.
+
+    Raises
+    ------
+    SymbolNotFound
+        For a symbol that the venue does not have, with names near it.
+    VenueError
+        For one that is not traded at the moment, and what `Feed.instruments` raises.
+    """
+    known = await feed.instruments()
+    found: list[Instrument] = []
+    for symbol in plan.symbols:
+        if symbol not in known:
+            near = did_you_mean(symbol, known) or f"it trades {len(known):,} others"
+            raise SymbolNotFound(
+                f"{feed.venue} has no symbol {symbol!r}; {near}; symbols are written BASE_QUOTE, "
+                "such as BTC_USDT"
+            )
+        instrument = known[symbol]
+        if instrument.status != "trading":
+            raise VenueError(
+                f"{symbol} is not traded at {feed.venue} at the moment ({instrument.status}); "
+                "choose another symbol"
+            )
+        found.append(instrument)
+    return Subscription(tuple(found), plan.trades, plan.book_depth)
+
+
+async def measure_skew(feed: Feed, clock: Clock) -> tuple[int, int] | None:
+    """Return this machine's clock minus the venue's, and how exactly that is known.
+
+    Both in microseconds; None if the venue's clock cannot be asked. The way to the venue and back
+    is taken for symmetric.
+    """
+    before = clock.now()
+    theirs = await feed.server_time()
+    after = clock.now()
+    return None if theirs is None else ((before + after) // 2 - theirs, (after - before) // 2)
+
+
+def open_session(
+    feed: Feed, plan: Plan, journal: Journal, store: RecordingStore, clock: Clock
+) -> Recorder:
+    """Make the session known in the journal and in the database, and return its recorder.
+
+    Raises
+    ------
+    SessionExists, SessionBusy
+        If the id is taken, or rows of it wait for another server.
+    SessionNotFound, InvalidParameter
+        As `fxlab.collect._live.lifecycle.restore_state`.
+    """
+    left = journal.fact("session")
+    if left is not None:  # recovery came before and could not bring it to this server
+        raise SessionBusy(
+            f"rows of session {plan.session_id!r} still wait in {journal.path} for the server "
+            f"at {left['server']}; connect to that one first, or choose another session_id"
+        )
+    facts = {
+        "session_id": plan.session_id,
+        "exchange": feed.venue,
+        "symbols": sorted(plan.symbols),
+        "data_types": plan.data_types,
+        "counts_trades": feed.counts_trades,
+        "created_at": clock.now(),
+        "notes": plan.notes,
+        "tags": list(plan.tags),
+        "options": plan.options() | {"lossless": feed.lossless},
+        "server": server_of(store.db),
+    }
+    if plan.resume:
+        facts = lifecycle.restore_state(store.db, plan, journal, facts)
+    elif _catalog.find_any(store.db, plan.session_id) is not None:
+        raise SessionExists(
+            f"session {plan.session_id!r} exists; choose another session_id, or go on with it: "
+            "resume=True"
+        )
+    journal.append([], {"session": facts})
+    recorder = recorder_of(journal, store.encoder, facts)
+    store.put(SESSIONS, [session_row(facts, recorder, "collecting", clock.now())])
+    return recorder
+
+
+MOST_WAITING: Final = 10_000
+
+
+class Listener:
+    """One listener in one event loop: iterate over it with ``async for``.
+
+    Attributes
+    ----------
+    missed
+        Messages that were dropped because the listener was slow.
+    """
+
+    def __init__(self, symbols: Sequence[str] | None, on_close: Callable[[Listener], None]) -> None:
+        self._symbols = None if symbols is None else frozenset(symbols)
+        self._on_close = on_close
+        self._waiting: deque[Message] = deque(maxlen=MOST_WAITING)
+        self._loop = asyncio.get_running_loop()
+        self._news = asyncio.Event()
+        self._over = False
+        self.missed = 0
+
+    def put(self, messages: Sequence[Message]) -> None:
+        """Take messages in, from any thread."""
+        wanted = [m for m in messages if self._symbols is None or m.symbol in self._symbols]
+        excess = len(self._waiting) + len(wanted) - MOST_WAITING
+        self.missed += max(0, excess)
+        self._waiting.extend(wanted)
+        self._wake()
+
+    def end(self) -> None:
+        """Say that nothing more will come."""
+        self._over = True
+        self._wake()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(RuntimeError):  # its loop has closed: nobody listens any more
+            self._loop.call_soon_threadsafe(self._news.set)
+
+    async def __aiter__(self) -> AsyncIterator[Message]:
+        try:
+            while True:
+                while self._waiting:
+                    yield self._waiting.popleft()
+                if self._over:
+                    return
+                await self._news.wait()
+                self._news.clear()
+        finally:
+            self._on_close(self)
+
+
+class Subscribers:
+    """All listeners of a collector."""
+
+    def __init__(self) -> None:
+        self._turn = threading.Lock()
+        self._all: list[Listener] = []
+        self._over = False
+
+    def add(self, symbols: Sequence[str] | None) -> Listener:
+        """Return a new listener for the running event loop."""
+        one = Listener(symbols, self._remove)
+        with self._turn:
+            self._all.append(one)
+            if self._over:
+                one.end()
+        return one
+
+    def publish(self, messages: Sequence[Message]) -> None:
+        """Give messages to all listeners."""
+        if self._all:
+            with self._turn:
+                listeners = list(self._all)
+            for one in listeners:
+                one.put(messages)
+
+    def end(self) -> None:
+        """Tell all listeners that it is over."""
+        with self._turn:
+            self._over = True
+            listeners = list(self._all)
+        for one in listeners:
+            one.end()
+
+    def _remove(self, one: Listener) -> None:
+        with self._turn:
+            if one in self._all:
+                self._all.remove(one)

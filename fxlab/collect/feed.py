@@ -1,4 +1,16 @@
-"""What a venue tells a collector, in one vocabulary: a `Feed` turns its frames into messages.
+"""Where a venue lives, so that a mock or a proxy can stand in for it by one argument.
+
+What cannot be understood is kept as a row of the ledger: its cause and its beginning.
+
+Every feed answers damage with the same `Event`, so that one query counts what a venue garbled.
+
+When a frame arrived: wall time that never jumps by itself.
+
+Arrival times come from the wall clock once and from the monotonic clock after that, so that no
+duration is ever negative. Somebody who sets the wall clock is noticed by `step`, which the
+collector writes into the ledger before times follow it.
+
+What a venue tells a collector, in one vocabulary: a `Feed` turns its frames into messages.
 
 A feed for a venue that fxlab does not know is a subclass with two methods; it may be written in
 a notebook and given to `Lab.collect`. Times are microseconds since the epoch (UTC).
@@ -6,10 +18,135 @@ a notebook and given to `Lab.collect`. Times are microseconds since the epoch (U
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Final, NamedTuple, Self
+from urllib.parse import urlsplit
+
+from fxlab.errors import InvalidInput
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """The two doors of a venue.
+
+    Attributes
+    ----------
+    rest
+        Base URL of its REST interface, without a slash at the end.
+    stream
+        Base URL of its WebSocket streams, without a slash at the end.
+    """
+
+    rest: str
+    stream: str
+
+    @classmethod
+    def under(cls, url: str, venue: str) -> Self:
+        """Return the address of a venue served by a mock or a proxy.
+
+        Parameters
+        ----------
+        url
+            Such as ``http://127.0.0.1:8765``.
+        venue
+            Its name, which becomes the first part of every path.
+
+        Raises
+        ------
+        InvalidInput
+            When `url` is none of http or https with a host.
+        """
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.netloc:
+            raise InvalidInput(
+                f"url={url!r}, but it is the http:// or https:// address of a mock venue or a "
+                "proxy, such as http://127.0.0.1:8765; leave it out to reach the venue itself"
+            )
+        rest = f"{url.rstrip('/')}/{venue}"
+        return cls(rest=rest, stream=f"ws{rest.removeprefix('http')}")
+
+
+SHOWN: Final = 300
+"""Characters of a damaged frame that are kept."""
+
+
+class Damaged(bytes):
+    """A frame that is no text: what is left of it, and why.
+
+    Attributes
+    ----------
+    cause
+        In words: "not UTF-8", "larger than 16,777,216 bytes".
+    """
+
+    cause: str
+
+    def __new__(cls, content: bytes, cause: str) -> Self:
+        """Return the bytes with their cause."""
+        made = super().__new__(cls, content)
+        made.cause = cause
+        return made
+
+
+def quarantine(cause: str, payload: str | bytes, received: int, symbol: str | None = None) -> Event:
+    """Return the event for a frame that is not as documented.
+
+    Parameters
+    ----------
+    cause
+        What is wrong with it, in words.
+    payload
+        The frame.
+    received
+        Its arrival, in microseconds.
+    symbol
+        Which symbol it speaks of, if it says.
+    """
+    if isinstance(payload, bytes):
+        cause = getattr(payload, "cause", cause)
+        payload = payload[:SHOWN].decode("utf-8", "backslashreplace")
+    return Event("quarantine", symbol, received, 1, f"{cause}: {payload[:SHOWN]}")
+
+
+STEP_US: Final = 500_000
+"""From this difference on, the wall clock was set; below it, it was only steered."""
+
+
+class Clock:
+    """Microseconds since the epoch.
+
+    Parameters
+    ----------
+    wall, monotonic
+        Nanosecond clocks.
+    """
+
+    def __init__(
+        self,
+        wall: Callable[[], int] = time.time_ns,
+        monotonic: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self._wall = wall
+        self._monotonic = monotonic
+        self._offset = wall() - monotonic()
+
+    def now(self) -> int:
+        """Return the time, in microseconds since the epoch (UTC)."""
+        return (self._monotonic() + self._offset) // 1_000
+
+    def step(self) -> int:
+        """Return by how many microseconds the wall clock was set since the last look, mostly 0.
+
+        Steps below `STEP_US` are steering, which is followed without a word.
+        """
+        before = self._offset
+        self._offset = self._wall() - self._monotonic()
+        moved = (self._offset - before) // 1_000
+        return moved if abs(moved) >= STEP_US else 0
+
 
 Level = tuple[float, float]
 """Price and quantity; in a delta, quantity 0 takes the level away."""

@@ -13,15 +13,16 @@ from typing import Any, Final
 
 import polars as pl
 
-from fxlab import catalogue, html, readers
-from fxlab.collect.checksum import MODULUS, SUMMED, frame_checksum
-from fxlab.collect.closing import TABLES
-from fxlab.collect.trade_ids import TradeIds
+from fxlab import _html
+from fxlab._progress import Advance, part, silent
+from fxlab._questdb.client import QuestDB
+from fxlab._questdb.sql import Scope
+from fxlab.collect._live.checksum import MODULUS, SUMMED, frame_checksum
+from fxlab.collect._live.lifecycle import TABLES
+from fxlab.collect._live.trades import IdRanges
 from fxlab.errors import InvalidParameter
-from fxlab.progress import Advance, part, silent
-from fxlab.questdb.client import QuestDB
-from fxlab.questdb.sql import Scope
 from fxlab.schema import RECEIPTS, Table
+from fxlab.sessions import _catalog, _reader
 
 LINE: Final = {
     "symbol": pl.String,
@@ -83,9 +84,9 @@ class Receipt:
         )
 
     def _repr_html_(self) -> str:
-        parts = [html.table(self.lines, caption=str(self))]
+        parts = [_html.table(self.lines, caption=str(self))]
         if not self.ids.is_empty():
-            parts.append(html.table(self.ids, caption="trade ids"))
+            parts.append(_html.table(self.ids, caption="trade ids"))
         return "".join(parts)
 
 
@@ -106,9 +107,9 @@ def verify(db: QuestDB, session_id: str, progress: Advance = silent) -> Receipt:
     InvalidParameter
         If it has no receipt: it was imported, or is still being recorded.
     """
-    row = catalogue.find(db, session_id)
+    row = _catalog.find(db, session_id)
     said = _said(db, row)
-    events = catalogue.events(db, row["session_id"])
+    events = _catalog.events(db, row["session_id"])
     lines: list[dict[str, Any]] = []
     ids: list[dict[str, Any]] = []
     kinds = sorted({(line["symbol"], line["data_type"]) for line in said}, reverse=True)
@@ -122,7 +123,7 @@ def verify(db: QuestDB, session_id: str, progress: Advance = silent) -> Receipt:
         counted = json.loads(wanted[0]["detail"])["trades"]["ids"] if kind == "prices" else None
         if counted is not None:
             doubles = json.loads(wanted[0]["detail"])["trades"]["doubles"]
-            ids.append(_ids(symbol, TradeIds.from_json(counted), seqs, doubles, events))
+            ids.append(_ids(symbol, IdRanges.from_json(counted), seqs, doubles, events))
     problems = (*_line_problems(lines, said), *_id_problems(ids))
     return Receipt(row["session_id"], pl.DataFrame(lines, LINE), pl.DataFrame(ids, IDS), problems)
 
@@ -137,7 +138,7 @@ def _said(db: QuestDB, row: dict[str, Any]) -> list[dict[str, Any]]:
             f"session {row['session_id']!r} {why} and has no receipt; only live recordings that "
             "have ended have one"
         )
-    return catalogue.raw_rows(db, RECEIPTS, row["session_id"])
+    return _catalog.raw_rows(db, RECEIPTS, row["session_id"])
 
 
 def _found(
@@ -157,7 +158,7 @@ def _found(
 
 def _chunks(db: QuestDB, scope: Scope, table: Table, progress: Advance) -> Iterator[pl.DataFrame]:
     names = list(dict.fromkeys([*SUMMED[table.name], "origin"]))
-    return readers.scan(db, scope, names, chunk_rows=250_000, progress=progress)
+    return _reader.scan(db, scope, names, chunk_rows=250_000, progress=progress)
 
 
 def _unsaid(symbol: str, kind: str, origin: str) -> dict[str, Any]:
@@ -184,7 +185,7 @@ def _line(said: dict[str, Any], found: tuple[int, int]) -> dict[str, Any]:
 
 
 def _ids(
-    symbol: str, ids: TradeIds, seqs: pl.Series, doubles: int, events: pl.DataFrame
+    symbol: str, ids: IdRanges, seqs: pl.Series, doubles: int, events: pl.DataFrame
 ) -> dict[str, Any]:
     gaps = events.filter(
         pl.col("event") == "gap",

@@ -36,11 +36,10 @@ last decimals), and ``POST /cut``, ``/stall`` and ``/speak`` make trouble by han
 
 from __future__ import annotations
 
-from fxlab.mock.faults import Faults
-from fxlab.mock.generator import generated
-from fxlab.mock.market import Listing, Market
-from fxlab.mock.mutations import mutations
-from fxlab.mock.tape import recorded
-from fxlab.mock.venue import MockVenue
+from fxlab.mock._faults import Faults, mutations
+from fxlab.mock._generator import generated
+from fxlab.mock._market import Listing, MockMarket
+from fxlab.mock._recording import recorded
+from fxlab.mock._venue import MockVenue
 
-__all__ = ["Faults", "Listing", "Market", "MockVenue", "generated", "mutations", "recorded"]
+__all__ = ["Faults", "Listing", "MockMarket", "MockVenue", "generated", "mutations", "recorded"]

@@ -1,35 +1,61 @@
-"""The result of a sweep: a table, and what can be asked of it."""
+"""The result of a sweep: a table, and what can be asked of it.
+
+The sweep as a recipe: check the grid, read once, replay all points, keep what is done.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Unpack
 
 import numpy as np
 import polars as pl
 
-from fxlab import html
+from fxlab import _html
+from fxlab._progress import Advance, silent
+from fxlab._questdb.client import QuestDB
+from fxlab._times import Duration
+from fxlab.backtester._source import as_source
+from fxlab.backtester.cost_ladder import default_scenarios
 from fxlab.backtester.execution import Execution
-from fxlab.backtester.ladder import default_rungs
-from fxlab.backtester.metric_table import METRICS
-from fxlab.backtester.stability import neighbourhood_stability
-from fxlab.backtester.strategy import Value
-from fxlab.errors import InvalidParameter
-from fxlab.sweeper import folds, overfit
-from fxlab.sweeper.scores import check_goal, check_metric, sign
-from fxlab.sweeper.table import build, column_of, count_words, rank
-from fxlab.times import Duration
+from fxlab.backtester.metrics._performance import METRICS
+from fxlab.backtester.metrics._validation import neighbourhood_stability
+from fxlab.backtester.options import Options, RunOptions, takes_run_options
+from fxlab.backtester.strategy.signals import Signals
+from fxlab.backtester.strategy.strategy import Strategy, Value, get
+from fxlab.errors import Cancelled, InvalidParameter, SweepCancelled
+from fxlab.sweeper import _cross_validation, _results
+from fxlab.sweeper._executors import executor_for
+from fxlab.sweeper._results import (
+    build,
+    check_metric,
+    check_objective,
+    column_of,
+    count_words,
+    direction,
+    rank,
+)
+from fxlab.sweeper._space import Point, Search, Space, choose
+from fxlab.sweeper._store import NoTrialStore, SweepRunStore, TrialStore, TrialTracker
+from fxlab.sweeper._study import (
+    SweepConfig,
+    SweepStudy,
+    check_sampled_lookahead,
+    refuse_if_too_many,
+)
+from fxlab.sweeper._threads import TrialExecutor, check_workers
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from fxlab.sweeper.lane import Outcome
-    from fxlab.sweeper.overfit import SweepOverfitting
-    from fxlab.sweeper.space import Point, Space
-    from fxlab.sweeper.studies import Study
-    from fxlab.sweeper.walk import WalkForward
+    from fxlab.lab import Lab
+    from fxlab.sweeper._cross_validation import SweepOverfitting
+    from fxlab.sweeper._results import WalkForward
+    from fxlab.sweeper._trial import TrialResult
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,9 +79,9 @@ class Sweep:
     total: int
     resumed: int
     sweep_ids: tuple[str, ...]
-    studies: Sequence[Study] = field(repr=False)
+    studies: Sequence[SweepStudy] = field(repr=False)
     points: dict[int, Point] = field(repr=False)
-    outcomes: Sequence[dict[int, Outcome]] = field(repr=False)
+    outcomes: Sequence[dict[int, TrialResult]] = field(repr=False)
     asked: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """How points were searched: `search`, `points` and `seed`, as `fxlab.sweep` takes them."""
 
@@ -77,7 +103,7 @@ class Sweep:
         """Return one row a point and session.
 
         ``point`` (its number), ``session``, the parameters, ``state`` (done, failed, skipped: a
-        combination that the strategy refuses), every figure of `fxlab.backtester.metrics.METRICS`
+        combination that the strategy refuses), every metric of a backtest
         (null where there is none), ``error``, ``fingerprint`` (that of `fxlab.backtest` with the
         same parameters).
         """
@@ -102,9 +128,9 @@ class Sweep:
         return rows.select("point", "session", *names, "error")
 
     def ranking(self, metric: str | None = None) -> pl.DataFrame:
-        """Return one row a point, the best first; see `fxlab.sweeper.table.rank`."""
-        goal = check_goal(metric or self.metric)
-        return rank(self.table, self.space.strategy, goal, sign(goal))
+        """Return one row a point, the best first; see `fxlab.sweeper._results.rank`."""
+        goal = check_objective(metric or self.metric)
+        return rank(self.table, self.space.strategy, goal, direction(goal))
 
     @property
     def best(self) -> dict[str, Value]:
@@ -123,7 +149,7 @@ class Sweep:
     def returns(self) -> tuple[list[int], np.ndarray]:
         """Return the points that are done on all sessions, and their returns (periods, points).
 
-        Sessions stand one after the other; periods are those of `fxlab.sweeper.periods`.
+        Sessions stand one after the other; periods are those of `fxlab.sweeper._trial`.
         """
         done = [
             number
@@ -143,15 +169,15 @@ class Sweep:
         blocks
             Parts that time is cut into, even: 16 give 12,870 ways to halve it.
         """
-        return overfit.judge(self, blocks, self.tried)
+        return _cross_validation.assess_overfitting(self, blocks, self.tried)
 
     def stability(self, metric: str | None = None) -> pl.DataFrame:
         """Return each point beside its neighbours on the grid, the steadiest rank first.
 
         Several sessions count by their mean; of a figure that costs, less is better, and it is
-        negative here. Columns as in `fxlab.backtester.stability.neighbourhood_stability`.
+        negative here. Columns as in `fxlab.backtester.metrics._validation.neighbourhood_stability`.
         """
-        goal = check_goal(metric or self.metric)
+        goal = check_objective(metric or self.metric)
         if not self.varied:
             raise InvalidParameter(
                 "a sweep of one point has no neighbours to be steady among; give a parameter "
@@ -159,7 +185,7 @@ class Sweep:
             )
         ranked = self.ranking(goal).select("point", goal, "ruined")
         found = self.parameters.join(ranked, "point", how="left", maintain_order="left")
-        signed = found.with_columns(pl.col(goal) * sign(goal))
+        signed = found.with_columns(pl.col(goal) * direction(goal))
         ruined = found["ruined"].fill_null(0) > 0
         judged = neighbourhood_stability(signed, self.varied, goal, ruined=ruined)
         return judged.sort("rank", nulls_last=True, maintain_order=True)
@@ -172,7 +198,7 @@ class Sweep:
         embargo: Duration = 0,
     ) -> pl.DataFrame:
         """Choose on most of the time and test on the rest, fold by fold; see `folds.validate`."""
-        return folds.validate(self, count, purge=purge, embargo=embargo)
+        return _cross_validation.cross_validate(self, count, purge=purge, embargo=embargo)
 
     def walk_forward(self, *, train: Duration, **options: Any) -> WalkForward:  # noqa: ANN401
         """Sweep the same grid over each of many trainings, and trade the best on what follows.
@@ -185,7 +211,7 @@ class Sweep:
             `test`, `folds`, `mode`, `embargo` and all others of `fxlab.walk_forward`; what this
             sweep was asked for stands in for those that are not given.
         """
-        from fxlab.sweeper.walking import walk_forward
+        from fxlab.sweeper.walk_forward import walk_forward
 
         if len(self.studies) > 1:
             raise InvalidParameter(
@@ -195,8 +221,6 @@ class Sweep:
 
     def again(self, **changes: Any) -> Sweep:  # noqa: ANN401
         """Sweep the same grid over the same sessions with some options of `fxlab.sweep` changed."""
-        from fxlab.sweeper.sweeping import sweep
-
         return sweep([study.source for study in self.studies], **self._settings(changes))
 
     def ladder(
@@ -207,7 +231,7 @@ class Sweep:
         Parameters
         ----------
         executions
-            Assumptions by name; unless given, those of `fxlab.backtester.ladder.default_rungs`.
+            Assumptions by name; unless given, those of `fxlab.cost_ladder`.
         metric
             The figure; the mean over the sessions that have it.
 
@@ -216,8 +240,10 @@ class Sweep:
         polars.DataFrame
             ``point``, the parameters, and a column for each name.
         """
-        goal = check_goal(metric or self.metric)
-        rungs = default_rungs(self.studies[0].run.execution) if executions is None else executions
+        goal = check_objective(metric or self.metric)
+        rungs = (
+            default_scenarios(self.studies[0].run.execution) if executions is None else executions
+        )
         found = self.parameters
         for name, execution in rungs.items():
             rung = self.again(execution=execution, check_lookahead=False).ranking(goal)
@@ -256,7 +282,7 @@ class Sweep:
             shown,
             self.title,
             unit=METRICS[shown][0],
-            lower_is_better=sign(shown) < 0,
+            lower_is_better=direction(shown) < 0,
         )
 
     def parallel(self, metric: str | None = None) -> go.Figure:
@@ -306,9 +332,191 @@ class Sweep:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        caption = f"{self.title}: {self.counts}; best {html.heading(self.metric)} first"
+        caption = f"{self.title}: {self.counts}; best {_html.heading(self.metric)} first"
         ranked, texts = self.ranking(), self.failed["error"].head(3).to_list()
         if ranked.is_empty():
             texts = [f"{self.title}: {self.counts}", self._no_best, *texts]
-        errors = "".join(f"<p>{html.escape(text)}</p>" for text in texts)
-        return (html.table(ranked, caption=caption, limit=10) if ranked.height else "") + errors
+        errors = "".join(f"<p>{_html.escape(text)}</p>" for text in texts)
+        return (_html.table(ranked, caption=caption, limit=10) if ranked.height else "") + errors
+
+
+POINTS_LIMIT: Final = 100_000
+
+
+@takes_run_options
+def sweep(
+    source: Any,  # noqa: ANN401 - sessions or frames; refused by name otherwise
+    strategy: str | Strategy | Callable[..., Signals],
+    parameters: Mapping[str, object],
+    *,
+    search: str = "grid",
+    points: int | None = None,
+    seed: int = 0,
+    metric: str = "sharpe_per_period",
+    workers: int | None = None,
+    scheduler: Any = None,  # noqa: ANN401 - an address or a distributed.Client
+    lab: Lab | None = None,
+    points_limit: int = POINTS_LIMIT,
+    check_lookahead: bool = True,
+    progress: Advance = silent,
+    **options: Unpack[Options],
+) -> Sweep:
+    """Try many parameters of a strategy on the same ticks.
+
+    Parameters
+    ----------
+    source
+        A session or a frame of ticks, or several of them.
+    strategy
+        A strategy's name, ``module:function`` or the function.
+    parameters
+        The grid: name to a list, range or array of values, or to one value. What is not named
+        has its default.
+    search, points, seed
+        ``"grid"`` tries every combination; ``"random"`` so many different ones that the strategy
+        takes; ``"optuna"`` (extra ``fxlab[optuna]``) lets an estimator choose that many.
+    metric
+        The figure by which points are compared.
+    workers
+        Threads; as many as there are cores unless given. Neither these nor `chunk_rows` nor the
+        executor change a bit of the table.
+    scheduler
+        Address of a Dask scheduler (extra ``fxlab[cluster]``), or a ``distributed.Client``.
+    lab
+        Keep every point in its database as it finishes, and repeat none that is there: the same
+        call again goes on where a stopped or killed one ended.
+    points_limit
+        A larger grid is refused, with the time it would take.
+    check_lookahead
+        First make sure, at a sample of points, that the strategy does not see the future.
+    progress
+        Told the share done, the points stored and the time left; raise `Cancelled` in it to stop.
+    symbols, start, end, execution, capital, return_interval, days_per_year, chunk_rows
+        As `fxlab.backtest` takes them; `chunk_rows` are the rows of a symbol that all points work
+        on before the next ones are read.
+
+    Returns
+    -------
+    Sweep
+        A table of all points, pictures, and guards against overfitting.
+
+    Raises
+    ------
+    InvalidParameter, StrategyNotFound, SymbolNotFound, InvalidTimeRange
+        Before anything is replayed, naming the value, the rule and the next step.
+    LookaheadFound
+        If the strategy depends on later ticks.
+    Cancelled
+        If it was interrupted; once the first point has begun it is a `SweepCancelled`, whose
+        ``sweep`` is what was done until then.
+    """
+    threads, goal = check_workers(workers), _results.check_objective(metric)
+    space = Space.of(get(strategy), parameters)
+    finder = choose(space, search, points, seed, points_limit=points_limit)
+    terms = SweepConfig(space.strategy, RunOptions.of(options))
+    samples = space.samples()
+    studies = _studies(source, terms, samples[0])
+    if search == "grid":
+        refuse_if_too_many(space, studies, threads, points_limit)
+    if check_lookahead:
+        words = f"0 of {finder.total * len(studies):,} points, checking for look-ahead"
+        check_sampled_lookahead(studies[0], samples, lambda _share, _text: progress(0.0, words))
+    asked = {"search": search, "points": points and int(points), "seed": int(seed)}
+    plan = {**asked, "points": finder.total, "grid": space.as_dict(), "metric": goal}
+    store = SweepRunStore(QuestDB(lab.endpoint)) if lab else NoTrialStore()
+    executor = executor_for(studies, threads, finder.total, scheduler)
+    with closing(executor), closing(store):
+        for study in studies:
+            store.announce(study, plan)
+        desk = TrialTracker(studies, store, finder.total * len(studies), progress)
+        run = _Run(space, asked, goal, studies, store, desk)
+        run.go(finder, executor)
+        return run.result()
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A sweep that has been checked and begins."""
+
+    space: Space
+    asked: dict[str, Any]
+    metric: str
+    studies: Sequence[SweepStudy]
+    store: TrialStore
+    desk: TrialTracker
+
+    def go(self, finder: Search, executor: TrialExecutor) -> None:
+        """Replay what the search proposes; whatever stops it, what is done is kept."""
+        desk = self.desk
+        try:
+            for batch in finder.batches():
+                for number, outcomes in executor.run(desk.open(batch), desk.report):
+                    desk.take(number, outcomes)
+                desk.flush()
+                finder.tell({point.number: self._score(point.number) for point in batch})
+            desk.finish()
+        except (KeyboardInterrupt, Cancelled) as stop:
+            desk.flush()
+            raise SweepCancelled(self._stopped(), self.result()) from stop
+        finally:
+            desk.flush()
+
+    def result(self) -> Sweep:
+        """Return the sweep as far as it is done."""
+        desk = self.desk
+        name = self.space.strategy.name
+        return Sweep(
+            space=self.space,
+            asked=self.asked,
+            metric=self.metric,
+            total=desk.total,
+            resumed=desk.resumed,
+            sweep_ids=tuple(study.key for study in self.studies) if self.store.keeps else (),
+            studies=self.studies,
+            points=desk.points,
+            outcomes=desk.outcomes,
+            tried=max(self.store.trials(name, study) for study in self.studies),
+        )
+
+    def _score(self, number: int) -> float:
+        """Return a point's figure, the mean over the sessions, turned so that more is better.
+
+        A point that was ruined in one of them has none.
+        """
+        place, ruin = (list(METRICS).index(name) for name in (self.metric, "ruined_after"))
+        whole = [outcomes[number].figures for outcomes in self.desk.outcomes]
+        if any(math.isfinite(value) for figures in whole for value in figures[ruin:][:1]):
+            return math.nan
+        found = [figures[place:][:1] for figures in whole]
+        known = [float(value) for values in found for value in values if math.isfinite(value)]
+        mean = math.fsum(known) / len(known) if known else math.nan
+        return mean * _results.direction(self.metric)
+
+    def _stopped(self) -> str:
+        desk = self.desk
+        how = (
+            f"they are kept as {', '.join(study.key for study in self.studies)}, and the same "
+            "call goes on from there"
+            if self.store.keeps
+            else "they are in this error's .sweep and nowhere else; with lab=... finished points "
+            "are kept, and the same call goes on from there"
+        )
+        return f"the sweep was stopped after {desk.done:,} of {desk.total:,} points; {how}"
+
+
+def _studies(source: object, terms: SweepConfig, example: Point) -> list[SweepStudy]:
+    """Return a study of each source, each session once."""
+    sources = list(source) if isinstance(source, list | tuple) else [source]
+    if not sources:
+        raise InvalidParameter(
+            "there is no session to sweep over; list sessions with lab.sessions() and pass "
+            "[lab.session(session_id), ...]"
+        )
+    studies = [SweepStudy(as_source(one), terms, example) for one in sources]
+    names = [study.session for study in studies] if len(studies) > 1 else []
+    for name in names:
+        if names.count(name) > 1:
+            raise InvalidParameter(
+                f"session {name!r} is given {names.count(name)} times; once is enough"
+            )
+    return studies

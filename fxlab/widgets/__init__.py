@@ -9,31 +9,27 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from fxlab.widgets.execution_form import ExecutionForm
-    from fxlab.widgets.grid_form import GridForm
-    from fxlab.widgets.key_guard import KeyGuard
-    from fxlab.widgets.live_monitor import LiveMonitor
-    from fxlab.widgets.panel import Workbench, workbench
-    from fxlab.widgets.picker import SessionPicker
-    from fxlab.widgets.picker_state import PickerState
-    from fxlab.widgets.progress_bar import ProgressBar
-    from fxlab.widgets.replay_panel import ReplayPanel
-    from fxlab.widgets.strategy_form import StrategyForm
-    from fxlab.widgets.sweep_panel import SweepPanel
+    from fxlab.widgets._backtest_panel import Workbench, workbench
+    from fxlab.widgets._base import KeyGuard, ProgressBar
+    from fxlab.widgets._collect_panel import LiveMonitor
+    from fxlab.widgets._forms import ExecutionForm, GridForm, StrategyForm
+    from fxlab.widgets._replay_panel import ReplayPanel
+    from fxlab.widgets._session_picker import PickerState, SessionPicker
+    from fxlab.widgets._sweep_panel import SweepPanel
 
 _HOMES: Final = {
-    "ExecutionForm": "execution_form",
-    "GridForm": "grid_form",
-    "KeyGuard": "key_guard",
-    "LiveMonitor": "live_monitor",
-    "PickerState": "picker_state",
-    "ProgressBar": "progress_bar",
-    "ReplayPanel": "replay_panel",
-    "SessionPicker": "picker",
-    "StrategyForm": "strategy_form",
-    "SweepPanel": "sweep_panel",
-    "Workbench": "panel",
-    "workbench": "panel",
+    "ExecutionForm": "_forms",
+    "GridForm": "_forms",
+    "KeyGuard": "_base",
+    "LiveMonitor": "_collect_panel",
+    "PickerState": "_session_picker",
+    "ProgressBar": "_base",
+    "ReplayPanel": "_replay_panel",
+    "SessionPicker": "_session_picker",
+    "StrategyForm": "_forms",
+    "SweepPanel": "_sweep_panel",
+    "Workbench": "_backtest_panel",
+    "workbench": "_backtest_panel",
 }
 
 __all__ = [

@@ -5,16 +5,14 @@ from __future__ import annotations
 import importlib
 from typing import Final
 
-from fxlab.collect.address import Address
-from fxlab.collect.clock import Clock
-from fxlab.collect.feed import Feed
+from fxlab.collect.feed import Address, Clock, Feed
 from fxlab.errors import VenueNotFound
 
 VENUES: Final[dict[str, str]] = {
-    "binance": "fxlab.collect.venues.binance:Binance",
-    "binance_futures": "fxlab.collect.venues.binance_futures:BinanceFutures",
-    "kraken": "fxlab.collect.venues.kraken:Kraken",
-    "mexc": "fxlab.collect.venues.mexc:Mexc",
+    "binance": "fxlab.collect.venues._binance:Binance",
+    "binance_futures": "fxlab.collect.venues._binance:BinanceFutures",
+    "kraken": "fxlab.collect.venues._kraken:Kraken",
+    "mexc": "fxlab.collect.venues._mexc:Mexc",
 }
 """Name to module and class."""
 
@@ -42,7 +40,7 @@ def open_feed(venue: str, *, url: str | None = None, clock: Clock | None = None)
     """
     bridge, colon, exchange = venue.partition(":")
     if colon and bridge == BRIDGE and exchange:
-        from fxlab.collect.venues.ccxt_bridge import CcxtFeed
+        from fxlab.collect.venues._ccxt import CcxtFeed
 
         return CcxtFeed(exchange, address=_address(url, exchange), clock=clock or Clock())
     if venue not in VENUES:

@@ -1,0 +1,325 @@
+"""Options that together are an `Execution`: a few for what people change, one for all else.
+
+Commands about strategies: list them, run one on a session.
+
+Commands that doubt a result: other costs, other runs, a look into the future.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from fxlab import _progress
+from fxlab._cli.common import command, is_text, say, show_facts, show_frame
+from fxlab.errors import InvalidInput, InvalidParameter
+
+if TYPE_CHECKING:
+    from fxlab.backtester.execution import Execution
+    from fxlab.backtester.result import Result
+
+
+Fill = Annotated[str | None, typer.Option(help="next_trade, or book: cross the spread, walk it.")]
+Taker = Annotated[
+    float | None, typer.Option("--taker-bps", "--fee-bps", help="Fee of each market order.")
+]
+Maker = Annotated[float | None, typer.Option(help="Fee of resting limit orders; else the taker's.")]
+Slippage = Annotated[float | None, typer.Option(help="How far fills are worse than prints.")]
+Latency = Annotated[
+    str | None,
+    typer.Option(help="To the market: 50ms, measured, lognormal:20ms,0.5, uniform:10ms,40ms."),
+]
+More = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--execution",
+        "-x",
+        metavar="FILE.toml|NAME=VALUE",
+        help="Anything else of fxlab.Execution: a TOML file, or max_leverage=2. May be given "
+        "again; later words and the options above win.",
+    ),
+]
+SUFFIX: Final = ".toml"
+
+
+def execution_from(words: list[str] | None, **options: Any) -> Execution:  # noqa: ANN401
+    """Return the assumptions that the words of ``--execution`` and the other options make.
+
+    Raises
+    ------
+    InvalidParameter
+        For an unknown name, with those that are near, or a value that is out of range.
+    """
+    from fxlab.backtester.options import execution_of, parse_assumption, read_assumptions
+
+    values: dict[str, Any] = {}
+    for word in words or []:
+        is_file = word.lower().endswith(SUFFIX) and "=" not in word
+        values |= read_assumptions(Path(word)) if is_file else dict([parse_assumption(word)])
+    values |= {name: value for name, value in options.items() if value is not None}
+    return execution_of(values)
+
+
+EVERY: Final = 1_000_000
+"""More rows than any list of the small tables has: how many there are is told."""
+
+Parameters = Annotated[
+    list[str] | None,
+    typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="May be given again."),
+]
+Name = Annotated[str, typer.Argument(help="The strategy's name, or module:function.")]
+Symbols = Annotated[str, typer.Option(help="ALL, or symbols with commas between.")]
+Start = Annotated[str | None, typer.Option(help="First tick's time; naive is UTC.")]
+End = Annotated[str | None, typer.Option(help="Ticks before this time.")]
+Capital = Annotated[float | None, typer.Option(help="Money at the start.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    command(app)(backtest)
+    command(app)(strategies)
+    command(app)(runs)
+    app.command()(reproduce)
+
+
+def strategies() -> None:
+    """List the strategies and their parameters."""
+    import fxlab
+
+    show_frame(fxlab.strategies())
+
+
+def backtest(
+    session: Annotated[str | None, typer.Argument(help="The session's id.")] = None,
+    strategy: Annotated[str | None, typer.Argument(help="Its name, or module:function.")] = None,
+    *,
+    parameter: Parameters = None,
+    symbols: Symbols = "ALL",
+    start: Start = None,
+    end: End = None,
+    capital: Capital = None,
+    fill: Fill = None,
+    taker_bps: Taker = None,
+    maker_bps: Maker = None,
+    slippage_bps: Slippage = None,
+    latency: Latency = None,
+    execution: More = None,
+    report: Annotated[Path | None, typer.Option(help="Write a report to this folder.")] = None,
+    save: Annotated[bool, typer.Option("--save", help="Keep the run in the database.")] = False,
+) -> None:
+    """Replay a session's ticks through a strategy and print the metrics."""
+    import fxlab
+    from fxlab.backtester.strategy.strategy import get
+
+    if session is None or strategy is None:
+        raise InvalidInput(
+            "session_id is required: fxlab backtest SESSION STRATEGY; list the sessions with: "
+            "fxlab sessions list"
+        )
+    chosen = get(strategy)
+    values = chosen.parse(named(parameter or []))
+    terms = execution_from(
+        execution,
+        fill=fill,
+        taker_bps=taker_bps,
+        maker_bps=maker_bps,
+        slippage_bps=slippage_bps,
+        latency=latency,
+    )
+    options = given(start=start, end=end, capital=capital)
+    with fxlab.connect() as lab:
+        with _progress.terminal("backtest") as advance:
+            result = fxlab.backtest(
+                lab.session(session),
+                chosen,
+                values,
+                symbols=chosen_symbols(symbols),
+                execution=terms,
+                progress=advance,
+                **options,
+            )
+        saved = result.save(lab) if save else None
+        _show_result(result, saved, report)  # a report reads prices: the lab must be open
+
+
+def runs(
+    *,
+    limit: Annotated[int, typer.Option(min=1, help="Most rows to list, newest first.")] = 20,
+) -> None:
+    """List the saved backtests, newest first."""
+    import fxlab
+
+    with fxlab.connect() as lab:
+        found = lab.runs(limit=EVERY)
+    show_frame(
+        found.head(limit),
+        empty="no saved runs; save one with: fxlab backtest SESSION STRATEGY --save",
+        total=found.height,
+        more="--limit shows more",
+        leave_out=("fingerprint", "execution", "options", "metrics", "fxlab_version"),
+    )
+
+
+def reproduce(
+    run_id: Annotated[str, typer.Argument(help="Id of a saved run; fxlab runs lists them.")],
+) -> None:
+    """Run a saved backtest again and compare every bit; exit code 1 if one differs."""
+    import fxlab
+
+    with fxlab.connect() as lab, _progress.terminal("reproduce") as advance:
+        found = lab.reproduce(run_id, progress=advance)
+    say(str(found))
+    if found.difference:
+        raise typer.Exit(1)
+
+
+def _show_result(result: Result, saved: str | None, report: Path | None) -> None:
+    from fxlab.backtester.report._summary import ruin
+
+    page = None if report is None else result.report(report)
+    facts = {
+        "run": result.run_id,
+        "fingerprint": result.fingerprint,
+        "saved": saved,
+        "report": page,
+    }
+    if not is_text():
+        show_facts({"title": result.title, **facts}.items(), "run", key="run")
+    show_frame(result.metrics.table(), result.title, key="metrics")
+    said = ruin(result)
+    if said:
+        say(said)
+    say(f"run {result.run_id}, fingerprint {result.fingerprint}")
+    for name in ("saved", "report"):
+        if facts[name] is not None:
+            say(f"{name}: {facts[name]}")
+
+
+def chosen_symbols(text: str) -> str | list[str]:
+    """Return ALL as it is, else the list of symbols."""
+    if text.strip().upper() == "ALL":
+        return "ALL"
+    return [symbol.strip().upper() for symbol in text.split(",") if symbol.strip()]
+
+
+def named(words: list[str], option: str = "-p") -> dict[str, str]:
+    """Return name and value of each NAME=VALUE word of an option."""
+    values: dict[str, str] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise InvalidParameter(f"{option} {word!r} is not NAME=VALUE, such as {option} fast=50")
+        if name in values:
+            raise InvalidParameter(f"{option} {name} is given twice")
+        values[name.strip()] = value
+    return values
+
+
+def given(**options: Any) -> dict[str, Any]:  # noqa: ANN401 - whatever the options hold
+    """Return the options that were given, so that each default stands in one place only."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+Session = Annotated[str, typer.Argument(help="The session's id.")]
+
+
+def register_checks(app: typer.Typer) -> None:
+    """Add the commands."""
+    command(app)(ladder)
+    command(app)(compare)
+    app.command()(check)
+
+
+def ladder(
+    session: Session,
+    strategy: Name,
+    *,
+    parameter: Parameters = None,
+    symbols: Symbols = "ALL",
+    start: Start = None,
+    end: End = None,
+    capital: Capital = None,
+    fill: Fill = None,
+    taker_bps: Taker = None,
+    maker_bps: Maker = None,
+    slippage_bps: Slippage = None,
+    latency: Latency = None,
+    execution: More = None,
+) -> None:
+    """Replay the same signals under no, half, all and double costs, and under longer delays."""
+    import fxlab
+
+    chosen, values = _strategy(strategy, parameter)
+    costs = {"maker_bps": maker_bps, "slippage_bps": slippage_bps, "latency": latency}
+    terms = execution_from(execution, fill=fill, taker_bps=taker_bps, **costs)
+    options = given(start=start, end=end, capital=capital)
+    with fxlab.connect() as lab, _progress.terminal("ladder") as advance:
+        found = fxlab.cost_ladder(
+            lab.session(session),
+            chosen,
+            values,
+            symbols=chosen_symbols(symbols),
+            execution=terms,
+            progress=advance,
+            **options,
+        )
+    show_frame(
+        found.table,
+        f"{chosen.describe(values)} on {session}; {terms}",
+        leave_out=("execution",),
+    )
+
+
+def compare(
+    runs: Annotated[list[str], typer.Argument(help="Ids of saved runs; fxlab runs lists them.")],
+) -> None:
+    """Show saved runs side by side: what made them differ, and every figure."""
+    import fxlab
+
+    with fxlab.connect() as lab:
+        found = fxlab.compare_runs([lab.run(run_id) for run_id in runs])
+    show_frame(
+        found.differences,
+        "what differs",
+        empty="nothing that made these runs differs",
+        key="differences",
+    )
+    show_frame(found.table, "figures", key="figures")
+
+
+def check(
+    session: Session,
+    strategy: Name,
+    *,
+    parameter: Parameters = None,
+    symbols: Symbols = "ALL",
+    start: Start = None,
+    end: End = None,
+    cuts: Annotated[int | None, typer.Option(min=1, help="Cuts of each symbol's ticks.")] = None,
+    rows: Annotated[int | None, typer.Option(min=2, help="Only so many first ticks.")] = None,
+) -> None:
+    """Change the future at many ticks; exit code 1 if the strategy notices."""
+    import fxlab
+
+    chosen, values = _strategy(strategy, parameter)
+    options = given(start=start, end=end, cuts=cuts, sample_rows=rows)
+    with fxlab.connect() as lab, _progress.terminal("check") as advance:
+        found = fxlab.check_lookahead(
+            lab.session(session),
+            chosen,
+            values,
+            symbols=chosen_symbols(symbols),
+            progress=advance,
+            **options,
+        )
+    say(str(found))
+
+
+def _strategy(name: str, words: list[str] | None) -> tuple[Any, dict[str, Any]]:
+    """Return the strategy, and all its parameters as the words of ``-p`` set them."""
+    from fxlab.backtester.strategy.strategy import get
+
+    chosen = get(name)
+    return chosen, chosen.check(chosen.parse(named(words or [])))

@@ -1,0 +1,425 @@
+"""What a message advises to a Python user, as a command for the user of a shell.
+
+What a message advises to a Python user, as a command for the user of a shell.
+
+Messages are written once, for calls: ``list them with lab.sessions()``, ``use fill='next_trade'``.
+Here, at the command line's door, calls become commands and keyword arguments the options of the
+command that runs, so no function has to know who is going to read its errors.
+
+How the command line speaks: tables as text, JSON or CSV; errors as one red sentence.
+
+A command hands its tables to `show_frame`, `show_rows` and `show_facts` and never asks which form
+was wanted: `command` gives each of them ``--json`` and ``--csv``, and what is shown is written in
+that form when the command is over. Plain lines go to standard error then, so that standard output
+can be parsed.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import functools
+import inspect
+import io
+import json
+import math
+import re
+import shlex
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+from rich.console import Console
+from rich.text import Text
+from typer.core import TyperGroup
+
+from fxlab.errors import Cancelled, FxlabError, InvalidParameter
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from fxlab._cli.text_form import Columns
+
+
+# call -> command; the first that fits is taken
+_CALLS: Final = (
+    (r"lab\.sessions\(\) or: (?=fxlab )", ""),
+    (r"list (\w+) with lab\.sessions\(\) and pass \[lab\.session\(session_id\), \.\.\.\]",
+     r"list \1 with: fxlab sessions list"),
+    (r"(?:with )?lab\.sessions\(\)", "with: fxlab sessions list"),
+    (r"(?:with )?lab\.runs\(\)", "with: fxlab runs"),
+    (r"(?:with )?lab\.sweeps\(\)", "with: fxlab sweeps"),
+    (r"fxlab\.strategies\(\) lists the shipped ones; register yours with @fxlab\.strategy",
+     "fxlab strategies lists the shipped ones; name yours as module:function"),
+    (r"lab\.verify\('?([^')]*)'?\)", r"fxlab verify \1"),
+    (r"fxlab\.connect\(\)", "fxlab up"),
+    (r"fxlab\.(up|down|strategies|doctor)\(\)", r"fxlab \1"),
+    (r"the session's symbols are in session\.symbols",
+     "fxlab sessions show SESSION tells the session's symbols"),
+    (r"they are in this error's \.sweep and nowhere else; with lab=\.\.\. .* goes on from there",
+     "nothing is kept; with --save, finished points are, and a stopped sweep goes on"),
+    (r"the same call\b", "the same command"),
+    (r"(?:execution=)?Execution\(latency='?([^')]*)'?\)", r"--latency \1"),
+    (r"(?:execution=)?Execution\((\w+)='?([^')]*)'?\)", r"-x \1=\2"),
+    (r"the traceback above shows where", "fxlab --debug ... shows where"),
+)  # fmt: skip
+QUOTES: Final = "'\""
+_KEYWORD: Final = re.compile(
+    r"(?<![\w.(-])([a-z_]+)=(True|False|None|'[^']*'|\"[^\"]*\"|-?\d[\w.]*(?<!\.)|(?=[\s;,)]|$))"
+)
+
+
+def for_shell(message: str, options: Mapping[str, str] | None = None) -> str:
+    """Return a message in the words of the command line.
+
+    Parameters
+    ----------
+    message
+        Of an error or a warning.
+    options
+        The options of the command that runs, such as ``--fill``, by the keyword they stand for.
+    """
+    for call, words in _CALLS:
+        message = re.sub(call, words, message)
+    known = options or {}
+
+    def option(found: re.Match[str]) -> str:
+        name, value = found.groups()
+        if name not in known:
+            return found[0]
+        if known[name].endswith("="):
+            return f"{known[name]}{value.strip(QUOTES)}"
+        if value in {"True", "None"}:
+            return known[name]
+        if value == "False":
+            return f"--no-{known[name].removeprefix('--')}"
+        return f"{known[name]} {value.strip(QUOTES)}".rstrip()
+
+    return _KEYWORD.sub(option, message)
+
+
+INTERRUPTED: Final = 130
+"""Exit code of a program that Ctrl-C ended."""
+
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+_Csv = Annotated[bool, typer.Option("--csv", help="Print the (main) table as CSV.")]
+
+
+class Parts:
+    """What a command shows in JSON or CSV: parts by name, the last one being the main table."""
+
+    def __init__(self, form: str) -> None:
+        self.form = form
+        self.shown: dict[str, Any] = {}
+        self.heads: dict[str, Sequence[str]] = {}
+
+    def write(self) -> None:
+        """Write the parts to standard output; the CSV of what has several is the main one."""
+        if not self.shown:
+            return
+        if self.form == "json":
+            whole = next(iter(self.shown.values())) if len(self.shown) == 1 else self.shown
+            plain = (
+                not (sys.stdout.encoding or "").lower().startswith("utf")
+            )  # then \u20bf is exact
+            print(json.dumps(whole, indent=1, ensure_ascii=plain, default=str))  # noqa: T201
+            return
+        *others, main = self.shown
+        _write_csv(self.shown[main], self.heads.get(main, ("name", "value")))
+        if others:
+            left = ", ".join(others)
+            _note(f"the CSV leaves out: {left}; --json has everything")
+
+
+_parts: Parts | None = None  # of the command that runs: a process runs one at a time
+_words: Sequence[str] = ()  # and what was typed
+
+
+class ErrorsAsSentences(TyperGroup):
+    """Commands whose `FxlabError` ends as one line on standard error and exit code 1.
+
+    Ctrl-C ends a command with exit code 130, and a line says what is kept and how to go on.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - see below
+        """Read what was typed, and remember it."""
+        global _words  # noqa: PLW0603
+        _words = tuple(args)
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - typer brings its own click, or not
+        """Run the command."""
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            try:
+                return super().invoke(ctx)
+            except Cancelled as stop:
+                if ctx.params.get("debug"):
+                    raise
+                _stopped(for_shell(str(stop)))
+                raise typer.Exit(INTERRUPTED) from None
+            except KeyboardInterrupt:
+                if ctx.params.get("debug"):
+                    raise
+                _stopped("nothing is kept")
+                raise typer.Exit(INTERRUPTED) from None
+            except FxlabError as error:
+                if ctx.params.get("debug"):
+                    raise
+                _complain("Error", for_shell(str(error), _options(self, ctx)), "red")
+                raise typer.Exit(1) from None
+
+
+def command(
+    app: typer.Typer,
+    name: str | None = None,
+    **options: Any,  # noqa: ANN401 - of typer
+) -> Callable[..., Any]:
+    """Return a decorator that adds a command with ``--json`` and ``--csv`` to an app."""
+
+    def add(function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def run(*args: Any, as_json: bool, as_csv: bool, **given: Any) -> None:  # noqa: ANN401
+            with _form(as_json=as_json, as_csv=as_csv):
+                function(*args, **given)
+
+        old = inspect.signature(function, eval_str=True)
+        kind = inspect.Parameter.KEYWORD_ONLY
+        new = [
+            inspect.Parameter(word, kind, default=False, annotation=annotation)
+            for word, annotation in (("as_json", _Json), ("as_csv", _Csv))
+        ]
+        whole = old.replace(parameters=[*old.parameters.values(), *new])
+        run.__signature__ = whole  # type: ignore[attr-defined]  # typer reads it
+        run.__annotations__ = {one.name: one.annotation for one in whole.parameters.values()}
+        app.command(name, **options)(run)
+        return function
+
+    return add
+
+
+def say(text: str) -> None:
+    """Print a plain line."""
+    if _parts is not None:
+        _note(for_shell(text))
+        return
+    _console().print(Text(for_shell(text)), soft_wrap=True)
+
+
+def show_rows(
+    columns: Sequence[str], rows: Iterable[Iterable[object]], title: str = "", *, key: str = "rows"
+) -> None:
+    """Print rows of values as a table."""
+    made = [tuple(row) for row in rows]
+    if _parts is not None:
+        _parts.shown[key] = [dict(zip(columns, map(_plain, row), strict=True)) for row in made]
+        _parts.heads[key] = columns
+        return
+    from fxlab._cli.text_form import Columns
+
+    cells = list(zip(*made, strict=True)) or [()] * len(columns)
+    _print(Columns.of_values(columns, cells), title)
+
+
+def show_facts(pairs: Iterable[tuple[str, object]], title: str, *, key: str = "facts") -> None:
+    """Print names and values, one pair a line; an object in JSON."""
+    made = dict(pairs)
+    if _parts is not None:
+        _parts.shown[key] = {name: _plain(value) for name, value in made.items()}
+        return
+    from fxlab._cli.text_form import Columns
+
+    _print(Columns.of_facts(made, title))
+
+
+def show_frame(
+    frame: pl.DataFrame,
+    title: str = "",
+    *,
+    empty: str = "",
+    key: str = "rows",
+    total: int | None = None,
+    more: str = "",
+    leave_out: Sequence[str] = (),
+) -> None:
+    """Print a frame as a table.
+
+    Parameters
+    ----------
+    frame
+        The rows.
+    title
+        A line above them.
+    empty
+        Said instead of a text table without rows.
+    key
+        The frame's name in JSON that has several parts.
+    total
+        How many rows there are, where the frame holds only the first of them.
+    more
+        How to see the others: ends the line that tells how many of how many are shown.
+    leave_out
+        Columns that only JSON and CSV show.
+    """
+    if _parts is not None:
+        rows = [{name: _plain(v) for name, v in row.items()} for row in frame.iter_rows(named=True)]
+        _parts.shown[key] = rows
+        _parts.heads[key] = frame.columns
+    elif frame.is_empty() and empty:
+        say(empty)
+    else:
+        from fxlab._cli.text_form import Columns
+
+        _print(Columns.of_frame(frame.drop(leave_out, strict=False)), title)
+    if total is not None and total > frame.height:
+        say(f"{frame.height:,} of {total:,} shown; {more}".rstrip("; "))
+
+
+def is_text() -> bool:
+    """Return whether tables are shown as text, which may be shortened where that is said."""
+    return _parts is None
+
+
+def same_command(**changed: str) -> str:
+    """Return the command line that runs, as it can be typed again, with other values of options."""
+    words = list(_words)
+    for name, value in changed.items():
+        option = f"--{name}"
+        if option in words:
+            del words[words.index(option) : words.index(option) + 2]
+        words = [word for word in words if not word.startswith(f"{option}=")]
+        words += [option, value] if value else [option]
+    return shlex.join(["fxlab", *words])
+
+
+@contextmanager
+def live(view: Any) -> Iterator[None]:  # noqa: ANN401 - whatever rich can draw
+    """Draw a view anew several times a second; nothing where there is no terminal."""
+    if not sys.stdout.isatty():
+        yield
+        return
+    from rich.live import Live
+
+    with Live(view, console=_console(), refresh_per_second=8):
+        yield
+
+
+@contextmanager
+def _form(*, as_json: bool, as_csv: bool) -> Iterator[None]:
+    """Gather what is shown, if a form is asked for, and write it when the command is over."""
+    global _parts  # noqa: PLW0603 - a process runs one command
+    if as_json and as_csv:
+        raise InvalidParameter("--json and --csv are two forms of one output; give one of them")
+    _parts = Parts("json" if as_json else "csv") if as_json or as_csv else None
+    try:
+        yield
+    except typer.Exit:  # an answer that is no: it is shown all the same
+        if _parts is not None:
+            _parts.write()
+        raise
+    else:
+        if _parts is not None:
+            _parts.write()
+    finally:
+        _parts = None
+
+
+def _write_csv(part: Any, heads: Sequence[str]) -> None:  # noqa: ANN401 - rows, or an object
+    rows = (row.values() for row in part) if isinstance(part, list) else part.items()
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(heads)
+    writer.writerows(map(_csv_cell, row) for row in rows)
+    sys.stdout.write(text.getvalue())
+
+
+def _csv_cell(value: object) -> object:
+    return " ".join(map(str, value)) if isinstance(value, list) else value
+
+
+def _plain(value: object) -> object:
+    """Return a value as JSON has it: no nan, times as ISO 8601."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, datetime):
+        return value.isoformat().replace("+00:00", "Z")
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, bool | int):
+        return value
+    return str(value)
+
+
+def _print(columns: Columns, title: str = "") -> None:
+    from fxlab._cli.text_form import lay_out
+
+    terminal = _console()
+    width = terminal.width if sys.stdout.isatty() else None
+    laid = lay_out(columns, width)
+    if title:
+        terminal.print(Text(for_shell(title), style="italic"), soft_wrap=True)
+    # As wide as it is: a terminal that is narrower still breaks lines, and cuts nothing.
+    Console(width=max(laid.width, 1), safe_box=True).print(laid.table)
+    for line in laid.notes:
+        terminal.print(Text(line, style="dim"), soft_wrap=True)
+
+
+def _options(group: Any, ctx: Any) -> dict[str, str]:  # noqa: ANN401 - typer's own click
+    """Return the options of the command that runs, by the keyword that they stand for."""
+    found = group.get_command(ctx, ctx.invoked_subcommand) if ctx.invoked_subcommand else None
+    if found is None:
+        return {}
+    options = {
+        parameter.name: parameter.opts[0]
+        for each in (found, *getattr(found, "commands", {}).values())
+        for parameter in each.params
+        if parameter.opts[0].startswith("--")
+    }
+    if "execution" in options:
+        from fxlab.backtester.execution import Execution
+
+        assumed = {field.name: f"-x {field.name}=" for field in dataclasses.fields(Execution)}
+        options = assumed | options
+    return options
+
+
+def _complain(kind: str, problem: object, style: str) -> None:
+    console = Console(stderr=True)
+    console.print(Text(f"{kind}: {' '.join(str(problem).split())}", style=style), soft_wrap=True)
+
+
+def _stopped(kept: str) -> None:
+    """Say in one line what is kept, and what to run to go on, or to begin again."""
+    how = "" if kept.endswith("goes on from there") else "; begin again with"
+    _complain("Stopped", f"{kept}{how}: {same_command()}", "yellow")
+
+
+@contextmanager
+def keeping(words: str) -> Iterator[None]:
+    """Say what Ctrl-C leaves of a command that is not all or nothing.
+
+    Parameters
+    ----------
+    words
+        Such as "what was imported is kept"; the same command has to go on from there.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        raise Cancelled(f"{words}, and the same command goes on from there") from stop
+
+
+def _note(text: str) -> None:
+    Console(stderr=True).print(Text(text), soft_wrap=True)
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    _complain("Warning", for_shell(str(message)), "yellow")
+
+
+def _console() -> Console:
+    return Console(safe_box=True)

@@ -1,0 +1,118 @@
+"""Commands about sessions: bring ticks in, list what is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from fxlab import _progress
+from fxlab._cli.backtest import EVERY
+from fxlab._cli.common import command, is_text, keeping, say, show_facts, show_frame
+
+LISTED: Final = (
+    "session_id", "status", "exchange", "symbols", "records_collected", "duration_seconds",
+    "gaps_count", "created_at",
+)  # fmt: skip
+SHOWN: Final = 50
+"""Symbols that a session's statistics are shown of in text; it may have 5,000."""
+
+sessions = typer.Typer(
+    rich_markup_mode=None, help="List and show the sessions in the database.", no_args_is_help=True
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    command(app, "import")(import_paths)
+    command(sessions, "list")(list_sessions)
+    command(sessions, "show")(show_session)
+    app.add_typer(sessions, name="sessions")
+
+
+def import_paths(
+    paths: Annotated[
+        list[Path], typer.Argument(help="CSV or Parquet files, or folders that hold them.")
+    ],
+    *,
+    session_id: Annotated[
+        str | None, typer.Option("--session", help="The new session's id; else from the folder.")
+    ] = None,
+    symbol: Annotated[
+        str | None, typer.Option(help="For files without a column symbol, such as BTC_USDT.")
+    ] = None,
+    exchange: Annotated[str | None, typer.Option(help="Where the ticks were traded.")] = None,
+    notes: Annotated[str, typer.Option(help="Free text kept with the session.")] = "",
+    tag: Annotated[list[str] | None, typer.Option(help="A tag; may be given again.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and count, write none.")] = False,
+) -> None:
+    """Import ticks from CSV and Parquet files; importing the same files again changes nothing."""
+    from fxlab.lab import connect
+
+    kept = "sessions that are complete stay, one that is not is marked as failed"
+    with connect() as lab, _progress.terminal("import") as advance, keeping(kept):
+        report = lab.import_csv(
+            *paths,
+            session_id=session_id,
+            symbol=symbol,
+            exchange=exchange,
+            notes=notes,
+            tags=tuple(tag or ()),
+            dry_run=dry_run,
+            progress=advance,
+        )
+    show_frame(report.table(), title="nothing was written: dry run" if dry_run else "imported")
+    for note in report.notes:
+        say(note)
+    if report.skipped:
+        say(f"not read, no part of a session: {', '.join(report.skipped)}")
+
+
+def list_sessions(
+    *,
+    symbol: Annotated[str | None, typer.Option(help="Only those with this symbol.")] = None,
+    status: Annotated[str | None, typer.Option(help="completed, collecting, aborted, ...")] = None,
+    exchange: Annotated[str | None, typer.Option(help="Only those of this exchange.")] = None,
+    text: Annotated[str | None, typer.Option(help="Text in the id, the notes or the tags.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Most rows to list, newest first.")] = 50,
+) -> None:
+    """List the sessions, newest first."""
+    from fxlab.lab import connect
+
+    with connect() as lab:
+        found = lab.sessions(
+            symbol=symbol, status=status, exchange=exchange, text=text, limit=EVERY
+        )
+    show_frame(
+        found.head(limit),
+        empty="no such sessions; bring ticks in with: fxlab import PATH",
+        total=found.height,
+        more="--limit shows more",
+        leave_out=[name for name in found.columns if name not in LISTED],
+    )
+
+
+def show_session(
+    session_id: Annotated[str, typer.Argument(help="The id, with or without session_.")],
+) -> None:
+    """Show one session: what is known of it, and statistics of its ticks."""
+    from fxlab.lab import connect
+
+    with connect() as lab:
+        session = lab.session(session_id)
+        names = (
+            "id", "status", "exchange", "source", "symbols", "data_types", "started", "ended",
+            "duration_seconds", "prices_count", "orderbook_count", "gaps_count", "errors_count",
+            "notes", "tags", "created_at",
+        )  # fmt: skip
+        statistics = session.statistics()
+    facts = [(name, getattr(session, name)) for name in names]
+    show_facts(facts, "session", key="session")
+    show_frame(
+        statistics.head(SHOWN) if is_text() else statistics,
+        "statistics",
+        key="statistics",
+        total=statistics.height,
+        more="--json and --csv have them all",
+    )

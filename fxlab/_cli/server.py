@@ -1,0 +1,195 @@
+"""Commands about the server, the settings and the notebooks."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fxlab import _progress
+from fxlab._cli.common import command, keeping, say, show_facts, show_rows
+from fxlab.config import Settings
+from fxlab.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from fxlab._questdb.server import ServerStatus
+
+HERE = Path("notebooks")
+COPY = Path("fxlab-notebooks")
+QUICKSTART = "01_quickstart.ipynb"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    command(app)(up)
+    app.command()(down)
+    command(app)(status)
+    command(app)(doctor)
+    command(app)(settings)
+    app.command(context_settings={"ignore_unknown_options": True})(lab)
+    app.command()(demo)
+
+
+def up() -> None:
+    """Start the embedded QuestDB server, unless it runs."""
+    from fxlab._questdb import server
+
+    kept = "the server that was starting was stopped, its data stays"
+    with _progress.terminal("QuestDB") as advance, keeping(kept):
+        found = server.up(Settings.load(), advance)
+    _show_status(found)
+
+
+def down() -> None:
+    """Stop the embedded QuestDB server."""
+    from fxlab._questdb import server
+
+    kept = "the server was asked to end, and writes its data"
+    with _progress.terminal("QuestDB") as advance, keeping(kept):
+        was_running = server.down(Settings.load(), advance)
+    say("stopped" if was_running else "no embedded server was running")
+
+
+def status() -> None:
+    """Tell whether a server runs, and where; exit code 3 when none does."""
+    from fxlab._questdb import server
+
+    found = server.status(Settings.load())
+    _show_status(found)
+    if found.endpoint is None:
+        raise typer.Exit(3)
+
+
+def doctor(
+    *,
+    mend: Annotated[
+        bool,
+        typer.Option(
+            "--mend",
+            help="First cure what can be cured: a server that died or hangs, suspended tables, "
+            "recordings that were cut off.",
+        ),
+    ] = False,
+) -> None:
+    """Check everything fxlab needs; exit code 1 when something needs mending."""
+    from fxlab._doctor import diagnose, is_well
+
+    if mend:
+        _mend()
+    with _progress.terminal("looking") as advance:
+        checks = diagnose(Settings.load(), advance)
+    marks = {True: "ok", False: "MEND", None: "-"}
+    rows = [(marks[check.ok], check.name, check.value, check.next_step) for check in checks]
+    show_rows(("state", "what", "found", "next step"), rows)
+    if not is_well(checks):
+        raise typer.Exit(1)
+
+
+def _mend() -> None:
+    from fxlab._doctor import mend
+
+    with _progress.terminal("mending") as advance, keeping("what was mended stays mended"):
+        done = mend(Settings.load(), progress=advance)
+    for sentence in done or ("nothing had to be mended",):
+        say(sentence)
+
+
+def settings() -> None:
+    """List the settings, their values and where each one came from."""
+    show_rows(("setting", "value", "from", "meaning"), Settings.load().table())
+
+
+def lab(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[DIRECTORY] [JUPYTER OPTIONS]...",
+            help="The notebooks' folder (./notebooks, else a copy of the shipped ones in "
+            "./fxlab-notebooks), then options for JupyterLab, such as --no-browser --port 8889.",
+        ),
+    ] = None,
+) -> None:
+    """Start the server and JupyterLab on the notebooks."""
+    from fxlab._questdb import server
+
+    words = list(arguments or [])
+    given = Path(words.pop(0)) if words and not words[0].startswith("-") else None
+    folder = _notebooks(given)
+    chosen = Settings.load()
+    with _progress.terminal("QuestDB") as advance:
+        server.up(chosen, advance)
+    say(f"notebooks in {folder}; the server stays up after JupyterLab ends, stop it: fxlab down")
+    _become_jupyter(folder, words, chosen)
+
+
+def demo(
+    *,
+    out: Annotated[Path, typer.Option(help="Folder for the reports.")] = Path("fxlab-demo"),
+    show: Annotated[bool, typer.Option("--open/--no-open", help="Show them in a browser.")] = True,
+) -> None:
+    """Import real and generated ticks, backtest them and write reports: the whole tour."""
+    from fxlab import demo as tour
+
+    kept = "what was imported is kept"
+    with _progress.terminal("demo") as advance, keeping(kept):
+        made = tour.run(out=out, settings=Settings.load(), progress=advance)
+    for result, report in zip(made.results, made.reports, strict=True):
+        say(f"{result!r}\nreport: {report}\n")
+        if show and _has_screen():
+            typer.launch(str(report))
+    say("the server stays up; open the notebooks with: fxlab lab, stop it with: fxlab down")
+
+
+def _has_screen() -> bool:
+    """Return whether a browser could show itself; without one, xdg-open only complains."""
+    return any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"))
+
+
+def _show_status(found: ServerStatus) -> None:
+    at = found.endpoint
+    rows = {
+        "state": found.state,
+        "pid": found.pid,
+        "version": found.version,
+        "console": at and at.http_url,
+        "user": at and at.user,
+        "password": found.passwords and f"http in {found.passwords}",
+        "PostgreSQL": at and f"{at.host}:{at.pg_port}, user {at.pg_user}",
+        "started_at": found.started_at,
+        "root": found.root,
+        "log": found.log,
+        "message": found.message,
+    }
+    show_facts([(name, str(it)) for name, it in rows.items() if it is not None], "server")
+
+
+def _notebooks(given: Path | None) -> Path:
+    """Return the folder to open, copying the shipped notebooks if the user has none."""
+    if given is not None:
+        if not given.is_dir():
+            raise InvalidInput(f"{given} is not a folder; give one, or none for the notebooks")
+        return given
+    if HERE.is_dir():
+        return HERE
+    package = Path(__file__).parents[1]
+    shipped = next(filter(Path.is_dir, (package / "notebooks", package.parent / "notebooks")), None)
+    if shipped is None:
+        raise InvalidInput("this installation ships no notebooks; give a folder: fxlab lab FOLDER")
+    COPY.mkdir(exist_ok=True)
+    for source in sorted(shipped.glob("*.ipynb")):
+        if not (COPY / source.name).exists():  # never over the user's own edits
+            shutil.copy2(source, COPY)
+    return COPY
+
+
+def _become_jupyter(folder: Path, words: list[str], chosen: Settings) -> None:
+    """Replace this process by JupyterLab; its own defaults guard it: token and loopback."""
+    root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+    has_it = (folder / QUICKSTART).is_file()
+    first = [f"--LabApp.default_url=/lab/tree/{QUICKSTART}"] if has_it else []
+    command = [sys.executable, "-m", "jupyterlab", *root, *first, *words, str(folder)]
+    os.execve(sys.executable, command, os.environ | chosen.environment())  # noqa: S606 - no shell

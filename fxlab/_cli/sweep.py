@@ -1,0 +1,273 @@
+"""Commands about many backtests: sweep a grid, walk it forward, list what was kept."""
+
+from __future__ import annotations
+
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from fxlab import _progress
+from fxlab._cli import backtest
+from fxlab._cli.backtest import (
+    EVERY,
+    Capital,
+    End,
+    Name,
+    Start,
+    Symbols,
+    chosen_symbols,
+    given,
+    named,
+)
+from fxlab._cli.common import command, is_text, say, show_frame
+from fxlab.backtester.strategy.strategy import MOST_VALUES, Value
+from fxlab.errors import InvalidParameter, SweepCancelled
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from fxlab.backtester.strategy.strategy import Strategy
+    from fxlab.lab import Lab
+    from fxlab.sweeper.sweep import Sweep
+
+SHOWN: Final = 10
+WINDOWS: Final = 50
+"""Windows of a walk-forward that text shows; it may have thousands."""
+
+Session = Annotated[str, typer.Argument(help="The session's id, or several with commas between.")]
+Grid = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--grid",
+        "-g",
+        metavar="NAME=VALUES",
+        help="fast=10:100:10 (from:to:step, both ends inside) or slow=50,100. May be given again.",
+    ),
+]
+Metric = Annotated[str | None, typer.Option(help="The figure that compares points.")]
+Search = Annotated[str | None, typer.Option(help="grid, random or optuna.")]
+Points = Annotated[int | None, typer.Option(help="How many, for random and optuna.")]
+Seed = Annotated[int | None, typer.Option(help="Of random and optuna.")]
+Workers = Annotated[int | None, typer.Option(help="Threads; every core unless given.")]
+Scheduler = Annotated[str | None, typer.Option(help="Address of a Dask scheduler.")]
+Output = Annotated[
+    Path | None, typer.Option(help="Write the whole table to this file, .csv or .parquet.")
+]
+Save = Annotated[
+    bool, typer.Option("--save", help="Keep every point in the database, and repeat none.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    command(app)(sweep)
+    command(app, "walk-forward")(walk_forward)
+    command(app)(sweeps)
+
+
+def sweep(
+    session: Session,
+    strategy: Name,
+    *,
+    grid: Grid = None,
+    metric: Metric = None,
+    search: Search = None,
+    points: Points = None,
+    seed: Seed = None,
+    symbols: Symbols = "ALL",
+    start: Start = None,
+    end: End = None,
+    capital: Capital = None,
+    fill: backtest.Fill = None,
+    taker_bps: backtest.Taker = None,
+    maker_bps: backtest.Maker = None,
+    slippage_bps: backtest.Slippage = None,
+    latency: backtest.Latency = None,
+    execution: backtest.More = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    points_limit: Annotated[int | None, typer.Option(help="Allow a grid of so many.")] = None,
+    output: Output = None,
+    save: Save = False,
+) -> None:
+    """Try many parameters of a strategy on one session or several, and print the best."""
+    import fxlab
+
+    chosen = _strategy(strategy)
+    _check_suffix(output)
+    options = given(
+        metric=metric, search=search, points=points, seed=seed, start=start, end=end,
+        capital=capital, workers=workers, scheduler=scheduler, points_limit=points_limit,
+    )  # fmt: skip
+    costs = {"maker_bps": maker_bps, "slippage_bps": slippage_bps, "latency": latency}
+    terms = backtest.execution_from(execution, fill=fill, taker_bps=taker_bps, **costs)
+    try:
+        with fxlab.connect() as lab, _progress.terminal("sweep") as advance:
+            found = fxlab.sweep(
+                _sessions(lab, session),
+                chosen,
+                _grid(chosen, grid or []),
+                symbols=chosen_symbols(symbols),
+                execution=terms,
+                lab=lab if save else None,
+                progress=advance,
+                **options,
+            )
+    except SweepCancelled as stop:  # what is done is shown, and written where the table belongs
+        _show_stopped(stop, output)
+        raise
+    _show(found)
+    if output is not None:
+        _write(found.table, output)
+
+
+def walk_forward(
+    session: Annotated[str, typer.Argument(help="The session's id.")],
+    strategy: Name,
+    *,
+    grid: Grid = None,
+    train: Annotated[str, typer.Option(help="Length of a training, such as 6h.")],
+    test: Annotated[
+        str | None, typer.Option(help="Length of a test, such as 1h; or give --folds.")
+    ] = None,
+    folds: Annotated[int | None, typer.Option(help="How many tests, each as long as fits.")] = None,
+    mode: Annotated[str | None, typer.Option(help="rolling or anchored.")] = None,
+    embargo: Annotated[str | None, typer.Option(help="Between training and test.")] = None,
+    metric: Metric = None,
+    symbols: Symbols = "ALL",
+    start: Start = None,
+    end: End = None,
+    capital: Capital = None,
+    fill: backtest.Fill = None,
+    taker_bps: backtest.Taker = None,
+    maker_bps: backtest.Maker = None,
+    slippage_bps: backtest.Slippage = None,
+    latency: backtest.Latency = None,
+    execution: backtest.More = None,
+    workers: Workers = None,
+    save: Save = False,
+) -> None:
+    """Choose parameters on the past, trade them on what follows, window by window."""
+    import fxlab
+
+    chosen = _strategy(strategy)
+    options = given(
+        test=test, folds=folds, mode=mode, embargo=embargo, metric=metric, start=start, end=end,
+        capital=capital, workers=workers,
+    )  # fmt: skip
+    costs = {"maker_bps": maker_bps, "slippage_bps": slippage_bps, "latency": latency}
+    terms = backtest.execution_from(execution, fill=fill, taker_bps=taker_bps, **costs)
+    with fxlab.connect() as lab, _progress.terminal("walk forward") as advance:
+        found = fxlab.walk_forward(
+            lab.session(session),
+            chosen,
+            _grid(chosen, grid or []),
+            train=train,
+            symbols=chosen_symbols(symbols),
+            execution=terms,
+            lab=lab if save else None,
+            progress=advance,
+            **options,
+        )
+    windows = found.summary
+    show_frame(
+        windows.head(WINDOWS) if is_text() else windows,
+        str(found),
+        total=windows.height,
+        more="--json and --csv have them all",
+        leave_out=("train_start", "train_end"),
+    )
+
+
+def sweeps(
+    *,
+    limit: Annotated[int, typer.Option(min=1, help="Most rows to list, newest first.")] = 20,
+) -> None:
+    """List the sweeps that are kept, newest first."""
+    import fxlab
+
+    with fxlab.connect() as lab:
+        found = lab.sweeps(limit=EVERY)
+    show_frame(
+        found.head(limit),
+        empty="no sweeps are kept; keep one with: fxlab sweep SESSION STRATEGY --grid ... --save",
+        total=found.height,
+        more="--limit shows more",
+        leave_out=("plan",),
+    )
+
+
+def _strategy(name: str) -> Strategy:
+    from fxlab.backtester.strategy.strategy import get
+
+    return get(name)
+
+
+def _sessions(lab: Lab, text: str) -> list[Any]:
+    return [lab.session(name.strip()) for name in text.split(",") if name.strip()]
+
+
+def _grid(strategy: Strategy, words: list[str]) -> dict[str, list[Value]]:
+    """Return the grid that NAME=VALUES words stand for."""
+    return {name: _values(strategy, name, text) for name, text in named(words, "-g").items()}
+
+
+def _values(strategy: Strategy, name: str, text: str) -> list[Value]:
+    texts = [value for value in text.split(",") if value.strip()]
+    if text.count(":") == 2 and len(texts) == 1:
+        texts = _stepped(name, text)
+    return [strategy.parse({name: value})[name] for value in texts]
+
+
+def _stepped(name: str, text: str) -> list[str]:
+    """Return the values of FROM:TO:STEP as texts, exact in decimals; both ends are inside."""
+    try:
+        first, last, step = (Decimal(part) for part in text.split(":"))
+        count = int((last - first) / step) + 1
+    except (InvalidOperation, ZeroDivisionError, ValueError, OverflowError):
+        count = 0
+    if not 1 <= count <= MOST_VALUES:
+        raise InvalidParameter(
+            f"{name}={text!r:.80} is not FROM:TO:STEP with TO in reach, such as {name}=10:100:10"
+        )
+    return [str(first + step * number) for number in range(count)]
+
+
+def _check_suffix(output: Path | None) -> None:
+    """Refuse a file that no table can be written to, before anything runs."""
+    if output is not None and output.suffix.lower() not in {".csv", ".parquet"}:
+        raise InvalidParameter(f"{output} is neither .csv nor .parquet; name the file so")
+
+
+def _write(table: pl.DataFrame, output: Path) -> None:
+    if output.suffix.lower() == ".csv":
+        table.write_csv(output)
+    else:
+        table.write_parquet(output)
+    say(f"table: {output}")
+
+
+def _show_stopped(stop: SweepCancelled, output: Path | None) -> None:
+    done: Sweep = stop.sweep  # type: ignore[assignment]  # errors know no sweep
+    if done.table.is_empty():
+        return
+    show_frame(done.ranking().head(SHOWN), f"so far: {done.title}")
+    if output is not None:
+        _write(done.table, output)
+
+
+def _show(found: Sweep) -> None:
+    ranking = found.ranking()
+    shown = ranking.head(SHOWN) if is_text() else ranking
+    more = "--output writes the whole table"
+    empty = f"{found.title}: no point has a {found.metric}, for want of ticks or of trades"
+    show_frame(shown, found.title, empty=empty, total=ranking.height, more=more)
+    say(str(found.counts))
+    for error in found.failed["error"].head(1):
+        say(f"first failure: {error}")
+    if ranking.height > 1:
+        say(str(found.overfitting()))
+    for sweep_id in found.sweep_ids:
+        say(f"kept: {sweep_id}")

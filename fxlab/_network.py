@@ -1,0 +1,109 @@
+"""Network: proxies of the environment, and back-off between retries.
+
+Which proxy the environment names for an address: one rule for every client of fxlab.
+
+What is on this machine never goes through a proxy. Clients disagree about the variables, about
+``NO_PROXY`` and about what they do with a proxy that they cannot use; so each is told by this.
+
+How long to wait before something is tried again: longer each time, and never all at once.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import random
+from collections.abc import Iterator
+from typing import Final
+from urllib.parse import urlsplit
+from urllib.request import getproxies_environment, proxy_bypass
+
+from fxlab.errors import InvalidSettings
+
+_PLAIN: Final = {"ws": "http", "wss": "https"}
+
+
+def proxy_for(url: str) -> str | None:
+    """Return the address of the HTTP proxy through which a URL is reached; None is without one.
+
+    Raises
+    ------
+    InvalidSettings
+        If the environment names a proxy that fxlab cannot use, with the variable.
+    """
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    known = getproxies_environment()
+    scheme = _PLAIN.get(parts.scheme, parts.scheme)
+    kind = scheme if scheme in known else "all"
+    if kind not in known or _is_loopback(host) or proxy_bypass(parts.netloc):
+        return None
+    return _usable(known[kind], f"{kind}_proxy", host)
+
+
+def _usable(proxy: str, name: str, host: str) -> str:
+    """Return a proxy's address as all clients take it."""
+    variable = name if name in os.environ else name.upper()
+    whole = proxy if "://" in proxy else f"http://{proxy}"
+    try:
+        parts = urlsplit(whole)
+        fits = parts.scheme == "http" and parts.hostname and (parts.port or 80)
+    except ValueError:
+        fits = False
+    if not fits:
+        raise InvalidSettings(
+            f"{variable}={shown(proxy)!r} is no proxy that fxlab can use: only HTTP proxies, such "
+            f"as http://proxy.example:3128; set it to one, or reach {host} without a proxy: "
+            f"NO_PROXY={host}"
+        )
+    return whole
+
+
+def through(url: str) -> str:
+    """Return words for the proxy through which a URL is reached; nothing without one."""
+    proxy = proxy_for(url)
+    return "" if proxy is None else f" through the proxy {shown(proxy)}"
+
+
+def shown(proxy: str) -> str:
+    """Return a proxy's address without its password."""
+    head, at, tail = proxy.rpartition("@")
+    if not at:
+        return proxy
+    scheme, colon, _ = head.rpartition("://")
+    return f"{scheme}{colon}********@{tail}"
+
+
+def variables() -> dict[str, str]:
+    """Return the variables that name proxies or exceptions, passwords masked."""
+    return {
+        name: shown(text)
+        for name, text in sorted(os.environ.items())
+        if text and name.lower() in {"http_proxy", "https_proxy", "all_proxy", "no_proxy"}
+    }
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+_SHARED = random.Random()  # noqa: S311 - jitter, no secret
+
+
+def wait_before(attempt: int, first: float, longest: float, rng: random.Random = _SHARED) -> float:
+    """Return the seconds to wait after a failed attempt, the first of which is number 0.
+
+    They double up to `longest`; at random up to half of them is taken off, so that those who
+    failed together do not come back together.
+    """
+    return min(longest, first * 2.0 ** min(attempt, 64)) * rng.uniform(0.5, 1.0)
+
+
+def waits(attempts: int, first: float, longest: float) -> Iterator[float]:
+    """Yield the seconds to wait before each further attempt."""
+    return (wait_before(attempt, first, longest) for attempt in range(attempts))

@@ -1,0 +1,411 @@
+"""Configuration of the embedded server, written at each start: nothing else may decide it.
+
+The embedded server's configuration, written anew at each start: nothing else may decide it.
+
+A database on a desk is one browser tab away from any web page, so every listener is on loopback,
+every way in asks for a password that only the owner's files know, and the ways in that fxlab does
+not use are off.
+
+What must hold before a server is started, checked while an error can still say what to do.
+
+What is on the disk about the embedded server: its folders, its passwords, the one that runs.
+
+The instance file is how a command line, ten notebooks and a nightly job find the same server.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import re
+import secrets
+import socket
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final, Self
+
+import psutil
+
+from fxlab._questdb.endpoint import Endpoint
+from fxlab.config import Settings
+from fxlab.errors import InvalidSettings, PortTaken, ServerStartFailed
+
+LOOPBACK: Final = "127.0.0.1"
+USER: Final = "fxlab"
+PG_USER: Final = "reader"
+RESTING_KEY: Final = "cairo.inactive.reader.max.open.partitions"
+RESTING_PARTITIONS: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The three ports of the embedded server."""
+
+    http: int
+    pg: int
+    health: int
+
+
+@dataclass(frozen=True, slots=True)
+class Passwords:
+    """The embedded server's two passwords that clients use."""
+
+    http: str
+    pg: str
+
+
+def render(ports: Ports, passwords: Passwords, pg_owner_password: str) -> str:
+    """Return the text of ``server.conf``.
+
+    Parameters
+    ----------
+    ports, passwords
+        Where to listen and what to ask for.
+    pg_owner_password
+        For the PostgreSQL user that may write. Nobody is told it: PostgreSQL is for reading.
+    """
+    return "".join(
+        f"{key}={value}\n"
+        for key, value in {
+            **_listeners(ports),
+            **_logins(passwords, pg_owner_password),
+            **_SAFETY,
+            **_STORAGE,
+        }.items()
+    )
+
+
+def _listeners(ports: Ports) -> dict[str, str]:
+    return {
+        "http.bind.to": f"{LOOPBACK}:{ports.http}",
+        "http.min.net.bind.to": f"{LOOPBACK}:{ports.health}",
+        "pg.net.bind.to": f"{LOOPBACK}:{ports.pg}",
+        "line.tcp.enabled": "false",  # it loses rows in silence
+        "line.udp.enabled": "false",
+    }
+
+
+def _logins(passwords: Passwords, pg_owner_password: str) -> dict[str, str]:
+    return {
+        "http.user": USER,
+        "http.password": passwords.http,
+        "pg.user": USER,
+        "pg.password": pg_owner_password,
+        "pg.readonly.user.enabled": "true",
+        "pg.readonly.user": PG_USER,
+        "pg.readonly.password": passwords.pg,
+    }
+
+
+_SAFETY: Final = {
+    "config.validation.strict": "true",  # a key that a newer server no longer knows stops it
+    "telemetry.enabled": "false",
+    "line.auto.create.new.tables": "false",  # a misspelled name is an error, not a new table
+    "line.auto.create.new.columns": "false",
+}
+
+_STORAGE: Final = {
+    "cairo.commit.mode": "sync",  # an acknowledged row is on the disk, also after a power cut
+    # A reader maps each column of each partition that it has touched, and a process may have some
+    # 65,000 maps: a reader that rests keeps a few, and gives those back soon.
+    RESTING_KEY: str(RESTING_PARTITIONS),
+    "cairo.inactive.reader.ttl": "20000",
+    "cairo.idle.check.interval": "10000",
+    "http.export.connection.limit": "4",  # bulk reads leave connections for everybody else
+    # Each open column of each partition reserves one page on the disk. Measured with 24 hours of
+    # 10-level books: 540 MB instead of 1,440 MB at the default of 16m, at the same speed.
+    "cairo.writer.data.append.page.size": "1m",
+    # Each column of names reserves one of these, 16m by default: a home without a tick was 433 MB,
+    # and is 40 MB now.
+    "cairo.writer.data.index.value.append.page.size": "256k",
+    # Trades share their milliseconds, so every commit of a recorder meets rows of the one before
+    # and rewrites the end of the partition: a small piece, not the 50 MB of the default.
+    "cairo.o3.partition.split.min.size": "4m",
+}
+
+# The server's own log rolls and forgets; what it prints is short enough to quote in an error. Each
+# query at the level INFO would be a quarter of the server's work with many small sessions.
+LOG_CONFIG: Final = """\
+writers=file,stdout
+w.file.class=io.questdb.log.LogRollingFileWriter
+w.file.location=${log.dir}/questdb.log.${date:yyyyMMdd}
+w.file.level=ADVISORY,ERROR,CRITICAL
+w.file.rollEvery=day
+w.file.rollSize=16m
+w.file.lifeDuration=7d
+w.file.sizeLimit=128m
+w.stdout.class=io.questdb.log.LogConsoleWriter
+w.stdout.level=ADVISORY,ERROR,CRITICAL
+"""
+
+
+LEAST_MEMORY: Final = 256 * 2**20
+"""With 128 MiB the server dies at its start, on two cores; more cores need more."""
+_UNITS: Final = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+_CGROUP: Final = Path("/sys/fs/cgroup")
+
+
+def check_home(place: ServerLocation) -> None:
+    """Make the server's folders, closed to others, and prove that they can be written.
+
+    Raises
+    ------
+    ServerStartFailed
+        Naming the folder and the setting.
+    """
+    check_name(place)
+    try:
+        place.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        place.root.mkdir(mode=0o700, exist_ok=True)
+        place.root.chmod(0o700)
+        with tempfile.TemporaryFile(dir=place.root) as probe:
+            probe.write(b"fxlab")
+    except OSError as error:
+        raise ServerStartFailed(
+            f"{place.root} cannot hold the server's data ({error.strerror or error}); "
+            "set FXLAB_HOME to a folder that you can write to"
+        ) from error
+
+
+def check_name(place: ServerLocation) -> None:
+    """Refuse a path under which the server does not recover.
+
+    Measured with QuestDB 9.3.4 under a folder named zoë: after a kill -9, acknowledged rows stayed
+    invisible until the next write to their table, and `wait_wal_table` said that none were missing.
+    """
+    if not str(place.root).isascii():
+        raise ServerStartFailed(
+            f"{place.root} has letters beyond ASCII, and under such a folder QuestDB hides rows "
+            "after a crash; set FXLAB_HOME to a folder spelled with plain letters"
+        )
+
+
+def memory_bytes(text: str) -> int:
+    """Return the bytes of a memory size as Java spells it: 512m, 2g.
+
+    Raises
+    ------
+    ServerStartFailed
+        If it is none, or too little for a server.
+    """
+    match = re.fullmatch(r"(\d{1,15})([kmgt]?)", text.strip().lower())
+    size = int(match[1]) * _UNITS[match[2]] if match else 0
+    if size < LEAST_MEMORY:
+        raise ServerStartFailed(
+            f"FXLAB_QUESTDB_MEMORY={text!r} is not a memory size of 256m or more; "
+            "write a number and a unit, such as 512m or 2g"
+        )
+    return size
+
+
+def check_memory(settings: Settings) -> None:
+    """Refuse a heap that the machine cannot give now."""
+    wanted = memory_bytes(settings.questdb_memory)
+    available = available_memory()
+    if wanted > available:
+        raise ServerStartFailed(
+            f"the server may take {_mebibytes(wanted)} (FXLAB_QUESTDB_MEMORY="
+            f"{settings.questdb_memory}), but only {_mebibytes(available)} are available; "
+            "close something, or set FXLAB_QUESTDB_MEMORY lower"
+        )
+
+
+def available_memory() -> int:
+    """Return the bytes that a new process can have: the machine's, or its container's if fewer."""
+    room = int(psutil.virtual_memory().available)
+    try:
+        limit = int((_CGROUP / "memory.max").read_text())
+        used = int((_CGROUP / "memory.current").read_text())
+    except (OSError, ValueError):
+        return room  # no container, or one without a limit ("max")
+    return min(room, max(limit - used, 0))
+
+
+def check_ports(settings: Settings) -> Ports:
+    """Return free ports for the server: those set by hand as they are, others near their defaults.
+
+    Raises
+    ------
+    InvalidSettings
+        If two settings name the same port.
+    PortTaken
+        Naming each port that was set by hand and is taken, its setting and, where it can be found,
+        the program.
+    """
+    fields = ("questdb_http_port", "questdb_pg_port", "questdb_health_port")
+    wanted = {name: getattr(settings, name) for name in fields}
+    fixed = {name: port for name, port in wanted.items() if not settings.is_default(name)}
+    for port, count in Counter(fixed.values()).items():
+        if count > 1:
+            names = " and ".join(_variable(name) for name in fixed if fixed[name] == port)
+            raise InvalidSettings(f"{names} are both {port}; give each its own port")
+    if taken := {name: port for name, port in fixed.items() if not is_free(port)}:
+        found = ", and ".join(
+            f"port {port} ({_variable(name)}) is taken by {listener(port)}"
+            for name, port in taken.items()
+        )
+        names = " and ".join(map(_variable, taken))
+        raise PortTaken(f"{found}; stop what holds it, or unset {names}: then a free one is found")
+    chosen = dict(fixed)
+    for name, port in wanted.items():
+        if name not in fixed:
+            chosen[name] = _near(port, set(chosen.values()))
+    return Ports(*(chosen[name] for name in fields))
+
+
+def _variable(name: str) -> str:
+    return f"FXLAB_{name.upper()}"
+
+
+def _near(port: int, used: set[int]) -> int:
+    """Return the port, or the next one that is free."""
+    for candidate in range(port, port + 1_000):
+        if candidate not in used and is_free(candidate):
+            return candidate
+    raise PortTaken(f"ports {port} to {port + 999} are all taken; set others by FXLAB_QUESTDB_*")
+
+
+def is_free(port: int) -> bool:
+    """Return whether a server could listen on this loopback port."""
+    with socket.socket() as probe:
+        # As the server does: a connection of a server that just ended does not block the port.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True
+
+
+def listener(port: int) -> str:
+    """Return words for the program that listens on a port, as far as one may know."""
+    try:
+        for connection in psutil.net_connections(kind="tcp"):
+            if (
+                connection.status == psutil.CONN_LISTEN
+                and connection.laddr.port == port
+                and connection.pid
+            ):
+                return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
+    except psutil.Error:
+        pass  # other users' programs have no names for us
+    return "another program"
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size / 2**20:,.0f} MiB"
+
+
+SAME_BIRTH = 1.0
+"""Seconds by which two readings of one process's time of birth may differ."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLocation:
+    """The embedded server's files, all under one folder that only the owner can open."""
+
+    home: Path
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Return the place that the settings name."""
+        return cls(settings.home.expanduser().absolute())
+
+    @property
+    def root(self) -> Path:
+        """Return the server's data root."""
+        return self.home / "questdb"
+
+    @property
+    def config(self) -> Path:
+        """Return the server's configuration folder."""
+        return self.root / "conf"
+
+    @property
+    def log(self) -> Path:
+        """Return the file with what the server prints."""
+        return self.root / "log" / "server.log"
+
+    @property
+    def instance(self) -> Path:
+        """Return the file that tells which server runs."""
+        return self.root / "instance.json"
+
+    @property
+    def passwords(self) -> Path:
+        """Return the file of the passwords, kept from start to start."""
+        return self.root / "passwords.json"
+
+    @property
+    def lock(self) -> Path:
+        """Return the file whose lock lets one `up` or `down` work at a time."""
+        return self.root / "up.lock"
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A server that was started: a pid alone would soon name another program."""
+
+    pid: int
+    born: float
+    """When the process was created, in seconds since 1970 as psutil tells it."""
+    version: str
+    started_at: datetime
+    endpoint: Endpoint
+
+    def save(self, path: Path) -> None:
+        """Write the instance file."""
+        content = dataclasses.asdict(self) | {"started_at": self.started_at.isoformat()}
+        write_private(path, json.dumps(content, indent=1))
+
+    @classmethod
+    def load(cls, path: Path) -> Self | None:
+        """Read the instance file; None when there is none, or none that can be understood."""
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            endpoint = Endpoint(**content.pop("endpoint"))
+            started_at = datetime.fromisoformat(content.pop("started_at"))
+            return cls(**content, endpoint=endpoint, started_at=started_at)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return None  # it is written atomically: what cannot be read is not fxlab's
+
+    def process(self, root: Path) -> psutil.Process | None:
+        """Return the server's process, or None when it has ended."""
+        try:
+            process = psutil.Process(self.pid)
+            if process.status() == psutil.STATUS_ZOMBIE:
+                return None
+            # A stepped clock moves the time of birth; then the command line names the root.
+            same = abs(process.create_time() - self.born) < SAME_BIRTH
+            return process if same or str(root) in process.cmdline() else None
+        except psutil.Error:
+            return None
+
+
+def load_passwords(path: Path) -> Passwords:
+    """Return the kept passwords, or make random ones and keep them."""
+    try:
+        return Passwords(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        passwords = Passwords(secrets.token_urlsafe(24), secrets.token_urlsafe(24))
+        write_private(path, json.dumps(dataclasses.asdict(passwords)))
+        return passwords
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, whole or not at all."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp: mode 0600
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(name).replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(name).unlink()
+        raise

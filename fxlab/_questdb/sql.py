@@ -1,0 +1,380 @@
+"""The only module that builds SQL text.
+
+The only module that builds SQL text.
+
+The database guards nothing: it stores any id, and connectorx binds no parameters. So whatever
+enters a statement passes here: ids match their pattern *and* are quoted, times are integers, names
+come from `fxlab.schema`, choices come from fixed lists. Nothing else in fxlab writes SQL.
+
+The statements of a rebuild: whole tables, whatever the session; as guarded as `sql`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from fxlab import schema
+from fxlab._times import integer
+from fxlab.errors import InvalidInput, InvalidParameter, did_you_mean
+from fxlab.schema import Table, check_session_id, check_symbol
+
+# ruff: noqa: S608 - this is the place where SQL may be put together, of checked parts
+
+
+HIDDEN: Final = ("deleting", "deleted")  # statuses of sessions that readers do not see
+
+# QuestDB's SAMPLE BY units that rows are counted in, and their microseconds.
+STEPS: Final = {"1h": 3_600_000_000, "1s": 1_000_000, "1T": 1_000}
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Rows of one session, or of a symbol in it, from `start` until before `end`, or `at` (us)."""
+
+    table: Table
+    session_id: str
+    symbol: str | None = None
+    start: int | None = None
+    end: int | None = None
+    at: tuple[int, ...] = ()
+
+    @property
+    def where(self) -> str:
+        """Return the condition that selects exactly these rows."""
+        time = name(self.table.timestamp)
+        parts = [f"session_id = {session_id(self.session_id)}"]
+        if self.symbol is not None:
+            parts.append(f"symbol = {symbol(self.symbol)}")
+        if self.start is not None:
+            parts.append(f"{time} >= {int(self.start)}")
+        if self.end is not None:
+            parts.append(f"{time} < {int(self.end)}")
+        if self.at:
+            parts.append(f"{time} in ({', '.join(str(int(each)) for each in self.at)})")
+        return " and ".join(parts)
+
+
+def text(value: str) -> str:
+    """Return a text as a quoted literal; a NUL character has no place in one."""
+    if "\0" in value:
+        raise InvalidInput(f"{value[:80]!r} has a NUL character, which no text in QuestDB can hold")
+    return "'" + value.replace("'", "''") + "'"
+
+
+def session_id(value: str) -> str:
+    """Return a checked session id (or run id: the same pattern) as a literal."""
+    return text(check_session_id(value))
+
+
+def symbol(value: str) -> str:
+    """Return a checked symbol as a literal."""
+    return text(check_symbol(value))
+
+
+def name(value: str) -> str:
+    """Return the name of a table or column, quoted; names are plain identifiers."""
+    if not (value.isascii() and value.isidentifier()):
+        raise InvalidInput(f"{value!r:.80} is not the name of a table or column")
+    return f'"{value}"'
+
+
+def columns(table: Table, names: Iterable[str]) -> str:
+    """Return column names of a table, or say which name is close to an unknown one."""
+    wanted = list(names)
+    for column in wanted:
+        if column not in table.columns:
+            hint = did_you_mean(str(column), table.columns)
+            raise InvalidParameter(
+                f"no column named {column!r:.80} in {table.name}; "
+                + (hint or f"the columns are: {', '.join(table.columns)}")
+            )
+    return ", ".join(map(name, wanted))
+
+
+def choice(value: str, known: Sequence[str], what: str) -> str:
+    """Return one of a fixed list as a literal."""
+    if value not in known:
+        hint = did_you_mean(str(value), known)
+        raise InvalidParameter(
+            f"{value!r:.80} is not a {what}; " + (hint or f"choose one of: {', '.join(known)}")
+        )
+    return text(value)
+
+
+def count(value: int, what: str) -> int:
+    """Return a whole number that can count rows."""
+    found = integer(value, 0, 2**31 - 1)
+    if found is None:
+        raise InvalidParameter(
+            f"{what}={value!r:.80} is not a number of rows; give a whole number from 0 up"
+        )
+    return found
+
+
+def build() -> str:
+    """Return the cheapest question: what the server calls itself."""
+    return "select build()"
+
+
+def create_table(table: Table) -> str:
+    """Return the statement that creates a table unless it is there."""
+    parts = ", ".join(_definition(table, column) for column in table.columns)
+    return (
+        f"create table if not exists {name(table.name)} ({parts}) "
+        f"timestamp({name(table.timestamp)}) partition by {table.partition_by} wal "
+        f"dedup upsert keys({columns(table, table.dedup)})"
+    )
+
+
+def add_column(table: Table, column: str) -> str:
+    """Return the statement that adds a column unless it is there."""
+    return f"alter table {name(table.name)} add column if not exists {_definition(table, column)}"
+
+
+def _definition(table: Table, column: str) -> str:
+    kind = table.columns[column]
+    capacity = f" capacity {table.symbol_capacity}" if kind == "SYMBOL" else ""
+    return f"{columns(table, [column])} {kind}{capacity}"
+
+
+def enable_dedup(table: Table) -> str:
+    """Return the statement that sets a table's DEDUP keys: the cure that an error shows."""
+    return f"ALTER TABLE {table.name} DEDUP ENABLE UPSERT KEYS({', '.join(table.dedup)})"
+
+
+def resume_wal(table: Table) -> str:
+    """Return the statement that resumes a suspended table."""
+    return f"ALTER TABLE {table.name} RESUME WAL"
+
+
+def wait_visible(table: Table) -> str:
+    """Return the query that comes back once all that was written can be read."""
+    return f"select wait_wal_table({text(table.name)})"
+
+
+def list_tables() -> str:
+    """Return the query for all tables: name, whether WAL and DEDUP are on, unit of partitions."""
+    return "select table_name, walEnabled, dedup, partitionBy from tables()"
+
+
+def list_columns(table: Table) -> str:
+    """Return the query for a table's columns: name, type, whether it is a DEDUP key."""
+    return f'select "column", type, "upsertKey" from table_columns({text(table.name)})'
+
+
+def list_suspended() -> str:
+    """Return the query for the tables that take writes but do not show them."""
+    return "select name, errorMessage from wal_tables() where suspended"
+
+
+def applied_versions() -> str:
+    """Return the query for version and checksum of each migration that was done."""
+    return _select(schema.SCHEMA_VERSIONS, [], "timestamp", ["version", "checksum"])
+
+
+def newest_version() -> str:
+    """Return the query for the whole row of the newest migration that was done."""
+    return _select(schema.SCHEMA_VERSIONS, [], "version desc, timestamp limit 1")
+
+
+def rows(scope: Scope, names: Sequence[str], *, tie: str = "seq") -> str:
+    """Return the query for rows in their one order: by time, then by `tie`."""
+    return (
+        f"select {columns(scope.table, names)} from {name(scope.table.name)} where {scope.where} "
+        f"order by {name(scope.table.timestamp)}, {columns(scope.table, [tie])}"
+    )
+
+
+def raw_rows(table: Table, session: str) -> str:
+    """Return the query for a session's rows of a small table; times are microseconds."""
+    forms = {"TIMESTAMP": "cast({} as long)"}
+    names = (forms.get(kind, "{}").format(name(each)) for each, kind in table.columns.items())
+    return f"select {', '.join(names)} from {name(table.name)} where {Scope(table, session).where}"
+
+
+def bins(scope: Scope, step: str) -> str:
+    """Return the query for the number of rows in each hour, second or millisecond."""
+    choice(step, tuple(STEPS), "step")
+    return (
+        f"select timestamp, count() from {name(scope.table.name)} where {scope.where} "
+        f"sample by {step} align to calendar"
+    )
+
+
+def count_by_symbol(scope: Scope) -> str:
+    """Return the query for the number of rows of each symbol."""
+    return (
+        f"select symbol, count() as row_count from {name(scope.table.name)} "
+        f"where {scope.where} group by symbol order by symbol"
+    )
+
+
+def count_quotes(scope: Scope) -> str:
+    """Return the query for the number of books that have a mid: both sides, and no cross."""
+    return (
+        f"select count() as row_count from {name(scope.table.name)} where {scope.where} "
+        "and bid_price_1 is not null and ask_price_1 is not null and bid_price_1 <= ask_price_1"
+    )
+
+
+def trade_statistics(scope: Scope) -> str:
+    """Return the query for one row of aggregates a symbol over its trades."""
+    volumes = "ksum(volume) as volume, ksum(price * volume) / ksum(volume) as vwap"
+    return _statistics(scope, "price", volumes)
+
+
+def book_statistics(scope: Scope) -> str:
+    """Return the query for one row of aggregates a symbol over its books."""
+    spread = "avg(ask_price_1 - bid_price_1) as mean_spread"
+    return _statistics(scope, "(bid_price_1 + ask_price_1) / 2", spread)
+
+
+def _statistics(scope: Scope, price: str, others: str) -> str:
+    return (
+        "select symbol, count() as row_count, min(timestamp) as first_time, "
+        f"max(timestamp) as last_time, min({price}) as min_price, max({price}) as max_price, "
+        f"{others} from {name(scope.table.name)} where {scope.where} "
+        "group by symbol order by symbol"
+    )
+
+
+def shared_timestamps(scope: Scope) -> str:
+    """Return the query for the number of rows that share their timestamp with another."""
+    return (
+        "select symbol, sum(tied) as tied_rows from (select symbol, timestamp, count() as tied "
+        f"from {name(scope.table.name)} where {scope.where} group by symbol, timestamp) "
+        "where tied > 1 group by symbol"
+    )
+
+
+def sessions(
+    *,
+    with_symbol: str | None = None,
+    status: str | None = None,
+    exchange: str | None = None,
+    containing: str | None = None,
+    limit: int = 50,
+    offset: int = 0,
+) -> str:
+    """Return the query for the newest sessions that match all that is given."""
+    parts = [_status(status)]
+    if with_symbol is not None:
+        parts.append(_holds("symbols", f'"{check_symbol(with_symbol)}"'))
+    if exchange is not None:
+        parts.append(f"exchange = {text(exchange)}")
+    if containing is not None:
+        places = ("session_id", "notes", "tags")
+        found = (_holds(f"lower({place})", containing.lower()) for place in places)
+        parts.append(f"({' or '.join(found)})")
+    first = count(offset, "offset")
+    last = first + count(limit, "limit")
+    return _select(schema.SESSIONS, parts, f"created_at desc, session_id limit {first}, {last}")
+
+
+def _status(status: str | None) -> str:
+    if status is None:
+        return f"status not in ({', '.join(map(text, HIDDEN))})"
+    return f"status = {choice(status, schema.STATUSES, 'status')}"
+
+
+def _holds(place: str, needle: str) -> str:
+    return f"strpos({place}, {text(needle)}) > 0"
+
+
+def session_ids() -> str:
+    """Return the query for the ids a user may have meant."""
+    return _select(schema.SESSIONS, [_status(None)], "created_at desc limit 10000", ["session_id"])
+
+
+def runs(*, limit: int = 50, run_id: str | None = None, fingerprint: str | None = None) -> str:
+    """Return the query for the newest runs, or those with one id or fingerprint."""
+    parts = []
+    if run_id is not None:
+        parts.append(f"run_id = {session_id(run_id)}")
+    if fingerprint is not None:
+        parts.append(f"fingerprint = {text(fingerprint)}")
+    return _select(schema.RUNS, parts, f"timestamp desc limit {count(limit, 'limit')}")
+
+
+def fills(run_id: str) -> str:
+    """Return the query for the fills of one run, in their order."""
+    return _select(schema.FILLS, [f"run_id = {session_id(run_id)}"], "timestamp, seq")
+
+
+def sweep_points(names: Sequence[str], **equal: str) -> str:
+    """Return the query for the rows of sweeps whose columns have these texts, oldest first."""
+    parts = [f"{columns(schema.SWEEP_RUNS, [key])} = {text(equal[key])}" for key in equal]
+    return _select(schema.SWEEP_RUNS, parts, "timestamp, point", names)
+
+
+def _select(
+    table: Table, conditions: Sequence[str], order: str, names: Iterable[str] | None = None
+) -> str:
+    where = f"where {' and '.join(conditions)} " if conditions else ""
+    wanted = columns(table, table.columns if names is None else names)
+    return f"select {wanted} from {name(table.name)} {where}order by {order}"
+
+
+# ruff: noqa: S608 - of checked parts, as in `fxlab._questdb.sql`
+
+
+class Span(NamedTuple):
+    """Times from `start` until before `end` (us)."""
+
+    start: int
+    end: int
+
+    def of(self, table: Table) -> str:
+        """Return the condition that selects a table's rows of these times."""
+        time = name(table.timestamp)
+        return f"{time} >= {int(self.start)} and {time} < {int(self.end)}"
+
+
+def parameter(path: str) -> str:
+    """Return the query for the value of one of the server's settings."""
+    return f"select value from (show parameters) where property_path = {text(path)}"
+
+
+def partitions(table: Table) -> str:
+    """Return the query for first time, last time (us) and rows of each partition, in order."""
+    return (
+        "select cast(minTimestamp as long), cast(maxTimestamp as long), numRows "
+        f"from table_partitions({text(table.name)}) where numRows > 0 order by minTimestamp"
+    )
+
+
+def transactions(table: Table) -> str:
+    """Return the query for the number of writes that a table has taken."""
+    return f"select sequencerTxn from wal_tables() where name = {text(table.name)}"
+
+
+def rename_table(table: Table, to: Table) -> str:
+    """Return the statement that gives a table another name."""
+    return f"rename table {name(table.name)} to {name(to.name)}"
+
+
+def drop_table(table: Table) -> str:
+    """Return the statement that drops a table: only for one whose rows are elsewhere."""
+    return f"drop table {name(table.name)}"
+
+
+def copy_rows(table: Table, to: Table, span: Span) -> str:
+    """Return the statement that copies all rows of a range of time into a table alike."""
+    names = columns(table, table.columns)
+    return f"insert into {name(to.name)} ({names}) {_all_rows(table, span)}"
+
+
+def all_rows(table: Table, span: Span) -> str:
+    """Return the query for all rows of a range of time, ordered by what tells them apart."""
+    return f"{_all_rows(table, span)} order by {columns(table, table.dedup)}"
+
+
+def _all_rows(table: Table, span: Span) -> str:
+    return f"select {columns(table, table.columns)} from {name(table.name)} where {span.of(table)}"
+
+
+def count_rows(table: Table, span: Span) -> str:
+    """Return the query for the number of rows of all sessions in a range of time."""
+    return f"select count() from {name(table.name)} where {span.of(table)}"

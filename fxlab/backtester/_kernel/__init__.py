@@ -1,0 +1,1 @@
+"""Compiled kernel of the backtester: arrays and records only."""

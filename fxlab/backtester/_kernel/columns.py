@@ -1,0 +1,192 @@
+"""Compiled passes over whole columns of ticks: what Polars has no exact or no fast form of.
+
+They run per chunk and allocate nothing: the caller brings the room for what they write.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from fxlab.backtester._kernel.compiled import compiled
+
+SMALLEST_PRICE: Final = 1e-100
+LARGEST_PRICE: Final = 1e100
+"""What is bought at such prices, and what it is worth at others, stays within a float's range."""
+LARGEST_WHOLE: Final = 2.0**53
+
+
+@compiled
+def running_sums(ticks, sums):
+    """Write the sum of all ticks up to each row; it may wrap around, differences do not mind."""
+    total = 0
+    for i in range(len(ticks)):
+        total += ticks[i]
+        sums[i] = total
+
+
+@compiled
+def mean_crosses(sums, before, fast, slow, begin, signs, rows, up):
+    """Write where two moving averages cross from row `begin` on, and which way; return how often.
+
+    `sums` are running sums with `before` in front of the first; all arithmetic is on integers.
+    `signs` is room for a block: comparing and searching apart, the compiler can do eight rows at
+    a time.
+    """
+    count = 0
+    row = max(begin, slow) - 1
+    size = len(signs) - 1
+    begun = False
+    while row < len(sums):
+        m = min(size, len(sums) - row)
+        now = sums[row : row + m]
+        for j in range(m):
+            i = row + j
+            old_fast = sums[i - fast] if i >= fast else before
+            old_slow = sums[i - slow] if i >= slow else before
+            difference = (now[j] - old_fast) * slow - (now[j] - old_slow) * fast
+            signs[j + 1] = np.int8(difference > 0) - np.int8(difference < 0)
+        if not begun:  # both means are known for the first time: nothing to compare with
+            signs[0] = signs[1]
+            begun = True
+        changed = 0
+        for j in range(m):
+            changed += signs[j + 1] != signs[j]
+        if changed > 0:
+            for j in range(m):
+                if signs[j + 1] != signs[j] and signs[j + 1] != 0:
+                    rows[count] = row + j
+                    up[count] = signs[j + 1] > 0
+                    count += 1
+        signs[0] = signs[m]
+        row += m
+    return count
+
+
+@compiled
+def to_ticks(price, scale, ticks):
+    """Write prices as whole numbers of ticks, which they are; return whether floats can say so."""
+    fits = True
+    for i in range(len(price)):
+        whole = np.rint(price[i] * scale)
+        fits &= not abs(whole) > LARGEST_WHOLE
+        ticks[i] = np.int64(whole)
+    return fits
+
+
+@compiled
+def fit_ticks(price, scale, rounding, largest, ticks):
+    """Write prices as whole numbers of ticks; return whether all of them are (nan is left out)."""
+    fits = True
+    for i in range(len(price)):
+        whole = np.rint(price[i] * scale)
+        off = abs(whole / scale - price[i])
+        fits &= not (off > rounding * price[i] or abs(whole) > largest)
+        ticks[i] = 0 if np.isnan(whole) else np.int64(whole)
+    return fits
+
+
+@compiled
+def first_bad_row(time, seq, price, last_time, last_seq):
+    """Return the first row out of (time, seq) order or without a price, or -1."""
+    for i in range(len(time)):
+        later = time[i] > last_time or (time[i] == last_time and seq[i] > last_seq)
+        if not later or not (SMALLEST_PRICE <= price[i] <= LARGEST_PRICE):
+            return i
+        last_time = time[i]
+        last_seq = seq[i]
+    return -1
+
+
+@compiled
+def changed_targets(targets, largest, changes_only, chosen):
+    """Write which targets are news; return how many, and the first that is no target or -1."""
+    count = 0
+    last = np.nan
+    for i in range(len(targets)):
+        value = targets[i]
+        if not abs(value) <= largest:  # false for nan too
+            return count, i
+        if value != last or not changes_only:
+            chosen[count] = i
+            count += 1
+            last = value
+    return count, -1
+
+
+@compiled
+def bar_starts(time, every, starts):
+    """Write the first row of each interval that has rows; return how many intervals."""
+    count = 0
+    end = -(2**63)
+    for i in range(len(time)):
+        if time[i] >= end:
+            starts[count] = i
+            count += 1
+            end = (time[i] // every + 1) * every
+    return count
+
+
+@compiled
+def sums(values, weights, starts, totals):
+    """Write the sum of values times weights from each start to the next; nan counts as nothing.
+
+    One after the other, in the order of the rows: the same bits on any number of threads. A part
+    with nothing to sum is nan.
+    """
+    for k in range(len(starts)):
+        end = starts[k + 1] if k + 1 < len(starts) else len(values)
+        total = 0.0
+        known = False
+        for i in range(starts[k], end):
+            term = values[i] * weights[i]
+            if not np.isnan(term):
+                total += term
+                known = True
+        totals[k] = total if known else np.nan
+
+
+@compiled
+def rolling_largest(values, window, ahead, found):
+    """Write the largest of the last `window` values; of all, before there are as many.
+
+    Blocks of one window each: a window spans at most two, so it is the largest from its start to
+    the end of its first block (`ahead`) or from the start of its second block to its end, and no
+    branch depends on the data (Gil, Werman 1993, "Computing 2-D min, median, and max filters").
+    """
+    rows = len(values)
+    for begin in range(0, rows, window):
+        end = min(begin + window, rows)
+        found[begin] = values[begin]
+        for i in range(begin + 1, end):
+            found[i] = max(found[i - 1], values[i])
+        ahead[end - 1] = values[end - 1]
+        for i in range(end - 2, begin - 1, -1):
+            ahead[i] = max(ahead[i + 1], values[i])
+    for i in range(window - 1, rows):
+        found[i] = max(found[i], ahead[i - window + 1])
+
+
+@compiled
+def exponential_means(values, weight, means):
+    """Write the exponential average of all values so far."""
+    mean = values[0] if len(values) > 0 else 0.0
+    for i in range(len(values)):
+        mean += weight * (values[i] - mean)
+        means[i] = mean
+
+
+@compiled
+def anchored_means(time, values, weights, every, means):
+    """Write the weighted mean since the interval's start; nan before there is any weight."""
+    end = -(2**63)
+    total = weight = 0.0
+    for i in range(len(time)):
+        if time[i] >= end:
+            end = (time[i] // every + 1) * every
+            total = weight = 0.0
+        if weights[i] > 0.0:
+            total += values[i] * weights[i]
+            weight += weights[i]
+        means[i] = total / weight if weight > 0.0 else np.nan

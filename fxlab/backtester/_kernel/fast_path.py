@@ -1,0 +1,338 @@
+"""Compiled fast path: calm rows are passed over by block extremes, with the same bits.
+
+Compiled: lowest, highest and last price of each block of rows, found once for all runs.
+
+Compiled: pass quickly over rows that change nothing but marks.
+
+Most rows do. Where one leg is replayed, all that could happen to it is folded into a fence of two
+prices and a time. And a block of rows whose lowest and highest prices can trigger nothing, move no
+peak and deepen no drawdown is leapt over at once: rounding is monotone, so the extremes of the
+prices give the extremes of the equity, bit for bit. Without all this (`TERMS` leap = 0) the kernel
+gives the same bits, slower.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from fxlab.backtester._kernel.compiled import compiled, inlined
+from fxlab.backtester._kernel.fills import end_drawdown, follow, mark, total_equity
+from fxlab.backtester._kernel.orders import missed_by_gap
+from fxlab.backtester._kernel.records import FOREVER, IN_FLIGHT, NEVER, NO_ORDER, RESTING
+
+BLOCK: Final = 64
+"""Rows that are leapt over at once, if they can change nothing."""
+
+
+@compiled
+def find_price_extremes(price, out):
+    """Write the `EXTREMES` of each block of one leg that has prices only."""
+    for b in range(len(out)):
+        first, end = b * BLOCK, min((b + 1) * BLOCK, len(price))
+        # Two of each: a comparison need not wait for the one before it.
+        low, high, lower, higher = np.inf, -np.inf, np.inf, -np.inf
+        i = first
+        while i + 1 < end:
+            one, two = price[i], price[i + 1]
+            low = one if one < low else low
+            high = one if one > high else high
+            lower = two if two < lower else lower
+            higher = two if two > higher else higher
+            i += 2
+        if i < end:
+            low, high = min(low, price[i]), max(high, price[i])
+        found = out[b, 0]
+        found["low"] = found["ask"] = min(low, lower)
+        found["high"] = found["bid"] = max(high, higher)
+        found["last"] = price[end - 1]
+        found["book"] = -1
+
+
+@compiled
+def find_extremes(leg_of, price, book, books, out):
+    """Write the `EXTREMES` of each (block, leg); `out` comes as (blocks, legs)."""
+    for b in range(len(out)):
+        for k in range(out.shape[1]):
+            out[b, k]["low"] = out[b, k]["ask"] = np.inf
+            out[b, k]["high"] = out[b, k]["bid"] = -np.inf
+            out[b, k]["book"] = -1
+        for i in range(b * BLOCK, min((b + 1) * BLOCK, len(price))):
+            found = out[b, leg_of[i]]
+            bid = ask = price[i]
+            if len(book) > 0 and book[i] >= 0:
+                found["book"] = book[i]
+                if books[book[i]]["bad"] == 0:
+                    bid = books[book[i]]["bid_price"][0]
+                    ask = books[book[i]]["ask_price"][0]
+            if price[i] == price[i]:
+                found["low"] = min(found["low"], price[i])
+                found["high"] = max(found["high"], price[i])
+                found["last"] = price[i]
+                found["bid"] = bid if bid > found["bid"] else found["bid"]
+                found["ask"] = ask if ask < found["ask"] else found["ask"]
+
+
+@inlined
+def fast_forward(i, end, time, prices, extremes, leg, account, terms):
+    """Pass over rows that change nothing but marks and equity; return the first that is not so.
+
+    For one leg of prices only: its state is held in local variables, all that could happen to it
+    is folded into a fence of two prices and a time, and calm blocks are leapt over.
+    """
+    low, high, until = quiet_bounds(leg, account["alarm"], terms)
+    start = i
+    if leg["qty"] == 0.0:
+        while i < end and time[i] < until and low < prices[i] < high:
+            last = i + BLOCK - 1
+            block = extremes[i // BLOCK, 0]
+            if (
+                i % BLOCK == 0
+                and last < end
+                and time[last] < until
+                and (low < block["low"] and block["high"] < high)
+            ):
+                i += BLOCK
+            else:
+                i += 1
+    else:
+        i = fast_forward_held(i, end, time, prices, extremes, leg, account, terms, low, high, until)
+    if i > start:
+        leg["mark"] = prices[i - 1]
+        account["now"] = time[i - 1]
+    return i
+
+
+@inlined
+def fast_forward_held(i, end, time, prices, extremes, leg, account, terms, low, high, until):
+    """Glide with a position: follow its extremes, the equity, the peak and the drawdown."""
+    start = i
+    base, cash, qty = account["base"], leg["cash"], leg["qty"]
+    margin = terms["maintenance"] * abs(qty)
+    lowest, highest, equity = np.inf, -np.inf, leg["equity"]
+    peak, below, deepest = account["peak"], account["below"], account["max_drawdown"]
+    known = np.inf  # no total from here up is a deeper drawdown
+    while i < end:
+        if i % BLOCK == 0 and i + BLOCK <= end and time[i + BLOCK - 1] < until:
+            block = extremes[i // BLOCK, 0]
+            bottom, top = block["low"], block["high"]
+            if low < bottom and top < high:
+                worst = base + (cash + qty * (bottom if qty > 0.0 else top))
+                best = base + (cash + qty * (top if qty > 0.0 else bottom))
+                safe = worst >= known or worst / peak - 1.0 >= deepest
+                if best < peak and safe and worst > margin * top:
+                    lowest = min(lowest, bottom)
+                    highest = max(highest, top)
+                    equity = cash + qty * block["last"]
+                    known = min(known, worst)
+                    below = 1
+                    i += BLOCK
+                    continue
+        now, price = time[i], prices[i]
+        worth = cash + qty * price
+        total = base + worth
+        if now >= until or price <= low or price >= high or total <= margin * price:
+            break
+        equity = worth
+        lowest = min(lowest, price)
+        highest = max(highest, price)
+        if total >= peak:
+            if below == 1:
+                if i > start:
+                    account["now"] = time[i - 1]
+                account["below"] = 1
+                end_drawdown(account)
+            peak, below, known = total, 0, np.inf
+            account["peak_at"] = now
+        else:
+            below = 1
+            if total < known:
+                known = total
+                drawdown = total / peak - 1.0
+                if drawdown < deepest:
+                    deepest = drawdown
+                    account["high"] = peak
+                    account["high_at"] = account["peak_at"]
+                    account["low"] = total
+                    account["low_at"] = now
+        i += 1
+    leg["low"], leg["high"] = min(leg["low"], lowest), max(leg["high"], highest)
+    leg["equity"] = equity
+    update_best_price(leg, lowest, highest)
+    account["peak"], account["below"], account["max_drawdown"] = peak, below, deepest
+    account["equity"] = base + equity
+    return i
+
+
+@compiled
+def fast_forward_many(i, end, tape, legs, account, terms):
+    """Glide with several legs, or with books: calm blocks at once, calm prices row by row."""
+    time, leg_of, prices, extremes = tape.time, tape.leg, tape.price, tape.extremes
+    rows_too = len(tape.book) == 0 and terms["shared"] == 0
+    alarm = account["alarm"]
+    while i < end:
+        last = i + BLOCK - 1
+        if (
+            i % BLOCK == 0
+            and last < end
+            and (is_calm(extremes[i // BLOCK], time[last], legs, account, terms))
+        ):
+            skip_block(extremes[i // BLOCK], time[last], legs, account)
+            i += BLOCK
+            continue
+        now, price = time[i], prices[i]
+        leg = legs[leg_of[i]]
+        if not rows_too or now >= alarm:
+            return i
+        if leg["slot"] != NO_ORDER and not waits(leg, price, price, now, terms):
+            return i
+        if leg["qty"] != 0.0:
+            if not is_unguarded(leg, price, price, now, False, terms):
+                return i
+            mark(leg, price)
+            update_best_price(leg, price, price)
+            total = account["base"]
+            for k in range(len(legs)):
+                total += legs[k]["equity"]
+            follow(account, total, now)
+        leg["mark"] = price
+        account["now"] = now
+        i += 1
+    return i
+
+
+@inlined
+def quiet_bounds(leg, alarm, terms):
+    """Return two prices and a time within which nothing happens to a leg but marks."""
+    low, high, until = -np.inf, np.inf, alarm
+    if leg["slot"] == IN_FLIGHT:
+        until = min(until, leg["ready_at"])
+    elif leg["slot"] == RESTING and leg["remaining"] > 0.0:
+        low = leg["limit"]
+    elif leg["slot"] == RESTING:
+        high = leg["limit"]
+    if leg["qty"] == 0.0:
+        return low, high, until
+    if terms["rebalance"] == terms["rebalance"]:
+        return low, high, -FOREVER
+    if terms["max_holding"] >= 0:
+        until = min(until, leg["entered_at"] + terms["max_holding"])
+    stops = leg["stop_level"], leg["trail_level"]
+    takes = leg["take_level"], leg["best"] if leg["trail_level"] == leg["trail_level"] else np.nan
+    for k in range(2):
+        below, above = (stops[k], takes[k]) if leg["qty"] > 0.0 else (takes[k], stops[k])
+        if below > low:
+            low = below
+        if above < high:
+            high = above
+    return low, high, until
+
+
+@compiled
+def is_calm(block, until, legs, account, terms):
+    """Return whether a block of rows can change nothing but marks."""
+    if until >= account["alarm"]:
+        return False
+    worst = best = account["base"]
+    holding = False
+    for k in range(len(legs)):
+        leg = legs[k]
+        low, high = block[k]["low"], block[k]["high"]
+        if low > high:  # no price of this leg in the block
+            if leg["slot"] != NO_ORDER and block[k]["book"] >= 0:
+                return False
+            worst += leg["equity"]
+            best += leg["equity"]
+            continue
+        if leg["slot"] != NO_ORDER and not waits(leg, low, high, until, terms):
+            return False
+        if leg["qty"] == 0.0:
+            worst += leg["equity"]
+            best += leg["equity"]
+            continue
+        if not is_unguarded(leg, low, high, until, block[k]["book"] >= 0, terms):
+            return False
+        holding = True
+        at_low, at_high = leg["cash"] + leg["qty"] * low, leg["cash"] + leg["qty"] * high
+        # With several legs, the first rows of the block still see this leg's last mark.
+        worst += min(at_low, at_high, leg["equity"])
+        best += max(at_low, at_high, leg["equity"])
+    if not holding:
+        return True
+    if terms["shared"] == 1 and account["holding"] > 0:
+        notional = 0.0
+        for k in range(len(legs)):
+            highest = max(block[k]["high"], legs[k]["mark"])
+            notional += abs(legs[k]["qty"]) * highest
+        if worst <= terms["maintenance"] * notional:
+            return False
+    if worst <= 0.0 and account["ruined_at"] == NEVER:
+        return False
+    return best < account["peak"] and worst / account["peak"] - 1.0 >= account["max_drawdown"]
+
+
+@compiled
+def waits(leg, low, high, until, terms):
+    """Return whether the leg's order cannot trade within a block."""
+    if leg["slot"] == IN_FLIGHT:
+        return until < leg["ready_at"]
+    if terms["book"] == 1 or missed_by_gap(leg, terms):
+        return False
+    return low > leg["limit"] if leg["remaining"] > 0.0 else high < leg["limit"]
+
+
+@compiled
+def is_unguarded(leg, low, high, until, has_books, terms):
+    """Return whether no exit, margin call or rebalance band of a position can be met.
+
+    Every test is the negation of the row's own test at the block's extremes; nan levels never
+    trigger.
+    """
+    side = 1.0 if leg["qty"] > 0.0 else -1.0
+    worst, best = (low, high) if side > 0.0 else (high, low)
+    watched = leg["stop_loss"] == leg["stop_loss"] or leg["take_profit"] == leg["take_profit"]
+    if has_books and (watched or leg["trailing_stop"] == leg["trailing_stop"]):
+        return False  # bids and asks trigger there, not the mids of the block
+    if (worst - leg["stop_level"]) * side <= 0.0 or (best - leg["take_level"]) * side >= 0.0:
+        return False
+    if leg["trailing_stop"] == leg["trailing_stop"] and (
+        (best - leg["best"]) * side > 0.0 or (worst - leg["trail_level"]) * side <= 0.0
+    ):
+        return False
+    if 0 <= terms["max_holding"] <= until - leg["entered_at"]:
+        return False
+    if terms["rebalance"] == terms["rebalance"]:
+        return False
+    equity = leg["cash"] + leg["qty"] * worst
+    return terms["shared"] == 1 or equity > terms["maintenance"] * abs(leg["qty"]) * high
+
+
+@compiled
+def skip_block(block, until, legs, account):
+    """Mark every leg at its last price of a calm block."""
+    for k in range(len(legs)):
+        leg = legs[k]
+        if block[k]["book"] >= 0:
+            leg["book"] = block[k]["book"]
+        if block[k]["low"] > block[k]["high"]:
+            continue
+        leg["mark"] = block[k]["last"]
+        if leg["qty"] != 0.0:
+            leg["low"] = min(leg["low"], block[k]["low"])
+            leg["high"] = max(leg["high"], block[k]["high"])
+            update_best_price(leg, block[k]["ask"], block[k]["bid"])
+            leg["equity"] = leg["cash"] + leg["qty"] * leg["mark"]
+            account["below"] = 1
+    account["equity"] = total_equity(legs, account)
+    account["now"] = until
+
+
+@compiled
+def update_best_price(leg, low, high):
+    """Follow a position's best price; where a trailing stop looks at it, none is better here."""
+    if leg["qty"] > 0.0:
+        if high > leg["best"]:
+            leg["best"] = high
+    elif low < leg["best"]:
+        leg["best"] = low

@@ -1,0 +1,168 @@
+"""What is left of a strategy when trading costs more, or takes longer.
+
+A strategy is decided once and replayed under several assumptions side by side: the ticks are read
+and the signals evaluated once for all rungs that meet the same market. Each rung is the very run
+that `backtest` would give, bit by bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, Unpack
+
+import polars as pl
+
+from fxlab._html import escape, heading, plain, table
+from fxlab._progress import Advance, silent
+from fxlab.backtester._chunks import MarketSlice, Needs
+from fxlab.backtester._inputs import needs_of
+from fxlab.backtester.engine import Job, new_state, prepare
+from fxlab.backtester.execution import Execution
+from fxlab.backtester.options import Options, RunOptions, takes_run_options
+from fxlab.backtester.result import Result
+from fxlab.backtester.strategy.signals import Signals
+from fxlab.backtester.strategy.strategy import Strategy
+from fxlab.errors import InvalidParameter
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+SHOWN: Final = (
+    *("total_return", "max_drawdown", "sharpe_per_period", "trades_count", "fees", "ruined_after"),
+)
+DELAYS: Final = ("0s", "50ms", "250ms", "1s")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class CostLadder:
+    """The same signals under several assumptions.
+
+    Attributes
+    ----------
+    results : dict
+        The run of each rung, by its name.
+    table : polars.DataFrame
+        One row a rung: ``rung``, ``execution`` (in words), and the figures of `SHOWN`.
+    """
+
+    results: dict[str, Result]
+    table: pl.DataFrame
+
+    def plot(self) -> go.Figure:
+        """Return the equity of every rung, rebased to one."""
+        from fxlab.charts import comparison_chart
+
+        curves = {name: result.equity for name, result in self.results.items()}
+        return comparison_chart(curves, "The same signals under other costs")
+
+    def __repr__(self) -> str:
+        """Show the figures of each rung, and why some are missing."""
+        return "\n".join((plain(self.table), *self._missing()))
+
+    def _repr_html_(self) -> str:
+        why = "".join(f"<p>{escape(text)}</p>" for text in self._missing())
+        return table(self.table, caption="The same signals under other costs") + why
+
+    def _missing(self) -> list[str]:
+        """Return, for each figure that a rung lacks, why."""
+        notes = {
+            (name, run.metrics.notes[name])
+            for run in self.results.values()
+            for name in SHOWN
+            if math.isnan(run.metrics[name]) and name in run.metrics.notes
+        }
+        return [f"{heading(name)}: {note}" for name, note in sorted(notes)]
+
+
+@takes_run_options
+def cost_ladder(
+    source: Any,  # noqa: ANN401 - a Session or a frame, as `backtest` takes them
+    strategy: str | Strategy | Callable[..., Signals],
+    parameters: Mapping[str, object] | None = None,
+    *,
+    executions: Mapping[str, Execution] | None = None,
+    progress: Advance = silent,
+    **options: Unpack[Options],
+) -> CostLadder:
+    """Replay a strategy under several assumptions about its orders.
+
+    Parameters
+    ----------
+    source, strategy, parameters
+        As `backtest` takes them.
+    executions
+        Assumptions by name of the rung; `default_rungs` of `execution` unless given.
+    symbols, start, end, execution, capital, return_interval, days_per_year, chunk_rows
+        See `RunOptions`; `execution` is what the default rungs start from.
+    progress
+        Called with the share done; raise `Cancelled` in it to stop.
+
+    Raises
+    ------
+    InvalidParameter
+        If there is no rung; and whatever `backtest` raises.
+    """
+    asked = RunOptions.of(options)
+    rungs = default_scenarios(asked.execution) if executions is None else dict(executions)
+    if not rungs:
+        raise InvalidParameter("executions is empty; give at least one rung, e.g. {'free': ...}")
+    results: dict[str, Result] = {}
+    markets: dict[Needs, list[str]] = {}  # rungs that read the same share one pass
+    for name, rung in rungs.items():
+        markets.setdefault(needs_of([], rung), []).append(name)
+    for number, names in enumerate(markets.values()):
+        job = prepare(source, strategy, parameters, replace(asked, execution=rungs[names[0]]))
+        jobs = {name: _rung(job, rungs[name]) for name in names}
+        _run(
+            job,
+            jobs,
+            lambda share, words, at=number: progress(  # type: ignore[misc]
+                (at + share) / len(markets), words
+            ),
+        )
+        results |= {name: each.finish() for name, each in jobs.items()}
+    ordered = {name: results[name] for name in rungs}
+    return CostLadder(ordered, _table(ordered))
+
+
+def default_scenarios(execution: Execution) -> dict[str, Execution]:
+    """Return no, half, all and double costs, then longer and longer delays."""
+    costs = ("taker_bps", "maker_bps", "slippage_bps", "impact_bps")
+    rungs = {}
+    for words, factor in (("no costs", 0.0), ("half", 0.5), ("as given", 1.0), ("double", 2.0)):
+        scaled = {
+            name: value * factor
+            for name in costs
+            if (value := getattr(execution, name)) is not None
+        }
+        rungs[words] = replace(execution, **scaled)
+    return rungs | {f"latency {delay}": replace(execution, latency=delay) for delay in DELAYS}
+
+
+def _rung(job: Job, execution: Execution) -> Job:
+    run = replace(job.run, execution=execution)
+    return replace(job, run=run, ledger=new_state(run, job.signals, job.bounds))
+
+
+def _run(job: Job, jobs: Mapping[str, Job], progress: Advance) -> None:
+    most = min(each.run.execution.max_leverage for each in jobs.values())
+    for chunk in job.chunks():
+        rows = MarketSlice(chunk.market, chunk.decisions(job.signals, most))
+        share, done = job.share(int(rows.time[0])), next(iter(jobs.values())).ledger.rows
+        for each in jobs.values():
+            progress(share, f"{done:,} ticks")
+            each.ledger.replay(rows)
+        done = next(iter(jobs.values())).ledger.rows
+        progress(job.share(int(rows.time[-1])), f"{done:,} ticks")
+
+
+def _table(results: Mapping[str, Result]) -> pl.DataFrame:
+    runs = results.values()
+    figures = {name: [run.metrics[name] for run in runs] for name in SHOWN}
+    names: dict[str, list[str]] = {
+        "rung": list(results),
+        "execution": [str(run.execution) for run in runs],
+    }
+    return pl.DataFrame(names).hstack(pl.DataFrame(figures))

@@ -1,0 +1,1 @@
+"""Metrics of backtests: performance, exposure, overfitting, validation."""

@@ -1,0 +1,1 @@
+"""Reports of backtests: summary, charts, HTML tear sheet."""

@@ -1,0 +1,195 @@
+"""A result at a glance: the table and the sparkline that a notebook shows for a `Result`.
+
+Plain HTML and inline SVG without scripts, so it also shows where plotly does not: in mail, in code
+hosts, in a printed page. Colours come from JupyterLab's variables and fall back to the page's own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import polars as pl
+
+from fxlab._html import NOTHING, escape, show_number, show_time, table
+from fxlab.charts._style import Floats, min_max_rows
+from fxlab.errors import some
+
+if TYPE_CHECKING:
+    from fxlab.backtester.metrics._performance import Metrics
+    from fxlab.backtester.result import Result
+
+HEADLINE: Final = (
+    "final_equity",
+    "total_return",
+    "max_drawdown",
+    "sharpe",
+    "sharpe_per_period",
+    "trades_count",
+    "win_rate",
+    "profit_factor",
+    "fees",
+    "exposure",
+)
+"""The figures of the small table, in this order."""
+
+TOLD: Final = (
+    *("final_equity", "total_return", "max_drawdown", "sharpe_per_period", "trades_count", "fees"),
+)
+"""The figures of the text, in this order."""
+
+_FORMATS: Final = {
+    "fraction": ".2%",
+    "probability": ".2%",
+    "money": ",.2f",
+    "bps": ",.2f",
+    "count": ",.0f",
+}
+_WIDTH, _HEIGHT, _MARGIN = 260.0, 54.0, 2.0
+_SPARK_POINTS: Final = 100
+_SPANS: Final = ((86_400, "d"), (3_600, "h"), (60, "m"))
+
+
+def result_html(result: Result) -> str:
+    """Return the small HTML view of a result: what ran, a sparkline, the main figures."""
+    muted = "color:var(--jp-content-font-color2,inherit);"
+    return (
+        '<div class="fxlab-result" style="color:var(--jp-content-font-color1,inherit)">'
+        f'<div style="font-weight:600;margin-bottom:.2em">{escape(result.title)}</div>'
+        f'<div style="{muted}">{escape(describe_data(result))}</div>'
+        f'<div style="{muted}">{escape(result.execution)}</div>{ruin_html(result)}'
+        f'<div style="margin:.6em 0">{sparkline(result.equity["equity"].to_list())}</div>'
+        f"{metrics_html(main_figures(result))}"
+        f'<div style="{muted};margin-top:.4em"><small>{escape(result.run_id)}</small></div></div>'
+    )
+
+
+def result_text(result: Result) -> str:
+    """Return the few lines of text that a terminal shows of a result."""
+    lines = [
+        f"<Result {result.run_id}>",
+        result.title,
+        f"{describe_data(result)}; {result.execution}",
+        "  ".join(told(result.metrics, name) for name in TOLD),
+        ruin(result),
+    ]
+    return "\n".join(filter(None, lines))
+
+
+def main_figures(result: Result) -> pl.DataFrame:
+    """Return the rows of `Metrics.table` that a first look needs."""
+    return result.metrics.table().filter(pl.col("metric").is_in(HEADLINE))
+
+
+def describe_data(result: Result) -> str:
+    """Return one line: how many ticks of what, from when to when."""
+    return (
+        f"{result.ticks:,} tick{'s' * (result.ticks != 1)} of {some(result.symbols)}, "
+        f"{show_time(result.first)} to {show_time(result.last)} UTC"
+    )
+
+
+def ruin(result: Result) -> str:
+    """Return one sentence that says when the account was ruined; nothing if it was not."""
+    after = result.metrics["ruined_after"]
+    if math.isnan(after):
+        return ""
+    when = show_time(result.first + timedelta(seconds=after))
+    return (
+        f"The account was ruined at {when} UTC, {show_seconds(after)} after the first tick: its "
+        f"equity was at or below zero, and {show_number(result.metrics['final_equity'], 2)} is "
+        "left. No return or ratio counts from there on."
+    )
+
+
+def ruin_html(result: Result) -> str:
+    """Return `ruin` as a paragraph; nothing if the account was not ruined."""
+    said = ruin(result)
+    return f'<p role="note"><strong>{escape(said)}</strong></p>' if said else ""
+
+
+def told(metrics: Metrics, name: str) -> str:
+    """Return ``name=value`` as text has it; where there is no value, why."""
+    value = metrics[name]
+    if not math.isnan(value):
+        return f"{name}={value:,.6g}"
+    return f"{name}={NOTHING} ({metrics.notes.get(name, 'not defined').partition(';')[0]})"
+
+
+def metrics_html(figures: pl.DataFrame) -> str:
+    """Return an HTML table of metric, value, unit, note as `Metrics.table` gives them."""
+    shown = [show_figure(value, unit) for value, unit in figures.select("value", "unit").rows()]
+    names = [name.replace("_", " ") for name in figures["metric"]]
+    frame = pl.DataFrame(
+        {"metric": names, "value": shown, "note": figures["note"]},
+        schema={"metric": pl.String, "value": pl.String, "note": pl.String},
+    )
+    return table(frame, right=("value",))
+
+
+def show_figure(value: float | None, unit: str) -> str:
+    """Return a figure in its unit as people read it; a dash where there is none."""
+    if value is None or math.isnan(value):
+        return NOTHING
+    if math.isinf(value):
+        return show_number(value)
+    return show_seconds(value) if unit == "seconds" else format(value, _FORMATS.get(unit, ",.3f"))
+
+
+def show_seconds(seconds: float) -> str:
+    """Return a length of time as its two largest units: ``3d 4h``, ``12m 5s``, ``0.25s``."""
+    left = round(seconds)
+    for size, unit in _SPANS:
+        if left >= size:
+            below = {"d": (3_600, "h"), "h": (60, "m"), "m": (1, "s")}[unit]
+            return f"{left // size:,}{unit} {left % size // below[0]}{below[1]}"
+    return f"{seconds:.3g}s"
+
+
+def headline(metrics: Metrics, names: Sequence[str]) -> list[tuple[str, str, str]]:
+    """Return (name, shown value, note) of some figures."""
+    rows = {row[0]: row for row in metrics.table().rows()}
+    chosen = (rows[name] for name in names if name in rows)
+    return [(row[0].replace("_", " "), show_figure(row[1], row[2]), row[3]) for row in chosen]
+
+
+def sparkline(values: Sequence[float | None]) -> str:
+    """Return a line as inline SVG of at most 2 KB, its extremes kept.
+
+    Parameters
+    ----------
+    values
+        Numbers in drawing order; those that are not finite are left out.
+
+    Returns
+    -------
+    str
+        An ``<svg>`` with a spoken label; an empty string where there is nothing to draw.
+    """
+    numbers = np.array([math.nan if value is None else value for value in values], dtype=float)
+    finite = numbers[np.isfinite(numbers)]
+    if len(finite) < 2:
+        return ""
+    drawn = finite[min_max_rows(finite, _SPARK_POINTS)]
+    label = f"from {show_number(finite[0])} to {show_number(finite[-1])}"
+    label += f", lowest {show_number(finite.min())}, highest {show_number(finite.max())}"
+    return (
+        f'<svg role="img" aria-label="{label}" width="{_WIDTH:g}" height="{_HEIGHT:g}" '
+        f'viewBox="0 0 {_WIDTH:g} {_HEIGHT:g}"><title>{label}</title>'
+        f'<polyline points="{_path(drawn)}" fill="none" stroke="#2f86c9" stroke-width="1.5" '
+        'stroke-linejoin="round"/></svg>'
+    )
+
+
+def _path(values: Floats) -> str:
+    low, high = float(values.min()), float(values.max())
+    # Halves first: the difference of two huge numbers may overflow, that of their halves not.
+    share = (
+        (values / 2 - low / 2) / (high / 2 - low / 2) if high > low else np.full(len(values), 0.5)
+    )
+    x = np.linspace(_MARGIN, _WIDTH - _MARGIN, len(values))
+    y = _HEIGHT - _MARGIN - share * (_HEIGHT - 2 * _MARGIN)
+    return " ".join(f"{a:.0f},{b:.1f}" for a, b in zip(x, y, strict=True))

@@ -1,0 +1,557 @@
+"""The page around a report: its style, its security policy, and how a figure gets into it.
+
+The page around a report: its style, its security policy, and how a figure gets into it.
+
+A report is one file that must open from a stick in a train, from a mail, inside a notebook: it
+holds the script that draws its figures, and the policy forbids the browser to fetch anything.
+
+The sections of a report that take a run apart: each a picture, a table, or a sentence.
+
+A run without trades, or of one tick, has these sections too: where there is nothing to show, a
+sentence says so, because an empty table looks like a fault.
+
+The tear sheet: one HTML file about one run that opens anywhere, offline, for years.
+
+It holds what a reader needs to judge the run and to repeat it: assumptions, figures with their
+formulas, pictures, trades, and the fingerprint of data, strategy and versions.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import re
+import tempfile
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+from fxlab._html import NOTHING, escape, facts, show, show_time, table
+from fxlab.backtester.metrics import _analysis
+from fxlab.backtester.report import _figures
+from fxlab.backtester.report._summary import (
+    describe_data,
+    headline,
+    metrics_html,
+    ruin,
+    ruin_html,
+    show_figure,
+    show_seconds,
+    sparkline,
+)
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from fxlab.backtester.result import Result
+
+
+# 'unsafe-eval': plotly compiles its lines of many parameters; nothing can be loaded or sent.
+POLICY: Final = (
+    "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; "
+    "img-src data: blob:; base-uri 'none'; form-action 'none'"
+)
+
+# Tables carry their style in each cell, for mail and notebooks; a page with a style sheet would
+# only grow by it. Quotes of data are escaped, so no text can look like an attribute.
+_NUMBER: Final = re.compile(r' style="[^"]*text-align:right[^"]*"')
+_TEXT: Final = re.compile(r' style="[^"]*text-align:left[^"]*"')
+
+STYLE: Final = """
+:root { color-scheme: light dark; --ink: #1c2026; --soft: #5f6670; --line: #dfe3e8;
+  --ground: #ffffff; --card: #f6f7f9; }
+@media screen and (prefers-color-scheme: dark) {
+  :root { --ink: #e6e8eb; --soft: #9aa2ad; --line: #2d323a; --ground: #14171b; --card: #1c2026; }
+}
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 1220px; padding: 2.2rem 1.6rem 4rem; background: var(--ground);
+  color: var(--ink); font: 15px/1.5 system-ui, "Segoe UI", sans-serif; }
+header p { margin: .15rem 0; color: var(--soft); }
+h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 .5rem; overflow-wrap: anywhere; }
+h2 { font-size: 1.12rem; margin: 2.4rem 0 .7rem; }
+p.text { max-width: 70ch; }
+.tiles { display: grid; gap: .8rem; margin: 1.6rem 0 0;
+  grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); }
+.tiles div { background: var(--card); border: 1px solid var(--line); border-radius: 8px;
+  padding: .7rem .9rem; }
+.tiles dt { color: var(--soft); font-size: .85rem; }
+.tiles dd { margin: 0; font-size: 1.3rem; font-weight: 600; font-variant-numeric: tabular-nums; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .84rem; width: 100%; }
+caption { text-align: left; color: var(--soft); padding-bottom: .4rem; }
+th { font-weight: 600; }
+thead th { color: var(--soft); border-bottom: 2px solid var(--line); }
+tbody tr { border-bottom: 1px solid var(--line); }
+th, td { padding: .25em .55em; text-align: left; white-space: nowrap; }
+th:first-child, td:first-child { padding-left: 0; }
+.n { text-align: right; font-variant-numeric: tabular-nums; }
+.facts th { width: 11rem; vertical-align: top; color: var(--soft); font-weight: 400; }
+.facts td { overflow-wrap: anywhere; white-space: normal; }
+.heat { width: auto; }
+.figure .infolayer text, .figure [class*="axislayer"] text, .figure .shapelayer text,
+.figure .parcoords text { fill: var(--ink) !important; }
+details { margin-top: .8rem; } summary { cursor: pointer; color: var(--soft); }
+details table { margin-top: .8rem; }
+footer { margin-top: 3rem; color: var(--soft); font-size: .85rem; }
+@media (max-width: 600px) {
+  body { padding: 1.2rem .6rem 3rem; } td:last-child { white-space: normal; min-width: 12rem; }
+}
+@media print {
+  @page { margin: 14mm; }
+  body { padding: 0; max-width: none; font-size: 10pt; }
+  h2 { break-after: avoid; } tr, .tiles, .figure { break-inside: avoid; }
+  .scroll { overflow: visible; } table { font-size: 7.5pt; }
+  th, td { white-space: normal; }
+}
+"""
+
+
+def page(title: str, body: str, *, draws: bool = True) -> str:
+    """Return a whole HTML page.
+
+    Parameters
+    ----------
+    title
+        Plain text; it is escaped.
+    body
+        HTML, already escaped.
+    draws
+        Whether there are figures on it: then it holds plotly's script, 4.8 MB, once.
+    """
+    load = f"{plotly_script()}\n" if draws else ""
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n"
+        f"{load}</head>\n<body>\n{body}\n</body>\n</html>\n"
+    )
+
+
+def plotly_script() -> str:
+    """Return the element that figures of a page are drawn by."""
+    from plotly.offline import get_plotlyjs
+
+    return f"<script>{get_plotlyjs()}</script>"
+
+
+def embed(figure: go.Figure, name: str, fallback: str) -> str:
+    """Return the HTML that draws a figure with the script of its page.
+
+    Parameters
+    ----------
+    figure
+        What to draw.
+    name
+        The element's id, unique on the page: a plain word.
+    fallback
+        HTML shown where scripts are off.
+    """
+    from fxlab.charts._style import CONFIG
+
+    spec = json.loads(figure.to_json())
+    # A height of the box itself: plotly measures the box again after each zoom and each click.
+    height = int(figure.layout.height or 450)
+    config = CONFIG | {"responsive": True}
+    arguments = json.dumps([spec["data"], spec["layout"], config], separators=(",", ":"))
+    # Inside a script element the browser looks for "</" and "<!--" even in strings.
+    safe = arguments.replace("<", "\\u003c").replace("\u2028", "\\u2028")
+    return (
+        f'<div id="{name}" class="figure" style="height:{height}px"></div>'
+        f"<noscript>{fallback}</noscript>\n"
+        f'<script>Plotly.newPlot("{name}", ...{safe});</script>'
+    )
+
+
+def fitted(figure: go.Figure) -> go.Figure:
+    """Return a figure as wide as the page, without its title: the section's heading says it."""
+    from fxlab.charts._style import without_title
+
+    return without_title(figure).update_layout(margin_l=0, margin_r=0)
+
+
+def section(title: str, body: str) -> str:
+    """Return a section with a heading; wide tables in it scroll by themselves."""
+    body = _NUMBER.sub(' class="n"', body)
+    body = _TEXT.sub("", body)
+    return f'<section>\n<h2>{escape(title)}</h2>\n<div class="scroll">{body}</div>\n</section>'
+
+
+def tiles(figures: list[tuple[str, str, str]]) -> str:
+    """Return (name, value, note) triples as a row of tiles; the note is the tooltip."""
+    inner = "".join(
+        f'<div title="{escape(note)}"><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>'
+        for name, value, note in figures
+    )
+    return f'<dl class="tiles">{inner}</dl>'
+
+
+ROWS: Final = 200
+"""Rows of a long table, the first ones."""
+
+WEEKDAYS: Final = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+_PLURAL: Final = {"win": "wins", "loss": "losses"}
+_GAIN, _LOSS = "47,134,201", "213,94,0"
+
+
+def sections(result: Result) -> list[str]:
+    """Return the sections in reading order; one about blind time only where there are gaps."""
+    made: list[tuple[str, Callable[[Result], str]]] = [
+        ("Drawdowns", _drawdowns),
+        ("Returns", _returns),
+        ("Returns by month", _months),
+        ("Hours and days", _hours),
+        ("Trades against time and risk", _trades_section),
+        ("Exposure", _exposure),
+        ("Orders that did not fill", _unfilled),
+        ("Blind time", _blind),
+    ]
+    bodies = [(title, build(result)) for title, build in made]
+    return [section(title, body) for title, body in bodies if body]
+
+
+def _figure(figure: go.Figure, name: str, words: str) -> str:
+    """Return a figure without its title, which the section's heading says."""
+    return embed(fitted(figure), name, _sentence(words))
+
+
+def _sentence(text: str) -> str:
+    return f'<p class="text">{escape(text)}</p>'
+
+
+def _drawdowns(result: Result) -> str:
+    from fxlab.charts import equity_chart
+
+    found = result.drawdowns
+    if found.is_empty():
+        return _sentence("No drawdown: the sampled equity never lay below an earlier peak.")
+    deepest, equity = found.row(0, named=True), result.equity
+    words = f"The deepest drawdown was {deepest['depth']:.2%}."
+    chart = _figure(equity_chart(equity, drawdowns=found), "drawdowns", words)
+    shown = found.select(
+        pl.int_range(1, pl.len() + 1).cast(pl.String).alias("number"),
+        pl.format("{}%", (pl.col("depth") * 100).round(2)).alias("depth"),
+        pl.col("peak_at", "trough_at", "recovered_at").dt.truncate("1s"),
+        *(
+            pl.col(f"{name}_seconds").map_elements(_length, pl.String, skip_nulls=False).alias(name)
+            for name in ("fall", "recovery", "duration")
+        ),
+    )
+    caption = (
+        "The deepest drawdowns, on sampled equity; peak and trough of the first are exact. "
+        "A dash: not recovered, and the duration runs to the last tick."
+    )
+    right = ("depth", "fall", "recovery", "duration")
+    return chart + table(shown, caption=caption, right=right)
+
+
+def _length(seconds: float | None) -> str:
+    return NOTHING if seconds is None else show_seconds(seconds)
+
+
+def _returns(result: Result) -> str:
+    moved, count = _figures.grid_returns(result)
+    if not len(moved):
+        return _sentence(f"No returns: equity did not move in any of {count:,} intervals.")
+    words = f"{len(moved):,} of {count:,} returns are not zero."
+    return _figure(_figures.returns_figure(result), "returns", words)
+
+
+def _months(result: Result) -> str:
+    months = result.monthly_returns
+    if months.is_empty():
+        return _sentence("No returns: the run has no time in any month.")
+    names = months.columns[1:]
+    values = months.select(names).rows()
+    reach = max((abs(v) for row in values for v in row if v is not None), default=0.0)
+    head = "".join(f'<th scope="col" class="n">{name.capitalize()}</th>' for name in names)
+    body = "".join(
+        f'<tr><th scope="row">{year}</th>{"".join(_cell(value, reach) for value in row)}</tr>'
+        for year, row in zip(months["year"], values, strict=True)
+    )
+    return (
+        f'<table class="heat"><thead><tr><th scope="col">Year</th>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table>"
+    )
+
+
+def _cell(value: float | None, reach: float) -> str:
+    """Return a cell whose ground is as strong as its value is large."""
+    if value is None or math.isnan(value):
+        return f'<td class="n">{NOTHING}</td>'
+    strength = 0.55 * abs(value) / reach if reach else 0.0
+    colour = f"rgba({_GAIN if value >= 0 else _LOSS},{strength:.2f})"
+    return f'<td class="n" style="background:{colour}">{value:.2%}</td>'
+
+
+def _hours(result: Result) -> str:
+    from fxlab.charts import profile_chart
+
+    hours = result.hourly_returns
+    days = _analysis.weekday_returns(result.equity, result.trades)
+    if not (hours["mean_return"] != 0.0).any():
+        return _sentence("No returns: equity did not move in any hour.")
+    chart = _figure(profile_chart(hours), "hours", "The table below has the figures of each hour.")
+    names = pl.col("weekday").replace_strict(range(1, 8), WEEKDAYS, return_dtype=pl.String)
+    tables = _profile(hours, "hours of the day, UTC") + _profile(
+        days.with_columns(names), "days of the week, UTC"
+    )
+    return f"{chart}<details><summary>The figures</summary>{tables}</details>"
+
+
+def _profile(profile: pl.DataFrame, what: str) -> str:
+    key = profile.columns[0]
+    shown = profile.select(
+        pl.col(key).cast(pl.String),
+        "periods",
+        *(
+            (pl.col(name) * 100).alias(f"{name}_%")
+            for name in ("mean_return", "sum_return", "win_rate")
+        ),
+        *("trades", "pnl"),
+    )
+    digits = {"mean_return_%": 4, "sum_return_%": 3, "win_rate_%": 1, "pnl": 2}
+    caption = f"By {what}: returns of equity; trades by their entry"
+    return table(shown, caption=caption, decimals=digits)
+
+
+def _trades_section(result: Result) -> str:
+    from fxlab.charts import trades_chart
+
+    trades = result.trades
+    if trades["exited_at"].drop_nulls().is_empty():
+        return _sentence("No closed trades.")
+    words = " ".join(
+        f"The longest run of {_PLURAL[row['kind']]} was {row['trades']:,} trades with a pnl of "
+        f"{show(row['pnl'], 2)}."
+        for row in _analysis.streaks(trades).rows(named=True)
+    )
+    return _figure(trades_chart(trades), "trades", words) + _sentence(words)
+
+
+def _exposure(result: Result) -> str:
+    from fxlab.charts import exposure_chart
+
+    if result.trades.is_empty() or result.first == result.last:
+        return _sentence("No position was held for any time.")
+    share = show_figure(result.metrics["exposure"], "fraction")
+    words = f"A position was held for {share} of the time."
+    return _figure(exposure_chart(_figures.exposure(result)), "exposure", words) + _sentence(words)
+
+
+def _unfilled(result: Result) -> str:
+    orders = result.orders
+    missed = orders.filter(pl.col("qty") == 0)
+    if orders.is_empty():
+        return _sentence("No orders were made.")
+    if missed.is_empty():
+        return _sentence(f"All {orders.height:,} orders filled, whole or in part.")
+    counted = (
+        missed.group_by(pl.col("status").alias("reason"))
+        .agg(pl.len().alias("orders"))
+        .sort("orders", "reason", descending=[True, False])
+        .with_columns((pl.col("orders") / orders.height * 100).alias("of_all_%"))
+    )
+    caption = f"{missed.height:,} of {orders.height:,} orders ended with nothing executed"
+    return table(counted, caption=caption, decimals={"of_all_%": 1})
+
+
+def _blind(result: Result) -> str:
+    gaps = _figures.known_gaps(result)
+    if gaps.is_empty():
+        return ""
+    blind = _figures.gap_exposure_figure(result)
+    holes = gaps.select("from_time", "to_time").unique().height  # one of all symbols is one
+    words = (
+        f"{holes:,} known {'holes' if holes > 1 else 'hole'} of the recording in the run: "
+        f"{show_seconds(blind.seconds)}, {_percent(blind.share)} of its time. A position was held "
+        f"for {show_seconds(blind.held_seconds)} of it, {_percent(blind.held_share)} of all time "
+        f"with a position{f' ({blind.note})' if blind.note else ''}. What prices did meanwhile is "
+        "not known; the figures of this run cannot contain it."
+    )
+    if blind.trades.is_empty():
+        return _sentence(words) + _sentence("No trade was open in one of them.")
+    caption = f"{blind.trades.height:,} trades were open in a hole"
+    if blind.trades.height > ROWS:
+        caption += f"; the first {ROWS:,} are shown"
+    digits = {"pnl": 2, "blind_seconds": 3}
+    return _sentence(words) + table(blind.trades.head(ROWS), caption=caption, decimals=digits)
+
+
+def _percent(share: float) -> str:
+    return show_figure(share, "fraction")
+
+
+TILES: Final = (
+    "final_equity",
+    "total_return",
+    "max_drawdown",
+    "trades_count",
+    "win_rate",
+    "fees",
+)
+FOOTER: Final = (
+    "<footer>Times are UTC. A dash is a figure that does not exist for this run; its note says "
+    "why. What a simulation earned promises nothing.</footer>"
+)
+PACKAGES: Final = ("fxlab", "polars", "numpy", "numba", "plotly")
+_DECIMALS: Final = {
+    "fees": 2,
+    "fee": 2,
+    "pnl": 2,
+    "equity": 2,
+    "return_%": 3,
+    "mae_%": 3,
+    "mfe_%": 3,
+    "held_s": 1,
+}
+
+
+def write_report(result: Result, directory: Path) -> Path:
+    """Write the tear sheet of a run: one file.
+
+    Parameters
+    ----------
+    result
+        A finished backtest.
+    directory
+        Made if it does not exist.
+
+    Returns
+    -------
+    Path
+        The page, ``<run_id>.html``, of about 5 MB. It is complete or not there at all.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / f"{result.run_id}.html"
+    write_whole(path, render(result))
+    return path
+
+
+def render(result: Result) -> str:
+    """Return the page's HTML."""
+    spark = sparkline(result.equity["equity"].to_list())
+    figure = fitted(result.plot())
+    chart = embed(figure, "chart", spark)
+    body = "\n".join(
+        (
+            _header(result),
+            tiles(headline(result.metrics, TILES)),
+            section("In words", f'<p class="text">{escape(in_words(result))}</p>'),
+            section("Price, equity, drawdown", chart),
+            section("Figures", metrics_html(result.metrics.table())),
+            *sections(result),
+            section("Trades", _rows(_trades(result.trades), "round trips")),
+            section("Fills", _rows(result.fills, "fills")),
+            section("What made this run", facts(_provenance(result))),
+            FOOTER,
+        )
+    )
+    return page(f"{result.strategy} on {result.data_session_id}", body)
+
+
+def in_words(result: Result) -> str:
+    """Return what the charts show, as text: for screen readers, and for a quick look."""
+    table_ = result.metrics.table()
+    shown = {name: show_figure(value, unit) for name, value, unit, _ in table_.rows()}
+    equity = result.equity["equity"]
+    return (
+        f"Equity went from {show(result.capital, 2)} to {shown['final_equity']}, a return of "
+        f"{shown['total_return']}; it was {show(equity.min(), 2)} at its lowest and "
+        f"{show(equity.max(), 2)} at its highest. The deepest fall from a peak was "
+        f"{shown['max_drawdown']}. {_prices_in_words(result.prices)} "
+        + " ".join(filter(None, (_trades_in_words(result.fills.height, shown), ruin(result))))
+    )
+
+
+def _trades_in_words(fills: int, shown: dict[str, str]) -> str:
+    if not fills:
+        return "There were no fills."
+    text = f"There were {fills:,} fills and {shown['trades_count']} closed round trips"
+    if shown["win_rate"] == NOTHING:
+        return f"{text}; fees were {shown['fees']}."
+    return f"{text}, {shown['win_rate']} of them with a profit after fees of {shown['fees']}."
+
+
+def _prices_in_words(prices: pl.DataFrame) -> str:
+    price = pl.col("price")
+    spans = prices.group_by("symbol", maintain_order=True).agg(
+        price.first().alias("first"),
+        price.last().alias("last"),
+        price.min().alias("low"),
+        price.max().alias("high"),
+    )
+    return " ".join(
+        f"{symbol} went from {show(first)} to {show(last)}, between {show(low)} and {show(high)}."
+        for symbol, first, last, low, high in spans.rows()
+    )
+
+
+def _header(result: Result) -> str:
+    values = ", ".join(f"{name} = {show(value)}" for name, value in result.parameters.items())
+    return (
+        f"<header><h1>{escape(result.strategy)} on {escape(result.data_session_id)}</h1>"
+        f"<p>{escape(values or 'no parameters')}</p><p>{escape(describe_data(result))}</p>"
+        f"<p>{escape(result.execution)}; capital {escape(show(result.capital, 2))}</p>"
+        f"{ruin_html(result)}</header>"
+    )
+
+
+def _trades(trades: pl.DataFrame) -> pl.DataFrame:
+    """Return the trades with fractions as percent, which is how people read them."""
+    shares = ("return", "mae", "mfe")
+    percent = trades.with_columns(pl.col(name) * 100 for name in shares)
+    return percent.rename({name: f"{name}_%" for name in shares} | {"duration_seconds": "held_s"})
+
+
+def _rows(frame: pl.DataFrame, noun: str) -> str:
+    if frame.is_empty():
+        return f"<p>No {noun}.</p>"
+    caption = f"The first {ROWS:,} of {frame.height:,} {noun}" if frame.height > ROWS else ""
+    short = frame.head(ROWS)
+    if short["symbol"].n_unique() == 1:
+        caption = f"{caption or f'{frame.height:,} {noun}'} of {short['symbol'][0]}"
+        short = short.drop("symbol")
+    return table(short, caption=caption or f"{frame.height:,} {noun}", decimals=_DECIMALS)
+
+
+def _provenance(result: Result) -> list[tuple[str, object]]:
+    versions = ", ".join(f"{name} {_version(name)}" for name in PACKAGES)
+    return [
+        ("run", result.run_id),
+        ("session", result.data_session_id),
+        ("symbols", list(result.symbols)),
+        ("ticks replayed", result.ticks),
+        ("first tick", f"{show_time(result.first)} UTC"),
+        ("last tick", f"{show_time(result.last)} UTC"),
+        ("execution", str(result.execution)),
+        ("fingerprint", result.fingerprint),
+        ("made", f"{show_time(result.created_at)} UTC"),
+        ("versions", f"{versions}, Python {platform.python_version()}"),
+    ]
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file under another name first: a reader never meets half a page."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Strategies: what is wanted of the market, as data."""

@@ -1,0 +1,289 @@
+"""A job: one backtest of a batch, checked before a notebook is started for it.
+
+A job: one backtest of a batch, checked before a notebook is started for it.
+
+A kernel takes seconds to start, and a typing error would cost a whole night. So a job is prepared
+here as far as the engine goes without reading a tick.
+
+What is to be run, as a file says it: shared values once, then a table for each piece of work.
+
+``[defaults]`` holds what the pieces have in common, such as session and execution; each ``[[job]]``
+or ``[[sweep]]`` below it adds its own values, or sets shared ones anew.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from fxlab._times import Time
+from fxlab.backtester.engine import prepare
+from fxlab.backtester.execution import Execution
+from fxlab.backtester.options import RunOptions, check_names, execution_of, renamed
+from fxlab.backtester.result import Run, fingerprint_inputs, fingerprint_of
+from fxlab.backtester.strategy.strategy import Strategy, Value, get
+from fxlab.errors import FxlabError, InvalidInput, InvalidParameter
+
+if TYPE_CHECKING:
+    from fxlab.lab import Lab
+    from fxlab.sessions.session import Session
+
+
+_SHIPPED: Final = "fxlab.backtester.strategy._builtin"
+_IDENTITY: Final = ("id", "created_at", "updated_at", "prices_count", "orderbook_count")
+_KEY_SHOWN: Final = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchJob(RunOptions):
+    """One backtest of a batch; the fields are what `fxlab.backtest` takes.
+
+    Attributes
+    ----------
+    session
+        The session's id.
+    strategy
+        A shipped strategy's name, or ``module:function``: the notebook has to import it.
+    name
+        What the job is called in tables; made of strategy and parameters unless given.
+    """
+
+    session: str
+    strategy: str
+    parameters: Mapping[str, Value] = field(default_factory=dict)
+    name: str = ""
+
+    @classmethod
+    def of(cls, given: Self | Mapping[str, Any]) -> Self:
+        """Return a job as people write it: fields by name, a session or a strategy as itself.
+
+        Raises
+        ------
+        InvalidParameter
+            For a name that is none ("did you mean"), or a field that is missing.
+        """
+        if isinstance(given, cls):
+            return given
+        if not isinstance(given, Mapping):
+            raise InvalidParameter(
+                f"{given!r:.80} is not a job; give a mapping such as "
+                "{'session': ..., 'strategy': 'sma_cross', 'parameters': {'fast': 10}}"
+            )
+        given = renamed(given)
+        check_names(given, [spec.name for spec in fields(cls)], "a job")
+        for name in ("session", "strategy"):
+            if not given.get(name):
+                raise InvalidParameter(f"the job has no {name}; give it, or set it in [defaults]")
+        values = {**given, "session": getattr(given["session"], "id", given["session"])}
+        values["strategy"] = importable(given["strategy"])
+        if isinstance(given.get("execution"), Mapping):
+            values["execution"] = execution_of(given["execution"])
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class ResolvedJob:
+    """A job that can run.
+
+    Attributes
+    ----------
+    name
+        Its own, or strategy and parameters.
+    key
+        Hash of all that decides its outcome; the ticks of a completed session by its row in the
+        catalogue, which changes when they do.
+    is_final
+        Whether the session is completed: only then the same key means the same run.
+    folder
+        Name of the folder for what it leaves.
+    run
+        The checked inputs.
+    job
+        As it was given.
+    """
+
+    name: str
+    key: str
+    is_final: bool
+    folder: str
+    run: Run
+    job: BatchJob
+
+    def notebook_parameters(self, *, check_lookahead: bool, out: str) -> dict[str, Any]:
+        """Return what the notebook is given: plain values that papermill can write down."""
+        run, job = self.run, self.job
+        usual = Execution().as_dict()
+        terms = {n: v for n, v in run.execution.as_dict().items() if v != usual[n]}
+        return {
+            "session_id": run.source.id,
+            "strategy": job.strategy,
+            "parameters": dict(run.parameters),
+            "symbols": list(run.symbols),
+            "start": _time_text(job.start),
+            "end": _time_text(job.end),
+            "execution": terms,
+            "capital": run.capital,
+            "return_interval": (
+                job.return_interval if isinstance(job.return_interval, str) else f"{run.grid_us}us"
+            ),
+            "days_per_year": run.days_per_year,
+            "check_lookahead": check_lookahead,
+            "out": out,
+        }
+
+
+def checked(given: Sequence[BatchJob | Mapping[str, Any]], lab: Lab) -> list[ResolvedJob]:
+    """Return the jobs, ready to run.
+
+    Raises
+    ------
+    InvalidInput
+        With what is wrong, job by job, if one is not possible or is there twice.
+    """
+    mistakes: list[tuple[str, FxlabError]] = []
+    ready: list[ResolvedJob] = []
+    sessions: dict[str, Session] = {}
+    for number, one in enumerate(given, 1):
+        try:
+            made = _ready(BatchJob.of(one), lab, sessions)
+            _refuse_twin(made, ready)
+            ready.append(made)
+        except FxlabError as error:
+            mistakes.append((f"job {number}", error))
+    refuse_mistakes(mistakes, "job")
+    return ready
+
+
+def importable(strategy: str | Strategy | Callable[..., Any]) -> str:
+    """Return the name under which another process finds a strategy.
+
+    Raises
+    ------
+    StrategyNotFound, InvalidParameter
+        If there is no such strategy, or it lives in this process only.
+    """
+    found = get(strategy)
+    module = str(getattr(found.function, "__module__", ""))
+    if module == _SHIPPED or (":" in found.name and found.name == strategy):
+        return found.name
+    path = f"{module}:{getattr(found.function, '__qualname__', '')}"
+    if module == "__main__" or "<" in path:
+        raise InvalidParameter(
+            f"strategy {found.name!r} lives in this notebook or script only, and each job has a "
+            "kernel of its own; put it into a file beside and name it as 'module:function'"
+        )
+    return get(path).name
+
+
+def _ready(job: BatchJob, lab: Lab, sessions: dict[str, Session]) -> ResolvedJob:
+    if job.session not in sessions:
+        sessions[job.session] = lab.session(job.session)
+    session = sessions[job.session]
+    run = prepare(
+        session,
+        job.strategy,
+        job.parameters,
+        job,
+    ).run
+    data = {name: str(getattr(session, name)) for name in _IDENTITY}
+    asked = {"symbols": ",".join(run.symbols)} | {k: str(v) for k, v in run.options().items()}
+    key = fingerprint_of(fingerprint_inputs(run, data | asked), run.parameters)
+    values = ", ".join(f"{name}={value}" for name, value in run.parameters.items())
+    name = job.name or f"{run.strategy.name}({values})"
+    return ResolvedJob(
+        name=name,
+        key=key,
+        is_final=session.status == "completed",
+        folder=f"{_slug(job.name or job.strategy)}-{key[:_KEY_SHOWN]}",
+        run=run,
+        job=job,
+    )
+
+
+def _refuse_twin(made: ResolvedJob, others: Sequence[ResolvedJob]) -> None:
+    for number, other in enumerate(others, 1):
+        if other.key == made.key:
+            raise InvalidParameter(f"it is the same as job {number}, {other.name}; leave one out")
+
+
+def _slug(text: str) -> str:
+    """Return a text as it can stand in names of files and in links."""
+    return re.sub(r"[^A-Za-z0-9_.]+", "-", text).strip("-.")[:60] or "job"
+
+
+def _time_text(value: Time | None) -> str:
+    if value is None:
+        return ""
+    return value.isoformat() if isinstance(value, date) else value
+
+
+DEFAULTS: Final = "defaults"
+_SHOWN: Final = 5
+"""Mistakes told at once, at most."""
+
+
+def load_jobs(plan: str | Path | Sequence[Any] | Mapping[str, Any], kind: str) -> Sequence[Any]:
+    """Return the pieces of work of a plan, what they have in common filled in.
+
+    Parameters
+    ----------
+    plan
+        A TOML file, its content as a mapping, or the pieces themselves.
+    kind
+        What the tables of the file are called: ``job`` or ``sweep``.
+
+    Raises
+    ------
+    InvalidInput
+        If the file cannot be read, has another table, or there is no work in it.
+    """
+    if isinstance(plan, str | Path):
+        plan = _read(Path(plan), kind)
+    found = _filled_in(plan, kind) if isinstance(plan, Mapping) else list(plan)
+    if not found:
+        raise InvalidInput(f"there is nothing to run; write at least one [[{kind}]]")
+    return found
+
+
+def refuse_mistakes(mistakes: Sequence[tuple[str, FxlabError]], kind: str) -> None:
+    """Raise `InvalidInput` with the first mistakes of many pieces of work, if there are any."""
+    if not mistakes:
+        return
+    told = "; ".join(f"{name}: {error}" for name, error in mistakes[:_SHOWN])
+    more = f"; and {len(mistakes) - _SHOWN:,} more" if len(mistakes) > _SHOWN else ""
+    count = f"{len(mistakes):,} {kind}s are" if len(mistakes) > 1 else f"a {kind} is"
+    raise InvalidInput(f"nothing was run, because {count} not possible: {told}{more}")
+
+
+def _read(path: Path, kind: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidInput(
+            f"{path} cannot be read ({error.strerror}); give a TOML file with [[{kind}]] tables"
+        ) from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InvalidInput(f"{path} is not a TOML file: {error}") from error
+
+
+def _filled_in(plan: Mapping[str, Any], kind: str) -> list[dict[str, Any]]:
+    check_names(plan, (DEFAULTS, kind), "the plan")
+    shared, own = plan.get(DEFAULTS, {}), plan.get(kind, [])
+    tables = [shared, *own] if isinstance(own, list) else [own]
+    if not (isinstance(own, list) and all(isinstance(table, Mapping) for table in tables)):
+        raise InvalidInput(f"write [{DEFAULTS}] once, and [[{kind}]] above each {kind}")
+    return [_merged(shared, table) for table in own]
+
+
+def _merged(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return both; of assumptions about orders each one by itself."""
+    whole = {**shared, **own}
+    both = [table.get("execution") for table in (shared, own)]
+    if all(isinstance(each, Mapping) for each in both):
+        whole["execution"] = {**both[0], **both[1]}  # type: ignore[dict-item]
+    return whole

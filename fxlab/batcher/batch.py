@@ -1,0 +1,361 @@
+"""What is known of the jobs of a batch: which are done, how they ended, the table and the page.
+
+What is known of the jobs of a batch: which are done, how they ended, the table and the page.
+
+The folder of a job holds its own record, so a batch that was killed knows by the folders alone how
+far it came.
+
+A batch as a recipe: check all jobs, run a notebook for each, keep what is done.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import polars as pl
+from filelock import FileLock, Timeout
+
+from fxlab import _html
+from fxlab._progress import Advance, silent
+from fxlab.backtester.metrics._performance import METRICS
+from fxlab.backtester.report._tearsheet import write_whole
+from fxlab.batcher import _notebooks, _pages
+from fxlab.batcher._jobs import BatchJob, checked, load_jobs
+from fxlab.batcher.runner import (
+    FIGURES,
+    NOTEBOOK,
+    NotebookOutcome,
+    NotebookTask,
+    environment_for,
+    run_all,
+)
+from fxlab.errors import Cancelled, InvalidInput, RunNotFound
+from fxlab.sweeper._study import duration_words
+from fxlab.sweeper._threads import check_workers
+
+if TYPE_CHECKING:
+    from fxlab.batcher._jobs import ResolvedJob
+    from fxlab.lab import Lab
+
+
+INDEX: Final = "index.html"
+RECORD: Final = "job.json"
+STATES: Final = ("done", "failed", "died", "waiting")
+SHOWN: Final = (
+    "total_return",
+    "max_drawdown",
+    "sharpe_per_period",
+    "trades_count",
+    "fees",
+)
+"""Figures of the table."""
+
+_HANDED_IN: Final = ("run_id", "fingerprint", "report", "ticks", "metrics", "sparkline")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What became of the jobs of a batch.
+
+    Attributes
+    ----------
+    table : polars.DataFrame
+        One row a job, in their order: ``job``, ``state`` (done; failed: a cell raised; died: its
+        kernel was lost; waiting: not run), ``from_before`` (it was there already), ``session``,
+        ``run_id``, the figures of `SHOWN`, ``seconds``, ``error``, ``notebook`` and ``report``
+        (paths; null where there is none).
+    index : Path
+        The page that shows it.
+    """
+
+    table: pl.DataFrame = field(repr=False)
+    index: Path
+
+    @property
+    def failed(self) -> pl.DataFrame:
+        """Return the rows of jobs that failed or died."""
+        return self.table.filter(pl.col("state").is_in(["failed", "died"]))
+
+    @property
+    def counts(self) -> str:
+        """Return what became of the jobs, in words."""
+        return counted(self.table["state"], int(self.table["from_before"].sum()))
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        return f"{self.table.height:,} jobs: {self.counts}; see {self.index}"
+
+    def _repr_html_(self) -> str:
+        shown = self.table.drop("notebook", "report", "session")
+        return _html.table(shown, caption=str(self), decimals={"seconds": 1})
+
+
+class BatchState:
+    """The jobs, and a record of each that has ended.
+
+    Parameters
+    ----------
+    folder
+        Where each job has a folder.
+    ready
+        The jobs.
+    lab
+        Where runs are saved.
+    again
+        Forget what is done.
+    """
+
+    def __init__(
+        self, folder: Path, ready: Sequence[ResolvedJob], lab: Lab, *, again: bool
+    ) -> None:
+        self._folder = folder
+        self._ready = ready
+        self._records = [{} if again else self._found(one, lab) for one in ready]
+        self.before = sum(map(bool, self._records))
+
+    @property
+    def missing(self) -> list[int]:
+        """Return the places of the jobs that have not ended."""
+        return [place for place, record in enumerate(self._records) if not record]
+
+    @property
+    def words(self) -> str:
+        """Return how many of the jobs have ended, and how."""
+        done = len(self._records) - len(self.missing)
+        states = [record["state"] for record in self._records if record]
+        return f"{done:,} of {len(self._records):,} jobs: {counted(states, self.before)}"
+
+    def note(self, place: int, ended: NotebookOutcome) -> None:
+        """Keep how a job ended."""
+        one = self._ready[place]
+        folder = self._folder / one.folder
+        record: dict[str, Any] = {
+            "name": one.name,
+            "key": one.key,
+            "state": ended.state,
+            "error": ended.error,
+            "seconds": ended.seconds,
+        }
+        figures = folder / FIGURES
+        if ended.state == "done" and figures.is_file():
+            record |= json.loads(figures.read_text(encoding="utf-8"))
+        write_whole(folder / RECORD, json.dumps(record))
+        self._records[place] = record
+
+    def show(self) -> Batch:
+        """Write the page, and return the table."""
+        path = self._folder / INDEX
+        rows = [self._row(*pair) for pair in zip(self._ready, self._records, strict=True)]
+        write_whole(path, _pages.render_batch(rows, self.words))
+        return Batch(_table(rows, self._folder), path)
+
+    def _found(self, one: ResolvedJob, lab: Lab) -> dict[str, Any]:
+        """Return the record of a job that is done and still what was asked for, or nothing."""
+        folder = self._folder / one.folder
+        try:
+            record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+            whole = record["state"] == "done" and record["key"] == one.key and one.is_final
+            files = (folder / NOTEBOOK, self._folder / record["report"])
+            if not (whole and all(file.is_file() for file in files)):
+                return {}
+            saved = lab.run(record["run_id"])
+        except (OSError, ValueError, KeyError, RunNotFound):
+            return {}
+        same = saved["fingerprint"] == record["fingerprint"]
+        return record | {"from_before": True} if same else {}
+
+    def _row(self, one: ResolvedJob, record: dict[str, Any]) -> dict[str, Any]:
+        """Return a job and its record as the table and the page show them."""
+        figures = record.get("metrics") or {}
+        notebook = f"{one.folder}/{NOTEBOOK}"
+        has_notebook = bool(record) and (self._folder / notebook).is_file()
+        return {
+            "job": one.name,
+            "state": record.get("state", "waiting"),
+            "from_before": bool(record.get("from_before")),
+            "session": one.run.source.id,
+            "run_id": record.get("run_id"),
+            **{name: figures.get(name) for name in SHOWN},
+            "seconds": record.get("seconds"),
+            "error": record.get("error") or None,
+            "notebook": notebook if has_notebook else None,
+            "report": record.get("report"),
+            "sparkline": record.get("sparkline", ""),
+            "terms": f"{', '.join(one.run.symbols)}; {one.run.execution}",
+        }
+
+
+def counted(states: Iterable[str], before: int) -> str:
+    """Return how many ended in which state, in words."""
+    counts = Counter(states)
+    parts = [f"{counts[state]:,} {state}" for state in STATES if counts[state]]
+    if before:
+        parts.append(f"{before:,} of them from before")
+    return ", ".join(parts) or "none yet"
+
+
+def _table(rows: Sequence[dict[str, Any]], folder: Path) -> pl.DataFrame:
+    texts = ("job", "state", "session", "run_id", "error", "notebook", "report")
+    schema: dict[str, Any] = {
+        **dict.fromkeys(texts[:2], pl.String),
+        "from_before": pl.Boolean,
+        **dict.fromkeys(texts[2:4], pl.String),
+        **{name: pl.Float64 for name in SHOWN if name in METRICS},
+        "seconds": pl.Float64,
+        **dict.fromkeys(texts[4:], pl.String),
+    }
+    table = pl.DataFrame([{name: row[name] for name in schema} for row in rows], schema=schema)
+    paths = [(f"{folder}/" + pl.col(name)).alias(name) for name in ("notebook", "report")]
+    return table.with_columns(paths)
+
+
+def batch(
+    jobs: str | Path | Sequence[BatchJob | Mapping[str, Any]],
+    *,
+    out: str | Path,
+    notebook: str | Path = "backtest",
+    workers: int | None = 1,
+    lab: Lab | None = None,
+    check_lookahead: bool = True,
+    again: bool = False,
+    progress: Advance = silent,
+) -> Batch:
+    """Run a notebook for each of many backtests, and write an index of what they gave.
+
+    Each job leaves an executed notebook, a report that opens offline, and a saved run, the same
+    bit by bit as that of `fxlab.backtest`. One that fails leaves its notebook with the error, and
+    the others go on.
+
+    Parameters
+    ----------
+    jobs
+        Mappings with the fields of `fxlab.batcher._jobs.BatchJob`, or a TOML file with a table
+        ``[defaults]`` and a table ``[[job]]`` for each.
+    out
+        The folder for all of it, made if it is not there; its ``index.html`` is written anew after
+        each job.
+    notebook
+        The path of a notebook with the parameters of the shipped one, ``"backtest"``.
+    workers
+        How many run at the same time, each in a kernel of its own; None is one a core.
+    lab
+        Where the sessions are and runs are saved; connected to unless given.
+    check_lookahead
+        First make sure, on a sample, that the strategy does not see the future.
+    again
+        Run also what is done. Otherwise a job is left alone whose notebook, report and saved run
+        are there, made of the same data, strategy, parameters, assumptions and versions.
+    progress
+        Told the jobs done and the time left; raise `Cancelled` in it to stop.
+
+    Raises
+    ------
+    InvalidInput
+        Before anything runs: every job that is not possible, and why.
+    Cancelled
+        If it was interrupted; what is done is kept, and the same call goes on from there.
+    """
+    count, path, folder = check_workers(workers), _notebooks.find(notebook), Path(out).resolve()
+    found = load_jobs(jobs, "job")
+    with connected(lab) as store:
+        ready = checked(found, store)
+        given = [
+            one.notebook_parameters(check_lookahead=check_lookahead, out=str(folder / one.folder))
+            for one in ready
+        ]
+        _notebooks.check_parameters(path, given[0])
+        orders = [
+            NotebookTask(path, values, folder / one.folder)
+            for values, one in zip(given, ready, strict=True)
+        ]
+        with only_one(folder):
+            board = BatchState(folder, ready, store, again=again)
+            _run(board, orders, count, environment_for(store.settings.environment()), progress)
+            return board.show()
+
+
+@contextmanager
+def connected(lab: Lab | None) -> Iterator[Lab]:
+    """Lend the lab that is given, or one of our own."""
+    if lab is not None:
+        yield lab
+        return
+    from fxlab.lab import connect
+
+    with connect() as own:
+        yield own
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Make a folder, and let one process at a time write into it.
+
+    Raises
+    ------
+    InvalidInput
+        If another one does.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            yield
+    except Timeout:
+        raise InvalidInput(
+            f"another run writes into {folder} at this moment; wait for it, or give another folder"
+        ) from None
+
+
+def _run(
+    board: BatchState,
+    orders: Sequence[NotebookTask],
+    workers: int,
+    environment: Mapping[str, str],
+    progress: Advance,
+) -> None:
+    """Run the notebooks that are missing; whatever stops it, the page tells how far it came."""
+    places = board.missing
+    clock = _Clock(len(orders), len(places))
+
+    def tick(running: int) -> None:
+        progress(clock.share, f"{board.words}, {running} running{clock.left}")
+
+    try:
+        for number, ended in run_all([orders[at] for at in places], workers, environment, tick):
+            board.note(places[number], ended)
+            clock.ended += 1
+            board.show()
+        progress(1.0, board.words)
+    except (KeyboardInterrupt, Cancelled) as stop:
+        page = board.show().index
+        raise Cancelled(
+            f"the batch was stopped after {board.words}; what is done is in {page}, and the same "
+            "call goes on from there"
+        ) from stop
+
+
+class _Clock:
+    """How much of a batch is done, and how long the rest will take."""
+
+    def __init__(self, total: int, missing: int) -> None:
+        self.ended = 0
+        self._total, self._missing = total, missing
+        self._began = time.monotonic()
+
+    @property
+    def share(self) -> float:
+        return (self._total - self._missing + self.ended) / self._total
+
+    @property
+    def left(self) -> str:
+        """Return the time left in words; nothing while nobody can know."""
+        if not self.ended:
+            return f", {duration_words(time.monotonic() - self._began)} so far"
+        rest = (self._missing - self.ended) * (time.monotonic() - self._began) / self.ended
+        return f", {duration_words(rest)} left"

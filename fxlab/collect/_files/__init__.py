@@ -1,0 +1,1 @@
+"""Importer of tick files and frames into sessions."""

@@ -1,0 +1,385 @@
+"""Import sources: files, folders of the older system, and frames.
+
+Read the folders of the older system: ``session_<id>/<SYMBOL>/{prices,orderbook}.csv``.
+
+Nothing outside the given folder is read: links are refused, and so are names that cannot be ids or
+symbols. What is not part of the layout is left alone and reported.
+
+Read single Parquet and CSV files of trades, quotes or books, known by their columns.
+
+Import frames that are in memory, such as those of the generator, like files.
+
+Find the sessions that files and folders hold, before any of them is read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+
+from fxlab.backtester._source import as_frame
+from fxlab.collect._files import csv
+from fxlab.collect._files.fields import SourceLocation
+from fxlab.collect._files.parsing import WORDS
+from fxlab.collect._files.session_data import ImportedSession, Origin, Part, digest, parts_of
+from fxlab.errors import ImportRefused, InvalidIdentifier, InvalidInput, did_you_mean
+from fxlab.schema import ORIGINS, SESSION_PREFIX, check_session_id, check_symbol
+
+_LEVELS: Final = 3
+HEADERS: Final = {
+    "prices.csv": ["timestamp", "price", "volume", "quote_volume"],
+    "orderbook.csv": [
+        "timestamp",
+        *(
+            f"{side}_{what}_{level}"
+            for side in ("bid", "ask")
+            for level in range(1, _LEVELS + 1)
+            for what in ("price", "qty")
+        ),
+        "best_bid",
+        "best_ask",
+        "spread",
+    ],
+}
+
+
+@dataclass(frozen=True)
+class TreeSession:
+    """One session folder: where it is and which files in it will be read."""
+
+    session_id: str
+    root: Path
+    files: tuple[Path, ...]
+    skipped: tuple[Path, ...]
+
+    def read(self) -> ImportedSession:
+        """Read and check all files; nothing is written."""
+        parts = [part for file in self.files for part in _read_file(self.root, file)]
+        return ImportedSession(self.session_id, tuple(parts))
+
+
+def is_session_folder(path: Path) -> bool:
+    """Whether a folder's name says that it holds one session."""
+    return path.is_dir() and path.name.startswith(SESSION_PREFIX)
+
+
+def holds_sessions(folder: Path) -> bool:
+    """Whether a folder is one of a session, or holds such folders."""
+    root = folder.resolve()
+    return is_session_folder(root) or any(
+        entry.name.startswith(SESSION_PREFIX) and entry.is_dir() for entry in root.iterdir()
+    )
+
+
+def find_tree_sessions(folder: Path) -> tuple[list[TreeSession], list[Path]]:
+    """Return the sessions in a folder (or the one that it is), and what is no part of any.
+
+    Raises
+    ------
+    ImportRefused
+        If there is no session folder, or a link or a name in one breaks a rule.
+    """
+    root = folder.resolve(strict=True)
+    if is_session_folder(root):
+        return [_session(root.parent, root)], []
+    entries = sorted(root.iterdir())
+    folders = [entry for entry in entries if entry.name.startswith(SESSION_PREFIX)]
+    if not folders:
+        raise ImportRefused(
+            f"{folder} holds no folder named {SESSION_PREFIX}<id>; give the folder above such "
+            "folders, or name the CSV or Parquet files themselves"
+        )
+    others = [entry for entry in entries if entry not in folders]
+    return [_session(root, entry) for entry in folders], others
+
+
+def _session(root: Path, folder: Path) -> TreeSession:
+    _refuse_link(root, folder)
+    try:
+        session_id = check_session_id(folder.name.removeprefix(SESSION_PREFIX))
+    except InvalidIdentifier as error:
+        raise ImportRefused(f"folder {folder.name!r}: {error}; rename the folder") from error
+    files: list[Path] = []
+    skipped: list[Path] = []
+    for entry in sorted(folder.iterdir()):
+        if entry.is_dir():
+            found, others = _symbol_files(root, entry)
+            files += found
+            skipped += others
+        else:
+            skipped.append(entry)
+    return TreeSession(session_id, root, tuple(files), tuple(skipped))
+
+
+def _symbol_files(root: Path, folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return the tick files of a symbol's folder, and the other things in it."""
+    _refuse_link(root, folder)
+    entries = sorted(folder.iterdir())
+    files = [entry for entry in entries if entry.name in HEADERS]
+    for file in files:
+        _refuse_link(root, file)
+        try:
+            check_symbol(folder.name)
+        except InvalidIdentifier as error:
+            where = folder.relative_to(root)
+            raise ImportRefused(f"folder {where}: {error}; rename the folder") from error
+    return files, [entry for entry in entries if entry not in files]
+
+
+def _refuse_link(root: Path, path: Path) -> None:
+    if path.is_symlink() or not path.resolve().is_relative_to(root):
+        raise ImportRefused(
+            f"{path.relative_to(root)} is a link: what it points to may lie outside {root}, so it "
+            "is not read; put the data itself there"
+        )
+
+
+def _read_file(root: Path, file: Path) -> Iterator[Part]:
+    path = file.relative_to(root).as_posix()
+    place = SourceLocation(path, "line", 2)
+    data = file.read_bytes()
+    raw = csv.read(place, data)
+    if raw.columns != HEADERS[file.name]:
+        place.refuse(
+            f"the header is {','.join(raw.columns)!r:.200}, and {file.name} has "
+            f"{','.join(HEADERS[file.name])!r}; it may be another file under this name",
+            -1,
+        )
+    yield from parts_of(place, raw, Origin(path, digest(data), "csv"), file.parent.name)
+
+
+SUFFIXES: Final = (".csv", ".parquet")
+
+
+@dataclass(frozen=True)
+class FileSession:
+    """Files that make one session."""
+
+    session_id: str
+    files: tuple[Path, ...]
+    symbol: str | None
+
+    def read(self) -> ImportedSession:
+        """Read and check all files; nothing is written."""
+        parts = [part for file in self.files for part in read_file(file, self.symbol)]
+        return ImportedSession(self.session_id, tuple(parts))
+
+
+def session_id_of(file: Path) -> str:
+    """Return the session id that a file's path suggests: its folder's name and its own."""
+    name = f"{file.resolve().parent.name}_{file.stem}"
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("_")[-64:]
+
+
+def in_folder(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return the CSV and Parquet files in a folder and below, by name, and what else is there.
+
+    Raises
+    ------
+    ImportRefused
+        If there is none, or something in it is a link: that may lead out of the folder.
+    """
+    found: list[Path] = []
+    others: list[Path] = []
+    for path in sorted(folder.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.is_symlink():
+            raise ImportRefused(
+                f"{path} is a link: what it points to may lie outside {folder}; put the file "
+                "itself there, or name it; nothing was imported"
+            )
+        if path.is_dir():
+            continue
+        is_data = path.suffix.lower() in SUFFIXES and not hidden
+        (found if is_data else others).append(path)
+    if not found:
+        raise ImportRefused(
+            f"{folder} holds neither a folder named {SESSION_PREFIX}<id> nor "
+            f"{' or '.join(SUFFIXES)} files; give a folder that does, or the files themselves"
+        )
+    return found, others
+
+
+def check_files(files: Sequence[Path]) -> None:
+    """Refuse what is not a CSV or Parquet file, before any is read."""
+    for file in files:
+        if not file.is_file():
+            raise ImportRefused(f"{file} is not there; give files or folders that exist")
+        if file.suffix.lower() not in SUFFIXES:
+            raise ImportRefused(
+                f"{file} is neither {' nor '.join(SUFFIXES)}; write the ticks as one of these"
+            )
+
+
+def read_file(file: Path, symbol: str | None = None) -> list[Part]:
+    """Return the rows of a file, understood and checked, one part a symbol.
+
+    Parameters
+    ----------
+    file
+        Columns as the importer knows them: trades (timestamp, symbol, price, qty, volume or
+        amount, and trade_id, side or buyer_is_maker, quote_volume, recv_ns), quotes (timestamp,
+        symbol, bid, ask, bid_size, ask_size) or books (timestamp, symbol, bid_price_1, ...).
+    symbol
+        For a file without a symbol column.
+    """
+    data = file.read_bytes()
+    is_text = file.suffix.lower() == ".csv"
+    place = SourceLocation(str(file), "line", 2) if is_text else SourceLocation(str(file))
+    raw = csv.read(place, data) if is_text else _read_parquet(place, data)
+    path = f"{file.resolve().parent.name}/{file.name}"
+    origin = Origin(path, digest(data), "csv" if is_text else "parquet")
+    return parts_of(place, raw, origin, symbol)
+
+
+def _read_parquet(place: SourceLocation, data: bytes) -> pl.DataFrame:
+    try:
+        return pl.read_parquet(io.BytesIO(data))
+    except (pl.exceptions.PolarsError, OSError) as error:
+        place.refuse(f"it cannot be read as Parquet ({error!s:.200}); copy the file again")
+
+
+KINDS: Final = ("prices", "orderbook")
+
+
+@dataclass(frozen=True)
+class FrameSession:
+    """Frames that make one session.
+
+    Attributes
+    ----------
+    frames
+        "prices" and "orderbook", or one of them: columns as the importer knows them; of
+        Polars (lazy too) or pandas, or Arrow tables.
+    origin
+        One of `fxlab.schema.ORIGINS`.
+    """
+
+    session_id: str
+    frames: Mapping[str, Any]
+    origin: str
+
+    def read(self) -> ImportedSession:
+        """Check all rows; nothing is written."""
+        _refuse_unknown(self.origin, ORIGINS, "source")
+        parts = []
+        for kind, given in self.frames.items():
+            _refuse_unknown(kind, KINDS, "kind")
+            place = SourceLocation(f"the {kind} frame")
+            try:
+                frame = as_frame(given, place.file)
+            except InvalidInput as error:
+                raise ImportRefused(f"{error}; nothing was imported") from error
+            _refuse_text(place, frame)
+            origin = Origin(f"frame/{kind}", _content(frame), self.origin)
+            found = parts_of(place, frame, origin, None)
+            if any(part.data_type != kind for part in found):
+                place.refuse(f"its columns are those of {found[0].data_type}")
+            parts += found
+        return ImportedSession(self.session_id, tuple(parts))
+
+
+def _refuse_text(place: SourceLocation, frame: pl.DataFrame) -> None:
+    """Refuse text for numbers and times: in memory they have types, and text was read amiss."""
+    for name, kind in frame.schema.items():
+        if kind == pl.String and name not in WORDS:
+            is_time = name in ("timestamp", "received_at")
+            cast = ".str.to_datetime(time_zone='UTC')" if is_time else ".cast(pl.Float64)"
+            place.refuse(
+                f"column {name!r} is text, not {'a time' if is_time else 'a number'}; cast it, for "
+                f"example pl.col({name!r}){cast}"
+            )
+
+
+def _content(frame: pl.DataFrame) -> str:
+    """Return the SHA-256 of a frame's values and column names."""
+    memory = io.BytesIO()
+    frame.rechunk().write_ipc(memory)
+    return digest(memory.getvalue())
+
+
+def _refuse_unknown(value: str, known: tuple[str, ...], what: str) -> None:
+    if value not in known:
+        hint = did_you_mean(value, known)
+        raise ImportRefused(
+            f"{value!r:.80} is not a {what}; " + (hint or f"choose one of: {', '.join(known)}")
+        )
+
+
+Source = TreeSession | FileSession
+
+
+def find_sources(
+    paths: Sequence[str | Path], session_id: str | None = None, symbol: str | None = None
+) -> tuple[list[Source], list[str]]:
+    """Return the sessions in files and folders, and the paths that are no part of any.
+
+    Parameters
+    ----------
+    paths
+        Folders of the older system, CSV and Parquet files, or folders of those, which stand for
+        the files in them.
+    session_id
+        One id for all; without it a folder's session keeps its own, and a file's is made from its
+        path.
+    symbol
+        For files without a symbol column.
+
+    Raises
+    ------
+    ImportRefused
+        If a path is not there or holds nothing to import, or two sessions would get one id.
+    """
+    given = [Path(path) for path in paths]
+    folders = [path for path in given if path.is_dir() and holds_sessions(path)]
+    others: list[Path] = []
+    singles: list[Path] = []
+    for path in given:
+        if not path.is_dir():
+            singles.append(path)
+        elif not holds_sessions(path):
+            inside, beside = in_folder(path)
+            singles += inside
+            others += beside
+    single = tuple(singles)
+    check_files(single)
+    if symbol is not None:
+        check_symbol(symbol)
+    found: list[Source] = []
+    for folder in folders:
+        sessions, beside = find_tree_sessions(folder)
+        found += sessions
+        others += [*beside, *(path for session in sessions for path in session.skipped)]
+    if single and session_id is not None:
+        found.append(FileSession(session_id, single, symbol))
+    else:
+        found += [FileSession(session_id_of(file), (file,), symbol) for file in single]
+    return _named(found, session_id), [str(path) for path in others]
+
+
+def _named(found: Sequence[Source], session_id: str | None) -> list[Source]:
+    """Return the sessions under their final ids, each of which is there once."""
+    if not found:
+        raise ImportRefused("nothing was given to import; give folders, CSV or Parquet files")
+    if session_id is not None and len(found) > 1:
+        raise ImportRefused(
+            f"session_id={session_id!r} is one id for {len(found)} sessions; import them without "
+            "it, or one by one"
+        )
+    named = found if session_id is None else [dataclasses.replace(found[0], session_id=session_id)]
+    ids = Counter(check_session_id(source.session_id) for source in named)
+    for name, count in ids.items():
+        if count > 1:
+            raise ImportRefused(
+                f"two of the paths would become session {name!r}; import them one by one, or "
+                "files that belong together with a session_id of your choice"
+            )
+    return list(named)

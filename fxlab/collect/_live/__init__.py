@@ -1,0 +1,1 @@
+"""Recorder of live ticks: journal, sender, gap ledger, recovery."""

@@ -1,0 +1,173 @@
+"""The gap ledger as it grows: what happened to a recording, one numbered row each.
+
+A gap is written when it is seen and written again, over the same row, when more is known of it:
+filled by the venue's history, or over. So a recorder killed in between leaves a gap, never silence.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict, dataclass, field
+from time import time_ns
+from typing import Any, Final
+
+from fxlab.collect._live.trades import is_time
+from fxlab.collect.feed import Event
+from fxlab.schema import EVENT_KINDS
+
+_log: Final = logging.getLogger(__name__)
+
+LONGEST_DETAIL: Final = 2_000
+LONGEST_WORDS: Final = 500
+ERRORS: Final = ("quarantine", "crossed_book", "venue_error")
+
+
+@dataclass(slots=True)
+class GapRow:
+    """A gap's row and what it says now."""
+
+    number: int
+    symbol: str
+    what: str
+    from_time: int
+    to_time: int | None
+    missing: int | None
+    detail: dict[str, Any] = field(default_factory=dict)
+
+    def values(self, session_id: str) -> dict[str, Any]:
+        """Return the row."""
+        return {
+            "session_id": session_id,
+            "symbol": self.symbol,
+            "event": "gap",
+            "seq": self.number,
+            "from_time": self.from_time,
+            "to_time": self.to_time,
+            "count": self.missing,
+            "detail": json.dumps({"what": self.what, **_short(self.detail)}),
+            "timestamp": self.from_time,
+        }
+
+
+@dataclass(slots=True)
+class EventRows:
+    """Rows of `fxlab.schema.EVENTS` for one session.
+
+    Attributes
+    ----------
+    number
+        Of the last event.
+    errors
+        How many things were quarantined or refused.
+    open_gaps
+        Gaps of books that last, by symbol and kind of data.
+    newest
+        What was written last, for whoever looks on.
+    """
+
+    session_id: str
+    number: int = 0
+    errors: int = 0
+    gaps: dict[int, str] = field(default_factory=dict)
+    """Number and symbol of each gap that is not filled."""
+    open_gaps: dict[tuple[str, str], GapRow] = field(default_factory=dict)
+    newest: Event | None = None
+    _rows: dict[int, dict[str, Any]] = field(default_factory=dict)
+    _alike: dict[tuple[str, str | None, str], int] = field(default_factory=dict)
+
+    def add(
+        self,
+        kind: str,
+        symbol: str | None,
+        time: int,
+        *,
+        amount: int | None = None,
+        detail: str = "",
+        from_time: int | None = None,
+    ) -> None:
+        """Write an event; those alike within a batch become one row with their number."""
+        time = time if is_time(time) else time_ns() // 1_000
+        amount = amount if type(amount) is int else None
+        if kind not in EVENT_KINDS:
+            kind, detail = "venue_error", f"unknown event {kind!r}: {detail}"
+        detail = _encodable(detail)
+        self.errors += (amount or 1) if kind in ERRORS else 0
+        self.newest = Event(kind, symbol, time, amount, detail)
+        alike = (kind, symbol, detail.partition(":")[0])
+        known = self._alike.get(alike)
+        if known is not None:
+            row = self._rows[known]
+            row["count"] = (row["count"] or 1) + (amount or 1)
+            row["to_time"] = time
+            return
+        _log.info("%s of %s: %s", kind, symbol or self.session_id, detail[:LONGEST_DETAIL])
+        self.number += 1
+        self._alike[alike] = self.number
+        self._rows[self.number] = {
+            "session_id": self.session_id,
+            "symbol": symbol,
+            "event": kind,
+            "seq": self.number,
+            "from_time": time if from_time is None else from_time,
+            "to_time": time,
+            "count": amount,
+            "detail": detail[:LONGEST_DETAIL],
+            "timestamp": time if from_time is None else from_time,
+        }
+
+    def open_gap(
+        self,
+        symbol: str,
+        what: str,
+        from_time: int,
+        to_time: int | None,
+        missing: int | None,
+        **detail: Any,  # noqa: ANN401 - what JSON can hold
+    ) -> GapRow:
+        """Write a gap and return it, to be written again."""
+        self.number += 1
+        gap = GapRow(self.number, symbol, what, from_time, to_time, missing, detail)
+        self.write(gap)
+        return gap
+
+    def write(self, gap: GapRow) -> None:
+        """Write a gap over its own row."""
+        self._rows[gap.number] = gap.values(self.session_id)
+        self.newest = Event("gap", gap.symbol, gap.from_time, gap.missing, gap.what)
+        _log.info("gap of %s in %s: %s missing", gap.symbol, gap.what, gap.missing)
+        if gap.missing == 0:
+            self.gaps.pop(gap.number, None)
+        else:
+            self.gaps[gap.number] = gap.symbol
+
+    def take(self) -> list[dict[str, Any]]:
+        """Return the rows written since the last call."""
+        rows, self._rows, self._alike = list(self._rows.values()), {}, {}
+        return rows
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what a later collector needs to go on."""
+        gaps = {str(number): symbol for number, symbol in self.gaps.items()}
+        lasting = [asdict(gap) for gap in self.open_gaps.values()]
+        return {"number": self.number, "errors": self.errors, "gaps": gaps, "lasting": lasting}
+
+    def load(self, found: dict[str, Any]) -> None:
+        """Go on after what `to_json` described."""
+        self.number, self.errors = found["number"], found["errors"]
+        self.gaps = {int(number): symbol for number, symbol in found["gaps"].items()}
+        lasting = [GapRow(**values) for values in found.get("lasting", ())]
+        self.open_gaps = {(gap.symbol, gap.what): gap for gap in lasting}
+
+
+def _short(detail: dict[str, Any]) -> dict[str, Any]:
+    """Return a gap's detail that stays within a row, as whole JSON."""
+    return {
+        name: _encodable(value)[:LONGEST_WORDS] if isinstance(value, str) else value
+        for name, value in detail.items()
+    }
+
+
+def _encodable(text: object) -> str:
+    """Return a text without halves of characters, which JSON can hold and the database cannot."""
+    return str(text).encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,407 @@
+"""A recording at work: read, journal, ask for what is missing, end well.
+
+A recording at work: read, journal, ask for what is missing, end well.
+
+Three things run beside each other. The event loop reads the venue and never waits for disk or
+database; one thread journals a batch every few dozen milliseconds; the sender's thread brings the
+journal to the server. What connects them is bounded, so a slow disk holds the venue back rather
+than filling the memory.
+
+Asks a venue's history for the trades in gaps, and says what came of it.
+
+Gaps that lie close together are asked for at once: a venue's answer to one question covers a
+thousand ids, and it counts questions, not ids.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+from fxlab._questdb.ingest import Lines
+from fxlab.collect._config import Plan
+from fxlab.collect._live.journal import Journal, Outage, Sender
+from fxlab.collect._live.lifecycle import RecordingStore, close_session, session_row
+from fxlab.collect._live.recorder import FOREVER, BackfillRequest, BackfillResult, Recorder
+from fxlab.collect.feed import Clock, Event, Feed, Instrument, Message, Subscription, Trade
+from fxlab.errors import CollectionFailed, FxlabError, VenueError
+from fxlab.schema import SESSIONS
+
+_log: Final = logging.getLogger(__name__)
+
+MOST_UNJOURNALED: Final = 20_000
+"""Messages in memory at which the venue is not read any more."""
+
+CATALOGUE_SECONDS: Final = 5.0  # between two writings of the session's row
+LAST_ASKING_SECONDS: Final = 20.0
+FULL_DISK_SECONDS: Final = 5.0
+DRAIN_SECONDS: Final = 30.0
+
+
+class RecordingLoop:
+    """One recording from its first message to its receipt; runs in one event loop.
+
+    Parameters
+    ----------
+    feed, wanted, plan
+        Where from, what, and how.
+    journal, recorder, store, clock
+        Its parts, opened; `close` is the caller's.
+    publish
+        Called with messages as they come, in the event loop.
+    """
+
+    def __init__(
+        self,
+        feed: Feed,
+        wanted: Subscription,
+        plan: Plan,
+        *,
+        journal: Journal,
+        recorder: Recorder,
+        store: RecordingStore,
+        clock: Clock,
+        publish: Callable[[Sequence[Message]], None],
+    ) -> None:
+        self._feed, self._wanted, self._plan = feed, wanted, plan
+        self._journal, self._recorder, self._store = journal, recorder, store
+        self._clock, self._publish = clock, publish
+        self._inbox: list[Message | BackfillResult] = []
+        self._said: deque[Event] = deque()
+        """What the sender's thread has to say."""
+        self._questions = Backfiller(
+            feed, wanted.instruments, self._inbox_extend, silent=not plan.backfill
+        )
+        self._room = asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="fxlab journal")
+        self._said_at = 0.0
+        self.stopping = asyncio.Event()
+        self.closed = False
+        """Whether all is stored and the session's last row written: the journal is done."""
+        self.sender = Sender(
+            journal, store.post, on_outage=self._outage_over, on_refused=self._row_refused
+        )
+
+    async def run(self) -> None:
+        """Record until the duration is over or `stopping` is set, then close the session.
+
+        Raises
+        ------
+        CollectionFailed
+            If it had to end before; the session is aborted, and what was received is kept.
+        """
+        _log.info("recording %s of %s begins", self._plan.session_id, self._plan.venue)
+        self.sender.start()
+        reader = asyncio.create_task(self._read(), name="fxlab reader")
+        failure: BaseException | None = None
+        try:
+            await self._journal_until_end(reader)
+        except FxlabError as error:
+            failure = error
+        except Exception as error:  # noqa: BLE001 - what nobody foresaw ends well, too
+            failure = _broken(f"the recording of {self._plan.session_id}", error)
+            failure.__cause__ = error
+        finally:
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
+        try:
+            await self._finish(failure)
+        except FxlabError:
+            raise
+        except Exception as error:
+            raise _broken(f"the recording of {self._plan.session_id}", error) from error
+
+    def _inbox_extend(self, messages: Sequence[Message | BackfillResult]) -> None:
+        self._inbox.extend(messages)
+
+    def say(self, event: Event) -> None:
+        """Have an event written, from any thread."""
+        self._said.append(event)
+
+    async def _read(self) -> None:
+        messages = self._feed.messages(self._wanted)
+        try:
+            async for some in messages:
+                self._inbox.extend(some)
+                self._publish(some)
+                if len(self._inbox) > MOST_UNJOURNALED:
+                    self._room.clear()
+                    await self._room.wait()
+        finally:
+            close = getattr(messages, "aclose", None)  # of a generator; a user's may be none
+            if close is not None:
+                await close()
+
+    async def _journal_until_end(self, reader: asyncio.Task[None]) -> None:
+        end = FOREVER if self._plan.duration is None else time.monotonic_ns() // 1_000
+        end += self._plan.duration or 0
+        pause = self._plan.interval / 1e6
+        while not self.stopping.is_set() and time.monotonic_ns() // 1_000 < end:
+            began = time.monotonic()
+            await self._journal_batch(self._clock.now() - self._plan.settle)
+            self._look_around(reader)
+            rest = pause - (time.monotonic() - began)
+            await self._wait(rest)
+
+    async def _wait(self, seconds: float) -> None:
+        if seconds > 0:
+            try:
+                await asyncio.wait_for(self.stopping.wait(), seconds)
+            except TimeoutError:
+                return
+        else:
+            await asyncio.sleep(0)
+
+    async def _journal_batch(self, settled_before: int) -> None:
+        batch, self._inbox = self._inbox, []
+        self._room.set()
+        while self._said:
+            batch.append(self._said.popleft())
+        try:
+            await self._in_thread(self._recorder.record, batch, settled_before)
+        except sqlite3.OperationalError as error:
+            await self._journal_again(error)
+        finally:
+            batch.clear()  # else the executor's own references keep it until a garbage collection
+        found, self._recorder.to_ask = self._recorder.to_ask, []
+        self._questions.ask(found)
+
+    async def _journal_again(self, error: sqlite3.OperationalError) -> None:
+        """Try again for a while: the sender makes room in the journal as it empties it."""
+        end = time.monotonic() + FULL_DISK_SECONDS
+        while time.monotonic() < end:
+            await asyncio.sleep(0.2)
+            try:
+                await self._in_thread(self._recorder.save)
+            except sqlite3.OperationalError as again:
+                error = again
+            else:
+                return
+        raise CollectionFailed(
+            f"the journal {self._journal.path} cannot be written ({error}); free disk space, then "
+            f"go on with: resume=True, session_id={self._plan.session_id!r}"
+        ) from error
+
+    async def _in_thread(self, work: Callable[..., None], *arguments: Any) -> None:  # noqa: ANN401
+        await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+
+    def _look_around(self, reader: asyncio.Task[None]) -> None:
+        """End the recording if it must end; about once a second, see to the small things."""
+        if reader.done():
+            error = reader.exception()
+            if error is not None:
+                if isinstance(error, FxlabError):
+                    raise error
+                raise _broken(f"the feed of {self._plan.venue}", error) from error
+            self.stopping.set()  # the feed has no more to say
+        if self.sender.failure is not None:
+            raise CollectionFailed(
+                f"the database takes no rows ({self.sender.failure}); they are kept in "
+                f"{self._journal.path}: run fxlab doctor"
+            )
+        if self._journal.bytes > self._plan.journal_limit:
+            raise CollectionFailed(
+                f"{self._journal.bytes:,} bytes wait for the database, and journal_limit is "
+                f"{self._plan.journal_limit:,}: nothing received until now is lost; start the "
+                "server (fxlab up), and the next start of fxlab stores the rest"
+            )
+        step = self._clock.step()
+        if step:
+            detail = f"the wall clock was set by {step / 1e6:+.3f} s"
+            self.say(Event("clock_step", None, self._clock.now(), None, detail))
+        if time.monotonic() - self._said_at > CATALOGUE_SECONDS:
+            self._said_at = time.monotonic()
+            self._recorder.put(self._catalogue_lines())
+
+    def _catalogue_lines(self) -> Lines:
+        facts = self._journal.fact("session")
+        row = session_row(facts, self._recorder, "collecting", self._clock.now())
+        return self._store.encoder.encode(SESSIONS, [row])
+
+    def _outage_over(self, outage: Outage) -> None:
+        now = self._clock.now()
+        detail = f"{outage.reason[:300]}: {outage.tries} tries in {outage.seconds:.1f} s"
+        self.say(Event("db_outage", None, now, outage.tries, detail))
+
+    def _row_refused(self, lines: Lines, words: str) -> None:
+        kept = base64.b64encode(lines.payload).decode()
+        detail = f"{words[:300]}: {lines.table}, base64 {kept}"
+        self.say(Event("quarantine", None, self._clock.now(), 1, detail))
+
+    async def _finish(self, failure: BaseException | None) -> None:
+        """Ask for the last gaps, journal the rest, bring it to the server, close the session."""
+        try:
+            await self._last_questions()
+            ending = "completed" if failure is None else "aborted"
+            facts = self._journal.fact("session")
+            facts["options"]["lossless"] = self._feed.lossless  # a bridge may find out late
+            await self._in_thread(lambda: self._recorder.save(ending=ending, session=facts))
+            drained = await asyncio.to_thread(self.sender.drain, DRAIN_SECONDS)
+            if drained and self._said:  # the sender had something to say
+                await self._journal_batch(FOREVER)
+                drained = await asyncio.to_thread(self.sender.drain, DRAIN_SECONDS)
+        except sqlite3.OperationalError as error:
+            drained, failure = False, failure or error
+        finally:
+            await asyncio.to_thread(self.sender.stop)
+            self._thread.shutdown()
+        if isinstance(failure, CollectionFailed) and not drained:
+            raise failure  # it says why; the next start closes the session
+        await asyncio.to_thread(self._close, drained=drained)
+        _log.info("recording %s has ended: %s", self._plan.session_id, failure or "completed")
+        if failure is not None:
+            raise failure
+
+    async def _last_questions(self) -> None:
+        await self._journal_batch(FOREVER)
+        await self._questions.finish(LAST_ASKING_SECONDS)
+        await self._journal_batch(FOREVER)
+        await self._in_thread(self._recorder.end, self._clock.now())
+
+    def _close(self, *, drained: bool) -> None:
+        if not drained:
+            raise CollectionFailed(
+                f"{self._journal.rows:,} rows could not be brought to the database "
+                f"({self.sender.outage or self.sender.failure or 'it is slow'}); they are kept in "
+                f"{self._journal.path}, and the next start of fxlab stores them and closes session "
+                f"{self._plan.session_id!r}"
+            )
+        close_session(self._store, self._journal, self._recorder, self._clock.now())
+        self.closed = True
+
+
+def _broken(what: str, error: BaseException) -> CollectionFailed:
+    return CollectionFailed(
+        f"{what} broke: {type(error).__name__}: {error}; what was received is kept, the traceback "
+        "above shows where"
+    )
+
+
+MOST_IDS: Final = 1_000
+"""Ids from the first to the last that one question covers."""
+
+PAUSES: Final = (0.0, 1.0, 4.0)
+"""Seconds before a question is asked and asked again: the newest trades may not be there yet."""
+
+AT_A_TIME: Final = 2
+
+
+class Backfiller:
+    """The questions of one recording; for one event loop.
+
+    Parameters
+    ----------
+    feed, instruments
+        Who is asked, and about what.
+    answer
+        Called with the trades that came, then with what became of each gap.
+    silent
+        Ask nothing: gaps stay as they are.
+    """
+
+    def __init__(
+        self,
+        feed: Feed,
+        instruments: Sequence[Instrument],
+        answer: Callable[[Sequence[Trade | BackfillResult]], None],
+        *,
+        silent: bool,
+    ) -> None:
+        self._feed = feed
+        self._instruments = {one.symbol: one for one in instruments}
+        self._answer = answer
+        self._silent = silent
+        self._turn = asyncio.Semaphore(AT_A_TIME)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def ask(self, found: Sequence[BackfillRequest]) -> None:
+        """Ask for what is in gaps, in the background."""
+        for group in neighbours(found):
+            task = asyncio.create_task(self._ask(group), name="fxlab question")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def finish(self, seconds: float) -> None:
+        """Wait for the answers under way; those that take longer are given up."""
+        tasks = set(self._tasks)
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=seconds)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    async def _ask(self, group: list[BackfillRequest]) -> None:
+        outcome = "given up"
+        try:
+            if self._silent:
+                outcome = "not asked"
+            else:
+                async with self._turn:
+                    outcome = await self._asked(group)
+        finally:
+            self._answer([BackfillResult(missing, outcome) for missing in group])
+
+    async def _asked(self, group: list[BackfillRequest]) -> str:
+        wanted = sum(one.hole.last - one.hole.first + 1 for one in group)
+        got = 0
+        for first, last in pieces(group):
+            try:
+                trades = await self._insist(group[0].symbol, first, last)
+            except VenueError as error:
+                return f"{got} of {wanted} trades came: {error}"
+            except Exception as error:  # noqa: BLE001 - of a user's feed: it costs an answer only
+                return f"{got} of {wanted} trades came: {type(error).__name__}: {error}"
+            inside = [trade for trade in trades if _is_wanted(trade, group)]
+            self._answer(inside)
+            got += len(inside)
+            if not trades:
+                break  # the venue's history does not reach so far
+        return f"{got} of {wanted} trades came"
+
+    async def _insist(self, symbol: str, first: int, last: int) -> list[Trade]:
+        for pause in PAUSES:
+            await asyncio.sleep(pause)
+            trades = await self._feed.trades(self._instruments[symbol], first, last)
+            if trades:
+                return trades
+        return []
+
+
+def neighbours(found: Sequence[BackfillRequest]) -> list[list[BackfillRequest]]:
+    """Return gaps in groups that one question covers: of one symbol, and close by their ids."""
+    groups: list[list[BackfillRequest]] = []
+    for one in sorted(found, key=lambda each: (each.symbol, each.hole.first)):
+        first = groups[-1][0] if groups else None
+        if (
+            first is not None
+            and first.symbol == one.symbol
+            and one.hole.last - first.hole.first < MOST_IDS
+        ):
+            groups[-1].append(one)
+        else:
+            groups.append([one])
+    return groups
+
+
+def pieces(group: Sequence[BackfillRequest]) -> Iterator[tuple[int, int]]:
+    """Yield the ids from the first to the last of a group, so many at a time as are asked for.
+
+    A garbled id can make a gap of any size, of which the first answer is empty.
+    """
+    first, last = group[0].hole.first, group[-1].hole.last
+    for at in range(first, last + 1, MOST_IDS):
+        yield at, min(at + MOST_IDS - 1, last)
+
+
+def _is_wanted(trade: Trade, group: Sequence[BackfillRequest]) -> bool:
+    """Return whether a trade lies in a gap: a venue's answer covers what is between them too."""
+    return isinstance(trade.id, int) and any(
+        one.hole.first <= trade.id <= one.hole.last for one in group
+    )

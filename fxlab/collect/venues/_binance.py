@@ -1,0 +1,437 @@
+"""Which streams go over which connections: as few as Binance's limits allow.
+
+What Binance answers to questions: what is traded, and trades of the past.
+
+One recording from Binance: several connections, books and best quotes on each.
+
+Binance spot: trades, order books and best quotes, with nothing missed that is not told.
+
+Streams (``trade``, ``depth@100ms``, ``bookTicker``) and requests:
+https://developers.binance.com/docs/binance-spot-api-docs/web-socket-streams
+https://developers.binance.com/docs/binance-spot-api-docs/rest-api/market-data-endpoints
+https://developers.binance.com/docs/binance-spot-api-docs/rest-api/general-endpoints
+
+A local book follows the rule under "How to manage a local order book correctly" there: changes are
+held, a snapshot is fetched, changes up to its ``lastUpdateId`` are dropped, and from then on each
+change's ``U`` is one more than the ``u`` before it. Trades of the past come by their id, without a
+key, from ``historicalTrades`` ("Old trade lookup", 1,000 at a time).
+
+Spot's ``bookTicker`` and depth snapshots carry no time: quotes get their arrival, a snapshot the
+time of the last change in it.
+
+Binance USD-M futures, perpetual contracts: trades, order books and best quotes.
+
+https://developers.binance.com/docs/derivatives/usds-margined-futures/websocket-market-streams
+https://developers.binance.com/docs/derivatives/usds-margined-futures/market-data/rest-api
+
+Trades are the documented ``aggTrade``: what one order took at one price is one trade, and its ids
+rise by one without holes. The undocumented ``trade`` stream is finer, but spends ids on records
+that are no trades (price 0, ``X`` = "NA"), which a recorder would have to report as missing; and
+its past is only told to holders of a key, while ``aggTrades`` tells everybody by id.
+
+A change's ``pu`` is the ``u`` of the change before it ("How to manage a local order book
+correctly"). Books come from ``/public`` and trades from ``/market`` since April 2026 ("Important
+WebSocket Change Notice").
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final, Protocol
+
+from fxlab.collect.feed import (
+    Address,
+    BookSnapshot,
+    Clock,
+    Event,
+    Feed,
+    Instrument,
+    Message,
+    Quote,
+    Subscription,
+    Trade,
+)
+from fxlab.collect.venues._binance_messages import parse, past_trade, snapshot
+from fxlab.collect.venues._book_sync import Diff, QuoteStream, SyncedBook
+from fxlab.collect.venues._payload_checks import NOT_AS_DOCUMENTED, listed
+from fxlab.collect.venues._rest import Rest
+from fxlab.collect.venues._snapshot_run import SnapshotRun
+from fxlab.collect.venues._websocket import (
+    ConnectionClosed,
+    ConnectionOpened,
+    Frame,
+    ReconnectingWebSocket,
+)
+from fxlab.errors import VenueError, VenueRefused, VenueUnavailable
+from fxlab.schema import is_symbol
+
+MOST_STREAMS: Final = 1024
+"""Of one connection, as documented."""
+STREAMS_AT_ONCE: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class BinanceTerms:
+    """What differs between Binance's markets.
+
+    Attributes
+    ----------
+    trade_stream
+        Name of the stream of trades.
+    trade_path, book_path
+        Paths of the sockets.
+    snapshot_levels
+        The most levels that a snapshot may have.
+    """
+
+    trade_stream: str
+    trade_path: str
+    book_path: str
+    snapshot_levels: int
+
+
+@dataclass(slots=True)
+class StreamGroup:
+    """One connection and what it carries."""
+
+    path: str
+    streams: list[str]
+    quotes: list[QuoteStream] = field(default_factory=list)
+    books: list[SyncedBook] = field(default_factory=list)
+    opened: bool = False
+    lost: str | None = None
+    """Why it was lost, until it is open again."""
+
+    @property
+    def keepers(self) -> list[SyncedBook | QuoteStream]:
+        """Return all that has to be told when the connection is lost."""
+        return [*self.books, *self.quotes]
+
+
+def plan(terms: BinanceTerms, wanted: Subscription) -> list[StreamGroup]:
+    """Return the connections for a subscription."""
+    lines: list[StreamGroup] = []
+    for one in wanted.instruments:
+        name = one.native.lower()
+        if wanted.trades:
+            _line(lines, terms.trade_path, f"{name}@{terms.trade_stream}")
+        if wanted.book_depth == 1:
+            line = _line(lines, terms.book_path, f"{name}@bookTicker")
+            line.quotes.append(QuoteStream(one.symbol))
+        elif wanted.book_depth:
+            line = _line(lines, terms.book_path, f"{name}@depth@100ms")
+            line.books.append(SyncedBook(one.symbol))
+    return lines
+
+
+def _line(lines: list[StreamGroup], path: str, stream: str) -> StreamGroup:
+    """Return the connection that carries a stream from now on."""
+    for line in lines:
+        if line.path == path and len(line.streams) < MOST_STREAMS:
+            line.streams.append(stream)
+            return line
+    lines.append(StreamGroup(path, [stream]))
+    return lines[-1]
+
+
+def subscriptions(streams: list[str]) -> list[str]:
+    """Return the requests for streams, few enough for the venue's limit of messages a second."""
+    parts = range(0, len(streams), STREAMS_AT_ONCE)
+    return [
+        json.dumps(
+            {"method": "SUBSCRIBE", "params": streams[at : at + STREAMS_AT_ONCE], "id": number}
+        )
+        for number, at in enumerate(parts, start=1)
+    ]
+
+
+def instruments(answer: Any, contract: str | None) -> dict[str, Instrument]:  # noqa: ANN401 - JSON
+    """Return what ``exchangeInfo`` lists, by fxlab's symbol.
+
+    Names that fxlab's symbols cannot spell are left out.
+
+    Parameters
+    ----------
+    answer
+        As it came.
+    contract
+        The only ``contractType`` to keep; None on markets without contracts.
+
+    Raises
+    ------
+    VenueUnavailable
+        When it is not as documented.
+    """
+    try:
+        found = {one.symbol: one for one in _listings(answer, contract)}
+    except NOT_AS_DOCUMENTED as error:
+        raise VenueUnavailable(
+            f"exchangeInfo is not as documented ({error!r:.200}); try again, then report this"
+        ) from error
+    if not found:
+        raise VenueUnavailable("exchangeInfo lists no symbols; try again later")
+    return found
+
+
+def _listings(answer: Any, contract: str | None) -> Iterator[Instrument]:  # noqa: ANN401 - JSON
+    for entry in listed(answer["symbols"]):
+        if contract is not None and entry["contractType"] != contract:
+            continue
+        symbol = f"{entry['baseAsset']}_{entry['quoteAsset']}"
+        if is_symbol(symbol):
+            status = entry["status"]
+            yield Instrument(
+                symbol,
+                entry["symbol"],
+                price_decimals=_decimals(entry),
+                status="trading" if status == "TRADING" else str(status).lower(),
+            )
+
+
+def _decimals(entry: Any) -> int | None:  # noqa: ANN401 - JSON
+    """Return the decimals of a symbol's tick size, such as 2 for "0.01000000"."""
+    for rule in listed(entry.get("filters", [])):
+        if rule.get("filterType") == "PRICE_FILTER":
+            return len(str(rule["tickSize"]).rstrip("0").partition(".")[2])
+    return None
+
+
+SILENCE: Final = 30.0
+HEARTBEAT: Final = ('{"method":"LIST_SUBSCRIPTIONS","id":0}', 10.0)
+"""Answered by the streams' own server, so that a quiet market is not taken for a dead one."""
+MANY, LEVELS_OF_MANY = 20, 1000
+"""From so many books on, snapshots are smaller: large ones use up the venue's limit of requests."""
+
+
+class Asker(Protocol):
+    """What a run needs of its feed."""
+
+    address: Address
+    clock: Clock
+
+    async def ask(self, question: str, **parameters: str | int) -> Any:  # noqa: ANN401 - JSON
+        """Return what the venue answers to a request."""
+
+    async def listed(self, natives: Sequence[str]) -> dict[str, Instrument]:
+        """Return what is known of some of the venue's symbols, by fxlab's names."""
+
+
+class BinanceRun(SnapshotRun[StreamGroup]):
+    """Runs one subscription; `close` it in the end.
+
+    Parameters
+    ----------
+    asker
+        The feed.
+    terms
+        Of its market.
+    wanted
+        What to record.
+    """
+
+    def __init__(self, asker: Asker, terms: BinanceTerms, wanted: Subscription) -> None:
+        self._lines = plan(terms, wanted)
+        books = {one.symbol: one for line in self._lines for one in line.books}
+        self._natives = {one.symbol: one.native for one in wanted.instruments}
+        super().__init__(asker.clock, self._natives, books)
+        self._asker = asker
+        self._symbols = {one.native: one.symbol for one in wanted.instruments}
+        self._quotes = {one.symbol: one for line in self._lines for one in line.quotes}
+        self._levels = terms.snapshot_levels if len(books) <= MANY else LEVELS_OF_MANY
+
+    def connections(self) -> list[tuple[StreamGroup, ReconnectingWebSocket]]:
+        """Return a socket for each line of the plan."""
+        return [(line, self._wire(line)) for line in self._lines]
+
+    def _wire(self, line: StreamGroup) -> ReconnectingWebSocket:
+        return ReconnectingWebSocket(
+            f"{self._asker.address.stream}{line.path}?streams={line.streams[0]}",
+            clock=self._clock,
+            opening=lambda: subscriptions(line.streams[1:]),
+            silence=SILENCE,
+            heartbeat=HEARTBEAT,
+        )
+
+    async def snapshot(self, symbol: str) -> BookSnapshot:
+        """Return a book as the venue gives it now."""
+        answer = await self._asker.ask("depth", symbol=self._natives[symbol], limit=self._levels)
+        return snapshot(answer, symbol, self._clock.now())
+
+    async def listed(self, symbols: Collection[str]) -> dict[str, Instrument]:
+        """Return what the venue says of symbols."""
+        return await self._asker.listed([self._natives[one] for one in symbols])
+
+    def frames(self, frames: list[Frame]) -> list[Message]:
+        """Return what frames mean."""
+        messages: list[Message] = []
+        symbols = self._symbols
+        for payload, received in frames:
+            found = parse(payload, received, symbols)
+            if type(found) is Trade or type(found) is Event:
+                messages.append(found)
+            elif type(found) is Diff:
+                messages += self.change(found)
+            elif type(found) is Quote and found.symbol in self._quotes:
+                messages += self._quotes[found.symbol].take(found)
+        return messages
+
+    def opened(self, connection: StreamGroup, opened: ConnectionOpened) -> list[Message]:
+        """Tell of a reconnect, and ask for the snapshots of its books."""
+        line, messages = connection, list[Message]()
+        if line.lost is not None and line.opened:
+            messages.append(Event("reconnect", None, opened.time, 1, line.lost))
+        line.opened, line.lost = True, None
+        for book in line.books:
+            self.synchronise(book.symbol)
+        return messages
+
+    def closed(self, connection: StreamGroup, closed: ConnectionClosed) -> list[Message]:
+        """Tell what is lost until the connection stands again."""
+        line, messages = connection, list[Message]()
+        if not line.opened and line.lost != closed.reason:
+            detail = f"{line.path}: {closed.reason}"
+            messages.append(Event("venue_error", None, closed.time, 1, detail))
+        if line.lost is None or not line.opened:
+            line.lost = closed.reason
+        for one in line.keepers:
+            messages += one.lose(closed.reason)
+            self.abandon(one.symbol)
+        return messages
+
+
+class Binance(Feed):
+    """Binance spot.
+
+    Parameters
+    ----------
+    address
+        Where it lives; `ADDRESS` by default.
+    clock
+        Stamps arrivals.
+    """
+
+    venue: ClassVar[str] = "binance"
+    counts_trades: ClassVar[bool] = True
+
+    ADDRESS: ClassVar[Address] = Address(
+        rest="https://api.binance.com", stream="wss://stream.binance.com:9443"
+    )
+    API: ClassVar[str] = "/api/v3"
+    TERMS: ClassVar[BinanceTerms] = BinanceTerms(
+        trade_stream="trade", trade_path="/stream", book_path="/stream", snapshot_levels=5000
+    )
+    CONTRACT: ClassVar[str | None] = None
+    HISTORY: ClassVar[str] = "historicalTrades"
+    PAST_NAMES: ClassVar[tuple[str, ...]] = ("id", "price", "qty", "time", "isBuyerMaker")
+
+    def __init__(self, *, address: Address | None = None, clock: Clock | None = None) -> None:
+        self.address = address or self.ADDRESS
+        self.clock = clock or Clock()
+        self._rest = Rest(self.address.rest, clock=self.clock)
+
+    async def instruments(self) -> dict[str, Instrument]:
+        """Return what is traded, by fxlab's symbol."""
+        answer = await self.ask("exchangeInfo")
+        return instruments(answer, self.CONTRACT)
+
+    async def listed(self, natives: Sequence[str]) -> dict[str, Instrument]:
+        """Return what is known of some of the venue's symbols, by fxlab's names."""
+        few = len(natives) <= 100 and self.CONTRACT is None
+        asked = {"symbols": json.dumps(natives, separators=(",", ":"))} if few else {}
+        try:
+            answer = await self.ask("exchangeInfo", **asked)
+        except VenueRefused:
+            if not asked:
+                raise
+            # One name that is gone makes the venue refuse the question for all.
+            answer = await self.ask("exchangeInfo")
+        return instruments(answer, self.CONTRACT)
+
+    async def messages(self, wanted: Subscription) -> AsyncGenerator[Sequence[Message], None]:
+        """Yield messages in the order of their arrival, several at a time."""
+        run = BinanceRun(self, self.TERMS, wanted)
+        try:
+            async for batch in run.batches():
+                yield batch
+        finally:
+            await run.close()
+
+    async def trades(self, instrument: Instrument, first_id: int, last_id: int) -> list[Trade]:
+        """Return trades by id, both ends included, as far as the venue has them.
+
+        Raises
+        ------
+        VenueUnavailable, VenueRefused
+            When not even the first thousand could be had.
+        """
+        found: list[Trade] = []
+        while first_id <= last_id:
+            try:
+                page = await self._page(instrument, first_id)
+            except VenueError:
+                if found:
+                    break
+                raise
+            found += [trade for trade in page if first_id <= _number(trade) <= last_id]
+            newest = max((_number(trade) for trade in page), default=-1)
+            if newest < first_id:
+                break
+            first_id = newest + 1
+        return found
+
+    async def server_time(self) -> int | None:
+        """Return the venue's clock in microseconds."""
+        answer = await self.ask("time")
+        try:
+            return int(answer["serverTime"]) * 1000
+        except NOT_AS_DOCUMENTED as error:
+            raise VenueUnavailable(
+                f"time is not as documented ({error!r:.200}); try again, then report this"
+            ) from error
+
+    async def close(self) -> None:
+        """Close connections."""
+        await self._rest.close()
+
+    async def ask(self, question: str, **parameters: str | int) -> Any:  # noqa: ANN401 - JSON
+        """Return what the venue answers to a request."""
+        return await self._rest.get(f"{self.API}/{question}", **parameters)
+
+    async def _page(self, instrument: Instrument, first_id: int) -> list[Trade]:
+        answer = await self.ask(self.HISTORY, symbol=instrument.native, fromId=first_id, limit=1000)
+        received = self.clock.now()
+        try:
+            return [
+                past_trade(entry, self.PAST_NAMES, instrument.symbol, received)
+                for entry in listed(answer)
+            ]
+        except NOT_AS_DOCUMENTED as error:
+            raise VenueUnavailable(
+                f"{self.HISTORY} is not as documented ({error!r:.200}); try again, then report this"
+            ) from error
+
+
+def _number(trade: Trade) -> int:
+    return int(trade.id or 0)
+
+
+class BinanceFutures(Binance):
+    """Binance USD-M perpetual futures."""
+
+    venue: ClassVar[str] = "binance_futures"
+
+    ADDRESS: ClassVar[Address] = Address(
+        rest="https://fapi.binance.com", stream="wss://fstream.binance.com"
+    )
+    API: ClassVar[str] = "/fapi/v1"
+    TERMS: ClassVar[BinanceTerms] = BinanceTerms(
+        trade_stream="aggTrade",
+        trade_path="/market/stream",
+        book_path="/public/stream",
+        snapshot_levels=1000,
+    )
+    CONTRACT: ClassVar[str | None] = "PERPETUAL"
+    HISTORY: ClassVar[str] = "aggTrades"
+    PAST_NAMES: ClassVar[tuple[str, ...]] = ("a", "p", "q", "T", "m")

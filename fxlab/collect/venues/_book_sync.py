@@ -1,0 +1,257 @@
+"""When does a stream of changes belong to a snapshot? One rule for venues that number updates.
+
+When does a stream of changes belong to a snapshot? One rule for venues that number updates.
+
+Changes are held until a snapshot comes that they follow; the first one that does not follow ends
+the book's known time and begins a gap. Nothing here waits or asks: a feed fetches the snapshots.
+
+Best bids and asks of venues that tell only books.
+
+Where trades may be missing on venues whose trades cannot be counted by their ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final, NamedTuple
+
+from fxlab.collect._live.books import OrderBook
+from fxlab.collect.feed import BookDelta, BookSnapshot, Event, Gap, Level, Message, Quote, Trade
+
+MOST_HELD: Final = 20_000
+"""Changes held while a snapshot is on its way; older ones are forgotten, as it will be newer."""
+LATE: Final = 1_000_000
+"""By how much an update id may be behind to be a late or doubled one; more is a new count."""
+
+
+class Diff(NamedTuple):
+    """A change of a book as it came, not yet known to follow.
+
+    Attributes
+    ----------
+    previous
+        Update id that must have come before it: a venue's word for it, or its first id less one.
+    """
+
+    symbol: str
+    previous: int
+    first: int
+    last: int
+    bids: list[Level]
+    asks: list[Level]
+    time: int
+    received: int
+
+    @property
+    def delta(self) -> BookDelta:
+        """Return it as a message."""
+        return BookDelta(
+            self.symbol, self.first, self.last, self.bids, self.asks, self.time, self.received
+        )
+
+
+class SyncedBook:
+    """What is known of one symbol's book: in step with the venue, or waiting for a snapshot.
+
+    Parameters
+    ----------
+    symbol
+        fxlab's name.
+
+    Attributes
+    ----------
+    last
+        Update id up to which the book is known; None while it is not known.
+    """
+
+    def __init__(self, symbol: str) -> None:
+        self.symbol = symbol
+        self.last: int | None = None
+        self._held: list[Diff] = []
+        self._followed = False
+        self._last_time: int | None = None
+        self._gap: Gap | None = None
+
+    @property
+    def held(self) -> int:
+        """Return how many changes wait for a snapshot."""
+        return len(self._held)
+
+    def take(self, diff: Diff) -> list[Message]:
+        """Return what a change means: itself, nothing yet, or the beginning of a gap."""
+        if self.last is None:
+            self._hold(diff)
+            return []
+        if diff.last <= self.last:
+            return self._repeated(diff)
+        if diff.previous > self.last:
+            missing = diff.previous - self.last
+            told = self.lose(f"{missing:,} update ids after {self.last} are missing", missing)
+            self._hold(diff)
+            return told
+        self.last, self._followed = diff.last, True
+        self._last_time = max(diff.time, self._last_time or 0)
+        return [diff.delta]
+
+    def offer(self, snapshot: BookSnapshot) -> list[Message] | None:
+        """Return the snapshot and what follows it, or None if it is too old to be followed.
+
+        A gap that was open is closed first.
+        """
+        later = [diff for diff in self._held if diff.last > snapshot.update_id]
+        if later and later[0].previous > snapshot.update_id:
+            return None
+        known = _newest_time(self._held[: len(self._held) - len(later)])
+        time = known or (later[0].time if later else snapshot.time)
+        self._held = []
+        self.last, self._followed = snapshot.update_id, False
+        messages = self._begin(snapshot._replace(time=max(time, self._last_time or 0)))
+        for diff in later:
+            messages += self.take(diff)
+        return messages
+
+    def lose(self, cause: str, missing: int | None = None) -> list[Message]:
+        """Forget the book; return the gap that begins, unless one has begun already."""
+        self.last = None
+        self._held = []
+        if self._gap is not None or self._last_time is None:
+            return []
+        self._gap = Gap(self.symbol, "orderbook", self._last_time, None, missing, cause)
+        return [self._gap]
+
+    def _begin(self, snapshot: BookSnapshot) -> list[Message]:
+        self._last_time = snapshot.time
+        gap, self._gap = self._gap, None
+        return [*_ended(gap, snapshot.time), snapshot]
+
+    def _hold(self, diff: Diff) -> None:
+        """Keep a change; one that does not follow those before makes them useless."""
+        if self._held and diff.last <= self._held[-1].last:
+            if diff.time <= self._held[-1].time:
+                return
+            self._held.clear()
+        elif self._held and diff.previous > self._held[-1].last:
+            self._held.clear()
+        self._held.append(diff)
+        if len(self._held) > MOST_HELD:
+            del self._held[: MOST_HELD // 2]
+
+    def _repeated(self, diff: Diff) -> list[Message]:
+        """Take a change whose ids are known: a double, in the snapshot, or of a new count."""
+        last, time = self.last or 0, self._last_time or 0
+        in_snapshot = not self._followed and last - diff.last < LATE
+        if diff.time <= time or in_snapshot:
+            return []
+        told = self.lose(f"ids of updates went back from {self.last} to {diff.last}")
+        self._hold(diff)
+        return told
+
+
+class QuoteStream:
+    """The best bid and ask of one symbol: each message is whole, so nothing has to be in step."""
+
+    def __init__(self, symbol: str) -> None:
+        self.symbol = symbol
+        self._last: int | None = None
+        self._last_time: int | None = None
+        self._gap: Gap | None = None
+
+    def take(self, quote: Quote) -> list[Message]:
+        """Return the quote, unless a newer one came before; it closes an open gap."""
+        if self._last is not None and 0 <= self._last - quote.update_id < LATE:
+            return []
+        gap, self._gap = self._gap, None
+        self._last, self._last_time = quote.update_id, quote.time
+        return [*_ended(gap, quote.time), quote]
+
+    def lose(self, cause: str) -> list[Message]:
+        """Return the gap that begins, unless one has begun already."""
+        if self._gap is not None or self._last_time is None:
+            return []
+        self._gap = Gap(self.symbol, "orderbook", self._last_time, None, None, cause)
+        return [self._gap]
+
+
+def _ended(gap: Gap | None, time: int) -> list[Message]:
+    if gap is None:
+        return []
+    ended = gap._replace(to_time=max(time, gap.from_time))
+    return [ended, Event("resync", gap.symbol, time, 1, gap.cause)]
+
+
+def _newest_time(diffs: list[Diff]) -> int | None:
+    return diffs[-1].time if diffs else None
+
+
+class BestPrices:
+    """Makes quotes of the messages about books: one for each change of the best bid or ask."""
+
+    def __init__(self) -> None:
+        self._books: dict[str, OrderBook] = {}
+        self._told: dict[str, tuple[float | None, ...]] = {}
+
+    def of(self, messages: list[Message]) -> list[Message]:
+        """Return the messages with quotes in place of snapshots and deltas."""
+        found: list[Message] = []
+        for message in messages:
+            if isinstance(message, BookSnapshot | BookDelta):
+                found += self._quote(message)
+            else:
+                found.append(message)
+        return found
+
+    def _quote(self, message: BookSnapshot | BookDelta) -> list[Message]:
+        symbol = message.symbol
+        book = self._books.setdefault(symbol, OrderBook())
+        if isinstance(message, BookSnapshot):
+            book.reset(message.bids, message.asks)
+            self._told.pop(symbol, None)
+        else:
+            book.apply(message.bids, message.asks)
+        best = bid, bid_qty, ask, ask_qty = book.top(1)
+        if best == self._told.get(symbol):
+            return []
+        if bid is None or bid_qty is None or ask is None or ask_qty is None:
+            return []
+        self._told[symbol] = best
+        update, time, received = message.update_id, message.time, message.received
+        return [Quote(symbol, bid, bid_qty, ask, ask_qty, update, time, received)]
+
+
+class TradeGapTracker:
+    """Tells the stretches in which trades may have been missed, symbol by symbol."""
+
+    def __init__(self) -> None:
+        self._times: dict[str, int] = {}
+        self._open: dict[str, Gap] = {}
+
+    def take(self, trade: Trade) -> list[Message]:
+        """Return the trade, after the end of a gap if it is the first one since."""
+        if trade.time > self._times.get(trade.symbol, 0):
+            self._times[trade.symbol] = trade.time
+        if not self._open:
+            return [trade]
+        gap = self._open.get(trade.symbol)
+        # Trades from before the gap, which some venues tell again, do not end it.
+        if gap is None or trade.time <= gap.from_time:
+            return [trade]
+        del self._open[trade.symbol]
+        return [gap._replace(to_time=trade.time), trade]
+
+    def lose(self, cause: str, symbols: Collection[str] | None = None) -> list[Message]:
+        """Return the gaps that begin, one for each symbol that was heard and has none open.
+
+        Parameters
+        ----------
+        cause
+            Why something may be missing.
+        symbols
+            Which symbols are concerned; None for all.
+        """
+        begun = {
+            symbol: Gap(symbol, "prices", time, None, None, cause)
+            for symbol, time in self._times.items()
+            if symbol not in self._open and (symbols is None or symbol in symbols)
+        }
+        self._open |= begun
+        return list(begun.values())

@@ -1,0 +1,527 @@
+"""Kraken's REST interface: pairs, time, and trades of the past by their ids.
+
+Kraken's REST interface: pairs, time, and trades of the past by their ids.
+
+Trades can only be asked for by time, a thousand at a time, oldest first. Which time an id had is
+found from the pace of the trades that are already known.
+
+https://docs.kraken.com/api-reference/market-data/get-recent-trades
+https://docs.kraken.com/api-reference/market-data/get-tradable-asset-pairs
+
+Kraken's books on their way out: checked, numbered, and with every hole told.
+
+An update that does not lead to the venue's checksum is not passed on: a gap begins, and lasts
+until a snapshot comes that proves itself. Other symbols are not touched by it.
+
+Kraken spot: trades counted by their ids, books checked by the venue's own checksum.
+
+One WebSocket (v2) carries all symbols. A book that fails its checksum is subscribed again, alone.
+REST gives the pairs with their decimals, and trades of the past.
+
+The protocol: https://docs.kraken.com/exchange/guides/websockets/introduction and the pages named
+in `kraken_frames`; https://docs.kraken.com/api-reference/market-data/get-tradable-asset-pairs
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any, ClassVar, Final
+
+from fxlab.collect.feed import (
+    Address,
+    BookDelta,
+    BookSnapshot,
+    Clock,
+    Event,
+    Feed,
+    Gap,
+    Instrument,
+    Level,
+    Message,
+    Quote,
+    Subscription,
+    Trade,
+)
+from fxlab.collect.venues._kraken_messages import (
+    CHECKED,
+    BookFrame,
+    CheckedBook,
+    Parsed,
+    TradesFrame,
+    parse,
+)
+from fxlab.collect.venues._payload_checks import NOT_AS_DOCUMENTED, cause_of, positive
+from fxlab.collect.venues._rest import Rest
+from fxlab.collect.venues._websocket import (
+    Arrival,
+    ConnectionClosed,
+    ConnectionOpened,
+    Frame,
+    ReconnectingWebSocket,
+)
+from fxlab.errors import VenueRefused, VenueUnavailable
+
+PAUSE: Final = 1.0
+"""Seconds between two questions: about one a second is allowed."""
+STEPS_BACK: Final = 12
+
+_NEW_NAMES: Final = {"XBT": "BTC", "XDG": "DOGE"}
+_SIDES: Final = {"b": "buy", "s": "sell"}
+_LIMITS: Final = ("Rate limit", "Too many requests")
+
+
+class KrakenRest:
+    """Kraken's public questions.
+
+    Parameters
+    ----------
+    base_url
+        Without a slash at the end.
+    clock
+        Stamps arrivals.
+    pause
+        Seconds between two questions.
+    """
+
+    def __init__(self, base_url: str, clock: Clock, *, pause: float = PAUSE) -> None:
+        self._rest = Rest(base_url, clock=clock)
+        self._clock = clock
+        self._pause = pause
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._rest.close()
+
+    async def server_time(self) -> int:
+        """Return the venue's clock in microseconds: the middle of the second that it tells."""
+        found = await self._ask("Time")
+        try:
+            return int(found["unixtime"]) * 1_000_000 + 500_000
+        except NOT_AS_DOCUMENTED as error:
+            raise self._odd("Time", error) from error
+
+    async def instruments(self) -> dict[str, Instrument]:
+        """Return the pairs that have a stream, by fxlab's symbol."""
+        pairs = await self._ask("AssetPairs")
+        try:
+            found = [_instrument(key, pair) for key, pair in pairs.items() if "wsname" in pair]
+        except NOT_AS_DOCUMENTED as error:
+            raise self._odd("AssetPairs", error) from error
+        return {one.symbol: one for one in found}
+
+    async def trades(self, instrument: Instrument, first_id: int, last_id: int) -> list[Trade]:
+        """Return the trades with these ids, both included, as far as the venue still has them."""
+        page = await self._page_with(instrument, first_id)
+        found: dict[int, Trade] = {}
+        while page:
+            new = {_id(trade): trade for trade in page if first_id <= _id(trade) <= last_id}
+            end = page[-1]
+            if _id(end) >= last_id:
+                return list((found | new).values())
+            found |= new
+            # Trades of one microsecond may lie on both sides of a page's end.
+            page = await self._next_page(instrument, end.time - 1)
+            if page and _id(page[-1]) == _id(end):
+                break
+        return list(found.values())
+
+    async def _page_with(self, instrument: Instrument, first_id: int) -> list[Trade]:
+        """Return trades that begin at or before an id, if there are any so old."""
+        page = await self._page(instrument)
+        reach = 1.5
+        for _ in range(STEPS_BACK):
+            if not page or _id(page[0]) <= first_id:
+                break
+            since = page[0].time - int(reach * _distance(page, first_id))
+            earlier = await self._next_page(instrument, max(since, 0))
+            if not earlier or since <= 0:
+                return earlier or page
+            reach = reach * 2 if _id(earlier[0]) >= _id(page[0]) else 1.5
+            page = earlier
+        return page
+
+    async def _next_page(self, instrument: Instrument, since: int) -> list[Trade]:
+        await asyncio.sleep(self._pause)
+        return await self._page(instrument, since=str(since * 1_000))
+
+    async def _page(self, instrument: Instrument, **parameters: str) -> list[Trade]:
+        key = instrument.detail["rest"]
+        found = await self._ask("Trades", pair=key, **parameters)
+        try:
+            received = self._clock.now()
+            return [_trade(row, instrument.symbol, received) for row in found[key]]
+        except NOT_AS_DOCUMENTED as error:
+            raise self._odd("Trades", error) from error
+
+    async def _ask(self, what: str, **parameters: str) -> Any:  # noqa: ANN401 - any JSON
+        answer = await self._rest.get(f"/0/public/{what}", **parameters)
+        errors = answer.get("error") if isinstance(answer, dict) else ["no JSON object"]
+        if not errors:
+            return answer.get("result")
+        said = f"{self._rest.host} answers {what} with {errors!r:.200}"
+        if any(limit in str(errors) for limit in _LIMITS):
+            raise VenueRefused(f"{said}; wait a minute, and run fewer collectors")
+        raise VenueUnavailable(f"{said}; try again later")
+
+    def _odd(self, what: str, error: Exception) -> VenueUnavailable:
+        return VenueUnavailable(
+            f"{self._rest.host} answers {what} not as documented ({cause_of(error)}); "
+            "try again later, and report it if it stays"
+        )
+
+
+def _instrument(key: str, pair: Mapping[str, Any]) -> Instrument:
+    names = [_NEW_NAMES.get(name, name) for name in pair["wsname"].split("/")]
+    base, quote = names
+    status = pair.get("status", "online")
+    return Instrument(
+        f"{base}_{quote}".upper(),
+        f"{base}/{quote}",
+        int(pair["pair_decimals"]),
+        "trading" if status == "online" else str(status),
+        {"rest": key, "quantity_decimals": int(pair["lot_decimals"])},
+    )
+
+
+def _trade(row: Sequence[Any], symbol: str, received: int) -> Trade:
+    price, volume, time, side, *_, number = row
+    if type(number) is not int:
+        raise TypeError(f"trade id {number!r:.40} is no whole number")
+    return Trade(
+        symbol,
+        number,
+        _SIDES[side],
+        positive(price, "price"),
+        positive(volume, "volume"),
+        _micros(time),
+        received,
+        "backfill",
+    )
+
+
+def _micros(seconds: float) -> int:
+    """Return microseconds as the stream prints them: cut off, never rounded up."""
+    whole, _, part = repr(float(seconds)).partition(".")
+    return int(whole) * 1_000_000 + int(part[:6].ljust(6, "0"))
+
+
+def _distance(page: list[Trade], first_id: int) -> float:
+    """Return how many microseconds before a page an id must lie, by the pace of the page."""
+    pace = (page[-1].time - page[0].time + 1_000) / len(page)
+    return (_id(page[0]) - first_id + 1) * pace + 1_000_000
+
+
+def _id(trade: Trade) -> int:
+    assert isinstance(trade.id, int)  # noqa: S101 - `_trade` saw to it
+    return trade.id
+
+
+class ChecksummedBook:
+    """One symbol's book.
+
+    Kraken gives its updates no numbers, so they are counted here, through all reconnects.
+
+    Parameters
+    ----------
+    symbol
+        fxlab's name.
+    quotes
+        Whether only the best bid and ask are wanted.
+
+    Attributes
+    ----------
+    synced
+        Whether the book is known and proven.
+    broken
+        Whether it takes a new subscription to know it again.
+    proofs
+        How many snapshots proved themselves.
+    """
+
+    def __init__(self, symbol: str, *, quotes: bool) -> None:
+        self.symbol = symbol
+        self.synced = False
+        self.broken = False
+        self.proofs = 0
+        self._quotes = quotes
+        self._book = CheckedBook()
+        self._count = 0
+        self._last_time: int | None = None
+        self._gap: Gap | None = None
+        self._told: tuple[Level, Level] | None = None
+
+    def take(self, frame: BookFrame) -> list[Message]:
+        """Return what a frame means for the record: nothing while the book is not known."""
+        if frame.snapshot:
+            return self._begin(frame)
+        if not self.synced:
+            self.broken = True
+            return []
+        bids, asks = self._book.apply(frame.bids, frame.asks)
+        if self._book.checksum != frame.checksum:
+            return self.lose(self._difference(frame))
+        self._count += 1
+        self._last_time = frame.time
+        if self._quotes:
+            return self._quote(frame)
+        return [
+            BookDelta(self.symbol, self._count, self._count, bids, asks, frame.time, frame.received)
+        ]
+
+    def lose(self, cause: str) -> list[Message]:
+        """Forget the book; return the gap that begins, if none has begun already."""
+        self.synced, self.broken = False, True
+        if self._gap is not None or self._last_time is None:
+            return []
+        self._gap = Gap(self.symbol, "orderbook", self._last_time, None, None, cause)
+        return [self._gap]
+
+    def expect_snapshot(self) -> None:
+        """Take note that a new subscription is under way."""
+        self.broken = False
+
+    def _begin(self, frame: BookFrame) -> list[Message]:
+        self._book.reset(frame.bids, frame.asks)
+        if self._book.checksum != frame.checksum:
+            cause = self._difference(frame)
+            error = Event("venue_error", self.symbol, frame.received, 1, f"snapshot: {cause}")
+            return [*self.lose(cause), error]
+        self.synced, self.broken = True, False
+        self.proofs += 1
+        self._count += 1
+        self._told = None
+        if self._last_time is not None:
+            # A snapshot has no time; that of its arrival may lie before the last update.
+            frame = frame._replace(time=max(frame.time, self._last_time))
+        return [*self._end_gap(frame), *self._snapshot(frame)]
+
+    def _end_gap(self, frame: BookFrame) -> list[Message]:
+        gap, self._gap = self._gap, None
+        self._last_time = frame.time
+        if gap is None:
+            return []
+        ended = gap._replace(to_time=frame.time)
+        return [ended, Event("resync", self.symbol, frame.time, 1, gap.cause)]
+
+    def _snapshot(self, frame: BookFrame) -> list[Message]:
+        if self._quotes:
+            return self._quote(frame)
+        bids, asks = self._book.levels
+        return [BookSnapshot(self.symbol, self._count, bids, asks, frame.time, frame.received)]
+
+    def _quote(self, frame: BookFrame) -> list[Message]:
+        best = self._book.best
+        if best is None or best == self._told:
+            return []
+        self._told = best
+        return [Quote(self.symbol, *best[0], *best[1], self._count, frame.time, frame.received)]
+
+    def _difference(self, frame: BookFrame) -> str:
+        return f"checksum {frame.checksum} of the venue, {self._book.checksum} of the book here"
+
+
+PATIENCE: Final = 5.0
+"""Seconds that a snapshot may take before it is asked for again."""
+LONGEST_PATIENCE: Final = 60.0
+
+
+class Kraken(Feed):
+    """Trades, quotes and books of Kraken's spot pairs.
+
+    Parameters
+    ----------
+    address
+        Where the venue is; its public hosts by default.
+    clock
+        Stamps arrivals.
+    rng
+        Draws the jitter of repeated subscriptions.
+    """
+
+    venue: ClassVar[str] = "kraken"
+    counts_trades: ClassVar[bool] = True
+    ADDRESS: ClassVar[Address] = Address("https://api.kraken.com", "wss://ws.kraken.com")
+
+    def __init__(
+        self,
+        *,
+        address: Address | None = None,
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._address = address or self.ADDRESS
+        self._clock = clock or Clock()
+        self._rng = rng or random.Random()  # noqa: S311 - jitter, no secret
+        self._rest = KrakenRest(self._address.rest, self._clock)
+
+    async def instruments(self) -> dict[str, Instrument]:
+        """Return the pairs, by fxlab's symbol: BTC_USD, where REST still says XBT."""
+        return await self._rest.instruments()
+
+    async def trades(self, instrument: Instrument, first_id: int, last_id: int) -> list[Trade]:
+        """Return trades of the past; REST is asked by time, a thousand trades at a time."""
+        return await self._rest.trades(instrument, first_id, last_id)
+
+    async def server_time(self) -> int:
+        """Return the venue's clock; REST tells whole seconds, so the middle of one is returned."""
+        return await self._rest.server_time()
+
+    async def close(self) -> None:
+        """Close the connections of REST; the stream closes with `messages`."""
+        await self._rest.close()
+
+    async def messages(self, wanted: Subscription) -> AsyncGenerator[Sequence[Message], None]:
+        """Yield trades, quotes or books as they come; see `Feed.messages`."""
+        listener = _Listener(wanted)
+        wire = ReconnectingWebSocket(
+            f"{self._address.stream}/v2", clock=self._clock, opening=listener.opening
+        )
+        resyncs = _Resyncs(wire, self._rng)
+        try:
+            async with contextlib.aclosing(wire.arrivals()) as arrivals:
+                async for arrival in arrivals:
+                    if isinstance(arrival, ConnectionClosed):
+                        await resyncs.stop()
+                    batch = listener.take(arrival)
+                    resyncs.mend(listener.broken())
+                    if batch:
+                        yield batch
+        finally:
+            await resyncs.stop()
+
+
+class _Listener:
+    """What arrives, as messages."""
+
+    def __init__(self, wanted: Subscription) -> None:
+        self._wanted = wanted
+        self._instruments = wanted.by_native
+        quotes = wanted.book_depth == 1
+        self._books = {
+            one.symbol: (one.native, ChecksummedBook(one.symbol, quotes=quotes))
+            for one in wanted.instruments
+            if wanted.book_depth
+        }
+        self._last: dict[str, Trade] = {}
+        self._began: int | None = None
+        self._lost: str | None = None
+
+    def opening(self) -> list[str]:
+        """Return the subscriptions; after the first time with the last trades before them."""
+        names = list(self._instruments)
+        texts = [_request("subscribe", channel="instrument", snapshot=False)]
+        if self._wanted.trades:
+            again = self._began is not None
+            texts.append(_request("subscribe", channel="trade", symbol=names, snapshot=again))
+        if self._books:
+            texts.append(_request("subscribe", **_book(names)))
+        return texts
+
+    def take(self, arrival: Arrival) -> list[Message]:
+        """Return what a frame, or the state of the connection, means."""
+        if isinstance(arrival, list):
+            return self._take_frames(arrival)
+        if isinstance(arrival, ConnectionClosed):
+            return self._closed(arrival)
+        return self._opened(arrival)
+
+    def broken(self) -> list[tuple[str, ChecksummedBook]]:
+        """Return the books that need a new subscription, and the venue's names of them."""
+        return [(native, book) for native, book in self._books.values() if book.broken]
+
+    def _take_frames(self, frames: list[Frame]) -> list[Message]:
+        instruments = self._instruments
+        batch: list[Message] = []
+        for text, received in frames:
+            for parsed in parse(text, received, instruments):
+                if type(parsed) is Trade:
+                    self._last[parsed.symbol] = parsed
+                    batch.append(parsed)
+                else:
+                    batch.extend(self._rarer(parsed))
+        return batch
+
+    def _rarer(self, parsed: Parsed) -> Sequence[Message]:
+        if isinstance(parsed, BookFrame):
+            known = self._books.get(parsed.symbol)
+            return known[1].take(parsed) if known else ()
+        if isinstance(parsed, TradesFrame):
+            missed = [trade for trade in parsed.trades if self._missed(trade)]
+            self._last.update((trade.symbol, trade) for trade in missed)
+            return missed
+        return (parsed,)
+
+    def _missed(self, trade: Trade) -> bool:
+        """Return whether a trade of a snapshot is later than those that came before."""
+        last = self._last.get(trade.symbol)
+        if last is None:
+            return self._began is not None and trade.time >= self._began
+        if trade.time == last.time:
+            return trade.id > last.id  # type: ignore[operator]  # whole numbers, both
+        return trade.time > last.time
+
+    def _closed(self, closed: ConnectionClosed) -> list[Message]:
+        if self._lost is None:
+            self._lost = closed.reason
+        gaps = [gap for _, book in self._books.values() for gap in book.lose(closed.reason)]
+        for _, book in self._books.values():
+            book.expect_snapshot()
+        return gaps
+
+    def _opened(self, opened: ConnectionOpened) -> list[Message]:
+        reason, self._lost = self._lost, None
+        if self._began is None:
+            self._began = opened.time
+            return []
+        return [Event("reconnect", None, opened.time, 1, reason or "")]
+
+
+class _Resyncs:
+    """New subscriptions of single books, repeated until they are known again."""
+
+    def __init__(self, wire: ReconnectingWebSocket, rng: random.Random) -> None:
+        self._wire = wire
+        self._rng = rng
+        self._tasks: dict[str, tuple[asyncio.Task[None], int]] = {}
+
+    def mend(self, broken: list[tuple[str, ChecksummedBook]]) -> None:
+        """Begin with those that are not being mended yet."""
+        for native, book in broken:
+            book.expect_snapshot()
+            task, proofs = self._tasks.get(native, (None, 0))
+            if task is not None and proofs == book.proofs and not task.done():
+                # Its snapshot did not prove itself: the next attempt must wait.
+                continue
+            if task is not None:
+                task.cancel()
+            mending = asyncio.create_task(self._mend(native, book, book.proofs))
+            self._tasks[native] = (mending, book.proofs)
+
+    async def stop(self) -> None:
+        """Forget them all: the connection is gone."""
+        tasks = [task for task, _ in self._tasks.values()]
+        self._tasks.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _mend(self, native: str, book: ChecksummedBook, proofs: int) -> None:
+        patience = PATIENCE
+        while book.proofs == proofs:
+            await self._wire.send(_request("unsubscribe", **_book([native], snapshot=None)))
+            await self._wire.send(_request("subscribe", **_book([native])))
+            await asyncio.sleep(patience * self._rng.uniform(0.5, 1.0))
+            patience = min(2 * patience, LONGEST_PATIENCE)
+
+
+def _book(names: list[str], *, snapshot: bool | None = True) -> dict[str, object]:
+    wanted: dict[str, object] = {"channel": "book", "symbol": names, "depth": CHECKED}
+    return wanted if snapshot is None else {**wanted, "snapshot": snapshot}
+
+
+def _request(method: str, **params: object) -> str:
+    return json.dumps({"method": method, "params": params})

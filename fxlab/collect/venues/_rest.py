@@ -1,0 +1,184 @@
+"""Ask a venue's REST interface politely, and turn every way it can fail into words.
+
+A venue that is busy is asked again, later and at random times, so that a thousand collectors do
+not return at once; one that refuses is left alone, because asking on leads to a longer ban.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+import ssl
+from email.utils import parsedate_to_datetime
+from typing import Any, Final, NoReturn
+from urllib.parse import urlsplit
+
+import httpx
+
+from fxlab._network import proxy_for, through, wait_before
+from fxlab.collect.feed import Clock
+from fxlab.errors import VenueRefused, VenueUnavailable
+
+_log: Final = logging.getLogger(__name__)
+
+ATTEMPTS: Final = 4
+LONGEST_WAIT: Final = 60.0
+"""Seconds; who is told to wait longer gives up at once, with the number."""
+
+TOO_OFTEN: Final = 429
+REFUSALS: Final = {
+    TOO_OFTEN: "it was asked too often; wait a minute, and run fewer collectors",
+    401: "this needs an account, which fxlab never uses",
+    403: "this machine's address or country is blocked; try another network",
+    418: "this address is banned for asking too often; wait, and run fewer collectors",
+    451: "the venue does not serve this country; choose another venue",
+}
+
+
+class Rest:
+    """Reads JSON from one venue.
+
+    Parameters
+    ----------
+    base_url
+        Such as ``https://api.binance.com``.
+    clock
+        Tells how long a date in ``Retry-After`` is away.
+    timeout
+        Seconds for connecting, and for each wait for bytes.
+    patience
+        Seconds before the second attempt; it doubles with each one.
+    rng
+        Draws the jitter.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        clock: Clock,
+        timeout: float = 10.0,
+        patience: float = 0.5,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.base_url = base_url
+        self._clock = clock
+        self._timeout = timeout
+        self._patience = patience
+        self._rng = rng or random.Random()  # noqa: S311 - jitter, no secret
+        self._client: httpx.AsyncClient | None = None
+
+    async def get(self, path: str, **parameters: str | float) -> Any:  # noqa: ANN401 - JSON
+        """Return the JSON that a path answers with.
+
+        Raises
+        ------
+        VenueUnavailable
+            No answer, an answer of 5xx that stays, or one that is not JSON.
+        VenueRefused
+            The venue blocks or bans us, limits the rate for longer than `LONGEST_WAIT`, or calls
+            the request wrong.
+        """
+        for attempt in range(ATTEMPTS):
+            wait = self._jittered(attempt)
+            try:
+                response = await self._open().get(self.base_url + path, params=parameters)
+                _log.debug("GET %s%s: status %d", self.host, path, response.status_code)
+                if response.is_success:
+                    return json.loads(response.content, parse_constant=_no_constant)
+            except httpx.TimeoutException:
+                reason = f"no answer within {self._timeout:g} s"
+            except httpx.TransportError as error:
+                raise self._unavailable(reason_of(error)) from error
+            except (ValueError, RecursionError) as error:
+                start = " ".join(response.text[:80].split())
+                reason = f"its answer is not JSON ({error}): {start!r}"
+                raise self._unavailable(reason) from error
+            else:
+                reason = self._judged(response, last=attempt + 1 == ATTEMPTS)
+                if response.status_code == TOO_OFTEN:
+                    wait = self._asked_wait(response, wait)
+            if attempt + 1 < ATTEMPTS:
+                await asyncio.sleep(wait)
+        raise self._unavailable(reason)
+
+    async def close(self) -> None:
+        """Close the connections; the next `get` opens them again."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
+
+    def _open(self) -> httpx.AsyncClient:
+        if self._client is None:
+            self._client = httpx.AsyncClient(
+                timeout=self._timeout,
+                proxy=proxy_for(self.base_url),
+                trust_env=False,  # its own reading of the variables differs from all others
+                verify=httpx.create_ssl_context(),
+            )
+        return self._client
+
+    def _jittered(self, attempt: int) -> float:
+        return wait_before(attempt, self._patience, LONGEST_WAIT, self._rng)
+
+    def _asked_wait(self, response: httpx.Response, usual: float) -> float:
+        """Return the seconds to wait after a 429."""
+        asked = retry_after(response.headers.get("Retry-After", ""), self._clock.now())
+        if asked is None:
+            return usual
+        if asked > LONGEST_WAIT:
+            raise VenueRefused(
+                f"{self.host} wants no more requests for {asked:,.0f} s (HTTP 429); "
+                "wait that long, and run fewer collectors from this address"
+            )
+        return asked + self._jittered(0)
+
+    def _judged(self, response: httpx.Response, *, last: bool) -> str:
+        """Return why an answer is none, or raise if asking again cannot help."""
+        status = response.status_code
+        said = " ".join(response.text[:200].split())
+        if status >= 500:
+            return f"HTTP {status} to {ATTEMPTS} requests: {said}"
+        if status == TOO_OFTEN and not last:
+            return "asked too often"
+        next_step = REFUSALS.get(status, "the request is not what the venue expects; report this")
+        raise VenueRefused(f"{self.host} refuses with HTTP {status}: {said}; {next_step}")
+
+    @property
+    def host(self) -> str:
+        """Return the host, for messages."""
+        return urlsplit(self.base_url).netloc
+
+    def _unavailable(self, reason: str) -> VenueUnavailable:
+        return VenueUnavailable(
+            f"{self.host} is not available ({reason}){through(self.base_url)}; check the "
+            "connection, or try again later"
+        )
+
+
+def reason_of(error: BaseException) -> str:
+    """Return why a connection failed, in words; TLS failures are named as such."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLError):
+            return f"TLS: {getattr(cause, 'verify_message', '') or cause.reason or cause}"
+        cause = getattr(cause, "real_error", None) or cause.__cause__ or cause.__context__
+    error = getattr(error, "real_error", None) or error
+    return str(error) or type(error).__name__
+
+
+def retry_after(header: str, now: int) -> float | None:
+    """Return the seconds that a ``Retry-After`` asks for, given as a number or as a date."""
+    if header.strip().isdigit():
+        return float(header)
+    try:
+        moment = parsedate_to_datetime(header)
+    except ValueError:
+        return None
+    return max(0.0, moment.timestamp() - now / 1e6)
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON")

@@ -1,0 +1,252 @@
+"""One recording of a venue whose books begin with a REST snapshot: sockets, snapshots, statuses.
+
+Everything that arrives goes through one short queue, in the order in which it happened here; one
+loop takes it from there and alone touches the books. A slow consumer fills the queue, which stops
+the sockets from being read, and nothing is dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, Generic, TypeVar
+
+from fxlab._network import wait_before
+from fxlab.collect.feed import BookSnapshot, Clock, Event, Instrument, Message
+from fxlab.collect.venues._book_sync import Diff, SyncedBook
+from fxlab.collect.venues._payload_checks import NOT_AS_DOCUMENTED, cause_of
+from fxlab.collect.venues._websocket import (
+    Arrival,
+    ConnectionClosed,
+    ConnectionOpened,
+    Frame,
+    ReconnectingWebSocket,
+)
+from fxlab.errors import VenueError
+
+FIRST_CHANGE: Final = 3.0
+"""Seconds to wait for a change before the snapshot is fetched: it has to be newer."""
+FETCHES_AT_ONCE: Final = 4
+RETRY: Final = (0.2, 30.0)
+"""First and longest wait in seconds before another snapshot."""
+STATUS_EVERY: Final = 600.0
+MOST_AT_ONCE: Final = 20_000
+
+Connection = TypeVar("Connection")
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """A request for a snapshot; its number tells the present one from one that was given up."""
+
+    symbol: str
+    attempt: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What a request brought."""
+
+    fetch: Fetch
+    snapshot: BookSnapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived(Generic[Connection]):
+    """What happened to a connection."""
+
+    connection: Connection
+    arrival: Arrival
+
+
+class SnapshotRun(ABC, Generic[Connection]):
+    """Runs one subscription; `close` it in the end.
+
+    Parameters
+    ----------
+    clock
+        Stamps arrivals.
+    symbols
+        All that is recorded; told once when one is no longer traded.
+    books
+        Those of them whose book is kept in step.
+    rng
+        Draws the jitter of repeated snapshots.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        symbols: Collection[str],
+        books: Mapping[str, SyncedBook],
+        rng: random.Random | None = None,
+    ) -> None:
+        self._clock = clock
+        self._watched = set(symbols)
+        self._books = books
+        self._rng = rng or random.Random()  # noqa: S311 - jitter, no secret
+        self._changed = {symbol: asyncio.Event() for symbol in books}
+        self._queue: asyncio.Queue[Arrived[Connection] | Fetched | Event | Exception] = (
+            asyncio.Queue(maxsize=4)
+        )
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._fetching: dict[str, Fetch] = {}
+        self._fetches = 0
+        self._permit = asyncio.Semaphore(FETCHES_AT_ONCE)
+
+    @abstractmethod
+    def connections(self) -> list[tuple[Connection, ReconnectingWebSocket]]:
+        """Return the sockets, each with what `opened` and `closed` are told of it."""
+
+    @abstractmethod
+    async def snapshot(self, symbol: str) -> BookSnapshot:
+        """Return a book as the venue gives it now."""
+
+    @abstractmethod
+    async def listed(self, symbols: Collection[str]) -> dict[str, Instrument]:
+        """Return what the venue says of symbols."""
+
+    @abstractmethod
+    def frames(self, frames: list[Frame]) -> list[Message]:
+        """Return what frames mean."""
+
+    @abstractmethod
+    def opened(self, connection: Connection, opened: ConnectionOpened) -> list[Message]:
+        """Return what the beginning of a connection means."""
+
+    @abstractmethod
+    def closed(self, connection: Connection, closed: ConnectionClosed) -> list[Message]:
+        """Return what the end of a connection means."""
+
+    async def batches(self) -> AsyncGenerator[list[Message], None]:
+        """Yield messages, for ever."""
+        for connection, wire in self.connections():
+            self._start(partial(self._read, connection, wire))
+        self._start(self._watch_status)
+        while True:
+            messages = self._handle(await self._queue.get())
+            while not self._queue.empty() and len(messages) < MOST_AT_ONCE:
+                messages += self._handle(self._queue.get_nowait())
+            if messages:
+                yield messages
+
+    async def close(self) -> None:
+        """Close the sockets and end what is under way."""
+        tasks = [*self._tasks]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def change(self, diff: Diff) -> list[Message]:
+        """Return what a change of a book means; one out of step asks for a snapshot."""
+        book = self._books.get(diff.symbol)
+        if book is None:
+            return []
+        messages = book.take(diff)
+        if book.last is None:
+            self._changed[diff.symbol].set()
+            self.synchronise(diff.symbol)
+        return messages
+
+    def synchronise(self, symbol: str, attempt: int = 0) -> None:
+        """See to it that a snapshot is on its way."""
+        if symbol not in self._fetching:
+            self._fetches += 1
+            self._fetching[symbol] = fetch = Fetch(symbol, attempt, self._fetches)
+            self._start(partial(self._fetch, fetch))
+
+    def abandon(self, symbol: str) -> None:
+        """Give up a snapshot: it was taken before the next change could be heard."""
+        self._fetching.pop(symbol, None)
+        if symbol in self._changed:
+            self._changed[symbol].clear()
+
+    def _start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        task = asyncio.ensure_future(self._guarded(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _guarded(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Hand an error that nobody expected to the one who reads the messages."""
+        try:
+            await work()
+        except Exception as error:  # noqa: BLE001 - it is raised again by `_handle`
+            await self._queue.put(error)
+
+    async def _read(self, connection: Connection, wire: ReconnectingWebSocket) -> None:
+        async with contextlib.aclosing(wire.arrivals()) as arrivals:
+            async for arrival in arrivals:
+                await self._queue.put(Arrived(connection, arrival))
+
+    async def _fetch(self, fetch: Fetch) -> None:
+        """Fetch one snapshot, and hand it over."""
+        symbol, attempt = fetch.symbol, fetch.attempt
+        if attempt == 0:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed[symbol].wait(), FIRST_CHANGE)
+        while self._fetching.get(symbol) is fetch:
+            if attempt:
+                await asyncio.sleep(wait_before(attempt - 1, *RETRY, self._rng))
+            try:
+                async with self._permit:
+                    found = await self.snapshot(symbol)
+            except (VenueError, *NOT_AS_DOCUMENTED) as error:
+                known = isinstance(error, VenueError)
+                cause = str(error) if known else f"malformed: {cause_of(error)}"
+                await self._queue.put(self._trouble(symbol, f"depth snapshot: {cause}"))
+            else:
+                await self._queue.put(Fetched(fetch, found))
+                return
+            attempt += 1
+
+    async def _watch_status(self) -> None:
+        """Tell, once, when a symbol is no longer traded."""
+        watched = self._watched
+        while watched:
+            await asyncio.sleep(STATUS_EVERY)
+            try:
+                known = await self.listed(watched)
+            except VenueError as error:
+                await self._queue.put(self._trouble(None, f"status of symbols: {error}"))
+                continue
+            for symbol in sorted(watched):
+                status = known[symbol].status if symbol in known else "not listed any more"
+                if status != "trading":
+                    watched.discard(symbol)
+                    now = self._clock.now()
+                    await self._queue.put(Event("delisted", symbol, now, 1, f"status: {status}"))
+
+    def _trouble(self, symbol: str | None, detail: str) -> Event:
+        return Event("venue_error", symbol, self._clock.now(), 1, detail[:320])
+
+    def _handle(self, item: Arrived[Connection] | Fetched | Event | Exception) -> list[Message]:
+        if isinstance(item, Exception):
+            raise item
+        if isinstance(item, Fetched):
+            return self._offered(item)
+        if isinstance(item, Event):
+            return [item]
+        match item.arrival:
+            case ConnectionOpened() as opened:
+                return self.opened(item.connection, opened)
+            case ConnectionClosed() as closed:
+                return self.closed(item.connection, closed)
+            case frames:
+                return self.frames(frames)
+
+    def _offered(self, fetched: Fetched) -> list[Message]:
+        symbol = fetched.snapshot.symbol
+        if self._fetching.get(symbol) is not fetched.fetch:
+            return []
+        del self._fetching[symbol]
+        book = self._books[symbol]
+        messages = book.offer(fetched.snapshot)
+        if messages is None or book.last is None:
+            self.synchronise(symbol, fetched.fetch.attempt + 1)
+        return messages or []

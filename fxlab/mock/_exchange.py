@@ -1,0 +1,322 @@
+"""Faults that befall the venue as a whole, at their place on the tape.
+
+Faults that befall the venue as a whole, at their place on the tape.
+
+They happen between two happenings, never by a timer, so that the same seed cuts, stalls and
+delists at the same trade.
+
+The trading floor: the tape that runs, what happened, and all who listen, on one event loop.
+
+Time on the floor is market time. A paced floor moves it with the clock whether or not anybody
+listens, as a venue does; at speed "max" it moves as fast as the listeners take frames. Either
+begins when enough streams are listened to, and stands still at the second that it was given
+until it is told to go on: whoever asks in between asks about a market that does not move.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib import import_module
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from fxlab.errors import InvalidParameter, SymbolNotFound, VenueNotFound
+from fxlab.mock._faults import FaultLog, Faults
+from fxlab.mock._market import Happening, MarketTrade, MockMarket, Truth
+from fxlab.mock._protocols import PROTOCOLS
+from fxlab.mock._publisher import Publisher, World
+
+Planned = tuple[int, Callable[[], None]]
+"""A market time (us), and what is done then."""
+
+
+def renumbered(tape: Iterable[Happening], after: int, ledger: FaultLog) -> Iterator[Happening]:
+    """Yield a tape on which the trade ids of each symbol begin at 1 again after so many trades.
+
+    A recorded frame that says another id is left out in favour of a made one.
+    """
+    seen: dict[str, int] = {}
+    for happening in tape:
+        if not isinstance(happening, MarketTrade):
+            yield happening
+            continue
+        symbol = happening.symbol
+        count = seen[symbol] = seen.get(symbol, 0) + 1
+        if count == after + 1:
+            ledger.add("id_restart", symbol=symbol, id=1, previous=happening.id - 1)
+        yield happening if count <= after else happening._replace(id=count - after, frame=None)
+
+
+def without(tape: Iterable[Happening], symbol: str, end: int) -> Iterator[Happening]:
+    """Yield a tape on which nothing happens to a symbol from a time (us) on."""
+    return (one for one in tape if one.symbol != symbol or one.time < end)
+
+
+def with_plans(tape: Iterable[Happening], plans: Iterator[Planned]) -> Iterator[Happening]:
+    """Yield a tape, and do what is planned as it passes the times of the plans."""
+    upcoming = next(plans, None)
+    for happening in tape:
+        while upcoming is not None and happening.time >= upcoming[0]:
+            upcoming[1]()
+            upcoming = next(plans, None)
+        yield happening
+
+
+def cuts(faults: Faults, start: int, cut: Callable[[], None]) -> Iterator[Planned]:
+    """Yield a cut every `Faults.cut_seconds`, half as long to half as long again."""
+    if faults.cut_seconds is None:
+        return
+    chance, time = random.Random(faults.seed), start  # noqa: S311
+    while True:
+        time += int(faults.cut_seconds * chance.uniform(0.5, 1.5) * 1e6)
+        yield time, cut
+
+
+Speed = float | Literal["max"]
+
+_BATCH: Final = 256
+_BACKLOG: Final = 1 << 18
+_SLOW: Final = 1 << 26
+_PING_SECONDS: Final = 20.0
+_LONGEST_SLEEP: Final = 0.05
+_STANDING: Final = 0.005
+
+
+class Exchange:
+    """Everything of a mock venue but its door.
+
+    Attributes
+    ----------
+    outlets
+        By the name of the venue.
+    begun, ended
+        Set when somebody listens first, and when nothing more will happen.
+    still
+        Whether all has happened up to the moment at which the market stands still.
+    """
+
+    def __init__(
+        self,
+        market: MockMarket,
+        venues: Sequence[str],
+        *,
+        speed: Speed,
+        faults: Faults,
+        ledger: Path | None,
+        listeners: int = 1,
+        until: float | None = None,
+    ) -> None:
+        if speed != "max" and not float(speed) > 0:
+            raise InvalidParameter(f"speed={speed!r}: give a number above 0, or 'max'")
+        if faults.delist is not None and faults.delist[0] not in market.listings:
+            raise SymbolNotFound.named(faults.delist[0], market.listings)
+        self.market, self.speed, self.faults = market, speed, faults
+        self.truth = Truth(market)
+        self.ledger = FaultLog(ledger, faults.wanted())
+        self.world = World(self.truth, faults, self.ledger, self.now)
+        self.outlets = {name: self._outlet(name) for name in venues}
+        self._open = list(self.outlets.values())
+        self.begun, self.ended = asyncio.Event(), asyncio.Event()
+        self._heard, self._speaking = asyncio.Event(), asyncio.Event()
+        self._speaking.set()
+        self._listeners, self._until, self.still = listeners, until, False
+        self._start: int | None = None
+        self._anchor = 0.0
+        self._reached = 0
+
+    def _outlet(self, name: str) -> Publisher:
+        if name not in PROTOCOLS:
+            raise VenueNotFound.named(name, PROTOCOLS)
+        module, _, made = PROTOCOLS[name].partition(":")
+        protocol = getattr(import_module(module), made)(self.world)
+        return Publisher(protocol, self.truth, self.faults, self.ledger, self._begin)
+
+    def now(self) -> int:
+        """Return market time in microseconds: the wall clock before the tape begins."""
+        if self._start is None:
+            begins = self.market.start
+            return self._wall() if begins is None else begins
+        if self.speed == "max":
+            return max(self._reached, self._start)
+        now = self._start + int((time.monotonic() - self._anchor) * float(self.speed) * 1e6)
+        return now if self._hold is None else min(now, self._hold)
+
+    @property
+    def _hold(self) -> int | None:
+        """Return the time at which the market stands still."""
+        if self._until is None or self._start is None:
+            return None
+        return self._start + _us(self._until)
+
+    def go_on(self, until: float | None) -> None:
+        """Let the market move on from where it is, up to so many seconds after its beginning."""
+        if self._start is not None and self.speed != "max":
+            stood = (self.now() - self._start) / 1e6 / float(self.speed)
+            self._anchor = time.monotonic() - stood
+        self._until, self.still = until, False
+
+    def stand_still(self) -> None:
+        """Let the market stand still where it is."""
+        self._until = None if self._start is None else (self.now() - self._start) / 1e6
+
+    def _wall(self) -> int:
+        return time.time_ns() // 1_000 + self.faults.clock_skew_ms * 1_000
+
+    def _begin(self) -> None:
+        self._heard.set()
+        streams = sum(outlet.streams for outlet in self.outlets.values())
+        if self._start is None and streams >= self._listeners:
+            # Whole milliseconds: what venues with coarse clocks say is the truth, too.
+            self._start = self.now() // 1_000 * 1_000
+            self._anchor = time.monotonic()
+            for book in self.truth.books.values():
+                book.time = self._start
+            self.begun.set()
+
+    def state(self) -> dict[str, Any]:
+        """Return what happened and what was done wrong, for reconciliation; see `MockVenue`."""
+        deals = self.truth.deals
+        return {
+            "header": self.ledger.header,
+            "symbols": {symbol: one.summary() for symbol, one in deals.items()},
+            "venues": {name: outlet.state() for name, outlet in self.outlets.items()},
+            "frames": {name: dict(outlet.frames) for name, outlet in self.outlets.items()},
+            "counts": dict(self.ledger.counts),
+            "faults": list(self.ledger.faults),
+            "running": self.begun.is_set() and not self.ended.is_set() and not self.still,
+        }
+
+    def cut(self) -> None:
+        """Cut all connections in the middle of a frame."""
+        for outlet in self.outlets.values():
+            outlet.cut()
+
+    def hush(self, *, silent: bool) -> None:
+        """Fall silent with all connections open, or speak again."""
+        self.ledger.add("stall" if silent else "speaks", time=self.now())
+        self._speaking.clear() if silent else self._speaking.set()
+        for outlet in self.outlets.values():
+            outlet.hush(silent=silent)
+
+    async def run(self) -> None:
+        """Let the tape run from the first subscription to its end."""
+        pings = asyncio.get_running_loop().create_task(self._ping())
+        try:
+            await self.begun.wait()
+            assert self._start is not None  # noqa: S101 - set before the event
+            tape = self._misled(self.market.happenings(self._start), self._start)
+            await (self._race(tape) if self.speed == "max" else self._walk(tape))
+            for outlet in self.outlets.values():
+                outlet.finish()
+            self._flush()
+            self.ended.set()
+        finally:
+            pings.cancel()
+
+    def _misled(self, tape: Iterator[Happening], start: int) -> Iterator[Happening]:
+        faults = self.faults
+        if faults.id_restart_at is not None:
+            tape = renumbered(tape, faults.id_restart_at, self.ledger)
+        if faults.delist is not None:
+            tape = without(tape, faults.delist[0], start + _us(faults.delist[1]))
+        plans = heapq.merge(
+            sorted(self._plans(start), key=_when), cuts(faults, start, self.cut), key=_when
+        )
+        return with_plans(tape, plans)
+
+    def _plans(self, start: int) -> Iterator[Planned]:
+        if self.faults.delist is not None:
+            symbol, second = self.faults.delist
+            end = start + _us(second)
+            yield end, lambda: self._delist(symbol, end)
+        if self.faults.stall_at is not None:
+            yield start + _us(self.faults.stall_at), self._stall
+
+    def _stall(self) -> None:
+        self.hush(silent=True)
+        loop = asyncio.get_running_loop()
+        loop.call_later(self.faults.stall_seconds, lambda: self.hush(silent=False))
+
+    def _delist(self, symbol: str, end: int) -> None:
+        self.world.delisted[symbol] = end
+        self.ledger.add("delist", symbol=symbol, time=end)
+        for outlet in self.outlets.values():
+            for stream, frame in outlet.protocol.delist(symbol):
+                outlet.tell(stream, frame)
+
+    async def _race(self, tape: Iterator[Happening]) -> None:
+        while batch := list(islice(tape, _BATCH)):
+            while not any(outlet.heard for outlet in self.outlets.values()):
+                self._heard.clear()
+                await self._heard.wait()
+            await self._speaking.wait()
+            for happening in batch:
+                while self._hold is not None and happening.time > self._hold:
+                    self._reached = self._hold
+                    self._flush()
+                    self.still = True
+                    await asyncio.sleep(_STANDING)
+                self._happen(happening)
+            await self._drained()
+
+    async def _walk(self, tape: Iterator[Happening]) -> None:
+        for happening in tape:
+            while (ahead := happening.time - self.now()) > 0:
+                self._flush()
+                self._hurry()
+                self.still = self.now() == self._hold
+                pause = ahead / float(self.speed) / 1e6
+                await asyncio.sleep(min(max(pause, 0.001), _LONGEST_SLEEP))
+            self.still = False
+            self._happen(happening)
+            if len(self.truth.deals[happening.symbol]) % _BATCH == 0:
+                self._flush()
+                self._hurry()
+                await asyncio.sleep(0)
+
+    def _happen(self, happening: Happening) -> None:
+        self._reached = happening.time
+        self.truth.add(happening)
+        for outlet in self._open:
+            if outlet.heard:
+                outlet.deliver(happening)
+
+    def _flush(self) -> list[asyncio.Future[None]]:
+        return [
+            written
+            for outlet in self.outlets.values()
+            for socket in outlet.sockets
+            if (written := socket.flush()) is not None and socket.backlog > _BACKLOG
+        ]
+
+    async def _drained(self) -> None:
+        waiting = self._flush()
+        if waiting:
+            await asyncio.wait(waiting)  # which does not cancel them with itself, as gather would
+        await asyncio.sleep(0)
+
+    def _hurry(self) -> None:
+        for name, outlet in self.outlets.items():
+            for socket in [one for one in outlet.sockets if one.backlog > _SLOW]:
+                self.ledger.add("slow_client", venue=name, backlog=socket.backlog)
+                socket.abort()
+
+    async def _ping(self) -> None:
+        while True:
+            await asyncio.sleep(_PING_SECONDS)
+            for outlet in self.outlets.values():
+                for socket in outlet.sockets:
+                    socket.ping()
+
+
+def _us(seconds: float) -> int:
+    return int(seconds * 1e6)
+
+
+def _when(plan: Planned) -> int:
+    return plan[0]

@@ -1,0 +1,472 @@
+"""Binance spot and USD-M futures as they speak: market streams and REST answers.
+
+The frames are made by hand instead of by a JSON library, because the mock must never be what a
+collector under test waits for.
+
+Sources: https://github.com/binance/binance-spot-api-docs (web-socket-streams.md, rest-api.md) and
+https://developers.binance.com/docs/derivatives/usds-margined-futures (websocket market streams,
+market data). Spot prices and quantities have eight decimals, those of futures as many as the
+symbol. A stream is known by its name on combined connections, and by a / before it on raw ones.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Final
+
+from fxlab.mock._market import (
+    Book,
+    BookChange,
+    Change,
+    Happening,
+    Listing,
+    MarketTrade,
+    decimal_text,
+)
+from fxlab.mock._protocols.base import Answer, ClientSession, MarketView, Protocol, Query, compact
+
+SPOT_DECIMALS: Final = 8
+_WINDOWS: Final = {"depth@100ms": 100_000, "depth": 1_000_000}
+_FUTURES_WINDOWS: Final = {"depth@100ms": 100_000, "depth": 250_000, "depth@500ms": 500_000}
+
+
+class BookWindow:
+    """Changes of a book that are gathered until their interval is over."""
+
+    def __init__(self, interval_us: int, last_id: int) -> None:
+        self.interval = interval_us
+        self.previous = last_id
+        self.number = -1
+        self.first_id = self.id = 0
+        self.bids: dict[int, int] = {}
+        self.asks: dict[int, int] = {}
+
+    def gather(self, change: BookChange) -> None:
+        """Add a change."""
+        if self.number < 0:
+            self.number, self.first_id = change.time // self.interval, change.first_id
+        self.id = change.id
+        self.bids.update(change.bids)
+        self.asks.update(change.asks)
+
+    def skip(self, change: BookChange) -> None:
+        """Pass over a change that nobody listens for."""
+        self.id = change.id
+        self.clear()
+
+    def over(self, time: int) -> bool:
+        """Return whether something was gathered before the interval that `time` is in."""
+        return 0 <= self.number < time // self.interval
+
+    @property
+    def end_ms(self) -> int:
+        """Return the end of the interval."""
+        return (self.number + 1) * self.interval // 1_000
+
+    def clear(self) -> None:
+        """Begin anew."""
+        self.previous, self.number = self.id, -1
+        self.bids, self.asks = {}, {}
+
+
+class Frames:
+    """The frames of one symbol.
+
+    Attributes
+    ----------
+    stream
+        Its name in front of the @ of its streams: btcusdt.
+    deal_keys
+        Of the streams of trades and of aggregates.
+    windows, gathering
+        Of its diff streams, by the part behind the @; whether any of them ever gathered.
+    """
+
+    def __init__(self, listing: Listing, last_id: int, *, futures: bool) -> None:
+        self.native = listing.base + listing.quote
+        self.stream = self.native.lower()
+        self.deal_keys = (f"{self.stream}@trade", f"{self.stream}@aggTrade")
+        self.gathering = False
+        self.listing = listing
+        self.decimals = None if futures else SPOT_DECIMALS
+        intervals = _FUTURES_WINDOWS if futures else _WINDOWS
+        self.windows = {name: BookWindow(every, last_id) for name, every in intervals.items()}
+        self._futures = futures
+        self._price_unit, price = self._number(listing.price_decimals)
+        self._quantity_unit, quantity = self._number(listing.quantity_decimals)
+        head, tail = ('"T":%d,', ',"X":"MARKET"') if futures else ("", "")
+        self._trade = (
+            f'{{"e":"trade","E":%d,{head}"s":"{self.native}","t":%d,"p":"{price}","q":"{quantity}"'
+            + (f'{tail},"m":%s}}' if futures else ',"T":%d,"m":%s,"M":true}')
+        )
+        self._aggregate = (
+            f'{{"e":"aggTrade","E":%d,"s":"{self.native}","a":%d,"p":"{price}","q":"{quantity}",'
+            '"f":%d,"l":%d,"T":%d,"m":%s' + ("}" if futures else ',"M":true}')
+        )
+
+    def _number(self, decimals: int) -> tuple[int, str]:
+        zeros = "0" * ((self.decimals or decimals) - decimals)
+        return 10**decimals, f"%d.%0{decimals}d{zeros}"
+
+    def trade(self, deal: MarketTrade) -> bytes:
+        """Return the data of a trade."""
+        time = deal.time // 1_000
+        whole, part = divmod(deal.price, self._price_unit)
+        much, little = divmod(deal.quantity, self._quantity_unit)
+        maker = "false" if deal.bought else "true"
+        if self._futures:
+            return (self._trade % (time, time, deal.id, whole, part, much, little, maker)).encode()
+        return (self._trade % (time, deal.id, whole, part, much, little, time, maker)).encode()
+
+    def aggregate(self, deal: MarketTrade) -> bytes:
+        """Return the data of a trade as an aggregate of one."""
+        time, number = deal.time // 1_000, deal.id
+        price = divmod(deal.price, self._price_unit)
+        quantity = divmod(deal.quantity, self._quantity_unit)
+        maker = "false" if deal.bought else "true"
+        values = (time, number, *price, *quantity, number, number, time, maker)
+        return (self._aggregate % values).encode()
+
+    def depth(self, window: BookWindow) -> bytes:
+        """Return the data of a diff."""
+        time, previous = window.end_ms, window.previous
+        times = f'"E":{time},"T":{time}' if self._futures else f'"E":{time}'
+        follows = f',"pu":{previous}' if self._futures else ""
+        return (
+            f'{{"e":"depthUpdate",{times},"s":"{self.native}","U":{window.first_id},'
+            f'"u":{window.id}{follows},'
+            f'"b":{self.levels(window.bids.items())},"a":{self.levels(window.asks.items())}}}'
+        ).encode()
+
+    def ticker(self, book: Book) -> bytes:
+        """Return the data of the best bid and ask."""
+        bid, ask = max(book.bids), min(book.asks)
+        time = book.time // 1_000
+        head = f'"e":"bookTicker","E":{time},"T":{time},' if self._futures else ""
+        return (
+            f'{{{head}"u":{book.id},"s":"{self.native}",'
+            f'"b":"{self.price(bid)}","B":"{self.quantity(book.bids[bid])}",'
+            f'"a":"{self.price(ask)}","A":"{self.quantity(book.asks[ask])}"}}'
+        ).encode()
+
+    def levels(self, levels: Iterable[Change]) -> str:
+        """Return levels as JSON."""
+        return f"[{','.join(self._level(price, quantity) for price, quantity in levels)}]"
+
+    def _level(self, price: int, quantity: int) -> str:
+        return f'["{self.price(price)}","{self.quantity(quantity)}"]'
+
+    def price(self, units: int) -> str:
+        """Return the text of a price."""
+        return decimal_text(units, self.listing.price_decimals, self.decimals)
+
+    def quantity(self, units: int) -> str:
+        """Return the text of a quantity."""
+        return decimal_text(units, self.listing.quantity_decimals, self.decimals)
+
+    def worth(self, deal: MarketTrade) -> str:
+        """Return the text of price times quantity."""
+        decimals = self.listing.price_decimals + self.listing.quantity_decimals
+        return decimal_text(deal.price * deal.quantity, decimals, self.decimals)
+
+
+_NO_SYMBOL: Final = Answer.of({"code": -1121, "msg": "Invalid symbol."}, 400)
+_NO_KEY: Final = Answer.of({"code": -2014, "msg": "API-key format invalid."}, 401)
+_MOST: Final = 1_000
+
+
+class BinanceRest:
+    """Answers for spot under /api/v3, for futures under /fapi/v1."""
+
+    def __init__(self, world: MarketView, frames: Mapping[str, Frames], *, futures: bool) -> None:
+        self._world = world
+        self._frames = {one.native: one for one in frames.values()}
+        self._futures = futures
+        self._root = "/fapi/v1" if futures else "/api/v3"
+        self._general: dict[str, Callable[[Query], Answer]] = {
+            "/ping": lambda _: Answer.of({}),
+            "/time": lambda _: Answer.of({"serverTime": self._now_ms()}),
+            "/exchangeInfo": self._instruments,
+        }
+        self._of_symbol: dict[str, Callable[[Frames, Query], Answer]] = {
+            "/depth": self._depth,
+            "/trades": self._trades,
+            "/historicalTrades": self._historical,
+            "/aggTrades": self._aggregates,
+        }
+
+    def answer(self, path: str, query: Query) -> Answer | None:
+        """Return the answer, None for an unknown path."""
+        if not path.startswith(f"{self._root}/"):
+            return None
+        name = path.removeprefix(self._root)
+        if general := self._general.get(name):
+            return general(query)
+        if (about := self._of_symbol.get(name)) is None:
+            return None
+        frames = self._frames.get(query.get("symbol", ""))
+        try:
+            return _NO_SYMBOL if frames is None else about(frames, query)
+        except ValueError:
+            return Answer.of(
+                {"code": -1100, "msg": "Illegal characters found in a parameter."}, 400
+            )
+
+    def _now_ms(self) -> int:
+        return self._world.now() // 1_000
+
+    def _instruments(self, query: Query) -> Answer:
+        names = list(self._frames)
+        if not self._futures and "symbol" in query:
+            names = [query["symbol"]]
+        elif not self._futures and "symbols" in query:
+            names = json.loads(query["symbols"])
+        if any(name not in self._frames for name in names):
+            return _NO_SYMBOL
+        symbols = [self._instrument(self._frames[name]) for name in names]
+        return Answer.of({"timezone": "UTC", "serverTime": self._now_ms(), "symbols": symbols})
+
+    def _instrument(self, frames: Frames) -> dict[str, Any]:
+        listing = frames.listing
+        trading = listing.symbol not in self._world.delisted
+        detail = _futures_detail(listing) if self._futures else _SPOT_DETAIL
+        return {
+            "symbol": frames.native,
+            "status": "TRADING" if trading else "SETTLING" if self._futures else "BREAK",
+            "baseAsset": listing.base,
+            "quoteAsset": listing.quote,
+            **detail,
+            "filters": [
+                {"filterType": "PRICE_FILTER", "tickSize": frames.price(1)},
+                {"filterType": "LOT_SIZE", "stepSize": frames.quantity(1)},
+            ],
+        }
+
+    def _depth(self, frames: Frames, query: Query) -> Answer:
+        limit = int(query.get("limit", "500" if self._futures else "100"))
+        book = self._world.book(frames.listing.symbol)
+        bids, asks = book.top(min(limit, 1_000 if self._futures else 5_000))
+        time = book.time // 1_000
+        times = f'"E":{time},"T":{time},' if self._futures else ""
+        text = (
+            f'{{"lastUpdateId":{book.id},{times}'
+            f'"bids":{frames.levels(bids)},"asks":{frames.levels(asks)}}}'
+        )
+        return Answer(text.encode())
+
+    def _trades(self, frames: Frames, query: Query) -> Answer:
+        deals = self._world.truth.deals[frames.listing.symbol].last(_limit(query))
+        return Answer.of([self._row(frames, deal) for deal in deals])
+
+    def _historical(self, frames: Frames, query: Query) -> Answer:
+        # On futures it is documented as MARKET_DATA: it wants a key in a header.
+        if self._futures:
+            return _NO_KEY
+        return Answer.of([self._row(frames, deal) for deal in self._asked(frames, query)])
+
+    def _aggregates(self, frames: Frames, query: Query) -> Answer:
+        return Answer.of([self._aggregate(frames, deal) for deal in self._asked(frames, query)])
+
+    def _asked(self, frames: Frames, query: Query) -> list[MarketTrade]:
+        deals, limit = self._world.truth.deals[frames.listing.symbol], _limit(query)
+        if "fromId" in query:
+            return deals.from_id(int(query["fromId"]), limit)
+        if "startTime" in query:
+            return deals.after(int(query["startTime"]) * 1_000 - 1, limit)
+        return deals.last(limit)
+
+    def _row(self, frames: Frames, deal: MarketTrade) -> dict[str, Any]:
+        row = {
+            "id": deal.id,
+            "price": frames.price(deal.price),
+            "qty": frames.quantity(deal.quantity),
+            "quoteQty": frames.worth(deal),
+            "time": deal.time // 1_000,
+            "isBuyerMaker": not deal.bought,
+        }
+        return row if self._futures else {**row, "isBestMatch": True}
+
+    def _aggregate(self, frames: Frames, deal: MarketTrade) -> dict[str, Any]:
+        row = {
+            "a": deal.id,
+            "p": frames.price(deal.price),
+            "q": frames.quantity(deal.quantity),
+            "f": deal.id,
+            "l": deal.id,
+            "T": deal.time // 1_000,
+            "m": not deal.bought,
+        }
+        return row if self._futures else {**row, "M": True}
+
+
+_SPOT_DETAIL: Final = {
+    "baseAssetPrecision": 8,
+    "quotePrecision": 8,
+    "quoteAssetPrecision": 8,
+    "isSpotTradingAllowed": True,
+    "isMarginTradingAllowed": False,
+    "permissions": [],
+    "permissionSets": [["SPOT"]],
+}
+
+
+def _futures_detail(listing: Listing) -> dict[str, Any]:
+    return {
+        "pair": listing.base + listing.quote,
+        "contractType": "PERPETUAL",
+        "marginAsset": listing.quote,
+        "pricePrecision": listing.price_decimals,
+        "quantityPrecision": listing.quantity_decimals,
+    }
+
+
+def _limit(query: Query) -> int:
+    return max(1, min(int(query.get("limit", "500")), _MOST))
+
+
+class BinanceProtocol(Protocol):
+    """Binance spot."""
+
+    name: ClassVar[str] = "binance"
+    sockets: ClassVar[tuple[str, ...]] = ("/stream", "/ws", "/ws/*")
+    futures: ClassVar[bool] = False
+
+    def __init__(self, world: MarketView) -> None:
+        super().__init__(world)
+        self._frames = {
+            symbol: Frames(listing, world.truth.books[symbol].id, futures=self.futures)
+            for symbol, listing in world.listings.items()
+        }
+        self._symbols = {frames.stream: symbol for symbol, frames in self._frames.items()}
+        self._rest = BinanceRest(world, self._frames, futures=self.futures)
+
+    def encode(self, happening: Happening) -> Sequence[tuple[str, bytes]]:
+        """Return frames of trades, diffs of the book and best prices."""
+        if happening.frame is not None and not self.futures:
+            return self._recorded(*happening.frame)
+        frames = self._frames[happening.symbol]
+        told = self._due(frames, happening.time) if frames.gathering else []
+        if isinstance(happening, MarketTrade):
+            told += self._deal(frames, happening)
+        elif isinstance(happening, BookChange):
+            self._gather(frames, happening)
+            key = f"{frames.stream}@bookTicker"
+            if self._wanted(key):
+                told += self._both(key, frames.ticker(self.world.truth.books[happening.symbol]))
+        return told
+
+    def _deal(self, frames: Frames, deal: MarketTrade) -> list[tuple[str, bytes]]:
+        trade, aggregate = frames.deal_keys
+        told = self._both(trade, frames.trade(deal)) if self._wanted(trade) else []
+        if self._wanted(aggregate):
+            told += self._both(aggregate, frames.aggregate(deal))
+        return told
+
+    def _gather(self, frames: Frames, change: BookChange) -> None:
+        for name, window in frames.windows.items():
+            if self._wanted(f"{frames.stream}@{name}"):
+                window.gather(change)
+                frames.gathering = True
+            else:
+                window.skip(change)
+
+    def _due(self, frames: Frames, time: int) -> list[tuple[str, bytes]]:
+        told = []
+        for name, window in frames.windows.items():
+            if window.over(time):
+                told += self._both(f"{frames.stream}@{name}", frames.depth(window))
+                window.clear()
+        return told
+
+    def begin(self, stream: str, symbol: str) -> None:
+        """Forget what was gathered for those who left before it was sent."""
+        key = stream.lstrip("/")
+        window = self._frames[symbol].windows.get(key.partition("@")[2])
+        if window is not None and not self._wanted(key):
+            window.id = self.world.truth.books[symbol].id
+            window.clear()
+
+    def finish(self) -> Iterator[tuple[str, bytes]]:
+        """Return the diffs that were being gathered."""
+        for frames in self._frames.values():
+            yield from self._due(frames, 1 << 62)
+
+    def _wanted(self, key: str) -> bool:
+        return key in self.listened or f"/{key}" in self.listened
+
+    def _both(self, key: str, data: bytes) -> list[tuple[str, bytes]]:
+        told = []
+        if key in self.listened:
+            told.append((key, b'{"stream":"%b","data":%b}' % (key.encode(), data)))
+        if f"/{key}" in self.listened:
+            told.append((f"/{key}", data))
+        return told
+
+    def _recorded(self, key: str, frame: bytes) -> list[tuple[str, bytes]]:
+        told = [(key, frame)] if key in self.listened else []
+        if f"/{key}" in self.listened:
+            told.append((f"/{key}", frame[frame.index(b'"data":') + 7 : -1]))
+        return told
+
+    def describe(self, frame: bytes) -> dict[str, Any]:
+        """Return the ids of a frame: t or a of trades, U and u of diffs."""
+        message = json.loads(frame)
+        data = message.get("data", message)
+        return {name: data[name] for name in ("t", "a", "U", "u") if name in data and "s" in data}
+
+    def opened(self, session: ClientSession, path: str, query: Query) -> None:
+        """Subscribe to the streams that the address names."""
+        combined = path.endswith("/stream")
+        session.notes["combined"] = combined
+        named = query.get("streams", "") if combined else path.rpartition("/ws")[2]
+        self._subscribe(session, [name for name in named.strip("/").split("/") if name])
+
+    def heard(self, session: ClientSession, text: str) -> None:
+        """Obey SUBSCRIBE, UNSUBSCRIBE and LIST_SUBSCRIPTIONS."""
+        try:
+            request = json.loads(text)
+            number, method = request.get("id"), request["method"]
+            streams = [str(one) for one in request.get("params", ())]
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            error = {"code": 2, "msg": "Invalid request: request must be a JSON object"}
+            session.send(compact({"error": error, "id": None}))
+            return
+        session.send(compact(self._obey(session, method, streams) | {"id": number}))
+
+    def _obey(self, session: ClientSession, method: str, streams: Sequence[str]) -> dict[str, Any]:
+        if method == "SUBSCRIBE":
+            self._subscribe(session, streams)
+        elif method == "UNSUBSCRIBE":
+            for name in streams:
+                session.unsubscribe(_key(session, name))
+        elif method == "LIST_SUBSCRIPTIONS":
+            return {"result": [key.lstrip("/") for key in session.streams]}
+        else:
+            return {"error": {"code": 2, "msg": f"Invalid request: unknown variant {method}"}}
+        return {"result": None}
+
+    def _subscribe(self, session: ClientSession, streams: Sequence[str]) -> None:
+        # An unknown stream is accepted and stays silent, as on the venue.
+        for name in streams:
+            symbol = self._symbols.get(name.partition("@")[0])
+            if symbol is not None:
+                session.subscribe(_key(session, name), symbol)
+
+    def answer(self, path: str, query: Query) -> Answer | None:
+        """Return an answer of the public market data API."""
+        return self._rest.answer(path, query)
+
+
+class BinanceFuturesProtocol(BinanceProtocol):
+    """Binance USD-M perpetuals."""
+
+    name: ClassVar[str] = "binance_futures"
+    sockets: ClassVar[tuple[str, ...]] = tuple(
+        f"{entry}{path}" for entry in ("", "/public", "/market") for path in BinanceProtocol.sockets
+    )
+    futures: ClassVar[bool] = True
+
+
+def _key(session: ClientSession, name: str) -> str:
+    return name if session.notes["combined"] else f"/{name}"

@@ -1,0 +1,1 @@
+"""Paced replay of a session."""

@@ -1,0 +1,1 @@
+"""Recorded sessions: catalogue, reader, saved runs."""

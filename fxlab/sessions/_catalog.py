@@ -1,0 +1,277 @@
+"""Session catalogue: listing, finding, counting; statistics of a session.
+
+The catalogue of sessions: one small table that says what is there.
+
+Listing never scans ticks: it reads this table, so it takes the same time for a thousand rows and
+for a thousand million. A session's row changes by being written again (`updated_at` tells the
+newest). Sessions that are being deleted are not shown.
+
+What a session holds in figures: one row a symbol, computed by the server.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import polars as pl
+
+from fxlab import schema
+from fxlab._questdb import sql
+from fxlab._questdb.client import QuestDB
+from fxlab._questdb.migrations import STEPS
+from fxlab._questdb.sql import Scope
+from fxlab._times import bounds, from_micros
+from fxlab.errors import SessionNotFound
+from fxlab.schema import EVENTS, IMPORTS, ORDERBOOK, PRICES, SESSIONS, UTC_MICROS, Table
+from fxlab.sessions import _reader
+
+_LISTED: Final = (
+    "session_id", "status", "exchange", "source", "symbols", "data_types", "records_collected",
+    "prices_count", "orderbook_count", "gaps_count", "errors_count", "started", "ended",
+    "duration_seconds", "notes", "tags", "created_at", "updated_at",
+)  # fmt: skip
+_LISTS: Final = ("symbols", "data_types", "tags")  # kept as JSON
+
+
+def listing(
+    db: QuestDB,
+    *,
+    symbol: str | None = None,
+    status: str | None = None,
+    exchange: str | None = None,
+    text: str | None = None,
+    limit: int = 50,
+    offset: int = 0,
+) -> pl.DataFrame:
+    """Return the sessions that match all that is given, the newest first.
+
+    Parameters
+    ----------
+    db
+        The server.
+    symbol, status, exchange
+        Exact values; sessions being deleted appear only when `status` asks for them.
+    text
+        Found in the id, the notes or the tags, upper or lower case.
+    limit, offset
+        A page of the list.
+
+    Returns
+    -------
+    polars.DataFrame
+        One row a session: ``session_id``, ``status``, ``exchange``, ``source``, ``symbols``,
+        ``data_types`` and ``tags`` (lists), the counts, ``started``, ``ended`` (first and last
+        tick), ``duration_seconds``, ``notes``, ``created_at``, ``updated_at``.
+    """
+    found = db.catalogue(
+        sql.sessions(
+            with_symbol=symbol,
+            status=status,
+            exchange=exchange,
+            containing=text,
+            limit=limit,
+            offset=offset,
+        )
+    )
+    return found.select(_LISTED).with_columns(
+        pl.col(_LISTS).fill_null("[]").str.json_decode(pl.List(pl.String))
+    )
+
+
+def find(db: QuestDB, session_id: str) -> dict[str, Any]:
+    """Return a session's row; the id may have the prefix ``session_`` of old folders.
+
+    Raises
+    ------
+    InvalidIdentifier
+        If it cannot be an id.
+    SessionNotFound
+        If there is none (or it is being deleted), naming near ids.
+    """
+    schema.check_session_id(session_id)
+    for candidate in dict.fromkeys((session_id, session_id.removeprefix(schema.SESSION_PREFIX))):
+        row = find_any(db, candidate) if candidate else None
+        if row is not None and row["status"] not in sql.HIDDEN:
+            return row
+    raise SessionNotFound.named(session_id, _known_ids(db))
+
+
+def find_any(db: QuestDB, session_id: str) -> dict[str, Any] | None:
+    """Return a session's row, also while it is being deleted; None if there is none."""
+    found = raw_rows(db, SESSIONS, session_id)
+    newest = max(found, key=lambda row: row["updated_at"], default=None)
+    if newest is None:
+        return None
+    return {
+        name: from_micros(value)
+        if SESSIONS.columns[name] == "TIMESTAMP" and value is not None
+        else value
+        for name, value in newest.items()
+    }
+
+
+def tick_range(row: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """Return the half-open range of time that holds all ticks of a session, in microseconds.
+
+    A query without it opens the partitions of all sessions. It is open for a session that is
+    still being recorded.
+    """
+    if row["status"] == "collecting":
+        return None, None
+    return bounds(row["started"], row["ended"])
+
+
+def raw_rows(db: QuestDB, table: Table, session_id: str) -> list[dict[str, Any]]:
+    """Return a session's rows of a small table; times are microseconds."""
+    found = db.execute(sql.raw_rows(table, session_id))
+    return [dict(zip(table.columns, values, strict=True)) for values in found]
+
+
+def _known_ids(db: QuestDB) -> list[str]:
+    return db.catalogue(sql.session_ids())["session_id"].to_list()
+
+
+def store(db: QuestDB, row: dict[str, Any]) -> None:
+    """Write a session's row, over the older one with the same id and `created_at`.
+
+    It can be read a moment later; `QuestDB.wait_visible` waits for it.
+    """
+    stamped = {**row, "schema_version": STEPS[-1].version, "updated_at": datetime.now(UTC)}
+    db.write(SESSIONS, pl.DataFrame([stamped], schema=SESSIONS.frame))
+
+
+def imports(db: QuestDB, session_id: str) -> pl.DataFrame:
+    """Return the files that a session was imported from, one row a (file, symbol)."""
+    names = list(IMPORTS.columns)
+    return db.catalogue(sql.rows(Scope(IMPORTS, session_id), names, tie="path"))
+
+
+def events(db: QuestDB, session_id: str) -> pl.DataFrame:
+    """Return a session's gap ledger, by time."""
+    names = [name for name in EVENTS.columns if name != "session_id"]
+    names = ["timestamp", *(name for name in names if name != "timestamp")]
+    return db.catalogue(sql.rows(Scope(EVENTS, session_id), names))
+
+
+COUNTS: Final = {"symbol": pl.String(), "data_type": pl.String(), "rows": pl.Int64()}
+
+AT_ONCE: Final = 1_000
+"""Instants in one query."""
+
+STATISTICS: Final = {
+    "symbol": pl.String(),
+    "data_type": pl.String(),
+    "rows": pl.Int64(),
+    "first": UTC_MICROS,
+    "last": UTC_MICROS,
+    "duration_seconds": pl.Float64(),
+    "min_price": pl.Float64(),
+    "max_price": pl.Float64(),
+    "last_price": pl.Float64(),
+    "volume": pl.Float64(),
+    "vwap": pl.Float64(),
+    "rows_per_second": pl.Float64(),
+    "shared_timestamps": pl.Float64(),
+    "mean_spread": pl.Float64(),
+}
+
+
+def counts(
+    db: QuestDB, session_id: str, start: int | None = None, end: int | None = None
+) -> pl.DataFrame:
+    """Return the number of rows of each (symbol, data type), counted in the tick tables.
+
+    Parameters
+    ----------
+    db, session_id
+        Where the rows are, and which.
+    start, end
+        Half-open range of microseconds that holds them all; see `tick_range`.
+
+    Returns
+    -------
+    polars.DataFrame
+        ``symbol``, ``data_type`` ("prices" or "orderbook"), ``rows``.
+    """
+    found: Counter[tuple[str, str]] = Counter()
+    for data_type, table in (("prices", PRICES), ("orderbook", ORDERBOOK)):
+        for piece in _reader.by_year(Scope(table, session_id, None, start, end)):
+            for symbol, rows in db.execute(sql.count_by_symbol(piece)):
+                found[symbol, data_type] += rows
+    return pl.DataFrame(
+        sorted((*key, rows) for key, rows in found.items()), schema=COUNTS, orient="row"
+    )
+
+
+def statistics(
+    db: QuestDB, session_id: str, start: int | None = None, end: int | None = None
+) -> pl.DataFrame:
+    """Return one row a symbol; parameters as in `counts`.
+
+    Returns
+    -------
+    polars.DataFrame
+        ``symbol``; ``data_type``: "prices" where there are trades, else "orderbook", whose price
+        is the mid; ``rows``, ``first``, ``last``, ``duration_seconds``, ``min_price``,
+        ``max_price``, ``last_price`` (of the last row by time and seq); ``volume`` and ``vwap``
+        (null without trades); ``rows_per_second`` (null if all rows share one instant);
+        ``shared_timestamps``: share of rows whose timestamp another row of the symbol has too;
+        ``mean_spread``: over the books, null without.
+    """
+    whole = Scope(PRICES, session_id, None, start, end)
+    trades = _kind(db, whole, "prices", sql.trade_statistics)
+    books = _kind(db, replace(whole, table=ORDERBOOK), "orderbook", sql.book_statistics)
+    spreads = books.select("symbol", "mean_spread")
+    with_spread = trades.drop("mean_spread").join(spreads, on="symbol", how="left")
+    only_books = books.join(trades, on="symbol", how="anti")
+    return pl.concat([with_spread.select(STATISTICS.keys()), only_books]).sort("symbol")
+
+
+def _kind(db: QuestDB, scope: Scope, data_type: str, query: Callable[[Scope], str]) -> pl.DataFrame:
+    """Return the statistics of all symbols over one table."""
+    shared = dict(db.catalogue(sql.shared_timestamps(scope)).iter_rows())
+    found = db.catalogue(query(scope))
+    prices = _last_prices(db, scope, found)
+    rows = [
+        _row(data_type, row, shared.get(row["symbol"], 0), prices[row["symbol"]])
+        for row in found.iter_rows(named=True)
+    ]
+    return pl.DataFrame(rows, schema=STATISTICS)
+
+
+def _row(
+    data_type: str, found: Mapping[str, Any], shared: int, last_price: float | None
+) -> dict[str, Any]:
+    first, last, rows = found["first_time"], found["last_time"], found["row_count"]
+    seconds = (last - first).total_seconds()
+    kept = ("symbol", "min_price", "max_price", "volume", "vwap", "mean_spread")
+    return {
+        **{name: found.get(name) for name in kept},
+        "data_type": data_type,
+        "rows": rows,
+        "first": first,
+        "last": last,
+        "duration_seconds": seconds,
+        "last_price": last_price,
+        "rows_per_second": rows / seconds if seconds else None,
+        "shared_timestamps": shared / rows,
+    }
+
+
+def _last_prices(db: QuestDB, scope: Scope, found: pl.DataFrame) -> dict[str, float | None]:
+    """Return the price of each symbol's last row by (timestamp, seq); of books the mid."""
+    lasts = found.select("symbol", pl.col("last_time").alias("timestamp"))
+    times = lasts["timestamp"].to_physical().unique().to_list()
+    names = ["price"] if scope.table is PRICES else ["bid_price_1", "ask_price_1"]
+    prices: dict[str, float | None] = {}
+    for number in range(0, len(times), AT_ONCE):
+        at = tuple(times[number : number + AT_ONCE])
+        rows = db.catalogue(sql.rows(replace(scope, at=at), ["symbol", "timestamp", *names]))
+        mids = rows.with_columns(price=pl.mean_horizontal(names, ignore_nulls=False))
+        own = mids.join(lasts, on=["symbol", "timestamp"], how="semi", maintain_order="left")
+        prices |= dict(own.select("symbol", "price").iter_rows())
+    return prices

@@ -1,0 +1,239 @@
+"""Read ticks in bulk: in time slices, in their one order, in bounded memory.
+
+The number of rows an hour is counted first (a few milliseconds); hours become slices of a few
+hundred thousand rows, and two slices travel at a time. That gives progress, a place to cancel
+and a limit on memory, and is faster than one large query. Each slice is ordered by
+(timestamp, seq) by the server, so the slices in a row are too.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from typing import Final, NamedTuple
+
+import polars as pl
+
+from fxlab._progress import Advance, silent
+from fxlab._questdb import sql
+from fxlab._questdb.client import QuestDB
+from fxlab._questdb.sql import Scope
+from fxlab.errors import InvalidParameter, QueryFailed
+
+SLICE_ROWS: Final = range(65_536, 262_145)
+"""Smallest and largest number of rows asked for at once; one millisecond may hold more."""
+
+_AT_A_TIME: Final = 2  # the server exports to four connections, and others read too
+
+
+YEAR: Final = 366 * 86_400_000_000
+_MOST_PARTS: Final = 100
+
+
+class Slice(NamedTuple):
+    """Rows from `start` until before `end` (microseconds), and how many there are."""
+
+    start: int
+    end: int
+    rows: int
+
+
+def read(
+    db: QuestDB,
+    scope: Scope,
+    names: Sequence[str],
+    *,
+    limit: int | None = None,
+    offset: int = 0,
+    progress: Advance = silent,
+) -> pl.DataFrame:
+    """Return rows in (timestamp, seq) order, all of them or one page.
+
+    Parameters
+    ----------
+    db, scope
+        Where the rows are, and which.
+    names
+        Columns of the table.
+    limit, offset
+        A page: so many rows after so many others. None means all.
+    progress
+        Told after each slice; it may raise `Cancelled`.
+
+    Returns
+    -------
+    polars.DataFrame
+        The columns with the table's types; no rows where there are none.
+    """
+    wanted = None if limit is None else sql.count(limit, "limit")
+    slices, skipped = page(
+        plan_slices(count_rows(db, scope, SLICE_ROWS[-1]), SLICE_ROWS[-1]),
+        sql.count(offset, "offset"),
+        wanted,
+    )
+    frames = list(_fetch(db, scope, names, slices, progress))
+    whole = pl.concat([empty(scope, names), *frames])
+    return whole.slice(skipped, wanted).rechunk()
+
+
+def scan(
+    db: QuestDB,
+    scope: Scope,
+    names: Sequence[str],
+    *,
+    chunk_rows: int = 1_000_000,
+    progress: Advance = silent,
+) -> Iterator[pl.DataFrame]:
+    """Yield rows in (timestamp, seq) order, `chunk_rows` at a time; the last chunk may be smaller.
+
+    Parameters are those of `read`; memory is bounded by the chunk and a few slices.
+    """
+    if sql.count(chunk_rows, "chunk_rows") == 0:
+        raise InvalidParameter("chunk_rows=0 would yield nothing for ever; give 1 or more")
+    size = min(max(chunk_rows, SLICE_ROWS[0]), SLICE_ROWS[-1])
+    slices = plan_slices(count_rows(db, scope, size), size)
+    return rechunk(_fetch(db, scope, names, slices, progress), chunk_rows)
+
+
+def empty(scope: Scope, names: Sequence[str]) -> pl.DataFrame:
+    """Return no rows, with the types that the columns are read back as."""
+    sql.columns(scope.table, names)
+    return pl.DataFrame(schema={name: scope.table.frame[name] for name in names})
+
+
+def plan_slices(bins: Iterable[Slice], chunk_rows: int) -> list[Slice]:
+    """Join neighbouring bins into slices of at most `chunk_rows` rows and a year.
+
+    A bin that alone has more rows stays whole. Bins come in order and do not overlap; every one
+    ends up in exactly one slice, in order.
+    """
+    slices: list[Slice] = []
+    for piece in bins:
+        last = slices[-1] if slices else None
+        joined = last is not None and piece.end - last.start <= YEAR
+        if last is not None and joined and last.rows + piece.rows <= chunk_rows:
+            slices[-1] = Slice(last.start, piece.end, last.rows + piece.rows)
+        else:
+            slices.append(piece)
+    return slices
+
+
+def page(slices: Sequence[Slice], offset: int, limit: int | None) -> tuple[list[Slice], int]:
+    """Return the slices that hold a page, and how many rows stand in front of it in them."""
+    chosen: list[Slice] = []
+    before = skipped = 0
+    end = None if limit is None else offset + limit
+    for piece in slices:
+        if end is not None and before >= end:
+            break
+        if before + piece.rows <= offset:
+            skipped += piece.rows
+        else:
+            chosen.append(piece)
+        before += piece.rows
+    return chosen, offset - skipped
+
+
+def by_year(scope: Scope) -> list[Scope]:
+    """Return a scope in parts of a year, for a query opens all partitions of its range at once.
+
+    One without both ends is one part; a range of centuries is cut into a hundred.
+    """
+    if scope.start is None or scope.end is None or scope.start >= scope.end:
+        return [scope]
+    step = max(YEAR, -(-(scope.end - scope.start) // _MOST_PARTS))
+    edges = [*range(scope.start, scope.end, step), scope.end]
+    return [replace(scope, start=low, end=high) for low, high in itertools.pairwise(edges)]
+
+
+def count_rows(db: QuestDB, scope: Scope, chunk_rows: int) -> list[Slice]:
+    """Count the rows of each hour; of each second, then millisecond, where an hour is too large."""
+    return _count(db, scope, chunk_rows, list(sql.STEPS))
+
+
+def _count(db: QuestDB, scope: Scope, chunk_rows: int, steps: Sequence[str]) -> list[Slice]:
+    step, *finer = steps
+    found: list[Slice] = []
+    for year in by_year(scope):
+        counted = db.export(sql.bins(year, step)).select(pl.nth(0).to_physical(), pl.nth(1))
+        for start, rows in counted.sort(pl.nth(0)).iter_rows():
+            piece = _clipped(year, Slice(start, start + sql.STEPS[step], rows))
+            if rows > chunk_rows and finer:
+                inside = replace(scope, start=piece.start, end=piece.end)
+                found += _count(db, inside, chunk_rows, finer)
+            else:
+                found.append(piece)
+    return found
+
+
+def _clipped(scope: Scope, piece: Slice) -> Slice:
+    """Return the bin without what lies outside the range that was counted."""
+    start = piece.start if scope.start is None else max(piece.start, scope.start)
+    end = piece.end if scope.end is None else min(piece.end, scope.end)
+    return Slice(start, end, piece.rows)
+
+
+def _fetch(
+    db: QuestDB, scope: Scope, names: Sequence[str], slices: Sequence[Slice], progress: Advance
+) -> Iterator[pl.DataFrame]:
+    """Yield the slices in order, while the next ones are on their way."""
+    total = sum(piece.rows for piece in slices)
+    done = 0
+    under_way: deque[tuple[int, Future[pl.DataFrame]]] = deque()
+
+    def arrived() -> pl.DataFrame:
+        nonlocal done
+        rows, future = under_way.popleft()
+        frame = future.result()
+        done += rows
+        progress(done / total, f"{done:,} of {total:,} rows read")
+        return frame
+
+    with ThreadPoolExecutor(_AT_A_TIME, thread_name_prefix="fxlab-read") as pool:
+        try:
+            for piece in slices:
+                future = pool.submit(_read_slice, db, scope, names, piece)
+                under_way.append((piece.rows, future))
+                if len(under_way) > _AT_A_TIME:
+                    yield arrived()
+            while under_way:
+                yield arrived()
+        finally:  # also when the reader stops half-way
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _read_slice(db: QuestDB, scope: Scope, names: Sequence[str], piece: Slice) -> pl.DataFrame:
+    fetched = [name for name in names if name not in _constants(scope)] or ["timestamp"]
+    frame = db.export(sql.rows(replace(scope, start=piece.start, end=piece.end), fetched))
+    if frame.height < piece.rows:  # a session only grows, so rows are missing
+        raise QueryFailed(
+            f"session {scope.session_id!r}: {piece.rows:,} rows were counted and only "
+            f"{frame.height:,} came; read again, and if it stays so run: fxlab doctor"
+        )
+    constants = [pl.lit(value).alias(name) for name, value in _constants(scope).items()]
+    return frame.with_columns(constants).select(names)
+
+
+def _constants(scope: Scope) -> dict[str, str]:
+    """Return the columns that are the same in each row: not worth sending a million times."""
+    named = {"session_id": scope.session_id, "symbol": scope.symbol}
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def rechunk(frames: Iterable[pl.DataFrame], rows: int) -> Iterator[pl.DataFrame]:
+    """Yield the same rows in frames of exactly `rows` rows; the last one may be smaller."""
+    held: list[pl.DataFrame] = []
+    height = 0
+    for frame in frames:
+        held.append(frame)
+        height += frame.height
+        if height >= rows:
+            whole = pl.concat(held, rechunk=True)
+            cut = height - height % rows
+            yield from whole.head(cut).iter_slices(rows)
+            held, height = [whole.tail(height - cut)], height - cut
+    if height:
+        yield pl.concat(held, rechunk=True)

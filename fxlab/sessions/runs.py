@@ -1,0 +1,262 @@
+"""Backtest runs in the database: saved once, found again, never quietly replaced.
+
+Run a saved backtest again and compare every bit.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from importlib import metadata
+from typing import TYPE_CHECKING, Any, Final
+
+import polars as pl
+
+from fxlab._progress import Advance, silent
+from fxlab._questdb import sql
+from fxlab._questdb.client import QuestDB
+from fxlab._times import from_micros
+from fxlab.backtester.engine import backtest
+from fxlab.backtester.execution import Execution
+from fxlab.errors import RunConflict, RunNotFound
+from fxlab.schema import FILLS, RUNS, check_session_id
+from fxlab.sessions import _catalog
+from fxlab.sessions.session import Session
+
+if TYPE_CHECKING:
+    from fxlab.backtester.result import Result
+
+
+_JSON: Final = ("symbols", "parameters", "execution", "options", "metrics")
+_SHOWN_METRICS: Final = ("final_equity", "total_return", "max_drawdown", "sharpe")
+
+
+def save(db: QuestDB, result: Result) -> str:
+    """Store a run with its fills and return its id.
+
+    A run with the same fingerprint and the same metrics is the same run: nothing is written, and
+    the id under which it was stored first is returned.
+
+    Raises
+    ------
+    RunConflict
+        If the fingerprint is stored with other metrics: the run was not reproduced.
+    """
+    metrics = _plain(result.metrics)
+    same = db.catalogue(sql.runs(fingerprint=result.fingerprint, limit=1))
+    if not same.is_empty():
+        stored = same.row(0, named=True)
+        found = _metric_difference(json.loads(stored["metrics"]), metrics)
+        if found:
+            raise RunConflict(
+                f"run {stored['run_id']} has the same fingerprint, and {found}: the run was not "
+                "reproduced; do not trust either until you know why (other hardware, a damaged "
+                "table, a strategy that uses chance or time?)"
+            )
+        return str(stored["run_id"])
+    row = {
+        "run_id": check_session_id(result.run_id),
+        "data_session_id": result.data_session_id,
+        "strategy": result.strategy,
+        "symbols": json.dumps(list(result.symbols)),
+        "parameters": json.dumps(_plain(result.parameters)),
+        "execution": json.dumps(_plain(result.execution.as_dict())),
+        "options": json.dumps(result.run.options()),
+        "capital": float(result.capital),
+        "rows_read": result.ticks,
+        "fills_count": result.fills.height,
+        "metrics": json.dumps(metrics),
+        "fingerprint": result.fingerprint,
+        "fxlab_version": metadata.version("fxlab"),
+        "timestamp": result.created_at,
+    }
+    # Fills first: a run that is listed has all its fills.
+    if result.fills.height:
+        db.write(FILLS, _fills_frame(result))
+    db.write(RUNS, pl.DataFrame([row], schema=RUNS.frame))
+    db.wait_visible(FILLS, RUNS)
+    return result.run_id
+
+
+def listing(db: QuestDB, limit: int = 50) -> pl.DataFrame:
+    """Return the newest runs.
+
+    Returns
+    -------
+    polars.DataFrame
+        ``run_id``, ``data_session_id``, ``strategy``, ``symbols`` (list), the main metrics as
+        columns, ``capital``, ``rows_read``, ``fills_count``, ``timestamp`` (when it ran),
+        ``fxlab_version``, ``fingerprint``, and as JSON text ``parameters``, ``execution``,
+        ``options`` and all ``metrics``.
+    """
+    found = db.catalogue(sql.runs(limit=limit))
+    figures = [
+        pl.col("metrics").str.json_path_match(f"$.{name}").cast(pl.Float64).alias(name)
+        for name in _SHOWN_METRICS
+    ]
+    return found.select(
+        "run_id",
+        "data_session_id",
+        "strategy",
+        pl.col("symbols").str.json_decode(pl.List(pl.String)),
+        *figures,
+        "capital",
+        "rows_read",
+        "fills_count",
+        "timestamp",
+        "fxlab_version",
+        "fingerprint",
+        "parameters",
+        "execution",
+        "options",
+        "metrics",
+    )
+
+
+def find(db: QuestDB, run_id: str) -> dict[str, Any]:
+    """Return a run's row; its JSON columns are objects.
+
+    Raises
+    ------
+    RunNotFound
+        If no run has this id, naming near ids.
+    """
+    found = db.catalogue(sql.runs(run_id=run_id, limit=1))
+    if found.is_empty():
+        known = db.catalogue(sql.runs(limit=1_000))["run_id"].to_list()
+        raise RunNotFound.named(run_id, known)
+    row = found.row(0, named=True)
+    return row | {name: json.loads(row[name]) for name in _JSON}
+
+
+def fills(db: QuestDB, run_id: str) -> pl.DataFrame:
+    """Return a run's fills in their order.
+
+    Raises
+    ------
+    RunNotFound
+        If no run has this id, naming near ids.
+    """
+    find(db, run_id)
+    return _stored_fills(db, run_id)
+
+
+def difference(db: QuestDB, stored: Mapping[str, Any], result: Result) -> str:
+    """Return how a result differs from a stored run, bit by bit; nothing if it does not.
+
+    `stored` is the run's row as `find` returns it.
+    """
+    found = _metric_difference(stored["metrics"], _plain(result.metrics))
+    if found:
+        return found
+    before, now = _stored_fills(db, stored["run_id"]), _fills_frame(result)
+    told = [column.name for column in before if column.null_count() < before.height]
+    before = before.select(told)  # an older version stored fewer columns
+    if now.height != before.height or not now.select(told).equals(before):
+        return f"the {now.height:,} fills are not the {before.height:,} that were stored"
+    return ""
+
+
+def _stored_fills(db: QuestDB, run_id: str) -> pl.DataFrame:
+    return db.catalogue(sql.fills(run_id)).select(
+        "timestamp", *(name for name in FILLS.columns if name not in ("run_id", "timestamp"))
+    )
+
+
+def _fills_frame(result: Result) -> pl.DataFrame:
+    ordered = result.fills.sort("timestamp", maintain_order=True)
+    return ordered.with_columns(
+        pl.lit(result.run_id).alias("run_id"),
+        pl.int_range(pl.len(), dtype=pl.Int64).alias("seq"),
+        pl.col("timestamp", "decided_at").dt.cast_time_unit("us"),
+    ).select(*FILLS.columns)
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what JSON can hold: numbers that are none (nan) become null."""
+    return {name: _value(value) for name, value in values.items()}
+
+
+def _value(value: object) -> object:
+    if isinstance(value, Mapping):
+        return _plain(value)
+    if isinstance(value, list | tuple):
+        return [_value(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return str(value)
+
+
+def _metric_difference(stored: Mapping[str, object], found: Mapping[str, object]) -> str:
+    """Return the first figure that differs, with both values; nothing if none does."""
+    for name in sorted(stored.keys() | found.keys()):
+        if stored.get(name) != found.get(name):
+            return f"{name} is {found.get(name)}, and was {stored.get(name)}"
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reproduction:
+    """A saved run beside the same run of today.
+
+    Attributes
+    ----------
+    difference
+        How today's figures or fills differ from the stored ones; empty if every bit is the same.
+    same_fingerprint
+        Whether ticks, strategy source, parameters and package versions are those of the run.
+    """
+
+    run_id: str
+    result: Result
+    difference: str
+    same_fingerprint: bool
+
+    def __str__(self) -> str:
+        """Say it in one sentence."""
+        made = "from the same ingredients" if self.same_fingerprint else "from other ingredients: "
+        if not self.same_fingerprint:
+            made += "ticks, strategy source, Python or package versions have changed"
+        found = self.difference or "every figure and every fill is the same, bit by bit"
+        return f"run {self.run_id} again, {made}; {found}"
+
+
+def reproduce(db: QuestDB, run_id: str, progress: Advance = silent) -> Reproduction:
+    """Run a saved backtest again on its session.
+
+    Raises
+    ------
+    RunNotFound, SessionNotFound, StrategyNotFound
+        If the run, its session or its strategy is not there.
+    """
+    stored = find(db, run_id)
+    session = Session.from_row(db, _catalog.find(db, stored["data_session_id"]))
+    options = stored["options"]
+    result = backtest(
+        session,
+        stored["strategy"],
+        stored["parameters"],
+        symbols=stored["symbols"],
+        start=_moment(options["start_us"]),
+        end=_moment(options["end_us"]),
+        execution=Execution.from_dict(stored["execution"]),
+        capital=stored["capital"],
+        return_interval=timedelta(microseconds=options["grid_us"]),
+        days_per_year=options["days_per_year"],
+        progress=progress,
+    )
+    return Reproduction(
+        run_id=run_id,
+        result=result,
+        difference=difference(db, stored, result),
+        same_fingerprint=result.fingerprint == stored["fingerprint"],
+    )
+
+
+def _moment(micros: int | None) -> Any:  # noqa: ANN401 - a datetime or None
+    return None if micros is None else from_micros(micros)

@@ -1,0 +1,391 @@
+"""Session: recorded ticks of one collection or import, as Polars frames.
+
+What a backtest replays of a recorded session: ticks, books, known holes.
+
+People read prices and books by `Session.prices` and `Session.orderbook`; the engine reads here, in
+chunks, with the columns that it needs and no others.
+
+One recorded session: what is known of it, and its ticks as Polars frames.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from typing import Any, Final, Self
+
+import polars as pl
+
+from fxlab import _html, _ticks
+from fxlab._progress import Advance, silent
+from fxlab._questdb import sql
+from fxlab._questdb.client import QuestDB
+from fxlab._questdb.sql import Scope
+from fxlab._ticks import with_mid_price
+from fxlab._times import Time, parse_range
+from fxlab.errors import InvalidParameter, SymbolNotFound, some
+from fxlab.schema import ORDERBOOK, PRICES, Table
+from fxlab.sessions import _catalog, _reader
+
+TICK_COLUMNS: Final = ("timestamp", "seq", "price", "volume", "quote_volume", "side")
+QUOTE_COLUMNS: Final = ("bid_price_1", "bid_qty_1", "ask_price_1", "ask_qty_1")
+
+
+class ReplaySource:
+    """The part of a `Session` that makes it a `fxlab.backtester._source.TickSource`."""
+
+    __slots__ = ()
+
+    id: str
+    status: str
+    symbols: tuple[str, ...]
+    data_types: tuple[str, ...]
+    price_decimals: dict[str, int]
+    started: datetime | None
+    ended: datetime | None
+    _db: QuestDB
+
+    def scan_ticks(
+        self,
+        symbol: str | None = None,
+        *,
+        start: Time | None = None,
+        end: Time | None = None,
+        chunk_rows: int = 1_000_000,
+        received: bool = False,
+        progress: Advance = silent,
+    ) -> Iterator[pl.DataFrame]:
+        """Yield what a backtest replays, `chunk_rows` rows at a time.
+
+        Yields
+        ------
+        polars.DataFrame
+            For a symbol with trades: ``timestamp``, ``seq``, ``price``, ``volume``,
+            ``quote_volume``, ``side``. For one with books only (FX quotes): ``timestamp``,
+            ``seq``, ``price`` (the mid) and ``bid_price_1``, ``bid_qty_1``, ``ask_price_1``,
+            ``ask_qty_1``; books with an empty side, or whose bid is not below
+            their ask, have no mid and are left out. With `received`
+            also ``received_at``.
+        """
+        name = self.only(symbol)
+        more = ("received_at",) if received else ()
+        if self.has_trades(name):
+            scope, names = self._scope(PRICES, name, start, end), (*TICK_COLUMNS, *more)
+            return _reader.scan(self._db, scope, names, chunk_rows=chunk_rows, progress=progress)
+        scope = self._scope(ORDERBOOK, name, start, end)
+        names = ("timestamp", "seq", *QUOTE_COLUMNS, *more)
+        chunks = _reader.scan(self._db, scope, names, chunk_rows=chunk_rows, progress=progress)
+        ticks = (with_mid_price(chunk, self.price_decimals.get(name)) for chunk in chunks)
+        return (chunk.select("timestamp", "seq", "price", *QUOTE_COLUMNS, *more) for chunk in ticks)
+
+    def count_ticks(
+        self,
+        symbol: str | None = None,
+        *,
+        start: Time | None = None,
+        end: Time | None = None,
+    ) -> int:
+        """Return how many rows `scan_ticks` yields, without reading them."""
+        name = self.only(symbol)
+        has_trades = self.has_trades(name)
+        table, count = (
+            (PRICES, sql.count_by_symbol) if has_trades else (ORDERBOOK, sql.count_quotes)
+        )
+        pieces = _reader.by_year(self._scope(table, name, start, end))
+        return sum(int(row[-1]) for piece in pieces for row in self._db.execute(count(piece)))
+
+    def scan_books(
+        self,
+        symbol: str | None = None,
+        *,
+        start: Time | None = None,
+        end: Time | None = None,
+        chunk_rows: int = 250_000,
+        progress: Advance = silent,
+    ) -> Iterator[pl.DataFrame]:
+        """Yield what a backtest fills from: ``timestamp``, ``seq`` and all level columns."""
+        scope = self._scope(ORDERBOOK, symbol, start, end)
+        names = ("timestamp", "seq", *_ticks.level_columns())
+        return _reader.scan(self._db, scope, names, chunk_rows=chunk_rows, progress=progress)
+
+    def has_trades(self, symbol: str | None = None) -> bool:
+        """Return whether there are trades of the symbol; else its ticks are mids of books."""
+        return self._has(PRICES, "prices", self.only(symbol))
+
+    def has_books(self, symbol: str | None = None) -> bool:
+        """Return whether there are order books (or quotes) of the symbol."""
+        return self._has(ORDERBOOK, "orderbook", self.only(symbol))
+
+    def gaps(self, symbol: str | None = None) -> pl.DataFrame:
+        """Return the known holes of a symbol: ``from_time``, ``to_time``, merged and in order.
+
+        They are the events "gap" of the ledger that name the symbol or none, but for those that
+        were filled: nothing is missing in them any more.
+        """
+        name, named = self.only(symbol), pl.col("symbol")
+        holes = _catalog.events(self._db, self.id).filter(
+            pl.col("event") == "gap",
+            named.is_null() | named.is_in(["", name]),
+            pl.col("count").is_null() | (pl.col("count") != 0),
+        )
+        return _ticks.merged(holes.with_columns(pl.col("from_time").fill_null(pl.col("timestamp"))))
+
+    def _has(self, table: Table, data_type: str, symbol: str) -> bool:
+        if data_type not in self.data_types:
+            return False
+        scope = Scope(table, self.id, symbol, *self._tick_range())
+        return any(self._db.execute(sql.count_by_symbol(piece)) for piece in _reader.by_year(scope))
+
+    def only(self, symbol: str | None) -> str:
+        """Return a symbol of this session, the only one if None is given."""
+        if symbol is None and len(self.symbols) == 1:
+            return self.symbols[0]
+        if symbol is None:
+            raise InvalidParameter(
+                f"session {self.id!r} has {len(self.symbols)} symbols; give one of: "
+                f"{some(self.symbols)}"
+            )
+        if symbol not in self.symbols:
+            raise SymbolNotFound.named(str(symbol), self.symbols)
+        return symbol
+
+    def _scope(
+        self, table: Table, symbol: str | None, start: Time | None, end: Time | None
+    ) -> Scope:
+        name = self.only(symbol)
+        low, high = parse_range(start, end)
+        first, last = self._tick_range()
+        if first is not None:
+            low = first if low is None else max(low, first)
+        if last is not None:
+            high = last if high is None else min(high, last)
+        return Scope(table, self.id, name, low, high)
+
+    def _tick_range(self) -> tuple[int | None, int | None]:
+        """Return the range that excludes no row, and keeps a query on this session's partitions."""
+        return _catalog.tick_range(
+            {"status": self.status, "started": self.started, "ended": self.ended}
+        )
+
+
+PRICE_COLUMNS: Final = (
+    "timestamp", "symbol", "seq", "side", "price", "volume", "quote_volume",
+)  # fmt: skip
+"""What `Session.prices` returns unless told; trade_id, received_at and origin come on request."""
+
+_COUNTS: Final = (
+    "records_collected", "prices_count", "orderbook_count", "gaps_count", "errors_count",
+)  # fmt: skip
+_SHOWN: Final = (
+    "id", "status", "exchange", "symbols", "started", "ended", "duration_seconds",
+    "prices_count", "orderbook_count", "gaps_count", "notes", "tags", "options",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Session(ReplaySource):
+    """A recorded session, as `Lab.session` returns it.
+
+    Times are UTC, ranges half open (``start <= t < end``), frames ordered by (timestamp, seq).
+    Methods take ``symbol=None`` where the session has one symbol.
+
+    Attributes
+    ----------
+    price_decimals
+        Symbol to the decimals that write all its prices (of book-only symbols: its mids) exactly;
+        a symbol whose prices need more than twelve is not in it.
+    started, ended
+        First and last tick; None while nothing is there.
+    options
+        How a live session was recorded: ``book_depth``; ``book_every_us``, the least time between
+        two books where they were stored less often than they changed; ``lossless``, whether its
+        feed delivers every message; ``trades``, ``backfill``. Empty for an imported one.
+    """
+
+    id: str
+    status: str
+    exchange: str | None
+    source: str | None
+    symbols: tuple[str, ...]
+    data_types: tuple[str, ...]
+    price_decimals: dict[str, int]
+    started: datetime | None
+    ended: datetime | None
+    duration_seconds: float | None
+    records_collected: int
+    prices_count: int
+    orderbook_count: int
+    gaps_count: int
+    errors_count: int
+    notes: str
+    tags: tuple[str, ...]
+    created_at: datetime
+    updated_at: datetime
+    options: dict[str, Any]
+    _db: QuestDB = field(repr=False, compare=False)
+
+    @classmethod
+    def from_row(cls, db: QuestDB, row: dict[str, Any]) -> Self:
+        """Build the session from its row in the catalogue."""
+        values: dict[str, Any] = {
+            f.name: row[f.name] for f in fields(cls) if f.name not in ("id", "_db")
+        }
+        for name in ("symbols", "data_types", "tags"):
+            values[name] = tuple(json.loads(row[name] or "[]"))
+        for name in _COUNTS:
+            values[name] = row[name] or 0
+        for name in ("price_decimals", "options"):
+            values[name] = json.loads(row[name] or "{}")
+        values["notes"] = row["notes"] or ""
+        return cls(id=row["session_id"], _db=db, **values)
+
+    def prices(
+        self,
+        symbol: str | None = None,
+        *,
+        start: Time | None = None,
+        end: Time | None = None,
+        columns: Sequence[str] | None = None,
+        limit: int | None = None,
+        offset: int = 0,
+        progress: Advance = silent,
+    ) -> pl.DataFrame:
+        """Return trades.
+
+        Parameters
+        ----------
+        symbol
+            One of the session's symbols.
+        start, end
+            Half-open time range, exact to the microsecond; naive times mean UTC.
+        columns
+            Columns of `fxlab.schema.PRICES`, in this order; None means `PRICE_COLUMNS`.
+        limit, offset
+            A page in (timestamp, seq) order.
+        progress
+            Told after each slice; it may raise `Cancelled`.
+
+        Returns
+        -------
+        polars.DataFrame
+            One row a trade; ``timestamp`` is Datetime("us", "UTC"). No rows where there are none.
+
+        Raises
+        ------
+        SymbolNotFound, InvalidParameter, InvalidTimeRange
+            For an unknown symbol, column or page, or a range that selects nothing.
+        """
+        names = PRICE_COLUMNS if columns is None else tuple(columns)
+        scope = self._scope(PRICES, symbol, start, end)
+        return _reader.read(self._db, scope, names, limit=limit, offset=offset, progress=progress)
+
+    def scan_prices(
+        self,
+        symbol: str | None = None,
+        *,
+        start: Time | None = None,
+        end: Time | None = None,
+        columns: Sequence[str] | None = None,
+        chunk_rows: int = 1_000_000,
+        progress: Advance = silent,
+    ) -> Iterator[pl.DataFrame]:
+        """Yield the frames of `prices`, `chunk_rows` rows at a time, in bounded memory."""
+        names = PRICE_COLUMNS if columns is None else tuple(columns)
+        scope = self._scope(PRICES, symbol, start, end)
+        return _reader.scan(self._db, scope, names, chunk_rows=chunk_rows, progress=progress)
+
+    def orderbook(
+        self,
+        symbol: str | None = None,
+        *,
+        start: Time | None = None,
+        end: Time | None = None,
+        depth: int = 10,
+        nested: bool = False,
+        limit: int | None = None,
+        offset: int = 0,
+        progress: Advance = silent,
+    ) -> pl.DataFrame:
+        """Return order books.
+
+        Parameters
+        ----------
+        symbol, start, end, limit, offset, progress
+            As in `prices`.
+        depth
+            Levels of each side, 1 to 10, the best first.
+        nested
+            Two columns ``bids`` and ``asks`` with lists of [price, qty], missing levels left out,
+            instead of flat ``bid_price_1``, ``bid_qty_1``, ... with null for a missing level.
+
+        Returns
+        -------
+        polars.DataFrame
+            ``timestamp``, ``symbol``, ``seq``, the levels, ``spread`` and ``mid`` of the best
+            prices (null if a side is empty).
+        """
+        names = ("timestamp", "symbol", "seq", *_ticks.level_columns(depth))
+        scope = self._scope(ORDERBOOK, symbol, start, end)
+        frame = _reader.read(self._db, scope, names, limit=limit, offset=offset, progress=progress)
+        return _ticks.shaped(frame, depth, nested=nested)
+
+    def scan_orderbook(
+        self,
+        symbol: str | None = None,
+        *,
+        start: Time | None = None,
+        end: Time | None = None,
+        depth: int = 10,
+        nested: bool = False,
+        chunk_rows: int = 250_000,
+        progress: Advance = silent,
+    ) -> Iterator[pl.DataFrame]:
+        """Yield the frames of `orderbook`, `chunk_rows` rows at a time, in bounded memory."""
+        names = ("timestamp", "symbol", "seq", *_ticks.level_columns(depth))
+        scope = self._scope(ORDERBOOK, symbol, start, end)
+        chunks = _reader.scan(self._db, scope, names, chunk_rows=chunk_rows, progress=progress)
+        return (_ticks.shaped(chunk, depth, nested=nested) for chunk in chunks)
+
+    def ohlcv(
+        self,
+        interval: str,
+        symbol: str | None = None,
+        *,
+        start: Time | None = None,
+        end: Time | None = None,
+        progress: Advance = silent,
+    ) -> pl.DataFrame:
+        """Return bars of trades, or of mids for a symbol with books only.
+
+        `interval` is one of "1s", "1m", "1h" and the like; the columns are those of
+        `fxlab._ticks.bars`, which also says why the server does not make them.
+        """
+        checked = _ticks.check_interval(interval)
+        chunks = self.scan_ticks(symbol, start=start, end=end, progress=progress)
+        return _ticks.bars(chunks, checked)
+
+    def statistics(self) -> pl.DataFrame:
+        """Return one row a symbol; see `fxlab.sessions._catalog.statistics`."""
+        return _catalog.statistics(self._db, self.id, *self._tick_range())
+
+    def counts(self) -> pl.DataFrame:
+        """Return the rows of each (symbol, data type); see `fxlab.sessions._catalog.counts`."""
+        return _catalog.counts(self._db, self.id, *self._tick_range())
+
+    def events(self) -> pl.DataFrame:
+        """Return the gap ledger: what is known to be missing, and why."""
+        return _catalog.events(self._db, self.id)
+
+    def __repr__(self) -> str:
+        """Show id, state and size in one line."""
+        span = "no ticks" if self.started is None else f"{_html.show_time(self.started)} UTC"
+        return (
+            f"<Session {self.id}: {self.status}, {some(self.symbols)}, "
+            f"{self.prices_count:,} prices, {self.orderbook_count:,} books, from {span}, "
+            f"{_html.show(self.duration_seconds)} s>"
+        )
+
+    def _repr_html_(self) -> str:
+        return _html.facts((_html.heading(name), getattr(self, name)) for name in _SHOWN)

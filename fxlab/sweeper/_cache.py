@@ -1,0 +1,166 @@
+"""Cache of a session's ticks in memory: read once, kept as far as it fits.
+
+A sweep goes over its ticks several times: for the guard against look-ahead, for each group of
+points, for each fold of a walk-forward. What is not larger than `KEEP_BYTES` is read from the
+database once and kept; more is streamed again each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+import polars as pl
+
+from fxlab._times import Time, from_micros, parse_range
+from fxlab.backtester._source import TickSource
+
+KEEP_BYTES: Final = 1 << 30
+
+Scan = Callable[..., Iterator[pl.DataFrame]]
+
+
+class CachedSource:
+    """A `TickSource` in front of another one.
+
+    Parameters
+    ----------
+    source
+        A session.
+    """
+
+    def __init__(self, source: TickSource) -> None:
+        self.source = source
+        self._kept: dict[tuple[Any, ...], list[pl.DataFrame]] = {}
+        self._facts: dict[tuple[str, str], Any] = {}
+
+    @property
+    def id(self) -> str:
+        """Return the id of the source."""
+        return self.source.id
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """Return the symbols that have ticks."""
+        return self.source.symbols
+
+    @property
+    def price_decimals(self) -> Mapping[str, int]:
+        """Return the decimals of each symbol's prices."""
+        return self.source.price_decimals
+
+    @property
+    def started(self) -> object:
+        """Return the time of the first tick."""
+        return self.source.started
+
+    @property
+    def ended(self) -> object:
+        """Return the time of the last tick."""
+        return self.source.ended
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether something was kept, so that another pass costs no reading."""
+        return bool(self._kept)
+
+    def scan_ticks(
+        self,
+        symbol: str,
+        *,
+        start: Time | None = None,
+        end: Time | None = None,
+        chunk_rows: int = 1_000_000,
+        received: bool = False,
+    ) -> Iterator[pl.DataFrame]:
+        """Yield the symbol's ticks, from memory where they were kept."""
+        return self._scan(self.source.scan_ticks, symbol, start, end, chunk_rows, received=received)
+
+    def count_ticks(
+        self, symbol: str, *, start: Time | None = None, end: Time | None = None
+    ) -> int:
+        """Return how many ticks `scan_ticks` yields."""
+        return self.source.count_ticks(symbol, start=start, end=end)
+
+    def scan_books(
+        self,
+        symbol: str,
+        *,
+        start: Time | None = None,
+        end: Time | None = None,
+        chunk_rows: int = 250_000,
+    ) -> Iterator[pl.DataFrame]:
+        """Yield the symbol's books, from memory where they were kept."""
+        return self._scan(self.source.scan_books, symbol, start, end, chunk_rows)
+
+    def has_books(self, symbol: str) -> bool:
+        """Return whether there are order books of the symbol; asked once."""
+        return bool(self._fact("has_books", symbol))
+
+    def has_trades(self, symbol: str) -> bool:
+        """Return whether there are trades of the symbol; asked once."""
+        return bool(self._fact("has_trades", symbol))
+
+    def gaps(self, symbol: str) -> pl.DataFrame:
+        """Return the symbol's known holes; asked once."""
+        found: pl.DataFrame = self._fact("gaps", symbol)
+        return found
+
+    def _fact(self, name: str, symbol: str) -> Any:  # noqa: ANN401 - whatever the source says
+        if (name, symbol) not in self._facts:
+            self._facts[name, symbol] = getattr(self.source, name)(symbol)
+        return self._facts[name, symbol]
+
+    def _scan(
+        self,
+        scan: Scan,
+        symbol: str,
+        start: Time | None,
+        end: Time | None,
+        chunk_rows: int,
+        **options: bool,
+    ) -> Iterator[pl.DataFrame]:
+        low, high = parse_range(start, end)
+        what = (scan.__name__, *options.values())
+        for (kind, name, first, last), frames in self._kept.items():
+            if (kind, name) == (what, symbol) and _covers(first, last, low, high):
+                return _cut(frames, low, high, chunk_rows)
+        chunks = scan(symbol, start=start, end=end, chunk_rows=chunk_rows, **options)
+        return self._keeping((what, symbol, low, high), chunks)
+
+    def _keeping(
+        self, key: tuple[Any, ...], chunks: Iterator[pl.DataFrame]
+    ) -> Iterator[pl.DataFrame]:
+        """Pass chunks on, and keep them all if they fit."""
+        room = KEEP_BYTES - sum(map(_size, self._kept.values()))
+        kept: list[pl.DataFrame] = []
+        for chunk in chunks:
+            room -= _size([chunk])
+            if room >= 0:
+                kept.append(chunk)
+            else:
+                kept.clear()
+            yield chunk
+        if room >= 0:
+            self._kept[key] = kept
+
+
+def _size(frames: list[pl.DataFrame]) -> int:
+    return sum(int(frame.estimated_size()) for frame in frames)
+
+
+def _covers(first: int | None, last: int | None, low: int | None, high: int | None) -> bool:
+    begins = first is None or (low is not None and low >= first)
+    return begins and (last is None or (high is not None and high <= last))
+
+
+def _cut(
+    frames: list[pl.DataFrame], low: int | None, high: int | None, chunk_rows: int
+) -> Iterator[pl.DataFrame]:
+    for frame in frames:
+        rows = frame
+        if low is not None:
+            rows = rows.filter(pl.col("timestamp") >= from_micros(low))
+        if high is not None:
+            rows = rows.filter(pl.col("timestamp") < from_micros(high))
+        yield from rows.iter_slices(chunk_rows)

@@ -1,0 +1,210 @@
+"""What a sweep's best point is worth once it is known that it was chosen: the guards, together.
+
+What a sweep's best point is worth once it is known that it was chosen: the guards, together.
+
+The probability of overfitting asks how often the best on one half of the time is below the median
+on the other; the deflated Sharpe ratio asks whether the best is above what chance alone reaches in
+so many trials. Both are computed from the sweep's own matrix of returns.
+
+Choose on most of the time, test on the rest: purged folds over the returns that a sweep keeps.
+
+The decisions of a point depend on its parameters only, not on what was trained on; so one replay
+gives its returns in every fold, and nothing is replayed again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from fxlab import _html
+from fxlab._times import Duration
+from fxlab.backtester.metrics._overfitting import (
+    LOST,
+    Overfitting,
+    column_moments,
+    deflate,
+    effective_trials,
+    probability_of_overfitting,
+)
+from fxlab.backtester.metrics._validation import Fold, purged_kfold
+from fxlab.errors import InvalidParameter
+from fxlab.schema import UTC_MICROS
+
+if TYPE_CHECKING:
+    from fxlab.sweeper.sweep import Sweep
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class SweepOverfitting:
+    """The guards' figures for one sweep.
+
+    Attributes
+    ----------
+    pbo : float
+        Probability of backtest overfitting; 0.5 is what noise has, nan with a reason in `notes`.
+    tried : int
+        Different points of this strategy on these sessions that were ever kept, of all nights.
+    trials : float
+        As how many independent ones they count.
+    expected_maximum : float
+        Sharpe ratio per period that the best of so many reaches without any skill.
+    table : polars.DataFrame
+        One row a point: ``point``, the parameters, ``sharpe`` per period, ``skew``, ``kurtosis``,
+        ``probabilistic_sharpe``, ``deflated_sharpe``, ``minimum_track_record`` (periods),
+        ``reason`` (why figures are nan); the highest Sharpe ratio first.
+    splits : Overfitting
+        Every way to halve the time.
+    notes : dict
+        Why a figure is nan.
+    """
+
+    pbo: float
+    tried: int
+    trials: float
+    expected_maximum: float
+    table: pl.DataFrame
+    splits: Overfitting
+    notes: dict[str, str]
+
+    def __str__(self) -> str:
+        """Say it in two sentences."""
+        best = self.table.row(0, named=True) if self.table.height else {}
+        deflated = best.get("deflated_sharpe", math.nan)
+        count = f"{self.table.height:,} point{'s' * (self.table.height != 1)}"
+        splits = (
+            f"Whether the best of {count} was chosen by luck cannot be told: {self.notes['pbo']}."
+            if math.isnan(self.pbo)
+            else f"The best of {count} is below the median out of sample in {self.pbo:.0%} of the "
+            "splits."
+        )
+        tried = f"After {self.tried:,} point{'s' * (self.tried != 1)} tried"
+        if math.isnan(deflated):
+            why = best.get("reason") or self.notes.get("trials") or "no point is done"
+            return f"{splits} {tried} its Sharpe ratio cannot be deflated: {why}."
+        return (
+            f"{splits} {tried} ({self.trials:.1f} independent ones) its Sharpe ratio is above "
+            f"chance with a probability of {deflated:.0%}."
+        )
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        notes = "".join(f"<p>{_html.escape(f'{k}: {v}')}</p>" for k, v in self.notes.items())
+        return f"<p>{_html.escape(self)}</p>{notes}{_html.table(self.table, limit=10)}"
+
+
+def assess_overfitting(sweep: Sweep, blocks: int, tried: int) -> SweepOverfitting:
+    """Return the guards' figures; `tried` counts the points of earlier nights too."""
+    numbers, returns = sweep.returns()
+    splits = probability_of_overfitting(returns, blocks)
+    own = effective_trials(returns)
+    # Earlier trials were as much alike as these are.
+    trials = own.count * max(1.0, tried / max(1, len(numbers)))
+    deflation = deflate(returns, trials=None if math.isnan(trials) else max(1.0, trials))
+    points = pl.Series(numbers, dtype=pl.Int64)  # typed, also where no point is done
+    order = pl.DataFrame({"trial": np.arange(len(numbers)), "point": points})
+    judged = deflation.table.join(order, on="trial", how="left").drop("trial")
+    table = sweep.parameters.join(judged, on="point", how="inner", maintain_order="left")
+    return SweepOverfitting(
+        pbo=splits.pbo,
+        tried=max(tried, len(numbers)),
+        trials=trials,
+        expected_maximum=deflation.expected_maximum,
+        table=table.sort(
+            pl.col("sharpe").fill_nan(None), "point", descending=[True, False], nulls_last=True
+        ),
+        splits=splits,
+        notes=splits.notes | ({"trials": own.reason} if own.reason else {}),
+    )
+
+
+def cross_validate(
+    sweep: Sweep, folds: int, *, purge: Duration = 0, embargo: Duration = 0
+) -> pl.DataFrame:
+    """Return one row a session and fold: the best point of its training, and how it tested.
+
+    Parameters
+    ----------
+    sweep
+        At least two points that are done on all sessions.
+    folds
+        Equal tests that cover all time.
+    purge, embargo
+        Time that is kept out of training: before a test the longest holding time, after it that
+        and the embargo; see `fxlab.backtester.metrics._validation.purged_kfold`.
+
+    Returns
+    -------
+    polars.DataFrame
+        ``session``, ``fold``, ``test_start``, ``test_end``, ``point``, the parameters,
+        ``train_sharpe`` and ``test_sharpe`` (mean / std, ddof 1, per period kept; 0 where a point
+        stood still or had equal returns, minus infinity from its ruin on), ``test_rank`` (1 is
+        the best of all points in the test), ``points``.
+
+    Raises
+    ------
+    InvalidParameter
+        If there is nothing to choose from, or a fold is too short for two periods.
+    """
+    numbers, returns = sweep.returns()
+    if len(numbers) < 2:
+        raise InvalidParameter(
+            f"{len(numbers)} points are done on all sessions: there is nothing to choose from"
+        )
+    rows: list[dict[str, Any]] = []
+    begin = 0
+    for study in sweep.studies:
+        edges = study.periods.edges
+        part = returns[begin : begin + len(edges) - 1]
+        begin += len(part)
+        made = purged_kfold(
+            int(edges[0]), int(edges[-1]), folds=folds, embargo=embargo, purge=purge
+        )
+        for number, fold in enumerate(made, 1):
+            found = _tested(part, edges, fold, numbers)
+            rows.append({"session": study.session, "fold": number, **found})
+    frame = pl.DataFrame(rows).with_columns(pl.col("test_start", "test_end").cast(UTC_MICROS))
+    joined = frame.join(sweep.parameters, on="point", how="left", maintain_order="left")
+    names = [name for name in sweep.parameters.columns if name != "point"]
+    head = ("session", "fold", "test_start", "test_end", "point")
+    return joined.select(*head, *names, "train_sharpe", "test_sharpe", "test_rank", "points")
+
+
+def _tested(
+    returns: np.ndarray, edges: np.ndarray, fold: Fold, numbers: Sequence[int]
+) -> dict[str, Any]:
+    """Return what was chosen outside of a fold, and what it did inside."""
+    test = (edges[:-1] >= fold.test_start) & (edges[:-1] < fold.test_end)
+    train = np.zeros(len(returns), bool)
+    for first, last in fold.train:
+        train |= (edges[:-1] >= first) & (edges[1:] <= last)
+    if test.sum() < 2 or train.sum() < 2:
+        raise InvalidParameter(
+            f"a fold has {test.sum()} periods to test on and {train.sum()} to train on, of "
+            f"{len(returns)}; give fewer folds, a shorter purge or embargo, or a finer grid"
+        )
+    lost = np.logical_or.accumulate(returns == LOST, axis=0)
+    inside, outside = (
+        np.where(lost[part].any(axis=0), -np.inf, sharpe(returns[part])) for part in (train, test)
+    )
+    best = int(inside.argmax())
+    return {
+        "test_start": fold.test_start,
+        "test_end": fold.test_end,
+        "point": numbers[best],
+        "train_sharpe": float(inside[best]),
+        "test_sharpe": float(outside[best]),
+        "test_rank": int((outside > outside[best]).sum()) + 1,
+        "points": len(numbers),
+    }
+
+
+def sharpe(returns: np.ndarray) -> np.ndarray:
+    """Return mean / std (ddof 1) of each column; 0 where there is no such ratio."""
+    return np.nan_to_num([found.sharpe for found in column_moments(returns)], nan=0.0)

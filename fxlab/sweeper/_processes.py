@@ -1,0 +1,328 @@
+"""Processes of our own for work that must not run in this one: an executor of one process each.
+
+Processes of our own for work that must not run in this one: an executor of one process each.
+
+A process is started as a program, never forked: a fork copies locks that threads hold, and
+importing the user's script again would run it again. It ends with this process, whatever ends that.
+
+A study on its way to another process: what it needs, without what cannot travel.
+
+A frame travels as it is. A session does not: the other process opens its own connection, so ticks
+go straight from the database to where they are replayed. Passwords travel only through a pipe to a
+child of this process; a worker elsewhere has to know its own.
+
+Groups of points over other processes, and several sessions at once over those of this machine.
+
+Threads share all that is worth sharing for one session; for several, processes also share the work
+of strategies that hold Python's lock.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pickle
+import re
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from fxlab._questdb import server
+from fxlab._questdb.client import QuestDB
+from fxlab._questdb.endpoint import Endpoint
+from fxlab.backtester._source import FrameSource, TickSource
+from fxlab.config import Settings
+from fxlab.errors import QuestDBUnavailable, WorkerLost
+from fxlab.sessions.session import Session
+from fxlab.sweeper import _study
+from fxlab.sweeper._cache import CachedSource
+from fxlab.sweeper._space import Point
+from fxlab.sweeper._study import SweepConfig, SweepStudy
+from fxlab.sweeper._threads import MOST_POINTS, PULSE_SECONDS, Tick, next_size, run_trials
+from fxlab.sweeper._trial import TrialResult
+
+if TYPE_CHECKING:
+    from loky import ProcessPoolExecutor
+
+
+LOOK_SECONDS: Final = 0.2
+"""How often a process looks whether its parent is there."""
+
+
+def start(environment: Mapping[str, str] | None = None) -> ProcessPoolExecutor:
+    """Return an executor of one process, started with the first task that it is given.
+
+    Parameters
+    ----------
+    environment
+        Variables for it, beside those of this process.
+    """
+    from loky import ProcessPoolExecutor
+
+    # What a task leaves in memory is meant to stay: loky takes it for a leak from 300 MB on.
+    variables = {**(environment or {}), "LOKY_MAX_MEMORY_LEAK_SIZE": "1e18"}
+    return ProcessPoolExecutor(1, env=variables, initializer=_begin, initargs=(os.getpid(),))
+
+
+def end(executor: Any) -> None:  # noqa: ANN401 - loky ships no types
+    """Kill the process and all that it has started, and wait until they are gone."""
+    executor.shutdown(wait=True, kill_workers=True)
+
+
+def exit_code(error: BrokenExecutor) -> str:
+    """Return the code that a lost process ended with, as far as it is known."""
+    return ", ".join(re.findall(r"\((-?\d+)\)", str(error))) or "unknown"
+
+
+def _begin(parent: int) -> None:
+    """Prepare the new process: it hears of its parent's end only, and prints to standard error."""
+    os.setsid()  # a Ctrl-C in the terminal is for the parent
+    os.dup2(2, 1)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    # Not psutil's wait: where there is no pidfd, it takes a parent that nobody reaps for alive.
+    while os.getppid() == parent:
+        time.sleep(LOOK_SECONDS)
+    os._exit(1)
+
+
+@dataclass(frozen=True)
+class SessionAddress:
+    """Where a session is: the server, and the session's id."""
+
+    session_id: str
+    endpoint: Endpoint
+    complete: bool = True
+    """Whether the passwords are in the endpoint; else the reader has to know them."""
+
+    def opened(self) -> Session:
+        """Return the session, read over a connection of this process."""
+        from fxlab.sessions import _catalog
+
+        db = QuestDB(self.endpoint if self.complete else self._own_login())
+        return Session.from_row(db, _catalog.find(db, self.session_id))
+
+    def _own_login(self) -> Endpoint:
+        own, there = server.endpoint_of(Settings.load()), self.endpoint
+        if (own.host, own.http_port) != (there.host, there.http_port):
+            raise QuestDBUnavailable(
+                f"session {self.session_id} is on {there.host}:{there.http_port}, and the settings "
+                f"of this worker lead to {own.host}:{own.http_port}; set FXLAB_QUESTDB_HOST and "
+                "FXLAB_QUESTDB_HTTP_PORT where the workers are started"
+            )
+        return own
+
+
+@dataclass(frozen=True)
+class StudySpec:
+    """A study, ready to be pickled."""
+
+    source: FrameSource | SessionAddress
+    terms: SweepConfig
+    example: Point
+
+    @classmethod
+    def of(cls, study: SweepStudy, *, passwords: bool) -> StudySpec | None:
+        """Return the study's parcel; None if its source cannot travel."""
+        source = study.source.source if isinstance(study.source, CachedSource) else study.source
+        packed = _packed(source, passwords=passwords)
+        if packed is None:
+            return None
+        return cls(packed, study.terms, study.example)
+
+    def opened(self) -> SweepStudy:
+        """Return the study, in another process."""
+        source = self.source
+        found: TickSource = source.opened() if isinstance(source, SessionAddress) else source
+        return SweepStudy(found, self.terms, self.example)
+
+
+def _packed(source: object, *, passwords: bool) -> FrameSource | SessionAddress | None:
+    if isinstance(source, FrameSource):
+        return source
+    if not isinstance(source, Session):
+        return None
+    endpoint = source._db.endpoint  # noqa: SLF001 - a session has no other way to say where it is
+    if not passwords:
+        endpoint = dataclasses.replace(endpoint, password=None, pg_password=None)
+    return SessionAddress(source.id, endpoint, complete=passwords)
+
+
+def pickled(parcel: StudySpec) -> bytes | None:
+    """Return a parcel as bytes; None if something in it cannot leave this process.
+
+    A function typed in a notebook travels by value, others by the name of their module.
+    """
+    import cloudpickle
+
+    try:
+        found: bytes = cloudpickle.dumps(parcel)
+    except (pickle.PicklingError, AttributeError, TypeError):
+        return None
+    return found
+
+
+def load(found: bytes) -> StudySpec:
+    """Return the parcel of these bytes; they come from our own process or from its cluster."""
+    parcel: StudySpec = pickle.loads(found)  # noqa: S301 - never from a file or a stranger
+    return parcel
+
+
+WORTH_SECONDS: Final = 20.0
+"""Work of one core from which on starting processes pays."""
+
+Waiting = dict[int, list[Point]]
+"""Number of a study to its points that nobody has yet."""
+
+Answer = tuple[int, list[TrialResult]]
+"""How many points to take next, and what became of these."""
+
+Sent = tuple["Future[Answer]", int, list[Point]]
+
+_opened: dict[str, SweepStudy] = {}
+"""The studies that this process has opened for others; its threads share them."""
+
+_lock = threading.Lock()
+
+
+def replay_group(key: str, parcel: bytes | None, points: list[Point], threads: int) -> Answer:
+    """Replay some points in the process that this runs in."""
+    with _lock:
+        if key not in _opened and parcel is not None:
+            _opened[key] = load(parcel).opened()
+        study = _opened[key]
+    began = time.monotonic()
+    with ThreadPoolExecutor(threads) as pool:
+        groups = run_trials(study, points, pool, threads, _unheard, size=len(points))
+        found = [one for group in groups for one in group]
+    size = next_size(len(points), time.monotonic() - began, quick=study.is_quick)
+    return min(MOST_POINTS, size), found
+
+
+def _unheard(under_way: float) -> None:
+    """Tell nobody: a group is short."""
+
+
+def forget(keys: Sequence[str]) -> int:
+    """Free the studies of this process; return how many others it has opened."""
+    with _lock:
+        for key in keys:
+            _opened.pop(key, None)
+        return len(_opened)
+
+
+class Spread:
+    """Points in groups over other processes; who those are is for those who inherit it."""
+
+    def __init__(self) -> None:
+        self._sizes: dict[int, int] = {}
+        self._under_way: dict[Future[Answer], tuple[int, list[Point]]] = {}
+
+    def run(
+        self, work: Sequence[Sequence[Point]], tick: Tick
+    ) -> Iterator[tuple[int, list[TrialResult]]]:
+        """Yield outcomes of all sessions as they come."""
+        waiting = {number: list(points) for number, points in enumerate(work) if points}
+        under_way = self._under_way
+        try:
+            while waiting or under_way:
+                while waiting and (sent := self._send(waiting)) is not None:
+                    under_way[sent[0]] = sent[1:]
+                for future in wait(under_way, PULSE_SECONDS, FIRST_COMPLETED).done:
+                    number, points = under_way.pop(future)
+                    try:
+                        self._sizes[number], found = future.result()
+                    except Exception as error:  # noqa: BLE001 - whoever inherits this raises it
+                        self._failed(number, points, error)
+                        waiting[number] = points + waiting.get(number, [])
+                        continue
+                    yield number, found
+                tick(0.0)
+        finally:
+            for future in under_way:
+                future.cancel()
+            under_way.clear()
+
+    def _take(self, waiting: Waiting, number: int) -> list[Point]:
+        """Take points of a study out of those that wait, as many as are a second's work."""
+        points, size = waiting.pop(number), self._sizes.get(number, 1)
+        if points[size:]:
+            waiting[number] = points[size:]
+        return points[:size]
+
+    def _send(self, waiting: Waiting) -> Sent | None:
+        """Give points to somebody who is free; None if nobody is."""
+        raise NotImplementedError
+
+    def _failed(self, number: int, points: list[Point], error: Exception) -> None:
+        """Raise the error of a group, unless it should be tried again."""
+        raise NotImplementedError
+
+
+def worth(studies: Sequence[SweepStudy], points: int, workers: int) -> list[bytes] | None:
+    """Return the studies as bytes if processes are worth it and possible, else None."""
+    if len(studies) < 2 or workers < 2:
+        return None
+    if _study.seconds_a_point(studies[0]) * points * len(studies) < WORTH_SECONDS:
+        return None
+    parcels = [StudySpec.of(study, passwords=True) for study in studies]
+    made = [pickled(parcel) for parcel in parcels if parcel is not None]
+    whole = [one for one in made if one is not None]
+    return whole if len(whole) == len(studies) else None
+
+
+class Processes(Spread):
+    """Sessions over processes of this machine; each session is read by one of them only."""
+
+    def __init__(
+        self, studies: Sequence[SweepStudy], parcels: Sequence[bytes], workers: int
+    ) -> None:
+        super().__init__()
+        self._names = [study.session for study in studies]
+        self._parcels = parcels
+        count = min(workers, len(parcels))
+        self._threads = max(1, workers // count)
+        self._pools = [start() for _ in range(count)]
+        self._busy: dict[int, Future[Answer]] = {}
+        self._owners: dict[int, int] = {}
+
+    def close(self) -> None:
+        """End the processes, whatever they do."""
+        for pool in self._pools:
+            end(pool)
+
+    def _send(self, waiting: Waiting) -> Sent | None:
+        """Give a free process points of a session: one that it has read already, if there is."""
+        for place, pool in enumerate(self._pools):
+            if place in self._busy and not self._busy[place].done():
+                continue
+            numbers = [n for n in waiting if self._owners.get(n, place) == place]
+            if not numbers:
+                continue
+            number = min(numbers, key=lambda n: (n not in self._owners, n))
+            parcel = None if number in self._owners else self._parcels[number]
+            self._owners[number] = place
+            points = self._take(waiting, number)
+            try:
+                future = pool.submit(replay_group, str(number), parcel, points, self._threads)
+            except BrokenExecutor as error:  # it was lost while it had nothing to do
+                self._failed(number, points, error)
+                raise
+            self._busy[place] = future
+            return future, number, points
+        return None
+
+    def _failed(self, number: int, points: list[Point], error: Exception) -> None:
+        if not isinstance(error, BrokenExecutor):
+            raise error
+        raise WorkerLost(
+            f"the process that replayed {len(points)} points of session {self._names[number]} "
+            f"ended with code {exit_code(error)}: it was killed, or had too little "
+            "memory; with lab=... the same call goes on from what is stored; workers=1 uses no "
+            "other process"
+        ) from error

@@ -1,0 +1,257 @@
+"""How points are compared: by one figure, of which more is better unless it is one that costs.
+
+The result of a walk-forward: what was chosen in each window, and what became of it.
+
+The table of a sweep: one row for each point and session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import polars as pl
+
+from fxlab import _html
+from fxlab.backtester.metrics._performance import LESS_IS_BETTER, METRICS, NEITHER
+from fxlab.backtester.strategy.strategy import Strategy
+from fxlab.errors import InvalidParameter, did_you_mean
+from fxlab.sweeper._space import Point
+from fxlab.sweeper._trial import STATES, TrialResult
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from fxlab.backtester.result import Result
+
+
+def check_metric(metric: str) -> str:
+    """Return the name of a figure, or raise `InvalidParameter` with those that are near."""
+    if metric not in METRICS:
+        hint = did_you_mean(str(metric), METRICS) or f"known: {', '.join(METRICS)}"
+        raise InvalidParameter(f"metric={metric!r:.80} is not a figure of a run; {hint}")
+    return metric
+
+
+def check_objective(metric: str) -> str:
+    """Return the name of a figure that makes one run better than another."""
+    if check_metric(metric) in NEITHER:
+        raise InvalidParameter(
+            f"metric={metric!r} describes a run; no value of it makes one better than another; "
+            "choose for example sharpe_per_period, total_return or profit_factor"
+        )
+    return metric
+
+
+def direction(metric: str) -> float:
+    """Return 1 if more of a figure is better, else -1."""
+    return -1.0 if metric in LESS_IS_BETTER else 1.0
+
+
+TIMES: Final = ("train_start", "train_end", "test_start", "test_end")
+
+
+@dataclass(frozen=True, eq=False)
+class WalkForward:
+    """What was chosen in each window, and what became of it.
+
+    Attributes
+    ----------
+    metric : str
+        The figure that chose.
+    table : polars.DataFrame
+        One row a window: ``fold``, `TIMES`, ``point``, the parameters chosen, ``train_<figure>``
+        and ``test_<figure>`` of every figure, ``open_at_end`` (positions that the test left
+        open), ``reason`` (why a window was not traded).
+    results : list of Result
+        The backtest of each test that was traded; each begins with what the last one left.
+    equity : polars.DataFrame
+        Of all tests, one after the other: ``fold``, ``timestamp``, ``equity``, ``drawdown``.
+    """
+
+    strategy: str
+    session: str
+    metric: str
+    capital: float
+    table: pl.DataFrame = field(repr=False)
+    results: list[Result] = field(repr=False)
+    equity: pl.DataFrame = field(repr=False)
+
+    @property
+    def total_return(self) -> float:
+        """Return what all tests together made of the capital."""
+        final = self.results[-1].metrics["final_equity"] if self.results else self.capital
+        return final / self.capital - 1.0
+
+    @property
+    def max_drawdown(self) -> float:
+        """Return the deepest drawdown over all tests; 0 if nothing was traded."""
+        deepest = self.equity["drawdown"].min()
+        return float(deepest) if isinstance(deepest, float) else 0.0
+
+    @property
+    def open_at_seams(self) -> int:
+        """Return how many positions were open where a test ended and another one followed.
+
+        They are marked there, at no cost, and the next test begins flat.
+        """
+        return sum(open_positions(result) for result in self.results[:-1])
+
+    def plot(self, metric: str | None = None) -> go.Figure:
+        """Return a figure of training and test, window by window."""
+        from fxlab.charts import walk_forward_chart
+
+        shown = check_metric(metric or self.metric)
+        shown_not = ("reason", "point", "fold", "open_at_end")
+        return walk_forward_chart(
+            self.table.drop(shown_not), shown, self.title, unit=METRICS[shown][0]
+        )
+
+    @property
+    def title(self) -> str:
+        """Return one line that says what came out, or why nothing did."""
+        if not self.results:
+            count = f"none of {self.table.height:,} windows"
+            return f"{self.strategy} on {self.session}: {count} was traded: {self._usual_reason}"
+        return (
+            f"{self.strategy} on {self.session}: {self.total_return:+.2%} out of sample in "
+            f"{len(self.results):,} of {self.table.height:,} windows, max drawdown "
+            f"{self.max_drawdown:.2%}"
+        )
+
+    @property
+    def _usual_reason(self) -> str:
+        return str(self.table["reason"].drop_nulls().mode(maintain_order=True).first())
+
+    def __str__(self) -> str:
+        """Say it in one line, with what is left out of it."""
+        return f"{self.title}{self._seams}"
+
+    @property
+    def _seams(self) -> str:
+        count, seams = self.open_at_seams, len(self.results) - 1
+        if not count:
+            return ""
+        return (
+            f"; {count} position{'s were' if count > 1 else ' was'} open at the {seams} "
+            f"seam{'s' * (seams > 1)} between tests and left without the cost of an exit "
+            "(execution=Execution(close_at_end=True) sells them)"
+        )
+
+    @property
+    def summary(self) -> pl.DataFrame:
+        """Return the table with the figure that chose and no other."""
+        figures = [f"{when}_{self.metric}" for when in ("train", "test")]
+        apart = ("train_", "test_", "open_at_end")
+        names = [n for n in self.table.columns if not n.startswith(apart)]
+        return self.table.select(*names[:1], *TIMES, *names[1:], *figures, "open_at_end")
+
+    def _repr_html_(self) -> str:
+        return _html.table(self.summary, caption=str(self))
+
+
+def open_positions(result: Result) -> int:
+    """Return how many positions a run left open: marked, not sold."""
+    return int(result.trades["exited_at"].null_count())
+
+
+KINDS: Final = {int: pl.Int64, float: pl.Float64, bool: pl.Boolean, str: pl.String}
+TAKEN: Final = frozenset({"point", "session", "state", "error", "fingerprint", *METRICS})
+
+
+def column_of(parameter: str) -> str:
+    """Return the column of a parameter: its name, unless a figure has the same one."""
+    return f"parameter_{parameter}" if parameter in TAKEN else parameter
+
+
+def build(
+    strategy: Strategy,
+    sessions: Sequence[str],
+    points: Mapping[int, Point],
+    outcomes: Sequence[Mapping[int, TrialResult]],
+) -> pl.DataFrame:
+    """Return the table, ordered by session as given, then by point; null where there is no value.
+
+    Parameters
+    ----------
+    strategy
+        Whose parameters the columns are.
+    sessions, outcomes
+        Ids, and for each what became of the points by number.
+    points
+        The points by number.
+    """
+    rows = [
+        (session, points[number], found[number])
+        for session, found in zip(sessions, outcomes, strict=True)
+        for number in sorted(found)
+    ]
+    columns: dict[str, Any] = {
+        "point": pl.Series([point.number for _, point, _ in rows], dtype=pl.Int64),
+        "session": pl.Series([session for session, _, _ in rows], dtype=pl.String),
+    }
+    for name, parameter in strategy.parameters.items():
+        values = [point.values[name] for _, point, _ in rows]
+        columns[column_of(name)] = pl.Series(values, dtype=KINDS[parameter.kind])
+    states = [outcome.state for _, _, outcome in rows]
+    columns["state"] = pl.Series(states, dtype=pl.String)
+    figures = np.full((len(rows), len(METRICS)), np.nan)
+    for row, (_, _, outcome) in zip(figures, rows, strict=True):
+        if len(outcome.figures):
+            row[:] = outcome.figures
+    for place, name in enumerate(METRICS):
+        columns[name] = pl.Series(np.ascontiguousarray(figures[:, place])).fill_nan(None)
+    for name in ("error", "fingerprint"):
+        texts = [getattr(outcome, name) or None for _, _, outcome in rows]
+        columns[name] = pl.Series(texts, dtype=pl.String)
+    return pl.DataFrame(columns)
+
+
+def count_words(table: pl.DataFrame, total: int, resumed: int) -> str:
+    """Return what became of the points, in words."""
+    counts = dict(table["state"].value_counts().iter_rows())
+    parts = [f"{counts[state]:,} {state}" for state in STATES if counts.get(state)]
+    ruined = table["ruined_after"].count()
+    if ruined:
+        parts.append(f"{ruined:,} of them ruined (see ruined_after in the table)")
+    if total > table.height:
+        parts.append(f"{total - table.height:,} not done")
+    if resumed:
+        parts.append(f"{resumed:,} of them from before")
+    return ", ".join(parts) or "no points"
+
+
+def rank(table: pl.DataFrame, strategy: Strategy, metric: str, sign: float) -> pl.DataFrame:
+    """Return one row a point, the best first.
+
+    Returns
+    -------
+    polars.DataFrame
+        ``point``, the parameters, ``sessions`` (those in which the point has the figure), the
+        figure's mean over them, ``worst`` and ``best`` of them, and ``ruined``, the sessions in
+        which it lost everything. Points that were ruined nowhere come first, then those with the
+        figure in more sessions; among equals the smaller number does.
+    """
+    parameters = [column_of(name) for name in strategy.parameters]
+    ruins = table.group_by("point").agg(
+        pl.col("ruined_after").is_not_null().sum().cast(pl.Int64).alias("ruined")
+    )
+    known = table.filter(pl.col(metric).is_not_null()).sort("point", maintain_order=True)
+    value = pl.col(metric)
+    worst, best = (value.min(), value.max()) if sign > 0 else (value.max(), value.min())
+    found = known.group_by("point", maintain_order=True).agg(
+        *(pl.col(name).first() for name in parameters),
+        value.count().cast(pl.Int64).alias("sessions"),
+        value.mean(),
+        worst.alias("worst"),
+        best.alias("best"),
+    )
+    return found.join(ruins, on="point", how="left", maintain_order="left").sort(
+        "ruined",
+        "sessions",
+        pl.col(metric) * sign,
+        "point",
+        descending=[False, True, True, False],
+    )

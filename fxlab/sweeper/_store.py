@@ -1,0 +1,318 @@
+"""Store of a sweep's trials in the database: written as they finish, found when asked again.
+
+Points of sweeps in the database: written as they finish, found again by whoever asks the same.
+
+A study's key says what was tried, the parameters say which point of it; a point is looked up by
+both, so a larger grid over the same study repeats nothing. Beside the points stands one row for
+each time a sweep was asked for, with its grid.
+
+Where the outcomes of a sweep come together: kept, counted, and told to whoever watches.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import time
+import zlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
+
+import numpy as np
+import polars as pl
+import xxhash
+
+from fxlab._progress import Advance
+from fxlab._questdb import sql
+from fxlab._questdb.client import QuestDB
+from fxlab.backtester.metrics._performance import METRICS
+from fxlab.schema import SWEEP_RUNS
+from fxlab.sweeper._space import Point
+from fxlab.sweeper._study import SweepStudy, duration_words
+from fxlab.sweeper._trial import STATES, TrialResult
+
+REQUEST: Final = "asked"
+"""State of a row that says what was asked for, where others say what became of a point."""
+
+_KEPT: Final = ("parameters", "state", "metrics", "returns", "error", "fingerprint")
+_LISTED: Final = ("sweep_id", "data_session_id", "strategy")
+
+
+class TrialStore(Protocol):
+    """Where points are kept, and found again."""
+
+    keeps: bool
+
+    def known(self, study: SweepStudy) -> dict[str, TrialResult]:
+        """Return all that is kept of a study's points, by their canonical parameters."""
+
+    def announce(self, study: SweepStudy, asked: Mapping[str, Any]) -> None:
+        """Write down what was asked for, before the first point is."""
+
+    def keep(self, study: SweepStudy, done: Sequence[tuple[Point, TrialResult]]) -> None:
+        """Store points; when this returns, they survive whatever happens to this process."""
+
+    def trials(self, strategy: str, study: SweepStudy) -> int:
+        """Return how many runs of a strategy on a study's session are kept, of all sweeps."""
+
+    def close(self) -> None:
+        """Let go of what is held."""
+
+
+class NoTrialStore:
+    """For sweeps without a lab: nothing is kept."""
+
+    keeps = False
+
+    def known(self, study: SweepStudy) -> dict[str, TrialResult]:  # noqa: ARG002 - as a store has it
+        """Return nothing."""
+        return {}
+
+    def announce(self, study: SweepStudy, asked: Mapping[str, Any]) -> None:
+        """Do nothing."""
+
+    def keep(self, study: SweepStudy, done: Sequence[tuple[Point, TrialResult]]) -> None:
+        """Do nothing."""
+
+    def trials(self, strategy: str, study: SweepStudy) -> int:  # noqa: ARG002 - as a store has it
+        """Return 0: nothing is known of other sweeps."""
+        return 0
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class SweepRunStore:
+    """The table `sweep_runs` of one server."""
+
+    keeps = True
+
+    def __init__(self, db: QuestDB) -> None:
+        self._db = db
+
+    def known(self, study: SweepStudy) -> dict[str, TrialResult]:
+        """Return all that is kept of a study's points, by their canonical parameters."""
+        self._db.wait_visible(SWEEP_RUNS)
+        rows = self._db.export(sql.sweep_points(_KEPT, sweep_id=study.key))
+        points = rows.filter(pl.col("state") != REQUEST).iter_rows(named=True)
+        return {row["parameters"]: _outcome(row) for row in points}
+
+    def announce(self, study: SweepStudy, asked: Mapping[str, Any]) -> None:
+        """Write down what was asked for, before the first point is."""
+        self._write([_row(study, -1, REQUEST, plan=json.dumps(asked, default=str))])
+
+    def keep(self, study: SweepStudy, done: Sequence[tuple[Point, TrialResult]]) -> None:
+        """Store points; when this returns, they survive whatever happens to this process."""
+        self._write([_point_row(study, point, outcome) for point, outcome in done])
+
+    def trials(self, strategy: str, study: SweepStudy) -> int:
+        """Return how many runs of a strategy on a study's session are kept, of all sweeps."""
+        self._db.wait_visible(SWEEP_RUNS)
+        which = {"strategy": strategy, "data_session_id": study.session, "state": "done"}
+        return self._db.export(sql.sweep_points(["fingerprint"], **which))["fingerprint"].n_unique()
+
+    def _write(self, rows: list[dict[str, Any]]) -> None:
+        if rows:
+            self._db.write(SWEEP_RUNS, pl.DataFrame(rows, schema=SWEEP_RUNS.frame))
+
+    def close(self) -> None:
+        """Close the connections, when all that was written can be read."""
+        self._db.wait_visible(SWEEP_RUNS)
+        self._db.close()
+
+
+def listing(db: QuestDB, limit: int = 50) -> pl.DataFrame:
+    """Return the newest sweeps, one row for each study.
+
+    Returns
+    -------
+    polars.DataFrame
+        ``sweep_id``, ``data_session_id``, ``strategy``; how many points are ``done``, ``failed``,
+        ``skipped``; ``asked`` (points of the newest request), its ``search``; ``started`` and
+        ``finished`` (times of the first and last row), ``plan`` (JSON: the newest request).
+    """
+    rows = db.export(sql.sweep_points([*_LISTED, "state", "point", "timestamp"]))
+    plans = db.export(sql.sweep_points(["sweep_id", "plan", "timestamp"], state=REQUEST))
+    points = rows.unique(["sweep_id", "point", "state"], keep="last", maintain_order=True)
+    states = (pl.col("state").eq(state).sum().alias(state) for state in STATES)
+    times = pl.col("timestamp").min().alias("started"), pl.col("timestamp").max().alias("finished")
+    newest = (
+        plans.group_by("sweep_id", maintain_order=True)
+        .last()
+        .select(
+            "sweep_id",
+            pl.col("plan").str.json_path_match("$.points").cast(pl.Int64).alias("asked"),
+            pl.col("plan").str.json_path_match("$.search").alias("search"),
+            "plan",
+        )
+    )
+    found = points.group_by(_LISTED).agg(*states, *times).join(newest, on="sweep_id", how="left")
+    ordered = found.sort("finished", "sweep_id", descending=[True, False])
+    return ordered.select(*_LISTED, *STATES, "asked", "search", "started", "finished", "plan").head(
+        limit
+    )
+
+
+def _point_row(study: SweepStudy, point: Point, outcome: TrialResult) -> dict[str, Any]:
+    # The number in the grid is not the point's identity: another grid numbers it otherwise.
+    number = xxhash.xxh3_64_intdigest(point.key.encode()) >> 1
+    figures = {
+        name: value if math.isfinite(value) else None
+        for name, value in zip(METRICS, outcome.figures.tolist(), strict=False)
+    }
+    return _row(
+        study,
+        number,
+        outcome.state,
+        parameters=point.key,
+        metrics=json.dumps(figures) if figures else None,
+        returns=_packed(outcome.returns) if len(outcome.returns) else None,
+        error=outcome.error or None,
+        fingerprint=outcome.fingerprint or None,
+    )
+
+
+def _row(study: SweepStudy, point: int, state: str, **others: str | None) -> dict[str, Any]:
+    return {
+        **dict.fromkeys(SWEEP_RUNS.columns),
+        "sweep_id": study.key,
+        "data_session_id": study.session,
+        "strategy": study.run.strategy.name,
+        "state": state,
+        "point": point,
+        "timestamp": datetime.now(UTC),
+        **others,
+    }
+
+
+def _outcome(row: Mapping[str, Any]) -> TrialResult:
+    """Return a stored point; its number is that of whoever asks."""
+    figures = json.loads(row["metrics"] or "{}")
+    values = [math.nan if figures.get(name) is None else figures[name] for name in METRICS]
+    return TrialResult(
+        number=0,
+        state=row["state"],
+        figures=np.array(values if figures else []),
+        returns=_unpacked(row["returns"]),
+        error=row["error"] or "",
+        fingerprint=row["fingerprint"] or "",
+    )
+
+
+def _packed(returns: np.ndarray) -> str:
+    return base64.b64encode(zlib.compress(returns.astype("<f8").tobytes(), 1)).decode()
+
+
+def _unpacked(text: str | None) -> np.ndarray:
+    if not text:
+        return np.empty(0)
+    return np.frombuffer(zlib.decompress(base64.b64decode(text)), "<f8").astype(np.float64)
+
+
+STORE_SECONDS: Final = 1.0
+"""How long finished points may wait for others to be stored with them."""
+
+
+class TrialTracker:
+    """Takes outcomes as they come; a point counts as done when it is stored.
+
+    Parameters
+    ----------
+    studies
+        One a session.
+    store
+        Where points are kept.
+    total
+        How many outcomes are coming: points times sessions.
+    progress
+        Told the share done and the time left; it may raise `Cancelled`.
+
+    Attributes
+    ----------
+    points : dict
+        Number to point.
+    outcomes : list of dict
+        For each study, number to outcome.
+    resumed : int
+        How many outcomes were found in the store.
+    """
+
+    def __init__(
+        self, studies: Sequence[SweepStudy], store: TrialStore, total: int, progress: Advance
+    ) -> None:
+        self.points: dict[int, Point] = {}
+        self.outcomes: list[dict[int, TrialResult]] = [{} for _ in studies]
+        self.resumed = 0
+        self.total = max(1, total)
+        self._studies = studies
+        self._store = store
+        self._progress = progress
+        self._known = [store.known(study) for study in studies]
+        self._waiting: list[tuple[int, TrialResult]] = []
+        self._began = self._stored_at = time.monotonic()
+
+    def open(self, batch: Sequence[Point]) -> list[list[Point]]:
+        """Note the points; return for each study those that are not in the store."""
+        self.points.update((point.number, point) for point in batch)
+        missing = [self._missing(number, batch) for number in range(len(self._studies))]
+        self.report()
+        return missing
+
+    def _missing(self, number: int, batch: Sequence[Point]) -> list[Point]:
+        known = self._known[number]
+        if not known:
+            return list(batch)
+        missing = []
+        for point in batch:
+            found = known.get(point.key)
+            if found is None:
+                missing.append(point)
+            else:
+                self.outcomes[number][point.number] = replace(found, number=point.number)
+                self.resumed += 1
+        return missing
+
+    def take(self, number: int, outcomes: Sequence[TrialResult]) -> None:
+        """Take outcomes of a study, and store them now or with those that come next."""
+        self._waiting.extend((number, outcome) for outcome in outcomes)
+        if not self._store.keeps or time.monotonic() - self._stored_at >= STORE_SECONDS:
+            self.flush()
+        self.report()
+
+    def flush(self) -> None:
+        """Store what waits."""
+        groups = defaultdict(list)
+        for number, outcome in self._waiting:
+            groups[number].append(outcome)
+        for number, outcomes in groups.items():
+            pairs = [(self.points[outcome.number], outcome) for outcome in outcomes]
+            self._store.keep(self._studies[number], pairs)
+            self.outcomes[number].update((outcome.number, outcome) for outcome in outcomes)
+        self._waiting.clear()
+        self._stored_at = time.monotonic()
+
+    def finish(self) -> None:
+        """Tell that all there was is done: a search may have found fewer points than it could."""
+        self.total = max(1, self.done)
+        self.report()
+
+    @property
+    def done(self) -> int:
+        """Return how many outcomes there are, the stored ones of earlier sweeps included."""
+        return sum(map(len, self.outcomes))
+
+    def report(self, under_way: float = 0.0) -> None:
+        """Tell how far it is; `under_way` counts the work on unfinished points, in points."""
+        worked = self.done - self.resumed + len(self._waiting) + under_way
+        left = max(0.0, self.total - self.resumed - worked)
+        words = f"{self.done:,} of {self.total:,} points"
+        if self.resumed:
+            words += f", {self.resumed:,} of them from before"
+        if worked and left:
+            spent = time.monotonic() - self._began
+            words += f", {duration_words(spent * left / worked)} left"
+        self._progress(1.0 - left / self.total, words)

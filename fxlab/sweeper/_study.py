@@ -1,0 +1,273 @@
+"""A study: one strategy on one session under one set of assumptions.
+
+A study: one strategy on one session under one set of assumptions.
+
+Its points differ in parameters only, so they share the ticks, can be compared with each other, and
+are found again under the study's key when the same is asked for another time.
+
+How long a sweep will take, said before it is too late.
+
+The guard in front of a sweep: a strategy must not see the future, at a sample of its points.
+
+A strategy that does gives the best results of all, so a sweep would find it first. The check is a
+sample: few points, the first ticks; `fxlab.check_lookahead` does it thoroughly.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+import polars as pl
+import xxhash
+
+from fxlab._progress import Advance
+from fxlab.backtester._inputs import needs_of, open_feeds
+from fxlab.backtester._source import FrameSource, TickSource, no_ticks, share_before
+from fxlab.backtester._stream import Chunk, merge
+from fxlab.backtester.engine import Job, new_state, prepare
+from fxlab.backtester.lookahead import SAMPLE_CUTS, SAMPLE_ROWS, check_lookahead
+from fxlab.backtester.options import RunOptions
+from fxlab.backtester.result import fingerprint_inputs, fingerprint_of
+from fxlab.backtester.strategy.indicators import MeanCross, with_running_sums
+from fxlab.backtester.strategy.signals import Signals
+from fxlab.backtester.strategy.strategy import Strategy, Value
+from fxlab.errors import Cancelled, FxlabError, InvalidParameter, LookaheadFound
+from fxlab.sweeper._cache import CachedSource
+from fxlab.sweeper._space import Point, Space
+from fxlab.sweeper._trial import Periods, Trial
+
+CHUNK_ROWS: Final = 1 << 19
+"""Rows of a symbol that all points work on before the next ones are read."""
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """What all points of a sweep have in common."""
+
+    strategy: Strategy
+    options: RunOptions
+    source_text: str = ""
+    """The strategy's source; another process might not find it."""
+
+    def __post_init__(self) -> None:
+        if not self.source_text:
+            object.__setattr__(self, "source_text", self.strategy.source)
+
+    def prepared(self, source: TickSource, values: Mapping[str, Value]) -> Job:
+        """Check everything against a source, and return the job of one point."""
+        return prepare(source, self.strategy, values, self.options)
+
+
+class SweepStudy:
+    """One session under the terms of a sweep.
+
+    Parameters
+    ----------
+    source
+        Its ticks.
+    terms
+        Strategy and assumptions.
+    example
+        A point that the strategy takes: all else is checked with it.
+    """
+
+    def __init__(self, source: TickSource, terms: SweepConfig, example: Point) -> None:
+        # A frame is in memory already.
+        kept = isinstance(source, CachedSource | FrameSource)
+        self.source: TickSource = source if kept else CachedSource(source)
+        self.terms = terms
+        self.example = example
+        job = terms.prepared(self.source, example.values)
+        self.run, self.bounds = job.run, job.bounds
+        self.periods = Periods.of(self.bounds, self.run.grid_us)
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether another pass over the ticks costs no reading."""
+        return not isinstance(self.source, CachedSource) or self.source.is_quick
+
+    def lane(self, point: Point) -> Trial:
+        """Return a point that has not begun; raises what the strategy raises."""
+        run = self.run
+        signals = run.strategy.signals(point.values)
+        ledger = new_state(run, signals, self.bounds)
+        run = dataclasses.replace(run, parameters=point.values)
+        return Trial(point, signals, run, ledger, self.periods)
+
+    def read(self, signals: Sequence[Signals]) -> Reading:
+        """Return a pass over the ticks for points that read the same columns."""
+        return Reading(self, signals)
+
+    def share(self, now: int) -> float:
+        """Return the share of the time range that lies before `now` (microseconds)."""
+        return share_before(self.bounds, now)
+
+    @cached_property
+    def session(self) -> str:
+        """Return the session's id; of a frame, one made of its content."""
+        source = self.source
+        return f"frame_{_content(source)[:16]}" if isinstance(source, FrameSource) else source.id
+
+    @cached_property
+    def key(self) -> str:
+        """Return the id under which points are kept: of all that decides them but parameters.
+
+        A completed session never changes, so its entry in the catalogue stands for its rows; a
+        frame and a session that still grows are hashed.
+        """
+        asked = self.run.options() | {"symbols": list(self.run.symbols)}
+        rows = self._identity() | {name: str(value) for name, value in asked.items()}
+        return f"sweep_{fingerprint_of(self.ingredients(rows), {})[:24]}"
+
+    def ingredients(self, rows: Mapping[str, str]) -> dict[str, Any]:
+        """Return what fingerprints are made of; `rows` stands for the ticks."""
+        return fingerprint_inputs(self.run, rows) | {"strategy": self.terms.source_text}
+
+    def _identity(self) -> dict[str, str]:
+        source = self.source.source if isinstance(self.source, CachedSource) else self.source
+        if isinstance(source, FrameSource):
+            return {"frame": _content(source)}
+        if getattr(source, "status", "") == "completed":
+            names = ("id", "created_at", "updated_at", "prices_count", "orderbook_count")
+            return {name: str(getattr(source, name, "")) for name in names}
+        reading = self.read([self.run.strategy.signals(self.example.values)])
+        for _ in reading.chunks():
+            pass
+        found: dict[str, str] = reading.ingredients["rows"]
+        return found
+
+
+class Reading:
+    """One pass over a study's ticks."""
+
+    def __init__(self, study: SweepStudy, signals: Sequence[Signals]) -> None:
+        run = study.run
+        self._study = study
+        self._shared = _sharing(signals)
+        self._feeds, self._books = open_feeds(
+            study.source,
+            run.symbols,
+            needs_of(signals, run.execution),
+            start=run.start,
+            end=run.end,
+            size=study.terms.options.chunk_rows or CHUNK_ROWS,
+            owner=signals[0].owner,
+        )
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Yield the stretches of the market, all that points share already computed.
+
+        Raises
+        ------
+        EmptySession
+            After the last, if there was none.
+        """
+        empty = True
+        for chunk in merge(len(self._study.run.symbols), self._feeds, self._books):
+            empty = False
+            _ = chunk.market.tape  # made once, not in each thread
+            for piece in chunk.pieces:
+                piece.frame = self._shared(piece.frame)
+            yield chunk
+        if empty:
+            raise no_ticks(self._study.source, self._study.run.symbols)
+
+    @property
+    def ingredients(self) -> dict[str, Any]:
+        """Return what fingerprints of points are made of, beside their parameters."""
+        digests = {feed.symbol: feed.hexdigest() for feed in self._feeds}
+        return self._study.ingredients(digests)
+
+
+def _sharing(signals: Sequence[Signals]) -> Callable[[pl.DataFrame], pl.DataFrame]:
+    """Return what prepares a frame for all points: contiguous columns, and sums for any window."""
+    roots = frozenset().union(*(one.roots or () for one in signals))
+    summed = {one.events.column for one in signals if isinstance(one.events, MeanCross)}
+
+    def prepared(frame: pl.DataFrame) -> pl.DataFrame:
+        whole = frame.with_columns(frame[name].rechunk() for name in roots & set(frame.columns))
+        for column in sorted(summed):
+            whole = with_running_sums(whole, column)
+        return whole
+
+    return prepared
+
+
+def _content(source: FrameSource) -> str:
+    """Return a hash of all that a frame source holds."""
+    hasher = xxhash.xxh3_128()
+    for frame in (source.frame, source.books, source.holes):
+        if isinstance(frame, pl.DataFrame):
+            hasher.update(",".join(frame.columns).encode())
+            hasher.update(frame.hash_rows().to_numpy().data)
+    return hasher.hexdigest()
+
+
+def refuse_if_too_many(
+    space: Space, studies: Sequence[SweepStudy], workers: int, points_limit: int
+) -> None:
+    """Raise `InvalidParameter` for a grid beyond the limit, with the time it would take."""
+    if space.count <= points_limit:
+        return
+    seconds = sum(map(seconds_a_point, studies)) * space.count / workers
+    sizes = " x ".join(f"{len(axis):,} {axis.name}" for axis in space.axes)
+    raise InvalidParameter(
+        f"the grid has {space.count:,} points ({sizes}), about {duration_words(seconds)} on "
+        f"{workers} core{'s' * (workers > 1)}; use search='random', points=500, or give "
+        f"points_limit={space.count} if you mean it"
+    )
+
+
+def seconds_a_point(study: SweepStudy) -> float:
+    """Return about how long one point of a study takes on one core, from its first chunk."""
+    lanes = [study.lane(study.example) for _ in range(2)]
+    chunk = next(study.read([lanes[0].signals]).chunks())
+    lanes[0].advance(chunk)  # compiles
+    began = time.perf_counter()
+    lanes[1].advance(chunk)
+    spent = time.perf_counter() - began
+    return spent / max(1e-6, study.share(int(chunk.market.time[-1])))
+
+
+def duration_words(seconds: float) -> str:
+    """Return a duration as people say it: ``12 s``, ``3 min``, ``5 h``, ``12 days``."""
+    for unit, size, until in (("s", 1, 120), ("min", 60, 7_200), ("h", 3_600, 172_800)):
+        if seconds < until:
+            return f"{max(1, round(seconds / size)):,} {unit}"
+    return f"{round(seconds / 86_400):,} days"
+
+
+def check_sampled_lookahead(study: SweepStudy, points: Sequence[Point], progress: Advance) -> None:
+    """Raise `LookaheadFound` if one of the points depends on later ticks.
+
+    `progress` hears that it goes on, and may raise `Cancelled`.
+
+    A point whose strategy fails for another reason is left to the sweep, which says so.
+    """
+    for point in points:
+        try:
+            check_lookahead(
+                study.source,
+                study.run.strategy,
+                point.values,
+                symbols=study.run.symbols,
+                start=study.run.start,
+                end=study.run.end,
+                cuts=SAMPLE_CUTS,
+                sample_rows=SAMPLE_ROWS,
+                progress=progress,
+            )
+        except LookaheadFound as found:
+            raise LookaheadFound(
+                f"{found} (checked before the sweep, at {point.key}; check_lookahead=False leaves "
+                "the check out)"
+            ) from None
+        except Cancelled:
+            raise
+        except FxlabError:  # the sweep meets it again, and keeps it with its point
+            continue

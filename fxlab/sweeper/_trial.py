@@ -1,0 +1,253 @@
+"""The returns that a sweep keeps of each point: few, and over the same periods for all of them.
+
+The returns that a sweep keeps of each point: few, and over the same periods for all of them.
+
+Overfitting is judged by comparing points period by period. A month has 43,200 minutes, and a
+sweep may have 100,000 points; so neighbours on the grid are compounded until few are left.
+
+Of every fill and trade the few numbers that figures are made of: what a point keeps on its way.
+
+A ledger's records are ten times as large; a sweep of hundreds of points could not keep them.
+
+One point's way through the ticks: its ledger, and what is left of it in the end.
+
+A lane is all that a sweep keeps of a point between two chunks, so it keeps little: of every fill
+and trade the few numbers that figures are made of. A strategy that raises fails its own lane only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal, Self
+
+import numpy as np
+import polars as pl
+
+from fxlab.backtester import result
+from fxlab.backtester._kernel import records
+from fxlab.backtester._state import KernelState
+from fxlab.backtester._stream import Chunk
+from fxlab.backtester.metrics._performance import Executed, RoundTrips, compute_columns
+from fxlab.backtester.result import Run, facts_of
+from fxlab.backtester.strategy.signals import Signals
+from fxlab.backtester.strategy.strategy import Value
+from fxlab.sweeper._space import Point
+
+KEPT: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Periods:
+    """Equal periods of time that begin at a multiple of the grid.
+
+    Attributes
+    ----------
+    start : int
+        Where the first begins, UTC µs.
+    grid : int
+        Spacing of a run's returns, µs.
+    steps : int
+        How many of them lie in the time range.
+    """
+
+    start: int
+    grid: int
+    steps: int
+
+    @classmethod
+    def of(cls, bounds: tuple[int, int], grid: int) -> Self:
+        """Return the periods of the time from the first to the last tick."""
+        first, last = (moment // grid for moment in bounds)
+        return cls(first * grid, grid, last - first + 1)
+
+    @property
+    def together(self) -> int:
+        """Return how many steps of the grid make one period."""
+        return -(-self.steps // KEPT)
+
+    @property
+    def edges(self) -> np.ndarray:
+        """Return where the periods begin, and where the last one ends (int64 µs)."""
+        begins = np.arange(0, self.steps, self.together, dtype=np.int64)
+        return self.start + np.append(begins, self.steps) * self.grid
+
+    def coarse(self, returns: np.ndarray, first: int) -> np.ndarray:
+        """Return one return a period, of those on the grid from the time `first` on.
+
+        A ruined account has -1 in the period of the ruin, and 0 after it.
+        """
+        whole = np.zeros(self.steps)
+        offset = first // self.grid - self.start // self.grid
+        whole[offset : offset + len(returns)] = returns
+        if self.together == 1:
+            return whole
+        begins = np.arange(0, self.steps, self.together)
+        compounded: np.ndarray = np.multiply.reduceat(1.0 + whole, begins) - 1.0
+        return compounded
+
+
+_NO_FILLS = np.empty(0, records.FILL)
+_NO_TRADES = np.empty(0, records.TRADE)
+_NO_ORDERS = np.empty(0, records.ORDER)
+
+
+@dataclass(slots=True)
+class TradeAccumulator:
+    """Takes the kernel's records as they come; the figures are those of all of them at once."""
+
+    fills: list[Executed] = field(
+        default_factory=lambda: [Executed.of_records(_NO_FILLS, _NO_ORDERS)]
+    )
+    trades: list[RoundTrips] = field(default_factory=lambda: [RoundTrips.of_records(_NO_TRADES)])
+    unfilled: int = 0
+    size: int = 0
+    """Bytes kept."""
+
+    def take(self, written: Mapping[str, Iterable[np.ndarray]]) -> None:
+        """Take lists of `ORDER`, `FILL` and `TRADE` records by name."""
+        for orders in written["orders"]:
+            self.unfilled += Executed.of_records(_NO_FILLS, orders).unfilled or 0
+        for fills in written["fills"]:
+            executed = Executed.of_records(fills, _NO_ORDERS)
+            self.fills.append(executed)
+            self.size += executed.notional.nbytes + executed.fees.nbytes + len(fills)
+        for trades in written["trades"]:
+            closed = RoundTrips.of_records(trades)
+            self.trades.append(closed)
+            self.size += 3 * closed.pnl.nbytes
+
+    @property
+    def executed(self) -> Executed:
+        """Return the fills."""
+        makers = [one.maker for one in self.fills if one.maker is not None]
+        return Executed(
+            notional=np.concatenate([one.notional for one in self.fills]),
+            fees=np.concatenate([one.fees for one in self.fills]),
+            maker=np.concatenate(makers),
+            unfilled=self.unfilled,
+        )
+
+    @property
+    def closed(self) -> RoundTrips:
+        """Return the closed round trips."""
+        return RoundTrips(
+            pnl=np.concatenate([one.pnl for one in self.trades]),
+            notional=np.concatenate([one.notional for one in self.trades]),
+            seconds=np.concatenate([one.seconds for one in self.trades]),
+        )
+
+
+State = Literal["done", "failed", "skipped"]
+STATES: Final = ("done", "failed", "skipped")
+MESSAGE_LENGTH: Final = 500
+Seal = Callable[[Mapping[str, Value]], str]
+"""Makes the fingerprint of a run from its parameters."""
+
+
+def _nothing() -> np.ndarray:
+    return np.empty(0)
+
+
+@dataclass(frozen=True, slots=True)
+class TrialResult:
+    """What became of one point on one session.
+
+    Attributes
+    ----------
+    figures, returns
+        Float64: the metrics in their order, and returns on a common grid of all points; both
+        empty unless the point is done.
+    error
+        Why it failed, or why the strategy refuses the combination.
+    fingerprint
+        That of `fxlab.backtest` with these parameters; empty unless the point is done.
+    """
+
+    number: int
+    state: State
+    figures: np.ndarray = field(default_factory=_nothing)
+    returns: np.ndarray = field(default_factory=_nothing)
+    error: str = ""
+    fingerprint: str = ""
+
+    @classmethod
+    def skipped(cls, number: int, why: object) -> TrialResult:
+        """Return the outcome of a combination that the strategy refuses."""
+        return cls(number, "skipped", error=str(why)[:MESSAGE_LENGTH])
+
+    @classmethod
+    def failed(cls, number: int, error: BaseException) -> TrialResult:
+        """Return the outcome of a point whose strategy raised."""
+        words = " ".join(f"{type(error).__name__}: {error}".split())
+        words = words.replace("the traceback above shows where", "backtest it alone to see where")
+        return cls(number, "failed", error=words[:MESSAGE_LENGTH])
+
+
+class Trial:
+    """A point under way.
+
+    Parameters
+    ----------
+    point, signals
+        The parameters, and what the strategy makes of them.
+    run
+        The point's run, as a backtest would have it.
+    ledger
+        Its account, just opened.
+    periods
+        Those that returns are kept of.
+    """
+
+    def __init__(
+        self, point: Point, signals: Signals, run: Run, ledger: KernelState, periods: Periods
+    ) -> None:
+        self.point = point
+        self.signals = signals
+        self._run = run
+        self._ledger = ledger
+        self._periods = periods
+        self._tally = TradeAccumulator()
+        self._outcome: TrialResult | None = None  # early, if the point has failed
+
+    @property
+    def size(self) -> int:
+        """Return how many bytes are kept between two chunks."""
+        samples = self._ledger.written["samples"]
+        return self._tally.size + sum(array.nbytes for array in samples)
+
+    def advance(self, chunk: Chunk) -> None:
+        """Replay a chunk, unless the point has failed."""
+        if self._outcome is not None:
+            return
+        try:
+            rows = chunk.rows(self.signals, self._run.execution.max_leverage)
+            self._ledger.replay(rows)
+        except (Exception, pl.exceptions.PanicException) as error:  # noqa: BLE001 - a strategy's
+            self._outcome = TrialResult.failed(self.point.number, error)
+            return
+        self._condense()
+
+    def finish(self, seal: Seal) -> TrialResult:
+        """Return what became of the point after the last chunk."""
+        if self._outcome is not None:
+            return self._outcome
+        records = self._ledger.close()
+        self._condense()
+        run, tally = self._run, self._tally
+        returns = result.grid_returns(records, run.capital, run.grid_us)
+        figures = compute_columns(returns, facts_of(run, records), tally.executed, tally.closed)
+        return TrialResult(
+            self.point.number,
+            "done",
+            figures=np.array(list(figures.values())),
+            returns=self._periods.coarse(returns, records.first),
+            fingerprint=seal(run.parameters),
+        )
+
+    def _condense(self) -> None:
+        """Keep of the ledger's records what figures need, and let them go."""
+        written = self._ledger.written
+        self._tally.take(written)
+        for name in ("orders", "fills", "trades"):
+            written[name].clear()

@@ -1,0 +1,227 @@
+"""Walk forward: choose on the past, trade what follows, move on, and look at the trades only.
+
+It is the nearest that a recording comes to having traded: every test lies behind all that its
+parameters were chosen on, and the tests together are one account.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Unpack
+
+import polars as pl
+
+from fxlab._progress import Advance, part, silent
+from fxlab._times import Duration, from_micros
+from fxlab.backtester._source import FrameSource, TickSource, as_source, choose_symbols, span
+from fxlab.backtester.engine import backtest
+from fxlab.backtester.metrics import _validation
+from fxlab.backtester.metrics._performance import METRICS
+from fxlab.backtester.metrics._validation import SplitWindow
+from fxlab.backtester.options import Options, RunOptions, takes_run_options
+from fxlab.backtester.strategy.signals import Signals
+from fxlab.backtester.strategy.strategy import Strategy, get
+from fxlab.errors import EmptySession, InvalidParameter
+from fxlab.schema import UTC_MICROS
+from fxlab.sweeper import _results
+from fxlab.sweeper._cache import CachedSource
+from fxlab.sweeper._results import TIMES, WalkForward, column_of, open_positions
+from fxlab.sweeper.sweep import sweep
+
+if TYPE_CHECKING:
+    from fxlab.backtester.result import Result
+    from fxlab.lab import Lab
+
+
+@takes_run_options
+def walk_forward(
+    source: Any,  # noqa: ANN401 - a Session or a frame; refused by name otherwise
+    strategy: str | Strategy | Callable[..., Signals],
+    parameters: Mapping[str, object],
+    *,
+    train: Duration,
+    test: Duration | None = None,
+    folds: int | None = None,
+    mode: Literal["rolling", "anchored"] = "rolling",
+    embargo: Duration = 0,
+    metric: str = "sharpe_per_period",
+    search: str = "grid",
+    points: int | None = None,
+    seed: int = 0,
+    workers: int | None = None,
+    scheduler: Any = None,  # noqa: ANN401 - an address or a distributed.Client
+    lab: Lab | None = None,
+    check_lookahead: bool = True,
+    progress: Advance = silent,
+    **options: Unpack[Options],
+) -> WalkForward:
+    """Sweep over each training, and replay its best point on the test that follows.
+
+    Parameters
+    ----------
+    source
+        A session or a frame of ticks.
+    strategy, parameters, metric
+        As `fxlab.sweep` takes them; the point with the best figure in training is traded.
+    train, test, folds, mode, embargo
+        The windows: how long each training and test is, or how many tests; ``"rolling"`` moves
+        the training along, ``"anchored"`` begins it at the start; `embargo` lies between the two.
+        See `fxlab.backtester.metrics._validation.walk_forward`.
+    symbols, start, end, execution, capital, return_interval, days_per_year, chunk_rows
+        As `fxlab.backtest` takes them. Each test begins flat, with the equity of the one before;
+        what a strategy looks back on lies inside its test. A position that is open where a test
+        ends is marked, not sold, and the next test begins without it: `open_at_end` and the text
+        say how many there were; ``Execution(close_at_end=True)`` sells them at their cost.
+    search, points, seed, workers, scheduler, lab, check_lookahead, progress
+        As `fxlab.sweep` takes them.
+
+    Returns
+    -------
+    WalkForward
+        A table of windows, the tests' results, and their equity as one account.
+
+    Raises
+    ------
+    InvalidParameter, InvalidTimeRange, LookaheadFound, Cancelled
+        As `fxlab.sweep` does; and if the windows do not fit into the time range.
+    """
+    goal = _results.check_objective(metric)
+    asked = RunOptions.of(options)
+    data = _kept(source, asked)
+    first, last = span(data, asked.start, asked.end)
+    windows = _validation.walk_forward(
+        first, last + 1, train=train, test=test, folds=folds, mode=mode, embargo=embargo
+    )
+    sought: dict[str, Any] = {
+        "search": search,
+        "points": points,
+        "seed": seed,
+        "workers": workers,
+        "scheduler": scheduler,
+        "lab": lab,
+    }
+    walk = _Walk(data, get(strategy), parameters, goal, asked, sought, asked.capital)
+    for number, window in enumerate(windows):
+        told = part(progress, number / len(windows), (number + 1) / len(windows))
+        walk.step(window, told, check_lookahead=check_lookahead and not number)
+    return walk.result()
+
+
+@dataclass
+class _Walk:
+    """A walk under way."""
+
+    source: TickSource
+    strategy: Strategy
+    parameters: Mapping[str, object]
+    metric: str
+    options: RunOptions
+    sought: dict[str, Any]
+    equity: float
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    results: list[Result] = field(default_factory=list)
+    curves: list[pl.DataFrame] = field(default_factory=list)
+
+    def step(self, window: SplitWindow, progress: Advance, *, check_lookahead: bool) -> None:
+        """Choose on a window's training, trade its test."""
+        row = {"fold": len(self.rows) + 1, **{name: getattr(window, name) for name in TIMES}}
+        self.rows.append(row)
+        if self.equity <= 0:
+            row["reason"] = "nothing was left of the capital"
+            return
+        try:
+            found = sweep(
+                self.source,
+                self.strategy,
+                self.parameters,
+                metric=self.metric,
+                check_lookahead=check_lookahead,
+                progress=part(progress, 0.0, 0.95),
+                **self.sought,
+                **self._options(window.train_start, window.train_end),
+            )
+            ranking = found.ranking()
+            if ranking.is_empty():
+                row["reason"] = f"no point has a {self.metric} in training"
+                return
+            if ranking["ruined"][0]:
+                row["reason"] = "every point was ruined in training"
+                return
+            chosen = int(ranking["point"][0])
+            row |= _figures(found.table.filter(pl.col("point") == chosen).row(0, named=True))
+            self._test(window, found.points[chosen].values, row)
+        except EmptySession as error:
+            row["reason"] = str(error)
+        progress(1.0, f"window {row['fold']}")
+
+    def _options(self, start: int, end: int) -> dict[str, Any]:
+        """Return the options between two times, with the equity of now as the capital."""
+        changed = {"start": from_micros(start), "end": from_micros(end), "capital": self.equity}
+        return self.options.keywords() | changed
+
+    def _test(self, window: SplitWindow, values: dict[str, Any], row: dict[str, Any]) -> None:
+        row |= {column_of(name): value for name, value in values.items()}
+        result = backtest(
+            self.source,
+            self.strategy,
+            values,
+            **self._options(window.test_start, window.test_end),
+        )
+        row |= {f"test_{name}": value for name, value in result.metrics.items()}
+        row["open_at_end"] = open_positions(result)
+        self.equity = result.metrics["final_equity"]
+        self.results.append(result)
+        curve = result.equity.select(
+            pl.lit(row["fold"], pl.Int64).alias("fold"), "timestamp", "equity"
+        )
+        self.curves.append(curve)
+
+    def result(self) -> WalkForward:
+        """Return all windows."""
+        columns = {column_of(p.name): p.kind for p in self.strategy.parameters.values()}
+        order = ["fold", *TIMES, "point", *columns]
+        figures = [f"{when}_{name}" for when in ("train", "test") for name in METRICS]
+        last = ("open_at_end", "reason")
+        rows = [{name: row.get(name) for name in (*order, *figures, *last)} for row in self.rows]
+        kinds = {
+            **dict.fromkeys(figures, pl.Float64),
+            "open_at_end": pl.Int64,
+            "reason": pl.String,
+            "point": pl.Int64,
+        }
+        table = pl.DataFrame(rows, schema_overrides=kinds, infer_schema_length=None)
+        schema = pl.Schema({"fold": pl.Int64(), "timestamp": UTC_MICROS, "equity": pl.Float64()})
+        equity = pl.concat([pl.DataFrame(schema=schema), *self.curves])
+        drawdown = (pl.col("equity") / pl.col("equity").cum_max() - 1).alias("drawdown")
+        return WalkForward(
+            strategy=self.strategy.name,
+            session=self.source.id,
+            metric=self.metric,
+            capital=self.options.capital,
+            table=table.with_columns(
+                pl.col(TIMES).cast(UTC_MICROS), pl.col(figures).fill_nan(None)
+            ),
+            results=self.results,
+            equity=equity.with_columns(drawdown),
+        )
+
+
+def _figures(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {"point": row["point"], **{f"train_{name}": row[name] for name in METRICS}}
+
+
+def _kept(source: object, options: RunOptions) -> TickSource:
+    """Return the source with all its ticks in memory, if they fit: windows overlap."""
+    if isinstance(source, list | tuple):
+        raise InvalidParameter(
+            f"walk_forward goes over one session, not over {len(source)}; call it for each"
+        )
+    data = as_source(source)
+    if isinstance(data, FrameSource):
+        return data
+    held = CachedSource(data)
+    for symbol in choose_symbols(held, options.symbols):
+        for _ in held.scan_ticks(symbol, start=options.start, end=options.end):
+            pass
+    return held

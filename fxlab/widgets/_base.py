@@ -1,0 +1,489 @@
+"""The panels' looks and the small parts they share: one style sheet, labels, help lines.
+
+One line in a panel that says what went wrong, where the user looks.
+
+JupyterLab shows an error of a callback in its log panel only: without this line a click that
+fails looks like a click that does nothing.
+
+Lets arrow keys work in lists and sliders, and tells screen readers what controls are.
+
+JupyterLab would move between cells instead; sliders have a label beside them that is not theirs.
+
+JupyterLab's command-mode shortcuts take arrow keys and letters from every focused element that is
+no editor, lists, sliders and radio buttons among them. An attribute on the control itself keeps
+the keys there; on an element around it, it has no effect, because the shortcut's selector is
+matched first on the control.
+
+A picture in a panel that can be replaced from any thread, and costs a saved notebook little.
+
+A plain figure is data only; a live `FigureWidget` would put its script of 5 MB into each notebook.
+
+Progress in a notebook, with a way out: the notebook's face of `fxlab._progress.Advance`.
+
+A line that grows for hours and stays small enough to be sent several times a second.
+
+Runs work beside the kernel's own thread, so that clicks are still heard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import json
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, wait
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import anywidget
+import ipywidgets as w
+import numpy as np
+
+from fxlab._html import escape
+from fxlab._progress import Advance
+from fxlab.charts._style import Floats, rows_to_draw
+from fxlab.errors import Cancelled, FxlabError
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+
+SHEET: Final = """
+.fxlab-panel { gap: 6px; }
+.fxlab-panel .widget-hbox > *, .fxlab-panel .widget-vbox > * { min-width: 0;
+  max-width: calc(100% - 2 * var(--jp-widgets-margin, 2px)); }
+.fxlab-panel .widget-hbox > .widget-box, .fxlab-panel .widget-vbox > .widget-box {
+  max-width: 100%; }
+.fxlab-panel .jupyter-button.mod-primary { background: #1565c0; color: #fff; }
+.fxlab-list select { overflow-x: auto; min-width: 0; }
+.fxlab-heads { margin-bottom: 0; height: auto; }
+.fxlab-heads .widget-html-content { min-width: 0; overflow: hidden; }
+.fxlab-heads pre { margin: 0; padding: 0 3px !important; white-space: pre; overflow: hidden; }
+.fxlab-list select, .fxlab-list option, .fxlab-heads pre {
+  font-family: var(--jp-code-font-family, monospace);
+  font-size: var(--jp-code-font-size, 13px); }
+.fxlab-soft, .fxlab-soft .widget-html-content {
+  color: var(--jp-ui-font-color2, #666); line-height: 1.45; }
+.fxlab-error { color: var(--jp-error-color1, #c62828); font-weight: 600; }
+.fxlab-heading { font-weight: 600; font-size: var(--jp-ui-font-size2, 15px); }
+.fxlab-panel table.fxlab { border-collapse: collapse; line-height: 1.35; }
+.fxlab-panel table.fxlab tbody tr { border-top: 1px solid var(--jp-border-color2, #ddd); }
+.fxlab-panel table.facts tbody tr { border: 0; }
+.fxlab-panel table.facts th, .fxlab-panel table.facts td { padding: .05em .9em !important; }
+.fxlab-panel table.facts th { color: var(--jp-ui-font-color2, #666); font-weight: 400 !important; }
+.fxlab-above.widget-inline-hbox { flex-direction: column; align-items: stretch; height: auto; }
+.fxlab-above.widget-inline-hbox .widget-label { width: auto; max-width: none; text-align: left;
+  color: var(--jp-ui-font-color2, #666); height: 1.6em; line-height: 1.6em; }
+.fxlab-above.widget-inline-hbox input, .fxlab-above.widget-inline-hbox select { flex: none;
+  height: var(--jp-widgets-inline-height, 28px); }
+.fxlab-moving { overflow-x: auto; }
+.fxlab-moving table.fxlab { font-variant-numeric: tabular-nums; }
+.fxlab-moving table.fxlab th, .fxlab-moving table.fxlab td { padding: .25em .55em !important; }
+.fxlab-wrong input { border-color: var(--jp-error-color1, #c62828) !important;
+  box-shadow: 0 0 0 1px var(--jp-error-color1, #c62828); }
+.fxlab-state { font-weight: 600; }
+.fxlab-panel pre { overflow-x: auto; max-height: 24em; line-height: 1.35; }
+.fxlab-panel summary { cursor: pointer; padding: .4em 0; }
+"""
+
+
+def style_sheet() -> w.HTML:
+    """Return the style sheet as an invisible part of a panel."""
+    return w.HTML(f"<style>{SHEET}</style>", layout={"display": "none"})
+
+
+def heading(text: str) -> w.HTML:
+    """Return a heading inside a panel."""
+    return w.HTML(f'<div class="fxlab-heading" role="heading" aria-level="3">{escape(text)}</div>')
+
+
+def label_width(labels: Iterable[str]) -> dict[str, str]:
+    """Return the style that gives a column of controls labels of one width, none cut off."""
+    longest = max((len(label) for label in labels), default=0)
+    return {"description_width": f"{longest + 1}ch"}
+
+
+def label_above(control: Any, text: str, width: float) -> Any:  # noqa: ANN401
+    """Return a narrow control, `width` rem wide, with its label above it and a tooltip."""
+    control.add_class("fxlab-above")
+    control.layout.width = f"{width}rem"
+    control.tooltip = text
+    return control
+
+
+def beside(controls: Iterable[Any]) -> w.HBox:
+    """Return controls in one row, which wraps where the page is narrow."""
+    return w.HBox(list(controls), layout={"flex_flow": "row wrap", "grid_gap": "0 .4rem"})
+
+
+def in_line(parts: Iterable[Any]) -> w.HBox:
+    """Return buttons and what is said beside them in one row, which wraps where it must."""
+    layout = {"align_items": "center", "grid_gap": "0 .6rem", "flex_flow": "row wrap"}
+    return w.HBox(list(parts), layout=layout)
+
+
+def with_help(control: Any, text: str) -> w.HBox:  # noqa: ANN401 - any ipywidgets control
+    """Return a control with a short help line on its right; the line is its tooltip too."""
+    control.tooltip = text
+    control.layout.flex = "none"  # the line wraps, not the control
+    line = w.HTML(f'<span class="fxlab-soft">{escape(text)}</span>')
+    return w.HBox([control, line], layout={"align_items": "center"})
+
+
+class Message(w.HTML):
+    """A line that is empty while all is well."""
+
+    @property
+    def failed(self) -> bool:
+        """Return whether an error is shown."""
+        return 'role="alert"' in self.value
+
+    def say(self, text: str) -> None:
+        """Show a plain sentence, spoken by screen readers when they are free."""
+        self.value = text and f'<span role="status" class="fxlab-soft">{escape(text)}</span>'
+
+    def fail(self, error: BaseException) -> None:
+        """Show an error with its next step, in red and spoken at once; its traceback folded."""
+        text = str(error) if isinstance(error, FxlabError) else _surprise(error)
+        text = text.replace("the traceback above", "the traceback below")
+        self.value = f'<div role="alert" class="fxlab-error">{escape(text)}</div>{_folded(error)}'
+
+    def tell(self, asked: Callable[[], object], otherwise: str = "") -> None:
+        """Show why a question has no answer; if it has one, say something else."""
+        try:
+            asked()
+        except FxlabError as error:
+            self.fail(error)
+        else:
+            self.say(otherwise)
+
+    def clear(self) -> None:
+        """Say nothing."""
+        self.value = ""
+
+    @contextmanager
+    def guard(self) -> Iterator[None]:
+        """Clear the line, run the block, and show its error here.
+
+        Errors of fxlab end here: their message says all. Others go on to the log as well.
+        """
+        self.clear()
+        try:
+            yield
+        except Cancelled as error:
+            self.say(str(error) or "stopped")
+        except FxlabError as error:
+            self.fail(error)
+        except Exception as error:
+            self.fail(error)
+            raise
+
+
+def _surprise(error: BaseException) -> str:
+    return (
+        f"{type(error).__name__}: {error}. This was not foreseen; the traceback below shows where"
+    )
+
+
+def _folded(error: BaseException) -> str:
+    """Return the traceback of what was raised at first, or nothing where fxlab's words say all."""
+    cause: BaseException | None = error
+    while isinstance(cause, FxlabError):
+        cause = cause.__cause__
+    if cause is None:
+        return ""
+    lines = "".join(traceback.format_exception(cause))
+    return f"<details><summary>Traceback</summary><pre>{escape(lines)}</pre></details>"
+
+
+_SCRIPT = """
+const CONTROLS = "select, input[type=radio], [role=slider]";
+
+const NAMED = "select, input, textarea, [role=slider], [contenteditable=true]";
+
+function name(control) {
+  const box = control.closest(".widget-inline-hbox");
+  const label = box?.querySelector(".widget-label")?.textContent.trim();
+  if (label && !control.labels?.length && !control.hasAttribute("aria-label")) {
+    control.setAttribute("aria-label", label);
+  }
+  const wrong = String(Boolean(control.closest(".fxlab-wrong")));
+  if (control.tagName === "INPUT" && control.getAttribute("aria-invalid") !== wrong) {
+    control.setAttribute("aria-invalid", wrong);
+  }
+}
+
+function render({ el }) {
+  el.style.display = "none";
+  let watch;
+  let waiting;
+  const start = () => {
+    const panel = el.isConnected && (el.closest(".widget-vbox") ?? el.parentElement);
+    if (!panel) {
+      waiting = requestAnimationFrame(start);
+      return;
+    }
+    const mark = () => {
+      panel.querySelectorAll(CONTROLS)
+        .forEach((control) => control.setAttribute("data-lm-suppress-shortcuts", "true"));
+      panel.querySelectorAll(NAMED).forEach(name);
+    };
+    mark();
+    watch = new MutationObserver(mark);
+    watch.observe(panel, {
+      childList: true, subtree: true, attributes: true, attributeFilter: ["class"],
+    });
+  };
+  start();
+  return () => {
+    cancelAnimationFrame(waiting);
+    watch?.disconnect();
+  };
+}
+
+export default { render };
+"""
+
+
+class KeyGuard(anywidget.AnyWidget):
+    """An invisible neighbour: put it last into a VBox, and the lists in that box keep their keys.
+
+    Controls that join the box later are guarded too.
+    """
+
+    _esm = _SCRIPT
+
+
+PLOTLY: Final = "application/vnd.plotly.v1+json"
+
+
+class FigureOutput(w.Output):
+    """Shows one figure; the old one stays until the new one is here."""
+
+    def show(self, figure: go.Figure | None, text: str = "") -> None:
+        """Show a figure, or nothing.
+
+        Parameters
+        ----------
+        figure
+            What to draw.
+        text
+            Shown where plotly does not draw.
+        """
+        self.outputs = () if figure is None else (_output(figure, text),)
+
+
+def _output(figure: go.Figure, text: str) -> dict[str, Any]:
+    from fxlab.charts._style import CONFIG
+
+    # Not responsive: plotly then takes the height of what is around it, which has none of its own.
+    spec = {**json.loads(figure.to_json()), "config": CONFIG}
+    data = {PLOTLY: spec, "text/plain": text}
+    return {"output_type": "display_data", "data": data, "metadata": {}}
+
+
+_PAUSE: Final = 0.05
+"""Seconds between two messages to the browser; a bar that moves 20 times a second is smooth."""
+
+
+class ProgressBar(w.HBox):
+    """A bar, a line of text and a Cancel button; call it with (share, text).
+
+    Pass what `start` returns as ``progress=`` to a function that runs in another thread: the kernel
+    handles clicks only while its own thread is free. After a click on Cancel the next call raises
+    `Cancelled`.
+    """
+
+    def __init__(self) -> None:
+        self.bar = w.FloatProgress(min=0.0, max=1.0, description="Progress")
+        self.text = w.Label()
+        self.cancel = w.Button(description="Cancel", icon="stop", disabled=True)
+        self.cancel.on_click(self._on_cancel)
+        self._cancelled = threading.Event()
+        self._shown_at = 0.0
+        super().__init__([self.bar, self.cancel, self.text])
+        self.layout.visibility = "hidden"
+
+    def start(self) -> Advance:
+        """Show an empty bar that can be cancelled; return the progress of this one run."""
+        self._cancelled = cancelled = threading.Event()
+        self._shown_at = 0.0
+        self.bar.bar_style = ""
+        self.bar.value, self.text.value = 0.0, "starting"
+        self.cancel.disabled = False
+        self.layout.visibility = "visible"
+        return lambda share, text: self._advance(cancelled, share, text)
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Return whether Cancel was clicked since the last start."""
+        return self._cancelled.is_set()
+
+    def finish(self, text: str, *, failed: bool = False) -> None:
+        """Show how the work ended."""
+        self.cancel.disabled = True
+        self.bar.bar_style = "danger" if failed else "success"
+        self.text.value = text
+
+    def __call__(self, share: float, text: str = "") -> None:
+        """Show the share done (0 to 1) and a text.
+
+        Raises
+        ------
+        Cancelled
+            After a click on Cancel.
+        """
+        self._advance(self._cancelled, share, text)
+
+    def check(self) -> None:
+        """Raise `Cancelled` after a click on Cancel."""
+        _check(self._cancelled)
+
+    def _advance(self, cancelled: threading.Event, share: float, text: str) -> None:
+        _check(cancelled)
+        now = time.monotonic()
+        if share >= 1.0 or now - self._shown_at >= _PAUSE:
+            self._shown_at = now
+            self.bar.value = min(max(share, 0.0), 1.0)
+            self.text.value = text
+
+    def _on_cancel(self, _button: Any) -> None:  # noqa: ANN401 - ipywidgets has no types
+        self._cancelled.set()
+        self.cancel.disabled = True
+        self.text.value = "stopping"
+
+
+def _check(cancelled: threading.Event) -> None:
+    if cancelled.is_set():
+        raise Cancelled(
+            "cancelled: stopped before the end, and nothing of this run is kept; what ended "
+            "before stays as it was; press Run to start again"
+        )
+
+
+class RollingSeries:
+    """Points in the order of time, at most twice `limit` of them; spikes and gaps are kept.
+
+    Parameters
+    ----------
+    limit
+        Points that are left each time the line is thinned, eight or more.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin an empty line."""
+        self.x: Floats = np.empty(0)
+        self.y: Floats = np.empty(0)
+
+    def add(self, x: Floats, y: Floats) -> None:
+        """Append finite points that come after all others."""
+        self.x, self.y = np.concatenate((self.x, x)), np.concatenate((self.y, y))
+        if len(self.x) > 2 * self._limit:
+            rows = rows_to_draw(self.x, self.y, self._limit)
+            self.x, self.y = self.x[rows], self.y[rows]
+
+
+_ASK_SECONDS: Final = 0.1
+
+Outcome = TypeVar("Outcome")
+
+
+def run_aside(work: Callable[[], Outcome], done: Callable[[Callable[[], Outcome]], object]) -> None:
+    """Run `work` in a thread, then `done` where this was called from.
+
+    Parameters
+    ----------
+    work
+        Takes nothing; may touch no widget but a `ProgressBar`.
+    done
+        Gets a function that returns the outcome of `work`, or raises its error.
+
+    Notes
+    -----
+    Without a running event loop (plain Python, a test) there are no clicks to hear: both run one
+    after the other before this returns.
+    """
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        done(_finished(work).result)
+        return
+    # The context carries which cell the messages of a widget belong to.
+    context = contextvars.copy_context()
+
+    def aside() -> None:
+        finished = _finished(lambda: context.run(work))
+        with suppress(RuntimeError):  # the loop is closed: there is nobody left to tell
+            loop.call_soon_threadsafe(done, finished.result, context=context)
+
+    # No pool: a replay that is paused for hours must keep neither others nor an exit waiting.
+    threading.Thread(target=aside, name="fxlab-panel", daemon=True).start()
+
+
+def unless_cancelled(work: Callable[[], Outcome], ask: Callable[[], object]) -> Outcome:
+    """Return the outcome of `work`, or raise what `ask` raises, within a fraction of a second.
+
+    Parameters
+    ----------
+    work
+        Runs in a thread of its own. Nobody can interrupt the code of others, such as a strategy's
+        function: what has begun ends by itself, and its outcome is dropped.
+    ask
+        Called now and then; it may raise `Cancelled`.
+    """
+    outcome: Future[Outcome] = Future()
+    run = contextvars.copy_context().run
+    told: tuple[Any, ...] = (_finish, outcome, work)
+    threading.Thread(target=run, args=told, name="fxlab-work", daemon=True).start()
+    while not wait([outcome], _ASK_SECONDS).done:
+        ask()
+    return outcome.result()
+
+
+class PeriodicTimer:
+    """Calls a function at a steady pace in a thread of its own, until it is stopped.
+
+    Pictures go on moving while the kernel's own thread is busy with a cell.
+
+    Parameters
+    ----------
+    beat
+        Takes nothing and returns whether it was the last time.
+    seconds
+        Between two calls.
+    """
+
+    def __init__(self, beat: Callable[[], bool], seconds: float) -> None:
+        self._over = threading.Event()
+        run = contextvars.copy_context().run
+        work: tuple[Any, ...] = (self._run, beat, seconds)
+        threading.Thread(target=run, args=work, name="fxlab-pulse", daemon=True).start()
+
+    def stop(self) -> None:
+        """Call no more; a call that has begun ends."""
+        self._over.set()
+
+    def _run(self, beat: Callable[[], bool], seconds: float) -> None:
+        while not self._over.wait(seconds):
+            if beat():
+                return
+
+
+def _finished(work: Callable[[], Outcome]) -> Future[Outcome]:
+    future: Future[Outcome] = Future()
+    _finish(future, work)
+    return future
+
+
+def _finish(future: Future[Outcome], work: Callable[[], Outcome]) -> None:
+    try:
+        future.set_result(work())
+    except Exception as error:  # noqa: BLE001 - handed on: `done` raises it
+        future.set_exception(error)

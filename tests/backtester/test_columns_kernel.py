@@ -1,0 +1,109 @@
+"""Compiled passes over columns: against plain arithmetic, and the same bits as plain Python."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fxlab.backtester._kernel import columns as kernel
+
+whole = st.lists(st.integers(-50, 50), min_size=1, max_size=60)
+
+
+def test_first_bad_row_finds_each_kind_of_bad_row():
+    time, seq = np.array([1, 1, 2]), np.array([1, 2, 1])
+    good = np.array([1.0, 2.0, 3.0])
+    assert kernel.first_bad_row(time, seq, good, 0, 0) == -1
+    assert kernel.first_bad_row(time, np.array([1, 1, 1]), good, 0, 0) == 1
+    assert kernel.first_bad_row(np.array([1, 2, 1]), seq, good, 0, 0) == 2
+    for bad in (np.nan, np.inf, -1.0, 0.0):
+        assert kernel.first_bad_row(time, seq, np.array([1.0, bad, 1.0]), 0, 0) == 1
+    assert kernel.first_bad_row(time, seq, good, 5, 0) == 0
+
+
+@settings(max_examples=100, deadline=None)
+@given(values=whole, window=st.integers(1, 70))
+def test_the_largest_of_a_window_is_the_largest(values, window):
+    array = np.array(values)
+    found = np.empty(len(array), np.int64)
+    kernel.rolling_largest(array, window, np.empty(len(array), np.int64), found)
+    plain = [max(values[max(0, i - window + 1) : i + 1]) for i in range(len(values))]
+    assert found[window - 1 :].tolist() == plain[window - 1 :]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    values=st.lists(st.sampled_from([0.0, 1.0, -1.0, 0.5]), max_size=40),
+    changes_only=st.booleans(),
+)
+def test_news_are_the_changes(values, changes_only):
+    chosen = np.empty(len(values), np.int64)
+    count, bad = kernel.changed_targets(np.array(values), 1.0, changes_only, chosen)
+    before = [None, *values]
+    plain = [i for i, value in enumerate(values) if not changes_only or value != before[i]]
+    assert (chosen[:count].tolist(), bad) == (plain, -1)
+
+
+@pytest.mark.parametrize("bad", [np.nan, 1.5, -1.5, np.inf])
+def test_news_stop_at_the_first_target_that_is_none(bad):
+    targets = np.array([0.5, 0.25, bad, np.nan])
+    assert kernel.changed_targets(targets, 1.0, True, np.empty(4, np.int64)) == (2, 2)
+
+
+def test_bars_begin_at_multiples_also_before_1970():
+    time = np.array([-11, -10, -1, 0, 9, 35])
+    starts = np.empty(6, np.int64)
+    assert kernel.bar_starts(time, 10, starts) == 4
+    assert starts[:4].tolist() == [0, 1, 3, 5]
+
+
+def test_sums_leave_out_what_is_not_known():
+    totals = np.empty(3)
+    values = np.array([1.0, np.nan, 4.0, np.nan, 2.0])
+    kernel.sums(values, np.full(5, 2.0), np.array([0, 3, 4]), totals)
+    assert totals[[0, 2]].tolist() == [10.0, 4.0]
+    assert np.isnan(totals[1])
+
+
+def test_prices_that_are_no_ticks_are_told():
+    ticks = np.empty(3, np.int64)
+    assert kernel.fit_ticks(np.array([1.25, np.nan, 3.0]), 100.0, 4e-16, 1e14, ticks)
+    assert ticks.tolist() == [125, 0, 300]
+    assert not kernel.fit_ticks(np.array([1.25, 1.255, 3.0]), 100.0, 4e-16, 1e14, ticks)
+    assert not kernel.fit_ticks(np.array([1e13]), 100.0, 4e-16, 1e14, ticks[:1])
+
+
+def test_compiled_and_plain_python_give_the_same_bits():
+    rng = np.random.default_rng(3)
+    rows = 400
+    ticks = 10_000 + np.cumsum(rng.integers(-3, 4, rows))
+    price, volume = ticks / 100, rng.random(rows)
+    time = np.cumsum(rng.integers(0, 9, rows))
+    calls = {
+        "exponential_means": lambda out: (price, 0.1, out),
+        "anchored_means": lambda out: (time, price, volume, 100, out),
+        "sums": lambda out: (price, volume, np.arange(0, rows, 7), out),
+        "running_sums": lambda out: (ticks, out.view(np.int64)),
+        "to_ticks": lambda out: (price, 100.0, out.view(np.int64)),
+        "rolling_largest": lambda out: (ticks, 30, np.empty(rows, np.int64), out.view(np.int64)),
+        "bar_starts": lambda out: (time, 25, out.view(np.int64)),
+    }
+    for name, arguments in calls.items():
+        function = getattr(kernel, name)
+        compiled, plain = np.zeros(rows), np.zeros(rows)
+        assert function(*arguments(compiled)) == function.py_func(*arguments(plain)), name
+        assert compiled.tobytes() == plain.tobytes(), name
+
+
+def test_compiled_and_plain_python_find_the_same_crosses():
+    rng = np.random.default_rng(4)
+    sums = np.cumsum(10_000 + np.cumsum(rng.integers(-3, 4, 3_000)))
+    found = []
+    for function in (kernel.mean_crosses, kernel.mean_crosses.py_func):
+        rows, up = np.zeros(3_000, np.int64), np.zeros(3_000, np.bool_)
+        count = function(sums, 0, 5, 20, 700, np.empty(65, np.int8), rows, up)
+        found.append((count, rows.tolist(), up.tolist()))
+    assert found[0] == found[1]
+    assert found[0][0] > 100

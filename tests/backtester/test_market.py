@@ -1,0 +1,110 @@
+"""Slices of a market, and the extremes of its blocks that the kernel leaps by."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kernel_cases import KINDS, make
+
+from fxlab.backtester._chunks import Market, MarketSlice
+from fxlab.backtester._kernel import records
+from fxlab.backtester._kernel.fast_path import BLOCK
+
+ROW_ARRAYS = ("time", "leg", "price", "book", "volume", "taker", "delay")
+
+
+def one_leg(prices):
+    count = len(prices)
+    return Market(1, np.arange(count), np.zeros(count, np.int64), np.array(prices, float))
+
+
+def plainly(market):
+    """Return (block, leg) -> low, high, last, bid, ask, book, worked out one row at a time."""
+    found = {}
+    for i in range(len(market)):
+        low, high, last, bid, ask, book = found.get(
+            (i // BLOCK, market.leg[i]), (np.inf, -np.inf, None, -np.inf, np.inf, -1)
+        )
+        price = market.price[i]
+        number = market.book[i] if len(market.book) else -1
+        if number >= 0:
+            book = number
+        if not np.isnan(price):
+            alone = number < 0 or market.books["bad"][number]  # no book, or none to be trusted
+            best_bid = price if alone else market.books["bid_price"][number][0]
+            best_ask = price if alone else market.books["ask_price"][number][0]
+            low, high, last = min(low, price), max(high, price), price
+            bid, ask = np.fmax(bid, best_bid), np.fmin(ask, best_ask)
+        found[i // BLOCK, market.leg[i]] = low, high, last, bid, ask, book
+    return found
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    kind=st.sampled_from(KINDS),
+    legs=st.integers(1, 3),
+    rows=st.integers(1, 300),
+)
+def test_extremes_are_those_of_each_block_and_leg(seed, kind, legs, rows):
+    market = make(seed, kind, legs, rows).rows.market
+    assert market.extremes.shape == (-(-rows // BLOCK), legs)
+    plain = plainly(market)
+    for block in range(len(market.extremes)):
+        for leg in range(legs):
+            found = market.extremes[block, leg]
+            low, high, last, bid, ask, book = plain.get(
+                (block, leg), (np.inf, -np.inf, None, -np.inf, np.inf, -1)
+            )
+            assert (found["low"], found["high"], found["book"]) == (low, high, book)
+            if last is not None:
+                assert (found["last"], found["bid"], found["ask"]) == (last, bid, ask)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 63, 64, 65, 127, 128, 129])
+def test_extremes_of_one_leg_of_prices(rows):
+    prices = np.random.default_rng(rows).permutation(rows) + 1.0
+    found = one_leg(prices).extremes
+    for number, block in enumerate(found[:, 0]):
+        own = prices[number * BLOCK : (number + 1) * BLOCK]
+        assert (block["low"], block["high"], block["last"]) == (own.min(), own.max(), own[-1])
+        assert (block["ask"], block["bid"], block["book"]) == (own.min(), own.max(), -1)
+
+
+def test_an_empty_market_has_extremes_too():
+    assert one_leg([]).extremes.shape == (1, 1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_part_shares_the_memory_and_the_books(kind):
+    market = make(3, kind, 2, 200).rows.market
+    part = market.part(40, 160)
+    assert len(part) == 120
+    assert part.books is market.books
+    for name in ROW_ARRAYS:
+        whole, own = getattr(market, name), getattr(part, name)
+        assert own.tobytes() == whole[40:160].tobytes()
+        assert not len(whole) or np.shares_memory(whole, own)
+
+
+def test_the_tape_is_made_once():
+    market = one_leg([1.0, 2.0])
+    assert market.tape is market.tape
+    assert market.tape.price is market.price
+    assert len(market.tape.books) == 1  # so that the kernel may name the first
+
+
+def test_rows_are_cut_with_their_decisions():
+    decisions = np.zeros(4, records.DECISION)
+    decisions["row"] = [0, 3, 4, 9]
+    decisions["target"] = [0.1, 0.2, 0.3, 0.4]
+    rows = MarketSlice(one_leg(np.arange(10) + 1.0), decisions)
+    part = rows.part(3, 9)
+    assert part.price.tolist() == [4.0, 5.0, 6.0, 7.0, 8.0, 9.0]
+    assert part.decisions["row"].tolist() == [0, 1]
+    assert part.decisions["target"].tolist() == [0.2, 0.3]
+    assert rows.part(9).decisions["row"].tolist() == [0]
+    assert not len(rows.part(5, 5))
+    assert rows.decisions["row"].tolist() == [0, 3, 4, 9]  # untouched

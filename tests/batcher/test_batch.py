@@ -1,0 +1,449 @@
+"""A batch is many backtests in notebooks: the same bits, an index, and nothing run twice."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+
+import batch_strategies
+import nbformat
+import polars as pl
+import psutil
+import pytest
+from markets import recorded_walk
+
+import fxlab
+from fxlab import errors
+from fxlab.backtester.strategy import strategy
+from fxlab.batcher import _jobs, _notebooks, runner
+from fxlab.batcher.batch import SHOWN
+
+EXECUTION = {"taker_bps": 0.3, "latency": "uniform:1ms,9ms,seed=4", "rebalance": 0.25}
+
+SUPPORT = Path(__file__).parents[1] / "support"
+
+
+@pytest.fixture(scope="module")
+def session(lab, unique):
+    walks = [recorded_walk(3_000, seed, symbol=name) for seed, name in enumerate(("BTC", "ETH"))]
+    made = unique("batch")
+    lab.import_frames({"prices": pl.concat(walks)}, session_id=made)
+    return lab.session(made)
+
+
+@pytest.fixture(scope="module")
+def asked(session):
+    """Return four jobs: two that work, one that raises, one that sees the future."""
+    start = session.started + timedelta(seconds=7, microseconds=1)
+    whole = {"session": session.id, "execution": EXECUTION, "capital": 1_234.5}
+    return [
+        whole
+        | {
+            "strategy": "sma_cross",
+            "parameters": {"fast": 4, "slow": 15},
+            "symbols": "ETH",
+            "start": start,
+            "return_interval": "30s",
+            "days_per_year": 260,
+            "name": "my <first> job",
+        },
+        whole | {"strategy": "batch_strategies:steady", "parameters": {"window": 9}},
+        whole | {"strategy": batch_strategies.breaks},
+        whole | {"strategy": "batch_strategies:peeks"},
+    ]
+
+
+@pytest.fixture(scope="module")
+def ran(lab, asked, tmp_path_factory):
+    """Run the batch once, and return it with all that was told on the way."""
+    told = []
+    out = tmp_path_factory.mktemp("batch") / "new"
+    made = fxlab.batch(
+        asked,
+        out=out,
+        lab=lab,
+        workers=2,
+        progress=lambda *words: told.append(words),
+    )
+    shutil.copy(made.index, out.parent / "first.html")  # other tests run this batch again
+    return made, told, out
+
+
+def rows_of(batch):
+    return batch.table.rows(named=True)
+
+
+def test_every_job_ends_in_its_state(ran):
+    batch, _, _ = ran
+    assert batch.table["state"].to_list() == ["done", "done", "failed", "failed"]
+    assert batch.failed.height == 2
+    assert batch.counts == "2 done, 2 failed"
+    assert "2 done, 2 failed" in str(batch)
+    assert "my &lt;first&gt; job" in batch._repr_html_()
+
+
+def test_a_job_is_the_backtest_bit_by_bit(ran, lab, session, asked):
+    row = rows_of(ran[0])[0]
+    given = {name: asked[0][name] for name in ("symbols", "start", "capital", "return_interval")}
+    alone = fxlab.backtest(
+        session,
+        "sma_cross",
+        asked[0]["parameters"],
+        **given,
+        days_per_year=260,
+        execution=fxlab.Execution(**EXECUTION),
+    )
+    saved = lab.run(row["run_id"])
+    assert saved["fingerprint"] == alone.fingerprint
+    plain = {name: None if math.isnan(value) else value for name, value in alone.metrics.items()}
+    assert saved["metrics"] == plain
+    assert lab.run_fills(row["run_id"])["price"].to_list() == (
+        alone.fills.sort("timestamp", maintain_order=True)["price"].to_list()
+    )
+    assert {name: row[name] for name in SHOWN} == {name: alone.metrics[name] for name in SHOWN}
+    for done in rows_of(ran[0])[:2]:
+        again = lab.reproduce(done["run_id"])
+        assert (again.difference, again.same_fingerprint) == ("", True)
+
+
+def test_a_notebook_a_report_and_a_saved_run_for_each(ran):
+    for row in rows_of(ran[0])[:2]:
+        notebook = nbformat.read(row["notebook"], as_version=4)
+        assert not [out for cell in notebook.cells for out in cell.get("outputs", [])
+                    if out.output_type == "error"]  # fmt: skip
+        assert row["run_id"] in Path(row["report"]).read_text(encoding="utf-8")
+        assert Path(row["notebook"]).stat().st_size < 400_000
+    assert list(ran[2].rglob("*.js")) == []  # each report holds the script
+
+
+def test_the_look_ahead_check_stands_in_the_notebook(ran):
+    text = Path(rows_of(ran[0])[0]["notebook"]).read_text(encoding="utf-8")
+    assert "saw no future in" in text
+    failed = rows_of(ran[0])[3]
+    assert failed["error"].startswith("LookaheadFound: ")
+    assert failed["run_id"] is None
+
+
+def test_a_failed_job_keeps_its_notebook_with_the_error(ran):
+    row = rows_of(ran[0])[2]
+    assert "ArithmeticError: no <luck> today" in row["error"]
+    notebook = nbformat.read(row["notebook"], as_version=4)
+    assert notebook.metadata.papermill.exception
+    assert "batch_strategies:breaks" in json.dumps(notebook.cells)
+
+
+def test_the_index_names_links_and_explains(ran):
+    batch, _, out = ran
+    page = (out.parent / "first.html").read_text(encoding="utf-8")
+    assert batch.index == out / "index.html"
+    for row in rows_of(batch):
+        for kind in ("notebook", "report"):
+            if row[kind]:
+                link = os.path.relpath(row[kind], out)
+                assert f'href="{link}"' in page
+                assert (out / link).is_file()
+        assert (row["run_id"] or row["state"]) in page
+    assert "my &lt;first&gt; job" in page
+    assert "no &lt;luck&gt; today" in page
+    assert page.count("<svg") == 2
+    assert "<script" not in page
+
+
+def test_progress_tells_jobs_and_time(ran):
+    told = ran[1]
+    shares = [share for share, _ in told]
+    assert shares == sorted(shares)
+    assert told[-1] == (1.0, "4 of 4 jobs: 2 done, 2 failed")
+    assert any(" left" in words for _, words in told)
+    assert any("2 running" in words for _, words in told)
+
+
+def test_what_is_done_is_not_run_again(ran, lab, asked, monkeypatch):
+    batch, _, out = ran
+    started = []
+
+    def note(orders, *_rest):
+        started.extend(order.parameters["strategy"] for order in orders)
+        return iter(())
+
+    monkeypatch.setattr("fxlab.batcher.batch.run_all", note)
+    found = fxlab.batch(asked, out=out, lab=lab)
+    assert started == ["batch_strategies:breaks", "batch_strategies:peeks"]
+    assert found.table["from_before"].to_list() == [True, True, False, False]
+    assert found.table["run_id"].to_list() == batch.table["run_id"].to_list()
+    assert "2 of them from before" in found.counts
+    assert found.table["state"].to_list()[2:] == ["waiting", "waiting"]
+
+    started.clear()
+    fxlab.batch(asked[:2], out=out, lab=lab, again=True)
+    assert len(started) == 2
+    started.clear()
+    changed = [asked[0] | {"execution": EXECUTION | {"taker_bps": 0.31}}, asked[1]]
+    fxlab.batch(changed, out=out, lab=lab)
+    assert started == ["sma_cross"]
+    started.clear()
+    Path(rows_of(batch)[1]["report"]).rename(out / "elsewhere.html")
+    fxlab.batch(asked[:2], out=out, lab=lab)
+    (out / "elsewhere.html").rename(rows_of(batch)[1]["report"])
+    assert started == ["batch_strategies:steady"]
+
+
+def test_a_recording_that_still_grows_is_always_run(session, lab, monkeypatch, ran, asked):
+    import dataclasses
+
+    growing = dataclasses.replace(session, status="collecting")
+    monkeypatch.setattr(lab, "session", lambda _: growing)
+    assert [one.is_final for one in _jobs.checked(asked[:1], lab)] == [False]
+
+
+def test_mistakes_are_told_all_at_once_before_anything_runs(lab, session, tmp_path):
+    whole = {"session": session.id, "strategy": "sma_cross"}
+    bad = [
+        whole | {"parameters": {"fst": 3}},
+        whole,
+        whole | {"strategy": "sma_cros"},
+        whole | {"session": f"{session.id}x"},
+        whole | {"execution": {"takr_bps": 1}},
+        whole | {"capitl": 5},
+        {"strategy": "sma_cross"},
+        whole,
+        whole | {"execution": {"fill": "book"}},
+    ]
+    with pytest.raises(errors.InvalidInput) as caught:
+        fxlab.batch(bad, out=tmp_path / "out", lab=lab)
+    text = str(caught.value)
+    for words in (
+        "8 jobs are not possible",
+        "job 1: sma_cross has no parameter 'fst'; did you mean 'fast'?",
+        "job 3: no strategy named 'sma_cros'; did you mean 'sma_cross'",
+        "job 4: no session named",
+        "job 5: an execution has no 'takr_bps'; did you mean 'taker_bps'",
+        "job 6: a job has no 'capitl'; did you mean 'capital'",
+        "and 3 more",
+    ):
+        assert words in text
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("job", "words"),
+    [
+        ({"strategy": "sma_cross"}, "has no session"),
+        ({"session": "x"}, "has no strategy"),
+        ("sma_cross", "is not a job"),
+    ],
+)
+def test_half_a_job_is_refused(job, words):
+    with pytest.raises(errors.InvalidParameter, match=words):
+        _jobs.BatchJob.of(job)
+
+
+def test_the_same_job_twice_is_refused(lab, session):
+    one = {"session": session.id, "strategy": "sma_cross"}
+    with pytest.raises(errors.InvalidInput, match=r"job 2: it is the same as job 1, sma_cross\("):
+        _jobs.checked([one, one | {"parameters": {"fast": 50}}], lab)
+
+
+def test_a_strategy_of_this_process_only_is_refused(monkeypatch):
+    def mine(*, size: float = 1.0) -> fxlab.Signals:
+        """Hold."""
+        return fxlab.Signals(target=pl.lit(size))
+
+    mine.__module__ = "__main__"
+    monkeypatch.setitem(strategy._REGISTRY, "mine", strategy.get(mine))
+    for given in (mine, "mine"):
+        with pytest.raises(errors.InvalidParameter, match="put it into a file"):
+            _jobs.importable(given)
+    assert _jobs.importable(batch_strategies.steady) == "batch_strategies:steady"
+    assert _jobs.importable("sma_cross") == "sma_cross"
+
+
+def test_a_strategy_registered_from_a_file_goes_by_its_path(monkeypatch):
+    registered = strategy.Strategy("other name", batch_strategies.steady)
+    monkeypatch.setitem(strategy._REGISTRY, "other name", registered)
+    assert _jobs.importable("other name") == "batch_strategies:steady"
+
+
+# ---- files -----------------------------------------------------------------------------------
+
+
+def test_a_file_has_shared_values_and_jobs(tmp_path):
+    path = tmp_path / "jobs.toml"
+    path.write_text(
+        """
+        [defaults]
+        session = "one"
+        execution = { taker_bps = 1, latency = "5ms" }
+        [[job]]
+        strategy = "sma_cross"
+        parameters = { fast = 3 }
+        [[job]]
+        session = "two"
+        execution = { taker_bps = 2 }
+        """
+    )
+    assert _jobs.load_jobs(path, "job") == [
+        {
+            "session": "one",
+            "execution": {"taker_bps": 1, "latency": "5ms"},
+            "strategy": "sma_cross",
+            "parameters": {"fast": 3},
+        },
+        {"session": "two", "execution": {"taker_bps": 2, "latency": "5ms"}},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[[jobs]]\n", r"the plan has no 'jobs'; did you mean 'job'"),
+        ("[job]\nstrategy = 'x'\n", r"\[\[job\]\] above each job"),
+        ("[defaults]\n", "nothing to run"),
+        ("x = \n", "is not a TOML file"),
+    ],
+)
+def test_a_file_that_is_no_plan_is_refused(tmp_path, text, words):
+    path = tmp_path / "jobs.toml"
+    path.write_text(text)
+    with pytest.raises(errors.InvalidInput, match=words):
+        _jobs.load_jobs(path, "job")
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(errors.InvalidInput, match=r"none\.toml cannot be read"):
+        fxlab.batch(tmp_path / "none.toml", out=tmp_path)
+
+
+# ---- notebooks -------------------------------------------------------------------------------
+
+
+def write_notebook(path, *sources):
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    cells[0].metadata.tags = ["parameters"]
+    made = nbformat.v4.new_notebook(cells=cells)
+    made.metadata.kernelspec = {"name": "python3", "display_name": "x", "language": "python"}
+    made.metadata.language_info = {"name": "python"}
+    nbformat.write(made, path)
+    return path
+
+
+def test_a_notebook_that_takes_other_parameters_is_refused(lab, session, tmp_path):
+    path = write_notebook(tmp_path / "own.ipynb", "session: str = ''  # a session")
+    one = {"session": session.id, "strategy": "sma_cross"}
+    with pytest.raises(errors.InvalidParameter, match=r"of own.ipynb has no 'session_id'; did you"):
+        fxlab.batch([one], out=tmp_path / "out", lab=lab, notebook=path)
+
+
+def test_there_is_a_shipped_notebook_and_no_other(tmp_path):
+    assert _notebooks.find("backtest").name == "backtest.ipynb"
+    for name in ("nothing", "../batch/backtest", tmp_path / "no.ipynb"):
+        with pytest.raises(errors.InvalidInput, match="there is no notebook"):
+            _notebooks.find(name)
+
+
+def order(tmp_path, *sources, **parameters):
+    path = write_notebook(tmp_path / "in.ipynb", "x: int = 1  # a number", *sources)
+    return runner.NotebookTask(path, parameters, tmp_path / "made")
+
+
+def test_a_kernel_that_is_lost_is_told_apart(tmp_path):
+    orders = [order(tmp_path, "import os; os._exit(5)")]
+    orders[0].folder.mkdir()
+    stale = orders[0].folder / runner.FIGURES
+    stale.write_text("{}")
+    ((_, ended),) = runner.run_all(orders, 1, {}, lambda _: None)
+    assert ended.state == "died"
+    assert "the kernel died" in ended.error
+    assert (tmp_path / "made" / runner.NOTEBOOK).is_file()
+    assert not stale.exists()
+
+
+def test_nothing_outlives_a_batch_that_is_stopped(tmp_path):
+    sign = tmp_path / "pid"
+    source = f"import os, time\nopen({str(sign)!r}, 'w').write(str(os.getpid()))\ntime.sleep(600)"
+
+    def stop(_running):
+        if sign.exists() and sign.read_text():
+            raise errors.Cancelled("enough")
+
+    with pytest.raises(errors.Cancelled, match="enough"):
+        list(runner.run_all([order(tmp_path, source)], 1, {}, stop))
+    with suppress(psutil.NoSuchProcess):
+        psutil.Process(int(sign.read_text())).wait(120)
+    assert not (tmp_path / "made" / runner.NOTEBOOK).exists()
+
+
+def test_a_cancelled_batch_says_how_far_it_came(lab, asked, tmp_path, monkeypatch):
+    def first_only(orders, *_rest):
+        orders[0].folder.mkdir(parents=True)
+        yield 0, runner.NotebookOutcome("failed", "no", 1.0)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fxlab.batcher.batch.run_all", first_only)
+    with pytest.raises(errors.Cancelled, match=r"after 1 of 4 jobs: 1 failed; .* goes on"):
+        fxlab.batch(asked, out=tmp_path, lab=lab)
+    assert "waiting" in (tmp_path / "index.html").read_text()
+
+
+def test_one_batch_at_a_time_writes_into_a_folder(lab, asked, tmp_path, monkeypatch):
+    from fxlab.batcher.batch import only_one
+
+    with only_one(tmp_path), pytest.raises(errors.InvalidInput, match="another run writes into"):
+        fxlab.batch(asked, out=tmp_path, lab=lab)
+
+
+def test_another_process_finds_the_same_server_and_modules(lab):
+    found = runner.environment_for(lab.settings.environment())
+    assert found["FXLAB_HOME"] == str(lab.settings.home)
+    assert str(SUPPORT) in found["PYTHONPATH"].split(os.pathsep)
+    assert not [p for p in found["PYTHONPATH"].split(os.pathsep) if p.startswith(sys.prefix)]
+
+
+def test_handing_in_without_a_folder_only_saves(lab, session, tmp_path):
+    result = fxlab.backtest(session, "sma_cross", {"fast": 3, "slow": 11})
+    assert runner.save_outputs(result, lab, "") == result.run_id
+    assert lab.run(result.run_id)["fingerprint"] == result.fingerprint
+
+
+KILLED = """
+import sys, fxlab
+fxlab.batch(sys.argv[1], out=sys.argv[2])
+"""
+
+
+@pytest.mark.faults
+def test_a_batch_that_was_killed_goes_on(lab, session, tmp_path):
+    plan, out = tmp_path / "plan.toml", tmp_path / "out"
+    plan.write_text(
+        f'[defaults]\nsession = "{session.id}"\n'
+        '[[job]]\nstrategy = "sma_cross"\nparameters = { fast = 5, slow = 21 }\n'
+        '[[job]]\nstrategy = "batch_strategies:breaks"\nparameters = { how = "wait" }\n'
+    )
+    command = [sys.executable, "-c", KILLED, str(plan), str(out)]
+    path = os.pathsep.join([str(SUPPORT), str(Path(__file__).parents[2])])
+    running = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path})
+    until = time.monotonic() + 300
+    while not list(out.glob("*/job.json")) and time.monotonic() < until:
+        assert running.poll() is None
+        time.sleep(0.1)
+    while not list(out.glob("batch*/.notebook.ipynb")) and time.monotonic() < until:
+        time.sleep(0.1)
+    children = psutil.Process(running.pid).children(recursive=True)
+    running.send_signal(signal.SIGKILL)
+    running.wait(120)
+    _, alive = psutil.wait_procs(children, 60)
+    assert alive == []
+    assert not list(out.glob("batch*/notebook.ipynb"))
+    only = plan.read_text().rpartition("[[job]]")[0]
+    plan.write_text(only)
+    found = fxlab.batch(plan, out=out, lab=lab)
+    assert found.table["from_before"].to_list() == [True]

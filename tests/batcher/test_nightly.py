@@ -1,0 +1,233 @@
+"""Nights of sweeps: what is new is tried, nothing twice, and each night leaves a page."""
+
+from __future__ import annotations
+
+import re
+from datetime import date, timedelta
+
+import polars as pl
+import pytest
+from markets import recorded_walk
+
+import fxlab
+from fxlab import errors
+from fxlab.batcher.nightly import NightlySweep, checked
+
+FIRST, SECOND = date(2026, 1, 31), date(2026, 2, 1)
+GRID = {"fast": [2, 4], "slow": {"from": 10, "to": 20, "step": 5}}
+
+
+@pytest.fixture(scope="module")
+def group(lab, unique):
+    """Store three sessions of a symbol of their own under one tag, an hour apart; "c" is newest."""
+    word = unique("night")
+    symbol = word.upper()
+    for number, letter in enumerate("abc"):
+        later = pl.col("timestamp") + timedelta(hours=number)
+        ticks = recorded_walk(1_500, number, symbol=symbol).with_columns(later)
+        tags = (word, "odd") if letter != "b" else (word,)
+        lab.import_frames({"prices": ticks}, session_id=f"{word}-{letter}", tags=tags)
+    return word
+
+
+@pytest.fixture(scope="module")
+def plan(group):
+    return [
+        {
+            "name": "by <tag>",
+            "tag": group,
+            "strategy": "sma_cross",
+            "parameters": GRID,
+            "return_interval": "5s",
+        },
+        {
+            "newest": 1,
+            "symbol": group.upper(),
+            "strategy": "sma_cross",
+            "parameters": {"fast": 3, "slow": [9, 12, 15, 30]},
+            "search": "random",
+            "points": 3,
+            "metric": "total_return",
+            "execution": {"taker_bps": 1},
+        },
+        {
+            "name": "no such tag",
+            "tag": "nobody-has-it",
+            "strategy": "sma_cross",
+            "parameters": GRID,
+        },
+    ]
+
+
+@pytest.fixture(scope="module")
+def nights(lab, plan, tmp_path_factory):
+    """Run the plan on two nights and once more on the second one."""
+    out = tmp_path_factory.mktemp("nights") / "all"
+    told = []
+    first = fxlab.nightly(
+        plan, out=out, lab=lab, night=FIRST, workers=1, progress=lambda *words: told.append(words)
+    )
+    second = fxlab.nightly(plan, out=out, lab=lab, night=SECOND)
+    again = fxlab.nightly(plan, out=out, lab=lab, night=SECOND)
+    return out, told, first, second, again
+
+
+def rows(night):
+    return night.table.rows(named=True)
+
+
+def test_sessions_are_found_by_tag_by_newest_and_by_id(lab, group):
+    def found(**rule):
+        one = NightlySweep(strategy="sma_cross", parameters=GRID, **rule)
+        one.check_rule()
+        return [session.id.rpartition("-")[2] for session in one.find(lab)]
+
+    assert found(tag=group) == ["c", "b", "a"]
+    assert found(tag=group, newest=2) == ["c", "b"]
+    assert found(newest=2, symbol=group.upper()) == ["c", "b"]
+    assert found(sessions=[f"{group}-a", f"{group}-b"]) == ["a", "b"]
+    assert found(sessions=f"{group}-a") == ["a"]
+
+
+def test_every_sweep_has_its_row(nights):
+    _, _, first, *_ = nights
+    one, two, three = rows(first)
+    assert (one["state"], one["points"], one["from_before"]) == ("done", 18, 0)
+    assert (two["state"], two["points"], two["metric"]) == ("done", 3, "total_return")
+    assert (three["state"], three["points"]) == ("failed", None)
+    assert "no completed session has the tag 'nobody-has-it'" in three["error"]
+    assert list(first.sweeps) == ["by <tag>", "sma_cross"]
+    assert first.failed.height == 1
+    assert "3 sweeps, 1 failed; 21 points, 0 of them from before" in str(first)
+
+
+def test_the_row_is_what_the_sweep_says(nights):
+    _, _, first, *_ = nights
+    found, row = first.sweeps["by <tag>"], rows(first)[0]
+    best = found.ranking().row(0, named=True)
+    assert row["best"] == best["sharpe_per_period"]
+    assert f"fast={best['fast']}, slow={best['slow']}" in row["parameters"]
+    judged = found.overfitting()
+    assert row["pbo"] == judged.pbo
+    assert row["tried"] == judged.tried
+    expected = judged.table.filter(pl.col("point") == best["point"])["deflated_sharpe"][0]
+    assert row["deflated_sharpe"] == expected
+
+
+def test_another_night_repeats_no_point(nights):
+    _, _, first, second, again = nights
+    for night in (second, again):
+        assert [row["from_before"] for row in rows(night)][:2] == [18, 3]
+        for name, found in night.sweeps.items():
+            assert found.table.equals(first.sweeps[name].table)
+
+
+def test_trials_are_carried_over_nights(lab, group, nights, tmp_path):
+    more = {"tag": group, "strategy": "sma_cross", "return_interval": "5s"}
+    more["parameters"] = GRID | {"fast": [2, 3, 4]}
+    before = rows(nights[3])[0]["tried"]
+    (row,) = rows(fxlab.nightly([more], out=tmp_path, lab=lab))
+    assert row["points"] == 27
+    assert row["from_before"] == 18
+    assert row["tried"] > max(before, 9)
+
+
+def test_pages_and_tables_are_left(nights):
+    out, _, first, second, _ = nights
+    assert first.index == out / "2026-01-31" / "index.html"
+    page = first.index.read_text(encoding="utf-8")
+    assert "by &lt;tag&gt;" in page
+    assert "by <tag>" not in page
+    assert "nobody-has-it" in page
+    assert page.count("Plotly.newPlot(") == 2
+    assert page.count("* plotly.js v") == 1
+    assert "src=" not in re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
+    assert list(out.rglob("*.js")) == []
+    table = pl.read_parquet(out / "2026-01-31" / "by-tag.parquet")
+    assert table.equals(first.sweeps["by <tag>"].table)
+    every = (out / "index.html").read_text(encoding="utf-8")
+    assert every.index("2026-02-01/index.html") < every.index("2026-01-31/index.html")
+    assert second.index.is_file()
+
+
+def test_progress_runs_from_nothing_to_all(nights):
+    told = nights[1]
+    shares = [share for share, _ in told]
+    assert shares == sorted(shares)
+    assert told[-1] == (1.0, "3 sweeps")
+    assert any(words.startswith("by <tag>: ") for _, words in told)
+
+
+def test_an_interrupted_night_keeps_what_is_done(lab, group, tmp_path):
+    plan = [{"tag": group, "strategy": "sma_cross", "parameters": {"fast": [5, 6], "slow": [40]}}]
+
+    def stop(share, _words):
+        if share > 0.5:  # the first session is done then
+            raise KeyboardInterrupt
+
+    with pytest.raises(errors.Cancelled, match=r"stopped in its sweep 'sma_cross'.* goes on"):
+        fxlab.nightly(plan, out=tmp_path, lab=lab, night=FIRST, progress=stop)
+    assert "stopped" in (tmp_path / "2026-01-31" / "index.html").read_text(encoding="utf-8")
+    (row,) = rows(fxlab.nightly(plan, out=tmp_path, lab=lab, night=FIRST))
+    assert row["state"] == "done"
+    assert 0 < row["from_before"] < 6
+
+
+def test_a_surprise_costs_one_sweep_and_leaves_its_traceback(lab, plan, tmp_path, monkeypatch):
+    def surprise(*_args, **_options):
+        raise ZeroDivisionError("by what?")
+
+    monkeypatch.setattr("fxlab.batcher.nightly.sweep", surprise)
+    night = fxlab.nightly(plan[:2], out=tmp_path, lab=lab, night=FIRST)
+    assert night.failed.height == 2
+    assert rows(night)[0]["error"].startswith("ZeroDivisionError: by what?")
+    trace = (tmp_path / "2026-01-31" / "by-tag.error.txt").read_text(encoding="utf-8")
+    assert "surprise" in trace
+
+
+def test_mistakes_are_told_all_at_once_before_anything_runs(tmp_path):
+    good = {"tag": "x", "strategy": "sma_cross", "parameters": GRID}
+    bad = [
+        good | {"stategy": "sma_cross"},
+        good | {"strategy": "sma_cros"},
+        good | {"parameters": {"fst": [1, 2]}},
+        good | {"parameters": {"fast": {"from": 1, "till": 2}}},
+        good | {"metric": "sharp"},
+    ]
+    with pytest.raises(errors.InvalidInput) as caught:
+        fxlab.nightly(bad, out=tmp_path / "out", lab=object())
+    for words in (
+        "5 sweeps are not possible",
+        "a sweep has no 'stategy'; did you mean 'strategy'",
+        "no strategy named 'sma_cros'",
+        "did you mean 'fast'",
+        "is not a range; write fast = { from = 10, to = 100, step = 10 }",
+        "metric='sharp' is not a figure",
+    ):
+        assert words in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        ({}, "say once which sessions"),
+        ({"tag": "x", "sessions": ["y"]}, "say once which sessions"),
+        ({"newest": -1}, "is not a number of sessions"),
+        ({"newest": True}, "is not a number of sessions"),
+        ({"newest": 1, "execution": {"fil": 1}}, "did you mean 'fill'"),
+        ({"newest": 1, "parameters": {"fast": {"from": 5, "to": 1, "step": 1}}}, "has no values"),
+        ({"newest": 1, "parameters": {"fsat": {"from": 5, "to": 9, "step": 1}}}, "'fast'"),
+        ({"newest": 1, "parameters": {}}, "is not a grid"),
+    ],
+)
+def test_a_sweep_that_is_not_possible_is_refused(rule, words):
+    whole = {"strategy": "sma_cross", "parameters": GRID} | rule
+    with pytest.raises(errors.InvalidParameter, match=words):
+        NightlySweep.of(whole)
+
+
+def test_two_sweeps_of_one_name_are_refused():
+    one = {"newest": 1, "strategy": "sma_cross", "parameters": GRID}
+    with pytest.raises(errors.InvalidInput, match="give each a name"):
+        checked([one, one])

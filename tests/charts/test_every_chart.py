@@ -1,0 +1,201 @@
+"""What holds of every chart, whichever function drew it."""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import plotly.graph_objects as go
+import plotly.io as pio
+import pytest
+from chart_examples import chart_names, examples, prices
+
+from fxlab import charts
+from fxlab.backtester.report._tearsheet import embed
+from fxlab.charts._style import CONFIG, PERCENT_TICKS, TITLE_LINES, TITLE_WIDTH, without_title
+from fxlab.widgets._base import PLOTLY, FigureOutput
+from fxlab.widgets._replay_panel import live_figure
+
+EXAMPLES = examples()
+
+
+def test_every_public_chart_has_an_example():
+    assert sorted(EXAMPLES) == sorted(chart_names())
+
+
+def from_html(text):
+    """Return the config that a call of plotly.js is given: the last object of the call."""
+    found = re.findall(r'\{"displaylogo".*?\}', text)
+    assert len(found) == 1
+    return json.loads(found[0])
+
+
+def shown_in_a_notebook(figure):
+    shown = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pio.renderers, "default", "plotly_mimetype")
+        patch.setattr(
+            "plotly.io._renderers.ipython_display.display", lambda data, **_: shown.append(data)
+        )
+        patch.setattr("plotly.io._renderers.display_jupyter_version_warnings", lambda: None)
+        figure.show()
+        figure._ipython_display_()
+        shown.append(figure._repr_mimebundle_())
+    first, *others = (data[PLOTLY]["config"] for data in shown)
+    assert len(shown) == 3
+    assert others == [first, first]
+    return first
+
+
+def written(figure, folder):
+    figure.write_html(folder / "figure.html", include_plotlyjs=False)
+    return from_html((folder / "figure.html").read_text())
+
+
+def in_a_panel(figure):
+    output = FigureOutput()
+    output.show(figure)
+    return output.outputs[0]["data"][PLOTLY]["config"]
+
+
+@pytest.mark.parametrize("name", chart_names())
+def test_no_figure_offers_to_send_data_anywhere(name, tmp_path):
+    figure = EXAMPLES[name]
+    ways = {
+        "notebook": shown_in_a_notebook(figure),
+        "to_html": from_html(figure.to_html(include_plotlyjs=False)),
+        "_repr_html_": from_html(figure._repr_html_()),
+        "write_html": written(figure, tmp_path),
+        "report": from_html(embed(figure, "chart", "")),
+        "panel": in_a_panel(figure),
+        "live": live_figure(go.Figure(figure))._config,
+        "config of one's own": from_html(
+            figure.to_html({"scrollZoom": True}, include_plotlyjs=False)
+        ),
+    }
+    for way, config in ways.items():
+        assert config["showSendToCloud"] is False, way
+        assert not config.get("plotlyServerURL"), way  # plotly takes it out of pages itself
+        assert config["displaylogo"] is CONFIG["displaylogo"], way
+    assert ways["config of one's own"]["scrollZoom"] is True
+    # Whoever hands the figure to plotly without a config gets no such button either.
+    assert "sendChartToCloud" in figure.layout.template.layout.modebar.remove
+
+
+def luminance(colour):
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return sum(weight * p for weight, p in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def contrast(colour, ground):
+    low, high = sorted((luminance(colour), luminance(ground)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def colours(node, *path):
+    """Yield (path, colour) of all hex colours in a figure's JSON."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from colours(value, *path, key)
+    elif isinstance(node, list):
+        for value in node:
+            yield from colours(value, *path)
+    elif isinstance(node, str) and re.fullmatch("#[0-9a-f]{6}", node):
+        yield path, node
+
+
+WHITE, LAB_DARK, PAGE_DARK = "#ffffff", "#111111", "#14171b"
+SOLID = {"hoverlabel", "colorscale"}
+"""Text on a ground of its own, and cells, whose values are written in or shown on hover."""
+
+
+@pytest.mark.parametrize("name", chart_names())
+def test_text_and_lines_stand_out_from_white_and_from_black(name):
+    found = json.loads(EXAMPLES[name].to_json())
+    template = found["layout"].pop("template")["layout"]
+    seen = [*colours(found), *colours(template)]
+    text = {colour for path, colour in seen if "font" in " ".join(path) and not SOLID & {*path}}
+    assert text
+    for colour in text:
+        assert contrast(colour, WHITE) >= 4.5, colour
+        assert contrast(colour, LAB_DARK) >= 4, colour  # no ink has 4.5 on both
+    lines = {
+        colour
+        for path, colour in seen
+        if path[-1] in {"color", "colorway"}
+        and "font" not in " ".join(path)
+        and not SOLID & {*path}
+        and path[-3:-1] != ("marker", "line")  # rims, which part markers that overlap
+        and not (name == "heatmap_chart" and "shapes" in path)  # a frame, white around black
+    }
+    assert lines
+    for colour in lines:
+        for ground in (WHITE, LAB_DARK, PAGE_DARK):
+            assert contrast(colour, ground) >= 3, (colour, ground)
+
+
+def test_no_colour_is_written_beside_the_house_style():
+    """A colour that is no constant of the style would escape the rule above."""
+    for path in (Path(charts.__file__).parent).glob("*.py"):
+        allowed = {"#ffffff", "#1c2026"} if path.name == "sweeps.py" else {"#fff"}
+        assert set(re.findall('"(#[0-9a-f]+)"', path.read_text())) <= allowed, path.name
+
+
+def nice_steps(low, high):
+    """Return ticks as an axis has them: multiples of 1, 2 or 5 times a power of ten."""
+    rough = (high - low) / 6
+    power = 10 ** math.floor(math.log10(rough))
+    step = next(size * power for size in (1, 2, 5, 10) if size * power >= rough)
+    return np.arange(math.ceil(low / step), math.floor(high / step) + 1) * step
+
+
+def percent_label(value):
+    """Return what d3 makes of `PERCENT_TICKS`."""
+    whole, _, digits = f"{value * 100 + 0.0:,.9f}".partition(".")
+    return f"{whole}.{digits}".rstrip("0").rstrip(".")
+
+
+@pytest.mark.parametrize("width", [10.0**power for power in range(-6, 4)])
+@pytest.mark.parametrize("low", [0.0, -0.5, 1.0])
+def test_labels_of_an_axis_differ_however_narrow_it_is(width, low):
+    assert PERCENT_TICKS == ",.9~%"
+    ticks = nice_steps(low, low + width)
+    labels = [percent_label(tick) for tick in ticks]
+    assert len({*labels}) == len(labels) >= 3
+
+
+@pytest.mark.parametrize("name", chart_names())
+def test_no_axis_has_a_format_of_few_digits(name):
+    text = EXAMPLES[name].to_json()
+    assert set(re.findall(r'"tickformat":"(.*?)"', text)) <= {PERCENT_TICKS}
+
+
+LONG = "sma_cross(" + ", ".join(f"name_{n}=123456" for n in range(6)) + ") on exec_20240808_2354"
+
+
+@pytest.mark.parametrize("name", chart_names())
+def test_a_long_title_is_wrapped_and_takes_no_room_of_the_plot(name):
+    assert len(LONG) >= 120
+    long, short = examples(title=LONG)[name], EXAMPLES[name]
+    lines = long.layout.title.text.split("<br>")
+    assert max(map(len, lines)) <= TITLE_WIDTH
+    assert " ".join(lines) == LONG
+    more = long.layout.height - short.layout.height
+    assert more == long.layout.margin.t - short.layout.margin.t > 0
+    bare = without_title(long)
+    assert bare.layout.height - bare.layout.margin.t == short.layout.height - short.layout.margin.t
+    assert not bare.layout.title.text
+
+
+def test_an_endless_title_is_cut_and_whole_on_hover():
+    title = " ".join(["<word>"] * 80)
+    figure = charts.price_chart(prices(), title=title)
+    assert figure.layout.title.text.count("<br>") == TITLE_LINES - 1
+    assert figure.layout.title.text.endswith("&gt; …")
+    (whole,) = (one.hovertext for one in figure.layout.annotations if one.hovertext)
+    assert whole.replace("<br>", " ") == html.escape(title)

@@ -1,0 +1,208 @@
+"""The commands that doubt a result, and those that run unwatched."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import polars as pl
+import pytest
+from markets import recorded_walk
+from typer.testing import CliRunner
+
+import fxlab
+from fxlab._cli import app
+from fxlab.batcher._jobs import BatchJob, load_jobs
+from fxlab.batcher.nightly import checked
+
+EXAMPLES = Path(__file__).parents[2] / "notebooks" / "batch"
+PEEKING = '''
+import polars as pl
+import fxlab
+
+def peeks(*, ahead: int = 1) -> fxlab.Signals:
+    """See."""
+    rise = pl.col("price").shift(-ahead) - pl.col("price")
+    return fxlab.Signals(target=pl.when(rise > 0).then(1.0).otherwise(0.0))
+'''
+
+
+def run(*words):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def session(lab, unique):
+    made = unique("judged")
+    lab.import_frames({"prices": recorded_walk(2_000, symbol="BTC")}, session_id=made)
+    return lab.session(made)
+
+
+def one_error(answer):
+    assert answer.exit_code == 1, answer.output
+    (line,) = answer.stderr.splitlines()
+    return line
+
+
+# ---- assumptions on the command line ---------------------------------------------------------
+
+
+def test_a_backtest_takes_all_assumptions(session, lab, tmp_path):
+    costs = tmp_path / "costs.toml"
+    costs.write_text("[execution]\nslippage_bps = 9\nmax_leverage = 2\nlatency = '1s'\n")
+    answer = run(
+        *("backtest", session.id, "sma_cross", "-p", "fast=3", "-p", "slow=9", "--save"),
+        *("-x", costs, "-x", "rebalance=0.5", "-x", "slippage_bps=3", "--maker-bps", "-1"),
+        *("--taker-bps", "2", "--latency", "lognormal:20ms,0.5"),
+    )
+    assert answer.exit_code == 0, answer.output
+    terms = fxlab.Execution(
+        taker_bps=2.0,
+        maker_bps=-1.0,
+        slippage_bps=3,
+        max_leverage=2,
+        rebalance=0.5,
+        latency=fxlab.Latency.lognormal("20ms", 0.5),
+    )
+    same = fxlab.backtest(session, "sma_cross", {"fast": 3, "slow": 9}, execution=terms)
+    assert f"fingerprint {same.fingerprint}" in answer.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--fill", "boook"], "--fill boook is not a fill rule; known: next_trade, book. did you"),
+        (["-x", "max_leverag=2"], "did you mean 'max_leverage'"),
+        (["-x", "book"], "neither a TOML file nor NAME=VALUE"),
+        (["-x", "nowhere.toml"], "nowhere.toml cannot be read"),
+        (["--latency", "lognorm:1ms,1"], "did you mean 'lognormal'"),
+        (["-x", "queue=true"], "use --fill book, or -x queue=False"),
+    ],
+)
+def test_wrong_assumptions_are_refused_before_a_server_is_asked(words, told):
+    for command in ("backtest", "ladder"):
+        assert told in one_error(run(command, "some", "sma_cross", *words))
+
+
+def test_a_book_fill_without_books_offers_the_other_rule(session):
+    told = one_error(run("backtest", session.id, "sma_cross", "--fill", "book"))
+    assert "use --fill next_trade" in told
+
+
+# ---- ladder, compare, check ------------------------------------------------------------------
+
+
+def test_a_ladder_has_a_rung_a_row(session):
+    answer = run("ladder", session.id, "sma_cross", "-p", "fast=3", "-p", "slow=9", "--fee-bps", 1)
+    assert answer.exit_code == 0, answer.output
+    for words in ("no costs", "double", "latency 250ms", "sma_cross", "fee 1 bps"):
+        assert words in answer.stdout
+
+
+def test_runs_are_compared_by_their_ids(session, lab):
+    saved = [
+        fxlab.backtest(session, "sma_cross", {"fast": fast, "slow": 12}).save(lab)
+        for fast in (2, 3)
+    ]
+    answer = run("compare", *saved)
+    assert answer.exit_code == 0, answer.output
+    for words in ("what differs", "fast=2", "fast=3", "total_return", "best"):
+        assert words in answer.stdout
+    same = run("compare", saved[0], saved[0])
+    assert "nothing that made these runs differs" in same.stdout
+    assert "no run named" in one_error(run("compare", saved[0], f"{saved[1]}x"))
+    assert "two or more" in one_error(run("compare", saved[0]))
+
+
+def test_a_check_tells_honest_from_peeking(session, tmp_path):
+    honest = run("check", session.id, "sma_cross", "-p", "fast=3", "-p", "slow=9", "--cuts", "4")
+    assert honest.exit_code == 0, honest.output
+    assert "sma_cross saw no future in 12 trials at 4 cuts" in honest.stdout
+
+    # A strategy in a file of the working directory is found by its path.
+    (tmp_path / "my_ideas.py").write_text(PEEKING)
+    package = os.pathsep.join([str(EXAMPLES.parents[1])])
+    peeking = subprocess.run(
+        [sys.executable, "-c", "from fxlab._cli import main; main()", "check", session.id,
+         "my_ideas:peeks", "--rows", "500"],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": package, "PYTHONSAFEPATH": "1"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert peeking.returncode == 1, peeking.stderr
+    assert "sees the future" in peeking.stderr
+
+
+# ---- batch and nightly -----------------------------------------------------------------------
+
+
+def test_a_batch_passes_its_options_on_and_fails_with_a_job(monkeypatch, tmp_path):
+    given = {}
+    table = pl.DataFrame(
+        {
+            "job": ["good", "bad"],
+            "state": ["done", "failed"],
+            "error": [None, "ValueError: [red]no[/red]"],
+            "session": ["s", "s"],
+            "notebook": ["a", "b"],
+            "report": ["a", None],
+        }
+    )
+    failed = table.filter(pl.col("state") == "failed")
+
+    def fake(file, **options):
+        given.update(options, file=file)
+        return SimpleNamespace(table=table, failed=failed)
+
+    monkeypatch.setattr(fxlab, "batch", fake, raising=False)
+    words = ("--workers", "3", "--no-check", "--again", "--notebook", "own.ipynb")
+    answer = run("batch", "jobs.toml", "--out", tmp_path, *words)
+    assert answer.exit_code == 1
+    assert "bad: ValueError: [red]no[/red]" in answer.stdout
+    del given["progress"]
+    assert given == {
+        "file": Path("jobs.toml"),
+        "out": tmp_path,
+        "workers": 3,
+        "check_lookahead": False,
+        "again": True,
+        "notebook": "own.ipynb",
+    }
+
+
+def test_a_night_from_its_file(session, tmp_path):
+    plan, out = tmp_path / "nights.toml", tmp_path / "nights"
+    plan.write_text(
+        f'[[sweep]]\nsessions = ["{session.id}"]\nstrategy = "sma_cross"\n'
+        "parameters = { fast = [2, 3], slow = { from = 5, to = 15, step = 5 } }\n"
+    )
+    first = run("nightly", plan, "--out", out)
+    assert first.exit_code == 0, first.output
+    assert "1 sweeps, 0 failed; 6 points, 0 of them from before" in first.stdout
+    assert "6 points, 6 of them from before" in run("nightly", plan, "--out", out).stdout
+
+    plan.write_text(plan.read_text() + '[[sweep]]\nname = "x"\ntag = "nobody"\n'
+                    'strategy = "sma_cross"\nparameters = { fast = 2 }\n')  # fmt: skip
+    second = run("nightly", plan, "--out", out)
+    assert second.exit_code == 1
+    assert "x: no completed session has the tag 'nobody'" in second.stdout
+
+
+def test_the_line_for_the_crontab_stands_in_the_help():
+    shown = CliRunner().invoke(app, ["nightly", "--help"], env={"COLUMNS": "200"}).stdout
+    assert "0 2 * * * cd $HOME/research && .venv/bin/fxlab nightly nights.toml" in shown
+
+
+def test_a_plan_that_is_not_there_is_one_sentence(tmp_path):
+    for command in ("batch", "nightly"):
+        told = one_error(run(command, tmp_path / "none.toml", "--out", tmp_path / "out"))
+        assert "none.toml cannot be read" in told
+
+
+def test_the_shipped_plans_are_possible():
+    jobs = [BatchJob.of(job) for job in load_jobs(EXAMPLES / "jobs.toml", "job")]
+    assert [job.strategy for job in jobs] == ["sma_cross", "mean_reversion", "mean_reversion"]
+    assert [job.execution.fill for job in jobs] == ["next_trade", "next_trade", "book"]
+    assert len(checked(load_jobs(EXAMPLES / "nights.toml", "sweep"))) == 2

@@ -1,0 +1,116 @@
+"""Questions to a venue's history: few of them, and each gap gets an answer whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scripted_feed import SYMBOL, Scripted, trades
+
+from fxlab.collect._live import loop
+from fxlab.collect._live.events import GapRow
+from fxlab.collect._live.loop import MOST_IDS, Backfiller, neighbours, pieces
+from fxlab.collect._live.recorder import BackfillRequest, BackfillResult
+from fxlab.collect._live.trades import IdGap
+from fxlab.collect.feed import Instrument, Trade
+from fxlab.errors import VenueUnavailable
+
+
+def missing(first, last, symbol=SYMBOL):
+    gap = GapRow(1, symbol, "prices", 0, 1, last - first + 1)
+    return BackfillRequest(symbol, IdGap(first, last, 0, 1, 2), gap)
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    monkeypatch.setattr(loop, "PAUSES", (0.0, 0.0))
+
+
+def ask(feed, *found, silent=False, seconds=60.0):
+    """Return all that was answered."""
+
+    async def run():
+        heard = []
+        questions = Backfiller(
+            feed, [Instrument(SYMBOL, "btc"), Instrument("B", "b")], heard.extend, silent=silent
+        )
+        questions.ask(found)
+        await questions.finish(seconds)
+        return heard
+
+    return asyncio.run(run())
+
+
+holes = st.lists(
+    st.tuples(st.sampled_from("AB"), st.integers(0, 5_000), st.integers(0, 2_500)), max_size=12
+)
+
+
+@given(holes)
+@settings(max_examples=150, deadline=None)
+def test_every_gap_is_in_one_group_whose_pieces_cover_it(found):
+    wanted = [missing(first, first + length, symbol) for symbol, first, length in found]
+    groups = neighbours(wanted)
+    assert sorted(map(id, wanted)) == sorted(id(one) for group in groups for one in group)
+    for group in groups:
+        assert len({one.symbol for one in group}) == 1
+        parts = list(pieces(group))
+        assert all(last - first < MOST_IDS for first, last in parts)
+        covered = {one for first, last in parts for one in range(first, last + 1)}
+        inside = [one for one in group if one.hole.last <= group[-1].hole.last]
+        for one in inside:
+            assert set(range(one.hole.first, one.hole.last + 1)) <= covered
+
+
+def test_gaps_close_together_are_one_question():
+    feed = Scripted(history=trades(*range(1, 100)))
+    first, second = missing(10, 12), missing(20, 21)
+    heard = ask(feed, second, first)
+    assert feed.asked == [(SYMBOL, 10, 21)]
+    assert [one.id for one in heard if isinstance(one, Trade)] == [10, 11, 12, 20, 21]
+    assert [one for one in heard if isinstance(one, BackfillResult)] == [
+        BackfillResult(first, "5 of 5 trades came"), BackfillResult(second, "5 of 5 trades came"),
+    ]  # fmt: skip
+
+
+def test_a_great_gap_is_asked_for_in_pieces_until_nothing_comes():
+    feed = Scripted(history=trades(*range(1, 1_500)))
+    heard = ask(feed, missing(1, 10**15))
+    assert [one[1:] for one in feed.asked[:2]] == [(1, 1_000), (1_001, 2_000)]
+    assert len(feed.asked) == 4, "two of them for what is not there"
+    assert heard[-1].outcome == f"1499 of {10**15} trades came"
+
+
+@pytest.mark.parametrize("error", [VenueUnavailable("no route"), ValueError("a bug")])
+def test_an_error_is_an_answer_too(error):
+    (answer,) = ask(Scripted(history=error), missing(1, 3))
+    assert answer.outcome.startswith("0 of 3 trades came: ")
+    assert str(error) in answer.outcome
+
+
+def test_what_was_not_asked_for_is_not_taken():
+    class Generous(Scripted):
+        async def trades(self, _, first_id, last_id):
+            return [*trades(*range(first_id - 5, last_id + 5)), *trades(2, id="x")]
+
+    heard = ask(Generous(), missing(10, 11))
+    assert [one.id for one in heard if isinstance(one, Trade)] == [10, 11]
+
+
+def test_an_answer_that_never_comes_is_given_up():
+    class Silent(Scripted):
+        async def trades(self, *_):
+            await asyncio.Event().wait()
+
+    some = [missing(n * 10_000, n * 10_000 + 1) for n in range(5)]
+    heard = ask(Silent(), *some, seconds=0.05)
+    assert sorted(one.missing.hole.first for one in heard) == [n * 10_000 for n in range(5)]
+    assert {one.outcome for one in heard} == {"given up"}
+
+
+def test_silent_asks_nothing():
+    feed = Scripted(history=trades(1, 2))
+    (answer,) = ask(feed, missing(1, 2), silent=True)
+    assert (answer.outcome, feed.asked) == ("not asked", [])

@@ -1,0 +1,388 @@
+"""An import is whole, or finished by the next one, and never twice."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import textwrap
+from datetime import UTC, datetime, timedelta
+
+import polars as pl
+import pytest
+from tick_files import PRICES_HEADER, price_lines, write_lines, write_session
+
+from fxlab import errors
+from fxlab._questdb import ingest
+from fxlab.collect._files import importer
+from fxlab.collect._files.fields import SourceLocation
+from fxlab.collect._files.session_data import ImportedSession, Origin, parts_of
+from fxlab.schema import IMPORTS, ORDERBOOK, PRICES, SESSIONS, TABLES
+from fxlab.sessions import _catalog
+
+
+def everything(db):
+    """Return the number of rows of each table."""
+    db.wait_visible(*TABLES)
+    return {table.name: db.execute(f"select count() from {table.name}")[0][0] for table in TABLES}  # noqa: S608
+
+
+def counts(lab, name):
+    return {(s, kind): rows for s, kind, rows in lab.session(name).counts().iter_rows()}
+
+
+WHOLE = {("BTC_USDT", "prices"): 400, ("BTC_USDT", "orderbook"): 200}
+
+
+@pytest.fixture
+def tree(tmp_path, unique):
+    """Write a session of 400 prices and 200 books; return its folder and id."""
+    name = unique("import")
+    write_session(tmp_path / "data", name, rows=400)
+    return tmp_path / "data", name
+
+
+def states(db, name):
+    return set(_catalog.imports(db, name)["state"])
+
+
+def test_an_import_is_counted_recorded_and_completed(lab, db, tree):
+    folder, name = tree
+    report = lab.import_csv(folder, exchange="mexc", notes="first", tags=["a", "b"])
+    assert report.sessions == [name]
+    assert report.rows == 600
+    assert set(report.table()["state"]) == {"imported"}
+    assert counts(lab, name) == WHOLE
+    session = lab.session(name)
+    assert (session.status, session.exchange, session.source) == ("completed", "mexc", "csv")
+    assert (session.notes, session.tags) == ("first", ("a", "b"))
+    files = _catalog.imports(db, name)
+    assert files["state"].to_list() == ["done", "done"]
+    assert sorted(files["rows_good"]) == [200, 400]
+    assert set(files["rows_bad"]) == {0}
+    assert all(path.startswith(f"session_{name}/BTC_USDT/") for path in files["path"])
+    assert set(files["timestamp"]) == {session.created_at}
+
+
+def test_the_same_data_again_changes_nothing(lab, db, tree):
+    folder, name = tree
+    lab.import_csv(folder)
+    before, row = everything(db), _catalog.find(db, name)
+    for _ in range(2):
+        assert set(lab.import_csv(folder).table()["state"]) == {"unchanged"}
+    assert everything(db) == before
+    assert _catalog.find(db, name) == row
+
+
+def test_what_is_said_of_a_session_is_set_by_a_later_import(lab, db, tree):
+    folder, name = tree
+    lab.import_csv(folder, notes="first", tags=["raw"])
+    before = everything(db)
+    again = lab.import_csv(folder, exchange="kraken", tags=["clean"])
+    assert set(again.table()["state"]) == {"updated"}
+    session = lab.session(name)
+    assert (session.exchange, session.notes, session.tags) == ("kraken", "first", ("raw", "clean"))
+    assert session.status == "completed"
+    assert lab.sessions(exchange="kraken", text=name).height == 1
+    assert everything(db) == before
+    assert set(lab.import_csv(folder, exchange="kraken").table()["state"]) == {"unchanged"}
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ({"tags": "night"}, r"tags='night' is no list of texts; give tags=\['night'\]"),
+        ({"tags": None}, "tags=None is no list of texts"),
+        ({"tags": ["a", 7]}, r"tags\[1\]=7 is not text"),
+        ({"notes": None}, "notes=None is not text"),
+        ({"exchange": 7}, "exchange=7 is not text"),
+        ({"session_id": ""}, "'' is not a session id"),
+    ],
+)
+def test_options_that_are_none_are_refused_before_anything_is_read(lab, tree, option, words):
+    with pytest.raises(errors.InvalidInput, match=words):
+        lab.import_csv(tree[0], **option)
+
+
+def test_a_dry_run_reports_and_writes_nothing(lab, db, tree):
+    folder, _ = tree
+    before = everything(db)
+    report = lab.import_csv(folder, dry_run=True)
+    assert set(report.table()["state"]) == {"new"}
+    assert report.rows == 600
+    assert everything(db) == before
+    lab.import_csv(folder)
+    assert set(lab.import_csv(folder, dry_run=True).table()["state"]) == {"unchanged"}
+
+
+def test_an_id_taken_by_other_data_is_refused(lab, db, tree):
+    folder, name = tree
+    lab.import_csv(folder)
+    before = everything(db)
+    write_session(folder, name, rows=402)
+    with pytest.raises(
+        errors.SessionExists, match=rf"{name}.*holds other data.*another session_id"
+    ):
+        lab.import_csv(folder)
+    assert everything(db) == before
+    assert counts(lab, name) == WHOLE
+    lab.import_csv(folder / f"session_{name}", session_id=f"{name}_b")
+    assert counts(lab, f"{name}_b")["BTC_USDT", "prices"] == 402
+
+
+def test_an_id_being_deleted_is_refused(lab, db, tree):
+    folder, name = tree
+    lab.import_csv(folder)
+    _catalog.store(db, {**_catalog.find(db, name), "status": "deleting"})
+    db.wait_visible(SESSIONS)
+    with pytest.raises(errors.SessionNotFound):
+        lab.session(name)
+    assert name not in lab.sessions(limit=1_000)["session_id"]
+    with pytest.raises(errors.SessionExists, match="is deleting"):
+        lab.import_csv(folder)
+
+
+def test_nothing_is_written_if_any_session_is_refused(lab, db, tree):
+    folder, name = tree
+    bad = write_session(folder, f"{name}_x")
+    (bad / "BTC_USDT" / "prices.csv").write_text("timestamp,price,volume,quote_volume\n1,2,3\n")
+    before = everything(db)
+    with pytest.raises(errors.ImportRefused, match="line 2"):
+        lab.import_csv(folder)
+    assert everything(db) == before
+
+
+def test_a_cancelled_import_is_failed_and_finished_by_the_next(lab, db, tree, monkeypatch):
+    monkeypatch.setattr(ingest, "CELLS_IN_BATCH", 50 * len(PRICES.columns))
+    folder, name = tree
+
+    def stop(share, text):
+        if share > importer.READING + 0.2:
+            raise errors.Cancelled(text)
+
+    with pytest.raises(errors.Cancelled):
+        lab.import_csv(folder, progress=stop)
+    session = lab.session(name)
+    assert session.status == "failed"
+    assert 0 < sum(counts(lab, name).values()) < 600
+    assert states(db, name) == {"started"}
+    assert set(lab.import_csv(folder, dry_run=True).table()["state"]) == {"unfinished"}
+    assert set(lab.import_csv(folder).table()["state"]) == {"finished"}
+    assert counts(lab, name) == WHOLE
+    assert lab.session(name).status == "completed"
+    assert states(db, name) == {"done"}
+
+
+IMPORT = textwrap.dedent(
+    """
+    import os, sys
+    from fxlab.lab import connect
+    from fxlab._questdb import ingest
+    ingest.CELLS_IN_BATCH = 550
+    calls, last = 0, int(sys.argv[2])
+    def watch(share, text):
+        global calls
+        calls += 1
+        if calls == last:
+            os._exit(9)  # as a kill: nothing is tidied up
+    with connect() as lab:
+        lab.import_csv(sys.argv[1], progress=watch)
+    """
+)
+
+
+def run_import(folder, last_call=0):
+    command = [sys.executable, "-c", IMPORT, str(folder), str(last_call)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("last_call", sorted(random.Random(11).sample(range(2, 25), 5)))
+def test_a_killed_import_is_finished_by_the_next(lab, db, tree, last_call):
+    folder, name = tree
+    killed = run_import(folder, last_call)
+    assert (killed.communicate()[1], killed.returncode) == ("", 9)
+    db.wait_visible(SESSIONS)  # it was acknowledged; who was to wait until it shows is dead
+    assert lab.session(name).status == "collecting"
+    assert set(lab.import_csv(folder).table()["state"]) == {"finished"}
+    assert counts(lab, name) == WHOLE
+    assert lab.session(name).status == "completed"
+
+
+def test_imports_at_once_are_one(lab, db, tree):
+    folder, name = tree
+    running = [run_import(folder) for _ in range(3)]
+    outcomes = [(process.communicate()[1], process.returncode) for process in running]
+    assert [code for _, code in outcomes] == [0, 0, 0], outcomes
+    assert counts(lab, name) == WHOLE
+    assert lab.session(name).status == "completed"
+    assert db.execute(f"select count() from csv_imports where session_id = '{name}'") == [[2]]  # noqa: S608
+
+
+def test_a_catalogue_row_lost_in_the_middle_is_made_again(lab, db, tree):
+    """The files were recorded and the process ended before the session's row."""
+    folder, name = tree
+    draft = draft_of(folder, name)
+    importer._record_files(db, draft, "started")
+    db.wait_visible(IMPORTS)
+    assert set(lab.import_csv(folder).table()["state"]) == {"finished"}
+    assert counts(lab, name) == WHOLE
+
+
+def draft_of(folder, name):
+    from fxlab.collect._files import discovery
+
+    (session,), _ = discovery.find_tree_sessions(folder / f"session_{name}")
+    return session.read()
+
+
+def test_rows_that_were_not_sent_fail_the_import(lab, db, tree):
+    """Somebody else's rows under the id: the counts differ, and that is not "completed"."""
+    folder, name = tree
+    draft = draft_of(folder, name)
+    (_, frame), *_ = draft.frames()
+    alien = frame.head(1).with_columns(seq=pl.lit(10**9, pl.Int64))
+    db.write(PRICES, alien)
+    db.wait_visible(PRICES)
+    with pytest.raises(errors.WriteFailed, match=r"400 prices rows of BTC_USDT were sent and 401"):
+        lab.import_csv(folder)
+    assert lab.session(name).status == "failed"
+
+
+def test_a_completed_session_that_lost_rows_is_mended_by_importing_again(lab, db, unique, tmp_path):
+    """A partition dropped by hand: the same files bring the rows back."""
+    name = unique("mend")
+    lines = [line.replace("17231", "16231", 1) for line in price_lines(50)]
+    write_lines(tmp_path / f"session_{name}" / "OLD_USDT" / "prices.csv", PRICES_HEADER, lines)
+    lab.import_csv(tmp_path)
+    first = lab.session(name).started
+    db.execute(f"alter table tick_prices drop partition list '{first:%Y-%m-%dT%H}'")
+    db.wait_visible(PRICES)
+    assert lab.session(name).counts().is_empty()
+    assert set(lab.import_csv(tmp_path).table()["state"]) == {"finished"}
+    assert counts(lab, name) == {("OLD_USDT", "prices"): 50}
+
+
+def test_large_imports_are_read_twice_rather_than_kept(lab, tree, monkeypatch):
+    monkeypatch.setattr(importer, "KEPT_ROWS", 0)
+    folder, name = tree
+    lab.import_csv(folder)
+    assert counts(lab, name) == WHOLE
+
+
+def test_files_that_changed_after_the_check_are_judged_again(lab, db, tree, monkeypatch):
+    monkeypatch.setattr(importer, "KEPT_ROWS", 0)
+    folder, name = tree
+    lab.import_csv(folder)
+
+    def rewrite(share, text):
+        write_session(folder, name, rows=402)
+
+    with pytest.raises(errors.SessionExists):
+        lab.import_csv(folder, progress=rewrite)
+    assert counts(lab, name) == WHOLE
+
+
+def test_progress_runs_from_reading_to_the_end(lab, tree):
+    heard = []
+    lab.import_csv(tree[0], progress=lambda share, text: heard.append((share, text)))
+    shares = [share for share, _ in heard]
+    assert shares == sorted(shares)
+    assert shares[0] == importer.READING
+    assert shares[-1] == pytest.approx(1.0)
+    assert "600 rows checked" in heard[0][1]
+
+
+def test_rows_that_run_backward_are_stored_and_read_in_order(lab, unique, tmp_path):
+    name = unique("backward")
+    lines = price_lines(60)
+    lines[10], lines[40] = lines[40], lines[10]
+    write_lines(tmp_path / f"session_{name}" / "BTC" / "prices.csv", PRICES_HEADER, lines)
+    report = lab.import_csv(tmp_path)
+    assert report.table()["backward"].to_list() == [2]
+    found = lab.session(name).prices(columns=["timestamp", "seq"])
+    assert found.height == 60
+    assert found.equals(found.sort("timestamp", "seq"))
+    assert sorted(found["seq"]) == list(range(60))
+
+
+def test_the_report_tells_in_text_and_html(lab, tree):
+    folder, name = tree
+    (folder / "notes<b>.txt").write_text("x")
+    report = lab.import_csv(folder, dry_run=True)
+    assert "sessions=1 files=2 (2 new), 1 skipped rows=600" in repr(report)
+    page = report._repr_html_()
+    assert "notes&lt;b&gt;.txt" in page
+    assert name in page
+    assert report.skipped == (str(folder / "notes<b>.txt"),)
+    assert report.table().columns[:8] == [
+        "session_id", "symbol", "file", "kind", "rows", "first", "last", "backward",
+    ]  # fmt: skip
+
+
+def test_frames_are_imported_like_files(lab, unique):
+    name = unique("frame")
+    frame = pl.DataFrame(
+        {"timestamp": [datetime(2024, 8, 8, 12, tzinfo=UTC)] * 3, "symbol": ["A", "B", "A"],
+         "price": [1.0, 2, 3], "qty": [1.0, 1, 1]}
+    )  # fmt: skip
+    report = lab.import_frame(frame, "prices", session_id=name, source="live", notes="<b>")
+    assert report.table()["file"].to_list() == ["frame/prices"] * 2
+    assert counts(lab, name) == {("A", "prices"): 2, ("B", "prices"): 1}
+    assert lab.session(name).source == "live"
+    again = lab.import_frame(frame.clone(), "prices", session_id=name, source="live")
+    assert set(again.table()["state"]) == {"unchanged"}
+    with pytest.raises(errors.SessionExists):
+        lab.import_frame(frame.head(2), "prices", session_id=name)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"kind": "price"}, "not a kind; did you mean 'prices'"),
+        ({"kind": "orderbook"}, "its columns are those of prices"),
+        ({"source": "magic"}, "not a source; choose one of: live"),
+        ({"price": 0.0}, r"the prices frame, row 1: price=0\.0"),
+    ],
+)
+def test_a_frame_that_breaks_a_rule_is_refused(lab, unique, change, words):
+    frame = pl.DataFrame(
+        {"timestamp": [1_723_161_255.5], "symbol": ["A"], "price": [1.0], "qty": [1.0]}
+    )
+    frame = frame.with_columns(price=pl.lit(change.get("price", 1.0)))
+    with pytest.raises(errors.ImportRefused, match=words):
+        lab.import_frame(
+            frame,
+            change.get("kind", "prices"),
+            session_id=unique(),
+            source=change.get("source", "synthetic"),
+        )
+
+
+def test_a_failure_is_marked_even_if_it_is_not_ours(lab, db, tree, monkeypatch):
+    """Whatever stops the writing, the session says so."""
+    folder, name = tree
+
+    def interrupted(*given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importer, "_write_ticks", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        lab.import_csv(folder)
+    assert lab.session(name).status == "failed"
+
+
+def test_a_draft_of_the_same_rows_lands_on_the_same_rows(db, unique):
+    """Two processes that know nothing of each other write the same identities."""
+    name = unique("twice")
+    frame = pl.DataFrame({"timestamp": [1_723_161_255.5] * 4, "price": [1.0] * 4, "qty": [1.0] * 4})
+    for _ in range(2):
+        draft = ImportedSession(
+            name, tuple(parts_of(SourceLocation("f"), frame, Origin("f", "0", "csv"), "A"))
+        )
+        for table, rows in draft.frames():
+            db.write(table, rows)
+    db.wait_visible(PRICES, ORDERBOOK)
+    assert db.execute(f"select count() from tick_prices where session_id = '{name}'") == [[4]]  # noqa: S608
+    assert draft.first + timedelta(0) == draft.last

@@ -1,0 +1,168 @@
+"""What can be asked of a finished sweep."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import polars as pl
+import pytest
+from markets import random_walk
+from sweep_strategies import moody
+
+import fxlab
+from fxlab import errors
+from fxlab.backtester.metrics._overfitting import deflate, probability_of_overfitting
+from fxlab.sweeper._trial import Periods
+
+GRID = {"fast": [3, 5, 8], "slow": [13, 21, 34]}
+
+
+@pytest.fixture(scope="module")
+def frames():
+    return [random_walk(3_000, seed) for seed in (1, 2)]
+
+
+@pytest.fixture(scope="module")
+def swept(frames):
+    return fxlab.sweep(frames, "sma_cross", GRID, metric="total_return")
+
+
+def test_sessions_stand_one_below_the_other(frames, swept):
+    assert swept.table.height == 18
+    assert swept.table["session"].to_list() == [s for s in swept.sessions for _ in range(9)]
+    alone = fxlab.sweep(frames[1], "sma_cross", GRID)
+    second = swept.table.filter(pl.col("session") == swept.sessions[1])
+    assert second.equals(alone.table)
+
+
+def test_the_best_point_is_best_over_all_sessions(swept):
+    ranking = swept.ranking()
+    means = swept.table.group_by("point").agg(pl.col("total_return").mean())
+    assert ranking["total_return"].to_list() == sorted(means["total_return"], reverse=True)
+    assert ranking["sessions"].to_list() == [2] * 9
+    row = ranking.row(0, named=True)
+    assert swept.best == {"fast": row["fast"], "slow": row["slow"], "allow_short": False}
+    assert row["worst"] <= row["total_return"] <= row["best"]
+
+
+def test_of_a_figure_that_costs_less_is_better(swept):
+    fees = swept.ranking("fees")["fees"]
+    assert fees.to_list() == sorted(fees)
+    with pytest.raises(errors.InvalidParameter, match="describes a run"):
+        swept.ranking("fills_count")
+
+
+def test_a_point_with_the_figure_in_more_sessions_comes_first(frames):
+    quiet = frames[0].with_columns(price=pl.lit(100.0))
+    found = fxlab.sweep([frames[0], quiet], "sma_cross", GRID)
+    assert found.ranking()["sessions"].to_list() == [1] * 9
+
+
+def test_without_a_single_figure_there_is_no_best(frames):
+    found = fxlab.sweep(frames[0], moody, {"mood": ["late", "late "]}, check_lookahead=False)
+    with pytest.raises(errors.InvalidParameter, match="no point has a sharpe_per_period"):
+        fxlab.sweep(frames[0].with_columns(price=pl.lit(100.0)), "sma_cross", GRID).best  # noqa: B018 - a property that raises
+    assert found.table.height == 2
+
+
+def test_kept_returns_are_those_of_the_backtest(frames):
+    found = fxlab.sweep(frames[0], "sma_cross", GRID, return_interval="10s")
+    numbers, returns = found.returns()
+    assert numbers == list(range(9))
+    for number in numbers:
+        alone = fxlab.backtest(
+            frames[0], "sma_cross", found.points[number].values, return_interval="10s"
+        )
+        total = np.prod(1.0 + returns[:, number]) - 1.0
+        assert total == pytest.approx(alone.metrics["total_return"], rel=1e-12)
+
+
+def test_many_returns_are_compounded_into_few():
+    periods = Periods.of((5_000_000, 1_004_999_999), 1_000_000)
+    assert (periods.steps, periods.together) == (1_000, 4)
+    returns = np.full(990, 0.01)
+    kept = periods.coarse(returns, 15_000_000)
+    assert len(kept) == len(periods.edges) - 1 == 250
+    assert np.prod(1 + kept) == pytest.approx(1.01**990)
+    assert kept[:2].tolist() == [0.0, 0.0]
+    assert kept[2] == pytest.approx(1.01**2 - 1)
+    assert periods.edges[-1] == 1_005_000_000
+
+
+def test_overfitting_is_judged_from_the_sweeps_own_returns(swept):
+    numbers, returns = swept.returns()
+    found = swept.overfitting(blocks=6)
+    assert found.pbo == probability_of_overfitting(returns, 6).pbo
+    deflated = deflate(returns).table["deflated_sharpe"]
+    ordered = found.table.sort("point")
+    assert ordered["point"].to_list() == numbers
+    assert ordered["deflated_sharpe"].to_list() == pytest.approx(deflated.to_list())
+    assert found.tried == 9
+    assert "9 points tried" in str(found)
+    assert "<table" in found._repr_html_()
+
+
+def test_a_sweep_of_one_point_says_why_it_cannot_be_judged(frames):
+    found = fxlab.sweep(frames[0], "sma_cross", {"fast": 3, "slow": 9}).overfitting()
+    assert math.isnan(found.pbo)
+    assert "nothing was chosen" in found.notes["pbo"]
+
+
+def test_stability_speaks_of_neighbours(swept):
+    found = swept.stability()
+    assert found["rank"].to_list() == sorted(found["rank"])
+    assert found.filter((pl.col("fast") == 5) & (pl.col("slow") == 21))["neighbours"][0] == 8
+
+
+def test_cross_validation_chooses_outside_of_each_test(frames):
+    found = fxlab.sweep(frames[0], "sma_cross", GRID, return_interval="5s")
+    folds = found.cross_validate(4, purge="5s", embargo="10s")
+    numbers, returns = found.returns()
+    edges = found.studies[0].periods.edges
+    assert folds["fold"].to_list() == [1, 2, 3, 4]
+    assert folds["test_start"][1:].to_list() == folds["test_end"][:-1].to_list()
+    for row in folds.iter_rows(named=True):
+        first, last = (int(row[name].timestamp() * 1e6) for name in ("test_start", "test_end"))
+        kept = (edges[1:] <= first - 5_000_000) | (edges[:-1] >= last + 15_000_000)
+        train = returns[kept]
+        sharpe = train.mean(axis=0) / train.std(axis=0, ddof=1)
+        assert row["point"] == numbers[int(sharpe.argmax())]
+        assert row["train_sharpe"] == pytest.approx(sharpe.max())
+        assert row["fast"] == found.points[row["point"]].values["fast"]
+    with pytest.raises(errors.InvalidParameter, match="a fold has"):
+        found.cross_validate(len(edges) - 2)
+
+
+def test_the_same_grid_under_other_assumptions(frames, swept):
+    free = swept.again(execution=fxlab.Execution(taker_bps=0.0))
+    alone = fxlab.sweep(
+        frames, "sma_cross", GRID, metric="total_return", execution=fxlab.Execution(taker_bps=0.0)
+    )
+    assert free.table.equals(alone.table, null_equal=True)
+    rungs = {"free": fxlab.Execution(taker_bps=0.0), "dear": fxlab.Execution(taker_bps=20.0)}
+    ladder = swept.ladder(rungs)
+    assert ladder["point"].to_list() == list(range(9))
+    assert (ladder["free"] > ladder["dear"]).all()
+    means = alone.table.group_by("point", maintain_order=True).agg(pl.col("total_return").mean())
+    assert ladder["free"].to_list() == means["total_return"].to_list()
+
+
+def test_pictures_are_drawn(swept):
+    figure = swept.heatmap()
+    assert figure.data[0].z.shape == (3, 3)
+    assert swept.heatmap("slow", "fast", "fees").data[0].z.shape == (3, 3)
+    assert len(swept.parallel().data) == 1
+    with pytest.raises(errors.InvalidParameter, match="did you mean 'fees'"):
+        swept.heatmap(metric="feess")
+
+
+def test_a_heat_map_needs_two_parameters(frames):
+    found = fxlab.sweep(frames[0], "sma_cross", {"fast": [3, 4]})
+    with pytest.raises(errors.InvalidParameter, match="here vary: fast"):
+        found.heatmap()
+
+
+def test_html_is_escaped(frames):
+    found = fxlab.sweep(frames[0], moody, {"mood": ["calm", "<b>"]})
+    assert "<b>" not in found._repr_html_()

@@ -1,0 +1,153 @@
+"""Every way in which a venue's REST interface can fail ends in words, and none in a hammering."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+from small_venue import page_route, saying, serving
+
+from fxlab.collect.feed import Clock
+from fxlab.collect.venues._rest import ATTEMPTS, Rest, retry_after
+from fxlab.errors import VenueRefused, VenueUnavailable
+
+
+def ask(answers, **options):
+    """Return what a client gets from a server that answers these in turn, and the requests."""
+    requests = []
+
+    def answer(request):
+        requests.append(request)
+        return answers[min(len(requests), len(answers)) - 1]
+
+    async def story():
+        async with serving(page_route("/api/depth", answer)) as host:
+            rest = client(f"http://{host}", **options)
+            try:
+                return await rest.get("/api/depth", symbol="BTCUSDT", limit=5)
+            finally:
+                await rest.close()
+
+    return asyncio.run(story()), requests
+
+
+def client(url, **options):
+    return Rest(url, clock=Clock(), rng=random.Random(1), **{"patience": 0.001, **options})
+
+
+def failure(answers, kind, **options):
+    counted = []
+
+    class Counting(list):
+        def __getitem__(self, place):
+            counted.append(place)
+            return super().__getitem__(place)
+
+    with pytest.raises(kind) as caught:
+        ask(Counting(answers), **options)
+    return str(caught.value), len(counted)
+
+
+def test_json_comes_back_and_parameters_arrive():
+    found, requests = ask([(200, {}, '{"bids": [1.5]}')])
+    assert found == {"bids": [1.5]}
+    assert requests[0].query == "symbol=BTCUSDT&limit=5"
+
+
+@pytest.mark.parametrize("status", [500, 502, 503])
+def test_a_busy_venue_is_asked_again(status):
+    found, requests = ask([(status, {}, "busy"), (status, {}, "busy"), (200, {}, "[]")])
+    assert (found, len(requests)) == ([], 3)
+
+
+def test_a_venue_that_stays_busy_is_unavailable():
+    text, asked = failure([(503, {}, "Service\nUnavailable")], VenueUnavailable)
+    assert "HTTP 503" in text
+    assert "Service Unavailable" in text
+    assert asked == ATTEMPTS
+
+
+def test_too_often_waits_as_long_as_asked():
+    found, requests = ask([(429, {"Retry-After": "0"}, "slow down"), (200, {}, "7")])
+    assert (found, len(requests)) == (7, 2)
+    text, asked = failure([(429, {}, "slow down")], VenueRefused)
+    assert "HTTP 429" in text
+    assert asked == ATTEMPTS
+
+
+def test_a_long_ban_ends_at_once_with_its_length():
+    text, asked = failure([(429, {"Retry-After": "3600"}, "banned")], VenueRefused)
+    assert "3,600 s" in text
+    assert asked == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "step"), [(403, "blocked"), (418, "banned"), (451, "country"), (400, "report")]
+)
+def test_a_refusal_is_not_asked_again(status, step):
+    text, asked = failure([(status, {}, '{"code":-1121,"msg":"no"}')], VenueRefused)
+    assert f"HTTP {status}" in text
+    assert '"msg":"no"' in text
+    assert step in text
+    assert asked == 1
+
+
+@pytest.mark.parametrize(
+    "body", ["", "<html>", '{"a":', '{"a": NaN}', "\xff", "[" * 200_000, '"\ud800'[:1]]
+)
+def test_what_is_not_json_is_unavailable(body):
+    text, asked = failure([(200, {}, body.encode("latin-1"))], VenueUnavailable)
+    assert "not JSON" in text
+    assert len(text) < 500
+    assert asked == 1
+
+
+def test_silence_is_a_timeout_with_its_seconds():
+    async def story():
+        async with saying(b"") as (host, talks):
+            rest = client(f"http://{host}", timeout=0.3)
+            with pytest.raises(VenueUnavailable, match=r"127.0.0.1.*no answer within 0.3 s"):
+                await rest.get("/x")
+            await rest.close()
+        return len(talks)
+
+    assert asyncio.run(story()) == ATTEMPTS
+
+
+def test_nobody_there_and_no_tls(free_ports):
+    async def story():
+        gone = client(f"http://127.0.0.1:{free_ports(1)[0]}")
+        with pytest.raises(VenueUnavailable, match=r"127.0.0.1:\d+ is not available"):
+            await gone.get("/x")
+        await gone.close()
+        async with saying(b"HTTP/1.1 400 Bad\r\n\r\n") as (host, _):
+            plain = client(f"https://{host}")
+            with pytest.raises(VenueUnavailable, match="TLS"):
+                await plain.get("/x")
+            await plain.close()
+
+    asyncio.run(story())
+
+
+def test_it_opens_again_after_close():
+    async def story():
+        async with serving(page_route("/x", lambda _: (200, {}, "1"))) as host:
+            rest = client(f"http://{host}")
+            await rest.get("/x")
+            await rest.close()
+            await rest.close()
+            found = await rest.get("/x")
+            await rest.close()
+            return found
+
+    assert asyncio.run(story()) == 1
+
+
+def test_retry_after_may_be_a_date():
+    now = 1_700_000_000_000_000
+    assert retry_after("17", now) == 17.0
+    assert retry_after("Tue, 14 Nov 2023 22:13:50 GMT", now) == 30.0
+    assert retry_after("Tue, 14 Nov 2000 22:13:50 GMT", now) == 0.0
+    assert retry_after("soon", now) is None
+    assert retry_after("", now) is None

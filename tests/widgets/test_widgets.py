@@ -1,0 +1,460 @@
+"""The panels without a browser: what a person does arrives, and what is shown is the truth."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+
+import ipywidgets as w
+import polars as pl
+import pytest
+from markets import recorded_walk
+
+import fxlab
+from fxlab.backtester.strategy import strategy
+from fxlab.errors import Cancelled, InvalidInput, SessionNotFound
+from fxlab.widgets import (
+    KeyGuard,
+    LiveMonitor,
+    ProgressBar,
+    ReplayPanel,
+    SessionPicker,
+    SweepPanel,
+    Workbench,
+    workbench,
+)
+from fxlab.widgets._base import PLOTLY, Message, run_aside
+from fxlab.widgets._forms import WRONG, TextField
+
+SESSIONS = {"a": ["BTC"], "b": ["ETH"], "c": ["BTC", "ETH"]}
+HOSTILE = "<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module")
+def group(lab, unique):
+    """Store three sessions whose ids share a word, and return it; "c" is the newest."""
+    word = unique("panel")
+    for hour, (letter, symbols) in enumerate(SESSIONS.items()):
+        walks = [recorded_walk(3_000, seed, symbol=name) for seed, name in enumerate(symbols)]
+        later = pl.col("timestamp") + pl.duration(hours=hour)
+        lab.import_frames(
+            {"prices": pl.concat(walks).with_columns(later)},
+            session_id=f"{word}-{letter}",
+            exchange="nowhere",
+            notes=HOSTILE,
+            tags=("panel",),
+        )
+    return word
+
+
+@pytest.fixture
+def picker(lab, group):
+    made = SessionPicker(lab, f"{group}-c")
+    made.filter.set_state({"value": group})
+    return made
+
+
+def select(control, value):
+    """Send what the browser sends when a person selects: the index, not the value."""
+    control.set_state({"index": [option for _, option in control._options_full].index(value)})
+
+
+def test_a_picker_starts_with_the_newest_session(lab, group):
+    newest = lab.sessions(limit=1)["session_id"][0]
+    assert SessionPicker(lab).value.id == newest
+
+
+def test_a_picker_starts_with_the_session_asked_for(lab, group):
+    assert SessionPicker(lab, f"{group}-a").value.id == f"{group}-a"
+    with pytest.raises(SessionNotFound, match="did you mean"):
+        SessionPicker(lab, f"{group}-x")
+
+
+def test_typing_narrows_the_list_and_says_how_many(picker, lab, group):
+    total = lab.sessions(limit=100_000).height
+    assert f'role="status" class="fxlab-soft">3 of {total:,} sessions' in picker.count.value
+    picker.filter.set_state({"value": f"{group} eth"})
+    assert [value for _, value in picker.listing.options] == [f"{group}-c", f"{group}-b"]
+
+
+def test_typing_never_changes_the_choice(picker, group):
+    changes = []
+    picker.observe(changes.append, ["value", "symbols"])
+    for text in (f"{group}-a", "no such words", group):
+        picker.filter.set_state({"value": text})
+        assert picker.value.id == f"{group}-c"
+    assert changes == []
+    assert picker.listing.value == f"{group}-c"
+
+
+def test_a_hidden_choice_selects_nothing_in_the_list(picker, group):
+    picker.filter.set_state({"value": f"{group}-a"})
+    assert picker.listing.value is None
+
+
+def test_selecting_a_session_fills_symbols_and_details(picker, group):
+    seen = []
+    picker.observe(lambda change: seen.append((change["new"].id, picker.symbols)), "value")
+    select(picker.listing, f"{group}-b")
+    assert seen == [(f"{group}-b", ("ETH",))]  # the symbols are there before the session is told
+    assert picker.symbol_list.options == ("ETH",)
+    assert f"{group}-b" in picker.details.value
+    assert "3,000" in picker.details.value
+
+
+def test_hostile_notes_are_text(picker):
+    assert "<img" not in picker.details.value
+    assert "&lt;img" in picker.details.value
+
+
+def test_symbols_can_be_chosen(picker):
+    assert picker.symbols == ("BTC", "ETH")
+    picker.symbol_list.set_state({"index": [1]})
+    assert picker.symbols == ("ETH",)
+
+
+def test_a_refresh_finds_new_sessions_and_keeps_the_choice(picker, lab, group, unique):
+    fresh = unique("fresh")
+    lab.import_frames({"prices": recorded_walk(10, symbol="BTC")}, session_id=fresh)
+    picker.filter.set_state({"value": fresh})
+    assert picker.listing.options == ()
+    picker.refresh.click()
+    assert [value for _, value in picker.listing.options] == [fresh]
+    assert picker.value.id == f"{group}-c"
+
+
+def test_choosing_by_id_checks_the_id(picker, group):
+    picker.choose(f"{group}-a")
+    assert (picker.value.id, picker.listing.value) == (f"{group}-a", f"{group}-a")
+    with pytest.raises(SessionNotFound):
+        picker.choose("nothing-like-it")
+
+
+def test_a_picker_reads_as_text(picker, group):
+    assert repr(picker).startswith(f"<SessionPicker {group}-c: BTC, ETH; 3 of ")
+
+
+def test_every_list_in_a_panel_is_beside_a_key_guard(lab, group):
+    bench = Workbench(lab)
+    for panel in (bench, bench.picker, bench.strategy):
+        assert isinstance(panel.children[-1], KeyGuard)
+
+
+def test_every_control_has_a_label(lab, group):
+    def walk(widget):
+        yield widget
+        for child in getattr(widget, "children", ()):
+            yield from walk(child)
+
+    silent = {"HTML", "Label", "Message", "HBox", "VBox", "Output"}
+    for widget in walk(Workbench(lab)):
+        if hasattr(widget, "description") and type(widget).__name__ not in silent:
+            assert widget.description, widget
+
+
+def of_kind(widget, kind):
+    """Yield the parts of a panel that are of a kind."""
+    if isinstance(widget, kind):
+        yield widget
+    for child in getattr(widget, "children", ()):
+        yield from of_kind(child, kind)
+
+
+def test_no_field_of_any_panel_changes_what_is_typed_in_silence(lab, group):
+    """A browser's number fields and editable readouts clamp and round; none is left."""
+    silent = (w.widget_int._BoundedInt, w.widget_float._BoundedFloat, w.IntText, w.FloatText)
+    shown_only = (w.FloatProgress, w.FloatSlider)
+    for panel in (Workbench(lab), SweepPanel(lab), ReplayPanel(lab), LiveMonitor(lab)):
+        for control in of_kind(panel, silent):
+            assert isinstance(control, shown_only), control
+            assert not getattr(control, "readout", False)
+        for field in of_kind(panel, TextField):
+            field.set_state({"value": field.value})
+            assert WRONG not in field._dom_classes, field.description
+
+
+def test_run_says_beside_the_button_why_not_and_what_is_hidden(bench, group):
+    assert bench.note.value == ""
+    bench.execution.taker_bps.set_state({"value": "1e9"})
+    bench.run.click()
+    assert bench.note.failed
+    assert "taker_bps=1000000000.0 is not a number from -100 to 1000" in bench.note.value
+    assert bench.result is None
+    bench.execution.taker_bps.set_state({"value": "5"})
+    assert bench.note.value == ""
+    bench.picker.filter.set_state({"value": f"{group}-b"})
+    words = f"{group}-a runs; the filter &#x27;{group}-b&#x27; hides it in the list"
+    assert words in bench.note.value
+    bench.run.click()
+    assert bench.result is not None
+    assert words in bench.note.value
+    bench.picker.filter.set_state({"value": ""})
+    assert bench.note.value == ""
+
+
+@pytest.mark.parametrize("kind", [SweepPanel, ReplayPanel])
+def test_other_panels_say_it_too(kind, lab, group):
+    panel = kind(lab, session_id=f"{group}-a")
+    note, run = (
+        (panel.estimate, panel.run)
+        if kind is SweepPanel
+        else (panel.transport.note, panel.transport.play)
+    )
+    panel.picker.filter.set_state({"value": f"{group}-b"})
+    assert f"{group}-a runs; the filter" in note.value
+    panel.execution.capital_text.set_state({"value": "-5"})
+    run.click()
+    assert note.failed
+    assert "capital=-5.0 must be above zero" in note.value
+    assert not run.disabled
+    assert panel.message.value == ""
+
+
+@pytest.fixture
+def bench(lab, group):
+    return workbench(lab, session_id=f"{group}-a")
+
+
+def test_run_gives_the_result_the_library_gives(bench, group, lab):
+    bench.strategy.set_parameters({"fast": 5, "slow": 20})
+    bench.run.click()
+    same = fxlab.backtest(
+        lab.session(f"{group}-a"),
+        "sma_cross",
+        {"fast": 5, "slow": 20},
+        execution=fxlab.Execution(latency="0ms"),
+    )
+    assert bench.result.equity.equals(same.equity)
+    assert bench.result.fingerprint == same.fingerprint
+
+
+def test_run_shows_picture_figures_and_time(bench):
+    bench.run.click()
+    (shown,) = bench.plot.outputs
+    names = [trace["name"] for trace in shown["data"][PLOTLY]["data"]]
+    assert {"equity", "drawdown"} <= set(names)
+    assert "final equity" in bench.figures.value
+    assert bench.progress.text.value.startswith("3,000 ticks in ")
+    assert bench.progress.bar.bar_style == "success"
+    assert not bench.run.disabled
+    assert bench.message.value == ""
+
+
+def test_only_the_chosen_symbols_run(lab, group):
+    bench = workbench(lab, session_id=f"{group}-c")
+    bench.picker.symbol_list.set_state({"index": [1]})
+    bench.run.click()
+    assert bench.result.symbols == ("ETH",)
+
+
+def test_nothing_chosen_is_said_in_the_panel(bench):
+    bench.picker.symbol_list.set_state({"index": []})
+    bench.run.click()
+    assert "no symbol is chosen" in bench.note.value
+    assert bench.result is None
+    assert not bench.run.disabled
+
+
+def test_a_failed_run_says_why_and_keeps_the_old_picture(bench):
+    bench.run.click()
+    before = bench.plot.outputs, bench.result
+    bench.strategy.controls["fast"].value = 900
+    bench.run.click()
+    assert 'role="alert"' in bench.message.value
+    assert "fast=900 must be below slow=200" in bench.message.value
+    assert (bench.plot.outputs, bench.result) == before
+    assert bench.progress.bar.bar_style == "danger"
+    assert not bench.run.disabled
+
+
+def test_a_workbench_reads_as_text(bench):
+    assert repr(bench).splitlines()[0] == "<Workbench>"
+    assert "sma_cross(fast=50" in repr(bench)
+
+
+def test_cancel_does_not_wait_for_a_strategy_that_hears_nothing(bench, monkeypatch):
+    """The strategy's call goes on until this test lets it end; the panel is free before."""
+    reached, may_end, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def deaf(ticks: pl.DataFrame) -> pl.DataFrame:
+        reached.set()
+        may_end.wait(120)
+        ended.set()
+        return ticks.select(target=pl.lit(1.0))
+
+    monkeypatch.setitem(strategy._REGISTRY, "deaf", strategy.get(deaf))
+    bench.strategy.choice.options = strategy.names()
+    bench.strategy.choice.value = "deaf"
+
+    async def story():
+        bench.run.click()
+        await asyncio.to_thread(reached.wait, 120)
+        bench.progress.cancel.click()
+        await until_over(bench)
+        assert not ended.is_set()
+        assert "cancelled: stopped before the end" in bench.message.value
+        assert bench.progress.text.value == "cancelled"
+        bench.strategy.choice.value = "sma_cross"
+        bench.run.click()
+        await until_over(bench)
+        may_end.set()
+        await asyncio.to_thread(ended.wait, 120)
+
+    asyncio.run(asyncio.wait_for(story(), 120))
+    assert bench.result.strategy == "sma_cross"
+    assert bench.progress.text.value.startswith("3,000 ticks in ")
+
+
+async def until_over(bench):
+    """Wait until the run has ended and Run can be pressed again."""
+    over = asyncio.Event()
+    bench.run.observe(lambda _: over.set(), "disabled")
+    if bench.run.disabled:
+        await over.wait()
+
+
+def test_cancel_is_heard_while_the_run_goes_on(bench, monkeypatch):
+    """The strategy waits in its thread until the click on Cancel was handled."""
+    reached, may_go_on = threading.Event(), threading.Event()
+
+    def patient() -> fxlab.Signals:
+        if not asyncio_is_here():
+            reached.set()
+            may_go_on.wait(120)
+        return fxlab.Signals(target=pl.lit(1.0), lookback=0)
+
+    def asyncio_is_here():
+        return threading.current_thread() is threading.main_thread()
+
+    monkeypatch.setitem(strategy._REGISTRY, "patient", strategy.get(patient))
+    bench.strategy.choice.options = strategy.names()
+    bench.strategy.choice.value = "patient"
+
+    async def story():
+        bench.run.click()
+        await asyncio.to_thread(reached.wait, 120)
+        assert bench.run.disabled
+        bench.progress.cancel.click()
+        may_go_on.set()
+        await until_over(bench)
+
+    asyncio.run(asyncio.wait_for(story(), 120))
+    assert "stopped before the end" in bench.message.value
+    assert bench.result is None
+
+
+def test_a_run_inside_an_event_loop_ends_with_its_result(bench):
+    async def story():
+        bench.run.click()
+        assert bench.run.disabled
+        await until_over(bench)
+
+    asyncio.run(asyncio.wait_for(story(), 120))
+    assert bench.result.ticks == 3_000
+
+
+def test_progress_shows_share_and_text_and_stops_when_told():
+    progress = ProgressBar()
+    progress.start()
+    progress(0.25, "a quarter")
+    assert (progress.bar.value, progress.text.value) == (0.25, "a quarter")
+    progress(7.0, "done")
+    assert (progress.bar.value, progress.text.value) == (1.0, "done")
+    progress.cancel.click()
+    with pytest.raises(Cancelled):
+        progress(0.5, "more")
+    progress.start()
+    progress(0.5, "again")
+    assert progress.bar.value == 0.5
+
+
+def test_progress_does_not_flood_the_browser():
+    progress = ProgressBar()
+    progress.start()
+    seen = []
+    progress.bar.observe(seen.append, "value")
+    for step in range(100_000):
+        progress((step + 1) / 200_000, "working")
+    assert 0 < len(seen) < 10_000
+
+
+def test_work_aside_hands_on_its_error():
+    def fail():
+        raise InvalidInput("no")
+
+    async def story():
+        over = asyncio.get_running_loop().create_future()
+        run_aside(fail, over.set_result)
+        return await over
+
+    plain = []
+    run_aside(fail, plain.append)
+    in_loop = asyncio.run(asyncio.wait_for(story(), 120))
+    for outcome in (*plain, in_loop):
+        with pytest.raises(InvalidInput, match="no"):
+            outcome()
+
+
+def test_a_message_shows_errors_where_one_looks():
+    message = Message()
+    with message.guard():
+        raise InvalidInput("<b>; do this instead")
+    assert message.value.count("&lt;b&gt;; do this instead") == 1
+    with message.guard():
+        pass
+    assert message.value == ""
+
+
+def test_a_surprise_is_shown_and_goes_on_to_the_log():
+    message = Message()
+
+    def surprise():
+        with message.guard():
+            raise KeyError("x")
+
+    with pytest.raises(KeyError):
+        surprise()
+    assert "KeyError" in message.value
+    assert "<details><summary>Traceback</summary><pre>" in message.value
+    assert "raise KeyError" in message.value
+
+
+def test_a_strategy_that_raises_shows_where_folded_and_escaped(bench, monkeypatch):
+    def broken(ticks: pl.DataFrame) -> pl.DataFrame:
+        raise ArithmeticError("no <b>luck</b>")
+
+    monkeypatch.setitem(strategy._REGISTRY, "broken", strategy.get(broken))
+    bench.strategy.choice.options = strategy.names()
+    bench.strategy.choice.value = "broken"
+    bench.run.click()
+    said, _, folded = bench.message.value.partition("<details>")
+    assert "&#x27;broken&#x27; raised ArithmeticError: no &lt;b&gt;luck&lt;/b&gt;" in said
+    assert "the traceback below shows where" in said
+    assert "in broken" in folded
+    assert "raise ArithmeticError(&quot;no &lt;b&gt;luck&lt;/b&gt;&quot;)" in folded
+    assert "<b>" not in bench.message.value
+
+
+def test_an_error_of_fxlab_alone_has_no_traceback():
+    message = Message()
+    message.fail(InvalidInput("no"))
+    assert "<details>" not in message.value
+
+
+def test_panels_load_when_asked_for():
+    code = (
+        "import sys, fxlab.widgets\n"
+        "assert not {'ipywidgets', 'anywidget', 'plotly'} & set(sys.modules)\n"
+        "fxlab.widgets.PickerState\n"
+        "assert not {'ipywidgets', 'anywidget', 'plotly'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_name_of_the_package_loads():
+    for name in fxlab.widgets.__all__:
+        assert getattr(fxlab.widgets, name)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = fxlab.widgets.nothing
