@@ -172,3 +172,11 @@ def places(states: Sequence[tuple], among: Sequence[tuple]) -> list[int]:
     known = {state: place for place, state in enumerate(among)}
     assert len(known) == len(among), "a state came twice: places would be ambiguous"
     return [known[state] for state in states]
+
+
+def check_pairs(gaps: Sequence[Gap]) -> None:
+    """Hold that gaps open and close in turns; the last one may be open."""
+    for opened, closed in zip(gaps[::2], gaps[1::2], strict=False):
+        assert opened.to_time is None
+        assert closed == opened._replace(to_time=closed.to_time)
+        assert closed.to_time >= opened.from_time

@@ -11,7 +11,7 @@ import zlib
 
 import feed_tap
 import pytest
-from feed_tap import Heard, listen, places, rebuilt, standing, told, tops
+from feed_tap import Heard, check_pairs, listen, places, rebuilt, standing, told, tops
 
 from fxlab.collect.feed import (
     Address,
@@ -491,14 +491,6 @@ def test_lost_updates_are_found_and_every_state_told_was_true():
     assert all(one.missing is None and "checksum" in one.cause for one in heard.gaps())
 
 
-def check_pairs(gaps: list[Gap]) -> None:
-    """Hold that gaps open and close in turns; the last one may be open."""
-    for opened, closed in zip(gaps[::2], gaps[1::2], strict=False):
-        assert opened.to_time is None
-        assert closed == opened._replace(to_time=closed.to_time)
-        assert closed.to_time >= opened.from_time
-
-
 def test_a_planted_wrong_level_resyncs_that_symbol_only(monkeypatch):
     honest, planted = MockKraken.encode, []
 
@@ -560,33 +552,6 @@ def test_a_cut_is_told_and_the_last_trades_come_again():
     again = [one for one in heard.trades() if one.origin == "backfill"]
     assert again
     assert {one.kind for one in heard.of(Event)} == {"reconnect", "resync"}
-
-
-def test_frames_doubled_swapped_late_and_cut_leave_nothing_untrue():
-    faults = Faults(
-        seed=9, drop=0.01, duplicate=0.1, swap=0.03, delay=0.03, delay_seconds=0.2, cut_every=1_500
-    )
-    mock, market = venue(faults=faults, speed=1.0, trades=None)
-    with mock:
-        heard = hear(mock, lambda said: said.events("reconnect") and len(said.events("resync")) > 4)
-        for symbol in market.listings:
-            assert set(told(heard.trades(symbol))) <= set(truth_of(mock, symbol))
-            places(rebuilt(heard.books(symbol)), tops(mock, symbol))
-            for what in ("orderbook", "prices"):
-                check_pairs([one for one in heard.gaps(symbol) if one.what == what])
-    assert heard.events("reconnect")
-    assert len(heard.events("resync")) > 2
-
-
-def test_garbage_beside_good_frames_costs_nothing():
-    mock, _ = venue(faults=Faults(seed=2, garbage=0.1))
-    with mock:
-        heard = hear(mock, all_trades(mock), book_depth=0)
-        for symbol in mock.truth.listings:
-            found = {one[0]: one for one in told(heard.trades(symbol))}
-            assert set(truth_of(mock, symbol)) <= set(told(heard.trades(symbol)))
-            assert len(found) >= len(truth_of(mock, symbol))
-    assert len(heard.events("quarantine")) > 20
 
 
 def test_a_pair_that_is_delisted_is_told_and_the_others_go_on():

@@ -8,7 +8,7 @@ import random
 
 import feed_tap
 import pytest
-from feed_tap import Heard, listen, places, rebuilt, standing, told, tops
+from feed_tap import Heard, check_pairs, listen, places, rebuilt, standing, told, tops
 
 from fxlab.collect.feed import (
     Address,
@@ -282,14 +282,6 @@ def test_everything_that_is_sent_arrives_once():
     assert heard.of(Event) == []
 
 
-def check_pairs(gaps: list[Gap]) -> None:
-    """Hold that gaps open and close in turns; the last one may be open."""
-    for opened, closed in zip(gaps[::2], gaps[1::2], strict=False):
-        assert opened.to_time is None
-        assert closed == opened._replace(to_time=closed.to_time)
-        assert closed.to_time >= opened.from_time
-
-
 def test_lost_changes_are_found_and_every_state_told_was_true():
     mock, market = venue(faults=Faults(seed=5, drop=0.03), speed=1.0, trades=None)
 
@@ -351,31 +343,6 @@ def test_a_cut_is_told_for_books_and_for_prices():
                 assert [one.to_time is None for one in gaps] == [True, False]
                 check_pairs(gaps)
     assert len(heard.events("reconnect")) == 1
-
-
-def test_frames_doubled_swapped_late_and_cut_leave_nothing_untrue():
-    faults = Faults(
-        seed=9, drop=0.01, duplicate=0.1, swap=0.03, delay=0.03, delay_seconds=0.2, cut_every=1_500
-    )
-    mock, market = venue(faults=faults, speed=1.0, trades=None)
-    with mock:
-        heard = hear(mock, lambda said: said.events("reconnect") and len(said.events("resync")) > 4)
-        for symbol in market.listings:
-            assert set(told(heard.trades(symbol))) <= set(truth_of(mock, symbol))
-            places(rebuilt(heard.books(symbol)), tops(mock, symbol))
-            for what in ("orderbook", "prices"):
-                check_pairs([one for one in heard.gaps(symbol) if one.what == what])
-    assert heard.events("reconnect")
-    assert len(heard.events("resync")) > 2
-
-
-def test_garbage_beside_good_frames_costs_no_deal():
-    mock, market = venue(faults=Faults(seed=2, garbage=0.1))
-    with mock:
-        heard = hear(mock, all_trades(mock), book_depth=0)
-        for symbol in market.listings:
-            assert set(truth_of(mock, symbol)) <= set(told(heard.trades(symbol)))
-    assert len(heard.events("quarantine")) > 20
 
 
 def test_a_contract_that_ends_is_told(monkeypatch):
