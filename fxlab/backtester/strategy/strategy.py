@@ -141,7 +141,8 @@ class Parameter:
     @property
     def hint(self) -> str:
         """Return one phrase that says which values the parameter takes."""
-        limits = f" from {self.bounds.minimum:g} to {self.bounds.maximum:g}" if self.bounds else ""
+        bounds = self.bounds
+        limits = f" from {bounds.minimum:,.10g} to {bounds.maximum:,.10g}" if bounds else ""
         return f"{self.name} takes {_article(self.kind.__name__)}{limits} ({self.doc})"
 
 
