@@ -1,4 +1,4 @@
-"""The door of the command line, ``python -m fxlab`` too, where no script is on the path."""
+"""Entry point of the command line: ``fxlab``, or ``python -m fxlab`` without a script."""
 
 from __future__ import annotations
 

@@ -1,13 +1,11 @@
-"""Cure what can be named: a server that died or hangs, tables that hide rows, stale files.
+"""Health checks of the installation and the server (`diagnose`), and their repair (`mend`).
 
-Cure what can be named: a server that died or hangs, tables that hide rows, stale files.
+`diagnose` looks at everything that fxlab needs and never fails itself. A user who is stuck runs it
+first and pastes it into a question, so it holds no secrets, and each line that is not well ends
+with the command or setting that mends it.
 
-What was done is told, what could not be done as well; nothing is dropped, and no row is touched.
-
-Look at everything fxlab needs and say what is missing, without ever failing itself.
-
-A user who is stuck runs this first and pastes it into a question, so it holds no secrets and each
-line that is not well ends with the command or setting that mends it.
+`mend` cures what can be named: a server that died or hangs, suspended tables that hide rows, stale
+files. It reports what was done and what could not be; nothing is dropped, and no row is touched.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Small and safe HTML: text that came from outside is escaped here and nowhere else.
+"""HTML fragments for notebooks and reports: the one place that escapes values and formats numbers.
 
-Session notes, symbols and parameters end up in notebooks and reports; one place that turns values
-into text means one place to get right.
+Session notes, symbols and parameters come from outside and end up in pages; one place that turns
+values into text means one place to get right.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Logging of the package: logger ``fxlab``, silent until an application, or a user, asks for it."""
+"""Logging of the package: logger ``fxlab``, silent until an application or a user asks for it."""
 
 from __future__ import annotations
 

@@ -1,11 +1,10 @@
-"""Network: proxies of the environment, and back-off between retries.
-
-Which proxy the environment names for an address: one rule for every client of fxlab.
+"""Network rules of every client: the proxy for an address, and the back-off between retries.
 
 What is on this machine never goes through a proxy. Clients disagree about the variables, about
-``NO_PROXY`` and about what they do with a proxy that they cannot use; so each is told by this.
+``NO_PROXY`` and about what they do with a proxy that they cannot use; so the address is looked up
+here and each client is given the answer.
 
-How long to wait before something is tried again: longer each time, and never all at once.
+A retry waits longer each time, and a random part of it, so that many clients do not return at once.
 """
 
 from __future__ import annotations

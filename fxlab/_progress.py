@@ -1,4 +1,4 @@
-"""One bar for the terminal and for a notebook's cell.
+"""Progress bar for a terminal and for a notebook's cell.
 
 It is silent where nobody looks (output that is no terminal), so logs stay small.
 """

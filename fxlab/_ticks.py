@@ -1,27 +1,17 @@
 """Tick primitives: price decimals, mids of quotes, book levels, gaps, time spans, candles.
 
-How many decimals write a column of prices exactly: what makes integer arithmetic possible.
+Decimals. How many decimals write a column of prices exactly is what makes integer arithmetic
+possible. The difference or mean of two decimal prices is seldom the double nearest to the decimal
+result (61837.64 - 61837.63 is 0.010000000002037268), so mid and spread are rounded to the decimals
+that the prices themselves have: 0.01 is 0.01.
 
-Quotes as ticks: the mid of the best prices, and the spread, without the dust of floating point.
+Spans. Gaps of a recording (overlaps merged), positions and the intervals of a chart are all spans
+of time; how much of one lies in another is one question, answered once, exactly, in whole
+microseconds.
 
-The difference or mean of two decimal prices is seldom the double nearest to the decimal result
-(61837.64 - 61837.63 is 0.010000000002037268). Both are rounded to the decimals that the prices
-themselves have, so 0.01 is 0.01.
-
-Order book frames: their columns, and their shape for people.
-
-Known holes of a recording: what the gap ledger says, as intervals that do not overlap.
-
-Arithmetic of spans of time: what is covered, where two coverings overlap.
-
-Positions, holes of a recording and the intervals of a chart are all spans; asking how much of one
-lies in another is one question, answered once, exactly, in whole microseconds.
-
-Candles of ticks, exact at their edges.
-
-QuestDB's SAMPLE BY would be shorter, but it promises no order inside one timestamp, and most real
-trades share theirs: `first(price)` could then differ from one run to the next. Here the ticks come
-in (timestamp, seq) order, so open and close are the first and the last trade, always.
+Candles. QuestDB's SAMPLE BY would be shorter, but it promises no order inside one timestamp, and
+most real trades share theirs: `first(price)` could then differ from one run to the next. Here the
+ticks come in (timestamp, seq) order, so open and close are the first and the last trade, always.
 """
 
 from __future__ import annotations

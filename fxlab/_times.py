@@ -1,13 +1,9 @@
-"""Numbers, times and durations as users give them.
+"""Numbers, times and durations as users give them, read once for every argument.
 
-What counts as a number in an argument: Python's and numpy's, but no True and no text.
-
-Each argument that takes a number is read here, so that `np.int64(5)` is five everywhere, and what
-is kept of it (in SQL, JSON, a fingerprint) is Python's own.
-
-Times and durations as people type them, turned into UTC microseconds.
-
-Naive times mean UTC. Ranges are half open: a tick at `start` is inside, a tick at `end` is not.
+A number is Python's or numpy's, but no True and no text; `np.int64(5)` is five everywhere, and what
+is kept of it (in SQL, JSON, a fingerprint) is Python's own. Times and durations as people type them
+become UTC microseconds: naive times mean UTC, ranges are half open (a tick at `start` is inside, a
+tick at `end` is not).
 """
 
 from __future__ import annotations

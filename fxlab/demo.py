@@ -1,4 +1,4 @@
-"""The main job from end to end: real ticks in, a session, a backtest, a report to look at.
+"""Demo from end to end: real ticks imported into a session, a backtest, a report to look at.
 
 The trades are real: 1,114 BTC-USD trades of July 2024 that the QuestDB server ships in its import
 folder. Beside them stands a generated session with trades and an order book, made from a seed.

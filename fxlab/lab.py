@@ -1,7 +1,4 @@
-"""The laboratory: one connection from which sessions, imports and runs are reached.
-
-The ways in: connect to a server, or start, stop and look at the embedded one.
-"""
+"""Lab: the connection to sessions, imports and runs; start, stop and status of the server."""
 
 from __future__ import annotations
 

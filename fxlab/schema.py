@@ -1,15 +1,12 @@
-"""The names, types and units of every table and frame: the one spelling of each idea.
-
-The names, types and units of every table and frame: the one spelling of each idea.
+"""Schema: names, types, units of tables and frames; patterns of session ids and symbols.
 
 Times are UTC microseconds, event time of the venue; prices are in quote currency; quantities in
 base units. `seq` is the identity of a row inside (session, symbol): the venue's trade or update id
-where it is numeric, else the row's number in its source. It stands in every DEDUP key,
-because most real crypto trades share their millisecond with others: a key without it loses them.
+where it is numeric, else the row's number in its source. It stands in every DEDUP key, because most
+real crypto trades share their millisecond with others: a key without it loses them.
 
-What may be the name of a session or of a symbol: the database would take anything.
-
-Ids end up in SQL, in file names and in pages. They are checked here, and quoted there as well.
+Ids of sessions and symbols end up in SQL, in file names and in pages, and the database would take
+anything. They are checked here, and quoted there as well.
 """
 
 from __future__ import annotations

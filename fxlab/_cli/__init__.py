@@ -1,7 +1,7 @@
-"""The command line: thin words over the functions that notebooks use.
+"""Command line (typer): thin commands over the functions that notebooks use.
 
-Each command gathers its options, calls one function, and prints what came back. An error that
-fxlab raises on purpose is one red line; with --debug it is a traceback.
+Each command gathers its options, calls one function, and prints what came back. An error that fxlab
+raises on purpose is one red line; with --debug it is a traceback.
 """
 
 from __future__ import annotations

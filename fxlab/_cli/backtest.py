@@ -1,9 +1,4 @@
-"""Options that together are an `Execution`: a few for what people change, one for all else.
-
-Commands about strategies: list them, run one on a session.
-
-Commands that doubt a result: other costs, other runs, a look into the future.
-"""
+"""Commands of single backtests: run, reproduce, cost ladder, compare, look-ahead check."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands of unattended work: a batch of notebooks, the sweeps of a night."""
+"""Commands of unattended work: a batch of notebooks, nightly sweeps."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What a terminal shows of a running recording: state, numbers of each symbol, what waits.
+"""Commands that record live data and verify a recording, with the live status view in a terminal.
 
-Commands that record live data, and that prove a recording.
+The view shows the state, the figures of each symbol, and what waits to be stored.
 """
 
 from __future__ import annotations

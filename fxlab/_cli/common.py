@@ -1,17 +1,13 @@
-"""What a message advises to a Python user, as a command for the user of a shell.
-
-What a message advises to a Python user, as a command for the user of a shell.
-
-Messages are written once, for calls: ``list them with lab.sessions()``, ``use fill='next_trade'``.
-Here, at the command line's door, calls become commands and keyword arguments the options of the
-command that runs, so no function has to know who is going to read its errors.
-
-How the command line speaks: tables as text, JSON or CSV; errors as one red sentence.
+"""Output of commands: tables as text, JSON or CSV, and errors as one sentence in a shell's words.
 
 A command hands its tables to `show_frame`, `show_rows` and `show_facts` and never asks which form
 was wanted: `command` gives each of them ``--json`` and ``--csv``, and what is shown is written in
 that form when the command is over. Plain lines go to standard error then, so that standard output
 can be parsed.
+
+Messages are written once, for Python users: ``list them with lab.sessions()``, ``use
+fill='next_trade'``. `for_shell` turns calls into commands and keyword arguments into the options of
+the command that runs, so no function has to know who is going to read its errors.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Commands about sessions: bring ticks in, list what is there."""
+"""Commands about sessions: import files, list and show what is stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command that puts an exchange on this machine, to collect from and to break."""
+"""Command of the mock venue: an exchange on this machine, with injected faults."""
 
 from __future__ import annotations
 

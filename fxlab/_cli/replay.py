@@ -1,7 +1,4 @@
-"""What a terminal shows of a running replay: the market's clock, prices, money, how far it is.
-
-The command that plays a session back, with a live view in a terminal.
-"""
+"""Command that replays a session, with its live view in a terminal: market time, prices, money."""
 
 from __future__ import annotations
 

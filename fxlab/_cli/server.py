@@ -1,4 +1,4 @@
-"""Commands about the server, the settings and the notebooks."""
+"""Commands about the server, its status and health, the settings and the notebooks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands about many backtests: sweep a grid, walk it forward, list what was kept."""
+"""Commands of many backtests: parameter sweep, walk-forward, saved sweeps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables as text: what fits a terminal, and never half an id.
+"""Text tables for a terminal: wrapped, shortened by whole columns, ids never cut.
 
 Where there is too little room, texts wrap first, then headings break at their underscores, then
 columns are left out, the last ones first, and a line says which. Ids, numbers and times are shown

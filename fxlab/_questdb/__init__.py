@@ -1,1 +1,1 @@
-"""The only part of fxlab that knows the QuestDB server: fetch, start, query, write, migrate."""
+"""QuestDB: the only part of fxlab that knows the server (fetch, start, query, write, migrate)."""

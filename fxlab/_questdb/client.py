@@ -1,8 +1,8 @@
-"""The one object that talks to a QuestDB server: queries, bulk reads, catalogue and writes.
+"""QuestDB client: queries over HTTP, bulk reads as Parquet, the catalogue over PostgreSQL.
 
-Three roads, each for what it does best: HTTP `/exec` for statements, HTTP `/exp` as Parquet for
-many rows (four times faster than the PostgreSQL wire), connectorx for the catalogue. Rows are
-written by `fxlab._questdb.ingest`. No message or repr holds a password.
+Three ways, each for what it does best: HTTP `/exec` for statements, HTTP `/exp` as Parquet for many
+rows (four times faster than the PostgreSQL wire), connectorx for the catalogue. Rows are written by
+`fxlab._questdb.ingest`. No message or repr holds a password.
 """
 
 from __future__ import annotations

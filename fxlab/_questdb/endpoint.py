@@ -1,20 +1,15 @@
-"""Server endpoint: where it listens, and probes of its HTTP and PostgreSQL logins.
+"""Server endpoint: address and login of a QuestDB server, probes of HTTP and PostgreSQL.
 
-Where a server answers and who logs in: all that a client needs, and nothing of how it runs.
+`Endpoint` is all that a client needs, and nothing of how the server runs. The HTTP probe (does a
+server answer, and if not, what did it say last) is asked while starting and by `status`. It uses
+the standard library's client, which is quick to load and knows no proxies: these must not come
+between fxlab and a server on loopback.
 
-Does a server answer, and if not, what did it say last: asked while starting and by `status`.
-
-The standard library's HTTP client does: it is quick to load and knows no proxies, which must not
-come between fxlab and a server on loopback.
-
-Check the PostgreSQL login before connectorx does.
-
-Given a wrong password or a closed port, connectorx tries for half a minute and prints to standard
-error. This small client speaks just enough of the protocol to know the answer in milliseconds.
-
-The messages are those of the PostgreSQL documentation, chapter "Frontend/Backend Protocol",
-section "Message Formats": StartupMessage, AuthenticationCleartextPassword, PasswordMessage,
-AuthenticationOk, ErrorResponse and Terminate.
+`check_pg_login` runs before connectorx does. Given a wrong password or a closed port, connectorx
+tries for half a minute and prints to standard error; this small client speaks just enough of the
+protocol to know the answer in milliseconds. Its messages are those of the PostgreSQL documentation,
+chapter "Frontend/Backend Protocol", section "Message Formats": StartupMessage,
+AuthenticationCleartextPassword, PasswordMessage, AuthenticationOk, ErrorResponse and Terminate.
 """
 
 from __future__ import annotations

@@ -1,17 +1,14 @@
-"""Rows as bytes that may wait: encoded once, kept in a journal, sent and sent again.
-
-Rows as bytes that may wait: encoded once, kept in a journal, sent and sent again.
-
-`Writer` writes frames while somebody waits for the answer. A recorder cannot wait: it
-needs the bytes of a request apart from the sending, and needs to send a part of them when the
-server refuses a row. The client encodes; the bytes travel over HTTP as the client's own would.
-
-Write frames to QuestDB so that a row is either stored or the caller knows.
+"""ILP ingest: frames and journaled batches written to QuestDB, each whole or not at all.
 
 ILP over HTTP: one request is stored whole or not at all, and the answer says which. The database
-itself would take anything (NaN becomes null, any text becomes an id), so frames are checked
-against `fxlab.schema` before the first byte is sent. Rows may be sent again after a broken
-connection: the DEDUP keys of every table make that harmless.
+itself would take anything (NaN becomes null, any text becomes an id), so frames are checked against
+`fxlab.schema` before the first byte is sent. Rows may be sent again after a broken connection: the
+DEDUP keys of every table make that harmless.
+
+`Writer` writes frames for a caller that waits for the answer. A recorder cannot wait: it needs the
+bytes of a request apart from the sending, to keep them in a journal and retry, and it needs to send
+a part of them when the server refuses a row. `LineEncoder` encodes with the client's own encoder;
+`LinePost` sends the bytes over HTTP as the client would.
 """
 
 from __future__ import annotations

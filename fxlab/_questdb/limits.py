@@ -1,10 +1,9 @@
-"""What the server says when it is in trouble itself, as errors that say what helps.
-
-What the system lets a server have, what it has now, and what its data may need.
+"""Limits of the server: memory maps, files and memory of the system, and errors when they run out.
 
 A reader of a table maps and opens the files of each partition that it has touched, and keeps them.
-When Linux gives no more maps, the server's next query fails and then the server dies; so it is
-compared beforehand, and told with the command that mends it.
+When Linux gives no more maps, the server's next query fails and then the server dies; so what the
+system allows and what the data may need are compared beforehand, and the message holds the command
+that mends it. What a server in trouble says becomes an error that says what helps.
 """
 
 from __future__ import annotations

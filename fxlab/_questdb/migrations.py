@@ -1,20 +1,17 @@
 """Schema migrations: steps by version, and the rebuild of a table with larger partitions.
 
-Build a table anew with larger partitions: copy, compare, and only then let the old one go.
+Tables are brought to the schema of this fxlab, and those it must not touch are refused. Version 1
+creates all tables. A later version is one more `Step` at the end of `STEPS` that names the columns
+or tables it brings; version 1 then leaves them out by itself, so its checksum (and with it every
+existing database) stays valid. A step may run twice or in several processes at once: each of its
+statements does nothing where it has been done. One that rebuilds tables (`Step.units`) goes on from
+where it was stopped; `fxlab.connect` lets one process at a time do it.
 
-Which of three tables exist says how far it came, so a kill at any point is gone on from by the
-next call: `T` in the old unit and perhaps `T_new` (copying); `T_old` and `T_new` (between the two
-renames); `T` in the new unit and `T_old` (comparing). The old rows are there until every value of
-them was read back out of the new table. Each query is bounded by time: a table of twenty thousand
-partitions cannot be read in one go.
-
-Bring a database's tables to the schema of this fxlab, and refuse those it must not touch.
-
-Version 1 creates all tables. A later version is one more `Step` at the end of `STEPS` that names
-the columns or tables it brings; version 1 then leaves them out by itself, so its checksum (and
-with it every existing database) stays valid. A step may run twice or in several processes at
-once: each of its statements does nothing where it has been done. One that builds tables anew
-(`Step.units`) goes on from where it was stopped; `fxlab.connect` lets one process at a time do it.
+A rebuild copies, compares, and only then drops the old table. Which of three tables exist says how
+far it came, so after a kill at any point the next call goes on: `T` in the old unit and perhaps
+`T_new` (copying); `T_old` and `T_new` (between the two renames); `T` in the new unit and `T_old`
+(comparing). The old rows are there until every value of them was read back out of the new table.
+Each query is bounded by time: a table of twenty thousand partitions cannot be read in one go.
 """
 
 from __future__ import annotations

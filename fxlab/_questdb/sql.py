@@ -1,12 +1,9 @@
-"""The only module that builds SQL text.
-
-The only module that builds SQL text.
+"""SQL builder: the only module that builds SQL text, with every value checked and quoted.
 
 The database guards nothing: it stores any id, and connectorx binds no parameters. So whatever
 enters a statement passes here: ids match their pattern *and* are quoted, times are integers, names
-come from `fxlab.schema`, choices come from fixed lists. Nothing else in fxlab writes SQL.
-
-The statements of a rebuild: whole tables, whatever the session; as guarded as `sql`.
+come from `fxlab.schema`, choices come from fixed lists. The statements of a rebuild, over whole
+tables whatever the session, are as guarded.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The backtester: pure functions of frames. No database, no widgets, no clock."""
+"""Backtester: pure functions of frames, without database, widgets or clock."""

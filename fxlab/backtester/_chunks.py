@@ -1,11 +1,8 @@
-"""Chunks of market rows for the kernel, the same for all strategies, and decisions on them.
+"""Market rows in chunks for the kernel: the symbols' ticks and books merged by time, leg and kind.
 
-Rows of single symbols, and how they become one market: ordered by time, leg and kind.
-
-At equal times the order of the symbols decides, and a symbol's trades come before its books: a
-book of the same moment may already show what the trade did.
-
-Order book frames as the records that the kernel walks.
+Chunks are the same for all strategies; decisions are laid over them. At equal times the order of
+the symbols decides, and a symbol's trades come before its books: a book of the same moment may
+already show what the trade did. Order book frames become the records that the kernel walks.
 """
 
 from __future__ import annotations

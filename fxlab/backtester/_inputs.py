@@ -1,12 +1,9 @@
-"""What a strategy may look at: the ticks, the book before each, other symbols' prices.
-
-What a strategy may look at: the ticks, the book before each, other symbols' prices.
+"""Inputs of a strategy (ticks, as-of joined books, other symbols' prices), and the feeds of a run.
 
 A strategy names columns; here they are found and joined, for the chunk at hand only. What comes
-from another stream is as of *strictly before* the tick: two streams with the same timestamp have
-no known order, and a backtest must not guess the one that suits it.
-
-Which data a run reads: feeds of ticks and books, holes of the recording.
+from another stream is as of *strictly before* the tick: two streams with the same timestamp have no
+known order, and a backtest must not guess the one that suits it. A run's feeds are its ticks, its
+books and the gaps of the recording.
 """
 
 from __future__ import annotations

@@ -1,13 +1,9 @@
-"""Tick sources of a backtest: a session or a frame, as one kind of source.
+"""Tick source of a backtest: a session or a frame (Polars, pandas, Arrow), checked.
 
-Frames as users hold them: turned into Polars exactly, and checked before anything is replayed.
-
-A lazy frame, a pandas frame, an Arrow table are ticks too. What would be guessed or cut (text for a
-price, a seq of 1.5, a missing time) is refused by column, row and rule.
-
-A frame of ticks in the shape of a session, so that the engine knows one kind of source.
-
-Ticks as the engine takes them: from a session or from a frame, checked, on an integer grid.
+A lazy frame, a pandas frame, an Arrow table are ticks too: turned into Polars exactly, and checked
+before anything is replayed. What would be guessed or cut (text for a price, a seq of 1.5, a missing
+time) is refused by column, row and rule. `FrameSource` gives a frame the shape of a session, so
+that the engine knows one kind of source.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The kernel's state between chunks, and all that it has written down."""
+"""Kernel state between chunks, and the orders, fills, trades and equity written so far."""
 
 from __future__ import annotations
 

@@ -1,14 +1,11 @@
-"""Market stream: symbols merged by time, and the hash of the rows read.
+"""Market stream: symbols merged by time into chunks, and the hash of the rows read.
 
-The hash of the rows that a run read: part of its fingerprint.
-
-Columns are hashed one by one, so that the chunks they came in cannot change the hash. Time, seq
-and price are always in it, and every other column that the strategy reads.
-
-From the ticks of several symbols to stretches of one market, merged by time.
-
-Strategies are evaluated per symbol on each stretch, with as many rows in front of it as they look
+Strategies are evaluated per symbol on each chunk, with as many rows in front of it as they look
 back, so that chunking cannot be seen in their output.
+
+The hash is part of a run's fingerprint. Columns are hashed one by one, so that the chunks they came
+in cannot change it. Time, seq and price are always in it, and every other column that the strategy
+reads.
 """
 
 from __future__ import annotations

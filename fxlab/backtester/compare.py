@@ -1,4 +1,4 @@
-"""Runs side by side: which figures are better where, and what differs in what made them.
+"""Comparison of runs: metrics side by side, after what differs in their inputs.
 
 A comparison of two figures means little before one knows what else differs: other fees, another
 session, another hour. So the differences come first.

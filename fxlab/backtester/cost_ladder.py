@@ -1,7 +1,7 @@
-"""What is left of a strategy when trading costs more, or takes longer.
+"""Cost ladder: one strategy replayed under scenarios of rising costs and latencies.
 
 A strategy is decided once and replayed under several assumptions side by side: the ticks are read
-and the signals evaluated once for all rungs that meet the same market. Each rung is the very run
+and the signals evaluated once for all scenarios that meet the same market. Each is the very run
 that `backtest` would give, bit by bit.
 """
 

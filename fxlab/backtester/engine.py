@@ -1,4 +1,4 @@
-"""The backtest as a recipe: read, decide, replay, measure."""
+"""Backtest engine: the recipe of a run (read, decide, replay, measure)."""
 
 from __future__ import annotations
 

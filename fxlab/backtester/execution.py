@@ -1,15 +1,15 @@
-"""How orders meet the market: when they fill, at what price, at what cost.
+"""Execution model: fill rules, fees, slippage, latency, funding and swap rates.
 
-How long an order takes to the market: always the same, drawn, or measured.
+`Execution` says how orders meet the market: when they fill, at what price, at what cost.
 
-Draws are made once, from a seed and the symbol's name, into a table that the kernel walks through
-order by order. So chunks, threads and other symbols cannot change a draw.
+`Latency` says how long an order takes to the market: constant, drawn, or measured. Draws are made
+once, from a seed and the symbol's name, into a table that the kernel walks through order by order.
+So chunks, threads and other symbols cannot change a draw.
 
-What holding a position costs over time: a perpetual's funding, an FX swap.
-
-A rate is a fraction of the position's notional that its holder pays at one moment. A perpetual's
-funding rate is paid by longs to shorts (or the other way round, if negative); an FX swap charges
-each side its own rate at the end of the trading day.
+Funding is what holding a position costs over time. A rate is a fraction of the position's notional
+that its holder pays at one moment. A perpetual's funding rate is paid by longs to shorts (or the
+other way round, if negative); an FX swap charges each side its own rate at the end of the trading
+day.
 """
 
 from __future__ import annotations

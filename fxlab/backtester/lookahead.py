@@ -1,11 +1,11 @@
-"""Proof by trial that a strategy does not see the future.
+"""Look-ahead check: a trial that a strategy's decisions do not depend on later rows.
 
 The ticks are cut at many rows. Whatever comes after a cut is taken away, then replaced by other
 prices, books and volumes; the strategy's decisions before the cut must not change. Cuts lie at
 random rows and right behind decisions, where a peek at the next row would show.
 
-A strategy that says how far it looks back is taken at its word by the engine, so that is tried
-too: decisions must be the same with no more rows in front of them than it asked for.
+A strategy that says how far it looks back is taken at its word by the engine, so that is tried too:
+decisions must be the same with no more rows in front of them than it asked for.
 """
 
 from __future__ import annotations

@@ -1,16 +1,12 @@
-"""Options of a run, spelled once; assumptions about orders from files and words; pips.
-
-Run options: what a backtest is asked for beside its ticks and its strategy, spelled once.
+"""Run options shared by all entry points; execution assumptions from files and words; FX pips.
 
 `backtest`, `sweep`, `walk_forward`, `replay`, `cost_ladder`, the jobs of a batch, the sweeps of a
-night and the command line take the same options with the same defaults: the fields of `RunOptions`.
+night and the command line take the same options with the same defaults, spelled once: the fields of
+`RunOptions`.
 
-Assumptions about orders as people write them: in a file, on a command line, in a form.
-
-There they are texts and plain numbers. Here they become an `Execution`, and a name that is none is
-refused with those that are near, before anything runs.
-
-FX conventions: what a pip is.
+In a file, on a command line, in a form, assumptions about orders are texts and plain numbers. Here
+they become an `Execution`, and an unknown name is refused with those that are near, before anything
+runs.
 
 A pip is the fourth decimal of a price, the second where the quote currency is worth about a
 hundredth of the others (yen, forint). Brokers quote a tenth of it.

@@ -1,6 +1,7 @@
-"""The result of a backtest: frames, figures, pictures, and what made them.
+"""Result of a backtest: frames of orders, fills, trades and equity, metrics, charts, fingerprint.
 
-From the kernel's records to the frames of a result: pure functions.
+The frames are made from the kernel's records by pure functions; the fingerprint says what made
+them.
 """
 
 from __future__ import annotations

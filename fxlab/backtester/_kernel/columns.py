@@ -1,6 +1,7 @@
-"""Compiled passes over whole columns of ticks: what Polars has no exact or no fast form of.
+"""Compiled passes over whole columns: rolling sums, extremes, crosses, exponential means.
 
-They run per chunk and allocate nothing: the caller brings the room for what they write.
+They are what Polars has no exact or no fast form of. They run per chunk and allocate nothing: the
+caller brings the memory for what they write.
 """
 
 from __future__ import annotations

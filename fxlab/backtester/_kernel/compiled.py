@@ -1,4 +1,4 @@
-"""One decorator for compiled functions: the same floating rules, and a cache that cannot be stale.
+"""Compilation decorator (numba): one set of floating-point rules, a cache that cannot be stale.
 
 Compiled code is cached on disk: a fresh process pays for it once a machine. numba looks only at the
 file of the function itself to see whether its cache is old; these functions call each other across

@@ -1,14 +1,11 @@
-"""Compiled fast path: calm rows are passed over by block extremes, with the same bits.
+"""Compiled fast path: blocks of quiet rows skipped by their price extremes, with the same bits.
 
-Compiled: lowest, highest and last price of each block of rows, found once for all runs.
-
-Compiled: pass quickly over rows that change nothing but marks.
-
-Most rows do. Where one leg is replayed, all that could happen to it is folded into a fence of two
-prices and a time. And a block of rows whose lowest and highest prices can trigger nothing, move no
-peak and deepen no drawdown is leapt over at once: rounding is monotone, so the extremes of the
-prices give the extremes of the equity, bit for bit. Without all this (`TERMS` leap = 0) the kernel
-gives the same bits, slower.
+Most rows change nothing but marks. Where one leg is replayed, all that could happen to it is folded
+into the bounds of two prices and a time. The lowest, highest and last price of each block of rows
+are found once for all runs, and a block whose extremes can trigger nothing, move no peak and deepen
+no drawdown is skipped at once: rounding is monotone, so the extremes of the prices give the
+extremes of the equity, bit for bit. Without all this (`TERMS` leap = 0) the kernel gives the same
+bits, slower.
 """
 
 from __future__ import annotations

@@ -1,12 +1,7 @@
-"""Compiled fills: prices at prints or against the book, sizing, the account.
+"""Compiled fills: price and slippage, order size, and the account (cash, marks, equity, drawdown).
 
-Compiled: an execution moves cash and quantity, and writes itself down.
-
-Records are passed, arrays only where something is written: numba counts references to arrays.
-
-Compiled: how much an order trades, and at how much worse a price.
-
-Compiled: marks, equity, its peak and its drawdown.
+An execution moves cash and quantity, and writes itself down. Records are passed whole, arrays only
+where something is written: numba counts references to arrays.
 """
 
 from __future__ import annotations

@@ -1,10 +1,7 @@
-"""Compiled orders: market and limit orders, queue positions, exits.
+"""Compiled orders: market and limit orders against prints or the book, queue position, exits.
 
-Compiled: orders against the levels of a book, shown sizes only.
-
-Compiled: an order that is due meets prints or a book, or is refused.
-
-Compiled: limit orders that rest, and exits that watch a position.
+An order that is due meets a print, or the shown sizes of the book's levels, or is refused; limit
+orders rest; stop-loss, take-profit and trailing exits watch a position.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The records that the kernel reads and writes: plain structured arrays.
+"""Records that the kernel reads and writes: structured arrays of market, schedule and results.
 
-Times are microseconds since 1970, quantities are signed base units, money is in quote currency;
-nan stands for "none" wherever a number may be missing.
+Times are microseconds since 1970, quantities are signed base units, money is in quote currency; nan
+stands for "none" wherever a number may be missing.
 """
 
 from __future__ import annotations

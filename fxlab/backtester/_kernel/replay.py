@@ -1,4 +1,4 @@
-"""The one pass over the ticks: orders, fills, equity, drawdown.
+"""Kernel loop: the one pass over the ticks that gives orders, fills, equity and drawdown.
 
 The kernel keeps O(1) state in two small structured arrays, so it can stop after any row and go on
 with the next chunk: every chunking gives identical bits. It is compiled by numba and cached on

@@ -1,15 +1,10 @@
-"""A run taken apart: drawdowns, returns by month and hour, streaks, and the shape of the returns.
+"""Analysis of a run: drawdown periods, calendar returns, streaks, the distribution of returns.
 
-A run taken apart: drawdowns, returns by month and hour, streaks, and the shape of the returns.
-
-Pure functions of the frames of a `Result`, so that they also serve saved and edited frames. They
-speak of times that exist: a month without data is null, not zero, a drawdown that has not ended
-has no end, and what cannot be known is null with the reason beside it.
-
-Returns by the calendar: months, weekdays, hours of the day.
-
-A strategy that earns at one hour only, or lost in one month all that it had, looks like any other
-in a single figure. Every period here is one that the run saw: silence is null, never zero.
+Pure functions of the frames of a `Result`, so that they also serve saved and edited frames. A
+strategy that earns at one hour only, or lost in one month all that it had, looks like any other in
+a single figure. Every period here is one that the run saw: a month without data is null, not zero,
+a drawdown that has not ended has no end, and what cannot be known is null with the reason beside
+it.
 """
 
 from __future__ import annotations

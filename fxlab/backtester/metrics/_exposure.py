@@ -1,7 +1,7 @@
-"""When a run held a position, and what it could not see meanwhile.
+"""Exposure: when a run held a position, and how much of that fell into gaps of the recording.
 
 A backtest replays what was recorded. Where the recorder was down, prices moved unseen: a position
-held through such a hole is marked with prices that were not there. How much of a run that concerns
+held through such a gap is marked with prices that were not there. How much of a run that concerns
 is part of judging it.
 """
 

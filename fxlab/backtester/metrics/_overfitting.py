@@ -1,20 +1,15 @@
-"""How much of a sweep's best result is chance: the probability of backtest overfitting.
+"""Overfitting: probability of backtest overfitting (PBO), deflated Sharpe ratio, effective trials.
 
-How much of a sweep's best result is chance: the probability of backtest overfitting.
-
-Would the trial that looks best on one half of the time also be good on the other half? This asks
-it of all ways to halve the time. Whether a Sharpe ratio is above what so many trials reach by
-luck is the question of `deflation`. Neither reads data or knows what the trials were.
-
-Sharpe ratios after many trials: the best of pure noise is already good.
+The probability of overfitting asks, of all ways to halve the time, whether the trial that looks
+best on one half would also be good on the other. Nothing here reads data or knows what the trials
+were.
 
 A sweep of 100 worthless strategies has a best one, and its Sharpe ratio is about 2.5 standard
 deviations above zero. So the benchmark of a chosen trial is not zero but the maximum that chance
 alone would reach, and the track record must be long enough to tell the two apart.
 
-The returns of many trials as one matrix: checked once, read in pieces that fit the cache.
-
-A matrix of 100,000 periods and 1,000 trials is 800 MB; whoever works on it must not double it.
+The returns of all trials are one matrix, checked once and read in pieces that fit the cache:
+100,000 periods of 1,000 trials are 800 MB, which no step may copy whole.
 """
 
 from __future__ import annotations

@@ -1,15 +1,12 @@
-"""Performance metrics of a run: returns, drawdowns, ratios, round trips.
+"""Performance metrics of a run: returns, drawdown, ratios, round trips, costs; names and formulas.
 
-The names of all figures, with unit and formula, and the mapping that carries their values.
+One table decides what a metric is called, in which unit it is shown and in which order it stands;
+reports, comparisons and saved runs read it here. Each has its formula, its basis, and the reason
+where there is none.
 
-One table decides what a figure is called, in which unit it is shown and in which order it stands;
-reports, comparisons and saved runs read it here.
-
-Performance figures, each with its formula, its basis, and the reason where there is none.
-
-Returns are simple returns of equity on a fixed wall-clock grid; drawdown is followed at every
-tick. Annualised figures are only given for runs of 30 days or more: a Sharpe ratio of ten
-minutes, annualised, is noise times 700.
+Returns are simple returns of equity on a fixed wall-clock grid; drawdown is followed at every tick.
+Annualised metrics are only given for runs of 30 days or more: a Sharpe ratio of ten minutes,
+annualised, is noise times 700.
 
 A year is one thing for all of them, the calendar year of 365.25 days, whatever the market: the
 annual return (and Calmar) compounds by elapsed calendar time, so that over a year it is the total
@@ -23,17 +20,16 @@ year.
 An account whose equity was once at or below zero is ruined: the interval of the ruin returns -1,
 those after it 0, and no ratio exists.
 
-Conventions, where the field has several: the Sharpe ratio, volatility and the downside deviation
-of the Sortino ratio are vectorbt's and empyrical's (arithmetic mean, ``ddof=1``, downside over
-all returns); Calmar is annual return over the deepest drawdown, as in backtesting.py; win rate,
-profit factor and expectancy are money over *closed* trades net of fees, as in vectorbt, not
-periods as in quantstats nor percentages as in backtesting.py; the tail ratio is empyrical's;
-exposure is a share of time, where the others count rows.
+Conventions, where the field has several: the Sharpe ratio, volatility and the downside deviation of
+the Sortino ratio are vectorbt's and empyrical's (arithmetic mean, ``ddof=1``, downside over all
+returns); Calmar is annual return over the deepest drawdown, as in backtesting.py; win rate, profit
+factor and expectancy are money over *closed* trades net of fees, as in vectorbt, not periods as in
+quantstats nor percentages as in backtesting.py; the tail ratio is empyrical's; exposure is a share
+of time, where the others count rows.
 
-Figures of fills and round trips, over plain columns: frames and kernel records give the same.
-
-A sweep has thousands of points and needs no frame of any of them, a result has its frames at hand;
-both are turned into the same few arrays here, so that they cannot give different figures.
+Metrics of fills and round trips are computed over plain columns. A sweep has thousands of points
+and needs no frame of any of them, a result has its frames at hand; both are turned into the same
+few arrays here, so that they cannot give different values.
 """
 
 from __future__ import annotations

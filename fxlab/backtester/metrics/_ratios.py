@@ -1,7 +1,8 @@
-"""The formulas of a return series: plain arrays in, plain numbers out, `nan` where there is none.
+"""Ratios of a return series: Sharpe, Sortino and tail ratio, quantiles, moments, as plain formulas.
 
-They stand apart from the table of figures because sweeps, walk-forward and overfitting guards
-need the same numbers of other series, and a formula that is written twice drifts.
+Plain arrays in, plain numbers out, `nan` where there is none. They stand apart from the table of
+metrics because sweeps, walk-forward and overfitting guards need the same numbers of other series,
+and a formula that is written twice drifts.
 """
 
 from __future__ import annotations

@@ -1,16 +1,13 @@
-"""Where to fit and where to test: a strategy judged on the time it was chosen on is not judged.
+"""Validation splits: walk-forward windows, purged k-fold, and the stability of a grid's points.
 
-Where to fit and where to test: a strategy judged on the time it was chosen on is not judged.
+A strategy judged on the time it was chosen on is not judged. Walk-forward windows go through time
+as a trader does; purged folds use all of it, and keep a distance between training and test, because
+a position held across the border belongs to both. All windows are half open in microseconds, as
+everywhere: start <= t < end.
 
-Walk-forward windows go through time as a trader does; purged folds use all of it, and keep a
-distance between training and test, because a position held across the border belongs to both.
-All windows are half open in microseconds, as everywhere: start <= t < end.
-
-A good point among bad neighbours is luck: how a grid's points stand in their neighbourhood.
-
-A sweep's highest point is the first thing that people pick, and the first thing that fails. A
-parameter that works for a reason works a step further too, so points are ranked by what they and
-all their neighbours reach, less how much these differ.
+A sweep's highest point is the first thing that people pick, and the first thing that fails: a good
+point among bad neighbours is luck. A parameter that works for a reason works a step further too, so
+points are ranked by what they and all their neighbours reach, less how much these differ.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The pictures of one run, by name: what a notebook shows and a report embeds.
+"""Charts of one run, by name: what a notebook shows and a report embeds.
 
 The charts know frames only; here a `Result` is turned into the frames that each of them draws.
 """

@@ -1,7 +1,7 @@
-"""A result at a glance: the table and the sparkline that a notebook shows for a `Result`.
+"""Summary of a result for a notebook: metric table and sparkline in plain HTML and inline SVG.
 
-Plain HTML and inline SVG without scripts, so it also shows where plotly does not: in mail, in code
-hosts, in a printed page. Colours come from JupyterLab's variables and fall back to the page's own.
+Without scripts it also shows where plotly does not: in mail, in code hosts, in a printed page.
+Colours come from JupyterLab's variables and fall back to the page's own.
 """
 
 from __future__ import annotations

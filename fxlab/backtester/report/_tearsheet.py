@@ -1,19 +1,12 @@
-"""The page around a report: its style, its security policy, and how a figure gets into it.
+"""Tear sheet: one offline HTML file about one run, its sections, style and security policy.
 
-The page around a report: its style, its security policy, and how a figure gets into it.
+It holds what a reader needs to judge the run and to repeat it: assumptions, metrics with their
+formulas, charts, trades, and the fingerprint of data, strategy and versions. It must open for
+years, from a stick in a train, from a mail, inside a notebook: it holds the script that draws its
+charts, and the policy forbids the browser to fetch anything.
 
-A report is one file that must open from a stick in a train, from a mail, inside a notebook: it
-holds the script that draws its figures, and the policy forbids the browser to fetch anything.
-
-The sections of a report that take a run apart: each a picture, a table, or a sentence.
-
-A run without trades, or of one tick, has these sections too: where there is nothing to show, a
-sentence says so, because an empty table looks like a fault.
-
-The tear sheet: one HTML file about one run that opens anywhere, offline, for years.
-
-It holds what a reader needs to judge the run and to repeat it: assumptions, figures with their
-formulas, pictures, trades, and the fingerprint of data, strategy and versions.
+A section is a chart, a table, or a sentence. A run without trades, or of one tick, has them too:
+where there is nothing to show, a sentence says so, because an empty table looks like a fault.
 """
 
 from __future__ import annotations

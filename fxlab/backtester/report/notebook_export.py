@@ -1,7 +1,8 @@
-"""Charts of a notebook that is exported: ``jupyter nbconvert --to html`` leaves them out by itself.
+"""Charts in exported notebooks: plotly's script, once, for ``jupyter nbconvert --to html``.
 
-A saved notebook holds its charts as data, without plotly's 4.8 MB. The export gets that script
-once, inside, so the page draws them without a network. ``jupyter/`` tells nbconvert of it.
+A saved notebook holds its charts as data, without plotly's 4.8 MB, and a plain export leaves them
+out. With the script inside, the page draws them without a network. ``jupyter/`` tells nbconvert of
+it.
 """
 
 from __future__ import annotations

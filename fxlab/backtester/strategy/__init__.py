@@ -1,1 +1,1 @@
-"""Strategies: what is wanted of the market, as data."""
+"""Strategies: what they want of the market, as data."""

@@ -1,19 +1,8 @@
-"""Shipped strategies.
+"""Shipped strategies: trend following, mean reversion, breakouts, order book imbalance.
 
-The parameter types that several strategies share, with their ranges.
-
-Strategies that follow a trend, and the one that needs none.
-
-Strategies that bet on the way back to an average.
-
-Strategies that buy new highs, with and without exits of their own.
-
-Strategies that read the order book.
-
-The strategies that come with fxlab: small, exact, and meant to be read and copied.
-
-Importing the package registers them. Each says what its idea is, what its parameters mean, and
-where it was published; none of them is advice.
+Small, exact, and meant to be read and copied. Importing the module registers them. Each says what
+its idea is, what its parameters mean, and where it was published; none of them is advice. Parameter
+types that several share stand first, with their ranges.
 """
 
 from __future__ import annotations

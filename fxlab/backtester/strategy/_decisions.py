@@ -1,15 +1,12 @@
-"""From a strategy's signals to decisions: the rows at which it wants something, checked.
-
-From a strategy's signals to decisions: the rows at which it wants something, checked.
+"""Decisions of a strategy: the rows where its target changes, checked; and the bars it decides on.
 
 A market has millions of ticks and a strategy thousands of decisions, so everything behind this
 module handles decisions only. Nothing is decided at a row without a target.
 
-Bars of ticks for strategies: what is known when an interval has ended.
-
-`fxlab._ticks` makes candles for people, chunk by chunk. These here are for decisions: their prices
-are also there as whole ticks, they know the rows they were made of, and their sums run in the
-order of the rows, so that no number of threads can change a bit.
+Bars hold what is known when an interval has ended. `fxlab._ticks` makes candles for people, chunk
+by chunk; these are for decisions: their prices are also there as whole ticks, they know the rows
+they were made of, and their sums run in the order of the rows, so that no number of threads can
+change a bit.
 """
 
 from __future__ import annotations

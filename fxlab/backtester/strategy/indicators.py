@@ -1,15 +1,12 @@
-"""Values that strategies are made of: exact rolling sums, bars of other lengths, other symbols.
+"""Indicators: exact rolling sums and extremes, moving-average crosses, bars, other symbols' prices.
 
-Values that strategies are made of: exact rolling sums, bars of other lengths, other symbols.
+Floating rolling means drift, and then the *trades* differ with the chunk or the library. Here sums
+run on 64-bit integers, so every comparison is exact and no chunk, thread or machine can change a
+trade. `price_ticks` is the price times 10 to the symbol's number of decimals. Crosses of two moving
+averages are fast enough for thousands of pairs of windows.
 
-Floating rolling means drift, and then the *trades* differ with the chunk or the library. Here
-sums run on 64-bit integers, so every comparison is exact and no chunk, thread or machine can
-change a trade. `price_ticks` is the price times 10 to the symbol's number of decimals.
-
-Those that are Python inside (all but other symbols' prices) are computed each time an
-expression names them; `once` names a value that is used several times.
-
-Crosses of two moving averages: exact, and fast enough for thousands of pairs of windows.
+Those that are Python inside (all but other symbols' prices) are computed each time an expression
+names them; `once` names a value that is used several times.
 """
 
 from __future__ import annotations

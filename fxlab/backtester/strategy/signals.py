@@ -1,7 +1,7 @@
-"""What a strategy wants, in a form that the engine, the guard and sweeps can read.
+"""Signals: targets, events and exits of a strategy as expressions over tick columns.
 
-It is data, not behaviour: expressions over the tick columns, a few constants. Whatever can be
-refused before a tick is read is refused here.
+They are data, not behaviour, so that the engine, the look-ahead check and sweeps can read them:
+expressions and a few constants. Whatever can be refused before a tick is read is refused here.
 """
 
 from __future__ import annotations

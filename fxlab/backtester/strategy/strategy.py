@@ -1,25 +1,17 @@
-"""Strategies: registry, parameters with bounds, source code.
-
-Values from a first to a last one, a step apart, exact in decimals: 0.1, 0.2, 0.3.
-
-People and files say "from 10 to 100 by 10" and mean both ends; adding floats would miss the last.
-
-The parameters of a strategy, as its signature declares them: the form that people fill in.
-
-Widgets, the command line and sweeps are built from these, so a parameter is declared once: its
-type, default, range and one line of documentation.
-
-The text that stands for a strategy in a run's fingerprint.
-
-Two runs with the same fingerprint must give the same bits, so the text has to hold whatever the
-function's author can change in a notebook: the function, the functions of the same module that it
-calls, the plain constants that it reads.
-
-Strategies: plain functions whose signature is their form, kept by name.
+"""Strategy registry: plain functions by name, their parameters with bounds, their source text.
 
 A strategy takes typed keyword parameters and returns `Signals`: Polars expressions over the ticks
 of one symbol. Or its first parameter is a frame named ``ticks``, and it returns a frame with the
 column ``target``: any Python will do then.
+
+Its signature is its form. Widgets, the command line and sweeps are built from it, so a parameter is
+declared once: its type, default, range and one line of documentation. Ranges are exact in decimals
+(0.1, 0.2, 0.3): people and files say "from 10 to 100 by 10" and mean both ends; adding floats would
+miss the last.
+
+Its source text stands for it in a run's fingerprint. Two runs with the same fingerprint must give
+the same bits, so the text holds whatever the function's author can change in a notebook: the
+function, the functions of the same module that it calls, the plain constants that it reads.
 """
 
 from __future__ import annotations
