@@ -1,14 +1,11 @@
-"""A job: one backtest of a batch, checked before a notebook is started for it.
-
-A job: one backtest of a batch, checked before a notebook is started for it.
+"""Jobs of a batch: job files read, each backtest checked before a notebook is started for it.
 
 A kernel takes seconds to start, and a typing error would cost a whole night. So a job is prepared
 here as far as the engine goes without reading a tick.
 
-What is to be run, as a file says it: shared values once, then a table for each piece of work.
-
-``[defaults]`` holds what the pieces have in common, such as session and execution; each ``[[job]]``
-or ``[[sweep]]`` below it adds its own values, or sets shared ones anew.
+A job file says shared values once, then a table for each piece of work: ``[defaults]`` holds what
+the pieces have in common, such as session and execution; each ``[[job]]`` or ``[[sweep]]`` below it
+adds its own values, or replaces shared ones.
 """
 
 from __future__ import annotations

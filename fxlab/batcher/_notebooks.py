@@ -1,9 +1,9 @@
-"""The one module that knows papermill: what a notebook takes, and running it once.
+"""Notebook execution by papermill: check the parameters that a notebook takes, run it once.
 
-A notebook runs in a process of its own (``python -m fxlab.batcher._notebooks``), which starts the
-kernel. Its parent holds the other end of its standard input: when that closes, for whatever reason,
-the process ends, and the kernel, which watches it, a second later. So nothing outlives a batch that
-was stopped or killed.
+Only this module knows papermill. A notebook runs in a process of its own (``python -m
+fxlab.batcher._notebooks``), which starts the kernel. Its parent holds the other end of its standard
+input: when that closes, for whatever reason, the process ends, and the kernel, which watches it, a
+second later. So nothing outlives a batch that was stopped or killed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The page that shows a batch: a table with links, and what went wrong in full.
+"""HTML pages of batches and nightly sweeps: tables with links, and errors in full.
 
-The pages of nightly sweeps: one a night, and one that leads to all nights.
+A batch has one page. Nightly sweeps have one a night, and one that leads to all nights.
 """
 
 from __future__ import annotations

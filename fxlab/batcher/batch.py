@@ -1,11 +1,7 @@
-"""What is known of the jobs of a batch: which are done, how they ended, the table and the page.
+"""Batch of notebooks: check all jobs, run a notebook for each, keep what is done, resume.
 
-What is known of the jobs of a batch: which are done, how they ended, the table and the page.
-
-The folder of a job holds its own record, so a batch that was killed knows by the folders alone how
-far it came.
-
-A batch as a recipe: check all jobs, run a notebook for each, keep what is done.
+The folder of a job holds its own record of how it ended, so a batch that was killed knows by the
+folders alone how far it came; its table and its page are made from them.
 """
 
 from __future__ import annotations

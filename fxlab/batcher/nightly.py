@@ -1,11 +1,9 @@
-"""The table of a night: one row a sweep, with what its best point is worth.
+"""Nightly sweeps: the same sweeps every night, over new sessions and points only; and their table.
 
-One sweep of a night: which sessions, which points, under which assumptions.
-
-The same sweeps, night after night: whatever is new is tried, nothing is tried twice.
-
-A sweep that fails costs its own row. What was tried in earlier nights counts: a best point that is
-looked for every night is found sooner or later, and the deflated Sharpe ratio knows how often.
+A sweep says which sessions, which points, under which assumptions. What was tried is not tried
+twice, and a sweep that fails costs its own row. The table has one row a sweep, with what its best
+point is worth. What was tried in earlier nights counts there: a best point that is looked for every
+night is found sooner or later, and the deflated Sharpe ratio knows how often.
 """
 
 from __future__ import annotations

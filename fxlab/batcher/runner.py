@@ -1,6 +1,7 @@
-"""Notebooks that run at the same time, each in a process that ends when it is told to.
+"""Runner of notebooks in parallel, each in its own process; and what a notebook's last cell saves.
 
-The last cell of a batch's notebook: save the run, write its report, leave its figures.
+A process ends when it is told to, or when its parent ends. `save_outputs` is the last cell of a
+batch's notebook: it saves the run, writes its report and leaves its metrics for the batch.
 """
 
 from __future__ import annotations

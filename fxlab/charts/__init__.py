@@ -1,4 +1,4 @@
-"""Every picture of the project: frame in, `plotly` figure out, nothing else.
+"""Charts: frame in, `plotly` figure out, nothing else.
 
 A chart says what it drew ("1,250,000 ticks, 2,000 drawn"), keeps every spike, breaks its lines
 where there was no data, and tells buys from sells by shape as well as by a colour-blind-safe

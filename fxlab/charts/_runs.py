@@ -1,17 +1,11 @@
-"""Lines that keep their spikes and break where there was no data, known gaps among it.
+"""Charts of runs: downsampled lines, fill markers, price, equity, exposure, comparison.
 
-Lines that keep their spikes and break where there was no data, known gaps among it.
+A run is drawn over one time axis: prices with fills, equity, drawdown, exposure; compared runs are
+drawn on one scale, each starting at one.
 
-Every line of every picture goes through here: few points, the same shape, and no stroke across a
-night in which nothing was recorded.
-
-Fills as markers: the side by direction and colour, the reason by shape, a maker as an outline.
-
-Colour alone tells nothing to one man in twelve; every marker here can be read in grey.
-
-A run over time: prices with fills, equity, drawdown, exposure, on one time axis.
-
-Several equity curves on one scale: each starts at one.
+Every line goes through `line`: few points, the same shape, and no stroke across a gap, known or
+seen in the data. Fills are markers: the side by direction and colour, the reason by shape, a maker
+as an outline. Colour alone tells nothing to one man in twelve; every marker can be read in grey.
 """
 
 from __future__ import annotations

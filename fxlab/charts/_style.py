@@ -1,16 +1,12 @@
-"""The house style of the charts: mid-tone inks on a transparent ground.
-
-The house style of the charts: mid-tone inks on a transparent ground.
+"""Chart style (template, inks, formats), and downsampling that keeps spikes and gaps.
 
 One template, so that a chart in the notebook, in a panel and in a report look alike, and read on
-white and on black. What stands above a plot (title, note, legend) is laid out for `NARROW`, so that
-nothing collides on a phone.
+white and on black: mid-tone inks on a transparent ground. What stands above a plot (title, note,
+legend) is laid out for `NARROW`, so that nothing collides on a phone.
 
-Fewer points, the same picture: what a chart draws of millions of ticks.
-
-Each run of rows gives its lowest and its highest row, so no spike is ever lost: spikes are what a
-trader looks for. Each span of time gives its first and its last row, so no silence is ever
-invented or hidden.
+Of millions of ticks a chart draws few. Each run of rows gives its lowest and its highest row, so no
+spike is ever lost: spikes are what a trader looks for. Each span of time gives its first and its
+last row, so no silence is ever invented or hidden.
 """
 
 from __future__ import annotations

@@ -1,11 +1,8 @@
-"""Sweeps as pictures: where the good parameters lie, and whether they stayed good.
-
-Sweeps as pictures: where the good parameters lie, and whether they stayed good.
+"""Charts of sweeps: heat map, parallel coordinates, walk-forward.
 
 A lone bright cell in a dark field is luck; what one looks for is a plateau, and for it to be there
-on data that had no part in the choice.
-
-A walk forward as a picture: what was chosen on the past, and what became of it afterwards.
+on data that had no part in the choice. A walk-forward shows what was chosen on the past, and what
+became of it afterwards.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The trades of a run as points, and its returns as a distribution: what an equity curve hides.
+"""Charts of trades and returns: round trips as points, distribution, monthly heat map, hourly bars.
 
-Returns by month and by hour of the day, as a heat map and as bars.
+They show what an equity curve hides.
 """
 
 from __future__ import annotations

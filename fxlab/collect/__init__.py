@@ -1,1 +1,1 @@
-"""Bring ticks in: from files of the older system, from Parquet and CSV, from a seeded generator."""
+"""Collect ticks: importer of files and frames, recorder of live venues, seeded generator."""

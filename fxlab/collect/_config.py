@@ -1,4 +1,4 @@
-"""What a recording is asked to do, checked before anything is opened."""
+"""Configuration of a recording, checked before anything is opened."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Looks at a running recording from another thread, without getting in its way.
+"""Status monitor: snapshots of a running recording, taken from another thread.
 
-Everything here is read, never written, by the one who looks: single numbers that the recording's
-threads replace. A moment's numbers may be a batch apart from each other.
+Everything here is read, never written: single numbers that the recording's threads replace. A
+snapshot's numbers may be a batch apart from each other.
 """
 
 from __future__ import annotations

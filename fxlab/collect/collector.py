@@ -1,16 +1,12 @@
-"""A running recording as users hold it: started, watched, stopped, from a cell or a script.
-
-A running recording as users hold it: started, watched, stopped, from a cell or a script.
+"""Collector: a running recording, started, watched and stopped from a cell or a script.
 
 It works in a thread of its own, so a busy notebook does not hold it up; a kernel that shuts down
-stops it well. See `fxlab.collect._live.loop` for what happens inside.
+stops it well. See `fxlab.collect._live.loop` for what happens inside. Before it begins, symbols are
+resolved, clocks compared, and a session opened to write to.
 
-What has to be in order before a recording begins: symbols, clocks, and a session to write to.
-
-Live messages for whoever wants to look: a bounded tap beside the recording.
-
-The record is the database. A listener who is too slow loses the oldest messages, and is told how
-many; the recording never waits for one.
+Subscribers get live messages from a bounded buffer beside the recording. The record is the
+database. A listener that is too slow loses the oldest messages, and is told how many; the recording
+never waits for one.
 """
 
 from __future__ import annotations

@@ -1,19 +1,17 @@
-"""Where a venue lives, so that a mock or a proxy can stand in for it by one argument.
+"""Feed interface of a venue: messages (trades, books, gaps, events), addresses, quarantine, clock.
 
-What cannot be understood is kept as a row of the ledger: its cause and its beginning.
+A `Feed` turns a venue's frames into messages of one vocabulary. One for a venue that fxlab does not
+know is a subclass with two methods; it may be written in a notebook and given to `Lab.collect`.
+Times are microseconds since the epoch (UTC). An `Address` says where a venue lives, so that a mock
+or a proxy can stand in for it by one argument.
 
-Every feed answers damage with the same `Event`, so that one query counts what a venue garbled.
-
-When a frame arrived: wall time that never jumps by itself.
+What cannot be understood is quarantined: kept as a row of the event table with its cause and its
+beginning. Every feed answers damage with the same `Event`, so that one query counts what a venue
+garbled.
 
 Arrival times come from the wall clock once and from the monotonic clock after that, so that no
-duration is ever negative. Somebody who sets the wall clock is noticed by `step`, which the
-collector writes into the ledger before times follow it.
-
-What a venue tells a collector, in one vocabulary: a `Feed` turns its frames into messages.
-
-A feed for a venue that fxlab does not know is a subclass with two methods; it may be written in
-a notebook and given to `Lab.collect`. Times are microseconds since the epoch (UTC).
+duration is ever negative. A wall clock that is set meanwhile is noticed by `Clock.step`, which the
+collector records before times follow it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Proof that a recording is whole: its receipt, and the same figures derived from the database.
+"""Receipt of a recording: its counts and checksums, and their verification against the database.
 
 The recorder's receipt says how many rows of what kind it journaled, with a checksum over their
-columns, and which ids it saw. `verify` reads every row again and derives all of it anew.
+columns, and which ids it saw. `verify` reads every row again and derives all of it from the
+database.
 """
 
 from __future__ import annotations

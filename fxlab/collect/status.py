@@ -1,8 +1,6 @@
-"""What a running recording looks like from outside: numbers for panels, terminals and tests.
+"""Status of a running recording: numbers, and the words for panel and terminal.
 
-A recording's status as people read it: the same words in the panel and in the terminal.
-
-Everything here is plain text of values that came from outside; whoever shows it escapes it.
+Everything here is plain text of values that came from outside; what shows it escapes it.
 """
 
 from __future__ import annotations

@@ -1,16 +1,12 @@
-"""Faults that befall the venue as a whole, at their place on the tape.
+"""Exchange of the mock venue: event loop that plays a market to clients, with scheduled faults.
 
-Faults that befall the venue as a whole, at their place on the tape.
+Time on the exchange is market time. A paced exchange moves it with the clock whether or not anybody
+listens, as a venue does; at speed "max" it moves as fast as the clients take frames. Either begins
+when enough streams are subscribed, and stands still at the second that it was given until it is
+told to go on: a request meanwhile is about a market that does not move.
 
-They happen between two happenings, never by a timer, so that the same seed cuts, stalls and
-delists at the same trade.
-
-The trading floor: the tape that runs, what happened, and all who listen, on one event loop.
-
-Time on the floor is market time. A paced floor moves it with the clock whether or not anybody
-listens, as a venue does; at speed "max" it moves as fast as the listeners take frames. Either
-begins when enough streams are listened to, and stands still at the second that it was given
-until it is told to go on: whoever asks in between asks about a market that does not move.
+Faults of the venue as a whole (cuts, stalls, delistings) happen between two market events, never by
+a timer, so that the same seed cuts, stalls and delists at the same trade.
 """
 
 from __future__ import annotations

@@ -1,14 +1,13 @@
-"""Frames as no venue documents them: what a collector must survive and set aside.
+"""Fault injection of the mock venue: seeded faults, mutated frames, and the log of faults done.
 
-The list of everything the venue did wrong, with the figures to reconcile with.
+The same seed does the same damage to the same frames. Whether a frame is damaged depends on the
+seed, its stream and the id of its event, never on how many clients listen or how fast they are. So
+a failed test can be run again. Mutated frames are such as no venue documents: what a collector must
+survive and quarantine.
 
-It lives in memory and, if a path is given, in a file of JSON lines that is flushed with every
-fault, so that it outlives a venue that is killed.
-
-What a venue does wrong, by a seed: the same seed does the same harm to the same frames.
-
-Whether a frame is harmed depends on the seed, its stream and the id of what it tells, never on
-how many clients listen or how fast they are. So a failed test can be run again.
+The log lists everything that the venue did wrong, with the counts to reconcile with. It lives in
+memory and, if a path is given, in a file of JSON lines that is flushed with every fault, so that it
+outlives a venue that is killed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A market out of a seed: the same seed gives the same trades, books and bytes anywhere.
+"""Seeded market generator: the same seed gives the same trades, books and bytes on any machine.
 
-Prices walk on a grid of ticks, trades come in bursts that share a millisecond, as real ones
-do, and print at the best bid or ask of a book that moves with them.
+Prices walk on a grid of ticks, trades come in bursts that share a millisecond, as real ones do, and
+print at the best bid or ask of a book that moves with them.
 """
 
 from __future__ import annotations

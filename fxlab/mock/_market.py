@@ -1,15 +1,12 @@
-"""What can happen on a venue: deals and changes of books, exact, in the order of their times.
+"""Market events of the mock venue (trades, book changes), exact and in order, and their truth.
 
-What can happen on a venue: deals and changes of books, exact, in the order of their times.
+Every protocol of the mock venue speaks about the same events, so that one truth can be compared
+with what any collector made of any venue. Prices and quantities are whole numbers of their last
+decimal: sums and checksums of them are exact.
 
-Every protocol of the mock venue speaks about the same happenings, so that one truth can be
-compared with what any collector made of any venue. Prices and quantities are whole numbers of
-their last decimal: sums and checksums of them are exact.
-
-Everything that happened on the mock venue, whether or not anybody was told.
-
-It answers REST questions about the past, gives snapshots of books that fit the stream, and is
-what a collector's records are compared with: counts, exact sums and a checksum by symbol.
+`Truth` is everything that happened, sent or not. It answers REST requests about the past, gives
+snapshots of books that fit the stream, and is what a collector's records are compared with: counts,
+exact sums and a checksum by symbol.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""One protocol and those who listen to it: who gets which frame, and what was never sent.
+"""Publisher of one protocol: frames to its clients, faults applied, and what was never sent.
 
-Every copy of every frame passes here, so this is where faults are applied and counted, and
-where it is known, trade by trade, what a perfect collector could have heard.
+Every copy of every frame passes here, so this is where faults are applied and counted, and where it
+is known, trade by trade, what a perfect collector could have received.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""A recorded market: Binance frames as they came, with the truth that they tell.
+"""Recorded market: Binance frames as they came, served again with the truth that they hold.
 
 Every frame is sent byte for byte in its stream. The order book of the recording's one REST
-snapshot, followed by its diffs, is what later snapshots are taken from, so that the documented
-rule for joining snapshot and stream works at any place of the tape.
+snapshot, followed by its diffs, is what later snapshots are taken from, so that the documented rule
+for joining snapshot and stream works anywhere in the recording.
 """
 
 from __future__ import annotations

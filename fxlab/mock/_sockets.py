@@ -1,7 +1,7 @@
-"""One websocket connection, framed by hand over a socket that was taken from the HTTP server.
+"""WebSocket server connection (RFC 6455), framed by hand over a socket taken from the HTTP server.
 
-A venue that misbehaves on request needs what a library forbids: half a frame before the line
-goes dead, no answer to a ping, many frames in one write. RFC 6455 asks little of a server.
+A venue that misbehaves on request needs what a library forbids: half a frame before the line goes
+dead, no answer to a ping, many frames in one write. RFC 6455 asks little of a server.
 """
 
 from __future__ import annotations

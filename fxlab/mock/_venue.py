@@ -1,12 +1,9 @@
-"""The HTTP door of the mock venue: REST questions, websockets, and the ledger.
-
-The HTTP door of the mock venue: REST questions, websockets, and the ledger.
+"""Mock venue: HTTP handler for REST, WebSockets and the fault log, and `MockVenue` for tests.
 
 ``/<venue>/...`` goes to that venue's protocol; ``/ledger`` shows what was done wrong and what
-happened; ``/truth/<symbol>?from_id=&limit=`` shows the trades themselves. ``POST /cut``,
-``/stall`` and ``/speak`` make trouble by hand, for a venue in another process.
-
-The mock venue as users hold it: an address, a truth, and switches for trouble.
+happened; ``/truth/<symbol>?from_id=&limit=`` shows the trades themselves. ``POST /cut``, ``/stall``
+and ``/speak`` inject faults by hand, for a venue in another process. `MockVenue` is the same as
+users hold it: an address, a truth, and methods for faults.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Market time on a wall clock: what is due now, and how long until the next thing is.
+"""Replay clock: market time on a wall clock, with speed, pause and seek.
 
-The schedule is absolute. Market time is computed from one anchor and never summed up from sleeps,
-so what single waits are late by does not add up. A change of speed, a pause and a jump each set a
-new anchor.
+The clock says what is due now, and how long until the next row is. The schedule is absolute. Market
+time is computed from one anchor and never summed up from sleeps, so what single waits are late by
+does not add up. A change of speed, a pause and a seek each set a new anchor.
 """
 
 from __future__ import annotations

@@ -1,17 +1,12 @@
-"""The rows of a replay: what the engine reads feeds the ledger and fills the batches.
+"""Replay player: a cursor over the ticks, batches of rows that are due, commands of other threads.
 
-The rows of a replay: what the engine reads feeds the ledger and fills the batches.
+What comes next is a batch, a wait, or the end. A batch holds some ticks, the market time they
+belong to, and the state of the run. The engine merges arrays of times and prices; a batch also
+shows volumes, sides and sequence numbers. Both come from the same chunk, so nothing is read twice,
+and no more than a chunk of each symbol is held.
 
-The engine merges arrays of times and prices; a batch also shows volumes, sides and sequence
-numbers. Both come from the same chunk, so nothing is read twice, and no more than a chunk of each
-symbol is held.
-
-What a replay hands out: some ticks, the market time they belong to, and how the run stands.
-
-What comes next in a replay: a batch, a wait, or the end.
-
-The player is asked by one reader at a time. Commands of other threads leave a note here, wake the
-reader, and are followed at its next look.
+The player is polled by one reader at a time. Commands of other threads are left in it, wake the
+reader, and are followed at its next poll.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""A session played back in its own time, with a strategy running on it.
+"""Replay of a session at market speed, with a strategy running on it.
 
-The rows, the ledger and the result are those of a backtest. Only the moments at which rows are fed
+Rows, kernel state and result are those of a backtest. Only the moments at which rows are fed
 differ, and no result depends on those: what a replay shows is what the backtest computes.
 """
 

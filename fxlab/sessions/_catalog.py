@@ -1,12 +1,9 @@
-"""Session catalogue: listing, finding, counting; statistics of a session.
+"""Session catalogue: listing, finding, counting; statistics of a session by symbol.
 
-The catalogue of sessions: one small table that says what is there.
-
-Listing never scans ticks: it reads this table, so it takes the same time for a thousand rows and
-for a thousand million. A session's row changes by being written again (`updated_at` tells the
-newest). Sessions that are being deleted are not shown.
-
-What a session holds in figures: one row a symbol, computed by the server.
+Listing never scans ticks: it reads one small table, so it takes the same time for a thousand rows
+and for a thousand million. A session's row changes by being written again (`updated_at` tells the
+newest). Sessions that are being deleted are not shown. Statistics are computed by the server, one
+row a symbol.
 """
 
 from __future__ import annotations

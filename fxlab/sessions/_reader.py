@@ -1,9 +1,9 @@
-"""Read ticks in bulk: in time slices, in their one order, in bounded memory.
+"""Bulk reader of ticks: time slices in (timestamp, seq) order, in bounded memory.
 
 The number of rows an hour is counted first (a few milliseconds); hours become slices of a few
-hundred thousand rows, and two slices travel at a time. That gives progress, a place to cancel
-and a limit on memory, and is faster than one large query. Each slice is ordered by
-(timestamp, seq) by the server, so the slices in a row are too.
+hundred thousand rows, and two slices travel at a time. That gives progress, a place to cancel and a
+limit on memory, and is faster than one large query. Each slice is ordered by the server, so the
+slices in a row are too.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Backtest runs in the database: saved once, found again, never quietly replaced.
-
-Run a saved backtest again and compare every bit.
-"""
+"""Saved backtest runs: saved once, listed, found, reproduced bit by bit, never quietly replaced."""
 
 from __future__ import annotations
 

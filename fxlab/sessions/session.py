@@ -1,11 +1,7 @@
-"""Session: recorded ticks of one collection or import, as Polars frames.
+"""Session: the ticks, books and gaps of one recording or import, as Polars frames.
 
-What a backtest replays of a recorded session: ticks, books, known holes.
-
-People read prices and books by `Session.prices` and `Session.orderbook`; the engine reads here, in
-chunks, with the columns that it needs and no others.
-
-One recorded session: what is known of it, and its ticks as Polars frames.
+People read prices and books by `Session.prices` and `Session.orderbook`. The engine reads by
+`ReplaySource`: in chunks, with the columns that it needs and no others.
 """
 
 from __future__ import annotations

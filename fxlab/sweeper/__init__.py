@@ -1,1 +1,1 @@
-"""Parameter sweeps: many points over one read of the ticks, kept as they finish, resumable."""
+"""Parameter sweeps: many points over one read of the ticks, stored as they finish, resumable."""

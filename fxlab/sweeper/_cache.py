@@ -1,8 +1,8 @@
-"""Cache of a session's ticks in memory: read once, kept as far as it fits.
+"""Cache of a session's ticks in memory: read once, as far as it fits.
 
-A sweep goes over its ticks several times: for the guard against look-ahead, for each group of
-points, for each fold of a walk-forward. What is not larger than `KEEP_BYTES` is read from the
-database once and kept; more is streamed again each time.
+A sweep goes over its ticks several times: for the look-ahead check, for each group of points, for
+each fold of a walk-forward. What is not larger than `KEEP_BYTES` is read from the database once and
+kept; more is streamed again each time.
 """
 
 from __future__ import annotations

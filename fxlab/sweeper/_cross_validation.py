@@ -1,15 +1,11 @@
-"""What a sweep's best point is worth once it is known that it was chosen: the guards, together.
+"""Overfitting guards of a sweep: PBO, deflated Sharpe ratio, purged cross-validation.
 
-What a sweep's best point is worth once it is known that it was chosen: the guards, together.
-
-The probability of overfitting asks how often the best on one half of the time is below the median
-on the other; the deflated Sharpe ratio asks whether the best is above what chance alone reaches in
-so many trials. Both are computed from the sweep's own matrix of returns.
-
-Choose on most of the time, test on the rest: purged folds over the returns that a sweep keeps.
-
-The decisions of a point depend on its parameters only, not on what was trained on; so one replay
-gives its returns in every fold, and nothing is replayed again.
+They say what a sweep's best point is worth once it is known that it was chosen. The probability of
+overfitting (PBO) asks how often the best on one half of the time is below the median on the other;
+the deflated Sharpe ratio asks whether the best is above what chance alone reaches in so many
+trials. Cross-validation chooses on most of the time and tests on the rest. All use the sweep's own
+matrix of returns: the decisions of a point depend on its parameters only, not on what was trained
+on, so one replay gives its returns in every fold, and nothing is replayed again.
 """
 
 from __future__ import annotations

@@ -1,20 +1,14 @@
-"""Processes of our own for work that must not run in this one: an executor of one process each.
-
-Processes of our own for work that must not run in this one: an executor of one process each.
+"""Worker processes: an executor of one process each, and sweep studies sent to processes.
 
 A process is started as a program, never forked: a fork copies locks that threads hold, and
 importing the user's script again would run it again. It ends with this process, whatever ends that.
-
-A study on its way to another process: what it needs, without what cannot travel.
-
-A frame travels as it is. A session does not: the other process opens its own connection, so ticks
-go straight from the database to where they are replayed. Passwords travel only through a pipe to a
-child of this process; a worker elsewhere has to know its own.
-
-Groups of points over other processes, and several sessions at once over those of this machine.
-
 Threads share all that is worth sharing for one session; for several, processes also share the work
 of strategies that hold Python's lock.
+
+A `StudySpec` is a study on its way: what it needs, without what cannot travel. A frame travels as
+it is. A session does not: the other process opens its own connection, so ticks go straight from the
+database to where they are replayed. Passwords travel only through a pipe to a child of this
+process; a worker elsewhere has to know its own.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""How points are compared: by one figure, of which more is better unless it is one that costs.
+"""Result tables of a sweep and of a walk-forward, and the ranking of points by an objective.
 
-The result of a walk-forward: what was chosen in each window, and what became of it.
-
-The table of a sweep: one row for each point and session.
+A sweep's table has one row for each point and session. The objective is one metric, of which more
+is better unless it is a cost. A walk-forward's result says what was chosen in each window, and what
+became of it.
 """
 
 from __future__ import annotations

@@ -1,11 +1,7 @@
-"""The grid of a sweep: named axes of values, checked before anything runs.
+"""Parameter space: axes of values, and search by grid, random sample or optuna.
 
-The grid of a sweep: named axes of values, checked before anything runs.
-
-A grid is never written out: a point is computed from its number, so that ten million points cost
-nothing until somebody asks for them.
-
-Which points to try: all of a grid, a random sample of it, or those that optuna proposes.
+All is checked before anything runs. A grid is never written out: a point is computed from its
+number, so that ten million points cost nothing until they are tried.
 """
 
 from __future__ import annotations

@@ -1,12 +1,9 @@
-"""Store of a sweep's trials in the database: written as they finish, found when asked again.
-
-Points of sweeps in the database: written as they finish, found again by whoever asks the same.
+"""Trial store in the database: written as trials finish, looked up when the same is asked again.
 
 A study's key says what was tried, the parameters say which point of it; a point is looked up by
 both, so a larger grid over the same study repeats nothing. Beside the points stands one row for
-each time a sweep was asked for, with its grid.
-
-Where the outcomes of a sweep come together: kept, counted, and told to whoever watches.
+each time a sweep was asked for, with its grid. `TrialTracker` takes the results of a running sweep:
+stored, counted, and reported as progress.
 """
 
 from __future__ import annotations

@@ -1,16 +1,12 @@
-"""A study: one strategy on one session under one set of assumptions.
-
-A study: one strategy on one session under one set of assumptions.
+"""Sweep study: one strategy, session and set of assumptions; its run time, look-ahead check.
 
 Its points differ in parameters only, so they share the ticks, can be compared with each other, and
-are found again under the study's key when the same is asked for another time.
+are found again under the study's key when the same is asked for another time. How long a sweep will
+take is measured on its first ticks and said before it runs.
 
-How long a sweep will take, said before it is too late.
-
-The guard in front of a sweep: a strategy must not see the future, at a sample of its points.
-
-A strategy that does gives the best results of all, so a sweep would find it first. The check is a
-sample: few points, the first ticks; `fxlab.check_lookahead` does it thoroughly.
+A strategy that sees the future gives the best results of all, so a sweep would find it first. The
+check before a sweep is a sample: few points, the first ticks; `fxlab.check_lookahead` does it
+thoroughly.
 """
 
 from __future__ import annotations

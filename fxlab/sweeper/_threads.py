@@ -1,11 +1,9 @@
-"""The default executor: one process, as many threads as there are cores.
+"""Thread executor, the default: groups of points replayed side by side over few reads.
 
-Many points over few reads: groups of points go through the ticks side by side, on threads.
-
-The kernel and Polars work without Python's lock, so a thread pool uses all cores. A group is as
-large as can be replayed in about a second; one that grows beyond its memory puts half of its points
-back. While threads work, the one that waits for them asks several times a second whether to go on;
-if not, each thread ends with the point at hand, and nobody waits for it.
+One process has as many threads as there are cores: the kernel and Polars work without Python's
+lock. A group is as large as can be replayed in about a second; one that grows beyond its memory
+puts half of its points back. While threads work, the one that waits for them asks several times a
+second whether to go on; if not, each thread ends with the point at hand, and nothing waits for it.
 """
 
 from __future__ import annotations

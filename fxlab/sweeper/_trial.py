@@ -1,18 +1,12 @@
-"""The returns that a sweep keeps of each point: few, and over the same periods for all of them.
+"""Trial: one point's replay over the ticks, with the trades and period returns that it keeps.
 
-The returns that a sweep keeps of each point: few, and over the same periods for all of them.
+A `Trial` is all that a sweep keeps of a point between two chunks, so it keeps little: of every fill
+and trade the few numbers that metrics are made of. The kernel's records are ten times as large; a
+sweep of hundreds of points could not keep them. A strategy that raises fails its own trial only.
 
-Overfitting is judged by comparing points period by period. A month has 43,200 minutes, and a
-sweep may have 100,000 points; so neighbours on the grid are compounded until few are left.
-
-Of every fill and trade the few numbers that figures are made of: what a point keeps on its way.
-
-A ledger's records are ten times as large; a sweep of hundreds of points could not keep them.
-
-One point's way through the ticks: its ledger, and what is left of it in the end.
-
-A lane is all that a sweep keeps of a point between two chunks, so it keeps little: of every fill
-and trade the few numbers that figures are made of. A strategy that raises fails its own lane only.
+Overfitting is judged by comparing points period by period, so returns are kept over the same
+periods for all. A month has 43,200 minutes, and a sweep may have 100,000 points; so neighbours on
+the time grid are compounded until few are left.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The result of a sweep: a table, and what can be asked of it.
-
-The sweep as a recipe: check the grid, read once, replay all points, keep what is done.
-"""
+"""Parameter sweep: check the grid, read once, replay all points, store what is done; its result."""
 
 from __future__ import annotations
 

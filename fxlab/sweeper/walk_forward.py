@@ -1,4 +1,4 @@
-"""Walk forward: choose on the past, trade what follows, move on, and look at the trades only.
+"""Walk-forward: choose on the past, trade the next window, move on, judge the out-of-sample trades.
 
 It is the nearest that a recording comes to having traded: every test lies behind all that its
 parameters were chosen on, and the tests together are one account.

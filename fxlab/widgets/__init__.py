@@ -1,4 +1,4 @@
-"""Panels for JupyterLab; each works by keyboard and falls back to text where there is no browser.
+"""Panels for JupyterLab (ipywidgets), by keyboard too, with text where there is no browser.
 
 Only this package imports ipywidgets, and only when a panel is asked for.
 """

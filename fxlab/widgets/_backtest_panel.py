@@ -1,4 +1,4 @@
-"""The workbench: choose a session, choose a strategy, run, look."""
+"""Backtest panel (workbench): choose a session, choose a strategy, run, see the result."""
 
 from __future__ import annotations
 

@@ -1,28 +1,20 @@
-"""The panels' looks and the small parts they share: one style sheet, labels, help lines.
+"""Shared parts of panels: style sheet, labels, messages, key guard, charts, progress bar.
 
-One line in a panel that says what went wrong, where the user looks.
+Message. JupyterLab shows an error of a callback in its log panel only: without a line in the panel
+that says what went wrong, a click that fails looks like a click that does nothing.
 
-JupyterLab shows an error of a callback in its log panel only: without this line a click that
-fails looks like a click that does nothing.
+Key guard. JupyterLab's command-mode shortcuts take arrow keys and letters from every focused
+element that is no editor, lists, sliders and radio buttons among them, and would move between cells
+instead. An attribute on the control itself keeps the keys there; on an element around it, it has no
+effect, because the shortcut's selector is matched first on the control. The guard also gives screen
+readers the controls' names: sliders have a label beside them that is not theirs.
 
-Lets arrow keys work in lists and sliders, and tells screen readers what controls are.
+Charts. A chart can be replaced from any thread, and costs a saved notebook little: a plain figure
+is data only; a live `FigureWidget` would put its script of 5 MB into each notebook. A series that
+grows for hours stays small enough to be sent several times a second.
 
-JupyterLab would move between cells instead; sliders have a label beside them that is not theirs.
-
-JupyterLab's command-mode shortcuts take arrow keys and letters from every focused element that is
-no editor, lists, sliders and radio buttons among them. An attribute on the control itself keeps
-the keys there; on an element around it, it has no effect, because the shortcut's selector is
-matched first on the control.
-
-A picture in a panel that can be replaced from any thread, and costs a saved notebook little.
-
-A plain figure is data only; a live `FigureWidget` would put its script of 5 MB into each notebook.
-
-Progress in a notebook, with a way out: the notebook's face of `fxlab._progress.Advance`.
-
-A line that grows for hours and stays small enough to be sent several times a second.
-
-Runs work beside the kernel's own thread, so that clicks are still heard.
+Runs work beside the kernel's own thread, so that clicks are still heard, with a progress bar that
+can cancel them.
 """
 
 from __future__ import annotations

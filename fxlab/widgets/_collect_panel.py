@@ -1,16 +1,12 @@
-"""Knows whether somebody looks at a panel.
+"""Collect panel: start a recording, watch it live in chart and table, stop it.
 
-Knows whether somebody looks at a panel.
+The form says where, what, how long. The chart shows last prices, and below them how many trades
+come in a second.
 
-A live figure puts its script of 5 MB into a saved notebook: too much for a batch run, where nobody
-sees it move. Jupyter's server names its notebooks to their kernels, a batch run has no server; in
-other front ends this part reports that it was drawn.
-
-The picture of a recording: last prices, and below them how many trades come in a second.
-
-The live monitor: start a recording by a click, watch what comes in, stop it.
-
-The form of a recording to be made: where, what, how long.
+`BrowserProbe` knows whether a browser shows the panel. A live figure puts its script of 5 MB into a
+saved notebook: too much for a batch run, where nobody sees it move. Jupyter's server names its
+notebooks to their kernels, a batch run has no server; in other front ends the probe reports that it
+was drawn.
 """
 
 from __future__ import annotations

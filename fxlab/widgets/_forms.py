@@ -1,19 +1,12 @@
-"""Forms: text fields that show what runs; of a strategy, of its execution, of a sweep's grid.
+"""Forms of panels: validated text fields; a strategy's parameters, execution, a sweep's grid.
 
-A text field for one value: what it shows is what it means, or it is marked as wrong.
+A text field's value is what it shows, or it is marked as wrong. A browser's field for numbers reads
+`1e9` as 1, rounds `50.5` and moves what is out of range to the bound, all without a word. Here the
+text arrives as it was typed, and the library's own rule reads it.
 
-A browser's field for numbers reads `1e9` as 1, rounds `50.5` and moves what is out of range to the
-bound, all without a word. Here the text arrives as it was typed, and the library's own rule reads
-it.
-
-A form built from a strategy's signature: each parameter is declared once, in its function.
-
-The assumptions of a backtest about costs and time, as one row of a form.
-
-A form for a grid of parameters: for each one from where to where, and by what step.
-
-Like the form of one run it is built from the strategy's signature, so a new parameter needs no
-widget of its own.
+The forms of a run and of a grid (from where to where, by what step) are built from the strategy's
+signature: each parameter is declared once, in its function, and a new one needs no widget of its
+own. Costs and latency of a backtest are one row of a form.
 """
 
 from __future__ import annotations

@@ -1,16 +1,10 @@
-"""The buttons and sliders of a player: play, pause, stop, how fast, and where.
+"""Replay panel: playback controls (play, pause, stop, speed, seek) and a live chart of the run.
 
-The buttons and sliders of a player: play, pause, stop, how fast, and where.
-
-The place slider is moved by the replay and by a hand. What the replay wrote last is remembered,
+The position slider is moved by the replay and by a hand. What the replay wrote last is remembered,
 so that any other value is a person's wish.
 
-The picture of a running replay: prices with fills, and the money below them.
-
-Ticks are gathered as they come; the browser gets the lines a few times a second, never more than
-a screen can show.
-
-The replay panel: choose a session, press Play, watch prices and equity come in.
+The chart shows prices with fills, and the money below them. Ticks are gathered as they come; the
+browser gets the lines a few times a second, never more than a screen can show.
 """
 
 from __future__ import annotations

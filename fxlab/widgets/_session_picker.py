@@ -1,11 +1,8 @@
-"""What a session picker shows and what is chosen: plain values, no widgets.
+"""Session picker: filter sessions by words, pick one, pick its symbols.
 
-What a session picker shows and what is chosen: plain values, no widgets.
-
-The list in the browser is only a picture of this state. Widgets move their own selection when
-their options change; if they held the truth, typing a filter would silently choose sessions.
-
-Chooses a session: type words, see how many match, pick one, pick its symbols.
+The list in the browser is only a view of `PickerState`, plain values without widgets. Widgets move
+their own selection when their options change; if they held the state, typing a filter would
+silently choose sessions.
 """
 
 from __future__ import annotations

@@ -1,14 +1,8 @@
-"""What a panel shows of a sweep: its picture, its best and its steadiest points, and the guards.
+"""Sweep panel: session, strategy, ranges, run time; heat map, best points, overfitting guards.
 
-What a panel shows of a sweep: its picture, its best and its steadiest points, and the guards.
-
-All of it is made beside the kernel's own thread: judging a sweep takes a second, and clicks must be
-heard meanwhile.
-
-The sweep panel: choose a session, a strategy and ranges; see the count; run; look.
-
-How long a grid takes is measured on the first ticks of the chosen session, beside the kernel's own
-thread, and said before Run is pressed.
+How long a grid takes is measured on the first ticks of the chosen session, and said before Run is
+pressed. That, and judging a sweep, which takes a second, happen beside the kernel's own thread:
+clicks must be heard meanwhile.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""CSV files: strict text tables, and columns found by name.
+"""CSV reader: strict text tables, and the column names that vendors use.
 
-What vendors call the columns of ticks, so that a refusal says all that has to change at once.
+Every line is a row with all its fields, or the file is refused. Readers made for analysis fill
+short lines with nulls and skip what they cannot read. Here a field that is missing, and a file that
+ends in the middle of a line, are errors with a line number; the fields stay text until
+`fxlab.collect._files.parsing` has understood each of them.
 
-CSV, strictly: every line is a row with all its fields, or the file is refused.
-
-Readers made for analysis fill short lines with nulls and skip what they cannot read. Here a field
-that is missing, and a file that ends in the middle of a line, are errors with a line number; the
-fields stay text until `parsing` has understood each of them.
+What vendors call the columns of ticks is listed here, so that a refusal says all that has to change
+at once.
 """
 
 from __future__ import annotations

@@ -1,15 +1,10 @@
-"""Import sources: files, folders of the older system, and frames.
+"""Import sources: session folders, single CSV and Parquet files, and frames in memory.
 
-Read the folders of the older system: ``session_<id>/<SYMBOL>/{prices,orderbook}.csv``.
-
-Nothing outside the given folder is read: links are refused, and so are names that cannot be ids or
-symbols. What is not part of the layout is left alone and reported.
-
-Read single Parquet and CSV files of trades, quotes or books, known by their columns.
-
-Import frames that are in memory, such as those of the generator, like files.
-
-Find the sessions that files and folders hold, before any of them is read.
+They are found before any of them is read. Folders are those of the older system:
+``session_<id>/<SYMBOL>/{prices,orderbook}.csv``. Nothing outside the given folder is read: links
+are refused, and so are names that cannot be ids or symbols. What is not part of the layout is left
+alone and reported. Single files of trades, quotes or books are known by their columns. Frames in
+memory, such as those of the generator, are imported like files.
 """
 
 from __future__ import annotations

@@ -1,14 +1,9 @@
-"""How one column of a file becomes one column of a table, and what must be true of it.
+"""Field rules: a file's column validated into a table's, with refusals by line and value.
 
-How one column of a file becomes one column of a table, and what must be true of it.
-
-A file's column is text (CSV) or typed (Parquet); either way a `Field` says how to read it and
-which rule each value keeps, so that nothing is guessed, rounded away or replaced by null.
-
-Refuse a row by naming its file, its line, its value and the rule it breaks.
-
-Rules are Polars expressions, so a million rows are judged in a few milliseconds; only when one is
-broken is the row looked up that the error shows.
+A file's column is text (CSV) or typed (Parquet); either way a `Field` says how to read it and which
+rule each value keeps, so that nothing is guessed, rounded away or replaced by null. Rules are
+Polars expressions, so a million rows are judged in a few milliseconds; only when one is broken is
+the row looked up, and the error names its file, its line, its value and the rule.
 """
 
 from __future__ import annotations

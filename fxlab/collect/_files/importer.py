@@ -1,12 +1,8 @@
-"""Import sessions so that all rows are stored, once, or none: also when it stops half-way.
-
-Import sessions so that all rows are stored, once, or none: also when it stops half-way.
+"""Importer: all rows of all sessions stored once or not at all, resumable, with a report by file.
 
 All files of all sessions are read and checked before the first row is written. A session becomes
 "completed" only after its rows have been counted in the database. Whatever happens in between,
 importing the same files again finishes the work: each row has the same identity each time.
-
-What an import did, file by file.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Understand rows: from a file's columns to those of the tick tables, losing and inventing nothing.
+"""Row parser: a file's columns to those of the tick tables, losing and inventing nothing.
 
 Three shapes are known by their columns: trades, quotes (best bid and ask) and books (up to ten
 levels). A column that has no place in the tables is refused, not dropped. Rows alike in all but

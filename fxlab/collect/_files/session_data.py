@@ -1,16 +1,9 @@
-"""What tells the rows of a symbol apart, and what their order is.
-
-What tells the rows of a symbol apart, and what their order is.
-
-The venue's number is both, where every row has one and no two the same, in whatever order a file
-has them: the same rows are the same session. Where it is not, a row's place in its file has to do.
-
-A session before it is stored: its rows, checked, and what identifies each of them.
+"""Session data before it is stored: checked rows with their `seq`, their order, and the session id.
 
 A row's `seq` is the venue's number where every row of a symbol has one, whatever order they came
-in; else the row's place in its source. Either way it is the same at each import, which is what lets
-an import be repeated, or finished by another one. A number that two rows have identifies neither,
-and is refused: one id cannot be two trades.
+in, so the same rows are the same session; else the row's position in its source. Either way it is
+the same at each import, which is what lets an import be repeated, or finished by another one. A
+number that two rows have identifies neither, and is refused: one id cannot be two trades.
 """
 
 from __future__ import annotations

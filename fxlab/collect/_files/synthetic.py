@@ -1,4 +1,4 @@
-"""A small market made of random numbers, always the same for the same seed.
+"""Synthetic market: seeded random ticks and books, the same for the same seed.
 
 For demonstrations and tests without any file or exchange. It has what makes real ticks difficult:
 trades that share their millisecond, a spread, books that move with the order flow, quiet and busy

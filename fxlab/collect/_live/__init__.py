@@ -1,1 +1,1 @@
-"""Recorder of live ticks: journal, sender, gap ledger, recovery."""
+"""Recorder of live ticks: journal, sender, gap table, recovery."""

@@ -1,12 +1,8 @@
-"""A venue's order book, kept so that what changes most moves least.
-
-A venue's order book, kept so that what changes most moves least.
+"""Order book of one symbol: kept in memory, its top levels recorded at each change or conflated.
 
 Both sides are sorted lists with the best level at the end: nearly all changes happen there, and a
 change at the end of a list moves nothing. A book of thousands of levels costs as much as one of
 ten.
-
-The order book of one symbol on its way to the journal: top levels, at each change or less often.
 
 Stored less often than it changes, a book is conflated; the session's options say so, and how many
 changes went unstored is counted.

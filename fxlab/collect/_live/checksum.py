@@ -1,15 +1,11 @@
-"""A sum over rows that does not care for their order: what was received against what is stored.
-
-A sum over rows that does not care for their order: what was received against what is stored.
+"""Order-independent checksum over rows, and the counts, range and checksum of the rows recorded.
 
 Each row is hashed over its columns' 64-bit patterns, and hashes are added modulo 2^64, so a batch
 can be added when it comes, and the whole be computed again from the database in any order. A lost,
-doubled or changed row changes the sum. The mixing function is SplitMix64's (Steele, Lea, Flood,
+duplicate or changed row changes the sum. The mixing function is SplitMix64's (Steele, Lea, Flood,
 "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014): good spread, nothing secret.
 
-What a recorder says it has stored: rows, range and checksum of each kind of row.
-
-Tallies are journaled in the same transaction as the rows they count, so they are true after any
+A `RowTally` is journaled in the same transaction as the rows it counts, so it is true after any
 crash; the receipt of a session is made of them and compared with the database.
 """
 

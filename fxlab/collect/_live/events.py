@@ -1,4 +1,4 @@
-"""The gap ledger as it grows: what happened to a recording, one numbered row each.
+"""Event table of a recording: gaps and other events, as numbered rows written again when closed.
 
 A gap is written when it is seen and written again, over the same row, when more is known of it:
 filled by the venue's history, or over. So a recorder killed in between leaves a gap, never silence.

@@ -1,17 +1,15 @@
-"""Where journals are: all that a start has to know, which mostly finds none.
+"""Journal of received rows on disk (SQLite), and the sender that stores them, with retries.
 
-What was received and is not yet known to be stored: on disk before anything else happens.
+What was received is on disk before anything else happens, in one SQLite file a session (write-ahead
+log, fsync at each commit). A batch of rows, what the receipt says of them and which ids were seen
+enter in one transaction, so that after a kill they agree. SQLite is the journal because its crash
+safety is tested better than ours could ever be. Finding journals is kept cheap: every start asks
+for them and mostly finds none.
 
-One SQLite file a session (write-ahead log, fsync at each commit). A batch of rows, what the receipt
-says of them and which ids were seen enter in one transaction, so that after a kill they agree. The
-sender takes batches out once the server has acknowledged them; sending one twice is harmless.
-SQLite is the journal because its crash safety is tested better than ours could ever be.
-
-Brings what is in the journal to the server, in a thread of its own, for as long as it takes.
-
-The socket is read elsewhere and never waits for the database. An outage is waited out; a refused
-batch is halved until the bad row stands alone, which is kept with the server's words while all
-others go on.
+The sender brings batches to the server in a thread of its own and takes them out once acknowledged;
+sending one twice is harmless. The socket is read elsewhere and never waits for the database. An
+outage is waited out with back-off; a refused batch is halved until the bad row stands alone, which
+is kept with the server's words while all others go on.
 """
 
 from __future__ import annotations

@@ -1,18 +1,15 @@
-"""The end of a recording: receipts, the session's last row, and a count against the database.
+"""Session lifecycle: closing with receipts, recovery after a kill, resuming a session that ended.
 
-The end of a recording: receipts, the session's last row, and a count against the database.
+Closing writes receipts and the session's last row and counts against the database. It reads what
+the journal knows, never what a process remembered, so a recording that was killed is closed by the
+same steps as one that was stopped.
 
-It reads what the journal knows, never what a process remembered, so a recording that was killed is
-closed by the same steps as one that was stopped.
+Recovery comes first at every start: it brings a killed collector's journal to the server and closes
+its session. A journal that a living process holds is left alone, and so is one that belongs to
+another server.
 
-Finish what a killed collector left: bring its journal to the server, close its session.
-
-Every start looks here first. A journal that a living process holds is left alone, and so is one
-that belongs to another server.
-
-Go on with a session that ended: take up its tallies, ids and events where they were left.
-
-The hole between the two recordings is then found as any other: by the ids of its trades.
+Resuming restores counts, ids and events where they were left. The gap between the two recordings is
+then found as any other: by the ids of its trades.
 """
 
 from __future__ import annotations

@@ -1,16 +1,13 @@
-"""A recording at work: read, journal, ask for what is missing, end well.
-
-A recording at work: read, journal, ask for what is missing, end well.
+"""Recording loop: read the venue, journal batches, backfill gaps from the venue's history, end.
 
 Three things run beside each other. The event loop reads the venue and never waits for disk or
 database; one thread journals a batch every few dozen milliseconds; the sender's thread brings the
 journal to the server. What connects them is bounded, so a slow disk holds the venue back rather
 than filling the memory.
 
-Asks a venue's history for the trades in gaps, and says what came of it.
-
-Gaps that lie close together are asked for at once: a venue's answer to one question covers a
-thousand ids, and it counts questions, not ids.
+The `Backfiller` asks a venue's history for the trades in gaps, and reports what came of it. Gaps
+that lie close together are asked for at once: a venue's answer to one request covers a thousand
+ids, and it counts requests, not ids.
 """
 
 from __future__ import annotations

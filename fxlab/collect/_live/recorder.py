@@ -1,11 +1,9 @@
-"""What is known of one symbol while it is recorded, and of the gaps that are asked for.
+"""Recorder: messages turned into journaled rows, with the state of each symbol and its backfills.
 
-Trades and books as encoded rows, with the numbers that their checksum is made of.
-
-From messages to journaled rows: the part of a recording that decides what is stored.
-
-It runs in the journal's thread, one batch after the other. A batch's rows, what the receipt says
-of them and which ids were seen are journaled together, so whatever kills the process, they agree.
+It is the part of a recording that decides what is stored. It runs in the journal's thread, one
+batch after the other. Trades and books become encoded rows, with the numbers that their checksum is
+made of. A batch's rows, what the receipt says of them and which ids were seen are journaled
+together, so whatever kills the process, they agree.
 """
 
 from __future__ import annotations

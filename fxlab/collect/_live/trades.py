@@ -1,13 +1,9 @@
-"""Which trades of a symbol were seen: by their ids doubles are known, and holes.
+"""Trade deduplication and gap detection by ids, and the `seq` of each recorded trade.
 
-Which trades of a symbol were seen: by their ids doubles are known, and holes.
-
-On venues whose ids rise by one, the ids seen are a few ranges, and what lies between them is
-missing. A hole may fill by itself (frames overtake each other), so it counts as a gap only after a
-while. An id that was seen, with a time later than all others, means that the venue began to count
-anew: such trades are no doubles.
-
-Trades of one symbol on their way to the journal: checked, once each, with their `seq`.
+On venues whose ids rise by one, the ids seen are a few ranges, and what lies between them is a gap.
+It may fill by itself (frames overtake each other), so it is reported only after a while. An id that
+was seen, with a time later than all others, means that the venue restarted its numbering: such
+trades are no duplicates.
 """
 
 from __future__ import annotations

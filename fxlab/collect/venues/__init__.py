@@ -1,4 +1,4 @@
-"""The venues by name, each loaded only when somebody asks for it."""
+"""Registry of venues by name, each loaded when it is first used."""
 
 from __future__ import annotations
 

@@ -1,37 +1,26 @@
-"""Which streams go over which connections: as few as Binance's limits allow.
+"""Binance spot and USD-M futures: connection plan, REST history, and the feed of trades and books.
 
-What Binance answers to questions: what is traded, and trades of the past.
-
-One recording from Binance: several connections, books and best quotes on each.
-
-Binance spot: trades, order books and best quotes, with nothing missed that is not told.
-
-Streams (``trade``, ``depth@100ms``, ``bookTicker``) and requests:
+Spot streams (``trade``, ``depth@100ms``, ``bookTicker``) and requests:
 https://developers.binance.com/docs/binance-spot-api-docs/web-socket-streams
 https://developers.binance.com/docs/binance-spot-api-docs/rest-api/market-data-endpoints
 https://developers.binance.com/docs/binance-spot-api-docs/rest-api/general-endpoints
-
-A local book follows the rule under "How to manage a local order book correctly" there: changes are
-held, a snapshot is fetched, changes up to its ``lastUpdateId`` are dropped, and from then on each
-change's ``U`` is one more than the ``u`` before it. Trades of the past come by their id, without a
-key, from ``historicalTrades`` ("Old trade lookup", 1,000 at a time).
-
-Spot's ``bookTicker`` and depth snapshots carry no time: quotes get their arrival, a snapshot the
-time of the last change in it.
-
-Binance USD-M futures, perpetual contracts: trades, order books and best quotes.
-
+Futures (perpetual contracts):
 https://developers.binance.com/docs/derivatives/usds-margined-futures/websocket-market-streams
 https://developers.binance.com/docs/derivatives/usds-margined-futures/market-data/rest-api
 
-Trades are the documented ``aggTrade``: what one order took at one price is one trade, and its ids
-rise by one without holes. The undocumented ``trade`` stream is finer, but spends ids on records
-that are no trades (price 0, ``X`` = "NA"), which a recorder would have to report as missing; and
-its past is only told to holders of a key, while ``aggTrades`` tells everybody by id.
+Streams go over as few connections as Binance's limits allow. A local book follows the rule under
+"How to manage a local order book correctly": changes are buffered, a snapshot is fetched, changes
+up to its ``lastUpdateId`` are dropped, and from then on each change's ``U`` is one more than the
+``u`` before it; on futures its ``pu`` is the ``u`` before it. Spot's ``bookTicker`` and depth
+snapshots carry no time: quotes get their arrival, a snapshot the time of the last change in it.
 
-A change's ``pu`` is the ``u`` of the change before it ("How to manage a local order book
-correctly"). Books come from ``/public`` and trades from ``/market`` since April 2026 ("Important
-WebSocket Change Notice").
+Spot's past trades come by their id, without a key, from ``historicalTrades`` ("Old trade lookup",
+1,000 at a time). Futures trades are the documented ``aggTrade``: what one order took at one price
+is one trade, and its ids rise by one without gaps. The undocumented ``trade`` stream is finer, but
+spends ids on records that are no trades (price 0, ``X`` = "NA"), which a recorder would have to
+report as gaps; and its history needs a key, while ``aggTrades`` serves everybody by id. Futures
+books come from ``/public`` and trades from ``/market`` since April 2026 ("Important WebSocket
+Change Notice").
 """
 
 from __future__ import annotations

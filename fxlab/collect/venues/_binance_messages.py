@@ -1,4 +1,4 @@
-"""What Binance's frames say, as messages: pure functions of a frame's text.
+"""Binance message parser: frames of spot and USD-M futures to messages, as pure functions.
 
 A busy market sends ten thousand frames a second, so each is decoded once and looked at with plain
 comparisons. What is not as documented becomes an `Event` "quarantine" with its cause.

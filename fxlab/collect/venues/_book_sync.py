@@ -1,13 +1,11 @@
-"""When does a stream of changes belong to a snapshot? One rule for venues that number updates.
+"""Order book synchronisation of snapshot and numbered updates; best quotes; time gaps of trades.
 
-When does a stream of changes belong to a snapshot? One rule for venues that number updates.
+One rule for venues that number updates: changes are buffered until a snapshot comes that they
+follow; the first one that does not follow ends the book's known time and begins a gap. Nothing here
+waits or asks: a feed fetches the snapshots.
 
-Changes are held until a snapshot comes that they follow; the first one that does not follow ends
-the book's known time and begins a gap. Nothing here waits or asks: a feed fetches the snapshots.
-
-Best bids and asks of venues that tell only books.
-
-Where trades may be missing on venues whose trades cannot be counted by their ids.
+`BestPrices` makes quotes for venues that send only books. `TradeGapTracker` says where trades may
+be lost on venues whose trades cannot be counted by their ids.
 """
 
 from __future__ import annotations

@@ -1,25 +1,17 @@
-"""Taps ccxt where it is lossless: beside its parsers, not behind its queues.
+"""ccxt feed: exchanges that fxlab does not speak to itself, ``ccxt:okx``, ``ccxt:bybit``, ...
 
-Taps ccxt where it is lossless: beside its parsers, not behind its queues.
+ccxt knows how to reach, subscribe and parse; but its queues lose. What ``watch_trades`` hands out
+comes from a ring of 1,000 trades, and ``watch_order_book`` hands out a state that may have changed
+many times meanwhile: a program that only awaits them loses data without a word. Inside, however,
+each trade is appended to a cache and each applied change of a book is resolved. Both are tapped
+there, by a subclass of the exchange, for this instance alone (`tapped`). These two places are no
+public interface of ccxt: its minor version is pinned, and ``tests/venues/test_ccxt_bridge.py``
+holds that they are there.
 
-What ``watch_trades`` hands out comes from a ring of 1,000 trades, and ``watch_order_book`` hands
-out a state that may have changed many times meanwhile: who only awaits them loses data without a
-word. Inside, however, each trade is appended to a cache and each applied change of a book is
-resolved. Both are overheard here, by a subclass of the exchange, for this instance alone.
-
-These two seams are no public interface of ccxt: its minor version is pinned, and
-``tests/test_ccxt_bridge.py`` holds that they are there.
-
-Books that somebody else keeps, told as snapshots and the changes between their states.
-
-One recording by way of ccxt: it is kept subscribed, and what the tap hears becomes messages.
-
-Exchanges that fxlab does not speak to itself, by way of ccxt: ``ccxt:okx``, ``ccxt:bybit``, ...
-
-ccxt knows how to reach, subscribe and parse; what it parsed is overheard at its source (see
-`ccxt_tap`), because its own queues lose. It does not say which trades a lost connection cost, and
-cannot be slowed down: prices may have holes, which are told. An exchange is best effort as soon
-as it leaves the tap aside: then `Feed.lossless` is False, and the ledger says so.
+A recording is kept subscribed, and what the tap sees becomes messages; books that ccxt keeps become
+snapshots and the changes between their states. ccxt does not say which trades a lost connection
+cost, and cannot be slowed down: trades may have gaps, which are reported. An exchange that bypasses
+the tap is best effort: then `Feed.lossless` is False, and an event says so.
 """
 
 from __future__ import annotations

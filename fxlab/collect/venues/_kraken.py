@@ -1,25 +1,17 @@
-"""Kraken's REST interface: pairs, time, and trades of the past by their ids.
+"""Kraken spot feed: trades counted by ids, books proved by the venue's checksum, REST backfill.
 
-Kraken's REST interface: pairs, time, and trades of the past by their ids.
+One WebSocket (v2) carries all symbols. An update that does not lead to the venue's checksum is not
+passed on: a gap begins, and lasts until a snapshot comes that proves itself. That book is
+subscribed again, alone; other symbols are not touched.
 
-Trades can only be asked for by time, a thousand at a time, oldest first. Which time an id had is
-found from the pace of the trades that are already known.
+REST gives the pairs with their decimals, the time, and past trades. These can only be asked for by
+time, a thousand at a time, oldest first. Which time an id had is found from the pace of the trades
+that are already known.
 
+The protocol (see also `_kraken_messages`):
+https://docs.kraken.com/exchange/guides/websockets/introduction
 https://docs.kraken.com/api-reference/market-data/get-recent-trades
 https://docs.kraken.com/api-reference/market-data/get-tradable-asset-pairs
-
-Kraken's books on their way out: checked, numbered, and with every hole told.
-
-An update that does not lead to the venue's checksum is not passed on: a gap begins, and lasts
-until a snapshot comes that proves itself. Other symbols are not touched by it.
-
-Kraken spot: trades counted by their ids, books checked by the venue's own checksum.
-
-One WebSocket (v2) carries all symbols. A book that fails its checksum is subscribed again, alone.
-REST gives the pairs with their decimals, and trades of the past.
-
-The protocol: https://docs.kraken.com/exchange/guides/websockets/introduction and the pages named
-in `kraken_frames`; https://docs.kraken.com/api-reference/market-data/get-tradable-asset-pairs
 """
 
 from __future__ import annotations

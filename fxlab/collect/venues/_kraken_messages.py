@@ -1,19 +1,13 @@
-"""A Kraken book that proves itself: the best levels, with the digits that the checksum is made of.
-
-A Kraken book that proves itself: the best levels, with the digits that the checksum is made of.
+"""Kraken message parser (WebSocket v2, spot), and the order book with the venue's CRC-32 checksum.
 
 Kraken numbers no updates. Instead each one carries a CRC-32 of the ten best levels as they are
 after it, made of the prices and quantities as they were printed. A lost or wrong update is thus
-found at once, but only by who keeps the printed digits: floats have lost the zeros.
+found at once, but only if the printed digits are kept: floats have lost the zeros. So numbers stay
+as they are printed until the checksum has read them. Frames are parsed by pure functions of their
+text; what is not as documented becomes a "quarantine" event with its cause, of a frame with several
+trades only the bad ones.
 
-The rule: https://docs.kraken.com/exchange/guides/websockets/book-checksum-v2
-
-What Kraken's frames say, as messages: pure functions of a frame's text.
-
-Numbers are kept as they are printed until the checksum has read them. What is not as documented
-becomes a "quarantine" event with its cause; of a frame with several trades only the bad ones.
-
-The protocol (WebSocket v2, spot):
+https://docs.kraken.com/exchange/guides/websockets/book-checksum-v2
 https://docs.kraken.com/exchange/api-reference/spot-websocket-v2/trade
 https://docs.kraken.com/exchange/api-reference/spot-websocket-v2/book
 https://docs.kraken.com/exchange/api-reference/spot-websocket-v2/instrument

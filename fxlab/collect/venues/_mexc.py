@@ -1,17 +1,11 @@
-"""MEXC's REST interface for futures: contracts, time and snapshots of books.
+"""MEXC futures feed: trades as they are pushed, books by version from a REST snapshot on.
 
-MEXC's REST interface for futures: contracts, time and snapshots of books.
+Trades of MEXC ("deals") cannot be counted by their ids, nor asked for later, so each lost
+connection leaves a gap in the prices, which is reported. Unmerged pushes are asked for: merged ones
+would leave out deals. REST gives contracts, time and snapshots of books.
 
+The protocol (see also `_mexc_messages`):
 https://www.mexc.com/api-docs/futures/market-endpoints
-
-One recording from MEXC: one connection, books by versions, deals without numbers.
-
-MEXC's futures: deals as they are pushed, books by versions from a REST snapshot on.
-
-Deals of MEXC cannot be counted by their ids, nor asked for later, so each lost connection leaves a
-hole in the prices, which is told. Unmerged pushes are asked for: merged ones would leave out deals.
-
-The protocol: the pages named in `mexc_frames` and `mexc_rest`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""What frames of MEXC's futures say, as messages: pure functions of a frame's text.
+"""MEXC futures message parser: frames to messages, as pure functions.
 
-Quantities are contracts there; here they are units of the base coin, as everywhere in fxlab.
-What is not as documented becomes a "quarantine" event with its cause.
+Quantities are contracts there; here they are units of the base coin, as everywhere in fxlab. What
+is not as documented becomes a "quarantine" event with its cause.
 
-The protocol: https://www.mexc.com/api-docs/futures/websocket-api and
+The protocol:
+https://www.mexc.com/api-docs/futures/websocket-api
 https://www.mexc.com/api-docs/futures/websocket-api/incremental-order-book-maintenance-mechanism
 """
 

@@ -1,4 +1,4 @@
-"""What a venue may send without being believed: numbers that are none, frames that are no text.
+"""Payload checks: values and frames that are not as a venue documents them, refused with a cause.
 
 A recorder must neither stop at a damaged frame nor store it. These functions raise one of
 `NOT_AS_DOCUMENTED`, of which `cause_of` makes the words for `fxlab.collect.feed`.

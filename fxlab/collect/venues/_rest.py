@@ -1,7 +1,7 @@
-"""Ask a venue's REST interface politely, and turn every way it can fail into words.
+"""REST client of a venue: retries with back-off, and errors that say what failed.
 
-A venue that is busy is asked again, later and at random times, so that a thousand collectors do
-not return at once; one that refuses is left alone, because asking on leads to a longer ban.
+A venue that is busy is asked again, later and at random times, so that a thousand collectors do not
+return at once; one that refuses is left alone, because asking on leads to a longer ban.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""One recording of a venue whose books begin with a REST snapshot: sockets, snapshots, statuses.
+"""Snapshot run: a recording from a venue whose books begin with a REST snapshot.
 
-Everything that arrives goes through one short queue, in the order in which it happened here; one
-loop takes it from there and alone touches the books. A slow consumer fills the queue, which stops
-the sockets from being read, and nothing is dropped.
+Everything that arrives (frames, snapshots, statuses) goes through one short queue, in the order in
+which it happened here; one loop takes it from there and alone touches the books. A slow consumer
+fills the queue, which stops the sockets from being read, and nothing is dropped.
 """
 
 from __future__ import annotations

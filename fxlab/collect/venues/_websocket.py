@@ -1,15 +1,14 @@
-"""The way through an HTTP proxy to a venue's WebSocket, which tornado's client does not know.
+"""Reconnecting WebSocket client: back-off, silence watchdog, proxy tunnel, frames in bulk.
 
-One WebSocket connection over tornado's client: frames in bulk, and the word for why it ended.
+`WebSocketConnection` is one connection over tornado's client, with the reason why it ended. It
+reads only while its owner keeps up: when too much waits, tornado is made to wait too, and TCP holds
+the venue back. Nothing is dropped. Where tornado would give up a connection for one text that is
+not UTF-8, that text is set aside with its cause and the frames around it go on. `Tunnel` goes
+through an HTTP proxy, which tornado's client does not know.
 
-It reads only while its owner keeps up: when too much waits, tornado is made to wait too, and TCP
-holds the venue back. Nothing is dropped. Where tornado would give up a connection for one text
-that is no UTF-8, that text is set aside with its cause and the frames around it go on.
-
-A connection that stays: cut, silent or refused, it is made again until somebody stops it.
-
-What happened to it comes out between the frames, in order, so that a feed knows exactly after
-which message something may be missing.
+`ReconnectingWebSocket` makes a connection again when it is cut, silent or refused, until it is
+stopped. What happened to it comes out between the frames, in order, so that a feed knows exactly
+after which message something may be lost.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The venues that the mock can speak for, by name; each is loaded when it is served."""
+"""Registry of the venue protocols that the mock serves, each loaded when it is served."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""What a venue's protocol has to say to be served by the mock venue.
+"""Protocol interface: what a venue's protocol provides to be served by the mock venue.
 
-A protocol is pure: it turns happenings into frames and questions into answers. Sockets, pacing,
-faults and the ledger are the server's, so that each venue is told in one file and all of them
-misbehave in the same ways.
+A protocol is pure: it turns market events into frames and requests into answers. Sockets, pacing,
+faults and the fault log are the server's, so that each venue is one file and all of them misbehave
+in the same ways.
 
 A protocol is served under ``/<name>``: a path below it that is in `Protocol.sockets` becomes a
-websocket, any other one is a REST question.
+WebSocket, any other one is a REST request.
 """
 
 from __future__ import annotations

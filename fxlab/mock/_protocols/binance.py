@@ -1,12 +1,13 @@
-"""Binance spot and USD-M futures as they speak: market streams and REST answers.
+"""Mock protocols of Binance spot and USD-M futures: market streams and REST answers.
 
 The frames are made by hand instead of by a JSON library, because the mock must never be what a
 collector under test waits for.
 
 Sources: https://github.com/binance/binance-spot-api-docs (web-socket-streams.md, rest-api.md) and
-https://developers.binance.com/docs/derivatives/usds-margined-futures (websocket market streams,
-market data). Spot prices and quantities have eight decimals, those of futures as many as the
-symbol. A stream is known by its name on combined connections, and by a / before it on raw ones.
+https://developers.binance.com/docs/derivatives/usds-margined-futures
+(websocket market streams, market data). Spot prices and quantities have eight decimals, those of
+futures as many as the symbol. A stream is known by its name on combined connections, and by a /
+before it on raw ones.
 """
 
 from __future__ import annotations

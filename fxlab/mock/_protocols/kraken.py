@@ -1,9 +1,8 @@
-"""How Kraken writes: names, times, numbers with all their zeros, and the checksum of a book.
+"""Mock protocol of Kraken spot: WebSocket v2 with checksummed books, and REST.
 
-Kraken spot as its documents describe it: WebSocket v2 with checksummed books, and REST.
-
-Books are told as their subscribers may know them: only levels inside the subscribed depth, no
-word about those that fall out of it, and with each update the CRC-32 of the ten best levels.
+Names, times and numbers with all their zeros are written as Kraken does. Books are sent as their
+subscribers may know them: only levels inside the subscribed depth, no word about those that fall
+out of it, and with each update the CRC-32 of the ten best levels.
 
 https://docs.kraken.com/exchange/api-reference/spot-websocket-v2/book
 https://docs.kraken.com/exchange/api-reference/spot-websocket-v2/trade

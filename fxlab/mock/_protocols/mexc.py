@@ -1,6 +1,6 @@
-"""MEXC's futures as their documents describe them: deals, depth by versions, and REST snapshots.
+"""Mock protocol of MEXC futures: trades ("deals"), depth by version, and REST snapshots.
 
-One contract is one unit of a symbol's last quantity decimal, so that whatever happens can be said
+One contract is one unit of a symbol's last quantity decimal, so that whatever happens can be sent
 in whole contracts.
 
 https://www.mexc.com/api-docs/futures/websocket-api
