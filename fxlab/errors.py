@@ -26,7 +26,8 @@ FxlabError
 │   ├── SymbolNotFound
 │   ├── StrategyNotFound
 │   ├── VenueNotFound
-│   └── RunNotFound
+│   ├── RunNotFound
+│   └── SweepNotFound
 ├── InvalidInput                  (ValueError)
 │   ├── InvalidIdentifier         a session id or symbol breaks its pattern
 │   ├── InvalidTimeRange
@@ -178,6 +179,13 @@ class RunNotFound(NotFound):
 
     kind = "run"
     next_step = "list them with lab.runs()"
+
+
+class SweepNotFound(NotFound):
+    """No kept sweep has this id."""
+
+    kind = "sweep"
+    next_step = "list them with lab.sweeps()"
 
 
 class InvalidInput(FxlabError, ValueError):  # noqa: N818

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
     from fxlab.collect.collector import Collector
     from fxlab.collect.feed import Feed
     from fxlab.collect.receipt import Receipt
-    from fxlab.sessions.runs import Reproduction
+    from fxlab.sessions.runs import Reproduction, SavedRun
     from fxlab.sessions.session import Session
+    from fxlab.sweeper._store import SavedSweep
 
 
 class Lab:
@@ -254,7 +256,16 @@ class Lab:
         return verify(self._db, session_id, progress)
 
     def save_run(self, result: Result) -> str:
-        """Store a backtest and return its id; see `fxlab.sessions.runs.save`."""
+        """Store a backtest and return its id, as ``result.save(lab)`` does; gone in 0.5."""
+        warnings.warn(
+            "lab.save_run(result) is spelled result.save(lab) now; the old spelling works until "
+            "0.5",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return self._save_run(result)
+
+    def _save_run(self, result: Result) -> str:
         from fxlab.sessions import runs
 
         return runs.save(self._db, result)
@@ -265,8 +276,14 @@ class Lab:
 
         return runs.listing(self._db, limit)
 
-    def run(self, run_id: str) -> dict[str, Any]:
-        """Return a saved run's row, as `fxlab.compare_runs` takes it."""
+    def run(self, run_id: str) -> SavedRun:
+        """Return a saved run, as `fxlab.compare_runs` takes it.
+
+        Raises
+        ------
+        RunNotFound
+            If there is none, naming near ids.
+        """
         from fxlab.sessions import runs
 
         return runs.find(self._db, run_id)
@@ -288,6 +305,18 @@ class Lab:
         from fxlab.sweeper import _store
 
         return _store.listing(self._db, limit)
+
+    def sweep(self, sweep_id: str) -> SavedSweep:
+        """Return a kept sweep with all its points.
+
+        Raises
+        ------
+        SweepNotFound
+            If there is none, naming near ids.
+        """
+        from fxlab.sweeper import _store
+
+        return _store.find(self._db, sweep_id)
 
     def close(self) -> None:
         """Close the connections; a later call opens new ones."""

@@ -87,7 +87,7 @@ def test_a_backtest_and_a_sweep_take_numpy_s_numbers(lab, unique):
     plain = {key: int(value) for key, value in options.items()}
     other = fxlab.backtest(session, "sma_cross", {"fast": 5}, **plain)
     assert one.fingerprint == other.fingerprint
-    assert json.dumps(lab.run(one.save(lab)), default=str)
+    assert json.dumps(dict(lab.run(one.save(lab))), default=str)
     swept = fxlab.sweep(
         session, "sma_cross", grid, search="random", points=np.int64(2), seed=np.int64(7), lab=lab
     )

@@ -43,7 +43,7 @@ VERSIONED: Final = ("fxlab", "numba", "numpy", "polars")
 class RunStore(Protocol):
     """Where runs are kept: a `Lab`."""
 
-    def save_run(self, result: Result) -> str:
+    def _save_run(self, result: Result) -> str:
         """Store a run and return its id."""
 
 
@@ -207,7 +207,7 @@ class Result:
         RunConflict
             If a stored run has the same fingerprint and other figures.
         """
-        return lab.save_run(self)
+        return lab._save_run(self)  # noqa: SLF001 - this is the one way to it
 
     @property
     def title(self) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import datetime, timedelta
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
+from fxlab import _html
 from fxlab._progress import Advance, silent
 from fxlab._questdb import sql
 from fxlab._questdb.client import QuestDB
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 
 _JSON: Final = ("symbols", "parameters", "execution", "options", "metrics")
-_SHOWN_METRICS: Final = ("final_equity", "total_return", "max_drawdown", "sharpe")
+_SHOWN: Final = ("final_equity", "total_return", "max_drawdown", "sharpe")
 
 
 def save(db: QuestDB, result: Result) -> str:
@@ -92,7 +93,7 @@ def listing(db: QuestDB, limit: int = 50) -> pl.DataFrame:
     found = db.catalogue(sql.runs(limit=limit))
     figures = [
         pl.col("metrics").str.json_path_match(f"$.{name}").cast(pl.Float64).alias(name)
-        for name in _SHOWN_METRICS
+        for name in _SHOWN
     ]
     return found.select(
         "run_id",
@@ -113,8 +114,94 @@ def listing(db: QuestDB, limit: int = 50) -> pl.DataFrame:
     )
 
 
-def find(db: QuestDB, run_id: str) -> dict[str, Any]:
-    """Return a run's row; its JSON columns are objects.
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class SavedRun(Mapping[str, Any]):
+    """A saved backtest; made by `fxlab.Lab.run`.
+
+    It is a mapping of its row's columns, too (``run["strategy"]``), as versions before 0.4 gave it.
+
+    Attributes
+    ----------
+    run_id, data_session_id, strategy : str
+        Its id, the session that it ran on, and the strategy's name.
+    symbols : list of str
+        Of the session, those that it traded.
+    parameters, execution, options : dict
+        What made it: the strategy's parameters, the fields of `fxlab.Execution`, and the range of
+        time (``start_us``, ``end_us``: microseconds) with the basis of the metrics.
+    capital : float
+        Money at the start.
+    rows_read, fills_count : int
+        Ticks that it read, and fills that `fills` returns.
+    metrics : dict
+        Every metric by name; None for one that has no value.
+    fingerprint, fxlab_version : str
+        Of the ingredients, and the version that ran it.
+    timestamp : datetime
+        When it ran (UTC).
+    """
+
+    run_id: str
+    data_session_id: str
+    strategy: str
+    symbols: list[str]
+    parameters: dict[str, Any]
+    execution: dict[str, Any]
+    options: dict[str, Any]
+    capital: float
+    rows_read: int
+    fills_count: int
+    metrics: dict[str, float | None]
+    fingerprint: str
+    fxlab_version: str
+    timestamp: datetime
+    _db: QuestDB = field(repr=False)
+
+    def fills(self) -> pl.DataFrame:
+        """Return the fills in their order, one row each, with the columns of `Result.fills`."""
+        return _stored_fills(self._db, self.run_id)
+
+    def reproduce(self, progress: Advance = silent) -> Reproduction:
+        """Run it again on its session and compare every bit.
+
+        Raises
+        ------
+        SessionNotFound, StrategyNotFound
+            If its session or its strategy is not there.
+        """
+        return reproduce(self._db, self.run_id, progress)
+
+    def __getitem__(self, name: str) -> Any:  # noqa: ANN401 - as the column holds
+        if name not in _COLUMNS:
+            raise KeyError(name)
+        return getattr(self, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_COLUMNS)
+
+    def __len__(self) -> int:
+        return len(_COLUMNS)
+
+    def __repr__(self) -> str:
+        """Show id, strategy, session and the main metrics in one line."""
+        figures = ", ".join(f"{name} {_html.show(self.metrics.get(name))}" for name in _SHOWN)
+        values = ", ".join(f"{name}={value}" for name, value in self.parameters.items())
+        return (
+            f"<SavedRun {self.run_id}: {self.strategy}({values}) on {self.data_session_id}, "
+            f"{self.fills_count:,} fills, {figures}>"
+        )
+
+    def _repr_html_(self) -> str:
+        named = [(_html.heading(name), self[name]) for name in _COLUMNS if name != "metrics"]
+        figures = [(_html.heading(name), value) for name, value in self.metrics.items()]
+        return _html.facts(named) + _html.facts(figures)
+
+
+_COLUMNS: Final = tuple(one.name for one in fields(SavedRun) if one.name != "_db")
+
+
+def find(db: QuestDB, run_id: str) -> SavedRun:
+    """Return a saved run.
 
     Raises
     ------
@@ -126,7 +213,8 @@ def find(db: QuestDB, run_id: str) -> dict[str, Any]:
         known = db.catalogue(sql.runs(limit=1_000))["run_id"].to_list()
         raise RunNotFound.named(run_id, known)
     row = found.row(0, named=True)
-    return row | {name: json.loads(row[name]) for name in _JSON}
+    row |= {name: json.loads(row[name]) for name in _JSON}
+    return SavedRun(**{name: row[name] for name in _COLUMNS}, _db=db)
 
 
 def fills(db: QuestDB, run_id: str) -> pl.DataFrame:

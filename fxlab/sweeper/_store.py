@@ -15,7 +15,7 @@ import time
 import zlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
@@ -23,10 +23,12 @@ import numpy as np
 import polars as pl
 import xxhash
 
+from fxlab import _html
 from fxlab._progress import Advance
 from fxlab._questdb import sql
 from fxlab._questdb.client import QuestDB
 from fxlab.backtester.metrics._performance import METRICS
+from fxlab.errors import SweepNotFound
 from fxlab.schema import SWEEP_RUNS
 from fxlab.sweeper._space import Point
 from fxlab.sweeper._study import SweepStudy, duration_words
@@ -36,6 +38,9 @@ REQUEST: Final = "asked"
 """State of a row that says what was asked for, where others say what became of a point."""
 
 _KEPT: Final = ("parameters", "state", "metrics", "returns", "error", "fingerprint")
+MOST: Final = 1_000_000
+"""More sweeps than anybody keeps."""
+
 _LISTED: Final = ("sweep_id", "data_session_id", "strategy")
 
 
@@ -152,6 +157,84 @@ def listing(db: QuestDB, limit: int = 50) -> pl.DataFrame:
     return ordered.select(*_LISTED, *STATES, "asked", "search", "started", "finished", "plan").head(
         limit
     )
+
+
+@dataclass(frozen=True, slots=True)
+class SavedSweep:
+    """A kept sweep of one session: what was tried and what became of it; see `fxlab.Lab.sweep`.
+
+    Attributes
+    ----------
+    sweep_id, data_session_id, strategy : str
+        Its id, the session, and the strategy's name.
+    done, failed, skipped : int
+        Points by their state.
+    asked : int or None
+        Points of the newest request, ``plan``; its ``search`` is "grid", "random" or "optuna".
+    started, finished : datetime
+        Times (UTC) of the first and the last row.
+    plan : dict
+        The newest request.
+    """
+
+    sweep_id: str
+    data_session_id: str
+    strategy: str
+    done: int
+    failed: int
+    skipped: int
+    asked: int | None
+    search: str | None
+    started: datetime
+    finished: datetime
+    plan: dict[str, Any]
+    _db: QuestDB = field(repr=False)
+
+    def points(self) -> pl.DataFrame:
+        """Return all points: one row each, by their parameters.
+
+        Returns
+        -------
+        polars.DataFrame
+            The parameters, one column each; ``state`` (done, failed, skipped), the metrics (null
+            where there is none), ``error``, ``fingerprint``.
+        """
+        rows = self._db.export(
+            sql.sweep_points([*_KEPT, "point", "timestamp"], sweep_id=self.sweep_id)
+        )
+        found = rows.filter(pl.col("state") != REQUEST).unique("parameters", keep="last")
+        made = [
+            {
+                **json.loads(row["parameters"]),
+                "state": row["state"],
+                **dict.fromkeys(METRICS),
+                **json.loads(row["metrics"] or "{}"),
+                "error": row["error"],
+                "fingerprint": row["fingerprint"],
+            }
+            for row in found.sort("parameters").iter_rows(named=True)
+        ]
+        return pl.DataFrame(made, infer_schema_length=None)
+
+    def _repr_html_(self) -> str:
+        names = [one.name for one in fields(self) if one.name not in ("_db", "plan")]
+        return _html.facts((_html.heading(name), getattr(self, name)) for name in names)
+
+
+def find(db: QuestDB, sweep_id: str) -> SavedSweep:
+    """Return a kept sweep.
+
+    Raises
+    ------
+    SweepNotFound
+        If no sweep has this id, naming near ids.
+    """
+    known = listing(db, MOST)
+    found = known.filter(pl.col("sweep_id") == sweep_id)
+    if found.is_empty():
+        raise SweepNotFound.named(sweep_id, known["sweep_id"].to_list())
+    row = found.row(0, named=True)
+    return SavedSweep(**row | {"plan": json.loads(row["plan"] or "{}")}, _db=db)
 
 
 def _point_row(study: SweepStudy, point: Point, outcome: TrialResult) -> dict[str, Any]:

@@ -70,6 +70,24 @@ def test_points_are_stored_and_the_same_call_repeats_none(lab, db, session):
     assert (first.returns()[1] == again.returns()[1]).all()
 
 
+def test_a_kept_sweep_is_an_object(lab, session):
+    made = fxlab.sweep(session, "sma_cross", GRID, lab=lab, capital=2_345.0)
+    kept = lab.sweep(made.sweep_ids[0])
+    assert isinstance(kept, fxlab.SavedSweep)
+    assert (kept.data_session_id, kept.strategy, kept.search) == (session.id, "sma_cross", "grid")
+    assert (kept.done, kept.failed, kept.skipped, kept.asked) == (7, 0, 2, 9)
+    points = kept.points()
+    assert points.height == 9
+    both = points.filter(pl.col("state") == "done").sort("fast", "slow")
+    same = made.table.filter(pl.col("state") == "done").sort("fast", "slow")
+    for name in ("fast", "slow", "final_equity", "sharpe_per_period"):
+        assert both[name].to_list() == same[name].to_list(), name
+    assert kept.sweep_id in kept._repr_html_()
+    wrong = kept.sweep_id[:-1] + "x"
+    with pytest.raises(errors.SweepNotFound, match=rf"{kept.sweep_id}.*lab\.sweeps"):
+        lab.sweep(wrong)
+
+
 def test_a_larger_grid_repeats_nothing(lab, db, session):
     narrow = fxlab.sweep(session, "sma_cross", {"fast": [2, 4], "slow": [30]}, lab=lab)
     wide = fxlab.sweep(session, "sma_cross", {"slow": [40, 30], "fast": [4, 6, 2]}, lab=lab)
