@@ -146,7 +146,9 @@ def collect(
     session_id: Annotated[str | None, typer.Option("--session", help="The session's id.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with --session.")] = False,
     url: Annotated[str | None, typer.Option(help="Of a mock venue: see fxlab mock.")] = None,
-    settle: Annotated[str, typer.Option(help="How long a hole may fill by itself.")] = "6s",
+    settle: Annotated[
+        str, typer.Option(help="How long a gap in the ids may fill by itself.")
+    ] = "6s",
     journal_limit: Annotated[int, typer.Option(help="Bytes that may wait.")] = 2_000_000_000,
     notes: Annotated[str, typer.Option(help="Free text kept with the session.")] = "",
     tag: Annotated[list[str] | None, typer.Option(help="A tag; may be given again.")] = None,

@@ -303,9 +303,9 @@ def open_feeds(
 
 
 def gap_bounds(source: TickSource, symbols: Iterable[str]) -> pl.DataFrame | None:
-    """Return the known holes of the recording: from_time, to_time (UTC µs), symbol.
+    """Return the known gaps of the recording: from_time, to_time (UTC µs), symbol.
 
-    None if there are none and the source is no live recording: then nobody watched for them.
+    None if there are none and the source is no live recording: then gaps were not recorded.
     """
     found = [
         source.gaps(symbol).select("from_time", "to_time", pl.lit(symbol).alias("symbol"))
@@ -317,7 +317,7 @@ def gap_bounds(source: TickSource, symbols: Iterable[str]) -> pl.DataFrame | Non
 
 
 def gap_records(found: pl.DataFrame | None, symbols: tuple[str, ...]) -> np.ndarray:
-    """Return the ends of holes (`GAPS`), ordered by time."""
+    """Return the ends of gaps (`GAPS`), ordered by time."""
     rows = [] if found is None else found.select("to_time", "symbol").rows()
     ends = [(to_micros(ended), symbols.index(symbol)) for ended, symbol in rows]
     return np.array(sorted(ends), GAPS)

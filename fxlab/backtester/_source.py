@@ -15,14 +15,15 @@ from typing import Any, Final, Protocol
 import numpy as np
 import polars as pl
 
-from fxlab import _ticks as ledger
 from fxlab._ticks import (
     BEST,
+    GAPS,
     LARGEST_TICKS,
     MAX_DECIMALS,
     PRICE_TICKS,
     ROUNDING,
     find_decimals,
+    merged,
     mid_decimals,
     with_mid_price,
 )
@@ -93,7 +94,7 @@ def _timed(frame: pl.DataFrame, what: str, name: str) -> pl.DataFrame:
             f"column {name} of {what} is {column.dtype}, not a Datetime; cast it, for example "
             f"pl.col({name!r}).cast(pl.Datetime('us', 'UTC'))"
         )
-    if name == "timestamp":  # a hole may be open at one end
+    if name == "timestamp":  # a gap may be open at one end
         _no_nulls(column, what, "a tick has a time: fill it in, or leave the row out")
     if column.dtype.time_unit != "ns":
         return frame
@@ -209,7 +210,7 @@ class FrameSource:
         Order books beside trades: ``timestamp``, level columns such as ``bid_price_1`` and
         ``bid_qty_1``, and, if there are any, ``seq`` and ``symbol``.
     gaps
-        Known holes: ``from_time``, ``to_time`` and, if they concern one symbol, ``symbol``.
+        Known gaps: ``from_time``, ``to_time`` and, if they concern one symbol, ``symbol``.
 
     Raises
     ------
@@ -232,7 +233,7 @@ class FrameSource:
         needed = ("timestamp",) if self.quotes else ("timestamp", "price")
         self.frame = check_ticks(ticks, "the frame", needed)
         self.books = _checked(books, "the frame of books", ("timestamp", *BEST))
-        self.holes = _checked(gaps, "the frame of gaps", tuple(ledger.GAPS), holes=True)
+        self.known_gaps = _checked(gaps, "the frame of gaps", tuple(GAPS), spans=True)
         self._ready: dict[str, tuple[pl.DataFrame, int | None]] = {}
 
     def __repr__(self) -> str:
@@ -317,15 +318,15 @@ class FrameSource:
         return not self.quotes
 
     def gaps(self, symbol: str) -> pl.DataFrame:
-        """Return the known holes of the symbol: ``from_time``, ``to_time``, in order."""
-        if self.holes is None:
-            return pl.DataFrame(schema=ledger.GAPS)
-        holes = self.holes
-        if "symbol" in holes.columns:
+        """Return the known gaps of the symbol: ``from_time``, ``to_time``, in order."""
+        if self.known_gaps is None:
+            return pl.DataFrame(schema=GAPS)
+        gaps = self.known_gaps
+        if "symbol" in gaps.columns:
             named = pl.col("symbol").cast(pl.String)
-            holes = holes.filter((named == symbol) | named.is_null())
-        times = [utc(holes, name) for name in ledger.GAPS]
-        return ledger.merged(holes.with_columns(times))
+            gaps = gaps.filter((named == symbol) | named.is_null())
+        times = [utc(gaps, name) for name in GAPS]
+        return merged(gaps.with_columns(times))
 
     def _ticks(self, symbol: str) -> tuple[pl.DataFrame, int | None]:
         """Return the symbol's rows as the engine takes them, and the decimals of its prices."""
@@ -371,13 +372,13 @@ class FrameSource:
 
 
 def _checked(
-    frame: object, what: str, required: tuple[str, ...], *, holes: bool = False
+    frame: object, what: str, required: tuple[str, ...], *, spans: bool = False
 ) -> pl.DataFrame | None:
-    """Return a frame beside the ticks, if there is one; a hole may be one of all symbols."""
+    """Return a frame beside the ticks, if there is one; a gap may be one of all symbols."""
     if frame is None:
         return None
     found = as_frame(frame, what)
-    if holes and "symbol" in found.columns:
+    if spans and "symbol" in found.columns:
         named = check_ticks(found.drop("symbol"), what, required)
         return named.with_columns(found["symbol"])
     return check_ticks(found, what, required)
@@ -466,7 +467,7 @@ class TickSource(Protocol):
         """Return whether there are trades of the symbol; else its ticks are mids of quotes."""
 
     def gaps(self, symbol: str) -> pl.DataFrame:
-        """Return the symbol's known holes: from_time, to_time (UTC µs), merged and in order."""
+        """Return the symbol's known gaps: from_time, to_time (UTC µs), merged and in order."""
 
 
 def as_source(source: object) -> TickSource:

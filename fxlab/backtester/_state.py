@@ -81,7 +81,7 @@ class KernelState:
         signals
             Holding time, cooldown and re-entry rule of the strategy; None has none.
         gaps
-            `GAPS` records of holes in the recording, ordered by time.
+            `GAPS` records of gaps in the recording, ordered by time.
         """
         count = len(symbols)
         legs = np.zeros(count, records.LEG)

@@ -159,7 +159,7 @@ def prepare(
         days_per_year=check_days_per_year(options.days_per_year),
         start=options.start,
         end=options.end,
-        holes=gap_bounds(data, names),
+        gaps=gap_bounds(data, names),
     )
     feeds, books = open_feeds(
         data,
@@ -182,7 +182,7 @@ def new_state(run: Run, signals: Signals, bounds: tuple[int, int]) -> KernelStat
         run.execution,
         choose_interval(bounds, run.grid_us),
         signals=signals,
-        gaps=gap_records(run.holes, run.symbols),
+        gaps=gap_records(run.gaps, run.symbols),
     )
 
 

@@ -112,7 +112,7 @@ class Execution:
     rebalance
         Trade back to the target when the exposure is this far from it; None never does.
     across_gaps
-        Whether an order may fill after a hole of the recording that began before it could.
+        Whether an order may fill after a gap of the recording that began before it could.
     close_at_end
         Sell what is held at the last price, instead of marking it.
     shared_cash

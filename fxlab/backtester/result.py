@@ -61,7 +61,7 @@ class Run:
     days_per_year: float
     start: Time | None
     end: Time | None
-    holes: pl.DataFrame | None = None  # from_time, to_time, symbol; None: nobody kept a ledger
+    gaps: pl.DataFrame | None = None  # from_time, to_time, symbol; None: gaps were not recorded
 
     def options(self) -> dict[str, Any]:
         """Return the time range and the basis of the figures, as plain values."""
@@ -266,9 +266,9 @@ def facts_of(run: Run, records: Records) -> Facts:
         days_per_year=run.days_per_year,
         funding=float(account["funding"]),
         ruined_us=None if ruined_at == NEVER else ruined_at - records.first,
-        blind_us=None
-        if run.holes is None
-        else gap_micros(run.holes, records.first, records.last, run.symbols),
+        gap_us=None
+        if run.gaps is None
+        else gap_micros(run.gaps, records.first, records.last, run.symbols),
     )
 
 

@@ -371,7 +371,7 @@ def gap_starts(times: Floats, factor: float = 50.0, share: float = 0.02) -> Indi
 
     A gap is longer than `factor` times the median step and longer than `share` of the whole
     range. The second rule is needed because trades come in bursts: where most steps are
-    microseconds, every quiet second is many medians long, and still no hole that an eye could see.
+    microseconds, every quiet second is many medians long, and still no gap that an eye could see.
 
     Parameters
     ----------

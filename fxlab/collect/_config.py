@@ -16,7 +16,7 @@ INTERVAL_US: Final = 50_000
 """Between two batches: what a killed process can lose of what it had received."""
 
 SETTLE_US: Final = 6_000_000
-"""Frames that overtake each other are given this long before a hole is called a gap."""
+"""Frames that overtake each other are given this long before skipped ids are called a gap."""
 
 JOURNAL_LIMIT: Final = 2_000_000_000
 """Bytes that may wait for the server, some 25 million trades."""
@@ -40,7 +40,7 @@ class Plan:
     resume
         Whether to go on with a session that ended.
     interval, settle
-        Microseconds between batches, and until a hole is called a gap.
+        Microseconds between batches, and until skipped ids are called a gap.
     journal_limit
         Bytes in the journal at which the recording ends.
     """

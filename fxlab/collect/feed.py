@@ -200,7 +200,7 @@ class BookSnapshot(NamedTuple):
 
 
 class BookDelta(NamedTuple):
-    """Levels that changed; between it and the message before it lies no hole, or a `Gap`."""
+    """Levels that changed. It follows the message before it, or a `Gap` stands between."""
 
     symbol: str
     first_update_id: int
@@ -313,7 +313,7 @@ class Feed(ABC):
     venue
         Its name, kept as the session's ``exchange``.
     counts_trades
-        Whether the trade ids of a symbol are whole numbers that rise by one: holes can be seen.
+        Whether the trade ids of a symbol are whole numbers that rise by one: gaps can be seen.
     lossless
         Whether every trade and update is delivered; False is said in the session.
     """

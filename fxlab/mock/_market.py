@@ -54,7 +54,7 @@ class MarketTrade(NamedTuple):
 
 
 class BookChange(NamedTuple):
-    """Levels of a book that changed, with all update ids that it covers; ids leave no hole."""
+    """Levels of a book that changed, with all update ids that it covers; ids leave no gap."""
 
     symbol: str
     id: int

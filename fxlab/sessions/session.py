@@ -115,18 +115,18 @@ class ReplaySource:
         return self._has(ORDERBOOK, "orderbook", self.only(symbol))
 
     def gaps(self, symbol: str | None = None) -> pl.DataFrame:
-        """Return the known holes of a symbol: ``from_time``, ``to_time``, merged and in order.
+        """Return the known gaps of a symbol: ``from_time``, ``to_time``, merged and in order.
 
         They are the events "gap" of the ledger that name the symbol or none, but for those that
         were filled: nothing is missing in them any more.
         """
         name, named = self.only(symbol), pl.col("symbol")
-        holes = _catalog.events(self._db, self.id).filter(
+        gaps = _catalog.events(self._db, self.id).filter(
             pl.col("event") == "gap",
             named.is_null() | named.is_in(["", name]),
             pl.col("count").is_null() | (pl.col("count") != 0),
         )
-        return _ticks.merged(holes.with_columns(pl.col("from_time").fill_null(pl.col("timestamp"))))
+        return _ticks.merged(gaps.with_columns(pl.col("from_time").fill_null(pl.col("timestamp"))))
 
     def _has(self, table: Table, data_type: str, symbol: str) -> bool:
         if data_type not in self.data_types:

@@ -102,7 +102,7 @@ class CachedSource:
         return bool(self._fact("has_trades", symbol))
 
     def gaps(self, symbol: str) -> pl.DataFrame:
-        """Return the symbol's known holes; asked once."""
+        """Return the symbol's known gaps; asked once."""
         found: pl.DataFrame = self._fact("gaps", symbol)
         return found
 

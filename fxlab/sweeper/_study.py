@@ -197,7 +197,7 @@ def _sharing(signals: Sequence[Signals]) -> Callable[[pl.DataFrame], pl.DataFram
 def _content(source: FrameSource) -> str:
     """Return a hash of all that a frame source holds."""
     hasher = xxhash.xxh3_128()
-    for frame in (source.frame, source.books, source.holes):
+    for frame in (source.frame, source.books, source.known_gaps):
         if isinstance(frame, pl.DataFrame):
             hasher.update(",".join(frame.columns).encode())
             hasher.update(frame.hash_rows().to_numpy().data)

@@ -305,7 +305,7 @@ def test_no_ledger_is_not_an_empty_ledger():
     trades = trades_of((1, 4, 7.0))
     unknown = gap_exposure(trades, None, at(0), at(10))
     assert all(math.isnan(x) for x in (unknown.seconds, unknown.share, unknown.held_share))
-    assert "gap ledger" in unknown.note
+    assert "event table" in unknown.note
     empty = gap_exposure(trades, gaps_of(), at(0), at(10))
     assert (empty.seconds, empty.share, empty.held_seconds, empty.note) == (0, 0, 0, "")
     assert empty.trades.is_empty()

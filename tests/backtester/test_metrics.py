@@ -240,16 +240,16 @@ def test_a_tail_ratio_without_a_lower_tail_says_so():
 def test_blind_time_is_a_share_or_unknown():
     unknown = compute(np.array([0.01, 0.02]), facts(), FILLS, trades())
     assert math.isnan(unknown["blind_time"])
-    assert "gap ledger" in unknown.notes["blind_share"]
-    seen = compute(np.array([0.01, 0.02]), facts(blind_us=6 * DAY_US), FILLS, trades())
+    assert "event table" in unknown.notes["blind_share"]
+    seen = compute(np.array([0.01, 0.02]), facts(gap_us=6 * DAY_US), FILLS, trades())
     assert seen["blind_time"] == 6 * 86_400
     assert seen["blind_share"] == pytest.approx(0.1)
-    none = compute(np.array([0.01, 0.02]), facts(blind_us=0), FILLS, trades())
+    none = compute(np.array([0.01, 0.02]), facts(gap_us=0), FILLS, trades())
     assert none["blind_share"] == 0.0
 
 
 def test_a_run_without_time_has_no_shares_of_it():
-    got = compute(np.array([]), facts(elapsed_us=0, exposed_us=0, blind_us=0), FILLS, trades())
+    got = compute(np.array([]), facts(elapsed_us=0, exposed_us=0, gap_us=0), FILLS, trades())
     assert math.isnan(got["exposure"])
     assert got.notes["exposure"] == got.notes["blind_share"] == "no time passed"
 

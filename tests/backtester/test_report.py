@@ -152,9 +152,9 @@ def test_every_section_is_there_in_reading_order(written):
 
 def test_blind_time_is_a_section_where_there_are_gaps(with_gaps):
     text = _tearsheet.render(with_gaps)
-    blind = text.split("<h2>Blind time</h2>")[1].split("</section>")[0]
-    assert "2 known holes of the recording in the run: 15m 0s" in blind
-    assert "trades were open in a hole" in blind
+    blind = text.split("<h2>Time in gaps</h2>")[1].split("</section>")[0]
+    assert "2 known gaps of the recording in the run: 15m 0s" in blind
+    assert "trades were open in a gap" in blind
     assert len(with_gaps.plot().layout.shapes) == 2
 
 

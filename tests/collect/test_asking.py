@@ -43,12 +43,12 @@ def ask(feed, *found, silent=False, seconds=60.0):
     return asyncio.run(run())
 
 
-holes = st.lists(
+gaps = st.lists(
     st.tuples(st.sampled_from("AB"), st.integers(0, 5_000), st.integers(0, 2_500)), max_size=12
 )
 
 
-@given(holes)
+@given(gaps)
 @settings(max_examples=150, deadline=None)
 def test_every_gap_is_in_one_group_whose_pieces_cover_it(found):
     wanted = [missing(first, first + length, symbol) for symbol, first, length in found]
@@ -59,9 +59,9 @@ def test_every_gap_is_in_one_group_whose_pieces_cover_it(found):
         parts = list(pieces(group))
         assert all(last - first < MOST_IDS for first, last in parts)
         covered = {one for first, last in parts for one in range(first, last + 1)}
-        inside = [one for one in group if one.hole.last <= group[-1].hole.last]
+        inside = [one for one in group if one.ids.last <= group[-1].ids.last]
         for one in inside:
-            assert set(range(one.hole.first, one.hole.last + 1)) <= covered
+            assert set(range(one.ids.first, one.ids.last + 1)) <= covered
 
 
 def test_gaps_close_together_are_one_question():
@@ -106,7 +106,7 @@ def test_an_answer_that_never_comes_is_given_up():
 
     some = [missing(n * 10_000, n * 10_000 + 1) for n in range(5)]
     heard = ask(Silent(), *some, seconds=0.05)
-    assert sorted(one.missing.hole.first for one in heard) == [n * 10_000 for n in range(5)]
+    assert sorted(one.request.ids.first for one in heard) == [n * 10_000 for n in range(5)]
     assert {one.outcome for one in heard} == {"given up"}
 
 

@@ -192,8 +192,8 @@ def compare_events(one, twin, journal):
     assert missing == twin.missing
     asked = {symbol: set() for symbol in PAIR}
     for one_missing in one.to_ask:
-        hole = one_missing.hole
-        asked[one_missing.symbol] |= set(range(hole.first, hole.last + 1))
+        lost = one_missing.ids
+        asked[one_missing.symbol] |= set(range(lost.first, lost.last + 1))
     assert asked == missing
 
 

@@ -1,4 +1,4 @@
-"""Doubles, holes and new counts by ids alone, against a twin that is a set of ids."""
+"""Doubles, gaps and new counts by ids alone, against a twin that is a set of ids."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def reread(ids):
     return IdRanges.from_json(json.loads(json.dumps(ids.to_json())))
 
 
-def members(holes):
-    found = [one for hole in holes for one in range(hole.first, hole.last + 1)]
-    assert len(found) == len(set(found)), "an id is in two holes"
+def members(gaps):
+    found = [one for gap in gaps for one in range(gap.first, gap.last + 1)]
+    assert len(found) == len(set(found)), "an id is in two gaps"
     return set(found)
 
 
@@ -35,14 +35,14 @@ def agree(ids, twin):
     assert all(a[1] + 1 < b[0] for a, b in zip(ids.spans, ids.spans[1:], strict=False))
     assert ids.missing == twin.missed_before + len(twin.absent())
     assert (ids.newest, ids.restarts) == (twin.newest, twin.restarts)
-    assert members(part for hole in ids.holes for part in ids.rest_of(hole)) == (
+    assert members(part for gap in ids.gaps for part in ids.rest_of(gap)) == (
         twin.noticed.keys() - twin.seen.keys()
     )
 
 
 @st.composite
 def arrivals(draw):
-    """Draw ids in any order, with doubles and holes."""
+    """Draw ids in any order, with doubles and gaps."""
     first = draw(st.integers(0, 2**40))
     offsets = st.integers(0, 40) | st.integers(0, 3)
     return [first + one for one in draw(st.lists(offsets, min_size=1, max_size=60))]
@@ -50,7 +50,7 @@ def arrivals(draw):
 
 @given(arrivals(), st.data())
 @settings(max_examples=200, deadline=None)
-def test_any_order_doubles_and_holes_as_the_twin_has_them(order, data):
+def test_any_order_duplicates_and_gaps_as_the_twin_has_them(order, data):
     ids, twin = IdRanges(), IdsTwin()
     for step, identity in enumerate(order):
         expected = twin.add(identity, time_of(identity), step)
@@ -61,7 +61,7 @@ def test_any_order_doubles_and_holes_as_the_twin_has_them(order, data):
             assert members(ids.settled(until)) == twin.settled(until)
             agree(ids, twin)
     assert members(ids.settled(len(order))) == twin.settled(len(order))
-    assert ids.holes == []
+    assert ids.gaps == []
 
 
 @given(arrivals(), st.integers(0, 60))
@@ -129,8 +129,8 @@ def test_the_rest_of_a_hole_is_what_was_not_seen(seen, first, length):
     ids = IdRanges()
     for one in seen:
         ids.add(one, START + one, 0)
-    hole = IdGap(first, first + length, 1, 2, 3)
-    rest = ids.rest_of(hole)
+    gap = IdGap(first, first + length, 1, 2, 3)
+    rest = ids.rest_of(gap)
     assert members(rest) == set(range(first, first + length + 1)) - seen
     assert all((part.from_time, part.to_time, part.seen) == (1, 2, 3) for part in rest)
 
@@ -149,7 +149,7 @@ def test_a_late_trade_shortens_its_hole_before_it_is_told():
     ids = IdRanges()
     for identity in (10, 20, 15):
         ids.add(identity, START + identity, identity)
-    assert [(hole.first, hole.last) for hole in ids.settled(20)] == [(11, 14), (16, 19)]
+    assert [(gap.first, gap.last) for gap in ids.settled(20)] == [(11, 14), (16, 19)]
 
 
 def test_another_time_is_a_conflict_that_changes_nothing():
@@ -217,5 +217,5 @@ def test_a_hole_that_a_new_count_overtakes_is_told_as_it_was():
     ids.add(1, START + 2_000, 2)
     for one in range(2, 1_008):
         ids.add(one, START + 2_000 + one, 3)
-    told = [(hole.first, hole.last) for hole in ids.settled(9)]
+    told = [(gap.first, gap.last) for gap in ids.settled(9)]
     assert told == [(1_001, 1_004), (1_006, 1_009)]

@@ -214,13 +214,13 @@ def pay_funding(leg, rate_long, rate_short):
 
 
 @compiled
-def next_alarm(edge, funding, number, gaps, hole):
+def next_alarm(edge, funding, number, gaps, first_gap):
     """Return the next time at which the clock has something to do."""
     alarm = edge
     if number < len(funding):
         alarm = min(alarm, funding[number]["time"])
-    if hole < len(gaps):
-        alarm = min(alarm, gaps[hole]["to_time"])
+    if first_gap < len(gaps):
+        alarm = min(alarm, gaps[first_gap]["to_time"])
     return alarm
 
 

@@ -266,7 +266,7 @@ def meet_market(leg, account, now, price, legs, tape, schedule, terms, written):
 
 @compiled
 def missed_by_gap(leg, terms):
-    """Return whether a hole of the recording lies between the order and its fill."""
+    """Return whether a gap of the recording lies between the order and its fill."""
     bridges = terms["across_gaps"] == 0 and leg["gap_ended_at"] > leg["decided_at"]
     return bridges and not is_forced(leg["reason"])
 

@@ -21,7 +21,7 @@ from fxlab.errors import InvalidParameter
 from fxlab.schema import UTC_MICROS
 
 MOST_INTERVALS: Final = 1_000_000
-NO_LEDGER: Final = "these ticks came without a gap ledger: what is missing is not known"
+NO_EVENTS: Final = "these ticks came without an event table: their gaps are not known"
 NO_TIME: Final = "no time passed"
 NOTHING_HELD: Final = "no position was held"
 _NOTHING: Final = np.empty(0, dtype=np.int64)
@@ -29,7 +29,7 @@ _NOTHING: Final = np.empty(0, dtype=np.int64)
 
 @dataclass(frozen=True, slots=True)
 class GapExposure:
-    """How much of a run lies in the holes of the recording.
+    """How much of a run lies in the gaps of the recording.
 
     Attributes
     ----------
@@ -39,7 +39,7 @@ class GapExposure:
         Time with a position in a symbol that was not recorded, and its share of all time with a
         position.
     trades : polars.DataFrame
-        The round trips that were open in a hole: symbol, direction, entered_at, exited_at, pnl
+        The round trips that were open in a gap: symbol, direction, entered_at, exited_at, pnl
         where given, blind_seconds.
     note : str
         Why a figure is nan; empty where all exist.
@@ -112,40 +112,40 @@ def gap_exposure(
     last: datetime,
     symbols: tuple[str, ...] | None = None,
 ) -> GapExposure:
-    """Return how much of a run, and of its time in a position, lies in holes of the recording.
+    """Return how much of a run, and of its time in a position, lies in gaps of the recording.
 
     Parameters
     ----------
     trades
         symbol, direction, entered_at, exited_at (null: still open at `last`), and pnl if wanted.
     gaps
-        from_time, to_time, and symbol (null: of every symbol) where the holes are of single ones.
-        None where there is no ledger, which is not the same as an empty one.
+        from_time, to_time, and symbol (null: of every symbol) where the gaps are of single ones.
+        None where gaps were not recorded, which is not the same as none found.
     first, last
-        The run's first and last tick; holes count inside them only.
+        The run's first and last tick; gaps count inside them only.
     symbols
-        What the run replayed: holes of other symbols are left out. All holes count unless given.
+        What the run replayed: gaps of other symbols are left out. All gaps count unless given.
     """
     if gaps is None:
         nothing = np.zeros(trades.height, dtype=np.int64)
         unknown = math.nan
-        return GapExposure(unknown, unknown, unknown, unknown, _touched(trades, nothing), NO_LEDGER)
+        return GapExposure(unknown, unknown, unknown, unknown, _touched(trades, nothing), NO_EVENTS)
     begin, end = to_micros(first), to_micros(last)
     run, held = end - begin, _positions(trades, end).total
     unseen = np.zeros(trades.height, dtype=np.int64)
-    blind = Spans(_NOTHING, _NOTHING)
+    unseen_held = Spans(_NOTHING, _NOTHING)
     for symbol in trades["symbol"].unique(maintain_order=True):
         own = (trades["symbol"] == symbol).to_numpy()
         entered, exited = _ends(trades.filter(own), end)
-        holes = _holes(gaps, (symbol,)).within(begin, end)
-        unseen[own] = holes.inside(entered, exited)
-        blind = blind.union(holes.overlap(Spans.of(entered, exited)))
+        spans = _gap_spans(gaps, (symbol,)).within(begin, end)
+        unseen[own] = spans.inside(entered, exited)
+        unseen_held = unseen_held.union(spans.overlap(Spans.of(entered, exited)))
     missed = gap_micros(gaps, begin, end, symbols)
     return GapExposure(
         seconds=missed / 1e6,
         share=missed / run if run else math.nan,
-        held_seconds=blind.total / 1e6,
-        held_share=blind.total / held if held else math.nan,
+        held_seconds=unseen_held.total / 1e6,
+        held_share=unseen_held.total / held if held else math.nan,
         trades=_touched(trades, unseen),
         note=NO_TIME if not run else NOTHING_HELD if not held else "",
     )
@@ -154,20 +154,20 @@ def gap_exposure(
 def gap_micros(
     gaps: pl.DataFrame, first: int, last: int, symbols: tuple[str, ...] | None = None
 ) -> int:
-    """Return the time between two ticks that lies in holes, in µs; see `blind_time`.
+    """Return the time between two ticks that lies in gaps, in µs; see `gap_exposure`.
 
     Parameters
     ----------
     gaps, symbols
-        As `blind_time` takes them.
+        As `gap_exposure` takes them.
     first, last
         The run's first and last tick, µs since 1970.
     """
-    return _holes(gaps, symbols).within(first, last).total
+    return _gap_spans(gaps, symbols).within(first, last).total
 
 
-def _holes(gaps: pl.DataFrame, symbols: tuple[str, ...] | None) -> Spans:
-    """Return the holes of some symbols; a hole of no symbol is one of all."""
+def _gap_spans(gaps: pl.DataFrame, symbols: tuple[str, ...] | None) -> Spans:
+    """Return the gaps of some symbols; a gap of no symbol is one of all."""
     if symbols is not None and "symbol" in gaps.columns:
         gaps = gaps.filter(pl.col("symbol").is_null() | pl.col("symbol").is_in(symbols))
     known = gaps.select("from_time", "to_time").drop_nulls()
@@ -191,7 +191,7 @@ def _micros(times: pl.Series) -> Micros:
 
 
 def _touched(trades: pl.DataFrame, unseen: Micros) -> pl.DataFrame:
-    """Return the trades that were open in a hole, and for how long."""
+    """Return the trades that were open in a gap, and for how long."""
     kept = ("symbol", "direction", "entered_at", "exited_at", "pnl")
     return (
         trades.select(name for name in kept if name in trades.columns)

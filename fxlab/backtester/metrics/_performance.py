@@ -43,7 +43,7 @@ import numpy as np
 import polars as pl
 
 from fxlab.backtester._kernel.records import STILL_OPEN
-from fxlab.backtester.metrics._exposure import NO_LEDGER, NO_TIME
+from fxlab.backtester.metrics._exposure import NO_EVENTS, NO_TIME
 from fxlab.backtester.metrics._ratios import (
     ROUNDING,
     Moments,
@@ -98,8 +98,8 @@ METRICS: Final[dict[str, tuple[str, str]]] = {
     "average_loss": ("money", "mean pnl of losing closed trades"),
     "median_trade_duration": ("seconds", "median time from entry to exit, closed trades"),
     "longest_trade_duration": ("seconds", "longest time from entry to exit, closed trades"),
-    "blind_time": ("seconds", "time of the run inside holes of the gap ledger"),
-    "blind_share": ("fraction", "blind time / elapsed time"),
+    "blind_time": ("seconds", "time of the run inside gaps of the recording"),
+    "blind_share": ("fraction", "time in gaps / elapsed time"),
 }
 
 LESS_IS_BETTER: Final = frozenset(
@@ -198,8 +198,8 @@ class Facts:
         Spacing of the returns in µs, and how many days' worth of them the ratios take for a year.
     ruined_us : int or None
         Time from the first tick until equity was at or below zero; None if it never was.
-    blind_us : int or None
-        Time inside holes of the gap ledger (`time_held.blind_micros`); None without a ledger.
+    gap_us : int or None
+        Time inside gaps of the recording (`gap_micros`); None where gaps were not recorded.
     """
 
     capital: float
@@ -212,7 +212,7 @@ class Facts:
     days_per_year: float
     funding: float = 0.0
     ruined_us: int | None = None
-    blind_us: int | None = None
+    gap_us: int | None = None
 
 
 def compute(
@@ -387,13 +387,13 @@ def _time_figures(facts: Facts, notes: dict[str, str]) -> dict[str, float]:
     elapsed = float(facts.elapsed_us)
     if not elapsed:
         notes["exposure"] = notes["blind_share"] = NO_TIME
-    blind = math.nan if facts.blind_us is None else float(facts.blind_us)
-    if facts.blind_us is None:
-        notes["blind_time"] = notes["blind_share"] = NO_LEDGER
+    in_gaps = math.nan if facts.gap_us is None else float(facts.gap_us)
+    if facts.gap_us is None:
+        notes["blind_time"] = notes["blind_share"] = NO_EVENTS
     return {
         "exposure": ratio(float(facts.exposed_us), elapsed),
-        "blind_time": blind / 1e6,
-        "blind_share": ratio(blind, elapsed),
+        "blind_time": in_gaps / 1e6,
+        "blind_share": ratio(in_gaps, elapsed),
     }
 
 

@@ -53,7 +53,7 @@ def result_figures(result: Result) -> dict[str, go.Figure]:
 
 
 def run_figure(result: Result) -> go.Figure:
-    """Return price with fills, equity and drawdown; holes of the recording are shaded."""
+    """Return price with fills, equity and drawdown; gaps of the recording are shaded."""
     from fxlab.charts import result_chart
 
     return result_chart(
@@ -105,19 +105,19 @@ def exposure(result: Result) -> pl.DataFrame:
 
 
 def known_gaps(result: Result) -> pl.DataFrame:
-    """Return the holes of the recording inside a run: symbol (null: all), from_time, to_time."""
-    holes = result.run.holes
-    if holes is None:
+    """Return the gaps of the recording inside a run: symbol (null: all), from_time, to_time."""
+    gaps = result.run.gaps
+    if gaps is None:
         times = dict.fromkeys(("from_time", "to_time"), UTC_MICROS)
         return pl.DataFrame(schema={"symbol": pl.String(), **times})
     inside = (pl.col("to_time") > result.first) & (pl.col("from_time") < result.last)
-    return holes.filter(inside).select("symbol", "from_time", "to_time")
+    return gaps.filter(inside).select("symbol", "from_time", "to_time")
 
 
 def gap_exposure_figure(result: Result) -> GapExposure:
-    """Return how much of a run lies in the known holes of its recording."""
+    """Return how much of a run lies in the known gaps of its recording."""
     run = result.run
-    return gap_exposure(result.trades, run.holes, result.first, result.last, symbols=run.symbols)
+    return gap_exposure(result.trades, run.gaps, result.first, result.last, symbols=run.symbols)
 
 
 def _length(seconds: float) -> str:

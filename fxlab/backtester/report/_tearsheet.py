@@ -193,7 +193,7 @@ _GAIN, _LOSS = "47,134,201", "213,94,0"
 
 
 def sections(result: Result) -> list[str]:
-    """Return the sections in reading order; one about blind time only where there are gaps."""
+    """Return the sections in reading order; one about time in gaps only where there are gaps."""
     made: list[tuple[str, Callable[[Result], str]]] = [
         ("Drawdowns", _drawdowns),
         ("Returns", _returns),
@@ -202,7 +202,7 @@ def sections(result: Result) -> list[str]:
         ("Trades against time and risk", _trades_section),
         ("Exposure", _exposure),
         ("Orders that did not fill", _unfilled),
-        ("Blind time", _blind),
+        ("Time in gaps", _gaps),
     ]
     bodies = [(title, build(result)) for title, build in made]
     return [section(title, body) for title, body in bodies if body]
@@ -354,26 +354,26 @@ def _unfilled(result: Result) -> str:
     return table(counted, caption=caption, decimals={"of_all_%": 1})
 
 
-def _blind(result: Result) -> str:
+def _gaps(result: Result) -> str:
     gaps = _figures.known_gaps(result)
     if gaps.is_empty():
         return ""
-    blind = _figures.gap_exposure_figure(result)
-    holes = gaps.select("from_time", "to_time").unique().height  # one of all symbols is one
+    part = _figures.gap_exposure_figure(result)
+    count = gaps.select("from_time", "to_time").unique().height  # one of all symbols is one
     words = (
-        f"{holes:,} known {'holes' if holes > 1 else 'hole'} of the recording in the run: "
-        f"{show_seconds(blind.seconds)}, {_percent(blind.share)} of its time. A position was held "
-        f"for {show_seconds(blind.held_seconds)} of it, {_percent(blind.held_share)} of all time "
-        f"with a position{f' ({blind.note})' if blind.note else ''}. What prices did meanwhile is "
+        f"{count:,} known {'gaps' if count > 1 else 'gap'} of the recording in the run: "
+        f"{show_seconds(part.seconds)}, {_percent(part.share)} of its time. A position was held "
+        f"for {show_seconds(part.held_seconds)} of it, {_percent(part.held_share)} of all time "
+        f"with a position{f' ({part.note})' if part.note else ''}. What prices did meanwhile is "
         "not known; the figures of this run cannot contain it."
     )
-    if blind.trades.is_empty():
+    if part.trades.is_empty():
         return _sentence(words) + _sentence("No trade was open in one of them.")
-    caption = f"{blind.trades.height:,} trades were open in a hole"
-    if blind.trades.height > ROWS:
+    caption = f"{part.trades.height:,} trades were open in a gap"
+    if part.trades.height > ROWS:
         caption += f"; the first {ROWS:,} are shown"
     digits = {"pnl": 2, "blind_seconds": 3}
-    return _sentence(words) + table(blind.trades.head(ROWS), caption=caption, decimals=digits)
+    return _sentence(words) + table(part.trades.head(ROWS), caption=caption, decimals=digits)
 
 
 def _percent(share: float) -> str:

@@ -389,7 +389,7 @@ def _receipts(db: QuestDB, session_id: str) -> dict[str, Any]:
 
 
 def _recent(db: QuestDB, receipt: dict[str, Any]) -> tuple[list[str], list[int]]:
-    """Return ids and times of a symbol's last trades: where ids tell no holes, they tell doubles.
+    """Return ids and times of a symbol's last trades: where ids show no gaps, they show duplicates.
 
     A venue may say the last trades before a pause once more after it.
     """

@@ -343,10 +343,10 @@ class Backfiller:
                 async with self._turn:
                     outcome = await self._asked(group)
         finally:
-            self._answer([BackfillResult(missing, outcome) for missing in group])
+            self._answer([BackfillResult(one, outcome) for one in group])
 
     async def _asked(self, group: list[BackfillRequest]) -> str:
-        wanted = sum(one.hole.last - one.hole.first + 1 for one in group)
+        wanted = sum(one.ids.last - one.ids.first + 1 for one in group)
         got = 0
         for first, last in pieces(group):
             try:
@@ -374,12 +374,12 @@ class Backfiller:
 def neighbours(found: Sequence[BackfillRequest]) -> list[list[BackfillRequest]]:
     """Return gaps in groups that one question covers: of one symbol, and close by their ids."""
     groups: list[list[BackfillRequest]] = []
-    for one in sorted(found, key=lambda each: (each.symbol, each.hole.first)):
+    for one in sorted(found, key=lambda each: (each.symbol, each.ids.first)):
         first = groups[-1][0] if groups else None
         if (
             first is not None
             and first.symbol == one.symbol
-            and one.hole.last - first.hole.first < MOST_IDS
+            and one.ids.last - first.ids.first < MOST_IDS
         ):
             groups[-1].append(one)
         else:
@@ -392,7 +392,7 @@ def pieces(group: Sequence[BackfillRequest]) -> Iterator[tuple[int, int]]:
 
     A garbled id can make a gap of any size, of which the first answer is empty.
     """
-    first, last = group[0].hole.first, group[-1].hole.last
+    first, last = group[0].ids.first, group[-1].ids.last
     for at in range(first, last + 1, MOST_IDS):
         yield at, min(at + MOST_IDS - 1, last)
 
@@ -400,5 +400,5 @@ def pieces(group: Sequence[BackfillRequest]) -> Iterator[tuple[int, int]]:
 def _is_wanted(trade: Trade, group: Sequence[BackfillRequest]) -> bool:
     """Return whether a trade lies in a gap: a venue's answer covers what is between them too."""
     return isinstance(trade.id, int) and any(
-        one.hole.first <= trade.id <= one.hole.last for one in group
+        one.ids.first <= trade.id <= one.ids.last for one in group
     )

@@ -37,7 +37,7 @@ class BackfillRequest:
     """A gap in a symbol's trades that the venue's history may fill."""
 
     symbol: str
-    hole: IdGap
+    ids: IdGap
     gap: GapRow
 
 
@@ -45,7 +45,7 @@ class BackfillRequest:
 class BackfillResult:
     """What follows the trades that were asked for: how that ended."""
 
-    missing: BackfillRequest
+    request: BackfillRequest
     outcome: str
 
 
@@ -250,7 +250,7 @@ class Recorder:
         self._counted: set[tuple[str, str, str]] = set()
         self._unsaved: list[Lines] = []
         self._away: dict[tuple[str, str], int] = {}
-        """Last times of what an earlier collector recorded, and whose holes no id tells."""
+        """Last times of what an earlier collector recorded, and whose gaps no id shows."""
         self._load()
 
     def _load(self) -> None:
@@ -280,8 +280,8 @@ class Recorder:
             return
         times = event["from_time"], event["to_time"]
         gap = GapRow(event["seq"], event["symbol"], "prices", *times, event["count"], about)
-        hole = IdGap(about["first_id"], about["last_id"], *times, 0)
-        self.to_ask.append(BackfillRequest(event["symbol"], hole, gap))
+        lost = IdGap(about["first_id"], about["last_id"], *times, 0)
+        self.to_ask.append(BackfillRequest(event["symbol"], lost, gap))
 
     def _back(self, symbol: str, what: str, time: int) -> None:
         """Write the gap that ends with the first message after an earlier collector's last."""
@@ -298,7 +298,7 @@ class Recorder:
         messages
             In the order they came.
         settled_before
-            Holes noticed before this time (us) are gaps now, and go to `to_ask`.
+            Gaps in the ids noticed before this time (us) are written, and go to `to_ask`.
 
         Raises
         ------
@@ -325,7 +325,7 @@ class Recorder:
         self.save()
 
     def end(self, time: int) -> None:
-        """Journal what only the end decides: waiting books, holes not yet old, gaps that last."""
+        """Journal what only the end decides: waiting books, young gaps, gaps that last."""
         for symbol, record in self.symbols.items():
             row = record.book.rest() if record.book is not None else None
             if row is not None:
@@ -455,33 +455,33 @@ class Recorder:
         self.events.add("quarantine", known, time, amount=amount, detail=why[:SHOWN])
 
     def _settle(self, before: int) -> None:
-        """Write holes that did not fill as gaps, and ask for what is in them."""
+        """Write gaps that did not fill by themselves, and ask for what is in them."""
         for symbol, record in self.symbols.items():
             ids = record.trades.ids
-            for hole in record.trades.settled(before):
+            for lost in record.trades.settled(before):
                 gap = self.events.open_gap(
                     symbol,
                     "prices",
-                    hole.from_time,
-                    hole.to_time,
-                    hole.last - hole.first + 1,
-                    first_id=hole.first,
-                    last_id=hole.last,
+                    lost.from_time,
+                    lost.to_time,
+                    lost.last - lost.first + 1,
+                    first_id=lost.first,
+                    last_id=lost.last,
                     state="open",
                 )
-                if ids is not None and hole.count == ids.restarts:  # else its ids mean others now
-                    self.to_ask.append(BackfillRequest(symbol, hole, gap))
+                if ids is not None and lost.count == ids.restarts:  # else its ids mean others now
+                    self.to_ask.append(BackfillRequest(symbol, lost, gap))
 
-    def _answered(self, asked: BackfillResult) -> None:
+    def _answered(self, result: BackfillResult) -> None:
         """Write what became of a gap after the venue was asked."""
-        missing = asked.missing
-        ids = self.symbols[missing.symbol].trades.ids
-        rest = ids.rest_of(missing.hole) if ids is not None else []
-        missing.gap.missing = sum(part.last - part.first + 1 for part in rest)
-        whole = missing.hole.last - missing.hole.first + 1
-        state = "filled" if not rest else "partly filled" if missing.gap.missing < whole else "open"
-        missing.gap.detail |= {"state": state, "backfill": asked.outcome}
-        self.events.write(missing.gap)
+        request = result.request
+        ids = self.symbols[request.symbol].trades.ids
+        rest = ids.rest_of(request.ids) if ids is not None else []
+        request.gap.missing = sum(part.last - part.first + 1 for part in rest)
+        whole = request.ids.last - request.ids.first + 1
+        state = "filled" if not rest else "partly filled" if request.gap.missing < whole else "open"
+        request.gap.detail |= {"state": state, "backfill": result.outcome}
+        self.events.write(request.gap)
 
     def _tally(self, symbol: str, data_type: str, origin: str) -> RowTally:
         tally = self.tallies.setdefault((symbol, data_type, origin), RowTally())

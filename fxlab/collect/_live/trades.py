@@ -85,7 +85,7 @@ class IdRanges:
     restarts: int = 0
     missed_before: int = 0
     """Ids that were missing when a count ended."""
-    holes: list[IdGap] = field(default_factory=list)
+    gaps: list[IdGap] = field(default_factory=list)
     recent: Recent = field(default_factory=Recent)
 
     @property
@@ -95,7 +95,7 @@ class IdRanges:
         return self.missed_before + between
 
     def add_run(self, ids: Sequence[int], times: Sequence[int]) -> bool:
-        """Take trades that continue the last span without a hole; False if they do not."""
+        """Take trades that continue the last span without a gap; False if they do not."""
         first, last = ids[0], ids[-1]
         if (
             not self.spans
@@ -138,7 +138,7 @@ class IdRanges:
 
     def _restart(self) -> str:
         self.missed_before = self.missing
-        self.holes = [part for hole in self.holes for part in self.rest_of(hole)]
+        self.gaps = [part for gap in self.gaps for part in self.rest_of(gap)]
         self.restarts += 1
         self.spans = []
         self.recent = Recent()
@@ -152,7 +152,7 @@ class IdRanges:
         place = bisect_right(self.spans, identity, key=lambda span: span[0])
         before = self.spans[place - 1] if place else None
         after = self.spans[place] if place < len(self.spans) else None
-        self._note_hole(identity, time, received, before, after)
+        self._note_gap(identity, time, received, before, after)
         joins_before = before is not None and before[1] == identity - 1
         joins_after = after is not None and after[0] == identity + 1
         if joins_before and joins_after:
@@ -165,7 +165,7 @@ class IdRanges:
         else:
             self.spans.insert(place, [identity, identity])
 
-    def _note_hole(
+    def _note_gap(
         self,
         identity: int,
         time: int,
@@ -173,35 +173,35 @@ class IdRanges:
         before: list[int] | None,
         after: list[int] | None,
     ) -> None:
-        """Remember ids that this trade leaps over, at either end of what was seen."""
+        """Remember ids that this trade skips, at either end of what was seen."""
         if after is None and before is not None and identity > before[1] + 1:
             first, last, times = before[1] + 1, identity - 1, (self.newest, time)
         elif before is None and after is not None and identity < after[0] - 1:
             first, last, times = identity + 1, after[0] - 1, (time, self.newest)
         else:
             return
-        self.holes.append(IdGap(first, last, *times, received, self.restarts))
+        self.gaps.append(IdGap(first, last, *times, received, self.restarts))
 
     def settled(self, until: int) -> list[IdGap]:
-        """Return what is still missing of the holes noticed up to a time, and forget those."""
-        ripe = [hole for hole in self.holes if hole.seen <= until]
-        self.holes = [hole for hole in self.holes if hole.seen > until]
-        return [part for hole in ripe for part in self.rest_of(hole)]
+        """Return what is left of the gaps noticed up to a time, and forget those."""
+        ripe = [gap for gap in self.gaps if gap.seen <= until]
+        self.gaps = [gap for gap in self.gaps if gap.seen > until]
+        return [part for gap in ripe for part in self.rest_of(gap)]
 
-    def rest_of(self, hole: IdGap) -> list[IdGap]:
-        """Return the parts of a hole that are still missing; of an earlier count none fill."""
-        if hole.count != self.restarts:
-            return [hole]
+    def rest_of(self, gap: IdGap) -> list[IdGap]:
+        """Return the parts of a gap that are still open; of an earlier count none fill."""
+        if gap.count != self.restarts:
+            return [gap]
         parts = []
-        start = hole.first
+        start = gap.first
         for first, last in self.spans:
-            if last >= start and first <= hole.last:
+            if last >= start and first <= gap.last:
                 if first > start:
                     parts.append((start, first - 1))
                 start = last + 1
-        if start <= hole.last:
-            parts.append((start, hole.last))
-        return [replace(hole, first=a, last=b) for a, b in parts]
+        if start <= gap.last:
+            parts.append((start, gap.last))
+        return [replace(gap, first=a, last=b) for a, b in parts]
 
     def to_json(self) -> dict[str, Any]:
         """Return what a later collector needs to go on."""
@@ -210,7 +210,7 @@ class IdRanges:
             "newest": self.newest,
             "restarts": self.restarts,
             "missed_before": self.missed_before,
-            "holes": [astuple(hole) for hole in self.holes],
+            "holes": [astuple(gap) for gap in self.gaps],
         }
 
     @classmethod
@@ -221,7 +221,7 @@ class IdRanges:
             newest=found["newest"],
             restarts=found["restarts"],
             missed_before=found["missed_before"],
-            holes=[IdGap(*values) for values in found["holes"]],
+            gaps=[IdGap(*values) for values in found["holes"]],
         )
 
 
@@ -301,7 +301,7 @@ class TradeDeduplicator:
                 found.refused.append((trade, f"id {trade.id} came before with another time"))
 
     def _take_plain(self, trades: Iterable[Trade], found: NumberedTrade) -> None:
-        """Take trades whose ids tell no holes; those with an id are still known when doubled."""
+        """Take trades whose ids show no gaps; those with an id are still known when doubled."""
         for trade in trades:
             if trade.id is not None:
                 identity = str(trade.id)
@@ -316,7 +316,7 @@ class TradeDeduplicator:
                 found.take(trade, self.counter)
 
     def settled(self, until: int) -> list[IdGap]:
-        """Return the holes that were noticed up to a time and did not fill."""
+        """Return the gaps that were noticed up to a time and did not fill."""
         return self.ids.settled(until) if self.ids is not None else []
 
     def to_json(self) -> dict[str, Any]:

@@ -148,7 +148,7 @@ def _diff(data: Any, received: int, symbols: Mapping[str, str]) -> Diff:  # noqa
     first, last = _identity(data["U"]), _identity(data["u"])
     if last < first:
         raise ValueError("an update ends before it begins")
-    # Futures name the event before; on spot ids have no holes.
+    # Futures name the event before; on spot ids have no gaps.
     previous = _identity(data["pu"]) if "pu" in data else first - 1
     if previous >= last:
         raise ValueError("an update follows itself")

@@ -304,7 +304,7 @@ class CcxtRun:
             if wanted.book_depth
         }
         self.lossless = True
-        self._holes = TradeGapTracker()
+        self._trade_gaps = TradeGapTracker()
         self._rng = random.Random()  # noqa: S311 - jitter, no secret
         self._waiting: list[Message] = []
         self._news = asyncio.Event()
@@ -351,7 +351,7 @@ class CcxtRun:
         if instrument is None or not self._wanted.trades:
             return
         try:
-            self._tell(self._holes.take(_trade(raw, instrument, received)))
+            self._tell(self._trade_gaps.take(_trade(raw, instrument, received)))
         except NOT_AS_DOCUMENTED as error:
             shown = str(raw.get("info"))
             self._tell([quarantine(cause_of(error), shown, received, instrument.symbol)])
@@ -427,7 +427,7 @@ class CcxtRun:
             self._tell([*self._lose_prices(one, detail), self._trouble(one, detail)])
 
     def _lose_prices(self, one: Instrument, cause: str) -> list[Message]:
-        return self._holes.lose(cause, [one.symbol])
+        return self._trade_gaps.lose(cause, [one.symbol])
 
     def _lose_book(self, one: Instrument, cause: str) -> list[Message]:
         return self._books[one.native].lose(cause)

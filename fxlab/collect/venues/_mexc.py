@@ -174,7 +174,7 @@ class MexcRun(SnapshotRun[None]):
         self._url, self._rest, self._wanted = url, rest, wanted
         self._by_native = wanted.by_native
         self._best = BestPrices() if wanted.book_depth == 1 else None
-        self._holes = TradeGapTracker()
+        self._trade_gaps = TradeGapTracker()
         self._lost: str | None = None
 
     def connections(self) -> list[tuple[None, ReconnectingWebSocket]]:
@@ -208,11 +208,11 @@ class MexcRun(SnapshotRun[None]):
     def frames(self, frames: list[Frame]) -> list[Message]:
         """Return what frames mean."""
         messages: list[Message] = []
-        holes, instruments = self._holes, self._by_native
+        gaps, instruments = self._trade_gaps, self._by_native
         for payload, received in frames:
             for found in parse(payload, received, instruments):
                 if type(found) is Trade:
-                    messages += holes.take(found)
+                    messages += gaps.take(found)
                 elif type(found) is Diff:
                     messages += self._shown(self.change(found))
                 elif isinstance(found, Event):
@@ -242,7 +242,7 @@ class MexcRun(SnapshotRun[None]):
         for symbol in self._books:
             self.abandon(symbol)
         lost = [gap for book in self._books.values() for gap in book.lose(closed.reason)]
-        return lost + self._holes.lose(closed.reason)
+        return lost + self._trade_gaps.lose(closed.reason)
 
 
 class Mexc(Feed):
