@@ -31,6 +31,9 @@ def commands(command, name=""):
     """Yield each command and its options."""
     for part, inner in getattr(command, "commands", {}).items():
         yield from commands(inner, f"{name} {part}".strip())
+    bare = getattr(command, "default", None)  # a group that runs one of its commands by itself
+    if isinstance(bare, str) and hasattr(command, "commands"):
+        command = command.commands[bare]
     if not hasattr(command, "commands"):
         yield name, {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
 

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from fxlab import _progress
-from fxlab._cli.common import command, is_text, say, show_facts, show_frame
+from fxlab._cli.common import (
+    ListsByDefault,
+    command,
+    is_text,
+    say,
+    show_facts,
+    show_frame,
+    show_rows,
+)
 from fxlab.errors import InvalidInput, InvalidParameter
 
 if TYPE_CHECKING:
@@ -68,6 +76,7 @@ Name = Annotated[str, typer.Argument(help="The strategy's name, or module:functi
 Symbols = Annotated[str, typer.Option(help="ALL, or symbols with commas between.")]
 Start = Annotated[str | None, typer.Option(help="First tick's time; naive is UTC.")]
 End = Annotated[str | None, typer.Option(help="Ticks before this time.")]
+RunId = Annotated[str, typer.Argument(help="Id of a saved run; see fxlab runs list.")]
 Capital = Annotated[float | None, typer.Option(help="Money at the start.")]
 
 
@@ -75,7 +84,10 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     command(app)(backtest)
     command(app)(strategies)
-    command(app)(runs)
+    group = typer.Typer(cls=ListsByDefault, rich_markup_mode=None, help="List and show saved runs.")
+    command(group, "list")(list_runs)
+    command(group, "show")(show_run)
+    app.add_typer(group, name="runs")
     app.command()(reproduce)
 
 
@@ -139,7 +151,7 @@ def backtest(
         _show_result(result, saved, report)  # a report reads prices: the lab must be open
 
 
-def runs(
+def list_runs(
     *,
     limit: Annotated[int, typer.Option(min=1, help="Most rows to list, newest first.")] = 20,
 ) -> None:
@@ -157,8 +169,20 @@ def runs(
     )
 
 
+def show_run(run_id: RunId) -> None:
+    """Show one saved run: what made it, and its metrics."""
+    import fxlab
+
+    with fxlab.connect() as lab:
+        run = lab.run(run_id)
+    facts = dict(run)
+    metrics = facts.pop("metrics")
+    show_facts(facts.items(), "run", key="run")
+    show_rows(("metric", "value"), metrics.items(), "metrics", key="metrics")
+
+
 def reproduce(
-    run_id: Annotated[str, typer.Argument(help="Id of a saved run; fxlab runs lists them.")],
+    run_id: RunId,
 ) -> None:
     """Run a saved backtest again and compare every bit; exit code 1 if one differs."""
     import fxlab
@@ -222,12 +246,16 @@ Session = Annotated[str, typer.Argument(help="The session's id.")]
 
 def register_checks(app: typer.Typer) -> None:
     """Add the commands."""
-    command(app)(ladder)
-    command(app)(compare)
-    app.command()(check)
+    command(app, "cost-ladder")(cost_ladder)
+    command(app, "compare-runs")(compare_runs)
+    app.command("check-lookahead")(check_lookahead)
+    # as they were spelled before 0.4; until 0.5
+    command(app, "ladder", hidden=True)(cost_ladder)
+    command(app, "compare", hidden=True)(compare_runs)
+    app.command("check", hidden=True)(check_lookahead)
 
 
-def ladder(
+def cost_ladder(
     session: Session,
     strategy: Name,
     *,
@@ -250,7 +278,7 @@ def ladder(
     costs = {"maker_bps": maker_bps, "slippage_bps": slippage_bps, "latency": latency}
     terms = execution_from(execution, fill=fill, taker_bps=taker_bps, **costs)
     options = given(start=start, end=end, capital=capital)
-    with fxlab.connect() as lab, _progress.terminal("ladder") as advance:
+    with fxlab.connect() as lab, _progress.terminal("cost ladder") as advance:
         found = fxlab.cost_ladder(
             lab.session(session),
             chosen,
@@ -267,8 +295,8 @@ def ladder(
     )
 
 
-def compare(
-    runs: Annotated[list[str], typer.Argument(help="Ids of saved runs; fxlab runs lists them.")],
+def compare_runs(
+    runs: Annotated[list[str], typer.Argument(help="Ids of saved runs; see fxlab runs list.")],
 ) -> None:
     """Show saved runs side by side: what made them differ, and every figure."""
     import fxlab
@@ -284,7 +312,7 @@ def compare(
     show_frame(found.table, "figures", key="figures")
 
 
-def check(
+def check_lookahead(
     session: Session,
     strategy: Name,
     *,
@@ -300,7 +328,7 @@ def check(
 
     chosen, values = _strategy(strategy, parameter)
     options = given(start=start, end=end, cuts=cuts, sample_rows=rows)
-    with fxlab.connect() as lab, _progress.terminal("check") as advance:
+    with fxlab.connect() as lab, _progress.terminal("look-ahead check") as advance:
         found = fxlab.check_lookahead(
             lab.session(session),
             chosen,

@@ -47,8 +47,8 @@ _CALLS: Final = (
     (r"list (\w+) with lab\.sessions\(\) and pass \[lab\.session\(session_id\), \.\.\.\]",
      r"list \1 with: fxlab sessions list"),
     (r"(?:with )?lab\.sessions\(\)", "with: fxlab sessions list"),
-    (r"(?:with )?lab\.runs\(\)", "with: fxlab runs"),
-    (r"(?:with )?lab\.sweeps\(\)", "with: fxlab sweeps"),
+    (r"(?:with )?lab\.runs\(\)", "with: fxlab runs list"),
+    (r"(?:with )?lab\.sweeps\(\)", "with: fxlab sweeps list"),
     (r"fxlab\.strategies\(\) lists the shipped ones; register yours with @fxlab\.strategy",
      "fxlab strategies lists the shipped ones; name yours as module:function"),
     (r"lab\.verify\('?([^')]*)'?\)", r"fxlab verify \1"),
@@ -168,6 +168,18 @@ class ErrorsAsSentences(TyperGroup):
                     raise
                 _complain("Error", for_shell(str(error), _options(self, ctx)), "red")
                 raise typer.Exit(1) from None
+
+
+class ListsByDefault(TyperGroup):
+    """`fxlab runs --limit 5` is `fxlab runs list --limit 5`, as it was before 0.4; until 0.5."""
+
+    default = "list"
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - as above
+        """Read what was typed, and put the default where no command is named."""
+        asks_help = bool(args) and args[0] in ctx.help_option_names
+        named = bool(args) and not args[0].startswith("-")
+        return super().parse_args(ctx, args if named or asks_help else [self.default, *args])
 
 
 def command(
@@ -345,6 +357,8 @@ def _plain(value: object) -> object:
         return value.isoformat().replace("+00:00", "Z")
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
     if value is None or isinstance(value, bool | int):
         return value
     return str(value)

@@ -21,7 +21,7 @@ from fxlab._cli.backtest import (
     given,
     named,
 )
-from fxlab._cli.common import command, is_text, say, show_frame
+from fxlab._cli.common import ListsByDefault, command, is_text, say, show_facts, show_frame
 from fxlab.backtester.strategy.strategy import MOST_VALUES, Value
 from fxlab.errors import InvalidParameter, SweepCancelled
 
@@ -64,7 +64,12 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     command(app)(sweep)
     command(app, "walk-forward")(walk_forward)
-    command(app)(sweeps)
+    group = typer.Typer(
+        cls=ListsByDefault, rich_markup_mode=None, help="List and show kept sweeps."
+    )
+    command(group, "list")(list_sweeps)
+    command(group, "show")(show_sweep)
+    app.add_typer(group, name="sweeps")
 
 
 def sweep(
@@ -181,7 +186,7 @@ def walk_forward(
     )
 
 
-def sweeps(
+def list_sweeps(
     *,
     limit: Annotated[int, typer.Option(min=1, help="Most rows to list, newest first.")] = 20,
 ) -> None:
@@ -196,6 +201,30 @@ def sweeps(
         total=found.height,
         more="--limit shows more",
         leave_out=("plan",),
+    )
+
+
+def show_sweep(
+    sweep_id: Annotated[str, typer.Argument(help="Id of a kept sweep; see fxlab sweeps list.")],
+) -> None:
+    """Show one kept sweep: what was asked, and what became of its points."""
+    import fxlab
+
+    names = (
+        "sweep_id", "data_session_id", "strategy", "done", "failed", "skipped", "asked", "search",
+        "started", "finished", "plan",
+    )  # fmt: skip
+    with fxlab.connect() as lab:
+        found = lab.sweep(sweep_id)
+        points = found.points()
+    show_facts([(name, getattr(found, name)) for name in names], "sweep", key="sweep")
+    show_frame(
+        points.head(WINDOWS) if is_text() else points,
+        "points",
+        key="points",
+        total=points.height,
+        more="--json and --csv have them all",
+        leave_out=("fingerprint",),
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -83,7 +85,7 @@ def test_a_backtest_takes_all_assumptions(session, lab, tmp_path):
     ],
 )
 def test_wrong_assumptions_are_refused_before_a_server_is_asked(words, told):
-    for command in ("backtest", "ladder"):
+    for command in ("backtest", "cost-ladder"):
         assert told in one_error(run(command, "some", "sma_cross", *words))
 
 
@@ -96,7 +98,9 @@ def test_a_book_fill_without_books_offers_the_other_rule(session):
 
 
 def test_a_ladder_has_a_rung_a_row(session):
-    answer = run("ladder", session.id, "sma_cross", "-p", "fast=3", "-p", "slow=9", "--fee-bps", 1)
+    answer = run(
+        "cost-ladder", session.id, "sma_cross", "-p", "fast=3", "-p", "slow=9", "--fee-bps", 1
+    )
     assert answer.exit_code == 0, answer.output
     for words in ("no costs", "double", "latency 250ms", "sma_cross", "fee 1 bps"):
         assert words in answer.stdout
@@ -107,18 +111,67 @@ def test_runs_are_compared_by_their_ids(session, lab):
         fxlab.backtest(session, "sma_cross", {"fast": fast, "slow": 12}).save(lab)
         for fast in (2, 3)
     ]
-    answer = run("compare", *saved)
+    answer = run("compare-runs", *saved)
     assert answer.exit_code == 0, answer.output
     for words in ("what differs", "fast=2", "fast=3", "total_return", "best"):
         assert words in answer.stdout
-    same = run("compare", saved[0], saved[0])
+    same = run("compare-runs", saved[0], saved[0])
     assert "nothing that made these runs differs" in same.stdout
-    assert "no run named" in one_error(run("compare", saved[0], f"{saved[1]}x"))
-    assert "two or more" in one_error(run("compare", saved[0]))
+    assert "no run named" in one_error(run("compare-runs", saved[0], f"{saved[1]}x"))
+    assert "two or more" in one_error(run("compare-runs", saved[0]))
+
+
+def test_saved_runs_are_listed_and_shown(session, lab):
+    saved = fxlab.backtest(session, "sma_cross", {"fast": 4, "slow": 12}).save(lab)
+    listed = run("runs", "list", "--limit", "1000", "--json")
+    assert saved in {row["run_id"] for row in json.loads(listed.stdout)}
+    shown = run("runs", "show", saved)
+    assert shown.exit_code == 0, shown.output
+    for words in (saved, "sma_cross", session.id, "total_return"):
+        assert words in shown.stdout
+    parts = json.loads(run("runs", "show", saved, "--json").stdout)
+    assert parts["run"]["parameters"] == {"fast": 4, "slow": 12, "allow_short": False}
+    assert parts["metrics"][0].keys() == {"metric", "value"}
+    assert "fxlab runs list" in one_error(run("runs", "show", f"{saved}x"))
+
+
+def test_kept_sweeps_are_listed_and_shown(session, lab):
+    grid = {"fast": [2, 3], "slow": [7]}
+    (kept,) = fxlab.sweep(session, "sma_cross", grid, lab=lab).sweep_ids
+    listed = run("sweeps", "list", "--limit", "1000", "--json")
+    assert kept in {row["sweep_id"] for row in json.loads(listed.stdout)}
+    parts = json.loads(run("sweeps", "show", kept, "--json").stdout)
+    assert parts["sweep"]["done"] == 2
+    assert [(row["fast"], row["state"]) for row in parts["points"]] == [(2, "done"), (3, "done")]
+    assert kept in run("sweeps", "show", kept).stdout
+    assert "fxlab sweeps list" in one_error(run("sweeps", "show", f"{kept}x"))
+
+
+@pytest.mark.parametrize("group", ["runs", "sweeps"])
+def test_bare_groups_list_as_they_did(lab, group):
+    for words in ([], ["--limit", "3"], ["--json"], ["--limit", "2", "--csv"]):
+        assert run(group, *words).stdout == run(group, "list", *words).stdout
+    assert "show" in run(group, "--help").stdout
+    assert run(group, "nothing").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("check", "check-lookahead"), ("ladder", "cost-ladder"), ("compare", "compare-runs")],
+)
+def test_old_spellings_work_and_are_hidden(old, new):
+    named = re.findall(r"^  ([a-z-]+)", run("--help").stdout, re.MULTILINE)
+    assert new in named
+    assert old not in named
+    assert (
+        run(old, "--help").stdout.split("\n", 2)[2] == run(new, "--help").stdout.split("\n", 2)[2]
+    )
 
 
 def test_a_check_tells_honest_from_peeking(session, tmp_path):
-    honest = run("check", session.id, "sma_cross", "-p", "fast=3", "-p", "slow=9", "--cuts", "4")
+    honest = run(
+        "check-lookahead", session.id, "sma_cross", "-p", "fast=3", "-p", "slow=9", "--cuts", "4"
+    )
     assert honest.exit_code == 0, honest.output
     assert "sma_cross saw no future in 12 trials at 4 cuts" in honest.stdout
 
@@ -126,7 +179,7 @@ def test_a_check_tells_honest_from_peeking(session, tmp_path):
     (tmp_path / "my_ideas.py").write_text(PEEKING)
     package = os.pathsep.join([str(EXAMPLES.parents[1])])
     peeking = subprocess.run(
-        [sys.executable, "-c", "from fxlab._cli import main; main()", "check", session.id,
+        [sys.executable, "-c", "from fxlab._cli import main; main()", "check-lookahead", session.id,
          "my_ideas:peeks", "--rows", "500"],
         cwd=tmp_path, env={**os.environ, "PYTHONPATH": package, "PYTHONSAFEPATH": "1"},
         capture_output=True, text=True, check=False,

@@ -75,9 +75,9 @@ def at_home(server, lab, tmp_path, monkeypatch):
 
 
 def test_lines_of_alternatives_are_taken_apart():
-    assert alternatives("fxlab check | ladder SESSION x") == [
-        "fxlab check SESSION x",
-        "fxlab ladder SESSION x",
+    assert alternatives("fxlab check-lookahead | cost-ladder SESSION x") == [
+        "fxlab check-lookahead SESSION x",
+        "fxlab cost-ladder SESSION x",
     ]
     assert alternatives("fxlab up | down") == ["fxlab up", "fxlab down"]
 

@@ -132,6 +132,6 @@ def test_the_command_says_so_too(server, saved):
     done = CliRunner().invoke(app, ["reproduce", saved.run_id])
     assert done.exit_code == 0
     assert "bit by bit" in done.output
-    listed = CliRunner().invoke(app, ["runs"])
+    listed = CliRunner().invoke(app, ["runs", "list"])
     assert listed.exit_code == 0
     assert "sma_cross" in listed.output

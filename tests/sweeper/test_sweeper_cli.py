@@ -44,7 +44,7 @@ def test_a_grid_is_swept_and_the_best_shown(lab, session, tmp_path):
     assert "6 done" in done.stdout
     assert "6 points tried" in done.stdout
     assert f"kept: {alone.studies[0].key}" in done.stdout
-    assert alone.studies[0].key in fxlab("sweeps").stdout
+    assert alone.studies[0].key in fxlab("sweeps", "list").stdout
 
 
 def test_a_random_sweep_over_two_sessions(lab, session, unique):
