@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 import polars as pl
 
 from fxlab._network import proxy_for, variables
-from fxlab._progress import Advance, silent
+from fxlab._progress import Advance, Progress, shown
 from fxlab._questdb import endpoint, limits, server, sql
 from fxlab._questdb.client import QuestDB
 from fxlab._questdb.endpoint import Endpoint
@@ -43,7 +43,7 @@ def mend(
     chosen: Settings | None = None,
     /,
     *,
-    progress: Advance = silent,
+    progress: Progress = None,
     **settings: Any,  # noqa: ANN401
 ) -> tuple[str, ...]:
     """Cure what is wrong with the server and its tables, and return what was done.
@@ -57,18 +57,19 @@ def mend(
     chosen, **settings
         As in `fxlab.connect`.
     progress
-        Told about starting and stopping.
+        As `fxlab.backtest` takes it; told about starting and stopping.
     """
     wanted = chosen.replace(**settings) if chosen else Settings.load(**settings)
     done: list[str] = []
-    try:
-        if wanted.is_embedded:
-            done += _mend_server(wanted, progress)
-        with contextlib.closing(QuestDB(server.endpoint_of(wanted))) as db:
-            done += _mend_tables(db, lambda: _restart(wanted, progress))
-        done += _finish_recordings(wanted)
-    except FxlabError as error:
-        done.append(f"not mended: {error}")
+    with shown(progress, "mending") as advance:
+        try:
+            if wanted.is_embedded:
+                done += _mend_server(wanted, advance)
+            with contextlib.closing(QuestDB(server.endpoint_of(wanted))) as db:
+                done += _mend_tables(db, lambda: _restart(wanted, advance))
+            done += _finish_recordings(wanted)
+        except FxlabError as error:
+            done.append(f"not mended: {error}")
     return tuple(done)
 
 
@@ -193,7 +194,7 @@ class Check:
     next_step: str = ""
 
 
-def diagnose(settings: Settings, progress: Advance = silent) -> list[Check]:
+def diagnose(settings: Settings, progress: Progress = None) -> list[Check]:
     """Return the checks, from the ground up; a check that fails is a line, not an error.
 
     Parameters
@@ -202,13 +203,14 @@ def diagnose(settings: Settings, progress: Advance = silent) -> list[Check]:
         As fxlab would use them. Nothing is started or downloaded; a server that runs gets its
         tables, as at any connect.
     progress
-        Called before each check; what it raises stops the diagnosis.
+        As `fxlab.backtest` takes it; told before each check.
     """
     checks: list[Check] = []
-    for number, (name, look) in enumerate(_LOOKS.items()):
-        progress(number / len(_LOOKS), name)
-        checks.append(_look(name, look, settings))
-    progress(1.0, "")
+    with shown(progress, "looking") as advance:
+        for number, (name, look) in enumerate(_LOOKS.items()):
+            advance(number / len(_LOOKS), name)
+            checks.append(_look(name, look, settings))
+        advance(1.0, "")
     return checks
 
 

@@ -1,30 +1,34 @@
-"""Progress bar for a terminal and for a notebook's cell.
+"""Progress bars of long functions, in a terminal and in a notebook's cell.
 
-It is silent where nobody looks (output that is no terminal), so logs stay small.
+They show themselves where somebody looks: in a terminal, and in a cell that a person runs. A
+program that runs a notebook (papermill, nbconvert), a pipe and a log get none.
 """
 
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.progress import Progress
+from contextvars import ContextVar
+from typing import Final
 
 Advance = Callable[[float, str], None]
 """Called with the share done (0 to 1) and a short text; it may raise `Cancelled`."""
+Progress = Advance | bool | None
+"""A choice of progress: None shows a bar where somebody looks, False none; or an `Advance`."""
 
+DELAY: Final = 0.5
+"""Seconds before a bar shows itself: what ends sooner never flashes one."""
 
-_bars: list[Progress] = []
-"""Those on the screen now."""
+_FORMAT: Final = "{desc} {percentage:3.0f}%|{bar}| {elapsed}{postfix}"
+_within: ContextVar[bool] = ContextVar("_within", default=False)
+"""Whether a function that reports progress runs now: those it calls show no bar of their own."""
 _said: set[str] = set()
 
 
 def silent(share: float, text: str = "") -> None:
-    """Ignore progress: the default of every function that can report it."""
+    """Ignore progress: the default of functions within others."""
 
 
 def part(progress: Advance, first: float, last: float) -> Advance:
@@ -32,64 +36,57 @@ def part(progress: Advance, first: float, last: float) -> Advance:
     return lambda share, text: progress(first + share * (last - first), text)
 
 
-def _screen() -> Console | None:
-    """Return where somebody looks: a terminal, by its standard error, or a notebook's cell."""
+def is_watched() -> bool:
+    """Return whether somebody looks: at a terminal by its standard error, or at the cell that runs.
+
+    A kernel is told with each cell whether its sender could be asked something. Programs that run
+    notebooks say no, and a click on a widget, which is no cell, says nothing. Other threads belong
+    to panels and pools.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return False
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    in_notebook = getattr(shell, "kernel", None) is not None
-    if not (in_notebook or sys.stderr.isatty()):
-        return None
-    from rich.console import Console
-
-    return Console(force_jupyter=True) if in_notebook else Console(stderr=True)
+    if (kernel := getattr(shell, "kernel", None)) is not None:
+        return bool(kernel.get_parent().get("content", {}).get("allow_stdin"))
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 @contextmanager
-def _shown(screen: Console) -> Iterator[Progress]:
-    """Show a bar while the context is open."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("{task.fields[note]}", markup=False),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=screen, transient=True) as progress:
-        _bars.append(progress)
-        try:
+def shown(progress: Progress, title: str) -> Iterator[Advance]:
+    """Lend the progress of a function: the one that was chosen, or a bar where somebody looks."""
+    nested = _within.get()
+    token = _within.set(True)
+    try:
+        if callable(progress):
             yield progress
-        finally:
-            _bars.remove(progress)
+        elif progress is False or nested or not is_watched():
+            yield silent
+        else:
+            with _bar(title) as advance:
+                yield advance
+    finally:
+        _within.reset(token)
 
 
 @contextmanager
-def terminal(title: str) -> Iterator[Advance]:
-    """Show a bar in a terminal or a notebook, or nothing where there is neither."""
-    if (screen := _screen()) is None:
-        yield silent
-        return
-    with _shown(screen) as progress:
-        task = progress.add_task(title, total=1.0, note="")
+def _bar(title: str) -> Iterator[Advance]:
+    from tqdm.auto import tqdm
+
+    look = {"bar_format": _FORMAT, "delay": DELAY, "leave": False, "miniters": 0}
+    with tqdm(desc=title, total=1.0, **look) as bar:
 
         def advance(share: float, text: str = "") -> None:
-            progress.update(task, completed=share, note=text)
+            bar.set_postfix_str(text, refresh=False)
+            bar.update(min(max(share, 0.0), 1.0) - bar.n)
 
         yield advance
+        bar.update(1.0 - bar.n)  # a notebook shows a bar that ends before its end as a failure
 
 
-@contextmanager
-def busy(text: str) -> Iterator[None]:
-    """Say by one line, once, what takes long now, and show a bar where there is none."""
-    screen = _bars[-1].console if _bars else _screen()
+def say_once(text: str) -> None:
+    """Say by one line, above a bar if there is one, what takes long now."""
     if text not in _said:
+        from tqdm import tqdm
+
         _said.add(text)
-        if screen is None:
-            print(text, file=sys.stderr, flush=True)  # noqa: T201 - where a bar would be
-        else:
-            screen.print(text, highlight=False, markup=False)
-    if _bars or screen is None:
-        yield
-        return
-    with _shown(screen) as progress:
-        progress.add_task("", total=None, note="")  # how long is not known: the bar pulses
-        yield
+        tqdm.write(text, file=sys.stderr)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from fxlab._progress import Advance, part, silent
+from fxlab._progress import Advance, Progress, part, shown, silent
 from fxlab.config import Settings
 from fxlab.errors import ServerStartFailed, SessionNotFound
 
@@ -38,7 +38,7 @@ class Demo:
     reports: list[Path]
 
 
-def run(out: str | Path, settings: Settings | None = None, progress: Advance = silent) -> Demo:
+def run(out: str | Path, settings: Settings | None = None, progress: Progress = None) -> Demo:
     """Start the embedded server, import, backtest, save and write the reports.
 
     Parameters
@@ -48,25 +48,26 @@ def run(out: str | Path, settings: Settings | None = None, progress: Advance = s
     settings
         Where the server lives; `Settings.load()` unless given.
     progress
-        Called with the share done.
+        As `fxlab.backtest` takes it.
     """
     import fxlab
     from fxlab.lab import connect, up
 
     chosen = settings or Settings.load()
-    up(chosen, progress=part(progress, 0.0, 0.4))
-    results, reports = [], []
-    with connect(chosen) as lab:
-        sessions = prepare(lab, part(progress, 0.4, 0.8))
-        for number, (session, (_, strategy, parameters)) in enumerate(
-            zip(sessions, RUNS, strict=True)
-        ):
-            progress(0.8 + number / 10, f"backtest {strategy} on {session.id}")
-            result = fxlab.backtest(session, strategy, parameters)
-            result.save(lab)
-            reports.append(result.report(Path(out) / session.id))
-            results.append(result)
-    progress(1.0, "done")
+    with shown(progress, "demo") as advance:
+        up(chosen, progress=part(advance, 0.0, 0.4))
+        results, reports = [], []
+        with connect(chosen) as lab:
+            sessions = prepare(lab, part(advance, 0.4, 0.8))
+            for number, (session, (_, strategy, parameters)) in enumerate(
+                zip(sessions, RUNS, strict=True)
+            ):
+                advance(0.8 + number / 10, f"backtest {strategy} on {session.id}")
+                result = fxlab.backtest(session, strategy, parameters)
+                result.save(lab)
+                reports.append(result.report(Path(out) / session.id))
+                results.append(result)
+        advance(1.0, "done")
     return Demo(sessions, results, reports)
 
 

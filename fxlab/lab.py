@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from filelock import FileLock
 
-from fxlab._progress import Advance, silent, terminal
+from fxlab._progress import Progress, shown
 from fxlab.collect._live.journal import held, left_behind
 from fxlab.config import Settings
 from fxlab.errors import Cancelled, SchemaError
@@ -99,7 +99,7 @@ class Lab:
         notes: str = "",
         tags: Sequence[str] = (),
         dry_run: bool = False,
-        progress: Advance = silent,
+        progress: Progress = None,
     ) -> ImportReport:
         """Import folders of the older system, CSV and Parquet files, or folders of those.
 
@@ -120,7 +120,7 @@ class Lab:
             Kept with the sessions; given at a later import of the same files, they are set then
             (tags are added).
         dry_run, progress
-            Read, check and report, but write nothing; told about reading and writing.
+            Read, check and report, but write nothing; as `fxlab.backtest` takes it.
 
         Raises
         ------
@@ -137,7 +137,7 @@ class Lab:
         if not dry_run:
             limits.check_room(self.settings, (file for one in found for file in one.files))
         about = {"exchange": exchange, "notes": notes, "tags": tags}
-        return self._import(found, about, dry_run=dry_run, skipped=skipped, progress=progress)
+        return self._import(found, about, progress, dry_run=dry_run, skipped=skipped)
 
     def import_frames(
         self,
@@ -148,7 +148,7 @@ class Lab:
         exchange: str | None = None,
         notes: str = "",
         tags: Sequence[str] = (),
-        progress: Advance = silent,
+        progress: Progress = None,
     ) -> ImportReport:
         """Import frames as one session, with the same checks and guarantees as files.
 
@@ -169,7 +169,7 @@ class Lab:
 
         one = FrameSession(check_session_id(session_id), frames, source)
         about = {"exchange": exchange, "notes": notes, "tags": tags}
-        return self._import([one], about, progress=progress)
+        return self._import([one], about, progress)
 
     def import_frame(
         self,
@@ -186,12 +186,15 @@ class Lab:
         self,
         found: Sequence[Source],
         about: Mapping[str, Any],
+        progress: Progress,
         **options: Any,  # noqa: ANN401
     ) -> ImportReport:
         from fxlab.collect._files.importer import About, import_sources
 
         locks = self.settings.home / "locks"
-        return import_sources(self._db, found, About.of(**about), locks=locks, **options)
+        options |= {"locks": locks}
+        with shown(progress, "import") as advance:
+            return import_sources(self._db, found, About.of(**about), progress=advance, **options)
 
     def collect(
         self,
@@ -249,11 +252,12 @@ class Lab:
         self.recovered += lifecycle.finish_recordings(self._db, self.settings.home)
         return Collector(self._db, feed, plan, self.settings.home, clock).start()
 
-    def verify(self, session_id: str, progress: Advance = silent) -> Receipt:
+    def verify(self, session_id: str, progress: Progress = None) -> Receipt:
         """Compare a recording's receipt with the database; see `fxlab.collect.receipt.verify`."""
         from fxlab.collect.receipt import verify
 
-        return verify(self._db, session_id, progress)
+        with shown(progress, "verify") as advance:
+            return verify(self._db, session_id, advance)
 
     def save_run(self, result: Result) -> str:
         """Store a backtest and return its id, as ``result.save(lab)`` does; gone in 0.5."""
@@ -294,7 +298,7 @@ class Lab:
 
         return runs.fills(self._db, run_id)
 
-    def reproduce(self, run_id: str, progress: Advance = silent) -> Reproduction:
+    def reproduce(self, run_id: str, progress: Progress = None) -> Reproduction:
         """Run a saved backtest again and compare every bit; see `fxlab.sessions.runs`."""
         from fxlab.sessions.runs import reproduce
 
@@ -347,7 +351,7 @@ def connect(
     chosen: Settings | None = None,
     /,
     *,
-    progress: Advance | None = None,
+    progress: Progress = None,
     **settings: Any,  # noqa: ANN401
 ) -> Lab:
     """Connect to QuestDB, create or upgrade the tables, and return a `Lab`.
@@ -359,8 +363,8 @@ def connect(
     chosen
         Settings gathered before; unless given they are gathered now.
     progress
-        Told while tables of an older fxlab are built anew, which may take minutes; None shows a
-        bar on a terminal. If it raises, the next call goes on from there.
+        As `fxlab.backtest` takes it: tables of an older fxlab are built anew, which may take
+        minutes. If it raises, the next call goes on from there.
     **settings
         Fields of `fxlab.config.Settings`; what is not given comes from the environment, from
         ``fxlab.toml`` or from the defaults.
@@ -391,7 +395,7 @@ def connect(
     return Lab(db, wanted, recovered)
 
 
-def upgrade(db: QuestDB, settings: Settings, progress: Advance | None = None) -> int:
+def upgrade(db: QuestDB, settings: Settings, progress: Progress = None) -> int:
     """Bring the tables to this fxlab's schema and return its version.
 
     One process at a time builds tables anew.
@@ -402,8 +406,7 @@ def upgrade(db: QuestDB, settings: Settings, progress: Advance | None = None) ->
         return migrate(db)
     lock = settings.home / "locks" / "schema.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with terminal("upgrading the tables") as bar:
-        advance = progress or bar
+    with shown(progress, "upgrading the tables") as advance:
         advance(0.0, "waiting for other fxlab processes")
         with FileLock(lock):
             if rebuilds(db):
@@ -438,21 +441,28 @@ def up(
     chosen: Settings | None = None,
     /,
     *,
-    progress: Advance | None = None,
+    progress: Progress = None,
     **settings: Any,  # noqa: ANN401
 ) -> ServerStatus:
     """Start the embedded server unless it runs; see `fxlab._questdb.server.up`."""
     from fxlab._questdb import server
 
-    with terminal("QuestDB") as bar:
-        return server.up(_settings(chosen, settings), progress or bar)
+    with shown(progress, "QuestDB") as advance:
+        return server.up(_settings(chosen, settings), advance)
 
 
-def down(chosen: Settings | None = None, /, **settings: Any) -> bool:  # noqa: ANN401
+def down(
+    chosen: Settings | None = None,
+    /,
+    *,
+    progress: Progress = None,
+    **settings: Any,  # noqa: ANN401
+) -> bool:
     """Stop the embedded server and return whether one was running."""
     from fxlab._questdb import server
 
-    return server.down(_settings(chosen, settings))
+    with shown(progress, "QuestDB") as advance:
+        return server.down(_settings(chosen, settings), advance)
 
 
 def status(chosen: Settings | None = None, /, **settings: Any) -> ServerStatus:  # noqa: ANN401

@@ -1,33 +1,136 @@
-"""Progress is silent where nobody looks, and parts fill a whole."""
+"""Bars show themselves where somebody looks, and nowhere else; parts fill a whole."""
 
 from __future__ import annotations
 
 import io
+import os
+import pty
+import subprocess
 import sys
+import termios
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
+import nbformat
+import papermill
 import pytest
+from markets import random_walk
 
+import fxlab
 from fxlab import _progress
 
+LONG = """
+import time, fxlab, polars as pl
+from fxlab import _progress
+def work(progress=None, seconds=0.3):
+    with _progress.shown(progress, "outer") as advance:
+        for share in range(1, 4):
+            time.sleep(seconds)
+            advance(share / 4, f"part {share}")
+            with _progress.shown(None, "inner") as inner:
+                inner(0.5, "nested")
+"""
 
-def test_a_pipe_gets_nothing(capsys):
-    with _progress.terminal("work") as advance:
-        advance(0.5, "half")
-    captured = capsys.readouterr()
-    assert captured.out == captured.err == ""
+
+def in_a_terminal(script, *, errors_to_pipe=False):
+    """Run Python in a pseudo terminal and return what its screen got."""
+    screen, side = pty.openpty()
+    termios.tcsetwinsize(side, (25, 80))
+    errors = subprocess.PIPE if errors_to_pipe else side
+    with subprocess.Popen(
+        [sys.executable, "-c", LONG + script], stdout=side, stderr=errors, stdin=side,
+        env={**os.environ, "TERM": "xterm"},
+    ) as process:  # fmt: skip
+        os.close(side)
+        seen = b""
+        while True:
+            try:
+                piece = os.read(screen, 65_536)
+            except OSError:  # what a closed terminal reads as
+                break
+            if not piece:
+                break
+            seen += piece
+        piped = process.stderr.read() if errors_to_pipe else b""
+    os.close(screen)
+    assert process.returncode == 0, (seen, piped)
+    return seen.decode(), piped.decode()
 
 
-def test_a_terminal_gets_a_bar(monkeypatch):
+def show_terminal(monkeypatch):
+    """Put a terminal in the place of standard error; in a fixture, pytest would take it away."""
+
     class Terminal(io.StringIO):
         def isatty(self):
             return True
 
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
-    monkeypatch.setenv("TERM", "xterm")
-    with _progress.terminal("import") as advance:
-        advance(0.25, "a quarter")
-    assert "import" in screen.getvalue()
+    monkeypatch.setattr(_progress, "DELAY", 0.0)
+    return screen
+
+
+def test_a_terminal_shows_a_bar_without_being_asked():
+    seen, _ = in_a_terminal("work()")
+    assert "outer" in seen
+    assert "part 3" in seen
+    assert "%|" in seen
+    assert "inner" not in seen
+    assert "nested" not in seen
+
+
+def test_false_a_function_and_a_pipe_show_none():
+    assert in_a_terminal("work(False)")[0] == ""
+    assert in_a_terminal("work(lambda share, words: None)")[0] == ""
+    assert in_a_terminal("work()", errors_to_pipe=True) == ("", "")
+
+
+def test_what_ends_soon_never_flashes_a_bar():
+    assert in_a_terminal("work(seconds=0.0)")[0] == ""
+
+
+def test_a_run_shows_its_bar_and_takes_false(monkeypatch):
+    terminal = show_terminal(monkeypatch)
+    frame = random_walk(2_000)
+    fxlab.backtest(frame, "sma_cross", progress=False)
+    assert "%|" not in terminal.getvalue()
+    fxlab.backtest(frame, "sma_cross")
+    assert "backtest" in terminal.getvalue()
+    told = []
+    fxlab.backtest(frame, "sma_cross", progress=lambda share, words: told.append((share, words)))
+    assert told[-1] == (1.0, "2,000 ticks")
+
+
+def kernel_of(monkeypatch, content):
+    message = {"header": {}, "content": content}
+    kernel = SimpleNamespace(get_parent=lambda: message)
+    module = SimpleNamespace(get_ipython=lambda: SimpleNamespace(kernel=kernel))
+    monkeypatch.setitem(sys.modules, "IPython", module)
+
+
+def test_a_cell_that_a_person_runs_is_watched(monkeypatch):
+    kernel_of(monkeypatch, {"code": "", "allow_stdin": True})
+    assert _progress.is_watched()
+    with ThreadPoolExecutor(1) as pool:  # a panel's work, or a pool's
+        assert not pool.submit(_progress.is_watched).result()
+
+
+def test_a_program_and_a_click_on_a_widget_are_not(monkeypatch):
+    show_terminal(monkeypatch)
+    kernel_of(monkeypatch, {"code": "", "allow_stdin": False})
+    assert not _progress.is_watched()
+    kernel_of(monkeypatch, {"comm_id": "", "data": {}})
+    assert not _progress.is_watched()
+
+
+def test_papermill_gets_no_bar(tmp_path):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(LONG + "work()")])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "", "language": "python"}
+    nbformat.write(notebook, tmp_path / "in.ipynb")
+    done = papermill.execute_notebook(
+        tmp_path / "in.ipynb", tmp_path / "out.ipynb", progress_bar=False
+    )
+    assert done.cells[-1].outputs == []
 
 
 def test_parts_fill_a_whole():
@@ -38,39 +141,24 @@ def test_parts_fill_a_whole():
     assert seen == [(0.5, "a"), (0.75, "b")]
 
 
-def test_an_error_leaves_the_terminal_clean():
-    with pytest.raises(KeyboardInterrupt), _progress.terminal("work"):
+def test_an_error_ends_the_bar(monkeypatch):
+    terminal = show_terminal(monkeypatch)
+    with pytest.raises(KeyboardInterrupt), _progress.shown(None, "work"):
         raise KeyboardInterrupt
+    terminal.truncate(0)
+    with _progress.shown(None, "more") as advance:  # is no longer within another
+        advance(0.5, "half")
+    assert "more" in terminal.getvalue()
 
 
 def test_what_takes_long_is_said_once_where_there_is_no_terminal(capsys):
     for _ in range(2):
-        with _progress.busy("compiling for a test"):
-            pass
+        _progress.say_once("compiling for a test")
     assert capsys.readouterr().err == "compiling for a test\n"
 
 
 def test_what_takes_long_is_said_above_a_bar(monkeypatch):
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
-    screen = Terminal()
-    monkeypatch.setattr(sys, "stderr", screen)
-    monkeypatch.setenv("TERM", "xterm")
-    with _progress.busy("alone for a test"):
-        pass
-    assert "alone for a test" in screen.getvalue()
-    with _progress.terminal("work"), _progress.busy("beside for a test"):
-        pass
-    assert "beside for a test" in screen.getvalue()
-
-
-def test_a_notebook_gets_a_bar_too(monkeypatch):
-    from types import SimpleNamespace
-
-    kernel = SimpleNamespace(get_ipython=lambda: SimpleNamespace(kernel=object()))
-    monkeypatch.setitem(sys.modules, "IPython", kernel)
-    screen = _progress._screen()
-    assert screen is not None
-    assert screen.is_jupyter
+    terminal = show_terminal(monkeypatch)
+    with _progress.shown(None, "work"):
+        _progress.say_once("beside for a test")
+    assert "beside for a test\n" in terminal.getvalue()

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from fxlab import _progress
 from fxlab._cli.common import (
     ListsByDefault,
     command,
@@ -137,16 +136,14 @@ def backtest(
     )
     options = given(start=start, end=end, capital=capital)
     with fxlab.connect() as lab:
-        with _progress.terminal("backtest") as advance:
-            result = fxlab.backtest(
-                lab.session(session),
-                chosen,
-                values,
-                symbols=chosen_symbols(symbols),
-                execution=terms,
-                progress=advance,
-                **options,
-            )
+        result = fxlab.backtest(
+            lab.session(session),
+            chosen,
+            values,
+            symbols=chosen_symbols(symbols),
+            execution=terms,
+            **options,
+        )
         saved = result.save(lab) if save else None
         _show_result(result, saved, report)  # a report reads prices: the lab must be open
 
@@ -187,8 +184,8 @@ def reproduce(
     """Run a saved backtest again and compare every bit; exit code 1 if one differs."""
     import fxlab
 
-    with fxlab.connect() as lab, _progress.terminal("reproduce") as advance:
-        found = lab.reproduce(run_id, progress=advance)
+    with fxlab.connect() as lab:
+        found = lab.reproduce(run_id)
     say(str(found))
     if found.difference:
         raise typer.Exit(1)
@@ -278,14 +275,13 @@ def cost_ladder(
     costs = {"maker_bps": maker_bps, "slippage_bps": slippage_bps, "latency": latency}
     terms = execution_from(execution, fill=fill, taker_bps=taker_bps, **costs)
     options = given(start=start, end=end, capital=capital)
-    with fxlab.connect() as lab, _progress.terminal("cost ladder") as advance:
+    with fxlab.connect() as lab:
         found = fxlab.cost_ladder(
             lab.session(session),
             chosen,
             values,
             symbols=chosen_symbols(symbols),
             execution=terms,
-            progress=advance,
             **options,
         )
     show_frame(
@@ -328,13 +324,12 @@ def check_lookahead(
 
     chosen, values = _strategy(strategy, parameter)
     options = given(start=start, end=end, cuts=cuts, sample_rows=rows)
-    with fxlab.connect() as lab, _progress.terminal("look-ahead check") as advance:
+    with fxlab.connect() as lab:
         found = fxlab.check_lookahead(
             lab.session(session),
             chosen,
             values,
             symbols=chosen_symbols(symbols),
-            progress=advance,
             **options,
         )
     say(str(found))

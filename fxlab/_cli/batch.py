@@ -7,7 +7,6 @@ from typing import Annotated, Final
 
 import typer
 
-from fxlab import _progress
 from fxlab._cli.common import command, say, show_frame
 
 FILE: Final = "Defaults, and a table for each"
@@ -44,16 +43,14 @@ def batch(
     """
     import fxlab
 
-    with _progress.terminal("batch") as advance:
-        found = fxlab.batch(
-            file,
-            out=out,
-            notebook=notebook,
-            workers=workers,
-            check_lookahead=check,
-            again=again,
-            progress=advance,
-        )
+    found = fxlab.batch(
+        file,
+        out=out,
+        notebook=notebook,
+        workers=workers,
+        check_lookahead=check,
+        again=again,
+    )
     show_frame(found.table, leave_out=("error", "notebook", "report", "session"))
     for name, error in found.failed.select("job", "error").iter_rows():
         say(f"{name}: {error}")
@@ -77,8 +74,7 @@ def nightly(
     """
     import fxlab
 
-    with _progress.terminal("nightly") as advance:
-        found = fxlab.nightly(file, out=out, workers=workers, progress=advance)
+    found = fxlab.nightly(file, out=out, workers=workers)
     show_frame(found.table, leave_out=("strategy", "sessions", "metric", "seconds", "error"))
     for name, error in found.failed.select("sweep", "error").iter_rows():
         say(f"{name}: {error}")

@@ -19,7 +19,6 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from fxlab import _progress
 from fxlab._cli.common import command, live, same_command, say, show_frame
 from fxlab.collect import status as words
 from fxlab.collect.status import COLLECTING, OUTAGE, CollectorStatus
@@ -197,8 +196,8 @@ def verify(
     """Compare a recording's receipt with what the database holds; exit code 1 if they differ."""
     from fxlab.lab import connect
 
-    with connect() as lab, _progress.terminal("verify") as advance:
-        receipt = lab.verify(session_id, progress=advance)
+    with connect() as lab:
+        receipt = lab.verify(session_id)
     if not receipt.ids.is_empty():
         show_frame(receipt.ids, "trade ids", key="ids")
     show_frame(receipt.lines, "receipt", key="receipt")

@@ -7,7 +7,6 @@ from typing import Annotated, Final
 
 import typer
 
-from fxlab import _progress
 from fxlab._cli.backtest import EVERY
 from fxlab._cli.common import command, is_text, keeping, say, show_facts, show_frame
 
@@ -51,7 +50,7 @@ def import_paths(
     from fxlab.lab import connect
 
     kept = "sessions that are complete stay, one that is not is marked as failed"
-    with connect() as lab, _progress.terminal("import") as advance, keeping(kept):
+    with connect() as lab, keeping(kept):
         report = lab.import_csv(
             *paths,
             session_id=session_id,
@@ -60,7 +59,6 @@ def import_paths(
             notes=notes,
             tags=tuple(tag or ()),
             dry_run=dry_run,
-            progress=advance,
         )
     show_frame(report.table(), title="nothing was written: dry run" if dry_run else "imported")
     for note in report.notes:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fxlab import _progress
 from fxlab._cli.common import command, keeping, say, show_facts, show_rows
 from fxlab.config import Settings
 from fxlab.errors import InvalidInput
@@ -36,21 +35,21 @@ def register(app: typer.Typer) -> None:
 
 def up() -> None:
     """Start the embedded QuestDB server, unless it runs."""
-    from fxlab._questdb import server
+    from fxlab.lab import up as start
 
     kept = "the server that was starting was stopped, its data stays"
-    with _progress.terminal("QuestDB") as advance, keeping(kept):
-        found = server.up(Settings.load(), advance)
+    with keeping(kept):
+        found = start(Settings.load())
     _show_status(found)
 
 
 def down() -> None:
     """Stop the embedded QuestDB server."""
-    from fxlab._questdb import server
+    from fxlab.lab import down as stop
 
     kept = "the server was asked to end, and writes its data"
-    with _progress.terminal("QuestDB") as advance, keeping(kept):
-        was_running = server.down(Settings.load(), advance)
+    with keeping(kept):
+        was_running = stop(Settings.load())
     say("stopped" if was_running else "no embedded server was running")
 
 
@@ -80,8 +79,7 @@ def doctor(
 
     if mend:
         _mend()
-    with _progress.terminal("looking") as advance:
-        checks = diagnose(Settings.load(), advance)
+    checks = diagnose(Settings.load())
     marks = {True: "ok", False: "MEND", None: "-"}
     rows = [(marks[check.ok], check.name, check.value, check.next_step) for check in checks]
     show_rows(("state", "what", "found", "next step"), rows)
@@ -92,8 +90,8 @@ def doctor(
 def _mend() -> None:
     from fxlab._doctor import mend
 
-    with _progress.terminal("mending") as advance, keeping("what was mended stays mended"):
-        done = mend(Settings.load(), progress=advance)
+    with keeping("what was mended stays mended"):
+        done = mend(Settings.load())
     for sentence in done or ("nothing had to be mended",):
         say(sentence)
 
@@ -114,14 +112,13 @@ def lab(
     ] = None,
 ) -> None:
     """Start the server and JupyterLab on the notebooks."""
-    from fxlab._questdb import server
+    from fxlab.lab import up as start
 
     words = list(arguments or [])
     given = Path(words.pop(0)) if words and not words[0].startswith("-") else None
     folder = _notebooks(given)
     chosen = Settings.load()
-    with _progress.terminal("QuestDB") as advance:
-        server.up(chosen, advance)
+    start(chosen)
     say(f"notebooks in {folder}; the server stays up after JupyterLab ends, stop it: fxlab down")
     _become_jupyter(folder, words, chosen)
 
@@ -135,8 +132,8 @@ def demo(
     from fxlab import demo as tour
 
     kept = "what was imported is kept"
-    with _progress.terminal("demo") as advance, keeping(kept):
-        made = tour.run(out=out, settings=Settings.load(), progress=advance)
+    with keeping(kept):
+        made = tour.run(out=out, settings=Settings.load())
     for result, report in zip(made.results, made.reports, strict=True):
         say(f"{result!r}\nreport: {report}\n")
         if show and _has_screen():

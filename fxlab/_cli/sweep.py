@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from fxlab import _progress
 from fxlab._cli import backtest
 from fxlab._cli.backtest import (
     EVERY,
@@ -109,7 +108,7 @@ def sweep(
     costs = {"maker_bps": maker_bps, "slippage_bps": slippage_bps, "latency": latency}
     terms = backtest.execution_from(execution, fill=fill, taker_bps=taker_bps, **costs)
     try:
-        with fxlab.connect() as lab, _progress.terminal("sweep") as advance:
+        with fxlab.connect() as lab:
             found = fxlab.sweep(
                 _sessions(lab, session),
                 chosen,
@@ -117,7 +116,6 @@ def sweep(
                 symbols=chosen_symbols(symbols),
                 execution=terms,
                 lab=lab if save else None,
-                progress=advance,
                 **options,
             )
     except SweepCancelled as stop:  # what is done is shown, and written where the table belongs
@@ -164,7 +162,7 @@ def walk_forward(
     )  # fmt: skip
     costs = {"maker_bps": maker_bps, "slippage_bps": slippage_bps, "latency": latency}
     terms = backtest.execution_from(execution, fill=fill, taker_bps=taker_bps, **costs)
-    with fxlab.connect() as lab, _progress.terminal("walk forward") as advance:
+    with fxlab.connect() as lab:
         found = fxlab.walk_forward(
             lab.session(session),
             chosen,
@@ -173,7 +171,6 @@ def walk_forward(
             symbols=chosen_symbols(symbols),
             execution=terms,
             lab=lab if save else None,
-            progress=advance,
             **options,
         )
     windows = found.summary

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fxlab._network import proxy_for
-from fxlab._progress import Advance, busy, silent
+from fxlab._progress import Advance, say_once, silent
 from fxlab.config import Settings
 from fxlab.errors import InvalidSettings, JarVerificationFailed, ServerStartFailed
 
@@ -172,14 +172,10 @@ def _fetch(version: str, target: Path, progress: Advance) -> None:
     proxy_for(MAVEN_CENTRAL_URL)  # one that cannot be used is told by its variable
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        words = f"fetching QuestDB {version}, 30 MB, once for this machine: a minute or so"
-        with (
-            busy(words),
-            tempfile.TemporaryDirectory(dir=target.parent, prefix=".fxlab-") as staging,
-        ):
-            _artifact(version, cache=Path(staging), on_download=on_download).resolve().replace(
-                target
-            )
+        say_once(f"fetching QuestDB {version}, 30 MB, once for this machine: a minute or so")
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fxlab-") as staging:
+            jar = _artifact(version, cache=Path(staging), on_download=on_download).resolve()
+            jar.replace(target)
     except (OSError, RuntimeError) as error:
         raise ServerStartFailed(
             f"the jar of QuestDB {version} could not be fetched ({_first_line(error)}); the first "

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Unpack
 import polars as pl
 
 from fxlab._html import escape, heading, plain, table
-from fxlab._progress import Advance, silent
+from fxlab._progress import Advance, Progress, part, shown
 from fxlab.backtester._chunks import MarketSlice, Needs
 from fxlab.backtester._inputs import needs_of
 from fxlab.backtester.engine import Job, new_state, prepare
@@ -83,7 +83,7 @@ def cost_ladder(
     parameters: Mapping[str, object] | None = None,
     *,
     executions: Mapping[str, Execution] | None = None,
-    progress: Advance = silent,
+    progress: Progress = None,
     **options: Unpack[Options],
 ) -> CostLadder:
     """Replay a strategy under several assumptions about its orders.
@@ -97,7 +97,7 @@ def cost_ladder(
     symbols, start, end, execution, capital, return_interval, days_per_year, chunk_rows
         See `RunOptions`; `execution` is what the default rungs start from.
     progress
-        Called with the share done; raise `Cancelled` in it to stop.
+        As `backtest` takes it.
 
     Raises
     ------
@@ -112,17 +112,12 @@ def cost_ladder(
     markets: dict[Needs, list[str]] = {}  # rungs that read the same share one pass
     for name, rung in rungs.items():
         markets.setdefault(needs_of([], rung), []).append(name)
-    for number, names in enumerate(markets.values()):
-        job = prepare(source, strategy, parameters, replace(asked, execution=rungs[names[0]]))
-        jobs = {name: _rung(job, rungs[name]) for name in names}
-        _run(
-            job,
-            jobs,
-            lambda share, words, at=number: progress(  # type: ignore[misc]
-                (at + share) / len(markets), words
-            ),
-        )
-        results |= {name: each.finish() for name, each in jobs.items()}
+    with shown(progress, "cost_ladder") as advance:
+        for number, names in enumerate(markets.values()):
+            job = prepare(source, strategy, parameters, replace(asked, execution=rungs[names[0]]))
+            jobs = {name: _rung(job, rungs[name]) for name in names}
+            _run(job, jobs, part(advance, number / len(markets), (number + 1) / len(markets)))
+            results |= {name: each.finish() for name, each in jobs.items()}
     ordered = {name: results[name] for name in rungs}
     return CostLadder(ordered, _table(ordered))
 

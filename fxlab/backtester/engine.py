@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Unpack
 
-from fxlab._progress import Advance, silent
+from fxlab._progress import Progress, shown
 from fxlab.backtester._chunks import MarketSlice
 from fxlab.backtester._inputs import gap_bounds, gap_records, needs_of, open_feeds
 from fxlab.backtester._source import (
@@ -91,7 +91,7 @@ def backtest(
     strategy: str | Strategy | Callable[..., Signals],
     parameters: Mapping[str, object] | None = None,
     *,
-    progress: Advance = silent,
+    progress: Progress = None,
     **options: Unpack[Options],
 ) -> Result:
     """Replay the ticks of a session through a strategy.
@@ -103,7 +103,8 @@ def backtest(
     strategy, parameters
         A strategy's name, ``module:function`` or the function; its parameters by name.
     progress
-        Called with the share done; raise `Cancelled` in it to stop.
+        None shows a bar where somebody looks, False none; a function is called with the share
+        done and a text, and may raise `Cancelled` to stop.
     symbols, start, end, execution, capital, return_interval, days_per_year, chunk_rows
         See `RunOptions`: which symbols and times, how orders fill, and what returns are made of.
 
@@ -119,13 +120,14 @@ def backtest(
     EmptySession
         If there is no tick to replay.
     """
-    job = prepare(source, strategy, parameters, RunOptions.of(options))
-    for rows in job.rows():
-        job.ledger.replay(rows)
-        progress(job.share(int(rows.time[-1])), f"{job.ledger.rows:,} ticks")
-    result = job.finish()
-    progress(1.0, f"{job.ledger.rows:,} ticks")
-    return result
+    with shown(progress, "backtest") as advance:
+        job = prepare(source, strategy, parameters, RunOptions.of(options))
+        for rows in job.rows():
+            job.ledger.replay(rows)
+            advance(job.share(int(rows.time[-1])), f"{job.ledger.rows:,} ticks")
+        result = job.finish()
+        advance(1.0, f"{job.ledger.rows:,} ticks")
+        return result
 
 
 def prepare(

@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
-from fxlab._progress import Advance, silent
+from fxlab._progress import Progress, shown
 from fxlab._ticks import PRICE_TICKS
 from fxlab._times import Time
 from fxlab.backtester import _inputs
@@ -90,7 +90,7 @@ def check_lookahead(
     cuts: int = DEFAULT_CUTS,
     sample_rows: int | None = None,
     seed: int = 0,
-    progress: Advance = silent,
+    progress: Progress = None,
 ) -> LookaheadReport:
     """Change the future at many cuts, and make sure that nothing before them changes.
 
@@ -122,17 +122,18 @@ def check_lookahead(
     names = choose_symbols(data, symbols)
     rng = np.random.default_rng(seed)
     rows = tried = decisions = 0
-    for number, name in enumerate(names):
-        told = partial(progress, number / len(names), name)
-        ticks = _ticks(data, name, signals, start, end, sample_rows, told)
-        trial = _Trial(signals, name, ticks)
-        places = _places(trial.decisions, ticks.height, cuts, rng)
-        for done, place in enumerate(places, 1):
-            trial.change_the_future(place, told)
-            trial.forget_the_past(place)
-            progress((number + done / len(places)) / len(names), name)
-        rows, tried = rows + ticks.height, tried + len(places)
-        decisions += len(trial.decisions)
+    with shown(progress, "check_lookahead") as advance:
+        for number, name in enumerate(names):
+            told = partial(advance, number / len(names), name)
+            ticks = _ticks(data, name, signals, start, end, sample_rows, told)
+            trial = _Trial(signals, name, ticks)
+            places = _places(trial.decisions, ticks.height, cuts, rng)
+            for done, place in enumerate(places, 1):
+                trial.change_the_future(place, told)
+                trial.forget_the_past(place)
+                advance((number + done / len(places)) / len(names), name)
+            rows, tried = rows + ticks.height, tried + len(places)
+            decisions += len(trial.decisions)
     trials = tried * len(FUTURES)
     return LookaheadReport(chosen.name, tuple(names), rows, tried, trials, decisions)
 

@@ -19,7 +19,7 @@ import polars as pl
 from filelock import FileLock, Timeout
 
 from fxlab import _html
-from fxlab._progress import Advance, silent
+from fxlab._progress import Advance, Progress, shown
 from fxlab.backtester.metrics._performance import METRICS
 from fxlab.backtester.report._tearsheet import write_whole
 from fxlab.batcher import _notebooks, _pages
@@ -221,7 +221,7 @@ def batch(
     lab: Lab | None = None,
     check_lookahead: bool = True,
     again: bool = False,
-    progress: Advance = silent,
+    progress: Progress = None,
 ) -> Batch:
     """Run a notebook for each of many backtests, and write an index of what they gave.
 
@@ -249,7 +249,7 @@ def batch(
         Run also what is done. Otherwise a job is left alone whose notebook, report and saved run
         are there, made of the same data, strategy, parameters, assumptions and versions.
     progress
-        Told the jobs done and the time left; raise `Cancelled` in it to stop.
+        As `fxlab.backtest` takes it; told the jobs done and the time left.
 
     Raises
     ------
@@ -271,9 +271,9 @@ def batch(
             NotebookTask(path, values, folder / one.folder)
             for values, one in zip(given, ready, strict=True)
         ]
-        with only_one(folder):
+        with only_one(folder), shown(progress, "batch") as advance:
             board = BatchState(folder, ready, store, again=again)
-            _run(board, orders, count, environment_for(store.settings.environment()), progress)
+            _run(board, orders, count, environment_for(store.settings.environment()), advance)
             return board.show()
 
 

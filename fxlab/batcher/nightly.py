@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import polars as pl
 
 from fxlab import _html
-from fxlab._progress import Advance, part, silent
+from fxlab._progress import Advance, Progress, part, shown
 from fxlab._times import integer
 from fxlab.backtester.options import RunOptions, check_names, execution_of, renamed
 from fxlab.backtester.report._tearsheet import write_whole
@@ -350,7 +350,7 @@ def nightly(
     lab: Lab | None = None,
     workers: int | None = None,
     night: date | None = None,
-    progress: Advance = silent,
+    progress: Progress = None,
 ) -> Night:
     """Run sweeps one after the other, keep every point, and write a page of what they gave.
 
@@ -371,7 +371,7 @@ def nightly(
     night
         The date; that of now, in UTC, unless given.
     progress
-        Told the share done, the sweep and the time left; raise `Cancelled` in it to stop.
+        As `fxlab.backtest` takes it; told the sweep and the time left.
 
     Raises
     ------
@@ -383,12 +383,12 @@ def nightly(
     threads, day = check_workers(workers), night or datetime.now(UTC).date()
     plan = checked(load_jobs(sweeps, "sweep"))
     root = Path(out).resolve()
-    with connected(lab) as store, only_one(root):
+    with connected(lab) as store, only_one(root), shown(progress, "nightly") as advance:
         log = _Log(root, day)
         for number, one in enumerate(plan):
-            advance = _named(part(progress, number / len(plan), (number + 1) / len(plan)), one.name)
-            log.add(one, store, threads, advance)
-        progress(1.0, f"{len(plan):,} sweeps")
+            share = part(advance, number / len(plan), (number + 1) / len(plan))
+            log.add(one, store, threads, _named(share, one.name))
+        advance(1.0, f"{len(plan):,} sweeps")
         return log.show()
 
 

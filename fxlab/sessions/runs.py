@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import polars as pl
 
 from fxlab import _html
-from fxlab._progress import Advance, silent
+from fxlab._progress import Progress
 from fxlab._questdb import sql
 from fxlab._questdb.client import QuestDB
 from fxlab._times import from_micros
@@ -161,7 +161,7 @@ class SavedRun(Mapping[str, Any]):
         """Return the fills in their order, one row each, with the columns of `Result.fills`."""
         return _stored_fills(self._db, self.run_id)
 
-    def reproduce(self, progress: Advance = silent) -> Reproduction:
+    def reproduce(self, progress: Progress = None) -> Reproduction:
         """Run it again on its session and compare every bit.
 
         Raises
@@ -311,7 +311,7 @@ class Reproduction:
         return f"run {self.run_id} again, {made}; {found}"
 
 
-def reproduce(db: QuestDB, run_id: str, progress: Advance = silent) -> Reproduction:
+def reproduce(db: QuestDB, run_id: str, progress: Progress = None) -> Reproduction:
     """Run a saved backtest again on its session.
 
     Raises

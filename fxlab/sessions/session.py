@@ -15,7 +15,7 @@ from typing import Any, Final, Self
 import polars as pl
 
 from fxlab import _html, _ticks
-from fxlab._progress import Advance, silent
+from fxlab._progress import Advance, Progress, shown, silent
 from fxlab._questdb import sql
 from fxlab._questdb.client import QuestDB
 from fxlab._questdb.sql import Scope
@@ -246,7 +246,7 @@ class Session(ReplaySource):
         columns: Sequence[str] | None = None,
         limit: int | None = None,
         offset: int = 0,
-        progress: Advance = silent,
+        progress: Progress = None,
     ) -> pl.DataFrame:
         """Return trades.
 
@@ -261,7 +261,7 @@ class Session(ReplaySource):
         limit, offset
             A page in (timestamp, seq) order.
         progress
-            Told after each slice; it may raise `Cancelled`.
+            As `fxlab.backtest` takes it; told after each slice.
 
         Returns
         -------
@@ -275,7 +275,10 @@ class Session(ReplaySource):
         """
         names = PRICE_COLUMNS if columns is None else tuple(columns)
         scope = self._scope(PRICES, symbol, start, end)
-        return _reader.read(self._db, scope, names, limit=limit, offset=offset, progress=progress)
+        with shown(progress, "reading") as advance:
+            return _reader.read(
+                self._db, scope, names, limit=limit, offset=offset, progress=advance
+            )
 
     def scan_prices(
         self,
@@ -302,7 +305,7 @@ class Session(ReplaySource):
         nested: bool = False,
         limit: int | None = None,
         offset: int = 0,
-        progress: Advance = silent,
+        progress: Progress = None,
     ) -> pl.DataFrame:
         """Return order books.
 
@@ -324,7 +327,10 @@ class Session(ReplaySource):
         """
         names = ("timestamp", "symbol", "seq", *_ticks.level_columns(depth))
         scope = self._scope(ORDERBOOK, symbol, start, end)
-        frame = _reader.read(self._db, scope, names, limit=limit, offset=offset, progress=progress)
+        with shown(progress, "reading") as advance:
+            frame = _reader.read(
+                self._db, scope, names, limit=limit, offset=offset, progress=advance
+            )
         return _ticks.shaped(frame, depth, nested=nested)
 
     def scan_orderbook(
@@ -351,7 +357,7 @@ class Session(ReplaySource):
         *,
         start: Time | None = None,
         end: Time | None = None,
-        progress: Advance = silent,
+        progress: Progress = None,
     ) -> pl.DataFrame:
         """Return bars of trades, or of mids for a symbol with books only.
 
@@ -359,8 +365,9 @@ class Session(ReplaySource):
         `fxlab._ticks.bars`, which also says why the server does not make them.
         """
         checked = _ticks.check_interval(interval)
-        chunks = self.scan_ticks(symbol, start=start, end=end, progress=progress)
-        return _ticks.bars(chunks, checked)
+        with shown(progress, "reading") as advance:
+            chunks = self.scan_ticks(symbol, start=start, end=end, progress=advance)
+            return _ticks.bars(chunks, checked)
 
     def statistics(self) -> pl.DataFrame:
         """Return one row a symbol; see `fxlab.sessions._catalog.statistics`."""

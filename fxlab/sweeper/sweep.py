@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from fxlab import _html
-from fxlab._progress import Advance, silent
+from fxlab._progress import Progress, shown
 from fxlab._questdb.client import QuestDB
 from fxlab._times import Duration
 from fxlab.backtester._source import as_source
@@ -355,7 +355,7 @@ def sweep(
     lab: Lab | None = None,
     points_limit: int = POINTS_LIMIT,
     check_lookahead: bool = True,
-    progress: Advance = silent,
+    progress: Progress = None,
     **options: Unpack[Options],
 ) -> Sweep:
     """Try many parameters of a strategy on the same ticks.
@@ -387,7 +387,7 @@ def sweep(
     check_lookahead
         First make sure, at a sample of points, that the strategy does not see the future.
     progress
-        Told the share done, the points stored and the time left; raise `Cancelled` in it to stop.
+        As `fxlab.backtest` takes it; told the points stored and the time left.
     symbols, start, end, execution, capital, return_interval, days_per_year, chunk_rows
         As `fxlab.backtest` takes them; `chunk_rows` are the rows of a symbol that all points work
         on before the next ones are read.
@@ -415,20 +415,21 @@ def sweep(
     studies = _studies(source, terms, samples[0])
     if search == "grid":
         refuse_if_too_many(space, studies, threads, points_limit)
-    if check_lookahead:
-        words = f"0 of {finder.total * len(studies):,} points, checking for look-ahead"
-        check_sampled_lookahead(studies[0], samples, lambda _share, _text: progress(0.0, words))
-    asked = {"search": search, "points": points and int(points), "seed": int(seed)}
-    plan = {**asked, "points": finder.total, "grid": space.as_dict(), "metric": goal}
-    store = SweepRunStore(QuestDB(lab.endpoint)) if lab else NoTrialStore()
-    executor = executor_for(studies, threads, finder.total, scheduler)
-    with closing(executor), closing(store):
-        for study in studies:
-            store.announce(study, plan)
-        desk = TrialTracker(studies, store, finder.total * len(studies), progress)
-        run = _Run(space, asked, goal, studies, store, desk)
-        run.go(finder, executor)
-        return run.result()
+    with shown(progress, "sweep") as advance:
+        if check_lookahead:
+            words = f"0 of {finder.total * len(studies):,} points, checking for look-ahead"
+            check_sampled_lookahead(studies[0], samples, lambda _share, _text: advance(0.0, words))
+        asked = {"search": search, "points": points and int(points), "seed": int(seed)}
+        plan = {**asked, "points": finder.total, "grid": space.as_dict(), "metric": goal}
+        store = SweepRunStore(QuestDB(lab.endpoint)) if lab else NoTrialStore()
+        executor = executor_for(studies, threads, finder.total, scheduler)
+        with closing(executor), closing(store):
+            for study in studies:
+                store.announce(study, plan)
+            desk = TrialTracker(studies, store, finder.total * len(studies), advance)
+            run = _Run(space, asked, goal, studies, store, desk)
+            run.go(finder, executor)
+            return run.result()
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import polars as pl
 
-from fxlab._progress import Advance, part, silent
+from fxlab._progress import Advance, Progress, part, shown
 from fxlab._times import Duration, from_micros
 from fxlab.backtester._source import FrameSource, TickSource, as_source, choose_symbols, span
 from fxlab.backtester.engine import backtest
@@ -53,7 +53,7 @@ def walk_forward(
     scheduler: Any = None,  # noqa: ANN401 - an address or a distributed.Client
     lab: Lab | None = None,
     check_lookahead: bool = True,
-    progress: Advance = silent,
+    progress: Progress = None,
     **options: Unpack[Options],
 ) -> WalkForward:
     """Sweep over each training, and replay its best point on the test that follows.
@@ -102,9 +102,10 @@ def walk_forward(
         "lab": lab,
     }
     walk = _Walk(data, get(strategy), parameters, goal, asked, sought, asked.capital)
-    for number, window in enumerate(windows):
-        told = part(progress, number / len(windows), (number + 1) / len(windows))
-        walk.step(window, told, check_lookahead=check_lookahead and not number)
+    with shown(progress, "walk_forward") as advance:
+        for number, window in enumerate(windows):
+            told = part(advance, number / len(windows), (number + 1) / len(windows))
+            walk.step(window, told, check_lookahead=check_lookahead and not number)
     return walk.result()
 
 

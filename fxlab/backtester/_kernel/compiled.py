@@ -16,7 +16,6 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable
-from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -26,7 +25,7 @@ from numba import config, njit
 from numba.core import cgutils, event
 from numba.extending import intrinsic, overload
 
-from fxlab import _progress
+from fxlab._progress import say_once
 
 SOURCES: Final = ("*.py",)
 
@@ -126,7 +125,6 @@ class _Notice(event.Listener):  # type: ignore[misc]  # numba is not typed
 
     def __init__(self) -> None:
         self._depth = 0
-        self._shown = ExitStack()
 
     def on_start(self, found: event.Event) -> None:
         """Tell it; numba calls this under its lock, for what a function calls, too."""
@@ -134,13 +132,11 @@ class _Notice(event.Listener):  # type: ignore[misc]  # numba is not typed
         ours = found.data["dispatcher"].py_func.__module__.startswith("fxlab.")
         if ours and self._depth == 1:
             text = "compiling the backtester, once for this machine: about half a minute"
-            self._shown.enter_context(_progress.busy(text))
+            say_once(text)
 
     def on_end(self, _: event.Event) -> None:
-        """Take it away; numba calls this."""
+        """Note the end; numba calls this."""
         self._depth -= 1
-        if self._depth == 0:
-            self._shown.close()
 
 
 event.register("numba:compile", _Notice())
