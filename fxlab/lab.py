@@ -208,7 +208,7 @@ class Lab:
 
         What is received goes to a journal on disk first and to the database from there, so neither
         an outage nor a kill loses it; gaps are found by the venue's own numbers, written into the
-        ledger, and filled from the venue's history where it can be asked.
+        event table, and filled from the venue's history where it can be asked.
 
         Parameters
         ----------

@@ -42,23 +42,23 @@ class CostLadder:
     Attributes
     ----------
     results : dict
-        The run of each rung, by its name.
+        The run of each scenario, by its name.
     table : polars.DataFrame
-        One row a rung: ``rung``, ``execution`` (in words), and the figures of `SHOWN`.
+        One row a scenario: ``rung``, ``execution`` (in words), and the figures of `SHOWN`.
     """
 
     results: dict[str, Result]
     table: pl.DataFrame
 
     def plot(self) -> go.Figure:
-        """Return the equity of every rung, rebased to one."""
+        """Return the equity of every scenario, rebased to one."""
         from fxlab.charts import comparison_chart
 
         curves = {name: result.equity for name, result in self.results.items()}
         return comparison_chart(curves, "The same signals under other costs")
 
     def __repr__(self) -> str:
-        """Show the figures of each rung, and why some are missing."""
+        """Show the metrics of each scenario, and why some are missing."""
         return "\n".join((plain(self.table), *self._missing()))
 
     def _repr_html_(self) -> str:
@@ -66,7 +66,7 @@ class CostLadder:
         return table(self.table, caption="The same signals under other costs") + why
 
     def _missing(self) -> list[str]:
-        """Return, for each figure that a rung lacks, why."""
+        """Return, for each metric that a scenario lacks, why."""
         notes = {
             (name, run.metrics.notes[name])
             for run in self.results.values()
@@ -93,63 +93,67 @@ def cost_ladder(
     source, strategy, parameters
         As `backtest` takes them.
     executions
-        Assumptions by name of the rung; `default_rungs` of `execution` unless given.
+        Assumptions by name of the scenario; `default_scenarios` of `execution` unless given.
     symbols, start, end, execution, capital, return_interval, days_per_year, chunk_rows
-        See `RunOptions`; `execution` is what the default rungs start from.
+        See `RunOptions`; `execution` is what the default scenarios start from.
     progress
         As `backtest` takes it.
 
     Raises
     ------
     InvalidParameter
-        If there is no rung; and whatever `backtest` raises.
+        If there is no scenario; and whatever `backtest` raises.
     """
     asked = RunOptions.of(options)
-    rungs = default_scenarios(asked.execution) if executions is None else dict(executions)
-    if not rungs:
-        raise InvalidParameter("executions is empty; give at least one rung, e.g. {'free': ...}")
+    scenarios = default_scenarios(asked.execution) if executions is None else dict(executions)
+    if not scenarios:
+        raise InvalidParameter(
+            "executions is empty; give at least one scenario, e.g. {'free': ...}"
+        )
     results: dict[str, Result] = {}
-    markets: dict[Needs, list[str]] = {}  # rungs that read the same share one pass
-    for name, rung in rungs.items():
-        markets.setdefault(needs_of([], rung), []).append(name)
+    markets: dict[Needs, list[str]] = {}  # scenarios that read the same share one pass
+    for name, execution in scenarios.items():
+        markets.setdefault(needs_of([], execution), []).append(name)
     with shown(progress, "cost_ladder") as advance:
         for number, names in enumerate(markets.values()):
-            job = prepare(source, strategy, parameters, replace(asked, execution=rungs[names[0]]))
-            jobs = {name: _rung(job, rungs[name]) for name in names}
+            job = prepare(
+                source, strategy, parameters, replace(asked, execution=scenarios[names[0]])
+            )
+            jobs = {name: _with_execution(job, scenarios[name]) for name in names}
             _run(job, jobs, part(advance, number / len(markets), (number + 1) / len(markets)))
             results |= {name: each.finish() for name, each in jobs.items()}
-    ordered = {name: results[name] for name in rungs}
+    ordered = {name: results[name] for name in scenarios}
     return CostLadder(ordered, _table(ordered))
 
 
 def default_scenarios(execution: Execution) -> dict[str, Execution]:
     """Return no, half, all and double costs, then longer and longer delays."""
     costs = ("taker_bps", "maker_bps", "slippage_bps", "impact_bps")
-    rungs = {}
+    scenarios = {}
     for words, factor in (("no costs", 0.0), ("half", 0.5), ("as given", 1.0), ("double", 2.0)):
         scaled = {
             name: value * factor
             for name in costs
             if (value := getattr(execution, name)) is not None
         }
-        rungs[words] = replace(execution, **scaled)
-    return rungs | {f"latency {delay}": replace(execution, latency=delay) for delay in DELAYS}
+        scenarios[words] = replace(execution, **scaled)
+    return scenarios | {f"latency {delay}": replace(execution, latency=delay) for delay in DELAYS}
 
 
-def _rung(job: Job, execution: Execution) -> Job:
+def _with_execution(job: Job, execution: Execution) -> Job:
     run = replace(job.run, execution=execution)
-    return replace(job, run=run, ledger=new_state(run, job.signals, job.bounds))
+    return replace(job, run=run, state=new_state(run, job.signals, job.bounds))
 
 
 def _run(job: Job, jobs: Mapping[str, Job], progress: Advance) -> None:
     most = min(each.run.execution.max_leverage for each in jobs.values())
     for chunk in job.chunks():
         rows = MarketSlice(chunk.market, chunk.decisions(job.signals, most))
-        share, done = job.share(int(rows.time[0])), next(iter(jobs.values())).ledger.rows
+        share, done = job.share(int(rows.time[0])), next(iter(jobs.values())).state.rows
         for each in jobs.values():
             progress(share, f"{done:,} ticks")
-            each.ledger.replay(rows)
-        done = next(iter(jobs.values())).ledger.rows
+            each.state.replay(rows)
+        done = next(iter(jobs.values())).state.rows
         progress(job.share(int(rows.time[-1])), f"{done:,} ticks")
 
 

@@ -39,7 +39,7 @@ STEPS_US: Final = tuple(
 
 @dataclass
 class Job:
-    """A backtest that is ready to run: rows to come, a ledger to feed them to.
+    """A backtest that is ready to run: rows to come, a kernel state to feed them to.
 
     `backtest` feeds it as fast as it can; a paced replay in its own time. Whoever feeds the rows,
     in whatever slices, the result is the same bit by bit.
@@ -48,7 +48,7 @@ class Job:
     run: Run
     signals: Signals
     bounds: tuple[int, int]
-    ledger: KernelState
+    state: KernelState
     feeds: list[SymbolFeed]
     books: list[BookFeed]
 
@@ -79,10 +79,10 @@ class Job:
         EmptySession
             If there was none.
         """
-        if not self.ledger.rows:
+        if not self.state.rows:
             raise no_ticks(self.run.source, self.symbols)
         digests = {feed.symbol: feed.hexdigest() for feed in self.feeds}
-        return build_result(self.run, self.ledger.close(), digests)
+        return build_result(self.run, self.state.close(), digests)
 
 
 @takes_run_options
@@ -123,10 +123,10 @@ def backtest(
     with shown(progress, "backtest") as advance:
         job = prepare(source, strategy, parameters, RunOptions.of(options))
         for rows in job.rows():
-            job.ledger.replay(rows)
-            advance(job.share(int(rows.time[-1])), f"{job.ledger.rows:,} ticks")
+            job.state.replay(rows)
+            advance(job.share(int(rows.time[-1])), f"{job.state.rows:,} ticks")
         result = job.finish()
-        advance(1.0, f"{job.ledger.rows:,} ticks")
+        advance(1.0, f"{job.state.rows:,} ticks")
         return result
 
 
@@ -172,12 +172,12 @@ def prepare(
         size=check_chunk_rows(options.chunk_rows),
         owner=signals.owner,
     )
-    ledger = new_state(run, signals, bounds)
-    return Job(run, signals, bounds, ledger, feeds, books)
+    state = new_state(run, signals, bounds)
+    return Job(run, signals, bounds, state, feeds, books)
 
 
 def new_state(run: Run, signals: Signals, bounds: tuple[int, int]) -> KernelState:
-    """Return the empty ledger of a run."""
+    """Return the state of a run before its first row."""
     return KernelState.open(
         run.symbols,
         run.capital,

@@ -272,9 +272,9 @@ def batch(
             for values, one in zip(given, ready, strict=True)
         ]
         with only_one(folder), shown(progress, "batch") as advance:
-            board = BatchState(folder, ready, store, again=again)
-            _run(board, orders, count, environment_for(store.settings.environment()), advance)
-            return board.show()
+            state = BatchState(folder, ready, store, again=again)
+            _run(state, orders, count, environment_for(store.settings.environment()), advance)
+            return state.show()
 
 
 @contextmanager
@@ -309,29 +309,29 @@ def only_one(folder: Path) -> Iterator[None]:
 
 
 def _run(
-    board: BatchState,
+    state: BatchState,
     orders: Sequence[NotebookTask],
     workers: int,
     environment: Mapping[str, str],
     progress: Advance,
 ) -> None:
     """Run the notebooks that are missing; whatever stops it, the page tells how far it came."""
-    places = board.missing
+    places = state.missing
     clock = _Clock(len(orders), len(places))
 
     def tick(running: int) -> None:
-        progress(clock.share, f"{board.words}, {running} running{clock.left}")
+        progress(clock.share, f"{state.words}, {running} running{clock.left}")
 
     try:
         for number, ended in run_all([orders[at] for at in places], workers, environment, tick):
-            board.note(places[number], ended)
+            state.note(places[number], ended)
             clock.ended += 1
-            board.show()
-        progress(1.0, board.words)
+            state.show()
+        progress(1.0, state.words)
     except (KeyboardInterrupt, Cancelled) as stop:
-        page = board.show().index
+        page = state.show().index
         raise Cancelled(
-            f"the batch was stopped after {board.words}; what is done is in {page}, and the same "
+            f"the batch was stopped after {state.words}; what is done is in {page}, and the same "
             "call goes on from there"
         ) from stop
 

@@ -57,7 +57,7 @@ def unfilled(gaps: pl.DataFrame | None, what: str) -> pl.DataFrame:
     ----------
     gaps
         from_time, to_time, and as far as they are there: symbol, and event, count and detail of a
-        session's ledger, of which only gaps count that are not filled.
+        session's event table, of which only gaps count that are not filled.
     what
         The data that is drawn, "prices" or "orderbook": gaps of the other are no gaps of it.
     """
@@ -278,7 +278,7 @@ def price_chart(
     fills
         symbol, timestamp, price, qty (signed base units): triangles, up for a buy.
     gaps
-        from_time, to_time, or the whole ledger of a session (`Session.events`): what is missing of
+        from_time, to_time, or the whole event table of a session (`Session.events`): a gap of
         the symbols and the data drawn is shaded, and no line crosses it.
     title
         Plain text; it is escaped.

@@ -53,7 +53,7 @@ from fxlab.sessions.session import Session
 
 STOP_SECONDS: Final = 90.0
 SKEW_US: Final = 1_000_000
-"""From this difference to the venue's clock on, the ledger says so."""
+"""From this difference to the venue's clock on, the event table says so."""
 
 
 class Collector:
@@ -207,7 +207,7 @@ class Collector:
             self._watch.freeze()
 
     async def _skew(self) -> Event | None:
-        """Compare this machine's clock with the venue's; return what the ledger should say."""
+        """Compare this machine's clock with the venue's; return the event to record, if any."""
         found = await measure_skew(self._feed, self._clock)
         if found is None:
             return None

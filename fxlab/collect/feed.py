@@ -234,7 +234,7 @@ class Gap(NamedTuple):
 
 
 class Event(NamedTuple):
-    """Anything else worth keeping: one row of the ledger.
+    """Anything else worth keeping: one row of the event table.
 
     Attributes
     ----------

@@ -87,7 +87,7 @@ class CollectorStatus:
     message
         The newest thing worth saying, or nothing.
     newest
-        The newest row of the gap ledger; a gap whose amount is 0 was filled.
+        The newest row of the event table; a gap whose amount is 0 was filled.
     """
 
     session_id: str
@@ -208,7 +208,7 @@ def skew(status: CollectorStatus) -> str:
 
 
 def newest(event: Event | None) -> str:
-    """Return a row of the gap ledger as a sentence, or nothing."""
+    """Return a row of the event table as a sentence, or nothing."""
     if event is None:
         return ""
     where = f" {event.symbol}" if event.symbol else ""

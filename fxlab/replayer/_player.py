@@ -63,7 +63,7 @@ class _Stretch:
 
 
 class TickCursor:
-    """A cursor over the rows of a job. What it has passed was fed to the job's ledger.
+    """A cursor over the rows of a job. What it has passed was fed to the job's kernel state.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ class TickCursor:
     totals
         How many ticks each symbol has.
     trading
-        Whether the ledger replays the rows; without it they are only looked at.
+        Whether the kernel replays the rows; without it they are only looked at.
 
     Attributes
     ----------
@@ -157,7 +157,7 @@ class TickCursor:
         stretch, first, tick = self._loaded, self._row, self._tick
         if stop > first:
             if stretch.rows is not None:
-                self.job.ledger.replay(stretch.rows.part(first, stop))
+                self.job.state.replay(stretch.rows.part(first, stop))
             self.passed = int(stretch.market.time[stop - 1])
             self._row = stop
             self._tick = int(np.searchsorted(stretch.ticks, stop))
@@ -305,9 +305,9 @@ class Player:
         self._begin(job)
 
     def _begin(self, job: Job) -> None:
-        self._reel = TickCursor(job, self._totals, trading=self._trading)
+        self._cursor = TickCursor(job, self._totals, trading=self._trading)
         self._fills = 0
-        self._no_fills = fills_table(job.ledger.new_fills(), self.symbols)
+        self._no_fills = fills_table(job.state.new_fills(), self.symbols)
         self._result: Result | None = None
         self._started = self._over = False
         self._looked = -float("inf")  # wall time of the last batch
@@ -317,12 +317,12 @@ class Player:
     @property
     def strategy(self) -> str | None:
         """Return the name of the strategy, if there is one."""
-        return self._reel.job.run.strategy.name if self._trading else None
+        return self._cursor.job.run.strategy.name if self._trading else None
 
     @property
     def title(self) -> str:
         """Return what is replayed, in words."""
-        source = self._reel.job.run.source.id
+        source = self._cursor.job.run.source.id
         return f"{self.strategy} on {source}" if self._trading else source
 
     @property
@@ -333,12 +333,12 @@ class Player:
     @property
     def progress(self) -> float:
         """Return the share of the ticks that is over."""
-        return min(1.0, self._reel.ticks / self.total)
+        return min(1.0, self._cursor.ticks / self.total)
 
     @property
     def time_progress(self) -> float:
         """Return the share of the time range that is over; after the last tick all of it is."""
-        return 1.0 if self._over else max(0.0, self._reel.job.share(self.position))
+        return 1.0 if self._over else max(0.0, self._cursor.job.share(self.position))
 
     @property
     def state(self) -> str:
@@ -370,7 +370,7 @@ class Player:
 
     def close(self) -> None:
         """Stop reading the source."""
-        self._reel.close()
+        self._cursor.close()
 
     def look(self) -> ReplayBatch | float | None:
         """Return the next batch, or the seconds to wait for it, or None at the end."""
@@ -392,7 +392,7 @@ class Player:
                 "fxlab.replay(session, strategy='sma_cross')"
             )
         if self._result is None:
-            self._result = self._reel.job.finish() if self._over else self._result_so_far()
+            self._result = self._cursor.job.finish() if self._over else self._result_so_far()
         return self._result
 
     def _result_so_far(self) -> Result:
@@ -413,7 +413,7 @@ class Player:
     def _go_on(self) -> ReplayBatch | float | None:
         if self.pace.paused:
             return PAUSED
-        if not self._reel.load():
+        if not self._cursor.load():
             self._finish()
             return None
         wait = self._seconds_to_wait()
@@ -425,23 +425,23 @@ class Player:
     def _seconds_to_wait(self) -> float:
         """Return the time until a batch is full, or the interval is over."""
         if not self._started:
-            self.pace.jump(self._reel.due_at(1))
-        full = self.pace.seconds_until(self._reel.due_at(self._size))
+            self.pace.jump(self._cursor.due_at(1))
+        full = self.pace.seconds_until(self._cursor.due_at(self._size))
         return min(full, self._looked + self._interval - self.clock.now())
 
     def _next(self) -> ReplayBatch:
         """Return the batch of what is due."""
-        now, full = self.pace.now(), self._reel.due_at(self._size)
+        now, full = self.pace.now(), self._cursor.due_at(self._size)
         # Two ways to the same moment may differ by a rounding: a full batch is due as a whole.
         if self.pace.seconds_until(full) <= 0:
             now = max(now, full)
-        frame = self._reel.take(now, self._size)
-        self._covered = self._reel.passed + 1
-        if self._reel.ticks >= self.total and not self._reel.load():
+        frame = self._cursor.take(now, self._size)
+        self._covered = self._cursor.passed + 1
+        if self._cursor.ticks >= self.total and not self._cursor.load():
             self._finish()
-        ahead = self._reel.next_at()
+        ahead = self._cursor.next_at()
         kept_up = ahead is not None and ahead > now
-        at = now if kept_up else self._reel.passed
+        at = now if kept_up else self._cursor.passed
         if not self._started:  # what the first rows took, compiling perhaps, is not market time
             self._started = True
             self.pace.jump(at)
@@ -451,13 +451,13 @@ class Player:
         """Go where the latest seek wants to be; all ticks before it are run through."""
         while self._targets and not self._stopping:
             target = self._covered = self._targets.pop()
-            if self._over or self._reel.passed >= target:
+            if self._over or self._cursor.passed >= target:
                 self.close()
                 self._begin(prepare(*self._asked, self._options, trading=self._trading))
-            self._reel.skip(target, lambda: not (self._stopping or self._targets))
+            self._cursor.skip(target, lambda: not (self._stopping or self._targets))
         self._started = True
         self.pace.jump(target)
-        return self._batch(self._reel.nothing(), at=target, sought=True)
+        return self._batch(self._cursor.nothing(), at=target, sought=True)
 
     def _batch(
         self, frame: pl.DataFrame, *, at: int, lag: float = 0.0, sought: bool = False
@@ -465,7 +465,7 @@ class Player:
         self._looked = self.clock.now()
         self.position = at
         self.pace.reached(at)
-        ended, prices = self._reel.new_ended(), self._reel.prices
+        ended, prices = self._cursor.new_ended(), self._cursor.prices
         self.ended.update(dict.fromkeys(ended, at))
         self._number += 1
         return ReplayBatch(
@@ -485,12 +485,12 @@ class Player:
         """Return how the strategy stands, if there is one."""
         if not self._trading:
             return {}
-        ledger = self._reel.job.ledger
-        fills = ledger.new_fills()
+        state = self._cursor.job.state
+        fills = state.new_fills()
         self._fills += len(fills)
         return {
-            "equity": ledger.equity,
-            "positions": dict(zip(self.symbols, ledger.positions.tolist(), strict=True)),
+            "equity": state.equity,
+            "positions": dict(zip(self.symbols, state.positions.tolist(), strict=True)),
             "fills": fills_table(fills, self.symbols) if len(fills) else self._no_fills,
             "fills_count": self._fills,
         }

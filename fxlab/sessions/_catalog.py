@@ -148,7 +148,7 @@ def imports(db: QuestDB, session_id: str) -> pl.DataFrame:
 
 
 def events(db: QuestDB, session_id: str) -> pl.DataFrame:
-    """Return a session's gap ledger, by time."""
+    """Return a session's event table, by time."""
     names = [name for name in EVENTS.columns if name != "session_id"]
     names = ["timestamp", *(name for name in names if name != "timestamp")]
     return db.catalogue(sql.rows(Scope(EVENTS, session_id), names))

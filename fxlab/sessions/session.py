@@ -117,7 +117,7 @@ class ReplaySource:
     def gaps(self, symbol: str | None = None) -> pl.DataFrame:
         """Return the known gaps of a symbol: ``from_time``, ``to_time``, merged and in order.
 
-        They are the events "gap" of the ledger that name the symbol or none, but for those that
+        They are the events "gap" of the session that name the symbol or none, but for those that
         were filled: nothing is missing in them any more.
         """
         name, named = self.only(symbol), pl.col("symbol")
@@ -378,7 +378,7 @@ class Session(ReplaySource):
         return _catalog.counts(self._db, self.id, *self._tick_range())
 
     def events(self) -> pl.DataFrame:
-        """Return the gap ledger: what is known to be missing, and why."""
+        """Return the event table: gaps and other events of the recording, and why."""
         return _catalog.events(self._db, self.id)
 
     def __repr__(self) -> str:

@@ -80,8 +80,8 @@ class Cluster(Spread):
             self._shipped[number] = self._client.scatter(
                 self._parcels[number], broadcast=True, hash=False
             )
-        points, parcel = self._take(waiting, number), self._shipped[number]
-        future = self._executor.submit(replay_group, self._keys[number], parcel, points, 1)
+        points, spec = self._take(waiting, number), self._shipped[number]
+        future = self._executor.submit(replay_group, self._keys[number], spec, points, 1)
         return future, number, points
 
     def _failed(self, number: int, points: list[Point], error: Exception) -> None:
@@ -98,7 +98,7 @@ class Cluster(Spread):
                 f"session {self._studies[number].session}: too little memory? With lab=... "
                 "the same call goes on from what is stored"
             ) from error
-        self._shipped.pop(number, None)  # the parcel may have gone with the worker
+        self._shipped.pop(number, None)  # the study may have gone with the worker
 
 
 def _connected(scheduler: object) -> tuple[Client, bool]:
@@ -144,8 +144,8 @@ def _check_workers(client: Client) -> None:
 
 
 def _parcel(study: SweepStudy) -> bytes:
-    parcel = StudySpec.of(study, passwords=False)
-    found = None if parcel is None else pickled(parcel)
+    spec = StudySpec.of(study, passwords=False)
+    found = None if spec is None else pickled(spec)
     if found is None:
         raise InvalidParameter(
             f"strategy {study.run.strategy.name!r} or its source cannot be sent to other "
@@ -163,7 +163,7 @@ def executor_for(
     """Return what runs the trials: Dask if asked for, processes where they pay, else threads."""
     if scheduler is not None:
         return Cluster(studies, scheduler)
-    parcels = worth(studies, points, workers)
-    if parcels is None:
+    specs = worth(studies, points, workers)
+    if specs is None:
         return Threads(studies, workers)
-    return Processes(studies, parcels, workers)
+    return Processes(studies, specs, workers)

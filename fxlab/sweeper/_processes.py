@@ -122,7 +122,7 @@ class StudySpec:
 
     @classmethod
     def of(cls, study: SweepStudy, *, passwords: bool) -> StudySpec | None:
-        """Return the study's parcel; None if its source cannot travel."""
+        """Return what another process needs of the study; None if its source cannot travel."""
         source = study.source.source if isinstance(study.source, CachedSource) else study.source
         packed = _packed(source, passwords=passwords)
         if packed is None:
@@ -147,24 +147,24 @@ def _packed(source: object, *, passwords: bool) -> FrameSource | SessionAddress 
     return SessionAddress(source.id, endpoint, complete=passwords)
 
 
-def pickled(parcel: StudySpec) -> bytes | None:
-    """Return a parcel as bytes; None if something in it cannot leave this process.
+def pickled(spec: StudySpec) -> bytes | None:
+    """Return a study as bytes; None if something in it cannot leave this process.
 
     A function typed in a notebook travels by value, others by the name of their module.
     """
     import cloudpickle
 
     try:
-        found: bytes = cloudpickle.dumps(parcel)
+        found: bytes = cloudpickle.dumps(spec)
     except (pickle.PicklingError, AttributeError, TypeError):
         return None
     return found
 
 
 def load(found: bytes) -> StudySpec:
-    """Return the parcel of these bytes; they come from our own process or from its cluster."""
-    parcel: StudySpec = pickle.loads(found)  # noqa: S301 - never from a file or a stranger
-    return parcel
+    """Return the study of these bytes; they come from our own process or from its cluster."""
+    spec: StudySpec = pickle.loads(found)  # noqa: S301 - never from a file or a stranger
+    return spec
 
 
 WORTH_SECONDS: Final = 20.0
@@ -184,11 +184,11 @@ _opened: dict[str, SweepStudy] = {}
 _lock = threading.Lock()
 
 
-def replay_group(key: str, parcel: bytes | None, points: list[Point], threads: int) -> Answer:
+def replay_group(key: str, spec: bytes | None, points: list[Point], threads: int) -> Answer:
     """Replay some points in the process that this runs in."""
     with _lock:
-        if key not in _opened and parcel is not None:
-            _opened[key] = load(parcel).opened()
+        if key not in _opened and spec is not None:
+            _opened[key] = load(spec).opened()
         study = _opened[key]
     began = time.monotonic()
     with ThreadPoolExecutor(threads) as pool:
@@ -264,8 +264,8 @@ def worth(studies: Sequence[SweepStudy], points: int, workers: int) -> list[byte
         return None
     if _study.seconds_a_point(studies[0]) * points * len(studies) < WORTH_SECONDS:
         return None
-    parcels = [StudySpec.of(study, passwords=True) for study in studies]
-    made = [pickled(parcel) for parcel in parcels if parcel is not None]
+    specs = [StudySpec.of(study, passwords=True) for study in studies]
+    made = [pickled(spec) for spec in specs if spec is not None]
     whole = [one for one in made if one is not None]
     return whole if len(whole) == len(studies) else None
 
@@ -273,13 +273,11 @@ def worth(studies: Sequence[SweepStudy], points: int, workers: int) -> list[byte
 class Processes(Spread):
     """Sessions over processes of this machine; each session is read by one of them only."""
 
-    def __init__(
-        self, studies: Sequence[SweepStudy], parcels: Sequence[bytes], workers: int
-    ) -> None:
+    def __init__(self, studies: Sequence[SweepStudy], specs: Sequence[bytes], workers: int) -> None:
         super().__init__()
         self._names = [study.session for study in studies]
-        self._parcels = parcels
-        count = min(workers, len(parcels))
+        self._specs = specs
+        count = min(workers, len(specs))
         self._threads = max(1, workers // count)
         self._pools = [start() for _ in range(count)]
         self._busy: dict[int, Future[Answer]] = {}
@@ -299,11 +297,11 @@ class Processes(Spread):
             if not numbers:
                 continue
             number = min(numbers, key=lambda n: (n not in self._owners, n))
-            parcel = None if number in self._owners else self._parcels[number]
+            spec = None if number in self._owners else self._specs[number]
             self._owners[number] = place
             points = self._take(waiting, number)
             try:
-                future = pool.submit(replay_group, str(number), parcel, points, self._threads)
+                future = pool.submit(replay_group, str(number), spec, points, self._threads)
             except BrokenExecutor as error:  # it was lost while it had nothing to do
                 self._failed(number, points, error)
                 raise

@@ -87,13 +87,13 @@ class SweepStudy:
         """Whether another pass over the ticks costs no reading."""
         return not isinstance(self.source, CachedSource) or self.source.is_quick
 
-    def lane(self, point: Point) -> Trial:
+    def trial(self, point: Point) -> Trial:
         """Return a point that has not begun; raises what the strategy raises."""
         run = self.run
         signals = run.strategy.signals(point.values)
-        ledger = new_state(run, signals, self.bounds)
+        state = new_state(run, signals, self.bounds)
         run = dataclasses.replace(run, parameters=point.values)
-        return Trial(point, signals, run, ledger, self.periods)
+        return Trial(point, signals, run, state, self.periods)
 
     def read(self, signals: Sequence[Signals]) -> Reading:
         """Return a pass over the ticks for points that read the same columns."""
@@ -221,11 +221,11 @@ def refuse_if_too_many(
 
 def seconds_a_point(study: SweepStudy) -> float:
     """Return about how long one point of a study takes on one core, from its first chunk."""
-    lanes = [study.lane(study.example) for _ in range(2)]
-    chunk = next(study.read([lanes[0].signals]).chunks())
-    lanes[0].advance(chunk)  # compiles
+    trials = [study.trial(study.example) for _ in range(2)]
+    chunk = next(study.read([trials[0].signals]).chunks())
+    trials[0].advance(chunk)  # compiles
     began = time.perf_counter()
-    lanes[1].advance(chunk)
+    trials[1].advance(chunk)
     spent = time.perf_counter() - began
     return spent / max(1e-6, study.share(int(chunk.market.time[-1])))
 

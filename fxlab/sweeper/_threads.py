@@ -88,7 +88,7 @@ STREAMED_SECONDS: Final = 20.0
 """How long, if the ticks have to be read again for each group."""
 
 MOST_POINTS: Final = 1024
-LANES_BYTES: Final = 32 << 20
+TRIALS_BYTES: Final = 32 << 20
 """What the points of a group may keep between two chunks, together."""
 
 PULSE_SECONDS: Final = 0.1
@@ -123,8 +123,8 @@ def run_trials(
             return
         began = time.monotonic()
         group = [waiting.popleft() for _ in range(min(size, len(waiting)))]
-        lanes, known = _open(study, group)
-        for alike in _alike(lanes):
+        trials, known = _open(study, group)
+        for alike in _alike(trials):
             finished, put_back = _replay(study, alike, pool, workers, tick)
             if put_back:
                 waiting.extendleft(reversed(put_back))
@@ -142,63 +142,63 @@ def next_size(size: int, seconds: float, *, quick: bool) -> int:
 
 
 def _open(study: SweepStudy, points: Sequence[Point]) -> tuple[list[Trial], list[TrialResult]]:
-    """Return a lane for each point, and the outcome of those that need none."""
-    lanes, known = [], []
+    """Return a trial for each point, and the result of those that need none."""
+    trials, known = [], []
     for point in points:
         try:
-            lanes.append(study.lane(point))
+            trials.append(study.trial(point))
         except InvalidParameter as refusal:
             known.append(TrialResult.skipped(point.number, refusal))
         except (Exception, pl.exceptions.PanicException) as error:  # noqa: BLE001 - a strategy's
             known.append(TrialResult.failed(point.number, error))
-    return lanes, known
+    return trials, known
 
 
-def _alike(lanes: Iterable[Trial]) -> list[list[Trial]]:
-    """Return the lanes grouped by what they read: the hash of the rows depends on it."""
+def _alike(trials: Iterable[Trial]) -> list[list[Trial]]:
+    """Return the trials grouped by what they read: the hash of the rows depends on it."""
     groups = defaultdict(list)
-    for lane in lanes:
-        groups[lane.signals.roots, lane.signals.lookback is None].append(lane)
+    for trial in trials:
+        groups[trial.signals.roots, trial.signals.lookback is None].append(trial)
     return list(groups.values())
 
 
 def _replay(
-    study: SweepStudy, lanes: list[Trial], pool: Executor, workers: int, tick: Tick
+    study: SweepStudy, trials: list[Trial], pool: Executor, workers: int, tick: Tick
 ) -> tuple[list[TrialResult], list[Point]]:
-    """Take lanes through all ticks; return the outcomes, and the points that had to wait."""
+    """Take trials through all ticks; return the results, and the points that had to wait."""
     put_back: list[Point] = []
-    reading = study.read([lane.signals for lane in lanes])
+    reading = study.read([trial.signals for trial in trials])
     under_way = 0.0
 
     def pulse() -> None:
         tick(under_way)
 
     for chunk in ahead(reading.chunks(), pulse):
-        _each(lanes, partial(Trial.advance, chunk=chunk), pool, workers, pulse)
-        while len(lanes) > 1 and sum(lane.size for lane in lanes) > LANES_BYTES:
-            half = len(lanes) // 2
-            put_back = [lane.point for lane in lanes[half:]] + put_back
-            lanes = lanes[:half]
-        under_way = len(lanes) * study.share(int(chunk.market.time[-1]))
+        _each(trials, partial(Trial.advance, chunk=chunk), pool, workers, pulse)
+        while len(trials) > 1 and sum(trial.size for trial in trials) > TRIALS_BYTES:
+            half = len(trials) // 2
+            put_back = [trial.point for trial in trials[half:]] + put_back
+            trials = trials[:half]
+        under_way = len(trials) * study.share(int(chunk.market.time[-1]))
         tick(under_way)
     finish = partial(Trial.finish, seal=partial(fingerprint_of, reading.ingredients))
-    return _each(lanes, finish, pool, workers, pulse), put_back
+    return _each(trials, finish, pool, workers, pulse), put_back
 
 
 def _each(
-    lanes: Sequence[Trial],
+    trials: Sequence[Trial],
     work: Callable[[Trial], Made],
     pool: Executor,
     workers: int,
     pulse: Callable[[], None],
 ) -> list[Made]:
-    """Return what the work makes of each lane, slice by slice on the pool's threads."""
-    step = -(-len(lanes) // (workers * SLICES)) if workers > 1 else len(lanes)
-    slices = [lanes[first : first + step] for first in range(0, len(lanes), step)]
+    """Return what the work makes of each trial, slice by slice on the pool's threads."""
+    step = -(-len(trials) // (workers * SLICES)) if workers > 1 else len(trials)
+    slices = [trials[first : first + step] for first in range(0, len(trials), step)]
     stopped = threading.Event()
 
     def some(part: Sequence[Trial]) -> list[Made]:
-        return [work(lane) for lane in part if not stopped.is_set()]
+        return [work(trial) for trial in part if not stopped.is_set()]
 
     working = [pool.submit(some, part) for part in slices]
     try:

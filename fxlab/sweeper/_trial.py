@@ -187,28 +187,28 @@ class Trial:
         The parameters, and what the strategy makes of them.
     run
         The point's run, as a backtest would have it.
-    ledger
+    state
         Its account, just opened.
     periods
         Those that returns are kept of.
     """
 
     def __init__(
-        self, point: Point, signals: Signals, run: Run, ledger: KernelState, periods: Periods
+        self, point: Point, signals: Signals, run: Run, state: KernelState, periods: Periods
     ) -> None:
         self.point = point
         self.signals = signals
         self._run = run
-        self._ledger = ledger
+        self._state = state
         self._periods = periods
-        self._tally = TradeAccumulator()
+        self._accumulator = TradeAccumulator()
         self._outcome: TrialResult | None = None  # early, if the point has failed
 
     @property
     def size(self) -> int:
         """Return how many bytes are kept between two chunks."""
-        samples = self._ledger.written["samples"]
-        return self._tally.size + sum(array.nbytes for array in samples)
+        samples = self._state.written["samples"]
+        return self._accumulator.size + sum(array.nbytes for array in samples)
 
     def advance(self, chunk: Chunk) -> None:
         """Replay a chunk, unless the point has failed."""
@@ -216,7 +216,7 @@ class Trial:
             return
         try:
             rows = chunk.rows(self.signals, self._run.execution.max_leverage)
-            self._ledger.replay(rows)
+            self._state.replay(rows)
         except (Exception, pl.exceptions.PanicException) as error:  # noqa: BLE001 - a strategy's
             self._outcome = TrialResult.failed(self.point.number, error)
             return
@@ -226,11 +226,11 @@ class Trial:
         """Return what became of the point after the last chunk."""
         if self._outcome is not None:
             return self._outcome
-        records = self._ledger.close()
+        records = self._state.close()
         self._condense()
-        run, tally = self._run, self._tally
+        run, trades = self._run, self._accumulator
         returns = result.grid_returns(records, run.capital, run.grid_us)
-        figures = compute_columns(returns, facts_of(run, records), tally.executed, tally.closed)
+        figures = compute_columns(returns, facts_of(run, records), trades.executed, trades.closed)
         return TrialResult(
             self.point.number,
             "done",
@@ -240,8 +240,8 @@ class Trial:
         )
 
     def _condense(self) -> None:
-        """Keep of the ledger's records what figures need, and let them go."""
-        written = self._ledger.written
-        self._tally.take(written)
+        """Keep of the kernel's records what metrics need, and let them go."""
+        written = self._state.written
+        self._accumulator.take(written)
         for name in ("orders", "fills", "trades"):
             written[name].clear()

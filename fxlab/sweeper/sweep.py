@@ -238,13 +238,13 @@ class Sweep:
             ``point``, the parameters, and a column for each name.
         """
         goal = check_objective(metric or self.metric)
-        rungs = (
+        scenarios = (
             default_scenarios(self.studies[0].run.execution) if executions is None else executions
         )
         found = self.parameters
-        for name, execution in rungs.items():
-            rung = self.again(execution=execution, check_lookahead=False).ranking(goal)
-            column = rung.select("point", pl.col(goal).alias(name))
+        for name, execution in scenarios.items():
+            ranked = self.again(execution=execution, check_lookahead=False).ranking(goal)
+            column = ranked.select("point", pl.col(goal).alias(name))
             found = found.join(column, on="point", how="left", maintain_order="left")
         return found
 
@@ -426,8 +426,8 @@ def sweep(
         with closing(executor), closing(store):
             for study in studies:
                 store.announce(study, plan)
-            desk = TrialTracker(studies, store, finder.total * len(studies), advance)
-            run = _Run(space, asked, goal, studies, store, desk)
+            tracker = TrialTracker(studies, store, finder.total * len(studies), advance)
+            run = _Run(space, asked, goal, studies, store, tracker)
             run.go(finder, executor)
             return run.result()
 
@@ -441,38 +441,38 @@ class _Run:
     metric: str
     studies: Sequence[SweepStudy]
     store: TrialStore
-    desk: TrialTracker
+    tracker: TrialTracker
 
     def go(self, finder: Search, executor: TrialExecutor) -> None:
         """Replay what the search proposes; whatever stops it, what is done is kept."""
-        desk = self.desk
+        tracker = self.tracker
         try:
             for batch in finder.batches():
-                for number, outcomes in executor.run(desk.open(batch), desk.report):
-                    desk.take(number, outcomes)
-                desk.flush()
+                for number, outcomes in executor.run(tracker.open(batch), tracker.report):
+                    tracker.take(number, outcomes)
+                tracker.flush()
                 finder.tell({point.number: self._score(point.number) for point in batch})
-            desk.finish()
+            tracker.finish()
         except (KeyboardInterrupt, Cancelled) as stop:
-            desk.flush()
+            tracker.flush()
             raise SweepCancelled(self._stopped(), self.result()) from stop
         finally:
-            desk.flush()
+            tracker.flush()
 
     def result(self) -> Sweep:
         """Return the sweep as far as it is done."""
-        desk = self.desk
+        tracker = self.tracker
         name = self.space.strategy.name
         return Sweep(
             space=self.space,
             asked=self.asked,
             metric=self.metric,
-            total=desk.total,
-            resumed=desk.resumed,
+            total=tracker.total,
+            resumed=tracker.resumed,
             sweep_ids=tuple(study.key for study in self.studies) if self.store.keeps else (),
             studies=self.studies,
-            points=desk.points,
-            outcomes=desk.outcomes,
+            points=tracker.points,
+            outcomes=tracker.outcomes,
             tried=max(self.store.trials(name, study) for study in self.studies),
         )
 
@@ -482,7 +482,7 @@ class _Run:
         A point that was ruined in one of them has none.
         """
         place, ruin = (list(METRICS).index(name) for name in (self.metric, "ruined_after"))
-        whole = [outcomes[number].figures for outcomes in self.desk.outcomes]
+        whole = [outcomes[number].figures for outcomes in self.tracker.outcomes]
         if any(math.isfinite(value) for figures in whole for value in figures[ruin:][:1]):
             return math.nan
         found = [figures[place:][:1] for figures in whole]
@@ -491,7 +491,7 @@ class _Run:
         return mean * _results.direction(self.metric)
 
     def _stopped(self) -> str:
-        desk = self.desk
+        tracker = self.tracker
         how = (
             f"they are kept as {', '.join(study.key for study in self.studies)}, and the same "
             "call goes on from there"
@@ -499,7 +499,7 @@ class _Run:
             else "they are in this error's .sweep and nowhere else; with lab=... finished points "
             "are kept, and the same call goes on from there"
         )
-        return f"the sweep was stopped after {desk.done:,} of {desk.total:,} points; {how}"
+        return f"the sweep was stopped after {tracker.done:,} of {tracker.total:,} points; {how}"
 
 
 def _studies(source: object, terms: SweepConfig, example: Point) -> list[SweepStudy]:

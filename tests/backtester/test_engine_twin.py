@@ -173,8 +173,8 @@ def prepared(recording, execution, constants):
 def run_both(recording, execution, constants):
     job = prepared(recording, execution, constants)
     for rows in job.rows():
-        job.ledger.replay(rows)
-    interval = int(job.ledger.terms[0]["interval"])
+        job.state.replay(rows)
+    interval = int(job.state.terms[0]["interval"])
     twin = replay_recording(recording, execution, constants, capital=CAPITAL, interval=interval)
     return job.finish(), twin
 
@@ -405,11 +405,11 @@ def assert_same_bits(one: Result, other: Result):
 def run_in_parts(recording, execution, constants, *, cuts=(), leap=True):
     """Replay with the rows cut anywhere, and with or without leaps over quiet rows."""
     job = prepared(recording, execution, constants)
-    job.ledger.terms["leap"] = leap
+    job.state.terms["leap"] = leap
     for rows in job.rows():
         edges = [0, *sorted({cut % len(rows) for cut in cuts} - {0}), len(rows)]
         for first, last in pairwise(edges):
-            job.ledger.replay(rows.part(first, last))
+            job.state.replay(rows.part(first, last))
     return job.finish()
 
 

@@ -39,8 +39,8 @@ def journal(path):
 
 
 @pytest.fixture
-def outlet(journal):
-    opened = journal.outlet()
+def reader(journal):
+    opened = journal.reader()
     yield opened
     opened.close()
 
@@ -49,52 +49,52 @@ def payloads(waiting):
     return [batch.lines.payload for batch in waiting]
 
 
-def test_rows_come_out_as_they_went_in_and_in_their_order(journal, outlet):
+def test_rows_come_out_as_they_went_in_and_in_their_order(journal, reader):
     first, second, third = lines(b"ab", b"c"), lines(b"", b"d", table="u"), lines(b"\x00\xff")
     journal.append([first, second], {})
     journal.append([third], {})
-    assert [batch.lines for batch in outlet.oldest(1_000)] == [first, second, third]
+    assert [batch.lines for batch in reader.oldest(1_000)] == [first, second, third]
     assert (journal.rows, journal.bytes) == (5, 6)
-    assert outlet.oldest(1_000)[0].lines.ends == array("Q", [2, 3])
+    assert reader.oldest(1_000)[0].lines.ends == array("Q", [2, 3])
 
 
 @pytest.mark.parametrize(
     ("most", "count"), [(0, 1), (1, 1), (2, 1), (3, 2), (4, 2), (5, 3), (99, 3)]
 )
-def test_a_request_has_the_oldest_batches_and_at_least_one(journal, outlet, most, count):
+def test_a_request_has_the_oldest_batches_and_at_least_one(journal, reader, most, count):
     journal.append([lines(b"ab"), lines(b"cd"), lines(b"ef")], {})
-    assert payloads(outlet.oldest(most)) == [b"ab", b"cd", b"ef"][:count]
+    assert payloads(reader.oldest(most)) == [b"ab", b"cd", b"ef"][:count]
 
 
-def test_an_empty_journal_has_nothing(journal, outlet):
-    assert outlet.oldest(1_000) == []
+def test_an_empty_journal_has_nothing(journal, reader):
+    assert reader.oldest(1_000) == []
     assert (journal.rows, journal.bytes) == (0, 0)
 
 
-def test_forgotten_batches_do_not_come_again_and_newer_ones_do(journal, outlet):
+def test_forgotten_batches_do_not_come_again_and_newer_ones_do(journal, reader):
     journal.append([lines(b"ab", b"c"), lines(b"d")], {})
-    taken = outlet.oldest(1_000)
+    taken = reader.oldest(1_000)
     journal.append([lines(b"e")], {})
-    outlet.forget(taken)
-    assert payloads(outlet.oldest(1_000)) == [b"e"]
+    reader.forget(taken)
+    assert payloads(reader.oldest(1_000)) == [b"e"]
     assert (journal.rows, journal.bytes) == (1, 1)
 
 
-def test_numbers_of_batches_are_not_given_twice(journal, outlet):
+def test_numbers_of_batches_are_not_given_twice(journal, reader):
     """Else a batch appended while the last one is sent could be forgotten in its place."""
     journal.append([lines(b"ab")], {})
-    taken = outlet.oldest(1_000)
-    outlet.forget(taken)
+    taken = reader.oldest(1_000)
+    reader.forget(taken)
     journal.append([lines(b"cd")], {})
-    assert outlet.oldest(1_000)[0].id > taken[0].id
+    assert reader.oldest(1_000)[0].id > taken[0].id
 
 
-def test_refused_rows_move_in_the_same_step_as_the_rest_leaves(journal, outlet):
+def test_refused_rows_move_in_the_same_step_as_the_rest_leaves(journal, reader):
     journal.append([lines(b"ab", b"c", b"d")], {})
-    taken = outlet.oldest(1_000)
-    outlet.forget(taken, [(lines(b"c", table="t"), "bad row")])
+    taken = reader.oldest(1_000)
+    reader.forget(taken, [(lines(b"c", table="t"), "bad row")])
     assert journal.quarantined() == [("t", b"c", "bad row")]
-    assert outlet.oldest(1_000) == []
+    assert reader.oldest(1_000) == []
     assert (journal.rows, journal.bytes) == (0, 0)
 
 
@@ -116,17 +116,17 @@ def test_all_is_there_after_closing(path):
         assert (journal.rows, journal.bytes, journal.fact("a")) == (2, 3, 1)
 
 
-def test_a_batch_and_its_facts_enter_together_or_not_at_all(journal, outlet):
+def test_a_batch_and_its_facts_enter_together_or_not_at_all(journal, reader):
     journal.append([lines(b"ab")], {"n": 1})
     with pytest.raises(TypeError):
         journal.append([lines(b"cd")], {"n": 2, "bad": object()})
-    assert payloads(outlet.oldest(1_000)) == [b"ab"]
+    assert payloads(reader.oldest(1_000)) == [b"ab"]
     assert (journal.fact("n"), journal.rows) == (1, 1)
     journal.append([lines(b"ef")], {"n": 3})
-    assert payloads(outlet.oldest(1_000)) == [b"ab", b"ef"]
+    assert payloads(reader.oldest(1_000)) == [b"ab", b"ef"]
 
 
-def test_a_full_disk_leaves_nothing_half_and_takes_more_when_there_is_room(journal, outlet):
+def test_a_full_disk_leaves_nothing_half_and_takes_more_when_there_is_room(journal, reader):
     journal.append([lines(b"ab")], {"n": 1})
     pages = journal._file.execute("pragma page_count").fetchone()[0]
     journal._file.execute(f"pragma max_page_count = {pages + 2}")
@@ -134,11 +134,11 @@ def test_a_full_disk_leaves_nothing_half_and_takes_more_when_there_is_room(journ
     for _ in range(3):
         with pytest.raises(sqlite3.OperationalError, match="full"):
             journal.append(great, {"n": 2})
-        assert payloads(outlet.oldest(10**6)) == [b"ab"]
+        assert payloads(reader.oldest(10**6)) == [b"ab"]
         assert (journal.fact("n"), journal.rows, journal.bytes) == (1, 1, 2)
     journal._file.execute("pragma max_page_count = 100000")
     journal.append(great, {"n": 2})
-    assert payloads(outlet.oldest(10**6))[1:] == [b"x" * 20_000, b"y" * 20_000]
+    assert payloads(reader.oldest(10**6))[1:] == [b"x" * 20_000, b"y" * 20_000]
     assert (journal.fact("n"), journal.rows) == (2, 3)
 
 
@@ -191,16 +191,16 @@ def test_one_thread_appends_while_another_takes_out(journal):
     count, got = 300, []
 
     def take():
-        outlet = journal.outlet()
+        reader = journal.reader()
         while len(got) < count:
             journal.news.wait(5)
             journal.news.clear()
-            waiting = outlet.oldest(50)
+            waiting = reader.oldest(50)
             while waiting:
                 got.extend(payloads(waiting))
-                outlet.forget(waiting)
-                waiting = outlet.oldest(50)
-        outlet.close()
+                reader.forget(waiting)
+                waiting = reader.oldest(50)
+        reader.close()
 
     taker = threading.Thread(target=take)
     taker.start()
@@ -245,9 +245,9 @@ def test_a_killed_writer_leaves_a_state_before_or_after(path, seed):
     with Journal(path) as journal:
         number = journal.fact("number")
         assert number >= told
-        outlet = journal.outlet()
-        batches = outlet.oldest(10**9)
-        outlet.close()
+        reader = journal.reader()
+        batches = reader.oldest(10**9)
+        reader.close()
         assert len(batches) == number
         for batch in batches:
             rows = [rng.randbytes(rng.randint(1, 4_000)) for _ in range(rng.randint(1, 8))]

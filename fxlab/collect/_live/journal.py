@@ -88,7 +88,7 @@ class PendingBatch:
 class Journal:
     """The journal of one session.
 
-    The thread that made it appends; another one may take batches out through `outlet`.
+    The thread that made it appends; another one may take batches out through `reader`.
 
     Parameters
     ----------
@@ -168,7 +168,7 @@ class Journal:
             if name.startswith(prefix)
         }
 
-    def outlet(self) -> JournalReader:
+    def reader(self) -> JournalReader:
         """Return the sender's side; it opens in the thread that uses it first."""
         return JournalReader(self)
 
@@ -366,27 +366,27 @@ class Sender:
             self._thread.join()
 
     def _run(self) -> None:
-        outlet = self._journal.outlet()
+        reader = self._journal.reader()
         try:
             while not self._stopping.is_set():
                 self._journal.news.clear()
-                waiting = outlet.oldest(REQUEST_BYTES)
+                waiting = reader.oldest(REQUEST_BYTES)
                 if waiting:
-                    self._deliver(outlet, waiting)
+                    self._deliver(reader, waiting)
                     self._rest(sum(batch.lines.rows for batch in waiting))
                 else:
                     self._journal.news.wait(1.0)
         except Exception as error:  # noqa: BLE001 - told by the collector, which then ends
             self.failure = error
         finally:
-            outlet.close()
+            reader.close()
 
     def _rest(self, rows: int) -> None:
         """Let rows gather where many come: a commit costs the server more than its rows do."""
         if self._journal.rows < rows:  # else there is something to catch up with
             self._stopping.wait(min(LONGEST_REST, rows / ROWS_A_SECOND_OF_REST))
 
-    def _deliver(self, outlet: JournalReader, waiting: Sequence[PendingBatch]) -> None:
+    def _deliver(self, reader: JournalReader, waiting: Sequence[PendingBatch]) -> None:
         """Store batches and forget them; they stay in the journal if the thread is stopped."""
         self._refused = []
         try:
@@ -396,7 +396,7 @@ class Sender:
         if stored:
             for lines, words in self._refused:  # first: an empty journal is where people stop
                 self._on_refused(lines, words)
-            outlet.forget(waiting, self._refused)
+            reader.forget(waiting, self._refused)
 
     def _one(self, lines: Lines) -> bool:
         """Store what can be stored of a batch; return False if the thread was stopped before."""
