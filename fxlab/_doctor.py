@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 FULL: Final = 0.8
-"""Share of the memory maps in use from which on a server is started anew."""
+"""Share of the memory maps in use from which on a server is restarted."""
 
 
 def mend(

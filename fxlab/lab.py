@@ -363,7 +363,7 @@ def connect(
     chosen
         Settings gathered before; unless given they are gathered now.
     progress
-        As `fxlab.backtest` takes it: tables of an older fxlab are built anew, which may take
+        As `fxlab.backtest` takes it: tables of an older fxlab are rebuilt, which may take
         minutes. If it raises, the next call goes on from there.
     **settings
         Fields of `fxlab.config.Settings`; what is not given comes from the environment, from
@@ -398,7 +398,7 @@ def connect(
 def upgrade(db: QuestDB, settings: Settings, progress: Progress = None) -> int:
     """Bring the tables to this fxlab's schema and return its version.
 
-    One process at a time builds tables anew.
+    One process at a time rebuilds tables.
     """
     from fxlab._questdb.migrations import migrate, rebuilds
 

@@ -51,7 +51,7 @@ class Watched(Protocol):
 
 
 class CollectView:
-    """A recording as a picture of text; `rich.live.Live` draws it anew.
+    """A recording as a picture of text; `rich.live.Live` redraws it.
 
     Parameters
     ----------

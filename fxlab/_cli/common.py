@@ -306,7 +306,7 @@ def same_command(**changed: str) -> str:
 
 @contextmanager
 def live(view: Any) -> Iterator[None]:  # noqa: ANN401 - whatever rich can draw
-    """Draw a view anew several times a second; nothing where there is no terminal."""
+    """Redraw a view several times a second; nothing where there is no terminal."""
     if not sys.stdout.isatty():
         yield
         return

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class ReplayView:
-    """Turns the batches of a replay into a picture of text; `rich.live.Live` draws it anew."""
+    """Turns the batches of a replay into a picture of text; `rich.live.Live` redraws it."""
 
     def __init__(self, replay: Replay) -> None:
         self._replay = replay

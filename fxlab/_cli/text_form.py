@@ -22,7 +22,7 @@ from rich.text import Text
 
 from fxlab import _html
 from fxlab.backtester.metrics._performance import METRICS
-from fxlab.backtester.report._summary import show_figure, show_seconds
+from fxlab.backtester.report._summary import show_metric, show_seconds
 
 NOTHING: Final = "-"
 MOST_ITEMS: Final = 6
@@ -233,7 +233,7 @@ def _unit(name: str) -> str:
 
 
 def _figure(value: float | None, unit: str) -> str:
-    return _dash(show_figure(value, unit))
+    return _dash(show_metric(value, unit))
 
 
 def _text(value: object, name: str = "") -> str:

@@ -156,7 +156,7 @@ def of(settings: Settings, pid: int | None = None, machine: Machine | None = Non
         cure = f"fxlab down; {_SUDO}prlimit --pid $$ --nofile={enough}; fxlab up"
         used = process.num_fds() if pid else None
         found.append(Limit("open files", allowed % 2**63, used, needed, cure))
-    # A late row has its partition written anew, beside the old one.
+    # A late row has its partition rewritten, beside the old one.
     room = LEAST_DISK + largest
     found.append(Limit("disk", machine.free_disk, None, room, disk, in_bytes=True))
     return found

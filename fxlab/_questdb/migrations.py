@@ -202,7 +202,7 @@ class Step:
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Table to the columns that were added to it."""
     units: Mapping[str, str] = field(default_factory=dict)
-    """Table that was built anew to the unit of its partitions before."""
+    """Table that was rebuilt, to the unit of its partitions before."""
 
 
 STEPS: Final = (
@@ -290,7 +290,7 @@ def migrate(
     db, steps, tables
         The server, and what its tables shall be.
     progress
-        Told while a table is built anew; if it raises, the next call goes on from there.
+        Called while a table is rebuilt; if it raises, the next call goes on from there.
 
     Raises
     ------
@@ -326,7 +326,7 @@ def _take(
 
 
 def _rebuilt(step: Step, steps: Sequence[Step], tables: Sequence[Table]) -> list[Table]:
-    """Return the tables that a step builds anew, as they are then."""
+    """Return the tables that a step rebuilds, as they are then."""
     return [
         table for table in tables_as_of(step.version, steps, tables) if table.name in step.units
     ]
@@ -335,7 +335,7 @@ def _rebuilt(step: Step, steps: Sequence[Step], tables: Sequence[Table]) -> list
 def rebuilds(
     db: QuestDB, steps: Sequence[Step] = STEPS, tables: Sequence[Table] = schema.TABLES
 ) -> bool:
-    """Return whether `migrate` would build a table anew: it takes time, and wants no writers."""
+    """Return whether `migrate` would rebuild a table: it takes time, and wants no writers."""
     wanted = [table for step in steps for table in _rebuilt(step, steps, tables)]
     return is_needed(db, wanted)
 
@@ -408,7 +408,7 @@ def _record(db: QuestDB, step: Step, found: str) -> None:
 
 
 def check_schema(db: QuestDB, tables: Sequence[Table] = schema.TABLES) -> None:
-    """Make sure that no table would lose, double or hide a row.
+    """Make sure that no table would lose, duplicate or hide a row.
 
     Raises
     ------

@@ -57,7 +57,7 @@ class Market:
         return len(self.time)
 
     @cached_property
-    def tape(self) -> MarketArrays:
+    def arrays(self) -> MarketArrays:
         """Return the kernel's view of the rows."""
         return MarketArrays(
             time=self.time,

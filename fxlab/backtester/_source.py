@@ -187,7 +187,7 @@ def utc(frame: pl.DataFrame, name: str) -> pl.Expr:
 
 
 CHUNK_ROWS: Final = 1 << 20
-"""Rows at a time: whoever reads may want to stop in between."""
+"""Rows at a time: a reader may want to stop in between."""
 
 ONE_SYMBOL: Final = "TICKS"  # the symbol of a frame that names none
 

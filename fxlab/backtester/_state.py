@@ -164,7 +164,7 @@ class KernelState:
             written = self._room(room, rows)
             row = replay.replay(
                 row,
-                market.tape,
+                market.arrays,
                 rows.decisions,
                 schedule,
                 self.terms[0],

@@ -19,7 +19,7 @@ import polars as pl
 from fxlab._html import heading, plain, show, table
 from fxlab.backtester.execution import Execution
 from fxlab.backtester.metrics._performance import LESS_IS_BETTER, METRICS, NEITHER
-from fxlab.backtester.report._summary import HEADLINE, show_figure
+from fxlab.backtester.report._summary import HEADLINE, show_metric
 from fxlab.backtester.result import Result
 from fxlab.errors import InvalidParameter
 
@@ -295,7 +295,7 @@ def _marked(comparison: Comparison) -> pl.DataFrame:
     shown = [
         {"metric": heading(row["metric"])}
         | {
-            name: f"{BEST} " * (row["best"] == name) + show_figure(row[name], row["unit"])
+            name: f"{BEST} " * (row["best"] == name) + show_metric(row[name], row["unit"])
             for name in comparison.names
         }
         for row in comparison.table.rows(named=True)

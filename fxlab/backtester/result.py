@@ -233,7 +233,7 @@ def build_result(run: Run, records: Records, rows_digest: Mapping[str, str]) -> 
     fills = fills_table(records.fills, run.symbols)
     trades = trades_table(records, run.symbols)
     facts = facts_of(run, records)
-    returns = grid_returns(records, run.capital, run.grid_us)
+    returns = interval_returns(records, run.capital, run.grid_us)
     now = datetime.now(UTC)
     return Result(
         run=run,
@@ -338,7 +338,7 @@ EXECUTED: Final = ("target", "price", "qty", "fee", "position", "equity")
 """What an order and a fill both tell."""
 
 
-def grid_returns(records: Records, capital: float, grid_us: int) -> np.ndarray:
+def interval_returns(records: Records, capital: float, grid_us: int) -> np.ndarray:
     """Return simple returns of equity on the grid; intervals without a tick return zero.
 
     A sample stands at the end of its interval; the last interval is closed by the last tick. The

@@ -14,7 +14,7 @@ from fxlab._html import NOTHING, escape, heading, show, show_time
 from fxlab._html import table as frame_table
 from fxlab.backtester.metrics._performance import METRICS
 from fxlab.backtester.report import _tearsheet as parts
-from fxlab.backtester.report._summary import show_figure, show_seconds
+from fxlab.backtester.report._summary import show_metric, show_seconds
 from fxlab.errors import FxlabError
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _batch_cells(row: BatchRow, figures: Sequence[str]) -> list[str]:
         row["sparkline"] or NOTHING,
         f"<strong>{escape(state)}</strong>" if row["error"] else escape(state),
         "<br>".join(link(row[name], name) for name in LINKS if row[name]) or NOTHING,
-        *(escape(show_figure(row[name], METRICS[name][0])) for name in figures),
+        *(escape(show_metric(row[name], METRICS[name][0])) for name in figures),
         NOTHING if seconds is None else escape(show_seconds(seconds)),
     ]
 
@@ -166,14 +166,14 @@ def render_all(root: Path) -> str:
 
 
 def _night_cells(row: NightRow) -> list[str]:
-    figure = show_figure(row["best"], METRICS[row["metric"]][0])
+    figure = show_metric(row["best"], METRICS[row["metric"]][0])
     points = f"{show(row['from_before'])} from before, {show(row['failed'])} failed"
     return [
         wrapped(row["sweep"], show(row["sessions"] or "no session")),
         escape(row["state"]) if not row["error"] else f"<strong>{escape(row['state'])}</strong>",
         wrapped(row["parameters"] or NOTHING),
         f"{escape(figure)}<br><small>{escape(heading(row['metric']))}</small>",
-        *(escape(show_figure(row[name], "probability")) for name in ("deflated_sharpe", "pbo")),
+        *(escape(show_metric(row[name], "probability")) for name in ("deflated_sharpe", "pbo")),
         escape(show(row["tried"])),
         f"{escape(show(row['points']))}<br><small>{escape(points)}</small>",
         escape(show_seconds(row["seconds"])),

@@ -235,7 +235,7 @@ def batch(
         Mappings with the fields of `fxlab.batcher._jobs.BatchJob`, or a TOML file with a table
         ``[defaults]`` and a table ``[[job]]`` for each.
     out
-        The folder for all of it, made if it is not there; its ``index.html`` is written anew after
+        The folder for all of it, made if it is not there; its ``index.html`` is rewritten after
         each job.
     notebook
         The path of a notebook with the parameters of the shipped one, ``"backtest"``.

@@ -116,7 +116,7 @@ class FaultLog:
     Parameters
     ----------
     path
-        A file of JSON lines that is written anew; None for memory only.
+        A file of JSON lines that is overwritten; None for memory only.
     header
         What the first line says: the seed and the faults that were asked for.
 

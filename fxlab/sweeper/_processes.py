@@ -171,7 +171,7 @@ WORTH_SECONDS: Final = 20.0
 """Work of one core from which on starting processes pays."""
 
 Waiting = dict[int, list[Point]]
-"""Number of a study to its points that nobody has yet."""
+"""Number of a study to its points that no process has yet."""
 
 Answer = tuple[int, list[TrialResult]]
 """How many points to take next, and what became of these."""
@@ -199,7 +199,7 @@ def replay_group(key: str, spec: bytes | None, points: list[Point], threads: int
 
 
 def _unheard(under_way: float) -> None:
-    """Tell nobody: a group is short."""
+    """Report nothing: a group is short."""
 
 
 def forget(keys: Sequence[str]) -> int:
@@ -231,7 +231,7 @@ class Spread:
                     number, points = under_way.pop(future)
                     try:
                         self._sizes[number], found = future.result()
-                    except Exception as error:  # noqa: BLE001 - whoever inherits this raises it
+                    except Exception as error:  # noqa: BLE001 - raised by the caller
                         self._failed(number, points, error)
                         waiting[number] = points + waiting.get(number, [])
                         continue
@@ -250,7 +250,7 @@ class Spread:
         return points[:size]
 
     def _send(self, waiting: Waiting) -> Sent | None:
-        """Give points to somebody who is free; None if nobody is."""
+        """Give points to a free process; None if there is none."""
         raise NotImplementedError
 
     def _failed(self, number: int, points: list[Point], error: Exception) -> None:

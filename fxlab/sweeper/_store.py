@@ -270,7 +270,7 @@ def _row(study: SweepStudy, point: int, state: str, **others: str | None) -> dic
 
 
 def _outcome(row: Mapping[str, Any]) -> TrialResult:
-    """Return a stored point; its number is that of whoever asks."""
+    """Return a stored point; its number is the caller's."""
     figures = json.loads(row["metrics"] or "{}")
     values = [math.nan if figures.get(name) is None else figures[name] for name in METRICS]
     return TrialResult(

@@ -166,7 +166,7 @@ class Reading:
         empty = True
         for chunk in merge(len(self._study.run.symbols), self._feeds, self._books):
             empty = False
-            _ = chunk.market.tape  # made once, not in each thread
+            _ = chunk.market.arrays  # made once, not in each thread
             for piece in chunk.pieces:
                 piece.frame = self._shared(piece.frame)
             yield chunk

@@ -92,7 +92,7 @@ TRIALS_BYTES: Final = 32 << 20
 """What the points of a group may keep between two chunks, together."""
 
 PULSE_SECONDS: Final = 0.1
-"""How often whoever waits for threads asks whether to go on."""
+"""How often the thread that waits for the others asks whether to go on."""
 
 SLICES: Final = 4  # a worker: small enough that none waits long for the last
 

@@ -229,7 +229,7 @@ class Trial:
         records = self._state.close()
         self._condense()
         run, trades = self._run, self._accumulator
-        returns = result.grid_returns(records, run.capital, run.grid_us)
+        returns = result.interval_returns(records, run.capital, run.grid_us)
         figures = compute_columns(returns, facts_of(run, records), trades.executed, trades.closed)
         return TrialResult(
             self.point.number,

@@ -11,7 +11,7 @@ import traitlets as t
 
 from fxlab._html import escape
 from fxlab.backtester.engine import backtest
-from fxlab.backtester.report._summary import describe_data, main_figures, metrics_html, ruin_html
+from fxlab.backtester.report._summary import describe_data, main_metrics, metrics_html, ruin_html
 from fxlab.widgets._base import (
     FigureOutput,
     KeyGuard,
@@ -145,7 +145,7 @@ class Workbench(w.VBox):
         every = metrics_html(result.metrics.table())
         self.figures.value = (
             f'<div class="fxlab-soft">{escape(describe_data(result))}</div>{ruin_html(result)}'
-            f"{metrics_html(main_figures(result))}"
+            f"{metrics_html(main_metrics(result))}"
             f"<details><summary>All figures</summary>{every}</details>"
         )
         self.result = result

@@ -150,7 +150,7 @@ class StrategyForm(w.VBox):
     ----------
     value : tuple[str, dict]
         The strategy's name and its parameters; observable. A text that breaks a parameter's rule
-        stands in it as it is, so that whoever runs it refuses it.
+        stands in it as it is, so that the run refuses it.
     controls : dict
         The controls by parameter name.
     """

@@ -20,7 +20,7 @@ import traitlets as t
 
 from fxlab._html import escape, show, table
 from fxlab._times import from_micros, to_micros
-from fxlab.backtester.report._summary import describe_data, main_figures, metrics_html, ruin_html
+from fxlab.backtester.report._summary import describe_data, main_metrics, metrics_html, ruin_html
 from fxlab.charts._style import BUY, CONFIG, LINES, SELL, Floats, house_figure, milliseconds
 from fxlab.replayer._clock import TimeSource, WallClock
 from fxlab.replayer._player import ReplayBatch
@@ -233,7 +233,7 @@ def live_figure(figure: go.Figure) -> go.FigureWidget:
 
 def put_line(trace: go.Scatter, x: Floats, y: Floats) -> None:
     """Give a line its points; `x` in epoch milliseconds."""
-    # Words, not milliseconds: when data change, the browser guesses the axis anew from them.
+    # Words, not milliseconds: when data change, the browser guesses the axis again from them.
     trace.x = np.datetime_as_string(x.astype(np.int64).astype("datetime64[ms]"))
     trace.y = y
 
@@ -445,7 +445,7 @@ class ReplayPanel(w.VBox):
                 self.figures.value += (
                     f'<div class="fxlab-soft">{escape(describe_data(result))}</div>'
                     f"{ruin_html(result)}"
-                    f"{metrics_html(main_figures(result))}"
+                    f"{metrics_html(main_metrics(result))}"
                     f"<details><summary>All figures</summary>{every}</details>"
                 )
                 self.result = result

@@ -16,7 +16,7 @@ import fxlab
 from fxlab.backtester.metrics import _analysis
 from fxlab.backtester.metrics._analysis import MONTHS
 from fxlab.backtester.metrics._exposure import exposure_over_time, gap_exposure
-from fxlab.backtester.report._figures import grid_returns
+from fxlab.backtester.report._figures import interval_returns
 from fxlab.errors import InvalidParameter
 
 START = datetime(2024, 12, 30, tzinfo=UTC)
@@ -192,7 +192,7 @@ def test_weekdays_begin_on_monday():
 
 def test_grid_returns_of_the_figures_are_those_of_the_metrics():
     result = fxlab.backtest(random_walk(30_000), "sma_cross", {"fast": 5, "slow": 20})
-    moved, count = grid_returns(result)
+    moved, count = interval_returns(result)
     assert f"n = {count:,}" in result.metrics.notes["skew"]
     filled = np.concatenate((moved, np.zeros(count - len(moved))))
     assert filled.mean() / filled.std(ddof=1) == pytest.approx(result.metrics["sharpe_per_period"])

@@ -89,11 +89,11 @@ def test_a_part_shares_the_memory_and_the_books(kind):
         assert not len(whole) or np.shares_memory(whole, own)
 
 
-def test_the_tape_is_made_once():
+def test_the_arrays_are_made_once():
     market = one_leg([1.0, 2.0])
-    assert market.tape is market.tape
-    assert market.tape.price is market.price
-    assert len(market.tape.books) == 1  # so that the kernel may name the first
+    assert market.arrays is market.arrays
+    assert market.arrays.price is market.price
+    assert len(market.arrays.books) == 1  # so that the kernel may name the first
 
 
 def test_rows_are_cut_with_their_decisions():

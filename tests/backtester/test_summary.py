@@ -20,7 +20,7 @@ from fxlab.backtester.report._summary import (
     headline,
     metrics_html,
     result_html,
-    show_figure,
+    show_metric,
     show_seconds,
     sparkline,
 )
@@ -82,7 +82,7 @@ def test_a_sparkline_speaks():
     ],
 )
 def test_figures_read_in_their_unit(value, unit, shown):
-    assert show_figure(value, unit) == shown
+    assert show_metric(value, unit) == shown
 
 
 @pytest.mark.parametrize(

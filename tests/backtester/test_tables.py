@@ -130,13 +130,13 @@ def samples(*pairs):
 def test_returns_stand_on_a_grid_and_empty_intervals_return_zero():
     # Samples close their intervals; minute 2 to 3 had no tick.
     found = kept(samples=samples((0.5, 101.0), (1, 110.0), (2, 99.0), (4, 198.0)))
-    returns = result.grid_returns(found, 100.0, MINUTE)
+    returns = result.interval_returns(found, 100.0, MINUTE)
     assert returns.tolist() == pytest.approx([0.1, -0.1, 0.0, 1.0])
 
 
 def test_the_grid_is_that_of_the_clock_not_of_the_first_tick():
     found = kept(samples=samples((1, 110.0), (2, 121.0)), first=START + MINUTE // 2)
-    assert result.grid_returns(found, 100.0, MINUTE).tolist() == pytest.approx([0.1, 0.1])
+    assert result.interval_returns(found, 100.0, MINUTE).tolist() == pytest.approx([0.1, 0.1])
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_a_ruined_account_loses_all_once_and_returns_nothing_after(
         samples=samples(*enumerate(equities, start=1)),
         account={"ruined_at": START + int(ruined_minute * MINUTE)},
     )
-    assert result.grid_returns(found, 100.0, MINUTE).tolist() == pytest.approx(expected)
+    assert result.interval_returns(found, 100.0, MINUTE).tolist() == pytest.approx(expected)
 
 
 def test_equity_has_the_exact_extremes_and_ends_with_the_last_tick():

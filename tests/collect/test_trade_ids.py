@@ -182,7 +182,7 @@ def test_forgotten_trades_are_doubles_unless_they_are_later_than_all(short_memor
     for one in range(100):
         ids.add(one, START + one, 0)
     assert ids.recent.time_of(5) is None
-    assert ids.add(5, START + 5, 0) == "double"
+    assert ids.add(5, START + 5, 0) == "duplicate"
     assert ids.add(5, START + 100, 0) == "restart"
     assert (ids.spans, ids.restarts, ids.missing) == ([[5, 5]], 1, 0)
     assert ids.add(6, START + 100, 0) == "new"
@@ -193,7 +193,7 @@ def test_trades_before_a_pause_that_come_again_are_no_new_count():
     for one in range(50):
         ids.add(one, START + one, 0)
     later = reread(ids)
-    assert [later.add(one, START + one, 9) for one in range(50)] == ["double"] * 50
+    assert [later.add(one, START + one, 9) for one in range(50)] == ["duplicate"] * 50
     assert later.add(50, START + 50, 9) == "new"
     assert later.add(0, START + 51, 9) == "restart"
 

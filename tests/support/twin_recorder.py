@@ -26,7 +26,7 @@ class IdsTwin:
     def add(self, identity, time, received):
         """Take one trade and return what it is."""
         if identity in self.seen:
-            return "double" if self.seen[identity] == time else "conflict"
+            return "duplicate" if self.seen[identity] == time else "conflict"
         verdict = "new"
         if self.seen and identity < min(self.seen) and time > self.newest:
             self.missed_before += len(self.absent())
@@ -180,7 +180,7 @@ class RecorderTwin:
             verdict = self.ids[trade.symbol].add(trade.id, trade.time, trade.received)
             if verdict == "new":
                 self.trades[trade.symbol][trade.id] = trade
-            elif verdict == "double":
+            elif verdict == "duplicate":
                 self.doubles[trade.symbol] += 1
             else:
                 self.events["quarantine", trade.symbol] += 1

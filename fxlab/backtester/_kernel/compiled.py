@@ -42,7 +42,7 @@ def cache_folder() -> str | None:
     if not reason:
         return str(base / _digest())
     warnings.warn(
-        f"compiled code cannot be kept in {base} ({reason}), so it is compiled anew each time, "
+        f"compiled code cannot be kept in {base} ({reason}), so it is compiled again each time, "
         "which takes about half a minute; set NUMBA_CACHE_DIR to a folder that can be written",
         RuntimeWarning,
         stacklevel=2,

@@ -20,7 +20,7 @@ from fxlab.backtester._kernel.orders import missed_by_gap
 from fxlab.backtester._kernel.records import FOREVER, IN_FLIGHT, NEVER, NO_ORDER, RESTING
 
 BLOCK: Final = 64
-"""Rows that are leapt over at once, if they can change nothing."""
+"""Rows that are skipped at once, if they can change nothing."""
 
 
 @compiled
@@ -76,7 +76,7 @@ def fast_forward(i, end, time, prices, extremes, leg, account, terms):
     """Pass over rows that change nothing but marks and equity; return the first that is not so.
 
     For one leg of prices only: its state is held in local variables, all that could happen to it
-    is folded into a fence of two prices and a time, and calm blocks are leapt over.
+    is folded into bounds of two prices and a time, and calm blocks are skipped.
     """
     low, high, until = quiet_bounds(leg, account["alarm"], terms)
     start = i
@@ -103,7 +103,7 @@ def fast_forward(i, end, time, prices, extremes, leg, account, terms):
 
 @inlined
 def fast_forward_held(i, end, time, prices, extremes, leg, account, terms, low, high, until):
-    """Glide with a position: follow its extremes, the equity, the peak and the drawdown."""
+    """Fast-forward with a position: follow its extremes, the equity, the peak and the drawdown."""
     start = i
     base, cash, qty = account["base"], leg["cash"], leg["qty"]
     margin = terms["maintenance"] * abs(qty)
@@ -163,10 +163,10 @@ def fast_forward_held(i, end, time, prices, extremes, leg, account, terms, low, 
 
 
 @compiled
-def fast_forward_many(i, end, tape, legs, account, terms):
-    """Glide with several legs, or with books: calm blocks at once, calm prices row by row."""
-    time, leg_of, prices, extremes = tape.time, tape.leg, tape.price, tape.extremes
-    rows_too = len(tape.book) == 0 and terms["shared"] == 0
+def fast_forward_many(i, end, market, legs, account, terms):
+    """Fast-forward with several legs, or with books: calm blocks at once, then row by row."""
+    time, leg_of, prices, extremes = market.time, market.leg, market.price, market.extremes
+    rows_too = len(market.book) == 0 and terms["shared"] == 0
     alarm = account["alarm"]
     while i < end:
         last = i + BLOCK - 1

@@ -248,14 +248,14 @@ def shown_at(book, price, side):
 
 
 @inlined
-def meet_market(leg, account, now, price, legs, tape, schedule, terms, written):
+def meet_market(leg, account, now, price, legs, market, schedule, terms, written):
     """Bring the leg's due order to the market."""
     if missed_by_gap(leg, terms):
         write_order(leg, GAP, now, written)
     elif terms["book"] == 0:
         trade_print(leg, account, now, price, legs, terms, written)
     elif leg["book"] >= 0:
-        book = tape.books[leg["book"]]
+        book = market.books[leg["book"]]
         trade_book(leg, account, now, book, legs, terms, written)
     elif schedule.held_books[leg["number"]]["time"] >= 0:
         book = schedule.held_books[leg["number"]]

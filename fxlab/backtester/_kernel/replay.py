@@ -60,15 +60,15 @@ RECORDS_A_ROW: Final = 8
 
 
 @compiled
-def replay(start, tape, decisions, schedule, terms, legs, account, written):
+def replay(start, market, decisions, schedule, terms, legs, account, written):
     """Replay rows from `start` on, and return the row that comes next.
 
     That row is the chunk's end, or earlier where the arrays of `written` are full.
 
     Parameters
     ----------
-    tape
-        The market: `Tape`.
+    market
+        The market: `MarketArrays`.
     decisions
         `DECISION` records, ordered by row.
     schedule
@@ -80,7 +80,7 @@ def replay(start, tape, decisions, schedule, terms, legs, account, written):
     """
     return run(
         start,
-        lend_tape(tape),
+        lend_market(market),
         borrow(decisions),
         lend_schedule(schedule),
         terms,
@@ -91,18 +91,18 @@ def replay(start, tape, decisions, schedule, terms, legs, account, written):
 
 
 @compiled
-def lend_tape(tape):
-    """Return the tape without counts of references."""
+def lend_market(market):
+    """Return the market arrays without counts of references."""
     return MarketArrays(
-        borrow(tape.time),
-        borrow(tape.leg),
-        borrow(tape.price),
-        borrow(tape.book),
-        borrow(tape.volume),
-        borrow(tape.taker),
-        borrow(tape.delay),
-        borrow(tape.books),
-        borrow(tape.extremes),
+        borrow(market.time),
+        borrow(market.leg),
+        borrow(market.price),
+        borrow(market.book),
+        borrow(market.volume),
+        borrow(market.taker),
+        borrow(market.delay),
+        borrow(market.books),
+        borrow(market.extremes),
     )
 
 
@@ -130,9 +130,9 @@ def lend_written(written):
 
 
 @compiled
-def run(start, tape, decisions, schedule, terms, legs, account, written):
-    """Replay rows: glide over the calm ones, step through the others."""
-    rows = len(tape.time)
+def run(start, market, decisions, schedule, terms, legs, account, written):
+    """Replay rows: fast-forward over the calm ones, step through the others."""
+    rows = len(market.time)
     i = start
     while i < rows:
         if is_full(written, len(legs)):
@@ -140,14 +140,14 @@ def run(start, tape, decisions, schedule, terms, legs, account, written):
         number = account["next_decision"]
         stop = rows if number >= len(decisions) else decisions[number]["row"]
         if terms["leap"] == 1 and i < stop:
-            if len(legs) == 1 and len(tape.book) == 0:
+            if len(legs) == 1 and len(market.book) == 0:
                 i = fast_forward(
-                    i, stop, tape.time, tape.price, tape.extremes, legs[0], account, terms
+                    i, stop, market.time, market.price, market.extremes, legs[0], account, terms
                 )
             else:
-                i = fast_forward_many(i, stop, tape, legs, account, terms)
+                i = fast_forward_many(i, stop, market, legs, account, terms)
         if i < rows:
-            step(i, tape, decisions, schedule, terms, legs, account, written)
+            step(i, market, decisions, schedule, terms, legs, account, written)
             i += 1
     return i
 
@@ -162,13 +162,13 @@ def is_full(written, legs):
 
 
 @inlined
-def step(i, tape, decisions, schedule, terms, legs, account, written):
+def step(i, market, decisions, schedule, terms, legs, account, written):
     """Process one row; the module says in which order."""
-    now, price = tape.time[i], tape.price[i]
-    leg = legs[tape.leg[i]]
+    now, price = market.time[i], market.price[i]
+    leg = legs[market.leg[i]]
     priced = price == price
-    brings_book = len(tape.book) > 0 and tape.book[i] >= 0
-    book = tape.books[tape.book[i] if brings_book else 0]
+    brings_book = len(market.book) > 0 and market.book[i] >= 0
+    book = market.books[market.book[i] if brings_book else 0]
     has_book = brings_book and book["bad"] == 0
     if now >= account["alarm"]:
         tick_clock(now, schedule, legs, account, terms, written)
@@ -177,15 +177,15 @@ def step(i, tape, decisions, schedule, terms, legs, account, written):
     leg["changed"] = 0
     if leg["slot"] == IN_FLIGHT:
         if now >= leg["ready_at"] and (priced or terms["book"] == 1):
-            meet_market(leg, account, now, price, legs, tape, schedule, terms, written)
+            meet_market(leg, account, now, price, legs, market, schedule, terms, written)
     elif leg["slot"] == RESTING:
-        volume = tape.volume[i] if len(tape.volume) > 0 else 0.0
-        taker = tape.taker[i] if len(tape.taker) > 0 else 0
+        volume = market.volume[i] if len(market.volume) > 0 else 0.0
+        taker = market.taker[i] if len(market.taker) > 0 else 0
         watch_queue(leg, account, now, price, volume, taker, book, has_book, terms, written)
     if leg["qty"] != 0.0 and leg["changed"] == 0 and leg["take_level"] == leg["take_level"]:
         take_profit(leg, account, now, price, book, has_book, terms, written)
     if brings_book:  # a bad one, too: what was known before holds no longer
-        leg["book"] = tape.book[i]
+        leg["book"] = market.book[i]
     if priced:
         leg["mark"] = price
     if leg["qty"] != 0.0 or leg["changed"] == 1:
@@ -195,21 +195,21 @@ def step(i, tape, decisions, schedule, terms, legs, account, written):
     if priced and leg["qty"] != 0.0 and leg["changed"] == 1:
         follow_best(leg, price, book, has_book)
     elif priced and leg["qty"] != 0.0 and leg["changed"] == 0:
-        delay = delay_of(i, tape, schedule, leg, terms)
+        delay = delay_of(i, market, schedule, leg, terms)
         check_exits(leg, legs, account, now, price, book, has_book, delay, terms, written)
     account["now"] = now
     number = account["next_decision"]
     if number < len(decisions) and decisions[number]["row"] == i:
         account["next_decision"] = number + 1
-        delay = delay_of(i, tape, schedule, leg, terms)
+        delay = delay_of(i, market, schedule, leg, terms)
         decide(leg, now, decisions[number], delay, terms, written)
 
 
 @inlined
-def delay_of(i, tape, schedule, leg, terms):
+def delay_of(i, market, schedule, leg, terms):
     """Return the delay of the order that the leg would make now."""
-    if len(tape.delay) > 0:
-        return tape.delay[i]
+    if len(market.delay) > 0:
+        return market.delay[i]
     return schedule.delays[leg["number"], leg["orders_made"] % terms["draws"]]
 
 

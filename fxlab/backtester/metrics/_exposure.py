@@ -203,7 +203,7 @@ def _touched(trades: pl.DataFrame, unseen: Micros) -> pl.DataFrame:
 def _bounds(
     trades: pl.DataFrame, first: datetime | None, last: datetime | None
 ) -> tuple[int | None, int | None]:
-    """Return the run's first and last time in µs; None where nobody knows them."""
+    """Return the run's first and last time in µs; None where they are not known."""
     if last is None and trades["exited_at"].null_count():
         raise InvalidParameter(
             "a trade is still open: give last=, the time of the run's last tick, where it ends"

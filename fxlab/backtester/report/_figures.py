@@ -71,7 +71,7 @@ def returns_figure(result: Result) -> go.Figure:
     from fxlab.charts import distribution_chart
 
     grid_us = result.run.grid_us
-    moved, count = grid_returns(result)
+    moved, count = interval_returns(result)
     returns = np.concatenate((moved, np.zeros(count - len(moved))))
     marks = {}
     if len(returns) > 1:
@@ -88,7 +88,7 @@ def returns_figure(result: Result) -> go.Figure:
     )
 
 
-def grid_returns(result: Result) -> tuple[np.ndarray, int]:
+def interval_returns(result: Result) -> tuple[np.ndarray, int]:
     """Return the returns on the grid that are not zero, and how many intervals there are."""
     grid_us = result.run.grid_us
     found = period_returns(result.equity, f"{grid_us}us")["return"].drop_nulls()

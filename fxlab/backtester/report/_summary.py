@@ -62,7 +62,7 @@ def result_html(result: Result) -> str:
         f'<div style="{muted}">{escape(describe_data(result))}</div>'
         f'<div style="{muted}">{escape(result.execution)}</div>{ruin_html(result)}'
         f'<div style="margin:.6em 0">{sparkline(result.equity["equity"].to_list())}</div>'
-        f"{metrics_html(main_figures(result))}"
+        f"{metrics_html(main_metrics(result))}"
         f'<div style="{muted};margin-top:.4em"><small>{escape(result.run_id)}</small></div></div>'
     )
 
@@ -79,7 +79,7 @@ def result_text(result: Result) -> str:
     return "\n".join(filter(None, lines))
 
 
-def main_figures(result: Result) -> pl.DataFrame:
+def main_metrics(result: Result) -> pl.DataFrame:
     """Return the rows of `Metrics.table` that a first look needs."""
     return result.metrics.table().filter(pl.col("metric").is_in(HEADLINE))
 
@@ -121,7 +121,7 @@ def told(metrics: Metrics, name: str) -> str:
 
 def metrics_html(figures: pl.DataFrame) -> str:
     """Return an HTML table of metric, value, unit, note as `Metrics.table` gives them."""
-    shown = [show_figure(value, unit) for value, unit in figures.select("value", "unit").rows()]
+    shown = [show_metric(value, unit) for value, unit in figures.select("value", "unit").rows()]
     names = [name.replace("_", " ") for name in figures["metric"]]
     frame = pl.DataFrame(
         {"metric": names, "value": shown, "note": figures["note"]},
@@ -130,7 +130,7 @@ def metrics_html(figures: pl.DataFrame) -> str:
     return table(frame, right=("value",))
 
 
-def show_figure(value: float | None, unit: str) -> str:
+def show_metric(value: float | None, unit: str) -> str:
     """Return a figure in its unit as people read it; a dash where there is none."""
     if value is None or math.isnan(value):
         return NOTHING
@@ -153,7 +153,7 @@ def headline(metrics: Metrics, names: Sequence[str]) -> list[tuple[str, str, str
     """Return (name, shown value, note) of some figures."""
     rows = {row[0]: row for row in metrics.table().rows()}
     chosen = (rows[name] for name in names if name in rows)
-    return [(row[0].replace("_", " "), show_figure(row[1], row[2]), row[3]) for row in chosen]
+    return [(row[0].replace("_", " "), show_metric(row[1], row[2]), row[3]) for row in chosen]
 
 
 def sparkline(values: Sequence[float | None]) -> str:

@@ -33,7 +33,7 @@ from fxlab.backtester.report._summary import (
     metrics_html,
     ruin,
     ruin_html,
-    show_figure,
+    show_metric,
     show_seconds,
     sparkline,
 )
@@ -248,7 +248,7 @@ def _length(seconds: float | None) -> str:
 
 
 def _returns(result: Result) -> str:
-    moved, count = _figures.grid_returns(result)
+    moved, count = _figures.interval_returns(result)
     if not len(moved):
         return _sentence(f"No returns: equity did not move in any of {count:,} intervals.")
     words = f"{len(moved):,} of {count:,} returns are not zero."
@@ -332,7 +332,7 @@ def _exposure(result: Result) -> str:
 
     if result.trades.is_empty() or result.first == result.last:
         return _sentence("No position was held for any time.")
-    share = show_figure(result.metrics["exposure"], "fraction")
+    share = show_metric(result.metrics["exposure"], "fraction")
     words = f"A position was held for {share} of the time."
     return _figure(exposure_chart(_figures.exposure(result)), "exposure", words) + _sentence(words)
 
@@ -377,7 +377,7 @@ def _gaps(result: Result) -> str:
 
 
 def _percent(share: float) -> str:
-    return show_figure(share, "fraction")
+    return show_metric(share, "fraction")
 
 
 TILES: Final = (
@@ -452,7 +452,7 @@ def render(result: Result) -> str:
 def in_words(result: Result) -> str:
     """Return what the charts show, as text: for screen readers, and for a quick look."""
     table_ = result.metrics.table()
-    shown = {name: show_figure(value, unit) for name, value, unit, _ in table_.rows()}
+    shown = {name: show_metric(value, unit) for name, value, unit, _ in table_.rows()}
     equity = result.equity["equity"]
     return (
         f"Equity went from {show(result.capital, 2)} to {shown['final_equity']}, a return of "

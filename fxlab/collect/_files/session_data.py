@@ -50,10 +50,12 @@ def keyed(
     ids = piece[VENUE_SEQ]
     if ids.null_count() == 0:
         if not _rises(ids):
-            _refuse_doubles(place, rows, piece, key)
+            _refuse_duplicates(place, rows, piece, key)
         return key, []
     if "trade_id" in piece.columns and len(key) == 1:
-        _refuse_doubles(place, rows, piece.filter(pl.col("trade_id").is_not_null()), ("trade_id",))
+        _refuse_duplicates(
+            place, rows, piece.filter(pl.col("trade_id").is_not_null()), ("trade_id",)
+        )
     _refuse_newest_first(place, piece)
     blank = ids.null_count()
     if blank < piece.height:
@@ -86,7 +88,7 @@ def _rises(ids: pl.Series) -> bool:
     return bool((ids.diff().drop_nulls() > 0).all())
 
 
-def _refuse_doubles(
+def _refuse_duplicates(
     place: SourceLocation, rows: pl.DataFrame, piece: pl.DataFrame, key: tuple[str, ...]
 ) -> None:
     twice = piece.select(key).is_duplicated()
@@ -183,7 +185,7 @@ def parts_of(
 ) -> list[Part]:
     """Return a file's rows, understood and checked, one part a symbol."""
     shape, rows = parse_rows(place, raw, symbol)
-    # An id names a trade for ever; a book's update id, and a seq of fxlab, a row of one time.
+    # An id always names one trade; a book's update id, and a seq of fxlab, a row of one time.
     of_trades = shape.data_type == "prices" and "seq" not in raw.columns
     key = (VENUE_SEQ,) if of_trades else (VENUE_SEQ, "timestamp")
     pieces = rows.partition_by("symbol", maintain_order=True)
@@ -350,7 +352,7 @@ def _place_in_time(part: Part) -> tuple[bool, datetime | str, str]:
 
 
 def _refuse_overlap(group: Sequence[Part]) -> None:
-    """Refuse parts that may hold the same rows: stored twice they would be doubled."""
+    """Refuse parts that may hold the same rows: they would be stored twice."""
     filled = [part for part in group if part.frame.height]
     if all(part.key for part in filled):
         _refuse_common_ids(filled)

@@ -89,7 +89,7 @@ class OrderBook:
         self.asks = Side(-1)
 
     def reset(self, bids: Iterable[Level], asks: Iterable[Level]) -> None:
-        """Begin anew with these levels, in any order."""
+        """Begin again with these levels, in any order."""
         self.bids.reset(bids)
         self.asks.reset(asks)
 
@@ -262,7 +262,7 @@ class BookRecorder:
 
     @classmethod
     def from_json(cls, found: dict[str, Any], depth: int, every: int) -> Self:
-        """Return what `to_json` described; the book itself has to come anew."""
+        """Return what `to_json` described; the book itself has to come again."""
         return cls(depth, every, unstored=found["unstored"], last_time=found["last_time"])
 
 

@@ -63,7 +63,7 @@ class EventRows:
     open_gaps
         Gaps of books that last, by symbol and kind of data.
     newest
-        What was written last, for whoever looks on.
+        What was written last, for status and panels.
     """
 
     session_id: str

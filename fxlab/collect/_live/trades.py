@@ -21,12 +21,12 @@ from fxlab.collect._live.checksum import SIDE_CODES
 from fxlab.collect.feed import Trade
 
 RECENT: Final = 16_384
-"""Trades whose times are remembered, to tell a double from an id that is used again."""
+"""Trades whose times are remembered, to tell a duplicate from an id that is used again."""
 
 
 @dataclass(slots=True)
 class IdGap:
-    """Ids that were leapt over.
+    """Ids that were skipped.
 
     Attributes
     ----------
@@ -77,7 +77,7 @@ class IdRanges:
     newest
         The latest venue time seen.
     restarts
-        How often the venue began to count anew.
+        How often the venue restarted its numbering.
     """
 
     spans: list[list[int]] = field(default_factory=list)
@@ -114,7 +114,7 @@ class IdRanges:
         Returns
         -------
         str
-            "new"; "restart", which is new and the first of a new count; "double"; or "conflict",
+            "new"; "restart", which is new and the first of a new count; "duplicate"; or "conflict",
             a trade just seen that has another time now. Only the first two are taken.
         """
         verdict = self._judge(identity, time)
@@ -130,8 +130,8 @@ class IdRanges:
         if self._has(identity):
             before = self.recent.time_of(identity)
             if before is not None:
-                return "double" if before == time else "conflict"
-            return self._restart() if time > self.newest else "double"
+                return "duplicate" if before == time else "conflict"
+            return self._restart() if time > self.newest else "duplicate"
         if identity < self.spans[0][0] and time > self.newest:
             return self._restart()
         return "new"
@@ -295,13 +295,13 @@ class TradeDeduplicator:
                 found.take(trade, trade.id)
             if verdict == "restart":
                 found.restarted.append(trade)
-            elif verdict == "double":
+            elif verdict == "duplicate":
                 self.doubles += 1
             elif verdict == "conflict":
                 found.refused.append((trade, f"id {trade.id} came before with another time"))
 
     def _take_plain(self, trades: Iterable[Trade], found: NumberedTrade) -> None:
-        """Take trades whose ids show no gaps; those with an id are still known when doubled."""
+        """Take trades whose ids show no gaps; one with an id that comes twice is still known."""
         for trade in trades:
             if trade.id is not None:
                 identity = str(trade.id)

@@ -19,7 +19,7 @@ from fxlab.collect.feed import BookDelta, BookSnapshot, Event, Gap, Level, Messa
 MOST_HELD: Final = 20_000
 """Changes held while a snapshot is on its way; older ones are forgotten, as it will be newer."""
 LATE: Final = 1_000_000
-"""By how much an update id may be behind to be a late or doubled one; more is a new count."""
+"""By how much an update id may be behind to be a late or duplicate one; more is a new count."""
 
 
 class Diff(NamedTuple):
@@ -135,7 +135,7 @@ class SyncedBook:
             del self._held[: MOST_HELD // 2]
 
     def _repeated(self, diff: Diff) -> list[Message]:
-        """Take a change whose ids are known: a double, in the snapshot, or of a new count."""
+        """Take a change whose ids are known: a duplicate, in the snapshot, or of a new count."""
         last, time = self.last or 0, self._last_time or 0
         in_snapshot = not self._followed and last - diff.last < LATE
         if diff.time <= time or in_snapshot:

@@ -125,7 +125,7 @@ class SnapshotRun(ABC, Generic[Connection]):
         """Return what the end of a connection means."""
 
     async def batches(self) -> AsyncGenerator[list[Message], None]:
-        """Yield messages, for ever."""
+        """Yield messages, without end."""
         for connection, wire in self.connections():
             self._start(partial(self._read, connection, wire))
         self._start(self._watch_status)

@@ -402,7 +402,7 @@ Arrival = ConnectionOpened | ConnectionClosed | list[Frame]
 
 
 class ReconnectingWebSocket:
-    """A WebSocket that is connected again for ever.
+    """A WebSocket that reconnects, with back-off, until it is closed.
 
     Parameters
     ----------

@@ -66,7 +66,7 @@ class BookWindow:
         return (self.number + 1) * self.interval // 1_000
 
     def clear(self) -> None:
-        """Begin anew."""
+        """Begin again."""
         self.previous, self.number = self.id, -1
         self.bids, self.asks = {}, {}
 
