@@ -2,7 +2,7 @@
 
 No collector can prove by itself that it lost nothing. This one side of the wire is written
 without a look at the other: it speaks the venues' public protocols, plays a recorded or a
-made-up market, does the harm it is told to do, and says afterwards what really happened.
+made-up market, injects the faults it is told to, and says afterwards what really happened.
 
 In a test::
 
@@ -11,7 +11,7 @@ In a test::
     market = generated(["BTC_USDT"], seed=7, rate=5_000, trades=100_000)
     with MockVenue(market, speed="max", faults=Faults(drop=0.01, cut_every=20_000)) as venue:
         ...                       # point the collector at venue.url
-        venue.wait(60)            # the tape is over
+        venue.wait(60)            # the market has ended
         said = venue.ledger()     # or: GET {venue.url}/ledger
 
     said["symbols"]["BTC_USDT"]             # trades, first_id, last_id, sum_qty, checksum

@@ -23,7 +23,7 @@ from typing import Any, Final, Literal
 
 from fxlab.errors import InvalidParameter, SymbolNotFound, VenueNotFound
 from fxlab.mock._faults import FaultLog, Faults
-from fxlab.mock._market import Happening, MarketTrade, MockMarket, Truth
+from fxlab.mock._market import MarketEvent, MarketTrade, MockMarket, Truth
 from fxlab.mock._protocols import PROTOCOLS
 from fxlab.mock._publisher import Publisher, World
 
@@ -31,36 +31,38 @@ Planned = tuple[int, Callable[[], None]]
 """A market time (us), and what is done then."""
 
 
-def renumbered(tape: Iterable[Happening], after: int, ledger: FaultLog) -> Iterator[Happening]:
-    """Yield a tape on which the trade ids of each symbol begin at 1 again after so many trades.
+def renumbered(
+    events: Iterable[MarketEvent], after: int, ledger: FaultLog
+) -> Iterator[MarketEvent]:
+    """Yield events in which the trade ids of each symbol begin at 1 again after so many trades.
 
     A recorded frame that says another id is left out in favour of a made one.
     """
     seen: dict[str, int] = {}
-    for happening in tape:
-        if not isinstance(happening, MarketTrade):
-            yield happening
+    for event in events:
+        if not isinstance(event, MarketTrade):
+            yield event
             continue
-        symbol = happening.symbol
+        symbol = event.symbol
         count = seen[symbol] = seen.get(symbol, 0) + 1
         if count == after + 1:
-            ledger.add("id_restart", symbol=symbol, id=1, previous=happening.id - 1)
-        yield happening if count <= after else happening._replace(id=count - after, frame=None)
+            ledger.add("id_restart", symbol=symbol, id=1, previous=event.id - 1)
+        yield event if count <= after else event._replace(id=count - after, frame=None)
 
 
-def without(tape: Iterable[Happening], symbol: str, end: int) -> Iterator[Happening]:
-    """Yield a tape on which nothing happens to a symbol from a time (us) on."""
-    return (one for one in tape if one.symbol != symbol or one.time < end)
+def without(events: Iterable[MarketEvent], symbol: str, end: int) -> Iterator[MarketEvent]:
+    """Yield events, of which none happens to a symbol from a time (us) on."""
+    return (one for one in events if one.symbol != symbol or one.time < end)
 
 
-def with_plans(tape: Iterable[Happening], plans: Iterator[Planned]) -> Iterator[Happening]:
-    """Yield a tape, and do what is planned as it passes the times of the plans."""
+def with_plans(events: Iterable[MarketEvent], plans: Iterator[Planned]) -> Iterator[MarketEvent]:
+    """Yield events, and do what is planned as they pass the times of the plans."""
     upcoming = next(plans, None)
-    for happening in tape:
-        while upcoming is not None and happening.time >= upcoming[0]:
+    for event in events:
+        while upcoming is not None and event.time >= upcoming[0]:
             upcoming[1]()
             upcoming = next(plans, None)
-        yield happening
+        yield event
 
 
 def cuts(faults: Faults, start: int, cut: Callable[[], None]) -> Iterator[Planned]:
@@ -88,7 +90,7 @@ class Exchange:
 
     Attributes
     ----------
-    outlets
+    publishers
         By the name of the venue.
     begun, ended
         Set when somebody listens first, and when nothing more will happen.
@@ -115,8 +117,8 @@ class Exchange:
         self.truth = Truth(market)
         self.ledger = FaultLog(ledger, faults.wanted())
         self.world = World(self.truth, faults, self.ledger, self.now)
-        self.outlets = {name: self._outlet(name) for name in venues}
-        self._open = list(self.outlets.values())
+        self.publishers = {name: self._publisher(name) for name in venues}
+        self._open = list(self.publishers.values())
         self.begun, self.ended = asyncio.Event(), asyncio.Event()
         self._heard, self._speaking = asyncio.Event(), asyncio.Event()
         self._speaking.set()
@@ -125,7 +127,7 @@ class Exchange:
         self._anchor = 0.0
         self._reached = 0
 
-    def _outlet(self, name: str) -> Publisher:
+    def _publisher(self, name: str) -> Publisher:
         if name not in PROTOCOLS:
             raise VenueNotFound.named(name, PROTOCOLS)
         module, _, made = PROTOCOLS[name].partition(":")
@@ -133,7 +135,7 @@ class Exchange:
         return Publisher(protocol, self.truth, self.faults, self.ledger, self._begin)
 
     def now(self) -> int:
-        """Return market time in microseconds: the wall clock before the tape begins."""
+        """Return market time in microseconds: the wall clock before the market begins."""
         if self._start is None:
             begins = self.market.start
             return self._wall() if begins is None else begins
@@ -165,7 +167,7 @@ class Exchange:
 
     def _begin(self) -> None:
         self._heard.set()
-        streams = sum(outlet.streams for outlet in self.outlets.values())
+        streams = sum(publisher.streams for publisher in self.publishers.values())
         if self._start is None and streams >= self._listeners:
             # Whole milliseconds: what venues with coarse clocks say is the truth, too.
             self._start = self.now() // 1_000 * 1_000
@@ -180,8 +182,8 @@ class Exchange:
         return {
             "header": self.ledger.header,
             "symbols": {symbol: one.summary() for symbol, one in deals.items()},
-            "venues": {name: outlet.state() for name, outlet in self.outlets.items()},
-            "frames": {name: dict(outlet.frames) for name, outlet in self.outlets.items()},
+            "venues": {name: publisher.state() for name, publisher in self.publishers.items()},
+            "frames": {name: dict(publisher.frames) for name, publisher in self.publishers.items()},
             "counts": dict(self.ledger.counts),
             "faults": list(self.ledger.faults),
             "running": self.begun.is_set() and not self.ended.is_set() and not self.still,
@@ -189,41 +191,41 @@ class Exchange:
 
     def cut(self) -> None:
         """Cut all connections in the middle of a frame."""
-        for outlet in self.outlets.values():
-            outlet.cut()
+        for publisher in self.publishers.values():
+            publisher.cut()
 
-    def hush(self, *, silent: bool) -> None:
+    def mute(self, *, silent: bool) -> None:
         """Fall silent with all connections open, or speak again."""
         self.ledger.add("stall" if silent else "speaks", time=self.now())
         self._speaking.clear() if silent else self._speaking.set()
-        for outlet in self.outlets.values():
-            outlet.hush(silent=silent)
+        for publisher in self.publishers.values():
+            publisher.mute(silent=silent)
 
     async def run(self) -> None:
-        """Let the tape run from the first subscription to its end."""
+        """Play the market from the first subscription to its end."""
         pings = asyncio.get_running_loop().create_task(self._ping())
         try:
             await self.begun.wait()
             assert self._start is not None  # noqa: S101 - set before the event
-            tape = self._misled(self.market.happenings(self._start), self._start)
-            await (self._race(tape) if self.speed == "max" else self._walk(tape))
-            for outlet in self.outlets.values():
-                outlet.finish()
+            events = self._misled(self.market.events(self._start), self._start)
+            await (self._race(events) if self.speed == "max" else self._walk(events))
+            for publisher in self.publishers.values():
+                publisher.finish()
             self._flush()
             self.ended.set()
         finally:
             pings.cancel()
 
-    def _misled(self, tape: Iterator[Happening], start: int) -> Iterator[Happening]:
+    def _misled(self, events: Iterator[MarketEvent], start: int) -> Iterator[MarketEvent]:
         faults = self.faults
         if faults.id_restart_at is not None:
-            tape = renumbered(tape, faults.id_restart_at, self.ledger)
+            events = renumbered(events, faults.id_restart_at, self.ledger)
         if faults.delist is not None:
-            tape = without(tape, faults.delist[0], start + _us(faults.delist[1]))
+            events = without(events, faults.delist[0], start + _us(faults.delist[1]))
         plans = heapq.merge(
             sorted(self._plans(start), key=_when), cuts(faults, start, self.cut), key=_when
         )
-        return with_plans(tape, plans)
+        return with_plans(events, plans)
 
     def _plans(self, start: int) -> Iterator[Planned]:
         if self.faults.delist is not None:
@@ -234,59 +236,59 @@ class Exchange:
             yield start + _us(self.faults.stall_at), self._stall
 
     def _stall(self) -> None:
-        self.hush(silent=True)
+        self.mute(silent=True)
         loop = asyncio.get_running_loop()
-        loop.call_later(self.faults.stall_seconds, lambda: self.hush(silent=False))
+        loop.call_later(self.faults.stall_seconds, lambda: self.mute(silent=False))
 
     def _delist(self, symbol: str, end: int) -> None:
         self.world.delisted[symbol] = end
         self.ledger.add("delist", symbol=symbol, time=end)
-        for outlet in self.outlets.values():
-            for stream, frame in outlet.protocol.delist(symbol):
-                outlet.tell(stream, frame)
+        for publisher in self.publishers.values():
+            for stream, frame in publisher.protocol.delist(symbol):
+                publisher.tell(stream, frame)
 
-    async def _race(self, tape: Iterator[Happening]) -> None:
-        while batch := list(islice(tape, _BATCH)):
-            while not any(outlet.heard for outlet in self.outlets.values()):
+    async def _race(self, events: Iterator[MarketEvent]) -> None:
+        while batch := list(islice(events, _BATCH)):
+            while not any(publisher.heard for publisher in self.publishers.values()):
                 self._heard.clear()
                 await self._heard.wait()
             await self._speaking.wait()
-            for happening in batch:
-                while self._hold is not None and happening.time > self._hold:
+            for event in batch:
+                while self._hold is not None and event.time > self._hold:
                     self._reached = self._hold
                     self._flush()
                     self.still = True
                     await asyncio.sleep(_STANDING)
-                self._happen(happening)
+                self._happen(event)
             await self._drained()
 
-    async def _walk(self, tape: Iterator[Happening]) -> None:
-        for happening in tape:
-            while (ahead := happening.time - self.now()) > 0:
+    async def _walk(self, events: Iterator[MarketEvent]) -> None:
+        for event in events:
+            while (ahead := event.time - self.now()) > 0:
                 self._flush()
                 self._hurry()
                 self.still = self.now() == self._hold
                 pause = ahead / float(self.speed) / 1e6
                 await asyncio.sleep(min(max(pause, 0.001), _LONGEST_SLEEP))
             self.still = False
-            self._happen(happening)
-            if len(self.truth.deals[happening.symbol]) % _BATCH == 0:
+            self._happen(event)
+            if len(self.truth.deals[event.symbol]) % _BATCH == 0:
                 self._flush()
                 self._hurry()
                 await asyncio.sleep(0)
 
-    def _happen(self, happening: Happening) -> None:
-        self._reached = happening.time
-        self.truth.add(happening)
-        for outlet in self._open:
-            if outlet.heard:
-                outlet.deliver(happening)
+    def _happen(self, event: MarketEvent) -> None:
+        self._reached = event.time
+        self.truth.add(event)
+        for publisher in self._open:
+            if publisher.heard:
+                publisher.deliver(event)
 
     def _flush(self) -> list[asyncio.Future[None]]:
         return [
             written
-            for outlet in self.outlets.values()
-            for socket in outlet.sockets
+            for publisher in self.publishers.values()
+            for socket in publisher.sockets
             if (written := socket.flush()) is not None and socket.backlog > _BACKLOG
         ]
 
@@ -297,16 +299,16 @@ class Exchange:
         await asyncio.sleep(0)
 
     def _hurry(self) -> None:
-        for name, outlet in self.outlets.items():
-            for socket in [one for one in outlet.sockets if one.backlog > _SLOW]:
+        for name, publisher in self.publishers.items():
+            for socket in [one for one in publisher.sockets if one.backlog > _SLOW]:
                 self.ledger.add("slow_client", venue=name, backlog=socket.backlog)
                 socket.abort()
 
     async def _ping(self) -> None:
         while True:
             await asyncio.sleep(_PING_SECONDS)
-            for outlet in self.outlets.values():
-                for socket in outlet.sockets:
+            for publisher in self.publishers.values():
+                for socket in publisher.sockets:
                     socket.ping()
 
 

@@ -246,8 +246,8 @@ class Faults:
             raise InvalidParameter(f"cut_every={self.cut_every}: give a number of frames above 0")
 
     @property
-    def harms_frames(self) -> bool:
-        """Return whether single frames are harmed at all."""
+    def damages_frames(self) -> bool:
+        """Return whether single frames are damaged at all."""
         return any(getattr(self, name) > 0.0 for name in _SHARES)
 
     def wanted(self) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from fxlab.errors import InvalidParameter
 from fxlab.mock._market import (
     BookChange,
     Change,
-    Happening,
     Listing,
+    MarketEvent,
     MarketTrade,
     MockMarket,
     OpeningBook,
@@ -46,7 +46,7 @@ class Walk:
         self._next_id = 10_000_000 + int(self._random.integers(1, 1_000_000_000))
         self.book = GeneratedBook(self._random, self._bid)
 
-    def block(self, start: int) -> list[Happening]:
+    def block(self, start: int) -> list[MarketEvent]:
         """Return what happens in the second from `start` on, by time."""
         times = self._times(start, self._rate)
         bids = self._bid + np.cumsum(self._steps(len(times)))
@@ -163,7 +163,7 @@ class Generated(MockMarket):
         """Return a walk's first book."""
         return self._openings[symbol]
 
-    def happenings(self, start: int) -> Iterator[Happening]:
+    def events(self, start: int) -> Iterator[MarketEvent]:
         """Return the walks, merged by time."""
         walks = list(self._walks().values())
         streams = [self._limited(_endless(walk, start)) for walk in walks]
@@ -171,17 +171,17 @@ class Generated(MockMarket):
             return iter(streams[0])
         return heapq.merge(*streams, key=attrgetter("time"))
 
-    def _limited(self, happenings: Iterator[Happening]) -> Iterator[Happening]:
+    def _limited(self, events: Iterator[MarketEvent]) -> Iterator[MarketEvent]:
         if self._trades is None:
-            yield from happenings
+            yield from events
             return
         left = self._trades
-        for happening in happenings:
-            if isinstance(happening, MarketTrade):
+        for event in events:
+            if isinstance(event, MarketTrade):
                 left -= 1
             if left < 0:
                 return
-            yield happening
+            yield event
 
 
 def generated(
@@ -231,7 +231,7 @@ def generated(
     )
 
 
-def _endless(walk: Walk, start: int) -> Iterator[Happening]:
+def _endless(walk: Walk, start: int) -> Iterator[MarketEvent]:
     while True:
         yield from walk.block(start)
         start += _BLOCK_US

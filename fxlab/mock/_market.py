@@ -65,7 +65,7 @@ class BookChange(NamedTuple):
     frame: tuple[str, bytes] | None = None
 
 
-class MarketEvent(NamedTuple):
+class RawFrame(NamedTuple):
     """A recorded frame that changes nothing of the truth, such as a best bid and ask."""
 
     symbol: str
@@ -74,7 +74,7 @@ class MarketEvent(NamedTuple):
     frame: tuple[str, bytes]
 
 
-Happening = MarketTrade | BookChange | MarketEvent
+MarketEvent = MarketTrade | BookChange | RawFrame
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ class Listing:
 
 
 class OpeningBook(NamedTuple):
-    """A book before the first happening: its levels by price, and the last update id in it."""
+    """A book before the first event: its levels by price, and the last update id in it."""
 
     id: int
     bids: Mapping[int, int]
@@ -113,7 +113,7 @@ class OpeningBook(NamedTuple):
 
 
 class MockMarket(ABC):
-    """A source of happenings.
+    """A source of events.
 
     Attributes
     ----------
@@ -131,7 +131,7 @@ class MockMarket(ABC):
         """Return a symbol's book before anything happened."""
 
     @abstractmethod
-    def happenings(self, start: int) -> Iterator[Happening]:
+    def events(self, start: int) -> Iterator[MarketEvent]:
         """Return everything that happens, by time, from `start` (microseconds) on."""
 
 
@@ -267,12 +267,12 @@ class Truth:
         self.openings = {symbol: market.opening(symbol) for symbol in market.listings}
         self.books = {symbol: Book(opening) for symbol, opening in self.openings.items()}
 
-    def add(self, happening: Happening) -> None:
+    def add(self, event: MarketEvent) -> None:
         """Keep what happened."""
-        if type(happening) is MarketTrade:
-            self.deals[happening.symbol].add(happening)
-        elif type(happening) is BookChange:
-            self.books[happening.symbol].apply(happening)
+        if type(event) is MarketTrade:
+            self.deals[event.symbol].add(event)
+        elif type(event) is BookChange:
+            self.books[event.symbol].apply(event)
 
 
 def checksum(columns: Iterable[Iterable[int]]) -> str:

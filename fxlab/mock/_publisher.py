@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from fxlab.mock._faults import FaultInjector, FaultLog, Faults, OutgoingFrame
-from fxlab.mock._market import Book, Happening, Listing, MarketTrade, OpeningBook, Truth
+from fxlab.mock._market import Book, Listing, MarketEvent, MarketTrade, OpeningBook, Truth
 from fxlab.mock._protocols.base import Protocol
 from fxlab.mock._sockets import Socket, framed
 
@@ -30,7 +30,7 @@ class World:
         self._stale = faults.stale_snapshots
 
     def book(self, symbol: str) -> Book:
-        """Return the book, or while stale snapshots are left, one from before the tape."""
+        """Return the book, or while stale snapshots are left, one from before the first event."""
         book = self.truth.books[symbol]
         book.time = book.time or self.now()
         if not self._stale:
@@ -75,8 +75,8 @@ class Publisher:
         self._since: dict[str, int] = {}
         self._told = {symbol: bytearray() for symbol in truth.listings}
         self._deals: dict[str, bool] = {}
-        self._harm = FaultInjector(faults, protocol.name, ledger, protocol.describe)
-        self._harmed = faults.harms_frames
+        self._injector = FaultInjector(faults, protocol.name, ledger, protocol.describe)
+        self._damaging = faults.damages_frames
         self._until_cut = faults.cut_every
 
     @property
@@ -115,24 +115,24 @@ class Publisher:
         for stream in list(socket.streams):
             self.unsubscribed(socket, stream)
 
-    def deliver(self, happening: Happening) -> None:
-        """Send the frames of a happening to whoever listens, as far as the faults allow."""
-        symbol, number, time = happening[:3]
-        place = len(self._truth.deals[symbol]) - 1 if type(happening) is MarketTrade else None
-        if not self._harmed:
-            for stream, payload in self.protocol.encode(happening):
+    def deliver(self, event: MarketEvent) -> None:
+        """Send the frames of an event to whoever listens, as far as the faults allow."""
+        symbol, number, time = event[:3]
+        place = len(self._truth.deals[symbol]) - 1 if type(event) is MarketTrade else None
+        if not self._damaging:
+            for stream, payload in self.protocol.encode(event):
                 self._send(stream, payload, symbol, place)
             return
-        self._send_all(self._harm.due(time))
-        for stream, payload in self.protocol.encode(happening):
+        self._send_all(self._injector.due(time))
+        for stream, payload in self.protocol.encode(event):
             parcel = OutgoingFrame(stream, payload, symbol, number, time, place)
-            self._send_all(self._harm.send(parcel))
+            self._send_all(self._injector.send(parcel))
 
     def finish(self) -> None:
-        """Send what was yet to come when the tape ends."""
+        """Send what was yet to come when the market ends."""
         for stream, payload in self.protocol.finish():
             self.tell(stream, payload)
-        self._send_all(self._harm.due(None))
+        self._send_all(self._injector.due(None))
 
     def tell(self, stream: str, payload: bytes) -> None:
         """Send a frame that no fault befalls."""
@@ -147,7 +147,7 @@ class Publisher:
             socket.cut(half)
             self.gone(socket)
 
-    def hush(self, *, silent: bool) -> None:
+    def mute(self, *, silent: bool) -> None:
         """Fall silent, or speak again."""
         self.silent = silent
         for socket in self.sockets:

@@ -20,12 +20,12 @@ from fxlab.errors import ImportRefused
 from fxlab.mock._market import (
     BookChange,
     Change,
-    Happening,
     Listing,
     MarketEvent,
     MarketTrade,
     MockMarket,
     OpeningBook,
+    RawFrame,
 )
 
 _QUOTES: Final = ("FDUSD", "USDT", "USDC", "BTC", "ETH", "BNB", "EUR", "TRY", "BRL")
@@ -35,7 +35,7 @@ Frame = tuple[bytes, dict[str, Any]]
 
 
 class Recorded(MockMarket):
-    """A tape of one symbol; see `recorded`."""
+    """A recorded market of one symbol; see `recorded`."""
 
     def __init__(self, frames: Sequence[Frame], native: str, *, retime: bool) -> None:
         self._frames = [frame for frame in frames if "stream" in frame[1]]
@@ -53,18 +53,18 @@ class Recorded(MockMarket):
         del symbol
         return self._opening
 
-    def happenings(self, start: int) -> Iterator[Happening]:
+    def events(self, start: int) -> Iterator[MarketEvent]:
         """Return the frames in their order; their times are moved by whole milliseconds."""
         shift = (start - self._first) // 1_000
         time = self._first
         for text, message in self._frames:
             time = max(time, _time_us((text, message)))
             frame = (message["stream"], _retimed(text, shift) if shift else text)
-            yield self._happening(message["data"], time + shift * 1_000, frame, shift)
+            yield self._event(message["data"], time + shift * 1_000, frame, shift)
 
-    def _happening(
+    def _event(
         self, data: Mapping[str, Any], time: int, frame: tuple[str, bytes], shift: int
-    ) -> Happening:
+    ) -> MarketEvent:
         units = self._units
         if data.get("e") == "trade":
             price, quantity = units.price(data["p"]), units.quantity(data["q"])
@@ -75,7 +75,7 @@ class Recorded(MockMarket):
         if data.get("e") == "depthUpdate":
             bids, asks = units.levels(data["b"]), units.levels(data["a"])
             return BookChange(self._symbol, data["u"], time, data["U"], bids, asks, frame)
-        return MarketEvent(self._symbol, int(data.get("u", 0)), time, frame)
+        return RawFrame(self._symbol, int(data.get("u", 0)), time, frame)
 
     def _book(self, snapshot: Mapping[str, Any] | None) -> OpeningBook:
         if snapshot is None:

@@ -42,9 +42,9 @@ _READ_TIMEOUT: Final = 1.0
 class HttpHandler:
     """Takes each request to whom it concerns."""
 
-    def __init__(self, floor: Exchange) -> None:
-        self._floor = floor
-        self._errors = RestErrors(floor.faults.rest_errors)
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._errors = RestErrors(exchange.faults.rest_errors)
         self._reading: dict[asyncio.Task[None], Socket] = {}
 
     def __call__(self, request: HTTPServerRequest) -> None:
@@ -52,45 +52,45 @@ class HttpHandler:
         _, name, path = (request.path + "/").split("/", 2)
         path = "/" + path.removesuffix("/")
         query = dict(parse_qsl(request.query, keep_blank_values=True))
-        outlet = self._floor.outlets.get(name)
-        if outlet is None:
+        publisher = self._exchange.publishers.get(name)
+        if publisher is None:
             _reply(request, self._own(name, path, query, request.method or ""))
         elif "websocket" in request.headers.get("Upgrade", "").lower():
-            self._connect(request, outlet, path, query)
+            self._connect(request, publisher, path, query)
         else:
-            _reply(request, self._ask(outlet, path, query))
+            _reply(request, self._ask(publisher, path, query))
 
     def _own(self, name: str, path: str, query: Query, method: str) -> Answer:
-        floor = self._floor
+        exchange = self._exchange
         switches: dict[str, Callable[[], None]] = {
-            "cut": floor.cut,
-            "stall": lambda: floor.hush(silent=True),
-            "speak": lambda: floor.hush(silent=False),
+            "cut": exchange.cut,
+            "stall": lambda: exchange.mute(silent=True),
+            "speak": lambda: exchange.mute(silent=False),
         }
         if method == "POST" and (switch := switches.get(name)):
             switch()
             return Answer.of({})
         if name == "ledger":
-            return Answer.of(floor.state())
-        if name == "truth" and (deals := floor.truth.deals.get(path.strip("/"))) is not None:
+            return Answer.of(exchange.state())
+        if name == "truth" and (deals := exchange.truth.deals.get(path.strip("/"))) is not None:
             return _shown(deals, query)
-        known = ", ".join(floor.outlets)
+        known = ", ".join(exchange.publishers)
         return Answer.of({"error": f"no {name!r} here; this mock serves {known}"}, 404)
 
-    def _ask(self, outlet: Publisher, path: str, query: Query) -> Answer:
+    def _ask(self, publisher: Publisher, path: str, query: Query) -> Answer:
         if (error := self._errors.take(path)) is not None:
-            self._floor.ledger.add(
-                "rest_error", venue=outlet.protocol.name, path=path, status=error.status
+            self._exchange.ledger.add(
+                "rest_error", venue=publisher.protocol.name, path=path, status=error.status
             )
             return error
-        answer = outlet.protocol.answer(path, query)
+        answer = publisher.protocol.answer(path, query)
         return answer or Answer.of({"error": f"no such path: {path}"}, 404)
 
     def _connect(
-        self, request: HTTPServerRequest, outlet: Publisher, path: str, query: Query
+        self, request: HTTPServerRequest, publisher: Publisher, path: str, query: Query
     ) -> None:
         key = request.headers.get("Sec-WebSocket-Key")
-        if not key or not _among(path, outlet.protocol.sockets):
+        if not key or not _among(path, publisher.protocol.sockets):
             _reply(request, Answer.of({"error": f"no websocket at {path}"}, 404))
             return
         connection = request.connection
@@ -98,19 +98,19 @@ class HttpHandler:
         stream = connection.detach()
         stream.set_nodelay(True)
         stream.write(handshake(key))
-        socket = Socket(stream, outlet.subscribed, outlet.unsubscribed)
-        socket.silent = outlet.silent
-        outlet.sockets.add(socket)
-        outlet.protocol.opened(socket, path, query)
-        task = asyncio.get_running_loop().create_task(self._read(socket, outlet))
+        socket = Socket(stream, publisher.subscribed, publisher.unsubscribed)
+        socket.silent = publisher.silent
+        publisher.sockets.add(socket)
+        publisher.protocol.opened(socket, path, query)
+        task = asyncio.get_running_loop().create_task(self._read(socket, publisher))
         self._reading[task] = socket
         task.add_done_callback(self._reading.pop)
 
-    async def _read(self, socket: Socket, outlet: Publisher) -> None:
+    async def _read(self, socket: Socket, publisher: Publisher) -> None:
         try:
-            await socket.read(lambda text: outlet.protocol.heard(socket, text))
+            await socket.read(lambda text: publisher.protocol.heard(socket, text))
         finally:
-            outlet.gone(socket)
+            publisher.gone(socket)
 
     async def close(self) -> None:
         """End all connections; those who do not take what was sent lose it after a second."""
@@ -234,7 +234,7 @@ class MockVenue:
         until: float | None = None,
     ) -> None:
         self.venues = tuple(venues)
-        self._floor = Exchange(
+        self._exchange = Exchange(
             market or generated(),
             venues,
             speed=speed,
@@ -252,8 +252,8 @@ class MockVenue:
 
     @property
     def truth(self) -> Truth:
-        """Everything that happened; look at it when the tape is over, or by `ledger`."""
-        return self._floor.truth
+        """Everything that happened; look at it when the market has ended, or by `ledger`."""
+        return self._exchange.truth
 
     def start(self) -> Self:
         """Serve from now on.
@@ -282,27 +282,27 @@ class MockVenue:
         subscription to the trades of a symbol on (`sent_first_id`, `happened`, `sent`), and
         `unsent`, the ranges of ids that were never sent; `faults` each fault in its order.
         """
-        return self._ask(self._floor.state)
+        return self._ask(self._exchange.state)
 
     def go_on(self, until: float | None = None) -> None:
         """Let the market go on from where it is, up to a later second; None for good."""
-        self._ask(lambda: self._floor.go_on(until))
+        self._ask(lambda: self._exchange.go_on(until))
 
     def stand_still(self) -> None:
         """Let the market stand still where it is; `ledger` says when it runs no more."""
-        self._ask(self._floor.stand_still)
+        self._ask(self._exchange.stand_still)
 
     def cut(self) -> None:
         """Cut all connections now, in the middle of a frame."""
-        self._ask(self._floor.cut)
+        self._ask(self._exchange.cut)
 
     def stall(self, silent: bool = True) -> None:  # noqa: FBT001, FBT002 - reads as a sentence
         """Send nothing any more, pongs included, while connections stay open; or end that."""
-        self._ask(lambda: self._floor.hush(silent=silent))
+        self._ask(lambda: self._exchange.mute(silent=silent))
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Wait until the tape is over; return whether it is."""
-        over = asyncio.run_coroutine_threadsafe(self._floor.ended.wait(), self._loop)
+        """Wait until the market has ended; return whether it is."""
+        over = asyncio.run_coroutine_threadsafe(self._exchange.ended.wait(), self._loop)
         try:
             return over.result(seconds)
         except TimeoutError:
@@ -334,12 +334,12 @@ class MockVenue:
             self._loop.close()
 
     async def _served(self) -> None:
-        door = HttpHandler(self._floor)
+        door = HttpHandler(self._exchange)
         server = HTTPServer(door)
         try:
             listening = socket.create_server(("127.0.0.1", self._wanted_port))
         except OSError as error:
-            self._floor.ledger.close(self._floor.state())
+            self._exchange.ledger.close(self._exchange.state())
             self._ready.set_exception(
                 PortTaken(
                     f"port {self._wanted_port} cannot be used for the mock venue "
@@ -350,11 +350,11 @@ class MockVenue:
         listening.setblocking(False)  # noqa: FBT003 - its only argument
         server.add_socket(listening)
         self._ready.set_result(listening.getsockname()[1])
-        tape = self._loop.create_task(self._floor.run())
+        playing = self._loop.create_task(self._exchange.run())
         await self._stop.wait()
-        tape.cancel()
+        playing.cancel()
         server.stop()
         await door.close()
         await server.close_all_connections()
-        await asyncio.gather(tape, return_exceptions=True)
-        self._floor.ledger.close(self._floor.state())
+        await asyncio.gather(playing, return_exceptions=True)
+        self._exchange.ledger.close(self._exchange.state())

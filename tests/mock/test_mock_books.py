@@ -121,19 +121,19 @@ def test_generated_books_never_cross_and_stay_deep():
     market = generated(["BTC_USDT"], seed=9, rate=200, book_rate=300, trades=5_000)
     truth = Truth(market)
     book, deals, time, following = truth.books["BTC_USDT"], [], 0, book_id(market)
-    for happening in market.happenings(1_000_000):
-        truth.add(happening)
-        assert happening.time >= time
-        time = happening.time
-        if isinstance(happening, BookChange):
-            assert happening.first_id == following + 1 <= happening.id
-            following = happening.id
+    for event in market.events(1_000_000):
+        truth.add(event)
+        assert event.time >= time
+        time = event.time
+        if isinstance(event, BookChange):
+            assert event.first_id == following + 1 <= event.id
+            following = event.id
             bids, asks = book.top()
             assert bids[0][0] < asks[0][0]
             assert min(len(bids), len(asks)) >= 20
             assert all(quantity > 0 for _, quantity in bids + asks)
         else:
-            deals.append(happening)
+            deals.append(event)
     assert [one.id for one in deals] == list(range(deals[0].id, deals[0].id + 5_000))
     assert len({one.time for one in deals}) < 4_000
     assert {one.bought for one in deals} == {True, False}
@@ -146,9 +146,9 @@ def book_id(market):
 def test_symbols_are_merged_by_time_and_independent_of_each_other():
     def of(symbols):
         market = generated(symbols, seed=3, trades=300)
-        return [one for one in market.happenings(0) if one.symbol == "BTC_USDT"]
+        return [one for one in market.events(0) if one.symbol == "BTC_USDT"]
 
-    both = list(generated(["BTC_USDT", "ETH_USDT"], seed=3, trades=300).happenings(0))
+    both = list(generated(["BTC_USDT", "ETH_USDT"], seed=3, trades=300).events(0))
     assert [one.time for one in both] == sorted(one.time for one in both)
     assert [one for one in of(["BTC_USDT", "ETH_USDT"]) if isinstance(one, MarketTrade)] == [
         one for one in of(["BTC_USDT"]) if isinstance(one, MarketTrade)
@@ -197,23 +197,23 @@ def test_made_frames_say_what_recorded_ones_say(frames_file):
 
     market = recorded(frames_file)
     made = Frames(market.listings["BTC_USDT"], 0, futures=False)
-    for happening in market.happenings(market.start):
-        if isinstance(happening, MarketTrade):
-            recorded_data = json.loads(happening.frame[1])["data"]
-            made_data = json.loads(made.trade(happening))
+    for event in market.events(market.start):
+        if isinstance(event, MarketTrade):
+            recorded_data = json.loads(event.frame[1])["data"]
+            made_data = json.loads(made.trade(event))
             assert list(made_data) == list(recorded_data)
             assert made_data | {"E": 0} == recorded_data | {"E": 0}
-        elif isinstance(happening, BookChange):
-            recorded_data = json.loads(happening.frame[1])["data"]
-            assert json.loads(made.levels(happening.bids)) == recorded_data["b"]
-            assert json.loads(made.levels(happening.asks)) == recorded_data["a"]
+        elif isinstance(event, BookChange):
+            recorded_data = json.loads(event.frame[1])["data"]
+            assert json.loads(made.levels(event.bids)) == recorded_data["b"]
+            assert json.loads(made.levels(event.asks)) == recorded_data["a"]
 
 
 def test_a_tape_can_be_moved_to_now(frames_file):
     market = recorded(frames_file, retime=True)
     start = 1_800_000_000_123_000
     still = recorded(frames_file)
-    pairs = zip(market.happenings(start), still.happenings(still.start), strict=True)
+    pairs = zip(market.events(start), still.events(still.start), strict=True)
     shift = start - still.start
     for number, (moved, one) in enumerate(pairs):
         assert moved.time - one.time == shift

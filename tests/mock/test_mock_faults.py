@@ -301,7 +301,7 @@ def test_mutations_are_never_the_frame_and_always_the_same():
     frame = b'{"e":"trade","E":1,"s":"BTCUSDT","t":2,"p":"1.5","q":"2.0","T":1,"m":true}'
 
     def first(seed):
-        source = _faults(random.Random(seed), frame)
+        source = _faults.mutations(random.Random(seed), frame)
         return [next(source) for _ in range(200)]
 
     assert first(1) == first(1)
@@ -344,4 +344,4 @@ def test_a_client_that_takes_nothing_does_not_hold_the_venue_up():
 
 
 def everyone(venue):
-    return list(venue._floor.outlets["binance"].sockets)
+    return list(venue._exchange.publishers["binance"].sockets)

@@ -129,15 +129,15 @@ def told(trades: Sequence[Trade]) -> list[tuple]:
 
 def tops(mock: MockVenue, symbol: str, depth: int = 10) -> list[tuple]:
     """Return each state of the best levels of a book so far, from its opening on."""
-    market, end = mock._floor.market, mock.truth.books[symbol].id
+    market, end = mock._exchange.market, mock.truth.books[symbol].id
     listing, book = market.listings[symbol], Book(market.opening(symbol))
     scales = 10**listing.price_decimals, 10**listing.quantity_decimals
     found = [_state(book, depth, scales)]
-    for happening in market.happenings(0):
+    for event in market.events(0):
         if book.id >= end:
             break
-        if isinstance(happening, BookChange) and happening.symbol == symbol:
-            book.apply(happening)
+        if isinstance(event, BookChange) and event.symbol == symbol:
+            book.apply(event)
             if (state := _state(book, depth, scales)) != found[-1]:
                 found.append(state)
     return found

@@ -115,11 +115,11 @@ def _silent_changes(venue: MockVenue, symbol: str) -> Iterator[Ids]:
 
 def _changes(venue: MockVenue, symbol: str) -> Iterator[BookChange]:
     """Yield what happened to a book, as the market makes it a second time."""
-    last, start = venue.truth.books[symbol].id, venue._floor._start
-    for happening in venue._floor.market.happenings(start):
-        if isinstance(happening, BookChange) and happening.symbol == symbol:
-            yield happening
-            if happening.id >= last:
+    last, start = venue.truth.books[symbol].id, venue._exchange._start
+    for event in venue._exchange.market.events(start):
+        if isinstance(event, BookChange) and event.symbol == symbol:
+            yield event
+            if event.id >= last:
                 return
 
 
@@ -135,7 +135,7 @@ def _wrong_rows(rows: pl.DataFrame, venue: MockVenue, symbol: str) -> int:
 
 def _levels(venue: MockVenue, symbol: str) -> Iterator[tuple[int, tuple]]:
     """Yield update ids and best levels, one after the other."""
-    market = venue._floor.market
+    market = venue._exchange.market
     listing, book = market.listings[symbol], Book(market.opening(symbol))
     scales = (listing.price_decimals, listing.quantity_decimals)
     yield book.id, _top(book, scales)

@@ -494,9 +494,9 @@ def test_lost_updates_are_found_and_every_state_told_was_true():
 def test_a_planted_wrong_level_resyncs_that_symbol_only(monkeypatch):
     honest, planted = MockKraken.encode, []
 
-    def encode(self, happening):
-        for stream, frame in honest(self, happening):
-            if stream == "book-10:BTC/USDT" and happening.time > START + 200_000 and not planted:
+    def encode(self, event):
+        for stream, frame in honest(self, event):
+            if stream == "book-10:BTC/USDT" and event.time > START + 200_000 and not planted:
                 entry = re.search(rb'"qty":(\d+\.\d*[1-9])', frame)
                 planted.append(entry[0])
                 yield stream, frame.replace(entry[0], b'"qty":77.00001', 1)

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple
 from typing import Protocol as Shape
 
-from fxlab.mock._market import Book, Happening, Listing, Truth
+from fxlab.mock._market import Book, Listing, MarketEvent, Truth
 
 Query = Mapping[str, str]
 """The last value of each parameter of a REST question."""
@@ -50,7 +50,7 @@ class ClientSession(Shape):
         """Send a text frame to this connection only: an acknowledgement, a pong, a snapshot."""
 
     def subscribe(self, stream: str, symbol: str) -> None:
-        """Let it listen to a stream from the next happening on; the first one starts the tape."""
+        """Let it listen to a stream from the next event on; the first one starts the market."""
 
     def unsubscribe(self, stream: str) -> None:
         """Let it listen no more."""
@@ -103,11 +103,11 @@ class Protocol(ABC):
         self.listened: dict[str, int] = {}
 
     @abstractmethod
-    def encode(self, happening: Happening) -> Iterable[tuple[str, bytes]]:
-        """Return the frames that a happening causes: the key of a stream, and the text as UTF-8.
+    def encode(self, event: MarketEvent) -> Iterable[tuple[str, bytes]]:
+        """Return the frames that an event causes: the key of a stream, and the text as UTF-8.
 
-        It is called once for each happening while any stream of the protocol is listened to,
-        after the happening became part of `World.truth`.
+        It is called once for each event while any stream of the protocol is listened to,
+        after the event became part of `World.truth`.
         """
 
     @abstractmethod
@@ -125,7 +125,7 @@ class Protocol(ABC):
         """Take note that somebody is about to listen to a stream that nobody listened to."""
 
     def finish(self) -> Iterable[tuple[str, bytes]]:
-        """Return the frames that were yet to be sent when the tape ends."""
+        """Return the frames that were yet to be sent when the market ends."""
         return ()
 
     def tells_deals(self, stream: str) -> bool:

@@ -20,8 +20,8 @@ from fxlab.mock._market import (
     Book,
     BookChange,
     Change,
-    Happening,
     Listing,
+    MarketEvent,
     MarketTrade,
     decimal_text,
 )
@@ -342,19 +342,19 @@ class BinanceProtocol(Protocol):
         self._symbols = {frames.stream: symbol for symbol, frames in self._frames.items()}
         self._rest = BinanceRest(world, self._frames, futures=self.futures)
 
-    def encode(self, happening: Happening) -> Sequence[tuple[str, bytes]]:
+    def encode(self, event: MarketEvent) -> Sequence[tuple[str, bytes]]:
         """Return frames of trades, diffs of the book and best prices."""
-        if happening.frame is not None and not self.futures:
-            return self._recorded(*happening.frame)
-        frames = self._frames[happening.symbol]
-        told = self._due(frames, happening.time) if frames.gathering else []
-        if isinstance(happening, MarketTrade):
-            told += self._deal(frames, happening)
-        elif isinstance(happening, BookChange):
-            self._gather(frames, happening)
+        if event.frame is not None and not self.futures:
+            return self._recorded(*event.frame)
+        frames = self._frames[event.symbol]
+        told = self._due(frames, event.time) if frames.gathering else []
+        if isinstance(event, MarketTrade):
+            told += self._deal(frames, event)
+        elif isinstance(event, BookChange):
+            self._gather(frames, event)
             key = f"{frames.stream}@bookTicker"
             if self._wanted(key):
-                told += self._both(key, frames.ticker(self.world.truth.books[happening.symbol]))
+                told += self._both(key, frames.ticker(self.world.truth.books[event.symbol]))
         return told
 
     def _deal(self, frames: Frames, deal: MarketTrade) -> list[tuple[str, bytes]]:

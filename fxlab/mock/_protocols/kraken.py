@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, ClassVar, Final
 
-from fxlab.mock._market import BookChange, Change, Happening, Listing, MarketTrade
+from fxlab.mock._market import BookChange, Change, Listing, MarketEvent, MarketTrade
 from fxlab.mock._protocols.base import Answer, ClientSession, MarketView, Protocol, Query, compact
 
 Sides = tuple[list[Change], list[Change]]
@@ -199,16 +199,16 @@ class KrakenProtocol(Protocol):
         now = stamp(self.world.now())
         return {"time_in": now, "time_out": now}
 
-    def encode(self, happening: Happening) -> Iterable[tuple[str, bytes]]:
+    def encode(self, event: MarketEvent) -> Iterable[tuple[str, bytes]]:
         """Return the frames about a trade or a change of a book."""
-        listing = self.world.listings[happening.symbol]
-        if isinstance(happening, MarketTrade):
+        listing = self.world.listings[event.symbol]
+        if isinstance(event, MarketTrade):
             stream = _stream("trade", native(listing))
             if stream in self.listened:
-                entry = trade_text(happening, listing)
+                entry = trade_text(event, listing)
                 yield stream, f'{{"channel":"trade","type":"update","data":[{entry}]}}'.encode()
-        elif isinstance(happening, BookChange):
-            yield from self._book_frames(happening, listing)
+        elif isinstance(event, BookChange):
+            yield from self._book_frames(event, listing)
 
     def _book_frames(self, change: BookChange, listing: Listing) -> Iterator[tuple[str, bytes]]:
         for depth in DEPTHS:

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, Final
 
-from fxlab.mock._market import BookChange, Change, Happening, Listing, MarketTrade
+from fxlab.mock._market import BookChange, Change, Listing, MarketEvent, MarketTrade
 from fxlab.mock._protocols.base import Answer, ClientSession, MarketView, Protocol, Query, compact
 
 COMMITS: Final = 1_000
@@ -72,16 +72,16 @@ class MexcProtocol(Protocol):
     def _tell(self, session: ClientSession, channel: str, data: Any) -> None:  # noqa: ANN401 - any JSON
         session.send(compact({"channel": channel, "data": data, "ts": self.world.now() // 1_000}))
 
-    def encode(self, happening: Happening) -> Iterable[tuple[str, bytes]]:
+    def encode(self, event: MarketEvent) -> Iterable[tuple[str, bytes]]:
         """Return the frame about a deal or a change of a book."""
-        listing = self.world.listings[happening.symbol]
-        if isinstance(happening, MarketTrade):
+        listing = self.world.listings[event.symbol]
+        if isinstance(event, MarketTrade):
             stream = f"deal:{listing.symbol}"
             if stream in self.listened:
-                told = _pushed("deal", f"[{_deal(happening, listing)}]", listing, happening.time)
+                told = _pushed("deal", f"[{_deal(event, listing)}]", listing, event.time)
                 yield stream, told
-        elif isinstance(happening, BookChange):
-            yield from self._depth(happening, listing)
+        elif isinstance(event, BookChange):
+            yield from self._depth(event, listing)
 
     def _depth(self, change: BookChange, listing: Listing) -> Iterator[tuple[str, bytes]]:
         version = self._version(listing.symbol, change.first_id - 1) + 1
