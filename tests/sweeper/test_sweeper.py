@@ -80,7 +80,7 @@ def test_chunks_of_two_symbols_change_no_bit():
 
 
 def test_points_that_outgrow_their_memory_wait_for_the_next_read(monkeypatch, ticks, swept):
-    monkeypatch.setattr(_threads, "LANES_BYTES", 10_000)
+    monkeypatch.setattr(_threads, "TRIALS_BYTES", 10_000)
     again = fxlab.sweep(ticks, "sma_cross", GRID, chunk_rows=200)
     assert same(again.table, swept.table)
 
