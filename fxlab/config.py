@@ -68,6 +68,11 @@ class Settings:
     --------
     Settings.load : gather the settings from arguments, environment, file and defaults.
     Settings.table : one line for each setting with its source.
+
+    Examples
+    --------
+    >>> fxlab.Settings.load(questdb_memory="2g").questdb_memory
+    '2g'
     """
 
     home: Path = _setting(

@@ -53,7 +53,16 @@ from typing import Self
 
 
 class FxlabError(Exception):
-    """Root of all errors that fxlab raises on purpose."""
+    """Root of all errors that fxlab raises on purpose.
+
+    Examples
+    --------
+    >>> try:
+    ...     fxlab.backtest(ticks, "sma_crosss")
+    ... except fxlab.FxlabError as error:
+    ...     print(type(error).__name__)
+    StrategyNotFound
+    """
 
 
 class QuestDBError(FxlabError):

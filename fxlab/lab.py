@@ -39,6 +39,13 @@ class Lab:
         What it was connected with.
     recovered : tuple of str
         Sessions that were closed on connecting, because their collector had been killed.
+
+    Examples
+    --------
+    >>> with fxlab.connect() as lab:
+    ...     found = lab.sessions(symbol="BTC_USDT", limit=1)
+    >>> found.height
+    1
     """
 
     def __init__(self, db: QuestDB, settings: Settings, recovered: tuple[str, ...] = ()) -> None:
@@ -377,6 +384,12 @@ def connect(
         If it refuses a password.
     SchemaError
         If its tables are foreign, newer, or would lose or hide rows; with the cure.
+
+    Examples
+    --------
+    >>> with fxlab.connect() as lab:
+    ...     lab.endpoint.host
+    '127.0.0.1'
     """
     from fxlab._questdb import server
     from fxlab._questdb.client import QuestDB
@@ -444,7 +457,13 @@ def up(
     progress: Progress = None,
     **settings: Any,  # noqa: ANN401
 ) -> ServerStatus:
-    """Start the embedded server unless it runs; see `fxlab._questdb.server.up`."""
+    """Start the embedded server unless it runs; see `fxlab._questdb.server.up`.
+
+    Examples
+    --------
+    >>> fxlab.up().state
+    'running'
+    """
     from fxlab._questdb import server
 
     with shown(progress, "QuestDB") as advance:
@@ -458,7 +477,13 @@ def down(
     progress: Progress = None,
     **settings: Any,  # noqa: ANN401
 ) -> bool:
-    """Stop the embedded server and return whether one was running."""
+    """Stop the embedded server and return whether one was running.
+
+    Examples
+    --------
+    >>> fxlab.down(home=folder)
+    False
+    """
     from fxlab._questdb import server
 
     with shown(progress, "QuestDB") as advance:
@@ -466,7 +491,13 @@ def down(
 
 
 def status(chosen: Settings | None = None, /, **settings: Any) -> ServerStatus:  # noqa: ANN401
-    """Return what is known of the server; see `fxlab._questdb.server.ServerStatus`."""
+    """Return what is known of the server; see `fxlab._questdb.server.ServerStatus`.
+
+    Examples
+    --------
+    >>> fxlab.status().state
+    'running'
+    """
     from fxlab._questdb import server
 
     return server.status(_settings(chosen, settings))

@@ -34,6 +34,11 @@ class Endpoint:
 
     HTTP has one login with full rights; `pg_user` of the embedded server can only read. A password
     of None means that the server asks for none. `embedded` is fxlab's own.
+
+    Examples
+    --------
+    >>> lab.endpoint.embedded
+    True
     """
 
     host: str

@@ -67,6 +67,11 @@ class ServerStatus:
         The file with the embedded server's passwords.
     message
         One sentence for people, with the next step where there is one.
+
+    Examples
+    --------
+    >>> fxlab.status().state
+    'running'
     """
 
     state: str

@@ -217,6 +217,12 @@ class FrameSource:
     InvalidTicks
         If a required column is missing, has another type or holds what cannot be a tick's:
         text for a price, no time, a fraction for a seq, no symbol, a volume below zero.
+
+    Examples
+    --------
+    >>> source = fxlab.FrameSource(ticks)
+    >>> source.symbols, source.price_decimals
+    (('TICKS',), {'TICKS': 2})
     """
 
     def __init__(

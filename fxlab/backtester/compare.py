@@ -51,6 +51,14 @@ class Comparison:
         ``name``, and one column of text a run. Empty if they are the same run.
     equities : dict
         Equity by run, of those that carry one: saved rows do not.
+
+    Examples
+    --------
+    >>> runs = [
+    ...     fxlab.backtest(ticks, "sma_cross", {"fast": fast, "slow": 20}) for fast in (3, 5)
+    ... ]
+    >>> fxlab.compare_runs(runs).names
+    ['fast=3', 'fast=5']
     """
 
     table: pl.DataFrame
@@ -124,6 +132,15 @@ def compare_runs(
     ------
     InvalidParameter
         If there are fewer than two runs, or one is neither a result nor a saved row.
+
+    Examples
+    --------
+    >>> runs = {
+    ...     str(fast): fxlab.backtest(ticks, "sma_cross", {"fast": fast, "slow": 20})
+    ...     for fast in (3, 5)
+    ... }
+    >>> fxlab.compare_runs(runs).differences["name"].to_list()
+    ['fast']
     """
     given: Mapping[str, Result | Saved] | None = None
     if isinstance(runs, pl.DataFrame):

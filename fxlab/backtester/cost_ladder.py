@@ -45,6 +45,12 @@ class CostLadder:
         The run of each scenario, by its name.
     table : polars.DataFrame
         One row a scenario: ``rung``, ``execution`` (in words), and the figures of `SHOWN`.
+
+    Examples
+    --------
+    >>> ladder = fxlab.cost_ladder(ticks, "sma_cross", {"fast": 5, "slow": 20})
+    >>> ladder.table.columns[:3]
+    ['rung', 'execution', 'total_return']
     """
 
     results: dict[str, Result]
@@ -103,6 +109,16 @@ def cost_ladder(
     ------
     InvalidParameter
         If there is no scenario; and whatever `backtest` raises.
+
+    Examples
+    --------
+    >>> fxlab.cost_ladder(
+    ...     ticks,
+    ...     "sma_cross",
+    ...     {"fast": 5, "slow": 20},
+    ...     execution=fxlab.Execution(taker_bps=2),
+    ... ).table.height
+    8
     """
     asked = RunOptions.of(options)
     scenarios = default_scenarios(asked.execution) if executions is None else dict(executions)

@@ -119,6 +119,17 @@ def backtest(
         Before any result is made, naming the value, the rule and the next step.
     EmptySession
         If there is no tick to replay.
+
+    Examples
+    --------
+    >>> result = fxlab.backtest(
+    ...     ticks,
+    ...     "sma_cross",
+    ...     {"fast": 5, "slow": 20},
+    ...     execution=fxlab.Execution(taker_bps=5),
+    ... )
+    >>> result.strategy, result.ticks
+    ('sma_cross', 1500)
     """
     with shown(progress, "backtest") as advance:
         job = prepare(source, strategy, parameters, RunOptions.of(options))

@@ -122,6 +122,14 @@ class Execution:
     ------
     InvalidParameter
         If a value is out of range.
+
+    Examples
+    --------
+    >>> costs = fxlab.Execution(taker_bps=5, slippage_bps=1, latency="50ms")
+    >>> fxlab.backtest(
+    ...     ticks, "sma_cross", {"fast": 5, "slow": 20}, execution=costs
+    ... ).execution.taker_bps
+    5
     """
 
     fill: str = "next_trade"

@@ -77,6 +77,12 @@ class RunOptions:
     chunk_rows
         Rows held at a time, where the strategy's lookback is known; the source's own choice
         unless given. Never changes a result.
+
+    Examples
+    --------
+    >>> options = fxlab.RunOptions(capital=1_000.0, return_interval="1s")
+    >>> fxlab.backtest(ticks, "buy_and_hold", **options.keywords()).capital
+    1000.0
     """
 
     symbols: str | list[str] | tuple[str, ...] = "ALL"
@@ -318,6 +324,11 @@ def pip_size(symbol: str) -> float:
     ------
     InvalidParameter
         If the symbol is no pair of currencies.
+
+    Examples
+    --------
+    >>> fxlab.pip_size("EUR_USD"), fxlab.pip_size("USDJPY")
+    (0.0001, 0.01)
     """
     found = _PAIR.fullmatch(symbol)
     if found is None:
@@ -334,6 +345,14 @@ def with_pips(trades: pl.DataFrame) -> pl.DataFrame:
     ----------
     trades
         As in `Result.trades`; every symbol a currency pair.
+
+    Examples
+    --------
+    >>> result = fxlab.backtest(
+    ...     ticks.with_columns(symbol=pl.lit("EUR_USD")), "sma_cross", {"fast": 5, "slow": 20}
+    ... )
+    >>> "pips" in fxlab.with_pips(result.trades).columns
+    True
     """
     sizes = {symbol: pip_size(symbol) for symbol in trades["symbol"].unique().to_list()}
     size = pl.col("symbol").replace_strict(sizes, return_dtype=pl.Float64, default=None)

@@ -100,6 +100,12 @@ class Result:
     fingerprint : str
         SHA-256 of the session's id (a frame has none), the rows read, strategy source,
         parameters, execution and versions.
+
+    Examples
+    --------
+    >>> result = fxlab.backtest(ticks, "sma_cross", {"fast": 5, "slow": 20})
+    >>> result.ticks, result.fills.height
+    (1500, 89)
     """
 
     run: Run

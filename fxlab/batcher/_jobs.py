@@ -48,6 +48,14 @@ class BatchJob(RunOptions):
         A shipped strategy's name, or ``module:function``: the notebook has to import it.
     name
         What the job is called in tables; made of strategy and parameters unless given.
+
+    Examples
+    --------
+    >>> job = fxlab.BatchJob(
+    ...     session="demo", strategy="sma_cross", parameters={"fast": 5}, capital=1_000.0
+    ... )
+    >>> job.capital, job.symbols
+    (1000.0, 'ALL')
     """
 
     session: str

@@ -69,6 +69,15 @@ class Batch:
         (paths; null where there is none).
     index : Path
         The page that shows it.
+
+    Examples
+    --------
+    >>> table = pl.DataFrame(
+    ...     {"job": ["a", "b"], "state": ["done", "failed"], "from_before": [True, False]}
+    ... )
+    >>> done = fxlab.Batch(table, Path("index.html"))
+    >>> done.failed["job"].to_list()
+    ['b']
     """
 
     table: pl.DataFrame = field(repr=False)

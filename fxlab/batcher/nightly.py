@@ -320,6 +320,12 @@ class Night:
         By name, those that did not fail.
     index : Path
         The page that shows them.
+
+    Examples
+    --------
+    >>> table = pl.DataFrame({"state": ["done"], "points": [4], "from_before": [1]})
+    >>> print(fxlab.Night(table, {}, Path("index.html")))
+    1 sweeps, 0 failed; 4 points, 1 of them from before; see index.html
     """
 
     table: pl.DataFrame = field(repr=False)

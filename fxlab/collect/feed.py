@@ -163,6 +163,11 @@ class Trade(NamedTuple):
         The venue's time of the trade, and its arrival here.
     origin
         "live", or "backfill" for one that was asked for later.
+
+    Examples
+    --------
+    >>> fxlab.Trade("BTC_USDT", 7, "buy", 100.0, 0.5, 1_000_000, 1_000_500).origin
+    'live'
     """
 
     symbol: str
@@ -176,7 +181,14 @@ class Trade(NamedTuple):
 
 
 class Quote(NamedTuple):
-    """Best bid and ask; `update_id` rises with each change of the book."""
+    """Best bid and ask; `update_id` rises with each change of the book.
+
+    Examples
+    --------
+    >>> quote = fxlab.Quote("BTC_USDT", 99.5, 2.0, 100.0, 1.0, 10, 1_000_000, 1_000_500)
+    >>> quote.ask - quote.bid
+    0.5
+    """
 
     symbol: str
     bid: float
@@ -189,7 +201,16 @@ class Quote(NamedTuple):
 
 
 class BookSnapshot(NamedTuple):
-    """A whole book, best levels first, as known after `update_id`."""
+    """A whole book, best levels first, as known after `update_id`.
+
+    Examples
+    --------
+    >>> book = fxlab.BookSnapshot(
+    ...     "BTC_USDT", 10, [(99.5, 2.0)], [(100.0, 1.0)], 1_000_000, 1_000_500
+    ... )
+    >>> book.asks[0][0] - book.bids[0][0]
+    0.5
+    """
 
     symbol: str
     update_id: int
@@ -200,7 +221,13 @@ class BookSnapshot(NamedTuple):
 
 
 class BookDelta(NamedTuple):
-    """Levels that changed. It follows the message before it, or a `Gap` stands between."""
+    """Levels that changed. It follows the message before it, or a `Gap` stands between.
+
+    Examples
+    --------
+    >>> fxlab.BookDelta("BTC_USDT", 11, 12, [(100.0, 0.0)], [], 1_000_000, 1_000_500).bids
+    [(100.0, 0.0)]
+    """
 
     symbol: str
     first_update_id: int
@@ -223,6 +250,13 @@ class Gap(NamedTuple):
         message that closes a gap repeats its symbol, `what` and `from_time`.
     missing
         How many updates, where their ids tell.
+
+    Examples
+    --------
+    >>> fxlab.Gap(
+    ...     "BTC_USDT", "orderbook", 1_000_000, None, None, "connection lost"
+    ... ).to_time is None
+    True
     """
 
     symbol: str
@@ -244,6 +278,13 @@ class Event(NamedTuple):
         None where it concerns them all.
     amount
         How many things it is about, kept as the row's ``count``.
+
+    Examples
+    --------
+    >>> fxlab.Event(
+    ...     "reconnect", None, 1_000_000, detail="the venue closed the connection"
+    ... ).kind
+    'reconnect'
     """
 
     kind: str
@@ -272,6 +313,11 @@ class Instrument:
         "trading", or the venue's word for why not.
     detail
         What a feed wants to remember, such as decimals of quantities.
+
+    Examples
+    --------
+    >>> fxlab.Instrument("BTC_USDT", "BTCUSDT", price_decimals=2).status
+    'trading'
     """
 
     symbol: str
@@ -293,6 +339,12 @@ class Subscription:
         Whether trades are wanted.
     book_depth
         0 for no books, 1 for the best bid and ask, up to 10 levels.
+
+    Examples
+    --------
+    >>> one = fxlab.Instrument("BTC_USDT", "BTCUSDT")
+    >>> fxlab.Subscription((one,), book_depth=5).by_native["BTCUSDT"].symbol
+    'BTC_USDT'
     """
 
     instruments: tuple[Instrument, ...]
@@ -316,6 +368,19 @@ class Feed(ABC):
         Whether the trade ids of a symbol are whole numbers that rise by one: gaps can be seen.
     lossless
         Whether every trade and update is delivered; False is said in the session.
+
+    Examples
+    --------
+    >>> class Constant(fxlab.Feed):
+    ...     venue = "constant"
+    ...
+    ...     async def instruments(self):
+    ...         return {"ONE_USD": fxlab.Instrument("ONE_USD", "one")}
+    ...
+    ...     async def messages(self, wanted):
+    ...         yield [fxlab.Trade("ONE_USD", 1, "buy", 1.0, 1.0, 1_000_000, 1_000_000)]
+    >>> asyncio.run(Constant().instruments())["ONE_USD"].native
+    'one'
     """
 
     venue: ClassVar[str]

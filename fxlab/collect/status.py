@@ -46,6 +46,11 @@ class SymbolStatus:
         Gaps not filled, and trades known to be missing.
     backfilled, doubles
         Trades asked for later, and trades that came again and were not stored twice.
+
+    Examples
+    --------
+    >>> fxlab.SymbolStatus("BTC_USDT", trades=10, bid=99.5, ask=100.0).spread
+    0.5
     """
 
     symbol: str

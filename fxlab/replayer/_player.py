@@ -236,6 +236,12 @@ class ReplayBatch:
         is in the result only.
     fills_count : int or None
         All fills of the run so far.
+
+    Examples
+    --------
+    >>> *_, last = fxlab.replay(ticks, speed=1e9)
+    >>> last.progress
+    1.0
     """
 
     number: int

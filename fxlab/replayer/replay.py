@@ -73,8 +73,12 @@ def replay(
 
     Examples
     --------
-    >>> for batch in fxlab.replay(session, speed=10.0):                # doctest: +SKIP
-    ...     print(batch.timestamp, batch.prices, f"{batch.progress:.0%}")
+    >>> for batch in fxlab.replay(
+    ...     ticks, speed=1e9, strategy="sma_cross", parameters={"fast": 5, "slow": 20}
+    ... ):
+    ...     equity = batch.equity
+    >>> equity > 0
+    True
     """
     if strategy is None and (parameters is not None or options.get("execution") is not None):
         raise InvalidParameter(
@@ -112,6 +116,12 @@ class Replay:
     behind.
 
     An error while reading stops the replay.
+
+    Examples
+    --------
+    >>> player = fxlab.replay(ticks, speed=1e9)
+    >>> sum(batch.frame.height for batch in player)
+    1500
     """
 
     def __init__(self, player: Player) -> None:

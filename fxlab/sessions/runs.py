@@ -139,6 +139,12 @@ class SavedRun(Mapping[str, Any]):
         Of the ingredients, and the version that ran it.
     timestamp : datetime
         When it ran (UTC).
+
+    Examples
+    --------
+    >>> run = lab.run(fxlab.backtest(session, "sma_cross", {"fast": 5, "slow": 20}).save(lab))
+    >>> run.strategy, run.parameters["fast"], run.fills().height == run.fills_count
+    ('sma_cross', 5, True)
     """
 
     run_id: str
@@ -295,6 +301,12 @@ class Reproduction:
         How today's figures or fills differ from the stored ones; empty if every bit is the same.
     same_fingerprint
         Whether ticks, strategy source, parameters and package versions are those of the run.
+
+    Examples
+    --------
+    >>> run_id = fxlab.backtest(session, "sma_cross", {"fast": 5, "slow": 20}).save(lab)
+    >>> lab.reproduce(run_id).difference
+    ''
     """
 
     run_id: str

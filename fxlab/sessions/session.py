@@ -198,6 +198,13 @@ class Session(ReplaySource):
         How a live session was recorded: ``book_depth``; ``book_every_us``, the least time between
         two books where they were stored less often than they changed; ``lossless``, whether its
         feed delivers every message; ``trades``, ``backfill``. Empty for an imported one.
+
+    Examples
+    --------
+    >>> session.symbols, session.status
+    (('BTC_USDT',), 'completed')
+    >>> session.prices("BTC_USDT", limit=2).height
+    2
     """
 
     id: str

@@ -58,6 +58,14 @@ class SweepOverfitting:
         Every way to halve the time.
     notes : dict
         Why a figure is nan.
+
+    Examples
+    --------
+    >>> sweep = fxlab.sweep(
+    ...     ticks, "sma_cross", {"fast": [3, 5], "slow": [20, 30]}, return_interval="1s"
+    ... )
+    >>> round(sweep.overfitting().trials, 2)
+    1.49
     """
 
     pbo: float

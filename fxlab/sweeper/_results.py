@@ -69,6 +69,14 @@ class WalkForward:
         The backtest of each test that was traded; each begins with what the last one left.
     equity : polars.DataFrame
         Of all tests, one after the other: ``fold``, ``timestamp``, ``equity``, ``drawdown``.
+
+    Examples
+    --------
+    >>> walk = fxlab.walk_forward(
+    ...     ticks, "sma_cross", {"fast": [3, 5], "slow": [20]}, train="1m", test="20s"
+    ... )
+    >>> walk.summary.columns[:2]
+    ['fold', 'train_start']
     """
 
     strategy: str

@@ -175,6 +175,12 @@ class SavedSweep:
         Times (UTC) of the first and the last row.
     plan : dict
         The newest request.
+
+    Examples
+    --------
+    >>> sweep = fxlab.sweep(session, "sma_cross", {"fast": [3, 5], "slow": [20]}, lab=lab)
+    >>> lab.sweep(sweep.sweep_ids[0]).points()["fast"].to_list()
+    [3, 5]
     """
 
     sweep_id: str

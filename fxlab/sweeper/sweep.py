@@ -69,6 +69,12 @@ class Sweep:
         How many of them were found in the store.
     sweep_ids : tuple of str
         Under which they are kept, one a session; empty without a lab.
+
+    Examples
+    --------
+    >>> sweep = fxlab.sweep(ticks, "sma_cross", {"fast": [3, 5], "slow": [20, 30]})
+    >>> sweep.table.height, sweep.metric
+    (4, 'sharpe_per_period')
     """
 
     space: Space
@@ -406,6 +412,17 @@ def sweep(
     Cancelled
         If it was interrupted; once the first point has begun it is a `SweepCancelled`, whose
         ``sweep`` is what was done until then.
+
+    Examples
+    --------
+    >>> sweep = fxlab.sweep(
+    ...     ticks,
+    ...     "sma_cross",
+    ...     {"fast": range(3, 9, 2), "slow": [20, 30]},
+    ...     metric="total_return",
+    ... )
+    >>> sweep.ranking().height
+    6
     """
     threads, goal = check_workers(workers), _results.check_objective(metric)
     space = Space.of(get(strategy), parameters)

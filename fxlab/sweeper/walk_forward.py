@@ -85,6 +85,14 @@ def walk_forward(
     ------
     InvalidParameter, InvalidTimeRange, LookaheadFound, Cancelled
         As `fxlab.sweep` does; and if the windows do not fit into the time range.
+
+    Examples
+    --------
+    >>> walk = fxlab.walk_forward(
+    ...     ticks, "sma_cross", {"fast": [3, 5], "slow": [20]}, train="1m", folds=2
+    ... )
+    >>> walk.summary.height
+    2
     """
     goal = _results.check_objective(metric)
     asked = RunOptions.of(options)

@@ -71,6 +71,15 @@ class Overfitting:
     `out_of_sample` (its metric on either half, per period), `relative_rank` (its rank out of
     sample / (trials + 1), 1 the best; ties share their mean rank), `logit` (of that rank).
     A figure that does not exist is nan, and `notes` says why.
+
+    Examples
+    --------
+    >>> sweep = fxlab.sweep(
+    ...     ticks, "sma_cross", {"fast": [3, 5], "slow": [20, 30]}, return_interval="1s"
+    ... )
+    >>> splits = sweep.overfitting().splits
+    >>> splits.trials
+    4
     """
 
     pbo: float

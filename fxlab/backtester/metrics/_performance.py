@@ -125,6 +125,12 @@ class Metrics(Mapping[str, float]):
     See Also
     --------
     Metrics.table : name, value, unit and note of every figure.
+
+    Examples
+    --------
+    >>> metrics = fxlab.backtest(ticks, "sma_cross", {"fast": 5, "slow": 20}).metrics
+    >>> round(metrics["total_return"], 6)
+    -0.050599
     """
 
     def __init__(self, values: Mapping[str, float], notes: Mapping[str, str]) -> None:

@@ -25,7 +25,19 @@ Compute = Callable[[pl.DataFrame], pl.DataFrame]
 
 
 class Events(Protocol):
-    """A target as the rows that have one: for strategies whose speed matters."""
+    """A target as the rows that have one: for strategies whose speed matters.
+
+    Examples
+    --------
+    >>> class EveryHundredth:
+    ...     roots = frozenset({"price"})
+    ...
+    ...     def find(self, frame, first):
+    ...         rows = np.arange(first + -first % 100, frame.height, 100)
+    ...         return rows, np.ones(len(rows))
+    >>> EveryHundredth().find(ticks, 150)[0].tolist()[:2]
+    [200, 300]
+    """
 
     @property
     def roots(self) -> frozenset[str]:
@@ -85,6 +97,15 @@ class Signals:
     ------
     InvalidParameter
         If a value has the wrong type or is out of range.
+
+    Examples
+    --------
+    >>> @fxlab.strategy
+    ... def above(*, level: float = 100.0) -> fxlab.Signals:
+    ...     '''Long above a level.'''
+    ...     return fxlab.Signals(target=(pl.col("price") > level).cast(float), lookback=0)
+    >>> fxlab.backtest(ticks, above).ticks
+    1500
     """
 
     target: pl.Expr

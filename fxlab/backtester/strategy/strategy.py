@@ -80,7 +80,19 @@ FRAME: Final = "ticks"  # the first parameter of a strategy that takes a frame
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The range of a numeric parameter, both ends inside."""
+    """The range of a numeric parameter, both ends inside.
+
+    Examples
+    --------
+    >>> @fxlab.strategy
+    ... def follow(*, window: Annotated[int, fxlab.Bounds(2, 100)] = 5) -> fxlab.Signals:
+    ...     '''Long above the mean.'''
+    ...     return fxlab.Signals(
+    ...         target=(pl.col("price") > pl.col("price").rolling_mean(window)).cast(float)
+    ...     )
+    >>> fxlab.backtest(ticks, follow, {"window": 5}).ticks
+    1500
+    """
 
     minimum: float
     maximum: float
@@ -88,7 +100,13 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One typed parameter of a strategy."""
+    """One typed parameter of a strategy.
+
+    Examples
+    --------
+    >>> fxlab.Parameter("size", float, 1.0, None, "Size.").check(2)
+    2.0
+    """
 
     name: str
     kind: type[Value]
@@ -389,6 +407,19 @@ def strategy(function: StrategyFunction | None = None, *, name: str | None = Non
     ------
     InvalidParameter
         If the signature cannot be turned into a form.
+
+    Examples
+    --------
+    >>> @fxlab.strategy
+    ... def dip(*, bps: float = 20.0) -> fxlab.Signals:
+    ...     '''Buy below the mean of 50 ticks, hold until it is reached.'''
+    ...     mean = pl.col("price").rolling_mean(50)
+    ...     below = pl.col("price") < mean * (1 - bps / 1e4)
+    ...     return fxlab.Signals(
+    ...         target=pl.when(below).then(1.0).when(pl.col("price") > mean).then(0.0)
+    ...     )
+    >>> fxlab.backtest(ticks, dip, {"bps": 5.0}).ticks
+    1500
     """
 
     def register(plain: StrategyFunction) -> StrategyFunction:
@@ -427,7 +458,13 @@ def names() -> list[str]:
 
 
 def listing() -> pl.DataFrame:
-    """Return one row a strategy: name, what it does, its parameters with defaults."""
+    """Return one row a strategy: name, what it does, its parameters with defaults.
+
+    Examples
+    --------
+    >>> fxlab.strategies().columns
+    ['strategy', 'summary', 'parameters']
+    """
     rows = [get(name) for name in names()]
     return pl.DataFrame(
         {

@@ -327,6 +327,12 @@ class ImportReport:
         Files and folders that are no part of a session and were not read.
     notes
         What was done that the rows do not show: times rounded, rows known by their place only.
+
+    Examples
+    --------
+    >>> frame = ticks.with_columns(symbol=pl.lit("BTC_USDT"))
+    >>> lab.import_frame(frame, "prices", session_id=new_id()).table().height
+    1
     """
 
     frame: pl.DataFrame
