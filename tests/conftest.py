@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import random
+import signal
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -22,6 +23,9 @@ from fxlab.config import Settings
 if TYPE_CHECKING:
     from fxlab._questdb.client import QuestDB
     from fxlab.lab import Lab
+
+# A shell that started pytest in the background had it ignore Ctrl-C, and processes inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # CI tries the same examples each time, so that it speaks about the change; a developer's run
 # tries new ones. No test fails because the machine is busy.

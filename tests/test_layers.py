@@ -145,7 +145,7 @@ FLOORS = {
         ["walk_forward"],
     ],
     "fxlab/widgets": [
-        ["_base"],
+        ["_base", "_picker_state"],
         ["_forms", "_session_picker"],
         ["_backtest_panel", "_replay_panel", "_sweep_panel"],
         ["_collect_panel"],

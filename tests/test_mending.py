@@ -120,7 +120,7 @@ def test_a_server_near_its_limits_is_restarted(own, monkeypatch):
 
 
 def test_what_cannot_be_mended_is_told(server_settings, tmp_path, monkeypatch):
-    monkeypatch.setattr(embedded.preflight, "available_memory", lambda: 0)
+    monkeypatch.setattr(embedded.server_config, "available_memory", lambda: 0)
     (said,) = mend(server_settings.replace(home=tmp_path))
     assert said.startswith("not mended: the server may take")
 

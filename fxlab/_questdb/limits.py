@@ -68,6 +68,9 @@ def refusal(words: str, query: str) -> QuestDBError:
 
 READERS: Final = 4
 """As many as read one table at once: four processes, or four threads of one."""
+_OPEN_AT_ONCE: Final = 120
+"""Partitions of a table that a reader has open: queries ask for a year at a time, and what rests
+keeps a few (`server_config`). Twice as many as a year has weeks."""
 _USUAL: Final = 2_000
 """Maps and files of a server without data."""
 _ROOM: Final = 1.25
@@ -200,7 +203,7 @@ def _demand(tables: Path) -> tuple[int, int]:
         if partitions:
             newest = max(partitions, key=lambda one: one.name)
             sizes = [one.stat().st_blocks * 512 for one in newest.iterdir()]
-            files += len(partitions) * len(sizes)
+            files += min(len(partitions), _OPEN_AT_ONCE) * len(sizes)
             largest = max(largest, sum(sizes))
     return files, largest
 

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from fxlab.widgets._base import KeyGuard, ProgressBar
     from fxlab.widgets._collect_panel import LiveMonitor
     from fxlab.widgets._forms import ExecutionForm, GridForm, StrategyForm
+    from fxlab.widgets._picker_state import PickerState
     from fxlab.widgets._replay_panel import ReplayPanel
-    from fxlab.widgets._session_picker import PickerState, SessionPicker
+    from fxlab.widgets._session_picker import SessionPicker
     from fxlab.widgets._sweep_panel import SweepPanel
 
 _HOMES: Final = {
@@ -22,7 +23,7 @@ _HOMES: Final = {
     "GridForm": "_forms",
     "KeyGuard": "_base",
     "LiveMonitor": "_collect_panel",
-    "PickerState": "_session_picker",
+    "PickerState": "_picker_state",
     "ProgressBar": "_base",
     "ReplayPanel": "_replay_panel",
     "SessionPicker": "_session_picker",

@@ -17,7 +17,8 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner, Result
 
-from fxlab._cli import app, server
+from fxlab._cli import app
+from fxlab._cli import server as server_commands
 from fxlab._questdb.server import ServerStatus
 from fxlab.config import Settings
 from fxlab.errors import StrategyNotFound
@@ -165,7 +166,9 @@ def jupyter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[list[
     """Catch the command that would become JupyterLab, in an empty working folder."""
     caught: list[tuple[list[str], dict]] = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(server.os, "execve", lambda _, words, env: caught.append((words, env)))
+    monkeypatch.setattr(
+        server_commands.os, "execve", lambda _, words, env: caught.append((words, env))
+    )
     return caught
 
 
@@ -196,7 +199,7 @@ def test_lab_copies_the_shipped_notebooks_once(
     (shipped / "a.ipynb").write_text("shipped")
     (shipped / "b.ipynb").write_text("shipped")
     (shipped / "01_quickstart.ipynb").write_text("shipped")
-    monkeypatch.setattr(server, "__file__", str(shipped.parent / "cli" / "machine.py"))
+    monkeypatch.setattr(server_commands, "__file__", str(shipped.parent / "_cli" / "server.py"))
     assert fxlab("lab").exit_code == 0
     copy = tmp_path / "fxlab-notebooks"
     assert jupyter[0][0][-2:] == ["--LabApp.default_url=/lab/tree/01_quickstart.ipynb", copy.name]

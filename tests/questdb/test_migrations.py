@@ -378,7 +378,8 @@ def test_a_process_killed_in_the_middle_loses_nothing(fresh, own_settings):
     before = hourly_database(fresh)
     code = (
         "import os, signal, sys; from fxlab.lab import connect; "
-        "from fxlab._questdb import rebuild; rebuild.PARTITIONS = 25; left = [int(sys.argv[4])]\n"
+        "from fxlab._questdb import migrations; migrations.PARTITIONS = 25\n"
+        "left = [int(sys.argv[4])]\n"
         "def told(share, text):\n"
         "    left[0] -= 1\n"
         "    if left[0] < 0: os.kill(os.getpid(), signal.SIGKILL)\n"

@@ -120,7 +120,7 @@ def test_status_tells_what_runs(server: ServerStatus, server_settings: Settings)
 def test_another_process_finds_the_server_by_the_instance_file_alone(server: ServerStatus):
     script = (
         "from fxlab import config; from fxlab._questdb import server; "
-        "e = server.endpoint(config.Settings.load()); print(e.http_port, e.pg_port)"
+        "e = server.endpoint_of(config.Settings.load()); print(e.http_port, e.pg_port)"
     )
     other = {**os.environ, "FXLAB_QUESTDB_HTTP_PORT": "1", "FXLAB_QUESTDB_PG_PORT": "2"}
     answer = subprocess.run(

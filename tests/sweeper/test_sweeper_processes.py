@@ -126,7 +126,8 @@ def test_an_error_in_a_process_is_raised_here(frames, always):
 def test_a_script_without_a_main_guard_may_sweep_over_sessions(tmp_path):
     script = tmp_path / "nightly.py"
     script.write_text(
-        "import fxlab\nfrom fxlab.sweeper import processes\nfrom markets import random_walk\n"
+        "import fxlab\nfrom fxlab.sweeper import _processes as processes\n"
+        "from markets import random_walk\n"
         "processes.WORTH_SECONDS = 0.0\n"
         "def mine(*, level: int = 1) -> fxlab.Signals:\n"
         "    import polars as pl\n"
@@ -150,7 +151,8 @@ def test_a_script_without_a_main_guard_may_sweep_over_sessions(tmp_path):
 def test_nothing_outlives_a_sweep_that_is_killed(tmp_path):
     script = tmp_path / "killed.py"
     script.write_text(
-        "import fxlab, os\nfrom fxlab.sweeper import processes\nfrom markets import random_walk\n"
+        "import fxlab, os\nfrom fxlab.sweeper import _processes as processes\n"
+        "from markets import random_walk\n"
         "from sweep_strategies import slow_digit\n"
         "processes.WORTH_SECONDS = 0.0\n"
         "def told(share, words):\n"

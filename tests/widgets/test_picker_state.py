@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fxlab.schema import UTC_MICROS
-from fxlab.widgets._session_picker import NO_SESSIONS, ORDERS, SHOWN, PickerState
+from fxlab.widgets._picker_state import NO_SESSIONS, ORDERS, SHOWN, PickerState
 
 NEWEST = datetime(2024, 8, 9, 12, tzinfo=UTC)
 SCHEMA = {
