@@ -44,7 +44,7 @@ def test_partitions_times_columns_are_counted(tmp_path):
 
 @pytest.mark.parametrize(("allowed", "enough"), [(65_530, False), (1_048_576, True)])
 def test_data_that_does_not_fit_is_told_with_the_command(home, tmp_path, allowed, enough):
-    table(tmp_path / "questdb/db/tick_prices~1", partitions=1_500, columns=11)
+    table(tmp_path / "questdb/db/tick_prices~1", partitions=130, columns=150)
     found = by_name(home, Machine(allowed, 2**45))["memory maps"]
     assert found.is_enough is enough
     assert found.cure.endswith("sysctl -w vm.max_map_count=1048576")
@@ -55,9 +55,9 @@ def test_data_that_does_not_fit_is_told_with_the_command(home, tmp_path, allowed
 
 def test_open_files_are_compared_with_what_the_data_needs(home, tmp_path):
     before = by_name(home, AMPLE)["open files"].needed
-    table(tmp_path / "questdb/db/tick_prices~1", partitions=1_500, columns=11)
+    table(tmp_path / "questdb/db/tick_prices~1", partitions=130, columns=150)
     found = by_name(home, AMPLE)["open files"]
-    assert found.needed - before == int(1_500 * 11 * limits.READERS * 1.25)
+    assert found.needed - before == int(120 * 150 * limits.READERS * 1.25)
     assert "prlimit --pid $$ --nofile=131072; fxlab up" in found.cure
 
 
