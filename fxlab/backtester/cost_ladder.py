@@ -8,7 +8,7 @@ that `backtest` would give, bit by bit.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
@@ -22,8 +22,7 @@ from fxlab.backtester.engine import Job, new_state, prepare
 from fxlab.backtester.execution import Execution
 from fxlab.backtester.options import Options, RunOptions, takes_run_options
 from fxlab.backtester.result import Result
-from fxlab.backtester.strategy.signals import Signals
-from fxlab.backtester.strategy.strategy import Strategy
+from fxlab.backtester.strategy.strategy import Strategy, StrategyFunction
 from fxlab.errors import InvalidParameter
 
 if TYPE_CHECKING:
@@ -85,7 +84,7 @@ class CostLadder:
 @takes_run_options
 def cost_ladder(
     source: Any,  # noqa: ANN401 - a Session or a frame, as `backtest` takes them
-    strategy: str | Strategy | Callable[..., Signals],
+    strategy: str | Strategy | StrategyFunction,
     parameters: Mapping[str, object] | None = None,
     *,
     executions: Mapping[str, Execution] | None = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Unpack
 
@@ -29,7 +29,7 @@ from fxlab.backtester.options import (
 )
 from fxlab.backtester.result import Result, Run, build_result
 from fxlab.backtester.strategy.signals import Signals
-from fxlab.backtester.strategy.strategy import Strategy, get
+from fxlab.backtester.strategy.strategy import Strategy, StrategyFunction, get
 
 SAMPLES_WANTED: Final = 2_000
 STEPS_US: Final = tuple(
@@ -88,7 +88,7 @@ class Job:
 @takes_run_options
 def backtest(
     source: Any,  # noqa: ANN401 - a Session or a frame; refused by name otherwise
-    strategy: str | Strategy | Callable[..., Signals],
+    strategy: str | Strategy | StrategyFunction,
     parameters: Mapping[str, object] | None = None,
     *,
     progress: Progress = None,
@@ -143,7 +143,7 @@ def backtest(
 
 def prepare(
     source: Any,  # noqa: ANN401 - a Session or a frame; refused by name otherwise
-    strategy: str | Strategy | Callable[..., Signals],
+    strategy: str | Strategy | StrategyFunction,
     parameters: Mapping[str, object] | None,
     options: RunOptions,
     *,

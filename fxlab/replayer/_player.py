@@ -37,8 +37,7 @@ from fxlab.backtester._stream import Chunk
 from fxlab.backtester.engine import Job, backtest, prepare
 from fxlab.backtester.options import RunOptions
 from fxlab.backtester.result import Result, fills_table
-from fxlab.backtester.strategy.signals import Signals
-from fxlab.backtester.strategy.strategy import Strategy
+from fxlab.backtester.strategy.strategy import Strategy, StrategyFunction
 from fxlab.errors import InvalidInput, InvalidParameter, InvalidTimeRange
 from fxlab.replayer._clock import ReplayClock, TimeSource
 from fxlab.schema import UTC_MICROS
@@ -282,7 +281,7 @@ class Player:
     def __init__(
         self,
         source: TickSource,
-        strategy: str | Strategy | Callable[..., Signals],
+        strategy: str | Strategy | StrategyFunction,
         parameters: Mapping[str, object] | None,
         options: RunOptions,
         *,

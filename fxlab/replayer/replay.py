@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final, Self, Unpack
 
@@ -19,7 +19,7 @@ from fxlab.backtester._source import as_source
 from fxlab.backtester.options import Options, RunOptions, takes_run_options
 from fxlab.backtester.result import Result
 from fxlab.backtester.strategy.signals import Signals
-from fxlab.backtester.strategy.strategy import Strategy
+from fxlab.backtester.strategy.strategy import Strategy, StrategyFunction
 from fxlab.errors import InvalidParameter, some
 from fxlab.replayer._clock import TimeSource, WallClock
 from fxlab.replayer._player import Player, ReplayBatch
@@ -34,7 +34,7 @@ def replay(
     *,
     speed: float = 1.0,
     batch_size: int = 100,
-    strategy: str | Strategy | Callable[..., Signals] | None = None,
+    strategy: str | Strategy | StrategyFunction | None = None,
     parameters: Mapping[str, object] | None = None,
     interval: Duration = "100ms",
     clock: TimeSource | None = None,

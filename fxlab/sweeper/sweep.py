@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,8 +22,7 @@ from fxlab.backtester.execution import Execution
 from fxlab.backtester.metrics._performance import METRICS
 from fxlab.backtester.metrics._validation import neighbourhood_stability
 from fxlab.backtester.options import Options, RunOptions, takes_run_options
-from fxlab.backtester.strategy.signals import Signals
-from fxlab.backtester.strategy.strategy import Strategy, Value, get
+from fxlab.backtester.strategy.strategy import Strategy, StrategyFunction, Value, get
 from fxlab.errors import Cancelled, InvalidParameter, SweepCancelled
 from fxlab.sweeper import _cross_validation, _results
 from fxlab.sweeper._executors import executor_for
@@ -349,7 +348,7 @@ POINTS_LIMIT: Final = 100_000
 @takes_run_options
 def sweep(
     source: Any,  # noqa: ANN401 - sessions or frames; refused by name otherwise
-    strategy: str | Strategy | Callable[..., Signals],
+    strategy: str | Strategy | StrategyFunction,
     parameters: Mapping[str, object],
     *,
     search: str = "grid",

@@ -6,7 +6,7 @@ parameters were chosen on, and the tests together are one account.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
@@ -20,8 +20,7 @@ from fxlab.backtester.metrics import _validation
 from fxlab.backtester.metrics._performance import METRICS
 from fxlab.backtester.metrics._validation import SplitWindow
 from fxlab.backtester.options import Options, RunOptions, takes_run_options
-from fxlab.backtester.strategy.signals import Signals
-from fxlab.backtester.strategy.strategy import Strategy, get
+from fxlab.backtester.strategy.strategy import Strategy, StrategyFunction, get
 from fxlab.errors import EmptySession, InvalidParameter
 from fxlab.schema import UTC_MICROS
 from fxlab.sweeper import _results
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 @takes_run_options
 def walk_forward(
     source: Any,  # noqa: ANN401 - a Session or a frame; refused by name otherwise
-    strategy: str | Strategy | Callable[..., Signals],
+    strategy: str | Strategy | StrategyFunction,
     parameters: Mapping[str, object],
     *,
     train: Duration,
