@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from decimal import Decimal
 
@@ -198,8 +199,9 @@ class KernelState:
     def _check_finite(self, rows: MarketSlice) -> None:
         """Refuse to go on with money that floats cannot hold; it never comes back to a number."""
         account = self.account[0]
-        money = [account[name] for name in ("equity", "peak", "max_drawdown")]
-        if np.isfinite([*money, *self.legs["cash"], *self.legs["equity"]]).all():
+        money = float(account["equity"]) + float(account["peak"]) + float(account["max_drawdown"])
+        legs = float(self.legs["cash"].sum()) + float(self.legs["equity"].sum())
+        if math.isfinite(money + legs):
             return
         last = np.nanmin(rows.price), np.nanmax(rows.price)
         raise InvalidParameter(
