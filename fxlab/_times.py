@@ -1,4 +1,4 @@
-"""Numbers, times and durations as users give them, read once for every argument.
+"""Numbers, times and durations as users give them, read the same for all arguments.
 
 A number is Python's or numpy's, but no True and no text; `np.int64(5)` is five everywhere, and what
 is kept of it (in SQL, JSON, a fingerprint) is Python's own. Times and durations as people type them
