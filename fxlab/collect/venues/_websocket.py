@@ -273,11 +273,17 @@ class Connection(WebSocketClientConnection):
 
     def give_up(self) -> None:
         """Close a connection that is being made, now or as soon as it stands."""
-        self.connect_future.add_done_callback(_forget)
+        self.connect_future.add_done_callback(self._end)
         self.final_callback: Any = None
         stream = getattr(self, "stream", None)
         if stream is not None:
             stream.close()
+        self.cut()
+        self.protocol = None
+
+    def _end(self, made: asyncio.Future[Any]) -> None:
+        """End what was given up while it was being made, and now stands or has failed."""
+        _forget(made)
         self.cut()
         self.protocol = None
 
