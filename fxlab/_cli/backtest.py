@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -11,9 +14,11 @@ from fxlab._cli.common import (
     ListsByDefault,
     command,
     is_text,
+    option,
     say,
     show_facts,
     show_frame,
+    show_options,
     show_rows,
 )
 from fxlab.errors import InvalidInput, InvalidParameter
@@ -77,6 +82,59 @@ Start = Annotated[str | None, typer.Option(help="First tick's time; naive is UTC
 End = Annotated[str | None, typer.Option(help="Ticks before this time.")]
 RunId = Annotated[str, typer.Argument(help="Id of a saved run; see fxlab runs list.")]
 Capital = Annotated[float | None, typer.Option(help="Money at the start.")]
+RunOptions = Callable[[], dict[str, Any]]
+
+
+RUN_OPTIONS: Final = (
+    option("symbols", Symbols, default="ALL"),
+    *(
+        option(name, annotation, default=None)
+        for name, annotation in (
+            ("start", Start),
+            ("end", End),
+            ("capital", Capital),
+            ("fill", Fill),
+            ("taker_bps", Taker),
+            ("maker_bps", Maker),
+            ("slippage_bps", Slippage),
+            ("latency", Latency),
+            ("execution", More),
+        )
+    ),
+)
+
+
+def takes_run_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of a run, in its help where `options` stands in its signature.
+
+    The command is handed what returns them, checked, as `fxlab.backtest` and its like take them.
+    """
+
+    @functools.wraps(function)
+    def run(*args: Any, **words: Any) -> None:  # noqa: ANN401 - what typer has read
+        of_run = {one.name: words.pop(one.name) for one in RUN_OPTIONS}
+        function(*args, options=lambda: _run_options(**of_run), **words)
+
+    own = inspect.signature(function, eval_str=True).parameters.values()
+    shown = [[one] if one.name != "options" else RUN_OPTIONS for one in own]
+    show_options(run, [one for group in shown for one in group])
+    return run
+
+
+def _run_options(
+    *,
+    symbols: str,
+    start: str | None,
+    end: str | None,
+    capital: float | None,
+    execution: list[str] | None,
+    **assumptions: Any,  # noqa: ANN401
+) -> dict[str, Any]:
+    return {
+        "execution": execution_from(execution, **assumptions),
+        "symbols": chosen_symbols(symbols),
+        **given(start=start, end=end, capital=capital),
+    }
 
 
 def register(app: typer.Typer) -> None:
@@ -97,21 +155,13 @@ def strategies() -> None:
     show_frame(fxlab.strategies())
 
 
+@takes_run_options
 def backtest(
     session: Annotated[str | None, typer.Argument(help="The session's id.")] = None,
     strategy: Annotated[str | None, typer.Argument(help="Its name, or module:function.")] = None,
     *,
     parameter: Parameters = None,
-    symbols: Symbols = "ALL",
-    start: Start = None,
-    end: End = None,
-    capital: Capital = None,
-    fill: Fill = None,
-    taker_bps: Taker = None,
-    maker_bps: Maker = None,
-    slippage_bps: Slippage = None,
-    latency: Latency = None,
-    execution: More = None,
+    options: RunOptions,
     report: Annotated[Path | None, typer.Option(help="Write a report to this folder.")] = None,
     save: Annotated[bool, typer.Option("--save", help="Keep the run in the database.")] = False,
 ) -> None:
@@ -126,24 +176,9 @@ def backtest(
         )
     chosen = get(strategy)
     values = chosen.parse(named(parameter or []))
-    terms = execution_from(
-        execution,
-        fill=fill,
-        taker_bps=taker_bps,
-        maker_bps=maker_bps,
-        slippage_bps=slippage_bps,
-        latency=latency,
-    )
-    options = given(start=start, end=end, capital=capital)
+    asked = options()
     with fxlab.connect() as lab:
-        result = fxlab.backtest(
-            lab.session(session),
-            chosen,
-            values,
-            symbols=chosen_symbols(symbols),
-            execution=terms,
-            **options,
-        )
+        result = fxlab.backtest(lab.session(session), chosen, values, **asked)
         saved = result.save(lab) if save else None
         _show_result(result, saved, report)  # a report reads prices: the lab must be open
 
@@ -252,41 +287,24 @@ def register_checks(app: typer.Typer) -> None:
     app.command("check", hidden=True)(check_lookahead)
 
 
+@takes_run_options
 def cost_ladder(
     session: Session,
     strategy: Name,
     *,
     parameter: Parameters = None,
-    symbols: Symbols = "ALL",
-    start: Start = None,
-    end: End = None,
-    capital: Capital = None,
-    fill: Fill = None,
-    taker_bps: Taker = None,
-    maker_bps: Maker = None,
-    slippage_bps: Slippage = None,
-    latency: Latency = None,
-    execution: More = None,
+    options: RunOptions,
 ) -> None:
     """Replay the same signals under no, half, all and double costs, and under longer delays."""
     import fxlab
 
     chosen, values = _strategy(strategy, parameter)
-    costs = {"maker_bps": maker_bps, "slippage_bps": slippage_bps, "latency": latency}
-    terms = execution_from(execution, fill=fill, taker_bps=taker_bps, **costs)
-    options = given(start=start, end=end, capital=capital)
+    asked = options()
     with fxlab.connect() as lab:
-        found = fxlab.cost_ladder(
-            lab.session(session),
-            chosen,
-            values,
-            symbols=chosen_symbols(symbols),
-            execution=terms,
-            **options,
-        )
+        found = fxlab.cost_ladder(lab.session(session), chosen, values, **asked)
     show_frame(
         found.table,
-        f"{chosen.describe(values)} on {session}; {terms}",
+        f"{chosen.describe(values)} on {session}; {asked['execution']}",
         leave_out=("execution",),
     )
 

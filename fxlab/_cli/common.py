@@ -182,6 +182,18 @@ class ListsByDefault(TyperGroup):
         return super().parse_args(ctx, args if named or asks_help else [self.default, *args])
 
 
+def option(name: str, annotation: Any, *, default: object) -> inspect.Parameter:  # noqa: ANN401
+    """Return an option of a command as typer reads it."""
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, kind, default=default, annotation=annotation)
+
+
+def show_options(run: Callable[..., None], parameters: Sequence[inspect.Parameter]) -> None:
+    """Give a function that wraps a command the signature that typer and `inspect` read."""
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {one.name: one.annotation for one in parameters}
+
+
 def command(
     app: typer.Typer,
     name: str | None = None,
@@ -195,15 +207,11 @@ def command(
             with _form(as_json=as_json, as_csv=as_csv):
                 function(*args, **given)
 
-        old = inspect.signature(function, eval_str=True)
-        kind = inspect.Parameter.KEYWORD_ONLY
-        new = [
-            inspect.Parameter(word, kind, default=False, annotation=annotation)
-            for word, annotation in (("as_json", _Json), ("as_csv", _Csv))
-        ]
-        whole = old.replace(parameters=[*old.parameters.values(), *new])
-        run.__signature__ = whole  # type: ignore[attr-defined]  # typer reads it
-        run.__annotations__ = {one.name: one.annotation for one in whole.parameters.values()}
+        own = inspect.signature(function, eval_str=True).parameters.values()
+        show_options(
+            run,
+            [*own, option("as_json", _Json, default=False), option("as_csv", _Csv, default=False)],
+        )
         app.command(name, **options)(run)
         return function
 

@@ -8,18 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from fxlab._cli import backtest
-from fxlab._cli.backtest import (
-    EVERY,
-    Capital,
-    End,
-    Name,
-    Start,
-    Symbols,
-    chosen_symbols,
-    given,
-    named,
-)
+from fxlab._cli.backtest import EVERY, Name, RunOptions, given, named, takes_run_options
 from fxlab._cli.common import ListsByDefault, command, is_text, say, show_facts, show_frame
 from fxlab.backtester.strategy.strategy import MOST_VALUES, Value
 from fxlab.errors import InvalidParameter, SweepCancelled
@@ -71,6 +60,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="sweeps")
 
 
+@takes_run_options
 def sweep(
     session: Session,
     strategy: Name,
@@ -80,16 +70,7 @@ def sweep(
     search: Search = None,
     points: Points = None,
     seed: Seed = None,
-    symbols: Symbols = "ALL",
-    start: Start = None,
-    end: End = None,
-    capital: Capital = None,
-    fill: backtest.Fill = None,
-    taker_bps: backtest.Taker = None,
-    maker_bps: backtest.Maker = None,
-    slippage_bps: backtest.Slippage = None,
-    latency: backtest.Latency = None,
-    execution: backtest.More = None,
+    options: RunOptions,
     workers: Workers = None,
     scheduler: Scheduler = None,
     points_limit: Annotated[int | None, typer.Option(help="Allow a grid of so many.")] = None,
@@ -101,22 +82,18 @@ def sweep(
 
     chosen = _strategy(strategy)
     _check_suffix(output)
-    options = given(
-        metric=metric, search=search, points=points, seed=seed, start=start, end=end,
-        capital=capital, workers=workers, scheduler=scheduler, points_limit=points_limit,
+    asked = options() | given(
+        metric=metric, search=search, points=points, seed=seed, workers=workers,
+        scheduler=scheduler, points_limit=points_limit,
     )  # fmt: skip
-    costs = {"maker_bps": maker_bps, "slippage_bps": slippage_bps, "latency": latency}
-    terms = backtest.execution_from(execution, fill=fill, taker_bps=taker_bps, **costs)
     try:
         with fxlab.connect() as lab:
             found = fxlab.sweep(
                 _sessions(lab, session),
                 chosen,
                 _grid(chosen, grid or []),
-                symbols=chosen_symbols(symbols),
-                execution=terms,
                 lab=lab if save else None,
-                **options,
+                **asked,
             )
     except SweepCancelled as stop:  # what is done is shown, and written where the table belongs
         _show_stopped(stop, output)
@@ -126,6 +103,7 @@ def sweep(
         _write(found.table, output)
 
 
+@takes_run_options
 def walk_forward(
     session: Annotated[str, typer.Argument(help="The session's id.")],
     strategy: Name,
@@ -139,16 +117,7 @@ def walk_forward(
     mode: Annotated[str | None, typer.Option(help="rolling or anchored.")] = None,
     embargo: Annotated[str | None, typer.Option(help="Between training and test.")] = None,
     metric: Metric = None,
-    symbols: Symbols = "ALL",
-    start: Start = None,
-    end: End = None,
-    capital: Capital = None,
-    fill: backtest.Fill = None,
-    taker_bps: backtest.Taker = None,
-    maker_bps: backtest.Maker = None,
-    slippage_bps: backtest.Slippage = None,
-    latency: backtest.Latency = None,
-    execution: backtest.More = None,
+    options: RunOptions,
     workers: Workers = None,
     save: Save = False,
 ) -> None:
@@ -156,22 +125,17 @@ def walk_forward(
     import fxlab
 
     chosen = _strategy(strategy)
-    options = given(
-        test=test, folds=folds, mode=mode, embargo=embargo, metric=metric, start=start, end=end,
-        capital=capital, workers=workers,
-    )  # fmt: skip
-    costs = {"maker_bps": maker_bps, "slippage_bps": slippage_bps, "latency": latency}
-    terms = backtest.execution_from(execution, fill=fill, taker_bps=taker_bps, **costs)
+    asked = options() | given(
+        test=test, folds=folds, mode=mode, embargo=embargo, metric=metric, workers=workers
+    )
     with fxlab.connect() as lab:
         found = fxlab.walk_forward(
             lab.session(session),
             chosen,
             _grid(chosen, grid or []),
             train=train,
-            symbols=chosen_symbols(symbols),
-            execution=terms,
             lab=lab if save else None,
-            **options,
+            **asked,
         )
     windows = found.summary
     show_frame(
