@@ -144,7 +144,6 @@ def _run(strategy: str | None, words: list[str], costs: dict[str, Any]) -> dict[
 
 
 def _play(playing: Replay) -> None:
-
     view = ReplayView(playing)
     try:
         with live(view):
