@@ -77,7 +77,7 @@ FLOORS = {
         ["_builtin"],
     ],
     "fxlab/batcher": [
-        ["_jobs", "_notebooks", "_pages", "runner"],
+        ["_jobs", "_pages", "runner"],
         ["batch"],
         ["nightly"],
     ],
@@ -164,7 +164,6 @@ CRUMBS = {
     "demo": "a script of the package: the tour that the README begins with",
     "_cli.batch": "one module for each group of commands",
     "_cli.data": "one module for each group of commands",
-    "batcher._notebooks": "what runs inside a notebook's own process",
     "collect._files.synthetic": "a generator of sessions, apart from those that read them",
     "collect._monitor": "the status of a recording, apart from what shows it",
 }

@@ -22,14 +22,16 @@ from fxlab import _html
 from fxlab._progress import Advance, Progress, shown
 from fxlab.backtester.metrics._performance import METRICS
 from fxlab.backtester.report._tearsheet import write_whole
-from fxlab.batcher import _notebooks, _pages
+from fxlab.batcher import _pages
 from fxlab.batcher._jobs import BatchJob, checked, load_jobs
 from fxlab.batcher.runner import (
     FIGURES,
     NOTEBOOK,
     NotebookOutcome,
     NotebookTask,
+    check_parameters,
     environment_for,
+    find,
     run_all,
 )
 from fxlab.errors import Cancelled, InvalidInput, RunNotFound
@@ -267,7 +269,7 @@ def batch(
     Cancelled
         If it was interrupted; what is done is kept, and the same call goes on from there.
     """
-    count, path, folder = check_workers(workers), _notebooks.find(notebook), Path(out).resolve()
+    count, path, folder = check_workers(workers), find(notebook), Path(out).resolve()
     found = load_jobs(jobs, "job")
     with connected(lab) as store:
         ready = checked(found, store)
@@ -275,7 +277,7 @@ def batch(
             one.notebook_parameters(check_lookahead=check_lookahead, out=str(folder / one.folder))
             for one in ready
         ]
-        _notebooks.check_parameters(path, given[0])
+        check_parameters(path, given[0])
         orders = [
             NotebookTask(path, values, folder / one.folder)
             for values, one in zip(given, ready, strict=True)

@@ -1,7 +1,8 @@
-"""Runner of notebooks in parallel, each in its own process; and what a notebook's last cell saves.
+"""Runner of notebooks by papermill, in parallel, each with a process and a kernel of its own.
 
-A process ends when it is told to, or when its parent ends. `save_outputs` is the last cell of a
-batch's notebook: it saves the run, writes its report and leaves its metrics for the batch.
+A process ends when it is told to, or when this one ends, and its kernel with it: nothing outlives
+a batch that was stopped or killed. `save_outputs` is the last cell of a batch's notebook: it saves
+the run, writes its report and leaves its metrics for the batch.
 """
 
 from __future__ import annotations
@@ -9,16 +10,20 @@ from __future__ import annotations
 import json
 import math
 import os
-import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from fxlab.backtester.options import check_names
 from fxlab.backtester.report._summary import sparkline
 from fxlab.backtester.report._tearsheet import write_whole
+from fxlab.errors import InvalidInput
+from fxlab.sweeper import _processes
 
 if TYPE_CHECKING:
     from fxlab.backtester.result import Result
@@ -27,7 +32,14 @@ if TYPE_CHECKING:
 
 NOTEBOOK: Final = "notebook.ipynb"
 LOG: Final = "log.txt"
+FIGURES: Final = "result.json"
 LOOK_EVERY: Final = 0.1  # seconds
+KERNEL: Final = "python3"
+PATIENCE: Final = 300
+"""Seconds for a kernel to start, and for outputs to arrive; papermill itself waits 4."""
+
+_FOLDERS: Final = ("notebooks/batch", "notebooks")
+_MESSAGE_LENGTH: Final = 1_000
 
 
 @dataclass(frozen=True)
@@ -41,20 +53,54 @@ class NotebookTask:
 
 @dataclass(frozen=True)
 class NotebookOutcome:
-    """How a notebook ended: done, failed, or died; why; after how long."""
+    """How a notebook ended: done, failed (a cell raised), or died; why; after how long."""
 
     state: str
     error: str
     seconds: float
 
 
+def find(notebook: str | Path) -> Path:
+    """Return the path of a notebook, or of a shipped one by its plain name.
+
+    Raises
+    ------
+    InvalidInput
+        If there is none.
+    """
+    path = Path(notebook)
+    if path.suffix == ".ipynb" and path.is_file():
+        return path.resolve()
+    package = Path(__file__).parents[1]
+    for root in (package, package.parent):
+        for folder in _FOLDERS:
+            shipped = root / folder / f"{notebook}.ipynb"
+            if path.name == str(notebook) and shipped.is_file():
+                return shipped
+    raise InvalidInput(
+        f"there is no notebook at {str(notebook)!r:.200}; give the path of an .ipynb file with a "
+        "cell tagged 'parameters', or 'backtest' for the shipped one"
+    )
+
+
+def check_parameters(path: Path, given: Mapping[str, Any]) -> None:
+    """Raise `InvalidParameter` unless the notebook declares all these names.
+
+    papermill itself only warns: a typing error would run the whole batch with defaults.
+    """
+    import papermill
+
+    declared = papermill.inspect_notebook(str(path))
+    check_names(given, declared, f"the parameters cell of {path.name}")
+
+
 def run_all(
-    orders: Sequence[NotebookTask],
+    tasks: Sequence[NotebookTask],
     workers: int,
     environment: Mapping[str, str],
     tick: Callable[[int], None],
 ) -> Iterator[tuple[int, NotebookOutcome]]:
-    """Yield how notebooks ended, as they do, with their place in `orders`.
+    """Yield how notebooks ended, as they do, with their place in `tasks`.
 
     Parameters
     ----------
@@ -65,77 +111,77 @@ def run_all(
     tick
         Told several times a second how many are running; whatever it raises stops them all.
     """
-    waiting = list(enumerate(orders))[::-1]
-    running: dict[int, _Process] = {}
+    waiting = list(enumerate(tasks))[::-1]
+    running: dict[Future[NotebookOutcome], tuple[int, Any, float]] = {}
+    idle: list[Any] = []
     try:
         while waiting or running:
             while waiting and len(running) < workers:
-                number, order = waiting.pop()
-                running[number] = _Process(order, environment)
-            time.sleep(LOOK_EVERY)
+                executor = idle.pop() if idle else _processes.start(environment)
+                try:
+                    future = executor.submit(execute, waiting[-1][1])
+                except BrokenExecutor:  # its process was lost while it had nothing to do
+                    _processes.end(executor)
+                    continue
+                running[future] = waiting.pop()[0], executor, time.monotonic()
+            ended = wait(running, LOOK_EVERY, FIRST_COMPLETED).done
             tick(len(running))
-            for number, process in list(running.items()):
-                ended = process.look()
-                if ended is not None:
-                    del running[number]
-                    yield number, ended
+            for future in ended:
+                number, executor, began = running.pop(future)
+                try:
+                    outcome = future.result()
+                    idle.append(executor)
+                except BrokenExecutor as error:
+                    words = f"its process ended with code {_processes.exit_code(error)}; see {LOG}"
+                    outcome = NotebookOutcome("died", words, time.monotonic() - began)
+                    _processes.end(executor)
+                yield number, outcome
     finally:
-        for process in running.values():
-            process.stop()
+        for executor in [*idle, *(one for _, one, _ in running.values())]:
+            _processes.end(executor)
 
 
-class _Process:
-    """One notebook under way."""
+def execute(task: NotebookTask) -> NotebookOutcome:
+    """Run a notebook in the process that this runs in, and write its log.
 
-    def __init__(self, order: NotebookTask, environment: Mapping[str, str]) -> None:
-        order.folder.mkdir(parents=True, exist_ok=True)
-        for name in (NOTEBOOK, f".{NOTEBOOK}", FIGURES):  # of an earlier attempt
-            (order.folder / name).unlink(missing_ok=True)
-        self._began = time.monotonic()
-        with (order.folder / LOG).open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "fxlab.batcher._notebooks"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env={**os.environ, **environment},
-                start_new_session=True,  # a Ctrl-C in the terminal is for the parent
-            )
-        asked = {
-            "path": str(order.path),
-            "target": str(order.folder / NOTEBOOK),
-            "parameters": dict(order.parameters),
-        }
-        self._say(json.dumps(asked))
+    Whatever happens, the notebook in the task's folder holds what there is, and appears under its
+    name when it is whole.
+    """
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
 
-    def look(self) -> NotebookOutcome | None:
-        """Return how it ended, or None while it runs."""
-        code = self._process.poll()
-        if code is None:
-            return None
-        said, _ = self._process.communicate()
-        seconds = time.monotonic() - self._began
-        try:
-            answer = json.loads(said)
-        except ValueError:
-            return NotebookOutcome(
-                "died", f"its process ended with code {code}; see {LOG}", seconds
-            )
-        return NotebookOutcome(answer["state"], answer["error"], seconds)
-
-    def stop(self) -> None:
-        """Kill it; the kernel notices."""
-        self._process.kill()
-        self._process.communicate()
-
-    def _say(self, line: str) -> None:
-        stream = self._process.stdin
-        assert stream is not None  # noqa: S101 - for the type checker: it is a pipe
-        try:
-            stream.write(f"{line}\n".encode())
-            stream.flush()
-        except BrokenPipeError:  # it has ended already, which `look` tells
-            return
+    began, state, error = time.monotonic(), "failed", ""
+    target, running = task.folder / NOTEBOOK, task.folder / f".{NOTEBOOK}"
+    task.folder.mkdir(parents=True, exist_ok=True)
+    for stale in (target, running, task.folder / FIGURES):  # of an earlier attempt
+        stale.unlink(missing_ok=True)
+    with (task.folder / LOG).open("wb") as log:  # of this process and of its kernel
+        for stream in (1, 2):
+            os.dup2(log.fileno(), stream)
+    try:
+        papermill.execute_notebook(
+            str(task.path),
+            str(running),
+            dict(task.parameters),
+            kernel_name=KERNEL,
+            progress_bar=False,
+            start_timeout=PATIENCE,
+            iopub_timeout=PATIENCE,
+            raise_on_iopub_timeout=True,
+        )
+        state = "done"
+    except PapermillExecutionError as raised:
+        error = f"{raised.ename}: {raised.evalue}"
+    except DeadKernelError:
+        state = "died"
+        error = "the kernel died: it was killed, or had too little memory; try fewer workers"
+    except Exception as raised:  # noqa: BLE001 - the other notebooks go on
+        traceback.print_exc()
+        error = f"{type(raised).__name__}: {raised}"
+    if running.exists():
+        running.replace(target)
+    return NotebookOutcome(state, error[:_MESSAGE_LENGTH], time.monotonic() - began)
 
 
 def environment_for(settings: Mapping[str, str]) -> dict[str, str]:
@@ -147,9 +193,6 @@ def environment_for(settings: Mapping[str, str]) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(places)),
         "JUPYTER_PREFER_ENV_PATH": "1",  # the kernel of this Python, not one of the user's
     }
-
-
-FIGURES: Final = "result.json"
 
 
 def save_outputs(result: Result, lab: Lab, folder: str | Path) -> str:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from markets import recorded_walk
 import fxlab
 from fxlab import errors
 from fxlab.backtester.strategy import strategy
-from fxlab.batcher import _jobs, _notebooks, runner
+from fxlab.batcher import _jobs, runner
 from fxlab.batcher.batch import SHOWN
 
 EXECUTION = {"taker_bps": 0.3, "latency": "uniform:1ms,9ms,seed=4", "rebalance": 0.25}
@@ -344,10 +345,10 @@ def test_a_notebook_that_takes_other_parameters_is_refused(lab, session, tmp_pat
 
 
 def test_there_is_a_shipped_notebook_and_no_other(tmp_path):
-    assert _notebooks.find("backtest").name == "backtest.ipynb"
+    assert runner.find("backtest").name == "backtest.ipynb"
     for name in ("nothing", "../batch/backtest", tmp_path / "no.ipynb"):
         with pytest.raises(errors.InvalidInput, match="there is no notebook"):
-            _notebooks.find(name)
+            runner.find(name)
 
 
 def order(tmp_path, *sources, **parameters):
@@ -365,6 +366,18 @@ def test_a_kernel_that_is_lost_is_told_apart(tmp_path):
     assert "the kernel died" in ended.error
     assert (tmp_path / "made" / runner.NOTEBOOK).is_file()
     assert not stale.exists()
+
+
+def test_a_process_that_is_lost_costs_its_notebook_only(tmp_path):
+    tasks = []
+    for name in ("killed", "whole"):
+        (tmp_path / name).mkdir()
+        tasks.append(order(tmp_path / name, "import os; x and os.kill(os.getppid(), 9)"))
+    tasks[1] = replace(tasks[1], parameters={"x": 0})
+    (_, lost), (_, whole) = runner.run_all(tasks, 1, {}, lambda _: None)
+    assert (lost.state, whole.state) == ("died", "done")
+    assert "its process ended with code -9; see log.txt" in lost.error
+    assert not (tmp_path / "killed" / "made" / runner.NOTEBOOK).exists()
 
 
 def test_nothing_outlives_a_batch_that_is_stopped(tmp_path):
