@@ -1,25 +1,58 @@
-"""HTML fragments for notebooks and reports: the one place that escapes values and formats numbers.
+"""HTML for notebooks and reports: templates that escape, and the texts of values and tables.
 
-Session notes, symbols and parameters come from outside and end up in pages; one place that turns
-values into text means one place to get right.
+Session notes, symbols and parameters come from outside and end up in pages. A template escapes
+every text; only what another part made (`Markup`) is taken as it is.
 """
 
 from __future__ import annotations
 
 import html
 import math
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
 from fxlab.errors import some
 
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from markupsafe import Markup
+
 NOTHING: Final = "\u2013"
 """Shown for a value that is not there."""
 
-_CELL: Final = "padding:.25em .9em;white-space:nowrap;"
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    made = Environment(
+        autoescape=True,
+        loader=FileSystemLoader(Path(__file__).with_name("templates")),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=StrictUndefined,
+    )
+    made.filters.update(show=show, heading=heading)
+    made.globals["nothing"] = NOTHING
+    made.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
+    return made
+
+
+def page(template: str, **values: Any) -> str:  # noqa: ANN401 - what the template names
+    """Return a whole page."""
+    return _environment().get_template(f"{template}.html.j2").render(values)
+
+
+def part(name: str, *values: Any) -> Markup:  # noqa: ANN401 - what the macro names
+    """Return a part of a page: what a macro of ``templates/parts.html.j2`` makes of the values."""
+    made: Markup = getattr(_environment().get_template("parts.html.j2").module, name)(*values)
+    return made
 
 
 def escape(value: object) -> str:
@@ -83,7 +116,8 @@ def table(
     limit: int = 200,
     decimals: Mapping[str, int] | None = None,
     right: Container[str] = (),
-) -> str:
+    inline: bool = True,
+) -> Markup:
     """Return a frame as an HTML table, everything escaped.
 
     Parameters
@@ -98,23 +132,14 @@ def table(
         Digits after the point, by column name.
     right
         Columns aligned to the right, beside the numeric ones.
+    inline
+        Whether each cell carries its style; a page has a style sheet for it.
     """
     digits = decimals or {}
-    shown = frame.head(limit)
-    aligned = [_style(kind.is_numeric() or name in right) for name, kind in frame.schema.items()]
-    names = (escape(heading(name)) for name in frame.columns)
-    head = "".join(
-        f'<th scope="col" style="{style}">{name}</th>'
-        for name, style in zip(names, aligned, strict=True)
-    )
-    columns = (texts(column, digits.get(column.name)) for column in shown.get_columns())
-    body = "".join(_row(row, aligned) for row in zip(*columns, strict=True))
-    title = f'<caption style="text-align:left">{escape(caption)}</caption>' if caption else ""
-    more = f"<p>{limit:,} of {frame.height:,} rows shown.</p>" if frame.height > limit else ""
-    return (
-        f'<table class="fxlab">{title}<thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table>{more}"
-    )
+    heads = [(heading(n), kind.is_numeric() or n in right) for n, kind in frame.schema.items()]
+    columns = (texts(column, digits.get(column.name)) for column in frame.head(limit))
+    more = f"{limit:,} of {frame.height:,} rows shown." if frame.height > limit else ""
+    return part("table", caption, heads, zip(*columns, strict=True), more, inline)
 
 
 def plain(frame: pl.DataFrame) -> str:
@@ -130,14 +155,14 @@ def plain(frame: pl.DataFrame) -> str:
         return str(pl.DataFrame(shown))
 
 
-def facts(pairs: Iterable[tuple[str, object]]) -> str:
+def facts(pairs: Iterable[tuple[str, object]], *, inline: bool = True) -> Markup:
     """Return (name, value) pairs as a two-column table with row headings, escaped."""
-    rows = "".join(
-        f'<tr><th scope="row" style="{_style(number=False)}font-weight:600">{escape(name)}</th>'
-        f'<td style="{_style(number=False)}white-space:normal">{escape(show(value))}</td></tr>'
-        for name, value in pairs
-    )
-    return f'<table class="fxlab facts"><tbody>{rows}</tbody></table>'
+    return part("facts", [(name, show(value)) for name, value in pairs], inline)
+
+
+def paragraphs(lines: Sequence[object]) -> Markup:
+    """Return a paragraph for each text, escaped."""
+    return part("paragraphs", lines)
 
 
 def heading(name: str) -> str:
@@ -168,16 +193,3 @@ def _padded(time: str, digits: int) -> str:
         return time
     whole, _, fraction = time.partition(".")
     return f"{whole}.{fraction.ljust(digits, '0')}"
-
-
-def _row(texts: tuple[str, ...], styles: list[str]) -> str:
-    cells = "".join(
-        f'<td style="{style}">{escape(text)}</td>'
-        for text, style in zip(texts, styles, strict=True)
-    )
-    return f"<tr>{cells}</tr>"
-
-
-def _style(number: bool) -> str:  # noqa: FBT001 - a private switch, named at its calls
-    side = "right;font-variant-numeric:tabular-nums;" if number else "left;"
-    return f"{_CELL}text-align:{side}"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hatchling.builders.wheel import WheelBuilder
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -65,6 +66,14 @@ def test_what_an_extra_brings_is_tested_and_offered_to_conda_users(extra):
     else:
         assert set(extras[extra]) <= set(extras["dev"])
     assert extra in (ROOT / "environment.yml").read_text(encoding="utf-8")
+
+
+def test_a_wheel_holds_templates_and_types():
+    found = {file.distribution_path for file in WheelBuilder(str(ROOT)).recurse_included_files()}
+    templates = [path for path in (ROOT / "fxlab" / "templates").iterdir() if path.is_file()]
+    assert len(templates) > 5
+    for path in [*templates, ROOT / "fxlab" / "py.typed"]:
+        assert str(path.relative_to(ROOT)) in found
 
 
 def test_version_changelog_and_license_agree():

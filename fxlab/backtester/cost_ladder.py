@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Unpack
 
 import polars as pl
 
-from fxlab._html import escape, heading, plain, table
+from fxlab._html import heading, paragraphs, plain, table
 from fxlab._progress import Advance, Progress, part, shown
 from fxlab.backtester._chunks import MarketSlice, Needs
 from fxlab.backtester._inputs import needs_of
@@ -67,8 +67,8 @@ class CostLadder:
         return "\n".join((plain(self.table), *self._missing()))
 
     def _repr_html_(self) -> str:
-        why = "".join(f"<p>{escape(text)}</p>" for text in self._missing())
-        return table(self.table, caption="The same signals under other costs") + why
+        shown = table(self.table, caption="The same signals under other costs")
+        return shown + paragraphs(self._missing())
 
     def _missing(self) -> list[str]:
         """Return, for each metric that a scenario lacks, why."""

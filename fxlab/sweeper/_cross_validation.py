@@ -99,8 +99,8 @@ class SweepOverfitting:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        notes = "".join(f"<p>{_html.escape(f'{k}: {v}')}</p>" for k, v in self.notes.items())
-        return f"<p>{_html.escape(self)}</p>{notes}{_html.table(self.table, limit=10)}"
+        notes = (f"{name}: {why}" for name, why in self.notes.items())
+        return _html.paragraphs([self, *notes]) + _html.table(self.table, limit=10)
 
 
 def assess_overfitting(sweep: Sweep, blocks: int, tried: int) -> SweepOverfitting:

@@ -338,8 +338,8 @@ class Sweep:
         ranked, texts = self.ranking(), self.failed["error"].head(3).to_list()
         if ranked.is_empty():
             texts = [f"{self.title}: {self.counts}", self._no_best, *texts]
-        errors = "".join(f"<p>{_html.escape(text)}</p>" for text in texts)
-        return (_html.table(ranked, caption=caption, limit=10) if ranked.height else "") + errors
+        shown = _html.table(ranked, caption=caption, limit=10) if ranked.height else ""
+        return shown + _html.paragraphs(texts)
 
 
 POINTS_LIMIT: Final = 100_000

@@ -12,9 +12,10 @@ import pytest
 from markets import random_walk
 
 import fxlab
+from fxlab import _html
 from fxlab.backtester._source import FrameSource
 from fxlab.backtester.report import _tearsheet
-from fxlab.backtester.report._tearsheet import embed, page, section, tiles, write_report
+from fxlab.backtester.report._tearsheet import embed, write_report
 from fxlab.backtester.strategy import strategy
 from fxlab.charts import price_chart
 
@@ -205,8 +206,10 @@ def test_figures_of_a_run_are_named_and_of_few_points(result):
 
 
 def test_styles_of_cells_leave_and_styles_in_text_stay():
-    made = section("x", '<td style="a;text-align:right;b">&quot; style=&quot;text-align:left</td>')
-    assert '<td class="n">&quot; style=&quot;text-align:left</td>' in made
+    text = '" style="text-align:left'
+    made = _html.table(pl.DataFrame({"x": [text]}), right=("x",), inline=False)
+    assert '<td class="n">&#34; style=&#34;text-align:left</td>' in made
+    assert ' style="' not in made
 
 
 def test_several_symbols_keep_their_column():
@@ -230,8 +233,13 @@ def test_nothing_hostile_survives():
 
 
 def test_parts_escape_what_they_are_given():
-    made = page(HOSTILE, section(HOSTILE, tiles([(HOSTILE, HOSTILE, HOSTILE)])))
+    tiles = _html.part("tiles", [(HOSTILE, HOSTILE, HOSTILE)])
+    figure = _html.part("figure", "chart", 1, [HOSTILE], HOSTILE)
+    content = [HOSTILE, tiles, figure, _html.paragraphs([HOSTILE]), _html.part("ruin", HOSTILE)]
+    made = _html.page("page", title=HOSTILE, sections=[(HOSTILE, content)], plotly="")
     assert "<img" not in without_scripts(made)
+    assert made.count("<script>") == made.count("</script>") == 1
+    assert made.count("&lt;img") == 10
 
 
 def test_an_embedded_figure_reads_back():

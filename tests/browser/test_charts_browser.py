@@ -6,7 +6,8 @@ import pytest
 from chart_examples import examples
 from lab_browser import browser_page, need_chromium
 
-from fxlab.backtester.report._tearsheet import embed, page, section
+from fxlab import _html
+from fxlab.backtester.report._tearsheet import embed, plotly_source
 
 pytestmark = pytest.mark.browser
 
@@ -45,11 +46,10 @@ COLLISIONS = """
 @pytest.mark.parametrize("width", [400, 800, 1400])
 def test_no_label_collides_or_runs_off(width, tmp_path, shots):
     need_chromium()
-    body = "".join(
-        section(name, embed(one, name, "")) for name, one in examples(title=TITLE).items()
-    )
+    sections = [(name, [embed(one, name, "")]) for name, one in examples(title=TITLE).items()]
+    page = _html.page("page", title="All charts", sections=sections, plotly=plotly_source())
     path = tmp_path / "charts.html"
-    path.write_text(page("All charts", body), encoding="utf-8")
+    path.write_text(page, encoding="utf-8")
     with browser_page(height=900) as opened:
         opened.context.set_offline(True)
         opened.set_viewport_size({"width": width, "height": 900})

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import polars as pl
 
-from fxlab._html import NOTHING, escape, show_number, show_time, table
+from fxlab._html import NOTHING, heading, part, show_number, show_time, table
 from fxlab.charts._style import Floats, min_max_rows
 from fxlab.errors import some
 
 if TYPE_CHECKING:
+    from markupsafe import Markup
+
     from fxlab.backtester.metrics._performance import Metrics
     from fxlab.backtester.result import Result
 
@@ -55,15 +57,14 @@ _SPANS: Final = ((86_400, "d"), (3_600, "h"), (60, "m"))
 
 def result_html(result: Result) -> str:
     """Return the small HTML view of a result: what ran, a sparkline, the main figures."""
-    muted = "color:var(--jp-content-font-color2,inherit);"
-    return (
-        '<div class="fxlab-result" style="color:var(--jp-content-font-color1,inherit)">'
-        f'<div style="font-weight:600;margin-bottom:.2em">{escape(result.title)}</div>'
-        f'<div style="{muted}">{escape(describe_data(result))}</div>'
-        f'<div style="{muted}">{escape(result.execution)}</div>{ruin_html(result)}'
-        f'<div style="margin:.6em 0">{sparkline(result.equity["equity"].to_list())}</div>'
-        f"{metrics_html(main_metrics(result))}"
-        f'<div style="{muted};margin-top:.4em"><small>{escape(result.run_id)}</small></div></div>'
+    return part(
+        "result",
+        result.title,
+        (describe_data(result), result.execution),
+        ruin_html(result),
+        sparkline(result.equity["equity"].to_list()),
+        metrics_html(main_metrics(result)),
+        result.run_id,
     )
 
 
@@ -105,10 +106,9 @@ def ruin(result: Result) -> str:
     )
 
 
-def ruin_html(result: Result) -> str:
+def ruin_html(result: Result) -> Markup:
     """Return `ruin` as a paragraph; nothing if the account was not ruined."""
-    said = ruin(result)
-    return f'<p role="note"><strong>{escape(said)}</strong></p>' if said else ""
+    return part("ruin", ruin(result))
 
 
 def told(metrics: Metrics, name: str) -> str:
@@ -119,15 +119,17 @@ def told(metrics: Metrics, name: str) -> str:
     return f"{name}={NOTHING} ({metrics.notes.get(name, 'not defined').partition(';')[0]})"
 
 
-def metrics_html(figures: pl.DataFrame) -> str:
+def metrics_html(figures: pl.DataFrame, *, inline: bool = True) -> Markup:
     """Return an HTML table of metric, value, unit, note as `Metrics.table` gives them."""
-    shown = [show_metric(value, unit) for value, unit in figures.select("value", "unit").rows()]
-    names = [name.replace("_", " ") for name in figures["metric"]]
     frame = pl.DataFrame(
-        {"metric": names, "value": shown, "note": figures["note"]},
-        schema={"metric": pl.String, "value": pl.String, "note": pl.String},
+        {
+            "metric": [heading(name) for name in figures["metric"]],
+            "value": [show_metric(*row) for row in figures.select("value", "unit").rows()],
+            "note": figures["note"],
+        },
+        schema=dict.fromkeys(("metric", "value", "note"), pl.String),
     )
-    return table(frame, right=("value",))
+    return table(frame, right=("value",), inline=inline)
 
 
 def show_metric(value: float | None, unit: str) -> str:
@@ -153,10 +155,10 @@ def headline(metrics: Metrics, names: Sequence[str]) -> list[tuple[str, str, str
     """Return (name, shown value, note) of some figures."""
     rows = {row[0]: row for row in metrics.table().rows()}
     chosen = (rows[name] for name in names if name in rows)
-    return [(row[0].replace("_", " "), show_metric(row[1], row[2]), row[3]) for row in chosen]
+    return [(heading(row[0]), show_metric(row[1], row[2]), row[3]) for row in chosen]
 
 
-def sparkline(values: Sequence[float | None]) -> str:
+def sparkline(values: Sequence[float | None]) -> Markup | str:
     """Return a line as inline SVG of at most 2 KB, its extremes kept.
 
     Parameters
@@ -176,12 +178,7 @@ def sparkline(values: Sequence[float | None]) -> str:
     drawn = finite[min_max_rows(finite, _SPARK_POINTS)]
     label = f"from {show_number(finite[0])} to {show_number(finite[-1])}"
     label += f", lowest {show_number(finite.min())}, highest {show_number(finite.max())}"
-    return (
-        f'<svg role="img" aria-label="{label}" width="{_WIDTH:g}" height="{_HEIGHT:g}" '
-        f'viewBox="0 0 {_WIDTH:g} {_HEIGHT:g}"><title>{label}</title>'
-        f'<polyline points="{_path(drawn)}" fill="none" stroke="#2f86c9" stroke-width="1.5" '
-        'stroke-linejoin="round"/></svg>'
-    )
+    return part("sparkline", label, _path(drawn), f"{_WIDTH:g}", f"{_HEIGHT:g}")
 
 
 def _path(values: Floats) -> str:

@@ -15,16 +15,17 @@ import json
 import math
 import os
 import platform
-import re
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from fxlab._html import NOTHING, escape, facts, show, show_time, table
+from fxlab import _html
+from fxlab._html import NOTHING, facts, paragraphs, part, show, show_time
 from fxlab.backtester.metrics import _analysis
 from fxlab.backtester.report import _figures
 from fxlab.backtester.report._summary import (
@@ -32,7 +33,6 @@ from fxlab.backtester.report._summary import (
     headline,
     metrics_html,
     ruin,
-    ruin_html,
     show_metric,
     show_seconds,
     sparkline,
@@ -40,100 +40,25 @@ from fxlab.backtester.report._summary import (
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
+    from markupsafe import Markup
 
     from fxlab.backtester.result import Result
 
+Section = tuple[str, list[str]]
+"""Its title, and its parts in order: `Markup` is what it is, a text is a paragraph."""
 
-# 'unsafe-eval': plotly compiles its lines of many parameters; nothing can be loaded or sent.
-POLICY: Final = (
-    "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; "
-    "img-src data: blob:; base-uri 'none'; form-action 'none'"
-)
-
-# Tables carry their style in each cell, for mail and notebooks; a page with a style sheet would
-# only grow by it. Quotes of data are escaped, so no text can look like an attribute.
-_NUMBER: Final = re.compile(r' style="[^"]*text-align:right[^"]*"')
-_TEXT: Final = re.compile(r' style="[^"]*text-align:left[^"]*"')
-
-STYLE: Final = """
-:root { color-scheme: light dark; --ink: #1c2026; --soft: #5f6670; --line: #dfe3e8;
-  --ground: #ffffff; --card: #f6f7f9; }
-@media screen and (prefers-color-scheme: dark) {
-  :root { --ink: #e6e8eb; --soft: #9aa2ad; --line: #2d323a; --ground: #14171b; --card: #1c2026; }
-}
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 1220px; padding: 2.2rem 1.6rem 4rem; background: var(--ground);
-  color: var(--ink); font: 15px/1.5 system-ui, "Segoe UI", sans-serif; }
-header p { margin: .15rem 0; color: var(--soft); }
-h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 .5rem; overflow-wrap: anywhere; }
-h2 { font-size: 1.12rem; margin: 2.4rem 0 .7rem; }
-p.text { max-width: 70ch; }
-.tiles { display: grid; gap: .8rem; margin: 1.6rem 0 0;
-  grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); }
-.tiles div { background: var(--card); border: 1px solid var(--line); border-radius: 8px;
-  padding: .7rem .9rem; }
-.tiles dt { color: var(--soft); font-size: .85rem; }
-.tiles dd { margin: 0; font-size: 1.3rem; font-weight: 600; font-variant-numeric: tabular-nums; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .84rem; width: 100%; }
-caption { text-align: left; color: var(--soft); padding-bottom: .4rem; }
-th { font-weight: 600; }
-thead th { color: var(--soft); border-bottom: 2px solid var(--line); }
-tbody tr { border-bottom: 1px solid var(--line); }
-th, td { padding: .25em .55em; text-align: left; white-space: nowrap; }
-th:first-child, td:first-child { padding-left: 0; }
-.n { text-align: right; font-variant-numeric: tabular-nums; }
-.facts th { width: 11rem; vertical-align: top; color: var(--soft); font-weight: 400; }
-.facts td { overflow-wrap: anywhere; white-space: normal; }
-.heat { width: auto; }
-.figure .infolayer text, .figure [class*="axislayer"] text, .figure .shapelayer text,
-.figure .parcoords text { fill: var(--ink) !important; }
-details { margin-top: .8rem; } summary { cursor: pointer; color: var(--soft); }
-details table { margin-top: .8rem; }
-footer { margin-top: 3rem; color: var(--soft); font-size: .85rem; }
-@media (max-width: 600px) {
-  body { padding: 1.2rem .6rem 3rem; } td:last-child { white-space: normal; min-width: 12rem; }
-}
-@media print {
-  @page { margin: 14mm; }
-  body { padding: 0; max-width: none; font-size: 10pt; }
-  h2 { break-after: avoid; } tr, .tiles, .figure { break-inside: avoid; }
-  .scroll { overflow: visible; } table { font-size: 7.5pt; }
-  th, td { white-space: normal; }
-}
-"""
+table = partial(_html.table, inline=False)  # a page has a style sheet
 
 
-def page(title: str, body: str, *, draws: bool = True) -> str:
-    """Return a whole HTML page.
-
-    Parameters
-    ----------
-    title
-        Plain text; it is escaped.
-    body
-        HTML, already escaped.
-    draws
-        Whether there are figures on it: then it holds plotly's script, 4.8 MB, once.
-    """
-    load = f"{plotly_script()}\n" if draws else ""
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n"
-        f"{load}</head>\n<body>\n{body}\n</body>\n</html>\n"
-    )
-
-
-def plotly_script() -> str:
-    """Return the element that figures of a page are drawn by."""
+def plotly_source() -> str:
+    """Return plotly's script, 4.8 MB: a page holds it once."""
     from plotly.offline import get_plotlyjs
 
-    return f"<script>{get_plotlyjs()}</script>"
+    source: str = get_plotlyjs()
+    return source
 
 
-def embed(figure: go.Figure, name: str, fallback: str) -> str:
+def embed(figure: go.Figure, name: str, fallback: str) -> Markup:
     """Return the HTML that draws a figure with the script of its page.
 
     Parameters
@@ -143,22 +68,15 @@ def embed(figure: go.Figure, name: str, fallback: str) -> str:
     name
         The element's id, unique on the page: a plain word.
     fallback
-        HTML shown where scripts are off.
+        Shown where scripts are off.
     """
     from fxlab.charts._style import CONFIG
 
     spec = json.loads(figure.to_json())
     # A height of the box itself: plotly measures the box again after each zoom and each click.
     height = int(figure.layout.height or 450)
-    config = CONFIG | {"responsive": True}
-    arguments = json.dumps([spec["data"], spec["layout"], config], separators=(",", ":"))
-    # Inside a script element the browser looks for "</" and "<!--" even in strings.
-    safe = arguments.replace("<", "\\u003c").replace("\u2028", "\\u2028")
-    return (
-        f'<div id="{name}" class="figure" style="height:{height}px"></div>'
-        f"<noscript>{fallback}</noscript>\n"
-        f'<script>Plotly.newPlot("{name}", ...{safe});</script>'
-    )
+    arguments = [spec["data"], spec["layout"], CONFIG | {"responsive": True}]
+    return part("figure", name, height, arguments, fallback)
 
 
 def fitted(figure: go.Figure) -> go.Figure:
@@ -166,22 +84,6 @@ def fitted(figure: go.Figure) -> go.Figure:
     from fxlab.charts._style import without_title
 
     return without_title(figure).update_layout(margin_l=0, margin_r=0)
-
-
-def section(title: str, body: str) -> str:
-    """Return a section with a heading; wide tables in it scroll by themselves."""
-    body = _NUMBER.sub(' class="n"', body)
-    body = _TEXT.sub("", body)
-    return f'<section>\n<h2>{escape(title)}</h2>\n<div class="scroll">{body}</div>\n</section>'
-
-
-def tiles(figures: list[tuple[str, str, str]]) -> str:
-    """Return (name, value, note) triples as a row of tiles; the note is the tooltip."""
-    inner = "".join(
-        f'<div title="{escape(note)}"><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>'
-        for name, value, note in figures
-    )
-    return f'<dl class="tiles">{inner}</dl>'
 
 
 ROWS: Final = 200
@@ -192,9 +94,9 @@ _PLURAL: Final = {"win": "wins", "loss": "losses"}
 _GAIN, _LOSS = "47,134,201", "213,94,0"
 
 
-def sections(result: Result) -> list[str]:
-    """Return the sections in reading order; one about time in gaps only where there are gaps."""
-    made: list[tuple[str, Callable[[Result], str]]] = [
+def _judging(result: Result) -> list[Section]:
+    """Return sections in reading order; one about time in gaps only where there are gaps."""
+    made: list[tuple[str, Callable[[Result], list[str]]]] = [
         ("Drawdowns", _drawdowns),
         ("Returns", _returns),
         ("Returns by month", _months),
@@ -204,25 +106,20 @@ def sections(result: Result) -> list[str]:
         ("Orders that did not fill", _unfilled),
         ("Time in gaps", _gaps),
     ]
-    bodies = [(title, build(result)) for title, build in made]
-    return [section(title, body) for title, body in bodies if body]
+    return [(title, content) for title, build in made if (content := build(result))]
 
 
-def _figure(figure: go.Figure, name: str, words: str) -> str:
+def _figure(figure: go.Figure, name: str, words: str) -> Markup:
     """Return a figure without its title, which the section's heading says."""
-    return embed(fitted(figure), name, _sentence(words))
+    return embed(fitted(figure), name, part("paragraphs", [words], "text"))
 
 
-def _sentence(text: str) -> str:
-    return f'<p class="text">{escape(text)}</p>'
-
-
-def _drawdowns(result: Result) -> str:
+def _drawdowns(result: Result) -> list[str]:
     from fxlab.charts import equity_chart
 
     found = result.drawdowns
     if found.is_empty():
-        return _sentence("No drawdown: the sampled equity never lay below an earlier peak.")
+        return ["No drawdown: the sampled equity never lay below an earlier peak."]
     deepest, equity = found.row(0, named=True), result.equity
     words = f"The deepest drawdown was {deepest['depth']:.2%}."
     chart = _figure(equity_chart(equity, drawdowns=found), "drawdowns", words)
@@ -240,64 +137,59 @@ def _drawdowns(result: Result) -> str:
         "A dash: not recovered, and the duration runs to the last tick."
     )
     right = ("depth", "fall", "recovery", "duration")
-    return chart + table(shown, caption=caption, right=right)
+    return [chart, table(shown, caption=caption, right=right)]
 
 
 def _length(seconds: float | None) -> str:
     return NOTHING if seconds is None else show_seconds(seconds)
 
 
-def _returns(result: Result) -> str:
+def _returns(result: Result) -> list[str]:
     moved, count = _figures.interval_returns(result)
     if not len(moved):
-        return _sentence(f"No returns: equity did not move in any of {count:,} intervals.")
+        return [f"No returns: equity did not move in any of {count:,} intervals."]
     words = f"{len(moved):,} of {count:,} returns are not zero."
-    return _figure(_figures.returns_figure(result), "returns", words)
+    return [_figure(_figures.returns_figure(result), "returns", words)]
 
 
-def _months(result: Result) -> str:
+def _months(result: Result) -> list[str]:
     months = result.monthly_returns
     if months.is_empty():
-        return _sentence("No returns: the run has no time in any month.")
+        return ["No returns: the run has no time in any month."]
     names = months.columns[1:]
     values = months.select(names).rows()
     reach = max((abs(v) for row in values for v in row if v is not None), default=0.0)
-    head = "".join(f'<th scope="col" class="n">{name.capitalize()}</th>' for name in names)
-    body = "".join(
-        f'<tr><th scope="row">{year}</th>{"".join(_cell(value, reach) for value in row)}</tr>'
+    years = [
+        (year, [_cell(value, reach) for value in row])
         for year, row in zip(months["year"], values, strict=True)
-    )
-    return (
-        f'<table class="heat"><thead><tr><th scope="col">Year</th>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table>"
-    )
+    ]
+    return [part("months", names, years)]
 
 
-def _cell(value: float | None, reach: float) -> str:
-    """Return a cell whose ground is as strong as its value is large."""
+def _cell(value: float | None, reach: float) -> tuple[str, str]:
+    """Return a cell's text and its ground, which is as strong as its value is large."""
     if value is None or math.isnan(value):
-        return f'<td class="n">{NOTHING}</td>'
+        return NOTHING, ""
     strength = 0.55 * abs(value) / reach if reach else 0.0
-    colour = f"rgba({_GAIN if value >= 0 else _LOSS},{strength:.2f})"
-    return f'<td class="n" style="background:{colour}">{value:.2%}</td>'
+    return f"{value:.2%}", f"rgba({_GAIN if value >= 0 else _LOSS},{strength:.2f})"
 
 
-def _hours(result: Result) -> str:
+def _hours(result: Result) -> list[str]:
     from fxlab.charts import profile_chart
 
     hours = result.hourly_returns
     days = _analysis.weekday_returns(result.equity, result.trades)
     if not (hours["mean_return"] != 0.0).any():
-        return _sentence("No returns: equity did not move in any hour.")
+        return ["No returns: equity did not move in any hour."]
     chart = _figure(profile_chart(hours), "hours", "The table below has the figures of each hour.")
     names = pl.col("weekday").replace_strict(range(1, 8), WEEKDAYS, return_dtype=pl.String)
     tables = _profile(hours, "hours of the day, UTC") + _profile(
         days.with_columns(names), "days of the week, UTC"
     )
-    return f"{chart}<details><summary>The figures</summary>{tables}</details>"
+    return [chart, part("folded", "The figures", tables)]
 
 
-def _profile(profile: pl.DataFrame, what: str) -> str:
+def _profile(profile: pl.DataFrame, what: str) -> Markup:
     key = profile.columns[0]
     shown = profile.select(
         pl.col(key).cast(pl.String),
@@ -313,37 +205,37 @@ def _profile(profile: pl.DataFrame, what: str) -> str:
     return table(shown, caption=caption, decimals=digits)
 
 
-def _trades_section(result: Result) -> str:
+def _trades_section(result: Result) -> list[str]:
     from fxlab.charts import trades_chart
 
     trades = result.trades
     if trades["exited_at"].drop_nulls().is_empty():
-        return _sentence("No closed trades.")
+        return ["No closed trades."]
     words = " ".join(
         f"The longest run of {_PLURAL[row['kind']]} was {row['trades']:,} trades with a pnl of "
         f"{show(row['pnl'], 2)}."
         for row in _analysis.streaks(trades).rows(named=True)
     )
-    return _figure(trades_chart(trades), "trades", words) + _sentence(words)
+    return [_figure(trades_chart(trades), "trades", words), words]
 
 
-def _exposure(result: Result) -> str:
+def _exposure(result: Result) -> list[str]:
     from fxlab.charts import exposure_chart
 
     if result.trades.is_empty() or result.first == result.last:
-        return _sentence("No position was held for any time.")
+        return ["No position was held for any time."]
     share = show_metric(result.metrics["exposure"], "fraction")
     words = f"A position was held for {share} of the time."
-    return _figure(exposure_chart(_figures.exposure(result)), "exposure", words) + _sentence(words)
+    return [_figure(exposure_chart(_figures.exposure(result)), "exposure", words), words]
 
 
-def _unfilled(result: Result) -> str:
+def _unfilled(result: Result) -> list[str]:
     orders = result.orders
     missed = orders.filter(pl.col("qty") == 0)
     if orders.is_empty():
-        return _sentence("No orders were made.")
+        return ["No orders were made."]
     if missed.is_empty():
-        return _sentence(f"All {orders.height:,} orders filled, whole or in part.")
+        return [f"All {orders.height:,} orders filled, whole or in part."]
     counted = (
         missed.group_by(pl.col("status").alias("reason"))
         .agg(pl.len().alias("orders"))
@@ -351,29 +243,29 @@ def _unfilled(result: Result) -> str:
         .with_columns((pl.col("orders") / orders.height * 100).alias("of_all_%"))
     )
     caption = f"{missed.height:,} of {orders.height:,} orders ended with nothing executed"
-    return table(counted, caption=caption, decimals={"of_all_%": 1})
+    return [table(counted, caption=caption, decimals={"of_all_%": 1})]
 
 
-def _gaps(result: Result) -> str:
+def _gaps(result: Result) -> list[str]:
     gaps = _figures.known_gaps(result)
     if gaps.is_empty():
-        return ""
-    part = _figures.gap_exposure_figure(result)
+        return []
+    spent = _figures.gap_exposure_figure(result)
     count = gaps.select("from_time", "to_time").unique().height  # one of all symbols is one
     words = (
         f"{count:,} known {'gaps' if count > 1 else 'gap'} of the recording in the run: "
-        f"{show_seconds(part.seconds)}, {_percent(part.share)} of its time. A position was held "
-        f"for {show_seconds(part.held_seconds)} of it, {_percent(part.held_share)} of all time "
-        f"with a position{f' ({part.note})' if part.note else ''}. What prices did meanwhile is "
+        f"{show_seconds(spent.seconds)}, {_percent(spent.share)} of its time. A position was held "
+        f"for {show_seconds(spent.held_seconds)} of it, {_percent(spent.held_share)} of all time "
+        f"with a position{f' ({spent.note})' if spent.note else ''}. What prices did meanwhile is "
         "not known; the figures of this run cannot contain it."
     )
-    if part.trades.is_empty():
-        return _sentence(words) + _sentence("No trade was open in one of them.")
-    caption = f"{part.trades.height:,} trades were open in a gap"
-    if part.trades.height > ROWS:
+    if spent.trades.is_empty():
+        return [words, "No trade was open in one of them."]
+    caption = f"{spent.trades.height:,} trades were open in a gap"
+    if spent.trades.height > ROWS:
         caption += f"; the first {ROWS:,} are shown"
     digits = {"pnl": 2, "blind_seconds": 3}
-    return _sentence(words) + table(part.trades.head(ROWS), caption=caption, decimals=digits)
+    return [words, table(spent.trades.head(ROWS), caption=caption, decimals=digits)]
 
 
 def _percent(share: float) -> str:
@@ -387,10 +279,6 @@ TILES: Final = (
     "trades_count",
     "win_rate",
     "fees",
-)
-FOOTER: Final = (
-    "<footer>Times are UTC. A dash is a figure that does not exist for this run; its note says "
-    "why. What a simulation earned promises nothing.</footer>"
 )
 PACKAGES: Final = ("fxlab", "polars", "numpy", "numba", "plotly")
 _DECIMALS: Final = {
@@ -429,24 +317,29 @@ def write_report(result: Result, directory: Path) -> Path:
 
 def render(result: Result) -> str:
     """Return the page's HTML."""
+    values = ", ".join(f"{name} = {show(value)}" for name, value in result.parameters.items())
     spark = sparkline(result.equity["equity"].to_list())
-    figure = fitted(result.plot())
-    chart = embed(figure, "chart", spark)
-    body = "\n".join(
-        (
-            _header(result),
-            tiles(headline(result.metrics, TILES)),
-            section("In words", f'<p class="text">{escape(in_words(result))}</p>'),
-            section("Price, equity, drawdown", chart),
-            section("Figures", metrics_html(result.metrics.table())),
-            *sections(result),
-            section("Trades", _rows(_trades(result.trades), "round trips")),
-            section("Fills", _rows(result.fills, "fills")),
-            section("What made this run", facts(_provenance(result))),
-            FOOTER,
-        )
+    return _html.page(
+        "tearsheet",
+        title=f"{result.strategy} on {result.data_session_id}",
+        lines=(
+            values or "no parameters",
+            describe_data(result),
+            f"{result.execution}; capital {show(result.capital, 2)}",
+        ),
+        ruin=ruin(result),
+        tiles=headline(result.metrics, TILES),
+        sections=[
+            ("In words", [in_words(result)]),
+            ("Price, equity, drawdown", [embed(fitted(result.plot()), "chart", spark)]),
+            ("Figures", [metrics_html(result.metrics.table(), inline=False)]),
+            *_judging(result),
+            ("Trades", [_rows(_trades(result.trades), "round trips")]),
+            ("Fills", [_rows(result.fills, "fills")]),
+            ("What made this run", [facts(_provenance(result), inline=False)]),
+        ],
+        plotly=plotly_source(),
     )
-    return page(f"{result.strategy} on {result.data_session_id}", body)
 
 
 def in_words(result: Result) -> str:
@@ -486,16 +379,6 @@ def _prices_in_words(prices: pl.DataFrame) -> str:
     )
 
 
-def _header(result: Result) -> str:
-    values = ", ".join(f"{name} = {show(value)}" for name, value in result.parameters.items())
-    return (
-        f"<header><h1>{escape(result.strategy)} on {escape(result.data_session_id)}</h1>"
-        f"<p>{escape(values or 'no parameters')}</p><p>{escape(describe_data(result))}</p>"
-        f"<p>{escape(result.execution)}; capital {escape(show(result.capital, 2))}</p>"
-        f"{ruin_html(result)}</header>"
-    )
-
-
 def _trades(trades: pl.DataFrame) -> pl.DataFrame:
     """Return the trades with fractions as percent, which is how people read them."""
     shares = ("return", "mae", "mfe")
@@ -503,9 +386,9 @@ def _trades(trades: pl.DataFrame) -> pl.DataFrame:
     return percent.rename({name: f"{name}_%" for name in shares} | {"duration_seconds": "held_s"})
 
 
-def _rows(frame: pl.DataFrame, noun: str) -> str:
+def _rows(frame: pl.DataFrame, noun: str) -> Markup:
     if frame.is_empty():
-        return f"<p>No {noun}.</p>"
+        return paragraphs([f"No {noun}."])
     caption = f"The first {ROWS:,} of {frame.height:,} {noun}" if frame.height > ROWS else ""
     short = frame.head(ROWS)
     if short["symbol"].n_unique() == 1:

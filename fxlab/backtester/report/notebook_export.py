@@ -12,7 +12,8 @@ from typing import Any, Final
 import plotly.graph_objects as go
 from nbconvert.preprocessors import Preprocessor
 
-from fxlab.backtester.report._tearsheet import embed, plotly_script
+from fxlab._html import part
+from fxlab.backtester.report._tearsheet import embed, plotly_source
 
 PLOTLY: Final = "application/vnd.plotly.v1+json"
 
@@ -29,6 +30,6 @@ class DrawnCharts(Preprocessor):
                 if PLOTLY in data and "text/html" not in data:
                     spec = {part: data[PLOTLY].get(part) for part in ("data", "layout")}
                     drawn = embed(go.Figure(spec, skip_invalid=True), f"fxlab-chart-{number}", "")
-                    data["text/html"] = ("" if number else plotly_script()) + drawn
+                    data["text/html"] = drawn if number else part("script", plotly_source()) + drawn
                     number += 1
         return nb, resources

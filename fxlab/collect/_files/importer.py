@@ -374,10 +374,10 @@ class ImportReport:
         )
 
     def _repr_html_(self) -> str:
-        left = _html.escape(", ".join(self.skipped))
-        note = f"<p>Not part of a session, not read: {left}</p>" if left else ""
-        told = "".join(f"<p>{_html.escape(one)}</p>" for one in self.notes)
-        return _html.table(self.frame, caption=f"{self.rows:,} rows") + note + told
+        left = ", ".join(self.skipped)
+        notes = [f"Not part of a session, not read: {left}"] if left else []
+        shown = _html.table(self.frame, caption=f"{self.rows:,} rows")
+        return shown + _html.paragraphs([*notes, *self.notes])
 
 
 def lines_of(draft: ImportedSession) -> list[Line]:
