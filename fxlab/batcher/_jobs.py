@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from fxlab._times import Time
 from fxlab.backtester.engine import prepare
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 _SHIPPED: Final = "fxlab.backtester.strategy._builtin"
 _IDENTITY: Final = ("id", "created_at", "updated_at", "prices_count", "orderbook_count")
 _KEY_SHOWN: Final = 10
+
+Given = TypeVar("Given")
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,20 +77,9 @@ class BatchJob(RunOptions):
         """
         if isinstance(given, cls):
             return given
-        if not isinstance(given, Mapping):
-            raise InvalidParameter(
-                f"{given!r:.80} is not a job; give a mapping such as "
-                "{'session': ..., 'strategy': 'sma_cross', 'parameters': {'fast': 10}}"
-            )
-        given = renamed(given)
-        check_names(given, [spec.name for spec in fields(cls)], "a job")
-        for name in ("session", "strategy"):
-            if not given.get(name):
-                raise InvalidParameter(f"the job has no {name}; give it, or set it in [defaults]")
-        values = {**given, "session": getattr(given["session"], "id", given["session"])}
-        values["strategy"] = importable(given["strategy"])
-        if isinstance(given.get("execution"), Mapping):
-            values["execution"] = execution_of(given["execution"])
+        values = named_fields(cls, given, "job", ("session", "strategy"))
+        values["session"] = getattr(values["session"], "id", values["session"])
+        values["strategy"] = importable(values["strategy"])
         return cls(**values)
 
 
@@ -150,18 +142,18 @@ def checked(given: Sequence[BatchJob | Mapping[str, Any]], lab: Lab) -> list[Res
     InvalidInput
         With what is wrong, job by job, if one is not possible or is there twice.
     """
-    mistakes: list[tuple[str, FxlabError]] = []
-    ready: list[ResolvedJob] = []
     sessions: dict[str, Session] = {}
-    for number, one in enumerate(given, 1):
-        try:
-            made = _ready(BatchJob.of(one), lab, sessions)
-            _refuse_twin(made, ready)
-            ready.append(made)
-        except FxlabError as error:
-            mistakes.append((f"job {number}", error))
-    refuse_mistakes(mistakes, "job")
-    return ready
+
+    def ready(one: BatchJob | Mapping[str, Any], others: Sequence[ResolvedJob]) -> ResolvedJob:
+        made = _ready(BatchJob.of(one), lab, sessions)
+        for number, other in enumerate(others, 1):
+            if other.key == made.key:
+                raise InvalidParameter(
+                    f"it is the same as job {number}, {other.name}; leave one out"
+                )
+        return made
+
+    return each_checked(given, "job", ready)
 
 
 def importable(strategy: str | Strategy | Callable[..., Any]) -> str:
@@ -204,21 +196,15 @@ def _ready(job: BatchJob, lab: Lab, sessions: dict[str, Session]) -> ResolvedJob
         name=name,
         key=key,
         is_final=session.status == "completed",
-        folder=f"{_slug(job.name or job.strategy)}-{key[:_KEY_SHOWN]}",
+        folder=f"{slug(job.name or job.strategy, 'job')}-{key[:_KEY_SHOWN]}",
         run=run,
         job=job,
     )
 
 
-def _refuse_twin(made: ResolvedJob, others: Sequence[ResolvedJob]) -> None:
-    for number, other in enumerate(others, 1):
-        if other.key == made.key:
-            raise InvalidParameter(f"it is the same as job {number}, {other.name}; leave one out")
-
-
-def _slug(text: str) -> str:
+def slug(text: str, otherwise: str) -> str:
     """Return a text as it can stand in names of files and in links."""
-    return re.sub(r"[^A-Za-z0-9_.]+", "-", text).strip("-.")[:60] or "job"
+    return re.sub(r"[^A-Za-z0-9_.]+", "-", text).strip("-.")[:60] or otherwise
 
 
 def _time_text(value: Time | None) -> str:
@@ -255,14 +241,55 @@ def load_jobs(plan: str | Path | Sequence[Any] | Mapping[str, Any], kind: str) -
     return found
 
 
-def refuse_mistakes(mistakes: Sequence[tuple[str, FxlabError]], kind: str) -> None:
-    """Raise `InvalidInput` with the first mistakes of many pieces of work, if there are any."""
+def each_checked(
+    given: Sequence[Given], kind: str, make: Callable[[Given, Sequence[Made]], Made]
+) -> list[Made]:
+    """Return what is made of each piece of work, in view of those before it.
+
+    Raises
+    ------
+    InvalidInput
+        With the first mistakes, piece by piece, if there are any.
+    """
+    mistakes: list[str] = []
+    made: list[Made] = []
+    for number, one in enumerate(given, 1):
+        try:
+            made.append(make(one, made))
+        except FxlabError as error:
+            mistakes.append(f"{kind} {number}: {error}")
     if not mistakes:
-        return
-    told = "; ".join(f"{name}: {error}" for name, error in mistakes[:_SHOWN])
+        return made
     more = f"; and {len(mistakes) - _SHOWN:,} more" if len(mistakes) > _SHOWN else ""
     count = f"{len(mistakes):,} {kind}s are" if len(mistakes) > 1 else f"a {kind} is"
-    raise InvalidInput(f"nothing was run, because {count} not possible: {told}{more}")
+    raise InvalidInput(
+        f"nothing was run, because {count} not possible: {'; '.join(mistakes[:_SHOWN])}{more}"
+    )
+
+
+def named_fields(
+    made: type[RunOptions], given: object, kind: str, needed: Sequence[str]
+) -> dict[str, Any]:
+    """Return a piece of work as people write it, by the names of its fields.
+
+    Raises
+    ------
+    InvalidParameter
+        For a name that is none ("did you mean"), or a field that is missing.
+    """
+    if not isinstance(given, Mapping):
+        raise InvalidParameter(
+            f"{given!r:.80} is not a {kind}; give a mapping of its fields, such as "
+            "{'strategy': 'sma_cross', 'parameters': {'fast': 10}}"
+        )
+    values = dict(renamed(given))
+    check_names(values, [spec.name for spec in fields(made)], f"a {kind}")
+    for name in needed:
+        if values.get(name, "") in (None, ""):
+            raise InvalidParameter(f"the {kind} has no {name}; give it, or set it in [{DEFAULTS}]")
+    if isinstance(values.get("execution"), Mapping):
+        values["execution"] = execution_of(values["execution"])
+    return values
 
 
 def _read(path: Path, kind: str) -> dict[str, Any]:

@@ -18,8 +18,6 @@ from fxlab.backtester.report._tearsheet import Section, embed, plotly_source
 from fxlab.errors import FxlabError
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
     from fxlab.sweeper.sweep import Sweep
 
 
@@ -106,16 +104,8 @@ def _section(number: int, name: str, found: Sweep) -> Section:
         best = best.drop("sessions", "worst", "best")
     digits = dict.fromkeys((found.metric, "worst", "best"), 4)
     ranked = _html.table(best, caption="The best points", decimals=digits, inline=False)
-    figure = picture(found)
-    drawn = [] if figure is None else [embed(figure, f"sweep-{number}", "")]
-    return name, [*words, *drawn, ranked]
-
-
-def picture(found: Sweep) -> go.Figure | None:
-    """Return the heat map of a sweep; lines where fewer than two parameters vary."""
-    if found.table.filter(found.table["state"] == "done").is_empty():
-        return None
-    return found.heatmap() if len(found.varied) > 1 else found.parallel()
+    figure = found.heatmap() if len(found.varied) > 1 else found.parallel()
+    return name, [*words, embed(figure, f"sweep-{number}", ""), ranked]
 
 
 def _judged(found: Sweep) -> str:

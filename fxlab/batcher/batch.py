@@ -35,7 +35,7 @@ from fxlab.batcher.runner import (
     run_all,
 )
 from fxlab.errors import Cancelled, InvalidInput, RunNotFound
-from fxlab.sweeper._study import duration_words
+from fxlab.sweeper._study import duration_words, time_left
 from fxlab.sweeper._threads import check_workers
 
 if TYPE_CHECKING:
@@ -278,13 +278,13 @@ def batch(
             for one in ready
         ]
         check_parameters(path, given[0])
-        orders = [
+        tasks = [
             NotebookTask(path, values, folder / one.folder)
             for values, one in zip(given, ready, strict=True)
         ]
         with only_one(folder), shown(progress, "batch") as advance:
             state = BatchState(folder, ready, store, again=again)
-            _run(state, orders, count, environment_for(store.settings.environment()), advance)
+            _run(state, tasks, count, environment_for(store.settings.environment()), advance)
             return state.show()
 
 
@@ -321,22 +321,24 @@ def only_one(folder: Path) -> Iterator[None]:
 
 def _run(
     state: BatchState,
-    orders: Sequence[NotebookTask],
+    tasks: Sequence[NotebookTask],
     workers: int,
     environment: Mapping[str, str],
     progress: Advance,
 ) -> None:
     """Run the notebooks that are missing; whatever stops it, the page tells how far it came."""
-    places = state.missing
-    clock = _Clock(len(orders), len(places))
+    places, began = state.missing, time.monotonic()
+    left = len(places)
 
     def tick(running: int) -> None:
-        progress(clock.share, f"{state.words}, {running} running{clock.left}")
+        spent = f", {duration_words(time.monotonic() - began)} so far"
+        when = time_left(began, len(places) - left, left) or spent
+        progress(1.0 - left / len(tasks), f"{state.words}, {running} running{when}")
 
     try:
-        for number, ended in run_all([orders[at] for at in places], workers, environment, tick):
+        for number, ended in run_all([tasks[at] for at in places], workers, environment, tick):
             state.note(places[number], ended)
-            clock.ended += 1
+            left -= 1
             state.show()
         progress(1.0, state.words)
     except (KeyboardInterrupt, Cancelled) as stop:
@@ -345,24 +347,3 @@ def _run(
             f"the batch was stopped after {state.words}; what is done is in {page}, and the same "
             "call goes on from there"
         ) from stop
-
-
-class _Clock:
-    """How much of a batch is done, and how long the rest will take."""
-
-    def __init__(self, total: int, missing: int) -> None:
-        self.ended = 0
-        self._total, self._missing = total, missing
-        self._began = time.monotonic()
-
-    @property
-    def share(self) -> float:
-        return (self._total - self._missing + self.ended) / self._total
-
-    @property
-    def left(self) -> str:
-        """Return the time left in words; nothing while nobody can know."""
-        if not self.ended:
-            return f", {duration_words(time.monotonic() - self._began)} so far"
-        rest = (self._missing - self.ended) * (time.monotonic() - self._began) / self.ended
-        return f", {duration_words(rest)} left"

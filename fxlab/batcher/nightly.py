@@ -9,10 +9,9 @@ night is found sooner or later, and the deflated Sharpe ratio knows how often.
 from __future__ import annotations
 
 import math
-import re
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -22,11 +21,11 @@ import polars as pl
 from fxlab import _html
 from fxlab._progress import Advance, Progress, part, shown
 from fxlab._times import integer
-from fxlab.backtester.options import RunOptions, check_names, execution_of, renamed
+from fxlab.backtester.options import RunOptions
 from fxlab.backtester.report._tearsheet import write_whole
 from fxlab.backtester.strategy.strategy import Strategy, get, values_between
 from fxlab.batcher import _pages
-from fxlab.batcher._jobs import load_jobs, refuse_mistakes
+from fxlab.batcher._jobs import each_checked, load_jobs, named_fields, slug
 from fxlab.batcher.batch import connected, only_one
 from fxlab.errors import Cancelled, EmptySession, FxlabError, InvalidParameter, SweepCancelled
 from fxlab.sweeper import _results
@@ -75,12 +74,7 @@ def night_table(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
     return pl.DataFrame(list(rows), schema=SCHEMA)
 
 
-def failed_rows(one: NightlySweep, error: str, began: datetime) -> dict[str, Any]:
-    """Return the row of a sweep that failed."""
-    return _row(one, began, state="failed", error=error)
-
-
-def ended_rows(one: NightlySweep, found: Sweep, began: datetime) -> dict[str, Any]:
+def _ended(one: NightlySweep, found: Sweep, began: datetime) -> dict[str, Any]:
     """Return the row of a sweep that ran; with no point done it has failed as well."""
     states = dict(found.table["state"].value_counts().iter_rows())
     stopped = found.table.height < found.total
@@ -187,18 +181,10 @@ class NightlySweep(RunOptions):
         """
         if isinstance(given, cls):
             return given
-        if not isinstance(given, Mapping):
-            raise InvalidParameter(f"{given!r:.80} is not a sweep; give a mapping of its fields")
-        given = renamed(given)
-        check_names(given, [spec.name for spec in fields(cls)], "a sweep")
-        for name in ("strategy", "parameters"):
-            if name not in given:
-                raise InvalidParameter(f"the sweep has no {name}; give it, or set it in [defaults]")
-        chosen = get(given["strategy"])
-        values = {**given, "strategy": given["strategy"], "name": given.get("name") or chosen.name}
-        values["parameters"] = _grid(chosen, given["parameters"])
-        if isinstance(given.get("execution"), Mapping):
-            values["execution"] = execution_of(given["execution"])
+        values = named_fields(cls, given, "sweep", ("strategy", "parameters"))
+        chosen = get(values["strategy"])
+        values["name"] = values.get("name") or chosen.name
+        values["parameters"] = _grid(chosen, values["parameters"])
         made = cls(**values)
         Space.of(chosen, made.parameters)
         _results.check_objective(made.metric)
@@ -208,7 +194,7 @@ class NightlySweep(RunOptions):
     @property
     def slug(self) -> str:
         """Return the name as it can stand in names of files."""
-        return re.sub(r"[^A-Za-z0-9_.]+", "-", self.name).strip("-.")[:60] or "sweep"
+        return slug(self.name, "sweep")
 
     def check_rule(self) -> None:
         """Raise `InvalidParameter` unless exactly one rule says which sessions."""
@@ -231,7 +217,11 @@ class NightlySweep(RunOptions):
         ids = [self.sessions] if isinstance(self.sessions, str) else list(self.sessions)
         if not ids:
             rows = lab.sessions(symbol=self.symbol or None, status="completed", limit=_MANY)
-            kept = [row for row in rows.iter_rows(named=True) if self._fits(row["tags"])]
+            kept = [
+                row
+                for row in rows.iter_rows(named=True)
+                if not self.tag or self.tag in (row["tags"] or ())
+            ]
             ids = [row["session_id"] for row in kept[: self.newest or None]]
         if not ids:
             rule = f"the tag {self.tag!r}" if self.tag else "a tick"
@@ -260,9 +250,6 @@ class NightlySweep(RunOptions):
             **options,
         )
 
-    def _fits(self, tags: Sequence[str] | None) -> bool:
-        return not self.tag or self.tag in (tags or ())
-
 
 def checked(given: Sequence[NightlySweep | Mapping[str, Any]]) -> list[NightlySweep]:
     """Return the sweeps of a night, each under a name of its own.
@@ -272,20 +259,16 @@ def checked(given: Sequence[NightlySweep | Mapping[str, Any]]) -> list[NightlySw
     InvalidInput
         With what is wrong, sweep by sweep.
     """
-    mistakes: list[tuple[str, FxlabError]] = []
-    found: list[NightlySweep] = []
-    for number, one in enumerate(given, 1):
-        try:
-            made = NightlySweep.of(one)
-            if made.slug in {other.slug for other in found}:
-                raise InvalidParameter(
-                    f"another sweep is called {made.name!r} too; give each a name"
-                )
-            found.append(made)
-        except FxlabError as error:
-            mistakes.append((f"sweep {number}", error))
-    refuse_mistakes(mistakes, "sweep")
-    return found
+
+    def ready(
+        one: NightlySweep | Mapping[str, Any], others: Sequence[NightlySweep]
+    ) -> NightlySweep:
+        made = NightlySweep.of(one)
+        if made.slug in {other.slug for other in others}:
+            raise InvalidParameter(f"another sweep is called {made.name!r} too; give each a name")
+        return made
+
+    return each_checked(given, "sweep", ready)
 
 
 def _grid(strategy: Strategy, given: Any) -> Any:  # noqa: ANN401 - checked by `Space.of`
@@ -416,12 +399,12 @@ class _Log:
         except (KeyboardInterrupt, Cancelled) as stop:
             self._stopped(one, stop, began)
         except FxlabError as error:
-            self._rows.append(failed_rows(one, str(error), began))
+            self._rows.append(_row(one, began, state="failed", error=str(error)))
         except Exception as error:  # noqa: BLE001 - a night goes on, whatever one sweep meets
             path = self._folder / f"{one.slug}.error.txt"
             write_whole(path, traceback.format_exc())
             words = f"{type(error).__name__}: {error}; the traceback is in {path.name}"
-            self._rows.append(failed_rows(one, words, began))
+            self._rows.append(_row(one, began, state="failed", error=words))
         else:
             self._keep(one, found, began)
         self.show()
@@ -436,7 +419,7 @@ class _Log:
     def _keep(self, one: NightlySweep, found: Sweep, began: datetime) -> None:
         found.table.write_parquet(self._folder / f"{one.slug}.parquet")
         self._sweeps[one.name] = found
-        self._rows.append(ended_rows(one, found, began))
+        self._rows.append(_ended(one, found, began))
 
     def _stopped(self, one: NightlySweep, stop: BaseException, began: datetime) -> None:
         if isinstance(stop, SweepCancelled):

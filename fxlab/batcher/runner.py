@@ -118,6 +118,7 @@ def run_all(
         while waiting or running:
             while waiting and len(running) < workers:
                 executor = idle.pop() if idle else _processes.start(environment)
+                _prepare(waiting[-1][1].folder)
                 try:
                     future = executor.submit(execute, waiting[-1][1])
                 except BrokenExecutor:  # its process was lost while it had nothing to do
@@ -141,6 +142,13 @@ def run_all(
             _processes.end(executor)
 
 
+def _prepare(folder: Path) -> None:
+    """Make a folder, without what an earlier attempt left in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (NOTEBOOK, f".{NOTEBOOK}", LOG, FIGURES):
+        (folder / name).unlink(missing_ok=True)
+
+
 def execute(task: NotebookTask) -> NotebookOutcome:
     """Run a notebook in the process that this runs in, and write its log.
 
@@ -153,9 +161,6 @@ def execute(task: NotebookTask) -> NotebookOutcome:
 
     began, state, error = time.monotonic(), "failed", ""
     target, running = task.folder / NOTEBOOK, task.folder / f".{NOTEBOOK}"
-    task.folder.mkdir(parents=True, exist_ok=True)
-    for stale in (target, running, task.folder / FIGURES):  # of an earlier attempt
-        stale.unlink(missing_ok=True)
     with (task.folder / LOG).open("wb") as log:  # of this process and of its kernel
         for stream in (1, 2):
             os.dup2(log.fileno(), stream)

@@ -38,6 +38,7 @@ from fxlab.charts._style import (
     percent,
     rows_to_draw,
     shade,
+    span_of_time,
 )
 
 POINTS: Final = 2_000
@@ -96,11 +97,8 @@ def gaps_of(gaps: pl.DataFrame, symbol: str, rows: pl.DataFrame) -> pl.DataFrame
         own = pl.col("symbol").is_null() | pl.Series(np.searchsorted(times, gaps["end"]) <= after)
     elif not symbol:
         own = pl.lit(value=True)
-    return _longest(gaps.filter(own))
-
-
-def _longest(gaps: pl.DataFrame) -> pl.DataFrame:
-    return gaps.sort(pl.col("end") - pl.col("start"), descending=True).head(SHADED)
+    longest = gaps.filter(own).sort(pl.col("end") - pl.col("start"), descending=True)
+    return longest.head(SHADED)
 
 
 def downsample(frame: pl.DataFrame, x: str, y: str, n_out: int) -> pl.DataFrame:
@@ -131,6 +129,11 @@ class Trace:
     x: Floats
     y: Floats
     drawn: int
+
+    @property
+    def mode(self) -> str:
+        """Return how it is drawn: one point is no line."""
+        return "lines" if self.drawn > 1 else "markers"
 
 
 def line(frame: pl.DataFrame, y: str, points: int, gaps: pl.DataFrame = NO_GAPS) -> Trace:
@@ -451,7 +454,7 @@ def _price_trace(drawn: Trace, base: float | None, symbol: str, number: int) -> 
         y=scaled(drawn.y, base),
         customdata=None if plain else drawn.y,
         name=escape(symbol) or "price",
-        mode="lines" if drawn.drawn > 1 else "markers",
+        mode=drawn.mode,
         showlegend=not plain,
         line={"width": 1.3, **look},
         hovertemplate="%{y}<extra></extra>" if plain else "%{customdata} (%{y})",
@@ -472,22 +475,23 @@ def _draw_equity(
     money, loss = (
         line(frame, name, half, gaps) for frame, name in ((equity, "equity"), (depth, "drawdown"))
     )
-    look = {"mode": "lines" if money.drawn > 1 else "markers", "showlegend": False}
     figure.add_scatter(
-        **look,
         x=money.x,
         y=money.y,
+        mode=money.mode,
         name="equity",
+        showlegend=False,
         line={"width": 1.6, "color": LINES[0]},
         hovertemplate="equity %{y:,.2f}<extra></extra>",
         row=first_row,
         col=1,
     )
     figure.add_scatter(
-        **look,
         x=loss.x,
         y=loss.y,
+        mode=money.mode,
         name="drawdown",
+        showlegend=False,
         fill="tozeroy",
         line={"width": 1, "color": SELL},
         fillcolor=SELL_SOFT,
@@ -512,29 +516,11 @@ def _shade_drawdowns(figure: go.Figure, drawdowns: pl.DataFrame, times: pl.Serie
     starts, ends = milliseconds(shown["peak_at"]), milliseconds(shown["recovered_at"])
     whole = float(np.ptp(milliseconds(times[[0, -1]])))
     for number, (x0, x1, depth) in enumerate(zip(starts, ends, shown["depth"], strict=True), 1):
-        figure.add_shape(
-            type="rect",
-            xref="x",
-            yref="y domain",
-            x0=x0,
-            x1=x1,
-            y0=0,
-            y1=1,
-            layer="below",
-            fillcolor=SELL,
-            opacity=0.12,
-            line_width=0,
-            label={
-                "text": _room_for((x1 - x0) / whole, str(number), f"{number}: {percent(depth)}"),
-                "textposition": "top left",
-                "font": {"size": 11},
-            },
-        )
-
-
-def _room_for(share: float, short: str, long: str) -> str:
-    """Return what can be read in a box of this share of the width."""
-    return long if share > 0.11 else short if share > 0.02 else ""
+        share = (x1 - x0) / whole  # of the width: what can be read in it
+        text = f"{number}: {percent(depth)}" if share > 0.11 else number if share > 0.02 else ""
+        label = {"text": str(text), "textposition": "top left", "font": {"size": 11}}
+        look = {"fillcolor": SELL, "opacity": 0.12, "label": label}
+        figure.add_shape(**span_of_time(x0, x1, yref="y domain", **look))
 
 
 def _drawn_note(ticks: int, drawn: int, fills: pl.DataFrame | None) -> str:

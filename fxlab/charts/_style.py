@@ -223,14 +223,20 @@ def milliseconds(times: pl.Series) -> Floats:
 
 def shade(figure: go.Figure, starts: Floats, ends: Floats) -> None:
     """Shade spans of time over all rows of a figure."""
-    shape = {"type": "rect", "xref": "x", "yref": "paper", "y0": 0, "y1": 1, "layer": "below"}
-    look = {"fillcolor": INK, "opacity": 0.16, "line_width": 0}
-    figure.update_layout(
-        shapes=[
-            {**shape, **look, "x0": start, "x1": end}
-            for start, end in zip(starts, ends, strict=True)
-        ]
-    )
+    look = {"yref": "paper", "fillcolor": INK, "opacity": 0.16}
+    spans = zip(starts, ends, strict=True)
+    figure.update_layout(shapes=[span_of_time(start, end, **look) for start, end in spans])
+
+
+def span_of_time(start: float, end: float, **look: Any) -> dict[str, Any]:  # noqa: ANN401 - plotly's
+    """Return the shape that shades a span of time from top to bottom."""
+    where = {"type": "rect", "layer": "below", "xref": "x", "x0": start, "x1": end}
+    return {**where, "y0": 0, "y1": 1, "line_width": 0, **look}
+
+
+def gain_or_loss(values: Floats) -> dict[str, Any]:
+    """Return the marker of bars whose colour tells gains from losses."""
+    return {"color": np.where(values < 0, LOSS, GAIN), "line_width": 0}
 
 
 def note(figure: go.Figure, text: str) -> None:

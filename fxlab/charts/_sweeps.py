@@ -94,7 +94,7 @@ def heatmap_chart(
         x=across.labels,
         y=up.labels,
         z=values,
-        **_colours(values),
+        **_colours(values, "z"),
         xgap=int(written),
         ygap=int(written),
         hoverongaps=False,
@@ -167,7 +167,7 @@ def parallel_chart(
     scored_by = {"label": escape(heading(metric)), "values": values}
     figure.add_parcoords(
         dimensions=[scored_by | {"tickformat": TICKS.get(unit)}, *dimensions],
-        line={"color": values, **_line_colours(values), "showscale": False},
+        line={"color": values, **_colours(values, "c"), "showscale": False},
         labelfont={"size": 12, "color": INK},
         # A halo in the colour of the page would need to know the page: it is white on black.
         tickfont={"size": 12, "color": INK, "shadow": "none"},
@@ -219,19 +219,13 @@ def _cells(table: pl.DataFrame, across: _Axis, up: _Axis, metric: str) -> tuple[
     return values, most if isinstance(most, int) else 0
 
 
-def _colours(values: Floats) -> dict[str, object]:
+def _colours(values: Floats, axis: str) -> dict[str, object]:
     """Return a scale that turns at zero where there are gains and losses."""
     known = values[np.isfinite(values)]
     if len(known) and known.min() < 0 < known.max():
         reach = float(np.abs(known).max())
-        return {"colorscale": DIVERGING, "zmin": -reach, "zmax": reach}
+        return {"colorscale": DIVERGING, f"{axis}min": -reach, f"{axis}max": reach}
     return {"colorscale": SEQUENTIAL}
-
-
-def _line_colours(values: Floats) -> dict[str, object]:
-    colours = _colours(values)
-    names = {"zmin": "cmin", "zmax": "cmax"}
-    return {names.get(name, name): value for name, value in colours.items()}
 
 
 def _mark_best(

@@ -22,6 +22,7 @@ from fxlab.charts._style import (
     NOTE_LINE,
     PERCENT,
     PERCENT_TICKS,
+    gain_or_loss,
     min_max_rows,
     note,
     panel_figure,
@@ -157,7 +158,7 @@ def distribution_chart(
         x=(low + high) / 2,
         y=counts,
         width=high - low,
-        marker={"color": np.where(low < 0, LOSS, GAIN), "line_width": 0},
+        marker=gain_or_loss(low),
         customdata=np.column_stack((low, high)),
         hovertemplate=(
             f"%{{customdata[0]:{PERCENT}}} to %{{customdata[1]:{PERCENT}}}: %{{y:,}}<extra></extra>"
@@ -265,7 +266,7 @@ def profile_chart(profile: pl.DataFrame, title: str = "") -> go.Figure:
         x=key.to_list() if hourly else [WEEKDAYS[day - 1] for day in key],
         y=mean,
         width=0.8,
-        marker={"color": np.where(mean < 0, LOSS, GAIN), "line_width": 0},
+        marker=gain_or_loss(mean),
         customdata=_details(drawn),
         hovertemplate=f"%{{x}}: %{{y:{PERCENT}}}<br>%{{customdata}}<extra></extra>",
         showlegend=False,

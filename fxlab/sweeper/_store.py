@@ -31,7 +31,7 @@ from fxlab.backtester.metrics._performance import METRICS
 from fxlab.errors import SweepNotFound
 from fxlab.schema import SWEEP_RUNS
 from fxlab.sweeper._space import Point
-from fxlab.sweeper._study import SweepStudy, duration_words
+from fxlab.sweeper._study import SweepStudy, time_left
 from fxlab.sweeper._trial import STATES, TrialResult
 
 REQUEST: Final = "asked"
@@ -398,7 +398,5 @@ class TrialTracker:
         words = f"{self.done:,} of {self.total:,} points"
         if self.resumed:
             words += f", {self.resumed:,} of them from before"
-        if worked and left:
-            spent = time.monotonic() - self._began
-            words += f", {duration_words(spent * left / worked)} left"
+        words += time_left(self._began, worked, left)
         self._progress(1.0 - left / self.total, words)

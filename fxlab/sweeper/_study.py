@@ -238,6 +238,13 @@ def duration_words(seconds: float) -> str:
     return f"{round(seconds / 86_400):,} days"
 
 
+def time_left(began: float, worked: float, left: float) -> str:
+    """Return ``, 3 min left``, by the pace since `began` (monotonic); nothing if none is known."""
+    if not (worked and left):
+        return ""
+    return f", {duration_words((time.monotonic() - began) * left / worked)} left"
+
+
 def check_sampled_lookahead(study: SweepStudy, points: Sequence[Point], progress: Advance) -> None:
     """Raise `LookaheadFound` if one of the points depends on later ticks.
 

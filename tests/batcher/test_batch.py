@@ -380,6 +380,13 @@ def test_a_process_that_is_lost_costs_its_notebook_only(tmp_path):
     assert not (tmp_path / "killed" / "made" / runner.NOTEBOOK).exists()
 
 
+def test_a_process_that_cannot_start_is_told_and_leaves_a_folder(tmp_path):
+    tasks = [order(tmp_path)]
+    ((_, lost),) = runner.run_all(tasks, 1, {"PYTHONHOME": str(tmp_path)}, lambda _: None)
+    assert lost.state == "died"
+    assert tasks[0].folder.is_dir()
+
+
 def test_nothing_outlives_a_batch_that_is_stopped(tmp_path):
     sign = tmp_path / "pid"
     source = f"import os, time\nopen({str(sign)!r}, 'w').write(str(os.getpid()))\ntime.sleep(600)"

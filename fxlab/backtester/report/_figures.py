@@ -12,7 +12,7 @@ import polars as pl
 
 from fxlab._times import to_micros
 from fxlab.backtester.metrics._analysis import period_returns, returns_histogram, weekday_returns
-from fxlab.backtester.metrics._exposure import GapExposure, exposure_over_time, gap_exposure
+from fxlab.backtester.metrics._exposure import exposure_over_time
 from fxlab.backtester.metrics._ratios import quantiles
 from fxlab.schema import UTC_MICROS
 
@@ -112,12 +112,6 @@ def known_gaps(result: Result) -> pl.DataFrame:
         return pl.DataFrame(schema={"symbol": pl.String(), **times})
     inside = (pl.col("to_time") > result.first) & (pl.col("from_time") < result.last)
     return gaps.filter(inside).select("symbol", "from_time", "to_time")
-
-
-def gap_exposure_figure(result: Result) -> GapExposure:
-    """Return how much of a run lies in the known gaps of its recording."""
-    run = result.run
-    return gap_exposure(result.trades, run.gaps, result.first, result.last, symbols=run.symbols)
 
 
 def _length(seconds: float) -> str:

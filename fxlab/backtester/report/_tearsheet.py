@@ -27,6 +27,7 @@ import polars as pl
 from fxlab import _html
 from fxlab._html import NOTHING, facts, paragraphs, part, show, show_time
 from fxlab.backtester.metrics import _analysis
+from fxlab.backtester.metrics._exposure import gap_exposure
 from fxlab.backtester.report import _figures
 from fxlab.backtester.report._summary import (
     describe_data,
@@ -250,7 +251,8 @@ def _gaps(result: Result) -> list[str]:
     gaps = _figures.known_gaps(result)
     if gaps.is_empty():
         return []
-    spent = _figures.gap_exposure_figure(result)
+    run = result.run
+    spent = gap_exposure(result.trades, run.gaps, result.first, result.last, symbols=run.symbols)
     count = gaps.select("from_time", "to_time").unique().height  # one of all symbols is one
     words = (
         f"{count:,} known {'gaps' if count > 1 else 'gap'} of the recording in the run: "
