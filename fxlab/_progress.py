@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Final
 
@@ -54,18 +54,25 @@ def is_watched() -> bool:
 @contextmanager
 def shown(progress: Progress, title: str) -> Iterator[Advance]:
     """Lend the progress of a function: the one that was chosen, or a bar where somebody looks."""
-    nested = _within.get()
+    choice = chosen(progress, title)
     token = _within.set(True)
     try:
-        if callable(progress):
-            yield progress
-        elif progress is False or nested or not is_watched():
-            yield silent
-        else:
-            with _bar(title) as advance:
-                yield advance
+        with choice as advance:
+            yield advance
     finally:
         _within.reset(token)
+
+
+def chosen(progress: Progress, title: str) -> AbstractContextManager[Advance]:
+    """Return the progress that `shown` lends, for work that goes on between a caller's own steps.
+
+    Unlike in `shown`, functions that are called meanwhile show their own bars.
+    """
+    if callable(progress):
+        return nullcontext(progress)
+    if progress is False or _within.get() or not is_watched():
+        return nullcontext(silent)
+    return _bar(title)
 
 
 @contextmanager

@@ -204,6 +204,9 @@ IMPORTS: Final = Table(
     dedup=("timestamp", "session_id", "symbol", "path"),
 )
 
+VERSION: Final = 5
+"""Of these tables: that of the last step in `fxlab._questdb.migrations`."""
+
 SCHEMA_VERSIONS: Final = Table(
     "schema_versions",
     {

@@ -88,7 +88,7 @@ FLOORS = {
     "fxlab/collect": [
         ["_config", "_files", "feed"],
         ["_live", "status"],
-        ["_monitor", "receipt", "venues"],
+        ["receipt", "venues"],
         ["collector"],
     ],
     "fxlab/collect/_files": [
@@ -107,7 +107,7 @@ FLOORS = {
         ["loop"],
     ],
     "fxlab/collect/venues": [
-        ["_book_sync", "_payload_checks", "_rest"],
+        ["_book_sync", "_rest"],
         ["_binance_messages", "_ccxt", "_kraken_messages", "_mexc_messages", "_websocket"],
         ["_kraken", "_snapshot_run"],
         ["_binance", "_mexc"],
@@ -157,6 +157,12 @@ MOST_IN_A_FOLDER = 12
 LONGEST_MODULE = 620
 LONGEST_FUNCTION = 60
 SMALLEST_CRUMB = 150
+# A job's module, and how many modules of the package are loaded with it.
+MOST_LOADED = {
+    "fxlab.backtester.engine": 25,
+    "fxlab.collect.collector, fxlab.collect.venues._binance": 30,
+    "fxlab.sweeper.sweep": 46,
+}
 
 # Short modules with one importer, and why they stand alone.
 CRUMBS = {
@@ -165,7 +171,6 @@ CRUMBS = {
     "_cli.batch": "one module for each group of commands",
     "_cli.data": "one module for each group of commands",
     "collect._files.synthetic": "a generator of sessions, apart from those that read them",
-    "collect._monitor": "the status of a recording, apart from what shows it",
 }
 # Names that two modules share, and why.
 SAME_NAMES = {
@@ -322,6 +327,17 @@ def test_import_fxlab_loads_nothing_heavy():
     code = f"import sys, fxlab; print([m for m in {HEAVY} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("modules", MOST_LOADED)
+def test_a_job_is_read_in_few_files(modules):
+    code = (
+        f"import {modules}, sys; print(*[name for name, one in sys.modules.items() "
+        "if name.startswith('fxlab.') and not hasattr(one, '__path__')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = done.stdout.split()
+    assert len(loaded) <= MOST_LOADED[modules], sorted(loaded)
 
 
 def test_functions_and_modules_stay_readable():

@@ -14,7 +14,7 @@ import pytest
 
 from fxlab import schema
 from fxlab._doctor import mend
-from fxlab._questdb import ingest, limits, server_config
+from fxlab._questdb import endpoint, ingest, limits, server_config
 from fxlab._questdb import server as embedded
 from fxlab.errors import (
     QueryFailed,
@@ -137,7 +137,7 @@ def test_what_cannot_be_mended_is_told(server_settings, tmp_path, monkeypatch):
 )
 def test_the_server_s_words_become_an_error_that_says_what_helps(db, monkeypatch, words, kind):
     with pytest.raises(kind) as caught:
-        raise limits.refusal(words, "select 'suspended'")
+        raise endpoint.query_error(words, "select 'suspended'")
     assert ("fxlab doctor --mend" in str(caught.value)) is (kind is not QueryFailed)
 
 

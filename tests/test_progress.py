@@ -101,6 +101,41 @@ def test_a_run_shows_its_bar_and_takes_false(monkeypatch):
     assert told[-1] == (1.0, "2,000 ticks")
 
 
+def test_a_replay_shows_its_bar_while_it_is_read(monkeypatch):
+    terminal = show_terminal(monkeypatch)
+    frame = random_walk(2_000)
+    assert sum(batch.frame.height for batch in fxlab.replay(frame, speed=1e9, progress=False))
+    assert "%|" not in terminal.getvalue()
+    player = fxlab.replay(frame, speed=1e9)
+    assert "%|" not in terminal.getvalue()  # nothing is read yet
+    for _ in player:
+        fxlab.backtest(frame.head(50), "buy_and_hold")  # has a bar of its own
+    assert "replay" in terminal.getvalue()
+    assert "backtest" in terminal.getvalue()
+    told = []
+    for _ in fxlab.replay(frame, speed=1e9, progress=lambda share, _: told.append(share)):
+        pass
+    assert told == sorted(told)
+    assert told[-1] == 1.0
+
+
+def test_a_replay_that_is_stopped_or_goes_back_puts_its_bar_away(monkeypatch):
+    from tqdm import tqdm
+
+    show_terminal(monkeypatch)
+    player = fxlab.replay(random_walk(2_000), speed=1e9)
+    next(player)
+    assert len(tqdm._instances) == 1
+    for _ in player:
+        pass
+    assert not tqdm._instances
+    player.seek(player.bounds[0])
+    next(player)
+    assert len(tqdm._instances) == 1
+    player.stop()
+    assert not tqdm._instances
+
+
 def kernel_of(monkeypatch, content):
     message = {"header": {}, "content": content}
     kernel = SimpleNamespace(get_parent=lambda: message)

@@ -44,7 +44,7 @@ def test_unknown_names_are_attribute_errors():
 
 INNER = {
     "Chunk", "Clock", "Job", "KernelState", "Market", "Plan", "Player", "QuestDB", "Run",
-    "RunStore", "Message", "Point", "Space", "SweepStudy",
+    "RunStore", "Message", "Point", "SessionAddress", "Space", "SweepStudy",
     "TickSource", "TrialResult",
 }  # fmt: skip
 """Of attributes and constructors that are no user's; `Message` is a union of public classes."""

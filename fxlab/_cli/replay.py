@@ -121,6 +121,7 @@ def replay(
             speed=speed,
             symbols=chosen_symbols(symbols),
             batch_size=BATCH_SIZE,
+            progress=False,  # the live view has one
             **run,
             **options,
         )

@@ -19,7 +19,7 @@ from polars import selectors as cs
 
 from fxlab._network import waits
 from fxlab._progress import Advance, silent
-from fxlab._questdb import endpoint, ingest, limits, sql
+from fxlab._questdb import endpoint, ingest, sql
 from fxlab._questdb.endpoint import Endpoint
 from fxlab.errors import QueryFailed, QuestDBError, QuestDBLoginFailed, TableSuspended
 from fxlab.schema import Table
@@ -102,7 +102,7 @@ class QuestDB:
                     if reason := endpoint.refusal(self.endpoint):
                         raise self.endpoint.unavailable(reason) from error
                     words = self._without_secrets(str(error))
-                    raise limits.refusal(words, statement) from None
+                    raise endpoint.query_error(words, statement) from None
         raise AssertionError("the second try returns or raises")
 
     def write(self, table: Table, frame: pl.DataFrame, progress: Advance = silent) -> int:
@@ -122,7 +122,7 @@ class QuestDB:
                 self.execute(sql.wait_visible(table))
             except TableSuspended as error:
                 why = dict(self.execute(sql.list_suspended())).get(table.name)
-                raise limits.suspended(table.name, why or "") from error
+                raise endpoint.suspended(table.name, why or "") from error
 
     def close(self) -> None:
         """Close the connections; a later call opens new ones."""
@@ -193,4 +193,4 @@ def _refusal(statement: str, body: dict[str, Any]) -> QuestDBError:
     words = body.get("error", "the server refused the query")
     position = body.get("position", body.get("errorPos"))
     place = "" if position is None else f" (at character {position})"
-    return limits.refusal(f"{words}{place}", statement)
+    return endpoint.query_error(f"{words}{place}", statement)

@@ -1,4 +1,4 @@
-"""Server endpoint: address and login of a QuestDB server, probes of HTTP and PostgreSQL.
+"""Server endpoint: address and login of a QuestDB server, probes of both, and its words as errors.
 
 `Endpoint` is all that a client needs, and nothing of how the server runs. The HTTP probe (does a
 server answer, and if not, what did it say last) is asked while starting and by `status`. It uses
@@ -25,7 +25,14 @@ from pathlib import Path
 from typing import BinaryIO, Final
 from urllib.parse import quote
 
-from fxlab.errors import QuestDBLoginFailed, QuestDBUnavailable
+from fxlab.errors import (
+    QueryFailed,
+    QuestDBError,
+    QuestDBLoginFailed,
+    QuestDBUnavailable,
+    ServerExhausted,
+    TableSuspended,
+)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -135,6 +142,50 @@ def _login(endpoint: Endpoint) -> dict[str, str]:
         return {}
     token = base64.b64encode(":".join(endpoint.http_auth).encode()).decode()
     return {"Authorization": f"Basic {token}"}
+
+
+MEND: Final = "run: fxlab doctor --mend (in Python: fxlab.mend())"
+_EXHAUSTED: Final = (
+    "could not mmap",
+    "could not mremap",
+    "could not map",
+    "too many open files",
+    "errno=24",
+    "cannot allocate memory",
+    "errno=12",
+)
+
+
+def is_exhausted(words: str) -> bool:
+    """Return whether the server says that the system gives it no more maps, files or memory."""
+    return any(mark in words.lower() for mark in _EXHAUSTED)
+
+
+def exhausted(words: str) -> ServerExhausted:
+    """Return the error for a server that has used up what the system lets it have."""
+    return ServerExhausted(
+        f"the server has used up the memory maps, open files or memory that the system lets it "
+        f"have ({words:.200}); run: fxlab down && fxlab up, or let fxlab do it: fxlab doctor "
+        "--mend (in Python: fxlab.mend()); fxlab doctor tells the limits and how to raise them"
+    )
+
+
+def suspended(table: str, reason: str) -> TableSuspended:
+    """Return the error for a table that takes rows but does not show them."""
+    return TableSuspended(
+        f"table {table} is suspended: it takes rows but does not show them "
+        f"({reason or 'no reason given'}); free disk space if it is full, then {MEND}"
+    )
+
+
+def query_error(words: str, query: str) -> QuestDBError:
+    """Return the error for what a server answers to a query."""
+    shown = f"{words}. Query: {query:.300}"
+    if is_exhausted(words):
+        return exhausted(words)
+    if "suspended" in words.lower():
+        return TableSuspended(f"a table is suspended: {words:.200}; {MEND}")
+    return QueryFailed(shown)
 
 
 _PROTOCOL_3_0: Final = 196_608

@@ -31,8 +31,7 @@ from polars import selectors as cs
 from fxlab import schema
 from fxlab._network import waits
 from fxlab._progress import Advance, silent
-from fxlab._questdb import limits
-from fxlab._questdb.endpoint import Endpoint
+from fxlab._questdb.endpoint import Endpoint, exhausted, is_exhausted
 from fxlab.errors import (
     BatchRefused,
     QuestDBError,
@@ -202,8 +201,8 @@ class LinePost:
             answer = self._http.post("/write", content=_pieces(payload), headers=size)
         except httpx.HTTPError as error:
             raise self._away(f"{type(error).__name__}: {error}") from error
-        if answer.is_error and limits.is_exhausted(_words(answer)):
-            raise limits.exhausted(_words(answer))
+        if answer.is_error and is_exhausted(_words(answer)):
+            raise exhausted(_words(answer))
         if answer.status_code in _REFUSALS:
             raise BatchRefused(f"the server refused rows: {_words(answer)}")
         if answer.status_code in _STRANGERS:

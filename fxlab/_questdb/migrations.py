@@ -31,9 +31,9 @@ import polars as pl
 from fxlab import schema
 from fxlab._network import waits
 from fxlab._progress import Advance, part, silent
-from fxlab._questdb import limits, sql
+from fxlab._questdb import endpoint, sql
 from fxlab._questdb.client import QuestDB
-from fxlab._questdb.limits import MEND
+from fxlab._questdb.endpoint import MEND
 from fxlab._questdb.server_config import RESTING_KEY, RESTING_PARTITIONS
 from fxlab._questdb.sql import Span
 from fxlab._times import from_micros
@@ -432,7 +432,7 @@ def check_schema(db: QuestDB, tables: Sequence[Table] = schema.TABLES) -> None:
             )
         _check_dedup(table, {str(row[0]) for row in rows if row[2]})
         if table.name in suspended:
-            raise limits.suspended(table.name, suspended[table.name])
+            raise endpoint.suspended(table.name, suspended[table.name])
 
 
 def _check_dedup(table: Table, keys: set[str]) -> None:

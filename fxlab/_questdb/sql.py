@@ -8,8 +8,9 @@ tables whatever the session, are as guarded.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 from fxlab import schema
@@ -23,6 +24,8 @@ from fxlab.schema import Table, check_session_id, check_symbol
 HIDDEN: Final = ("deleting", "deleted")  # statuses of sessions that readers do not see
 
 # QuestDB's SAMPLE BY units that rows are counted in, and their microseconds.
+YEAR: Final = 366 * 86_400_000_000
+_MOST_PARTS: Final = 100
 STEPS: Final = {"1h": 3_600_000_000, "1s": 1_000_000, "1T": 1_000}
 
 
@@ -51,6 +54,17 @@ class Scope:
         if self.at:
             parts.append(f"{time} in ({', '.join(str(int(each)) for each in self.at)})")
         return " and ".join(parts)
+
+    def by_year(self) -> list[Scope]:
+        """Return the scope in parts of a year: a query opens all partitions of its range at once.
+
+        One without both ends is one part; a range of centuries is cut into a hundred.
+        """
+        if self.start is None or self.end is None or self.start >= self.end:
+            return [self]
+        step = max(YEAR, -(-(self.end - self.start) // _MOST_PARTS))
+        edges = [*range(self.start, self.end, step), self.end]
+        return [replace(self, start=low, end=high) for low, high in itertools.pairwise(edges)]
 
 
 def text(value: str) -> str:
@@ -302,8 +316,23 @@ def fills(run_id: str) -> str:
 
 def sweep_points(names: Sequence[str], **equal: str) -> str:
     """Return the query for the rows of sweeps whose columns have these texts, oldest first."""
-    parts = [f"{columns(schema.SWEEP_RUNS, [key])} = {text(equal[key])}" for key in equal]
-    return _select(schema.SWEEP_RUNS, parts, "timestamp, point", names)
+    return _select(schema.SWEEP_RUNS, _equal(schema.SWEEP_RUNS, equal), "timestamp, point", names)
+
+
+def sweeps(**equal: str) -> str:
+    """Return the query for the points and times of each sweep in each state."""
+    parts = ("sweep_id", "data_session_id", "strategy", "state")
+    where = " and ".join(_equal(schema.SWEEP_RUNS, equal))
+    return (
+        f"select {columns(schema.SWEEP_RUNS, parts)}, count_distinct(point) as points, "
+        "min(timestamp) as first_time, max(timestamp) as last_time "
+        f"from {name(schema.SWEEP_RUNS.name)} {where and f'where {where}'}"
+    )
+
+
+def _equal(table: Table, wanted: Mapping[str, str]) -> list[str]:
+    """Return the conditions that columns have these texts."""
+    return [f"{columns(table, [column])} = {text(wanted[column])}" for column in wanted]
 
 
 def _select(

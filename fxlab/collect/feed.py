@@ -1,4 +1,4 @@
-"""Feed interface of a venue: messages (trades, books, gaps, events), addresses, quarantine, clock.
+"""Feed interface of a venue: messages, addresses, payload checks, quarantine, clock.
 
 A `Feed` turns a venue's frames into messages of one vocabulary. One for a venue that fxlab does not
 know is a subclass with two methods; it may be written in a notebook and given to `Lab.collect`.
@@ -7,7 +7,7 @@ or a proxy can stand in for it by one argument.
 
 What cannot be understood is quarantined: kept as a row of the event table with its cause and its
 beginning. Every feed answers damage with the same `Event`, so that one query counts what a venue
-garbled.
+garbled. The checks at the end refuse values that are not as a venue documents them.
 
 Arrival times come from the wall clock once and from the monotonic clock after that, so that no
 duration is ever negative. A wall clock that is set meanwhile is noticed by `Clock.step`, which the
@@ -426,3 +426,52 @@ class Feed(ABC):
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+
+NOT_AS_DOCUMENTED: Final = (
+    ArithmeticError,  # a number too large for a float, or no decimal number
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What reading a damaged payload raises: caught by a feed, and quarantined with `cause_of`."""
+_INFINITE: Final = float("inf")
+
+
+def cause_of(error: Exception) -> str:
+    """Return what is wrong, in a few words."""
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    if isinstance(error, KeyError):
+        return f"missing or unknown {error.args[0]!r:.60}"
+    return (str(error) or type(error).__name__)[:120]
+
+
+def frame_text(frame: str | bytes) -> str:
+    """Return a frame as text; bytes must be UTF-8."""
+    return frame if isinstance(frame, str) else frame.decode()
+
+
+def listed(value: Any) -> list[Any]:  # noqa: ANN401 - any JSON
+    """Return a list; a text or an object, which could be gone through too, is none."""
+    if type(value) is not list:
+        raise TypeError(f"{value!r:.40} is no list")
+    return value
+
+
+def positive(value: str | float, name: str) -> float:
+    """Return a number above zero, and not infinite."""
+    number = float(value)
+    if not 0.0 < number < _INFINITE:
+        raise ValueError(f"{name} {value!s:.40} is not a positive number")
+    return number
+
+
+def quantity_of(value: str | float, name: str) -> float:
+    """Return a number that is zero or above, and not infinite."""
+    number = float(value)
+    if not 0.0 <= number < _INFINITE:
+        raise ValueError(f"{name} {value!s:.40} is not a quantity")
+    return number

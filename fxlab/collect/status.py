@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from fxlab._html import NOTHING, show, show_number
 from fxlab._times import from_micros
 from fxlab.collect.feed import Event
-from fxlab.sessions.session import Session
+
+if TYPE_CHECKING:
+    from fxlab.sessions.session import Session
 
 WINDOW_SECONDS: Final = 5.0
 SHORTEST_SECONDS: Final = 0.2

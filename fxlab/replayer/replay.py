@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from datetime import datetime
 from typing import Any, Final, Self, Unpack
 
 import polars as pl
 
+from fxlab._progress import Advance, Progress, chosen
 from fxlab._times import Duration, Time, from_micros
 from fxlab.backtester._source import as_source
 from fxlab.backtester.options import Options, RunOptions, takes_run_options
@@ -38,6 +40,7 @@ def replay(
     parameters: Mapping[str, object] | None = None,
     interval: Duration = "100ms",
     clock: TimeSource | None = None,
+    progress: Progress = None,
     **options: Unpack[Options],
 ) -> Replay:
     """Play the ticks of a session back in their own time, merged over the symbols.
@@ -57,6 +60,8 @@ def replay(
         in a quiet market, too.
     clock
         Where time comes from; the machine's clock unless given.
+    progress
+        As `fxlab.backtest` takes it; told with each batch.
     symbols, start, end, execution, capital, return_interval, days_per_year, chunk_rows
         As in `fxlab.backtest`; `chunk_rows` is 65,536 unless given.
 
@@ -97,7 +102,7 @@ def replay(
         interval=interval,
         clock=clock or WallClock(),
     )
-    return Replay(player)
+    return Replay(player, progress)
 
 
 class Replay:
@@ -124,8 +129,11 @@ class Replay:
     1500
     """
 
-    def __init__(self, player: Player) -> None:
+    def __init__(self, player: Player, progress: Progress = None) -> None:
         self._player = player
+        self._progress = progress
+        self._advance: Advance | None = None
+        self._bar = ExitStack()
         self._turn = threading.Lock()  # one reader at a time; commands do not wait for it
 
     @property
@@ -165,6 +173,7 @@ class Replay:
     def stop(self) -> None:
         """End the replay for good; the loop ends, and `result` covers what was replayed."""
         self._player.stop()
+        self._close_bar()
         if self._turn.acquire(blocking=False):  # else the reader itself closes, in a moment
             try:
                 self._player.close()
@@ -261,9 +270,9 @@ class Replay:
         while isinstance(found := self._poll(), float):
             player.clock.wait(found, player.woken)
         if found is None:
+            self._close_bar()
             raise StopIteration
-        player.held = None
-        return found
+        return self._handed_out(found)
 
     def __aiter__(self) -> Self:
         return self
@@ -274,9 +283,21 @@ class Replay:
         while isinstance(found := await asyncio.to_thread(self._poll), float):
             await player.clock.sleep(found, player.woken)
         if found is None:
+            self._close_bar()
             raise StopAsyncIteration
-        player.held = None
-        return found
+        return self._handed_out(found)
+
+    def _handed_out(self, batch: ReplayBatch) -> ReplayBatch:
+        """Return a batch to the reader, in whose thread a bar shows how far it is."""
+        if self._advance is None:
+            self._advance = self._bar.enter_context(chosen(self._progress, "replay"))
+        self._advance(batch.progress, f"{batch.timestamp:%Y-%m-%d %H:%M:%S} UTC")
+        self._player.held = None
+        return batch
+
+    def _close_bar(self) -> None:
+        self._bar.close()
+        self._advance = None
 
     def _poll(self) -> ReplayBatch | float | None:
         with self._turn:

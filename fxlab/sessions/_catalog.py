@@ -19,12 +19,10 @@ import polars as pl
 from fxlab import schema
 from fxlab._questdb import sql
 from fxlab._questdb.client import QuestDB
-from fxlab._questdb.migrations import STEPS
 from fxlab._questdb.sql import Scope
 from fxlab._times import bounds, from_micros
 from fxlab.errors import SessionNotFound
 from fxlab.schema import EVENTS, IMPORTS, ORDERBOOK, PRICES, SESSIONS, UTC_MICROS, Table
-from fxlab.sessions import _reader
 
 _LISTED: Final = (
     "session_id", "status", "exchange", "source", "symbols", "data_types", "records_collected",
@@ -137,7 +135,7 @@ def store(db: QuestDB, row: dict[str, Any]) -> None:
 
     It can be read a moment later; `QuestDB.wait_visible` waits for it.
     """
-    stamped = {**row, "schema_version": STEPS[-1].version, "updated_at": datetime.now(UTC)}
+    stamped = {**row, "schema_version": schema.VERSION, "updated_at": datetime.now(UTC)}
     db.write(SESSIONS, pl.DataFrame([stamped], schema=SESSIONS.frame))
 
 
@@ -196,7 +194,7 @@ def counts(
     """
     found: Counter[tuple[str, str]] = Counter()
     for data_type, table in (("prices", PRICES), ("orderbook", ORDERBOOK)):
-        for piece in _reader.by_year(Scope(table, session_id, None, start, end)):
+        for piece in Scope(table, session_id, None, start, end).by_year():
             for symbol, rows in db.execute(sql.count_by_symbol(piece)):
                 found[symbol, data_type] += rows
     return pl.DataFrame(

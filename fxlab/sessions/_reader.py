@@ -8,7 +8,6 @@ slices in a row are too.
 
 from __future__ import annotations
 
-import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,10 +26,6 @@ SLICE_ROWS: Final = range(65_536, 262_145)
 """Smallest and largest number of rows asked for at once; one millisecond may hold more."""
 
 _AT_A_TIME: Final = 2  # the server exports to four connections, and others read too
-
-
-YEAR: Final = 366 * 86_400_000_000
-_MOST_PARTS: Final = 100
 
 
 class Slice(NamedTuple):
@@ -113,7 +108,7 @@ def plan_slices(bins: Iterable[Slice], chunk_rows: int) -> list[Slice]:
     slices: list[Slice] = []
     for piece in bins:
         last = slices[-1] if slices else None
-        joined = last is not None and piece.end - last.start <= YEAR
+        joined = last is not None and piece.end - last.start <= sql.YEAR
         if last is not None and joined and last.rows + piece.rows <= chunk_rows:
             slices[-1] = Slice(last.start, piece.end, last.rows + piece.rows)
         else:
@@ -137,18 +132,6 @@ def page(slices: Sequence[Slice], offset: int, limit: int | None) -> tuple[list[
     return chosen, offset - skipped
 
 
-def by_year(scope: Scope) -> list[Scope]:
-    """Return a scope in parts of a year, for a query opens all partitions of its range at once.
-
-    One without both ends is one part; a range of centuries is cut into a hundred.
-    """
-    if scope.start is None or scope.end is None or scope.start >= scope.end:
-        return [scope]
-    step = max(YEAR, -(-(scope.end - scope.start) // _MOST_PARTS))
-    edges = [*range(scope.start, scope.end, step), scope.end]
-    return [replace(scope, start=low, end=high) for low, high in itertools.pairwise(edges)]
-
-
 def count_rows(db: QuestDB, scope: Scope, chunk_rows: int) -> list[Slice]:
     """Count the rows of each hour; of each second, then millisecond, where an hour is too large."""
     return _count(db, scope, chunk_rows, list(sql.STEPS))
@@ -157,7 +140,7 @@ def count_rows(db: QuestDB, scope: Scope, chunk_rows: int) -> list[Slice]:
 def _count(db: QuestDB, scope: Scope, chunk_rows: int, steps: Sequence[str]) -> list[Slice]:
     step, *finer = steps
     found: list[Slice] = []
-    for year in by_year(scope):
+    for year in scope.by_year():
         counted = db.export(sql.bins(year, step)).select(pl.nth(0).to_physical(), pl.nth(1))
         for start, rows in counted.sort(pl.nth(0)).iter_rows():
             piece = _clipped(year, Slice(start, start + sql.STEPS[step], rows))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any, Final, Self
 
@@ -18,10 +18,11 @@ from fxlab import _html, _ticks
 from fxlab._progress import Advance, Progress, shown, silent
 from fxlab._questdb import sql
 from fxlab._questdb.client import QuestDB
+from fxlab._questdb.endpoint import Endpoint
 from fxlab._questdb.sql import Scope
 from fxlab._ticks import with_mid_price
 from fxlab._times import Time, parse_range
-from fxlab.errors import InvalidParameter, SymbolNotFound, some
+from fxlab.errors import InvalidParameter, QuestDBUnavailable, SymbolNotFound, some
 from fxlab.schema import ORDERBOOK, PRICES, Table
 from fxlab.sessions import _catalog, _reader
 
@@ -42,6 +43,7 @@ class ReplaySource:
     started: datetime | None
     ended: datetime | None
     _db: QuestDB
+    _stored: dict[str, set[str]]
 
     def scan_ticks(
         self,
@@ -89,7 +91,7 @@ class ReplaySource:
         table, count = (
             (PRICES, sql.count_by_symbol) if has_trades else (ORDERBOOK, sql.count_quotes)
         )
-        pieces = _reader.by_year(self._scope(table, name, start, end))
+        pieces = self._scope(table, name, start, end).by_year()
         return sum(int(row[-1]) for piece in pieces for row in self._db.execute(count(piece)))
 
     def scan_books(
@@ -129,10 +131,18 @@ class ReplaySource:
         return _ticks.merged(gaps.with_columns(pl.col("from_time").fill_null(pl.col("timestamp"))))
 
     def _has(self, table: Table, data_type: str, symbol: str) -> bool:
+        """Return whether a symbol has rows of a kind; asked once for all symbols of a session."""
         if data_type not in self.data_types:
             return False
-        scope = Scope(table, self.id, symbol, *self._tick_range())
-        return any(self._db.execute(sql.count_by_symbol(piece)) for piece in _reader.by_year(scope))
+        known = self._stored.get(data_type, set())
+        if data_type not in self._stored:
+            for piece in Scope(table, self.id, None, *self._tick_range()).by_year():
+                known |= {row[0] for row in self._db.execute(sql.count_by_symbol(piece))}
+                if len(known) == len(self.symbols):
+                    break
+            if self.status != "collecting":  # what is still recorded may yet get its first row
+                self._stored[data_type] = known
+        return symbol in known
 
     def only(self, symbol: str | None) -> str:
         """Return a symbol of this session, the only one if None is given."""
@@ -228,12 +238,16 @@ class Session(ReplaySource):
     updated_at: datetime
     options: dict[str, Any]
     _db: QuestDB = field(repr=False, compare=False)
+    _stored: dict[str, set[str]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """Data type to the symbols that have rows of it."""
 
     @classmethod
     def from_row(cls, db: QuestDB, row: dict[str, Any]) -> Self:
         """Build the session from its row in the catalogue."""
         values: dict[str, Any] = {
-            f.name: row[f.name] for f in fields(cls) if f.name not in ("id", "_db")
+            f.name: row[f.name] for f in fields(cls) if f.name not in ("id", "_db", "_stored")
         }
         for name in ("symbols", "data_types", "tags"):
             values[name] = tuple(json.loads(row[name] or "[]"))
@@ -243,6 +257,13 @@ class Session(ReplaySource):
             values[name] = json.loads(row[name] or "{}")
         values["notes"] = row["notes"] or ""
         return cls(id=row["session_id"], _db=db, **values)
+
+    def address(self, *, passwords: bool) -> SessionAddress:
+        """Return where the session is, for another process; the passwords only if it may."""
+        endpoint = self._db.endpoint
+        if not passwords:
+            endpoint = replace(endpoint, password=None, pg_password=None)
+        return SessionAddress(self.id, endpoint, complete=passwords)
 
     def prices(
         self,
@@ -399,3 +420,32 @@ class Session(ReplaySource):
 
     def _repr_html_(self) -> str:
         return _html.facts((_html.heading(name), getattr(self, name)) for name in _SHOWN)
+
+
+@dataclass(frozen=True)
+class SessionAddress:
+    """Where a session is: the server, and the session's id."""
+
+    session_id: str
+    endpoint: Endpoint
+    complete: bool = True
+    """Whether the passwords are in the endpoint; else the reader has to know them."""
+
+    def opened(self) -> Session:
+        """Return the session, read over a connection of this process."""
+        db = QuestDB(self.endpoint if self.complete else self._own_login())
+        return Session.from_row(db, _catalog.find(db, self.session_id))
+
+    def _own_login(self) -> Endpoint:
+        # Only the worker of a cluster looks for a server.
+        from fxlab._questdb import server
+        from fxlab.config import Settings
+
+        own, there = server.endpoint_of(Settings.load()), self.endpoint
+        if (own.host, own.http_port) != (there.host, there.http_port):
+            raise QuestDBUnavailable(
+                f"session {self.session_id} is on {there.host}:{there.http_port}, and the settings "
+                f"of this worker lead to {own.host}:{own.http_port}; set FXLAB_QUESTDB_HOST and "
+                "FXLAB_QUESTDB_HTTP_PORT where the workers are started"
+            )
+        return own

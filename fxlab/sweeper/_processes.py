@@ -13,7 +13,6 @@ process; a worker elsewhere has to know its own.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import pickle
 import re
@@ -22,15 +21,10 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
-from fxlab._questdb import server
-from fxlab._questdb.client import QuestDB
-from fxlab._questdb.endpoint import Endpoint
 from fxlab.backtester._source import FrameSource, TickSource
-from fxlab.config import Settings
-from fxlab.errors import QuestDBUnavailable, WorkerLost
-from fxlab.sessions.session import Session
+from fxlab.errors import WorkerLost
 from fxlab.sweeper import _study
 from fxlab.sweeper._cache import CachedSource
 from fxlab.sweeper._space import Point
@@ -85,38 +79,26 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-@dataclass(frozen=True)
-class SessionAddress:
-    """Where a session is: the server, and the session's id."""
+class SourceAddress(Protocol):
+    """Where ticks are, in words that can travel."""
 
-    session_id: str
-    endpoint: Endpoint
-    complete: bool = True
-    """Whether the passwords are in the endpoint; else the reader has to know them."""
+    def opened(self) -> TickSource:
+        """Return the source, read over a connection of this process."""
 
-    def opened(self) -> Session:
-        """Return the session, read over a connection of this process."""
-        from fxlab.sessions import _catalog
 
-        db = QuestDB(self.endpoint if self.complete else self._own_login())
-        return Session.from_row(db, _catalog.find(db, self.session_id))
+@runtime_checkable
+class Addressed(Protocol):
+    """A source, such as a session, that stays where it is and says where that is."""
 
-    def _own_login(self) -> Endpoint:
-        own, there = server.endpoint_of(Settings.load()), self.endpoint
-        if (own.host, own.http_port) != (there.host, there.http_port):
-            raise QuestDBUnavailable(
-                f"session {self.session_id} is on {there.host}:{there.http_port}, and the settings "
-                f"of this worker lead to {own.host}:{own.http_port}; set FXLAB_QUESTDB_HOST and "
-                "FXLAB_QUESTDB_HTTP_PORT where the workers are started"
-            )
-        return own
+    def address(self, *, passwords: bool) -> SourceAddress:
+        """Return the address, with the passwords that lead there or without."""
 
 
 @dataclass(frozen=True)
 class StudySpec:
     """A study, ready to be pickled."""
 
-    source: FrameSource | SessionAddress
+    source: FrameSource | SourceAddress
     terms: SweepConfig
     example: Point
 
@@ -124,27 +106,15 @@ class StudySpec:
     def of(cls, study: SweepStudy, *, passwords: bool) -> StudySpec | None:
         """Return what another process needs of the study; None if its source cannot travel."""
         source = study.source.source if isinstance(study.source, CachedSource) else study.source
-        packed = _packed(source, passwords=passwords)
-        if packed is None:
-            return None
-        return cls(packed, study.terms, study.example)
+        if isinstance(source, Addressed):
+            return cls(source.address(passwords=passwords), study.terms, study.example)
+        return cls(source, study.terms, study.example) if isinstance(source, FrameSource) else None
 
     def opened(self) -> SweepStudy:
         """Return the study, in another process."""
         source = self.source
-        found: TickSource = source.opened() if isinstance(source, SessionAddress) else source
+        found = source if isinstance(source, FrameSource) else source.opened()
         return SweepStudy(found, self.terms, self.example)
-
-
-def _packed(source: object, *, passwords: bool) -> FrameSource | SessionAddress | None:
-    if isinstance(source, FrameSource):
-        return source
-    if not isinstance(source, Session):
-        return None
-    endpoint = source._db.endpoint  # noqa: SLF001 - a session has no other way to say where it is
-    if not passwords:
-        endpoint = dataclasses.replace(endpoint, password=None, pg_password=None)
-    return SessionAddress(source.id, endpoint, complete=passwords)
 
 
 def pickled(spec: StudySpec) -> bytes | None:

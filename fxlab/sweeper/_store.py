@@ -17,7 +17,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 import polars as pl
@@ -26,7 +26,6 @@ import xxhash
 from fxlab import _html
 from fxlab._progress import Advance
 from fxlab._questdb import sql
-from fxlab._questdb.client import QuestDB
 from fxlab.backtester.metrics._performance import METRICS
 from fxlab.errors import SweepNotFound
 from fxlab.schema import SWEEP_RUNS
@@ -34,13 +33,14 @@ from fxlab.sweeper._space import Point
 from fxlab.sweeper._study import SweepStudy, time_left
 from fxlab.sweeper._trial import STATES, TrialResult
 
+if TYPE_CHECKING:
+    from fxlab._questdb.client import QuestDB
+    from fxlab.lab import Lab
+
 REQUEST: Final = "asked"
 """State of a row that says what was asked for, where others say what became of a point."""
 
 _KEPT: Final = ("parameters", "state", "metrics", "returns", "error", "fingerprint")
-MOST: Final = 1_000_000
-"""More sweeps than anybody keeps."""
-
 _LISTED: Final = ("sweep_id", "data_session_id", "strategy")
 
 
@@ -127,8 +127,24 @@ class SweepRunStore:
         self._db.close()
 
 
-def listing(db: QuestDB, limit: int = 50) -> pl.DataFrame:
+def store_of(lab: Lab | None) -> TrialStore:
+    """Return where a sweep keeps its points: the database of a lab, or nowhere."""
+    if lab is None:
+        return NoTrialStore()
+    from fxlab._questdb.client import QuestDB  # a sweep over frames needs no database
+
+    return SweepRunStore(QuestDB(lab.endpoint))
+
+
+def listing(db: QuestDB, limit: int = 50, **equal: str) -> pl.DataFrame:
     """Return the newest sweeps, one row for each study.
+
+    Parameters
+    ----------
+    db, limit
+        Where they are, and how many at most.
+    **equal
+        Columns of `sweep_runs` and their values, such as ``sweep_id``.
 
     Returns
     -------
@@ -137,23 +153,21 @@ def listing(db: QuestDB, limit: int = 50) -> pl.DataFrame:
         ``skipped``; ``asked`` (points of the newest request), its ``search``; ``started`` and
         ``finished`` (times of the first and last row), ``plan`` (JSON: the newest request).
     """
-    rows = db.export(sql.sweep_points([*_LISTED, "state", "point", "timestamp"]))
-    plans = db.export(sql.sweep_points(["sweep_id", "plan", "timestamp"], state=REQUEST))
-    points = rows.unique(["sweep_id", "point", "state"], keep="last", maintain_order=True)
-    states = (pl.col("state").eq(state).sum().alias(state) for state in STATES)
-    times = pl.col("timestamp").min().alias("started"), pl.col("timestamp").max().alias("finished")
-    newest = (
-        plans.group_by("sweep_id", maintain_order=True)
-        .last()
-        .select(
-            "sweep_id",
-            pl.col("plan").str.json_path_match("$.points").cast(pl.Int64).alias("asked"),
-            pl.col("plan").str.json_path_match("$.search").alias("search"),
-            "plan",
-        )
+    states = db.export(sql.sweeps(**equal))
+    plans = db.export(sql.sweep_points(["sweep_id", "plan", "timestamp"], **equal, state=REQUEST))
+    newest = plans.group_by("sweep_id", maintain_order=True).last()
+    newest = newest.with_columns(
+        pl.col("plan").str.json_path_match("$.points").cast(pl.Int64).alias("asked"),
+        pl.col("plan").str.json_path_match("$.search").alias("search"),
     )
-    found = points.group_by(_LISTED).agg(*states, *times).join(newest, on="sweep_id", how="left")
-    ordered = found.sort("finished", "sweep_id", descending=[True, False])
+    found = states.group_by(_LISTED).agg(
+        *(pl.col("points").filter(state=state).sum().alias(state) for state in STATES),
+        pl.col("first_time").min().alias("started"),
+        pl.col("last_time").max().alias("finished"),
+    )
+    ordered = found.join(newest, on="sweep_id", how="left").sort(
+        "finished", "sweep_id", descending=[True, False]
+    )
     return ordered.select(*_LISTED, *STATES, "asked", "search", "started", "finished", "plan").head(
         limit
     )
@@ -235,10 +249,10 @@ def find(db: QuestDB, sweep_id: str) -> SavedSweep:
     SweepNotFound
         If no sweep has this id, naming near ids.
     """
-    known = listing(db, MOST)
-    found = known.filter(pl.col("sweep_id") == sweep_id)
+    found = listing(db, 1, sweep_id=sweep_id)
     if found.is_empty():
-        raise SweepNotFound.named(sweep_id, known["sweep_id"].to_list())
+        known = db.export(sql.sweep_points(["sweep_id"], state=REQUEST))["sweep_id"].unique()
+        raise SweepNotFound.named(sweep_id, known.sort().to_list())
     row = found.row(0, named=True)
     return SavedSweep(**row | {"plan": json.loads(row["plan"] or "{}")}, _db=db)
 

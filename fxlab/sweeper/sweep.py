@@ -14,7 +14,6 @@ import polars as pl
 
 from fxlab import _html
 from fxlab._progress import Progress, shown
-from fxlab._questdb.client import QuestDB
 from fxlab._times import Duration
 from fxlab.backtester._source import as_source
 from fxlab.backtester.cost_ladder import default_scenarios
@@ -36,7 +35,7 @@ from fxlab.sweeper._results import (
     rank,
 )
 from fxlab.sweeper._space import Point, Search, Space, choose
-from fxlab.sweeper._store import NoTrialStore, SweepRunStore, TrialStore, TrialTracker
+from fxlab.sweeper._store import TrialStore, TrialTracker, store_of
 from fxlab.sweeper._study import (
     SweepConfig,
     SweepStudy,
@@ -437,7 +436,7 @@ def sweep(
             check_sampled_lookahead(studies[0], samples, lambda _share, _text: advance(0.0, words))
         asked = {"search": search, "points": points and int(points), "seed": int(seed)}
         plan = {**asked, "points": finder.total, "grid": space.as_dict(), "metric": goal}
-        store = SweepRunStore(QuestDB(lab.endpoint)) if lab else NoTrialStore()
+        store = store_of(lab)
         executor = executor_for(studies, threads, finder.total, scheduler)
         with closing(executor), closing(store):
             for study in studies:

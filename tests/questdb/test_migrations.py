@@ -452,3 +452,7 @@ def test_a_server_that_keeps_all_partitions_open_is_refused(fresh, monkeypatch):
     with pytest.raises(errors.SchemaError, match="run fxlab down, then fxlab up"):
         migrate(fresh)
     assert units(fresh)["tick_prices"] == "HOUR"
+
+
+def test_rows_are_stamped_with_the_newest_version():
+    assert schema.VERSION == NEWEST

@@ -156,7 +156,7 @@ def test_five_thousand_symbols_cost_a_few_requests(lab, unique, monkeypatch):
         session.prices()
 
 
-YEARS = Scope(schema.PRICES, "s", start=0, end=20 * _reader.YEAR + 5)
+YEARS = Scope(schema.PRICES, "s", start=0, end=20 * sql.YEAR + 5)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ YEARS = Scope(schema.PRICES, "s", start=0, end=20 * _reader.YEAR + 5)
     ],
 )
 def test_a_range_is_asked_for_by_the_year(scope, parts):
-    found = _reader.by_year(scope)
+    found = scope.by_year()
     assert len(found) == parts
     assert (found[0].start, found[-1].end) == (scope.start, scope.end)
     for before, after in pairwise(found):
@@ -178,8 +178,8 @@ def test_a_range_is_asked_for_by_the_year(scope, parts):
 
 
 def test_a_slice_is_not_longer_than_a_year():
-    bins = [_reader.Slice(n * _reader.YEAR // 4, n * _reader.YEAR // 4 + 1, 1) for n in range(40)]
+    bins = [_reader.Slice(n * sql.YEAR // 4, n * sql.YEAR // 4 + 1, 1) for n in range(40)]
     found = _reader.plan_slices(bins, 1_000)
     assert sum(piece.rows for piece in found) == 40
-    assert all(piece.end - piece.start <= _reader.YEAR for piece in found)
+    assert all(piece.end - piece.start <= sql.YEAR for piece in found)
     assert len(found) == 10

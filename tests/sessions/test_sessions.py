@@ -13,6 +13,7 @@ from tick_files import HOSTILE_IDS
 
 import fxlab
 from fxlab import errors
+from fxlab._questdb.client import QuestDB
 from fxlab._ticks import SCHEMA as BAR_SCHEMA
 from fxlab.backtester import _inputs
 from fxlab.backtester.strategy._decisions import decide
@@ -301,6 +302,22 @@ def test_books_for_fills_are_all_levels_in_order(both, book10):
 def test_a_session_knows_which_rows_a_symbol_has(both, euro):
     assert (both.has_trades("BTCUSDT"), both.has_books("BTCUSDT")) == (True, True)
     assert (euro.has_trades("EURUSD"), euro.has_books("EURUSD")) == (False, True)
+
+
+def test_what_rows_there_are_is_asked_once(lab, unique, monkeypatch):
+    name = unique()
+    symbols = [f"S{number:02}" for number in range(30)]
+    frame = pl.DataFrame(
+        {"timestamp": [FIRST] * 30, "symbol": symbols, "price": 1.0, "volume": 1.0}
+    )
+    lab.import_frame(frame, "prices", session_id=name)
+    session, asked, execute = lab.session(name), [], QuestDB.execute
+    monkeypatch.setattr(
+        QuestDB, "execute", lambda db, query: asked.append(query) or execute(db, query)
+    )
+    assert all(session.has_trades(symbol) for symbol in symbols * 2)
+    assert not session.has_books("S00")
+    assert len(asked) == 1
 
 
 def test_quotes_of_a_session_reach_a_strategy_with_all_levels(euro):

@@ -18,6 +18,7 @@ from sweep_strategies import moody, slow_digit
 import fxlab
 from fxlab import errors
 from fxlab._questdb import sql
+from fxlab._questdb.client import QuestDB
 from fxlab.schema import SWEEP_RUNS
 from fxlab.sweeper import _store
 from fxlab.sweeper._store import listing
@@ -224,6 +225,24 @@ def test_the_trials_of_other_nights_count(lab, unique):
     assert judged.tried == 10
     assert judged.trials > alone.trials
     assert judged.expected_maximum > alone.expected_maximum
+
+
+def test_one_sweep_is_found_without_the_points_of_others(lab, session, monkeypatch):
+    grid = {"fast": list(range(2, 22)), "slow": [91, 92]}
+    large = fxlab.sweep(session, "sma_cross", grid, capital=3_456.0, lab=lab)
+    small = fxlab.sweep(session, "sma_cross", {"fast": 3, "slow": 9}, capital=4_567.0, lab=lab)
+    read, export = [], QuestDB.export
+
+    def counted(db, query):
+        read.append(export(db, query))
+        return read[-1]
+
+    monkeypatch.setattr(QuestDB, "export", counted)
+    assert lab.sweep(small.sweep_ids[0]).done == 1
+    assert sum(frame.height for frame in read) == 3  # its points, its request, the request's plan
+    read.clear()
+    assert lab.sweep(large.sweep_ids[0]).done == 40
+    assert sum(frame.height for frame in read) == 3
 
 
 def test_sweeps_are_listed(lab, db, session):

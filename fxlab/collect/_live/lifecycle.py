@@ -28,7 +28,6 @@ from typing import Any, Final
 from fxlab._questdb import sql
 from fxlab._questdb.client import QuestDB
 from fxlab._questdb.ingest import LineEncoder, LinePost
-from fxlab._questdb.migrations import STEPS
 from fxlab._questdb.sql import Scope
 from fxlab.collect._config import Plan
 from fxlab.collect._live.checksum import RowTally
@@ -45,7 +44,7 @@ from fxlab.errors import (
     SessionNotFound,
     WriteFailed,
 )
-from fxlab.schema import EVENTS, ORDERBOOK, PRICES, RECEIPTS, SESSIONS, Table
+from fxlab.schema import EVENTS, ORDERBOOK, PRICES, RECEIPTS, SESSIONS, VERSION, Table
 from fxlab.sessions import _catalog
 
 TABLES: Final = {"prices": PRICES, "orderbook": ORDERBOOK}
@@ -93,7 +92,7 @@ def session_row(
         "errors_count": recorder.events.errors,
         "notes": facts["notes"],
         "tags": json.dumps(facts["tags"]),
-        "schema_version": STEPS[-1].version,
+        "schema_version": VERSION,
         "updated_at": now,
         "created_at": facts["created_at"],
         "options": json.dumps(facts["options"]),

@@ -31,6 +31,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Protocol
 
 from fxlab.collect.feed import (
+    NOT_AS_DOCUMENTED,
     Address,
     BookSnapshot,
     Clock,
@@ -41,10 +42,10 @@ from fxlab.collect.feed import (
     Quote,
     Subscription,
     Trade,
+    listed,
 )
 from fxlab.collect.venues._binance_messages import parse, past_trade, snapshot
 from fxlab.collect.venues._book_sync import Diff, QuoteStream, SyncedBook
-from fxlab.collect.venues._payload_checks import NOT_AS_DOCUMENTED, listed
 from fxlab.collect.venues._rest import Rest
 from fxlab.collect.venues._snapshot_run import SnapshotRun
 from fxlab.collect.venues._websocket import (

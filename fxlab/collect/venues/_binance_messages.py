@@ -14,9 +14,18 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fxlab.collect.feed import BookSnapshot, Event, Level, Quote, Trade, quarantine
+from fxlab.collect.feed import (
+    NOT_AS_DOCUMENTED,
+    BookSnapshot,
+    Event,
+    Level,
+    Quote,
+    Trade,
+    cause_of,
+    listed,
+    quarantine,
+)
 from fxlab.collect.venues._book_sync import Diff
-from fxlab.collect.venues._payload_checks import NOT_AS_DOCUMENTED, cause_of, listed
 
 Parsed = Trade | Quote | Diff | Event | None
 

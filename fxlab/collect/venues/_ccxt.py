@@ -27,6 +27,7 @@ from typing import Any, ClassVar, Final, cast
 
 from fxlab._network import proxy_for, wait_before
 from fxlab.collect.feed import (
+    NOT_AS_DOCUMENTED,
     Address,
     BookDelta,
     BookSnapshot,
@@ -40,10 +41,12 @@ from fxlab.collect.feed import (
     Quote,
     Subscription,
     Trade,
+    cause_of,
+    positive,
+    quantity_of,
     quarantine,
 )
 from fxlab.collect.venues._book_sync import TradeGapTracker
-from fxlab.collect.venues._payload_checks import NOT_AS_DOCUMENTED, cause_of, positive, quantity_of
 from fxlab.errors import (
     CollectionFailed,
     InvalidParameter,

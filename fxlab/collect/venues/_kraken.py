@@ -24,6 +24,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 from fxlab.collect.feed import (
+    NOT_AS_DOCUMENTED,
     Address,
     BookDelta,
     BookSnapshot,
@@ -37,6 +38,8 @@ from fxlab.collect.feed import (
     Quote,
     Subscription,
     Trade,
+    cause_of,
+    positive,
 )
 from fxlab.collect.venues._kraken_messages import (
     CHECKED,
@@ -46,7 +49,6 @@ from fxlab.collect.venues._kraken_messages import (
     TradesFrame,
     parse,
 )
-from fxlab.collect.venues._payload_checks import NOT_AS_DOCUMENTED, cause_of, positive
 from fxlab.collect.venues._rest import Rest
 from fxlab.collect.venues._websocket import (
     Arrival,

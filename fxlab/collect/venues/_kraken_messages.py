@@ -25,14 +25,18 @@ from json.decoder import JSONDecoder
 from typing import Any, Final, NamedTuple, NoReturn
 
 from fxlab._times import to_micros
-from fxlab.collect.feed import Event, Instrument, Level, Trade, quarantine
-from fxlab.collect.venues._payload_checks import (
+from fxlab.collect.feed import (
     NOT_AS_DOCUMENTED,
+    Event,
+    Instrument,
+    Level,
+    Trade,
     cause_of,
     frame_text,
     listed,
     positive,
     quantity_of,
+    quarantine,
 )
 
 CHECKED = 10

@@ -18,6 +18,7 @@ from decimal import Decimal
 from typing import Any, ClassVar, Final
 
 from fxlab.collect.feed import (
+    NOT_AS_DOCUMENTED,
     Address,
     BookSnapshot,
     Clock,
@@ -27,10 +28,12 @@ from fxlab.collect.feed import (
     Message,
     Subscription,
     Trade,
+    cause_of,
+    listed,
+    positive,
 )
 from fxlab.collect.venues._book_sync import BestPrices, Diff, SyncedBook, TradeGapTracker
 from fxlab.collect.venues._mexc_messages import levels_of, parse, version_of
-from fxlab.collect.venues._payload_checks import NOT_AS_DOCUMENTED, cause_of, listed, positive
 from fxlab.collect.venues._rest import Rest
 from fxlab.collect.venues._snapshot_run import Fetched, SnapshotRun
 from fxlab.collect.venues._websocket import (

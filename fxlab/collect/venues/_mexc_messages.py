@@ -15,16 +15,20 @@ from collections.abc import Callable, Mapping
 from json.decoder import JSONDecoder
 from typing import Any, Final, NoReturn
 
-from fxlab.collect.feed import Event, Instrument, Level, Trade, quarantine
-from fxlab.collect.venues._book_sync import Diff
-from fxlab.collect.venues._payload_checks import (
+from fxlab.collect.feed import (
     NOT_AS_DOCUMENTED,
+    Event,
+    Instrument,
+    Level,
+    Trade,
     cause_of,
     frame_text,
     listed,
     positive,
     quantity_of,
+    quarantine,
 )
+from fxlab.collect.venues._book_sync import Diff
 
 _SIDES: Final = {1: "buy", 2: "sell"}
 

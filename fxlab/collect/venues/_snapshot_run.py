@@ -17,9 +17,16 @@ from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 from fxlab._network import wait_before
-from fxlab.collect.feed import BookSnapshot, Clock, Event, Instrument, Message
+from fxlab.collect.feed import (
+    NOT_AS_DOCUMENTED,
+    BookSnapshot,
+    Clock,
+    Event,
+    Instrument,
+    Message,
+    cause_of,
+)
 from fxlab.collect.venues._book_sync import Diff, SyncedBook
-from fxlab.collect.venues._payload_checks import NOT_AS_DOCUMENTED, cause_of
 from fxlab.collect.venues._websocket import (
     Arrival,
     ConnectionClosed,
