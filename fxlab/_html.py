@@ -137,7 +137,10 @@ def table(
     """
     digits = decimals or {}
     heads = [(heading(n), kind.is_numeric() or n in right) for n, kind in frame.schema.items()]
-    columns = (texts(column, digits.get(column.name)) for column in frame.head(limit))
+    columns = (
+        [(text, is_number) for text in texts(column, digits.get(column.name))]
+        for column, (_, is_number) in zip(frame.head(limit), heads, strict=True)
+    )
     more = f"{limit:,} of {frame.height:,} rows shown." if frame.height > limit else ""
     return part("table", caption, heads, zip(*columns, strict=True), more, inline)
 

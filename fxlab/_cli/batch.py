@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from fxlab._cli.common import command, say, show_frame
+
+if TYPE_CHECKING:
+    from fxlab.batcher.batch import Batch
+    from fxlab.batcher.nightly import Night
 
 FILE: Final = "Defaults, and a table for each"
 CRONTAB: Final = (
@@ -51,12 +56,7 @@ def batch(
         check_lookahead=check,
         again=again,
     )
-    show_frame(found.table, leave_out=("error", "notebook", "report", "session"))
-    for name, error in found.failed.select("job", "error").iter_rows():
-        say(f"{name}: {error}")
-    say(str(found))
-    if found.failed.height:
-        raise typer.Exit(1)
+    _show(found, "job", ("notebook", "report", "session"))
 
 
 def nightly(
@@ -75,8 +75,13 @@ def nightly(
     import fxlab
 
     found = fxlab.nightly(file, out=out, workers=workers)
-    show_frame(found.table, leave_out=("strategy", "sessions", "metric", "seconds", "error"))
-    for name, error in found.failed.select("sweep", "error").iter_rows():
+    _show(found, "sweep", ("strategy", "sessions", "metric", "seconds"))
+
+
+def _show(found: Batch | Night, kind: str, leave_out: Sequence[str]) -> None:
+    """Show what became of the work; exit with 1 if some of it failed."""
+    show_frame(found.table, leave_out=(*leave_out, "error"))
+    for name, error in found.failed.select(kind, "error").iter_rows():
         say(f"{name}: {error}")
     say(str(found))
     if found.failed.height:
