@@ -207,8 +207,8 @@ def build(
     columns["state"] = pl.Series(states, dtype=pl.String)
     figures = np.full((len(rows), len(METRICS)), np.nan)
     for row, (_, _, outcome) in zip(figures, rows, strict=True):
-        if len(outcome.figures):
-            row[:] = outcome.figures
+        if len(outcome.metrics):
+            row[:] = outcome.metrics
     for place, name in enumerate(METRICS):
         columns[name] = pl.Series(np.ascontiguousarray(figures[:, place])).fill_nan(None)
     for name in ("error", "fingerprint"):

@@ -262,7 +262,7 @@ def _point_row(study: SweepStudy, point: Point, outcome: TrialResult) -> dict[st
     number = xxhash.xxh3_64_intdigest(point.key.encode()) >> 1
     figures = {
         name: value if math.isfinite(value) else None
-        for name, value in zip(METRICS, outcome.figures.tolist(), strict=False)
+        for name, value in zip(METRICS, outcome.metrics.tolist(), strict=False)
     }
     return _row(
         study,
@@ -296,7 +296,7 @@ def _outcome(row: Mapping[str, Any]) -> TrialResult:
     return TrialResult(
         number=0,
         state=row["state"],
-        figures=np.array(values if figures else []),
+        metrics=np.array(values if figures else []),
         returns=_unpacked(row["returns"]),
         error=row["error"] or "",
         fingerprint=row["fingerprint"] or "",

@@ -149,7 +149,7 @@ class TrialResult:
 
     Attributes
     ----------
-    figures, returns
+    metrics, returns
         Float64: the metrics in their order, and returns on a common grid of all points; both
         empty unless the point is done.
     error
@@ -160,7 +160,7 @@ class TrialResult:
 
     number: int
     state: State
-    figures: np.ndarray = field(default_factory=_nothing)
+    metrics: np.ndarray = field(default_factory=_nothing)
     returns: np.ndarray = field(default_factory=_nothing)
     error: str = ""
     fingerprint: str = ""
@@ -234,7 +234,7 @@ class Trial:
         return TrialResult(
             self.point.number,
             "done",
-            figures=np.array(list(figures.values())),
+            metrics=np.array(list(figures.values())),
             returns=self._periods.coarse(returns, records.first),
             fingerprint=seal(run.parameters),
         )

@@ -497,7 +497,7 @@ class _Run:
         A point that was ruined in one of them has none.
         """
         place, ruin = (list(METRICS).index(name) for name in (self.metric, "ruined_after"))
-        whole = [outcomes[number].figures for outcomes in self.tracker.outcomes]
+        whole = [outcomes[number].metrics for outcomes in self.tracker.outcomes]
         if any(math.isfinite(value) for figures in whole for value in figures[ruin:][:1]):
             return math.nan
         found = [figures[place:][:1] for figures in whole]

@@ -18,7 +18,7 @@ from fxlab.collect.feed import (
     Subscription,
     Trade,
 )
-from fxlab.mock import MockVenue
+from fxlab.mock import MockVenue, generated
 from fxlab.mock._market import Book, BookChange
 
 PATIENCE = 120.0
@@ -180,3 +180,19 @@ def check_pairs(gaps: Sequence[Gap]) -> None:
         assert opened.to_time is None
         assert closed == opened._replace(to_time=closed.to_time)
         assert closed.to_time >= opened.from_time
+
+
+def venue(name: str, *, trades=600, rate=2_000.0, book_rate=400.0, **options):
+    """Return a mock of one venue with two busy symbols, and its market."""
+    market = generated(["BTC_USDT", "ETH_USDT"], rate=rate, book_rate=book_rate, trades=trades)
+    return MockVenue(market, venues=[name], **{"speed": "max", **options}), market
+
+
+def hear(mock: MockVenue, feed, enough, **wanted) -> Heard:
+    """Return what a feed says until it is enough; `feed` makes it from the mock."""
+
+    async def run() -> Heard:
+        async with feed(mock) as opened:
+            return await listen(opened, enough, **wanted)
+
+    return asyncio.run(run())

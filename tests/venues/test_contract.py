@@ -6,11 +6,11 @@ import asyncio
 
 import feed_tap
 import pytest
-from feed_tap import Heard, check_pairs, listen, places, rebuilt, standing, told, tops
+from feed_tap import Heard, check_pairs, places, rebuilt, standing, told, tops
 
 from fxlab.collect.feed import BookSnapshot, Event
 from fxlab.collect.venues import open_feed
-from fxlab.mock import Faults, MockVenue, generated
+from fxlab.mock import Faults, MockVenue
 
 SYMBOLS = ["BTC_USDT", "ETH_USDT"]
 
@@ -23,19 +23,17 @@ def name(request) -> str:
 
 def venue(name: str, faults: Faults | None = None, *, trades: int | None = None) -> MockVenue:
     """Return a mock with a busy market; one without an end goes at its own pace."""
-    market = generated(SYMBOLS, rate=2_000.0, book_rate=400.0, trades=trades)
     speed = 1.0 if trades is None else "max"
-    return MockVenue(market, venues=[name], speed=speed, faults=faults)
+    return feed_tap.venue(name, trades=trades, faults=faults, speed=speed)[0]
 
 
 def hear(mock: MockVenue, name: str, enough, **wanted) -> Heard:
     """Return what the feed says until it is enough."""
 
-    async def run() -> Heard:
-        async with open_feed(name, url=mock.url) as feed:
-            return await listen(feed, enough, symbols=SYMBOLS, **wanted)
+    def feed(mock: MockVenue):
+        return open_feed(name, url=mock.url)
 
-    return asyncio.run(run())
+    return feed_tap.hear(mock, feed, enough, symbols=SYMBOLS, **wanted)
 
 
 def both_books(heard: Heard) -> bool:

@@ -8,10 +8,11 @@ import json
 import random
 import re
 import zlib
+from functools import partial
 
 import feed_tap
 import pytest
-from feed_tap import Heard, check_pairs, listen, places, rebuilt, standing, told, tops
+from feed_tap import Heard, check_pairs, places, rebuilt, standing, told, tops
 
 from fxlab.collect.feed import (
     Address,
@@ -35,7 +36,7 @@ from fxlab.collect.venues._kraken_messages import (
     parse,
 )
 from fxlab.errors import VenueRefused, VenueUnavailable
-from fxlab.mock import Faults, MockVenue, generated
+from fxlab.mock import Faults, MockVenue
 from fxlab.mock._protocols.kraken import KrakenProtocol as MockKraken
 
 START = 1_700_000_000_000_000
@@ -420,9 +421,7 @@ def test_quotes_come_when_the_best_changes():
 # The feed against the mock venue
 
 
-def venue(*, trades=600, faults=None, speed="max", rate=2_000.0, book_rate=400.0, **pace):
-    market = generated(["BTC_USDT", "ETH_USDT"], rate=rate, book_rate=book_rate, trades=trades)
-    return MockVenue(market, venues=["kraken"], speed=speed, faults=faults, **pace), market
+venue = partial(feed_tap.venue, "kraken")
 
 
 def feed_of(mock: MockVenue) -> Kraken:
@@ -430,11 +429,7 @@ def feed_of(mock: MockVenue) -> Kraken:
 
 
 def hear(mock: MockVenue, enough, **wanted) -> Heard:
-    async def run():
-        async with feed_of(mock) as feed:
-            return await listen(feed, enough, **wanted)
-
-    return asyncio.run(run())
+    return feed_tap.hear(mock, feed_of, enough, **wanted)
 
 
 def all_trades(mock: MockVenue):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from functools import partial
 
 import feed_tap
 import pytest
-from feed_tap import Heard, check_pairs, listen, places, rebuilt, standing, told, tops
+from feed_tap import Heard, check_pairs, places, rebuilt, standing, told, tops
 
 from fxlab.collect.feed import (
     Address,
@@ -25,7 +26,7 @@ from fxlab.collect.venues._book_sync import BestPrices, Diff, TradeGapTracker
 from fxlab.collect.venues._mexc import Mexc, MexcRest
 from fxlab.collect.venues._mexc_messages import base_units, parse
 from fxlab.errors import VenueRefused, VenueUnavailable
-from fxlab.mock import Faults, MockVenue, generated
+from fxlab.mock import Faults, MockVenue
 
 NOW = 1_700_000_000_000_000
 TERMS = {"contract_size": 0.0001, "quantity_decimals": 4, "inverse": False}
@@ -241,17 +242,17 @@ def test_best_prices_come_when_they_change():
 # The feed against the mock venue
 
 
-def venue(*, trades=600, faults=None, speed="max", rate=2_000.0, book_rate=400.0, **pace):
-    market = generated(["BTC_USDT", "ETH_USDT"], rate=rate, book_rate=book_rate, trades=trades)
-    return MockVenue(market, venues=["mexc"], speed=speed, faults=faults, **pace), market
+venue = partial(feed_tap.venue, "mexc")
+
+
+def feed_of(mock: MockVenue) -> Mexc:
+    return Mexc(address=Address.under(mock.url, "mexc"))
 
 
 def hear(mock: MockVenue, enough, **wanted) -> Heard:
-    async def run():
-        async with Mexc(address=Address.under(mock.url, "mexc")) as feed:
-            return await listen(feed, enough, **wanted)
-
-    return asyncio.run(run())
+    return feed_tap.hear(
+        mock, lambda venue: Mexc(address=Address.under(venue.url, "mexc")), enough, **wanted
+    )
 
 
 def all_trades(mock: MockVenue, books: int = 0):
