@@ -92,10 +92,10 @@ FLOORS = {
         ["collector"],
     ],
     "fxlab/collect/_files": [
-        ["fields", "synthetic"],
+        ["fields", "synthetic", "vendors"],
         ["csv"],
         ["parsing"],
-        ["session_data"],
+        ["formats", "session_data"],
         ["discovery", "importer"],
     ],
     "fxlab/collect/_live": [

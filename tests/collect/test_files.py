@@ -48,9 +48,12 @@ def test_truefx_text_has_iso_times_and_no_symbol(shared_data):
     assert part.frame.row(0, named=True)["ask_price_1"] == 86.728
 
 
-def test_a_file_without_header_is_refused(shared_data):
-    with pytest.raises(errors.ImportRefused, match="first line must be a header"):
-        read_file(shared_data / "fx_raw_formats/histdata_ascii_eurusd_20200101.csv", "EURUSD")
+def test_histdata_has_no_header_and_is_five_hours_behind_all_year(shared_data):
+    file = shared_data / "fx_raw_formats/histdata_ascii_eurusd_20200101.csv"
+    (part,) = read_file(file, "EURUSD")
+    assert part.frame.height == 9_500
+    assert part.first.isoformat() == "2020-01-01T22:00:00.065000+00:00"
+    assert any("EST without daylight saving" in note for note in part.notes)
 
 
 def test_a_kind_that_has_no_time_is_refused(shared_data):

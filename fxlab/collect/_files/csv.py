@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Final
+from typing import Final, NoReturn
 
 import polars as pl
 
@@ -66,13 +66,29 @@ def _meaning(name: str) -> str | None:
     return _MEANINGS.get(re.sub(r"[^a-z0-9]", "", lowered))
 
 
-def refuse_bars(place: SourceLocation, names: Iterable[str]) -> None:
+def refuse_bars(place: SourceLocation, names: Iterable[str], whose: str = "") -> None:
     """Refuse candles by what they are."""
     if {name.strip().lower() for name in names} >= BARS:
         place.refuse(
-            "it holds bars (open, high, low, close), and fxlab needs the ticks they were made of; "
-            "get the vendor's trades or quotes of the same time"
+            f"it holds bars (open, high, low, close){f' of {whose}' if whose else ''}: candles, "
+            "not ticks, and fxlab needs the ticks they were made of; get the vendor's trades or "
+            "quotes of the same time"
         )
+
+
+def refuse_separator(place: SourceLocation, line: str, mark: str) -> NoReturn:
+    """Refuse a file whose decimals have commas, as spreadsheets write them."""
+    word = {";": "semicolons", "\t": "tabs", "|": "bars"}[mark]
+    place.refuse(
+        f"its fields are separated by {word} ({shortened(line)!r}), and its decimals then often by "
+        "commas, as spreadsheets write them: export it again from the source with commas "
+        "between fields and points in numbers"
+    )
+
+
+def shortened(line: str) -> str:
+    """Return a line for an error, cut between words if it has any."""
+    return textwrap.shorten(line, 80) if " " in line else f"{line:.80}"
 
 
 def listed(names: Sequence[str]) -> str:
@@ -116,7 +132,12 @@ def wrong(
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
-def read(place: SourceLocation, data: bytes) -> pl.DataFrame:
+def read(
+    place: SourceLocation,
+    data: bytes,
+    separator: str = ",",
+    names: Sequence[str] | None = None,
+) -> pl.DataFrame:
     """Return the fields of a CSV file as text; an empty field is null.
 
     Parameters
@@ -124,7 +145,11 @@ def read(place: SourceLocation, data: bytes) -> pl.DataFrame:
     place
         The file, for errors.
     data
-        Its bytes: UTF-8, one header line, commas, no quotes; lines end with LF or CR LF.
+        Its bytes: UTF-8, no quotes; lines end with LF or CR LF.
+    separator
+        Between fields.
+    names
+        The columns of a file without a header; else the first line names them.
 
     Returns
     -------
@@ -139,11 +164,13 @@ def read(place: SourceLocation, data: bytes) -> pl.DataFrame:
     """
     data = data.removeprefix(_BYTE_ORDER_MARK)
     _refuse_odd_bytes(place, data)
-    header, _, body = data.partition(b"\n")
-    names = _header(place, _text(place, header, row=-1))
+    body = data
+    if names is None:
+        header, _, body = data.partition(b"\n")
+        names = header_of(place, _text(place, header, row=-1), separator)
     lines = _lines(place, body)
-    _refuse_odd_counts(place, lines, len(names))
-    fields = lines.str.split_exact(",", len(names) - 1).struct.rename_fields(names)
+    _refuse_odd_counts(place, lines, len(names), separator)
+    fields = lines.str.split_exact(separator, len(names) - 1).struct.rename_fields(names)
     found = fields.struct.unnest()
     if b" " in body:
         found = found.with_columns(pl.all().str.strip_chars(" "))
@@ -193,8 +220,10 @@ def _text(place: SourceLocation, data: bytes, row: int) -> str:
         place.refuse("the bytes are not UTF-8 text; the file is damaged or not CSV", row)
 
 
-def _refuse_odd_counts(place: SourceLocation, lines: pl.Series, wanted: int) -> None:
-    counts = lines.str.count_matches(",", literal=True) + 1
+def _refuse_odd_counts(
+    place: SourceLocation, lines: pl.Series, wanted: int, separator: str
+) -> None:
+    counts = lines.str.count_matches(separator, literal=True) + 1
     odd = (counts != wanted).arg_true()
     if odd.len():
         place.refuse(
@@ -204,16 +233,13 @@ def _refuse_odd_counts(place: SourceLocation, lines: pl.Series, wanted: int) -> 
         )
 
 
-def _header(place: SourceLocation, line: str) -> list[str]:
-    names = [name.strip() for name in line.split(",")]
-    shown = textwrap.shorten(line, 80) if " " in line else f"{line:.80}"
-    for mark, word in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
-        if line.count(mark) >= len(names):
-            place.refuse(
-                f"its fields are separated by {word} ({shown!r}), and its decimals then often by "
-                "commas, as spreadsheets write them: export it again from the source with commas "
-                "between fields and points in numbers"
-            )
+def header_of(place: SourceLocation, line: str, separator: str) -> list[str]:
+    """Return the columns that a first line names, or refuse it."""
+    names = [name.strip() for name in line.split(separator)]
+    shown = shortened(line)
+    for mark in (";", "\t", "|"):
+        if mark != separator and line.count(mark) >= len(names):
+            refuse_separator(place, line, mark)
     if any(re.match(r"[+-]?\.?\d", name) for name in names):
         place.refuse(
             f"the first line must be a header with a column timestamp, not {shown!r}: the file has "

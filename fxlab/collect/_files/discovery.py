@@ -21,7 +21,7 @@ from typing import Any, Final
 import polars as pl
 
 from fxlab.backtester._source import as_frame
-from fxlab.collect._files import csv
+from fxlab.collect._files import csv, formats
 from fxlab.collect._files.fields import SourceLocation
 from fxlab.collect._files.parsing import WORDS
 from fxlab.collect._files.session_data import ImportedSession, Origin, Part, digest, parts_of
@@ -214,7 +214,13 @@ def check_files(files: Sequence[Path]) -> None:
             )
 
 
-def read_file(file: Path, symbol: str | None = None) -> list[Part]:
+_HEAD_BYTES: Final = 65_536
+"""The format is recognised by so many bytes of text."""
+
+
+def read_file(
+    file: Path, symbol: str | None = None, columns: Mapping[str, str] | None = None
+) -> list[Part]:
     """Return the rows of a file, understood and checked, one part a symbol.
 
     Parameters
@@ -225,14 +231,26 @@ def read_file(file: Path, symbol: str | None = None) -> list[Part]:
         symbol, bid, ask, bid_size, ask_size) or books (timestamp, symbol, bid_price_1, ...).
     symbol
         For a file without a symbol column.
+    columns
+        Our name of a column to the file's.
     """
     data = file.read_bytes()
     is_text = file.suffix.lower() == ".csv"
     place = SourceLocation(str(file), "line", 2) if is_text else SourceLocation(str(file))
-    raw = csv.read(place, data) if is_text else _read_parquet(place, data)
+    if is_text:
+        lines = data[:_HEAD_BYTES].decode("utf-8-sig", errors="replace").splitlines()
+        whole = lines if len(data) <= _HEAD_BYTES else lines[:-1]
+        form = formats.of_text(place, whole, columns=columns, symbol=symbol)
+        if form.names is not None:
+            place = SourceLocation(str(file), "line", 1)
+        raw = csv.read(place, data, form.separator, form.names)
+    else:
+        raw = _read_parquet(place, data)
+        form = formats.of_columns(place, raw, columns=columns, symbol=symbol)
+    rows = form.canonical(place, raw)
     path = f"{file.resolve().parent.name}/{file.name}"
     origin = Origin(path, digest(data), "csv" if is_text else "parquet")
-    return parts_of(place, raw, origin, symbol)
+    return parts_of(place, rows, origin, symbol or form.symbol, form.assumed)
 
 
 def _read_parquet(place: SourceLocation, data: bytes) -> pl.DataFrame:

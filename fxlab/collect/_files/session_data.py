@@ -181,9 +181,16 @@ class Origin:
 
 
 def parts_of(
-    place: SourceLocation, raw: pl.DataFrame, origin: Origin, symbol: str | None
+    place: SourceLocation,
+    raw: pl.DataFrame,
+    origin: Origin,
+    symbol: str | None,
+    assumed: Sequence[str] = (),
 ) -> list[Part]:
-    """Return a file's rows, understood and checked, one part a symbol."""
+    """Return a file's rows, understood and checked, one part a symbol.
+
+    What was assumed of the file stands among the notes of its first part.
+    """
     shape, rows = parse_rows(place, raw, symbol)
     # An id always names one trade; a book's update id, and a seq of fxlab, a row of one time.
     of_trades = shape.data_type == "prices" and "seq" not in raw.columns
@@ -191,7 +198,7 @@ def parts_of(
     pieces = rows.partition_by("symbol", maintain_order=True)
     if not pieces and symbol is not None:
         pieces = [rows]  # a header and nothing below: known, counted, empty
-    rounded = rounded_times(raw)
+    rounded = [*assumed, *rounded_times(raw)]
     found = []
     for piece in pieces:
         name = symbol or str(piece["symbol"][0])
@@ -312,8 +319,14 @@ class ImportedSession:
             "orderbook_count": self.rows - prices,
             "gaps_count": 0,
             "errors_count": 0,
+            "options": self._assumed(),
             "created_at": self.first,  # the same at each import of the same data
         }
+
+    def _assumed(self) -> str | None:
+        """Return what the import did that the rows do not show, kept with the session."""
+        notes = {part.path: list(part.notes) for part in self.parts if part.notes}
+        return json.dumps({"import": notes}) if notes else None
 
     def _groups(self) -> Iterator[tuple[str, str, list[Part]]]:
         """Yield data type, symbol and the parts in time order; trades before books."""

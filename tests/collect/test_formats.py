@@ -1,0 +1,351 @@
+"""Vendors' files, each a few made-up rows: recognised, read exactly, and what was assumed said."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import polars as pl
+import pytest
+
+from fxlab import errors
+from fxlab.collect._files import formats
+from fxlab.collect._files.discovery import read_file
+from fxlab.collect._files.fields import SourceLocation
+
+MS = "1723161255342"
+US = "1735689600000123"
+NS = "1723161255342000123"
+AT = datetime(2024, 8, 8, 23, 54, 15, 342_000, UTC)
+IN_2025 = datetime(2025, 1, 1, 0, 0, 0, 123, UTC)
+LEVELS = range(10)
+
+BINANCE = "id,price,qty,quote_qty,time,is_buyer_maker"
+AGGREGATES = "agg_trade_id,price,quantity,first_trade_id,last_trade_id,transact_time,is_buyer_maker"
+NOTIONAL = (
+    "timestamp,symbol,side,size,price,tickDirection,trdMatchID,grossValue,homeNotional,"
+    "foreignNotional"
+)
+RECORD = "ts_recv,ts_event,rtype,publisher_id,instrument_id,action,side,depth,price,size,flags"
+TARDIS = "exchange,symbol,timestamp,local_timestamp"
+PRETTY = "2024-08-08T23:54:15.342000123Z"
+TENS = ",".join(
+    f"bid_px_0{n},ask_px_0{n},bid_sz_0{n},ask_sz_0{n},bid_ct_0{n},ask_ct_0{n}" for n in LEVELS
+)
+DEPTH = ",".join(f"{(100 - n) * 10**9},{(101 + n) * 10**9},{n + 1},{n + 2},1,1" for n in LEVELS)
+SNAPSHOT = ",".join(
+    f"asks[{n}].price,asks[{n}].amount,bids[{n}].price,bids[{n}].amount" for n in range(25)
+)
+DEEP = ",".join(f"{101 + n},{n + 1},{100 - n},{n + 2}" for n in range(25))
+RAW_NONE = str(2**63 - 1)
+
+# file name, text, then what the first row must be and what must be said
+TRADES = {
+    "binance spot, no header": (
+        "BTCUSDT-trades-2024-08-08.csv",
+        f"9001,50000.10000000,0.00100000,50.00010000,{MS},True,True\n",
+        {"price": 50000.1, "volume": 0.001, "quote_volume": 50.0001, "trade_id": "9001",
+         "side": "sell", "symbol": "BTCUSDT", "timestamp": AT},
+        ["Binance Vision trades, by its fields: no header", "symbol BTCUSDT from the file's name",
+         "timestamp is in milliseconds"],
+    ),
+    "binance spot, 2025": (
+        "BTCUSDT-trades-2025-01-01.csv", f"9001,5.1,2,10.2,{US},False,True\n",
+        {"timestamp": IN_2025, "side": "buy"}, ["timestamp is in microseconds"],
+    ),
+    "binance futures, no header": (
+        "ETHUSDT-trades-2024-08-08.csv", f"7,2.5,2,5.0,{MS},true\n",
+        {"trade_id": "7", "side": "sell", "symbol": "ETHUSDT"}, ["no header"],
+    ),
+    "binance futures": (
+        "ETHUSDT-trades-2024-08-08.csv", f"{BINANCE}\n7,2.5,2,5.0,{MS},true\n",
+        {"trade_id": "7", "volume": 2.0, "timestamp": AT}, ["Binance Vision trades, by its header"],
+    ),
+    "binance coin-m": (
+        "BTCUSD_PERP-trades-2024-08-08.csv",
+        f"id,price,qty,base_qty,time,is_buyer_maker\n7,50000.0,10,0.02,{MS},true\n",
+        {"volume": 0.02, "symbol": "BTCUSD_PERP"}, ["not stored: qty"],
+    ),
+    "binance aggregates": (
+        "ETHUSDT-aggTrades-2024-08-08.csv", f"{AGGREGATES}\n7,2.5,2,70,72,{MS},false\n",
+        {"trade_id": "7", "side": "buy"}, ["aggregated", "not stored: first_trade_id, last_trade"],
+    ),
+    "binance spot aggregates, no header": (
+        "ETHUSDT-aggTrades-2025-01-01.csv", f"7,2.5,2,70,72,{US},False,True\n",
+        {"trade_id": "7", "timestamp": IN_2025}, ["aggregated"],
+    ),
+    "bybit": (
+        "x.csv", f"{NOTIONAL}\n1723161255.342,BTCUSD,Buy,100,50000,PlusTick,ab-1,9,0.002,100\n",
+        {"volume": 0.002, "quote_volume": 100.0, "side": "buy", "trade_id": "ab-1",
+         "timestamp": AT}, ["volume is homeNotional", "not stored: size, tickDirection"],
+    ),
+    "bitmex": (
+        "x.csv",
+        f"{NOTIONAL}\n2024-08-08D23:54:15.342000000,XBTUSD,Sell,100,50000,PlusTick,ab,9,0.002,100\n",
+        {"timestamp": AT, "side": "sell", "symbol": "XBTUSD"}, [],
+    ),
+    "bybit spot": (
+        "BTCUSDT_2024-08-08.csv", f"id,timestamp,price,volume,side,rpi\n1,{MS},5.5,0.1,sell,0\n",
+        {"trade_id": None, "side": "sell", "symbol": "BTCUSDT"}, ["is no trade id"],
+    ),
+    "okx": (
+        "x.csv",
+        f"instrument_name,trade_id,side,price,size,created_time\nBTC-USDT,71,buy,5.5,0.2,{MS}\n",
+        {"symbol": "BTC-USDT", "trade_id": "71", "volume": 0.2}, ["OKX trades"],
+    ),
+    "okx swap": (
+        "x.csv",
+        f"instrument_name,trade_id,side,price,size,created_time\nBTC-USDT-SWAP,71,buy,5.5,2,{MS}\n",
+        {"symbol": "BTC-USDT-SWAP"}, ["are contracts, not base units"],
+    ),
+    "bitget": (
+        "BTCUSDT_20240808_001.csv",
+        f"trade_id,timestamp,price,side,volume(quote),size(base)\n71,{MS},5,buy,10,2\n",
+        {"volume": 2.0, "quote_volume": 10.0, "trade_id": "71", "symbol": "BTCUSDT"}, [],
+    ),
+    "deribit": (
+        "x.csv",
+        ("trade_seq,trade_id,timestamp,tick_direction,price,index_price,instrument_name,direction,"
+        f"amount\n9,ETH-71,{MS},1,2500.0,2501.1,ETH-PERPETUAL,sell,100\n"),
+        {"volume": 0.04, "quote_volume": 100.0, "trade_id": "ETH-71", "side": "sell"},
+        ["dollars", "not stored: tick_direction, index_price"],
+    ),
+    "kraken": (
+        "XBTUSD.csv", "1723161255.342,50000.1,0.00123400\n1723161255.342,50000.2,0.5\n",
+        {"symbol": "XBTUSD", "price": 50000.1, "timestamp": AT}, ["Kraken time and sales"],
+    ),
+    "kraken rest": (
+        "XBTUSD.csv", "50000.1,0.5,1723161255.342,b,l,,71\n",
+        {"side": "buy", "trade_id": "71", "timestamp": AT}, ["Kraken REST trades"],
+    ),
+    "coinbase": (
+        "x.csv",
+        "time,trade_id,price,size,side,product_id\n2024-08-08T23:54:15.342Z,71,5.5,2,buy,BTC-USD\n",
+        {"side": "sell", "symbol": "BTC-USD", "timestamp": AT}, ["side is the maker's"],
+    ),
+    "tardis": (
+        "x.csv",
+        f"{TARDIS},id,side,price,amount\nbinance,BTCUSDT,{MS}000,{MS}123,71,unknown,5.5,2\n",
+        {"side": None, "trade_id": "71", "received_at": AT.replace(microsecond=342_123)},
+        ["Tardis trades", "received_at is in microseconds", "not stored: exchange"],
+    ),
+    "databento, raw": (
+        "x.csv", f"{RECORD},symbol\n{NS},{NS},0,2,15,T,A,0,50000123456789,3,0,ESZ4\n",
+        {"price": 50000.123456789, "side": "sell", "volume": 3.0, "symbol": "ESZ4",
+         "timestamp": AT}, ["rounded to the nearest one", "timestamp is in nanoseconds"],
+    ),
+    "databento, pretty": (
+        "x.csv", f"{RECORD},symbol\n{PRETTY},{PRETTY},0,2,15,T,N,0,50000.100000000,3,0,ESZ4\n",
+        {"price": 50000.1, "side": None, "timestamp": AT}, ["rounded to the nearest one"],
+    ),
+    "databento tbbo": (
+        "x.tbbo.csv",
+        (f"{RECORD},bid_px_00,ask_px_00,bid_sz_00,ask_sz_00,bid_ct_00,ask_ct_00,symbol\n"
+        f"{NS},{NS},1,2,15,T,B,0,5000000000,3,0,4000000000,6000000000,1,1,1,1,ES\n"),
+        {"price": 5.0, "side": "buy"}, ["the quote beside each trade is not stored"],
+    ),
+}  # fmt: skip
+BOOKS = {
+    "binance tickers": (
+        "BTCUSDT-bookTicker-2024-02-15.csv",
+        ("update_id,best_bid_price,best_bid_qty,best_ask_price,best_ask_qty,transaction_time,"
+        f"event_time\n71,4.5,1,5.5,2,{MS},{MS}\n"),
+        {"bid_price_1": 4.5, "ask_price_1": 5.5, "ask_qty_1": 2.0, "venue_seq": 71,
+         "timestamp": AT}, ["not stored: event_time"],
+    ),
+    "tardis quotes": (
+        "x.csv",
+        f"{TARDIS},ask_amount,ask_price,bid_price,bid_amount\nb,BTCUSDT,{MS}000,{MS}000,2,5.5,4.5,1\n",
+        {"bid_price_1": 4.5, "bid_qty_1": 1.0, "ask_qty_1": 2.0}, ["Tardis quotes"],
+    ),
+    "tardis 25 levels": (
+        "x.csv", f"{TARDIS},{SNAPSHOT}\nb,BTCUSDT,{MS}000,{MS}000,{DEEP}\n",
+        {"bid_price_1": 100.0, "bid_price_10": 91.0, "ask_price_10": 110.0, "ask_qty_10": 10.0},
+        ["not stored: exchange, asks[10].price"],
+    ),
+    "databento ten levels": (
+        "x.csv", f"{RECORD},{TENS},symbol\n{NS},{NS},10,2,15,A,B,0,{RAW_NONE},3,0,{DEPTH},ES\n",
+        {"bid_price_1": 100.0, "bid_price_10": 91.0, "ask_qty_10": 11.0, "timestamp": AT},
+        ["each row is the book after an event"],
+    ),
+    "lobster": (
+        "AAPL_2012-06-21_book.csv",
+        ("34200.004241176,1,16113575,18,5853300,1,5859400,200,5853300,18,"
+        "9999999999,0,-9999999999,0\n"),
+        {"ask_price_1": 585.94, "bid_price_1": 585.33, "bid_qty_1": 18.0, "ask_price_2": None,
+         "ask_qty_2": None, "symbol": "AAPL",
+         "timestamp": datetime(2012, 6, 21, 13, 30, 0, 4_241, UTC)},
+        ["New York", "rounded to the nearest one"],
+    ),
+    "histdata": (
+        "DAT_ASCII_EURUSD_T_202407.csv", "20240701 000003660,1.306600,1.306770,0\n",
+        {"bid_price_1": 1.3066, "symbol": "EURUSD",
+         "timestamp": datetime(2024, 7, 1, 5, 0, 3, 660_000, UTC)},
+        ["EST without daylight saving", "not stored: volume"],
+    ),
+    "truefx": (
+        "x.csv", "EUR/USD,20240701 00:00:03.660,1.3066,1.30677\n",
+        {"symbol": "EUR/USD", "timestamp": datetime(2024, 7, 1, 0, 0, 3, 660_000, UTC)}, ["GMT"],
+    ),
+    "dukascopy": (
+        "eurusd-tick-2024-08-08.csv",
+        f"timestamp,askPrice,bidPrice,askVolume,bidVolume\n{MS},1.2,1.1,0.75,1.5\n",
+        {"bid_price_1": 1.1, "ask_qty_1": 0.75, "symbol": "EURUSD", "timestamp": AT}, ["millions"],
+    ),
+    "jforex": (
+        "EURUSD_Ticks.csv",
+        "Local time,Ask,Bid,AskVolume,BidVolume\n09.08.2024 01:54:15.342 GMT+0200,1.2,1.1,1,2\n",
+        {"timestamp": AT, "ask_price_1": 1.2}, ["day first"],
+    ),
+    "jforex, gmt": (
+        "EURUSD_Ticks.csv",
+        "Gmt time,Ask,Bid,AskVolume,BidVolume\n08.08.2024 23:54:15.342,1.2,1.1,1,2\n",
+        {"timestamp": AT}, ["times are GMT"],
+    ),
+    "metatrader": (
+        "EURUSD_202408080000_202408082359.csv",
+        ("<DATE>\t<TIME>\t<BID>\t<ASK>\t<LAST>\t<VOLUME>\t<FLAGS>\n"
+        "2024.08.08\t23:54:15.342\t1.1\t1.2\t\t\t6\n"
+        "2024.08.08\t23:54:15.500\t\t1.3\t\t\t4\n"),
+        {"bid_price_1": 1.1, "ask_price_1": 1.2, "symbol": "EURUSD", "timestamp": AT},
+        ["unchanged", "server's", "fields are separated by tabs"],
+    ),
+}  # fmt: skip
+
+
+def part_of(folder, name, text, **options):
+    file = folder / name
+    file.write_text(text, encoding="utf-8")
+    (part,) = read_file(file, **options)
+    return part
+
+
+def refusal(folder, name, text, **options):
+    with pytest.raises(errors.ImportRefused) as caught:
+        part_of(folder, name, text, **options)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("vendor", [*TRADES, *BOOKS])
+def test_a_vendors_file_is_recognised_and_read_exactly(tmp_path, vendor):
+    name, text, wanted, said = (TRADES | BOOKS)[vendor]
+    symbol = "BTC" if "symbol" not in wanted and "symbol" not in text else None
+    symbol = None if vendor == "deribit" or name[0] != "x" else symbol
+    symbol = None if "product_id" in text or "instrument_name" in text else symbol
+    part = part_of(tmp_path, name, text, symbol=symbol)
+    row = part.frame.row(0, named=True)
+    assert {key: row[key] for key in wanted} == wanted
+    assert part.data_type == ("prices" if vendor in TRADES else "orderbook")
+    notes = "\n".join(part.notes)
+    assert [word for word in said if word not in notes] == []
+
+
+def test_a_blank_quote_of_metatrader_is_carried_on_also_between_blocks(tmp_path):
+    name, text, *_ = BOOKS["metatrader"]
+    part = part_of(tmp_path, name, text)
+    assert part.frame["bid_price_1"].to_list() == [1.1, 1.1]
+    assert part.frame["ask_price_1"].to_list() == [1.2, 1.3]
+    lines = text.splitlines()
+    form = formats.of_text(SourceLocation(name), lines)
+    rows = [[value or None for value in line.split("\t")] for line in lines[1:]]
+    raw = pl.DataFrame(rows, schema=lines[0].split("\t"), orient="row")
+    place = SourceLocation(name)
+    pieces = pl.concat(form.canonical(place, raw[n : n + 1]) for n in range(2))
+    assert pieces["bid"].to_list() == ["1.1", "1.1"]
+
+
+REFUSED = {
+    "klines": ("open_time,open,high,low,close\n1,2,3,4,5\n", ["candles, not ticks"]),
+    "klines, no header": (
+        f"{MS},5,6,4,5,1,{MS},5,9,1,1,0\n", ["candles, not ticks", "Binance Vision klines"],
+    ),
+    "kraken candles": ("1723161240,5,6,4,5,1.5,9\n", ["candles, not ticks"]),
+    "histdata bars": ("20120201 000000,1,1,1,1,0\n", ["candles, not ticks"]),
+    "metatrader bars": (
+        "<DATE>\t<TIME>\t<OPEN>\t<HIGH>\t<LOW>\t<CLOSE>\n2024.08.08\t1\t1\t1\t1\t1\n",
+        ["candles, not ticks"],
+    ),
+    "depth in percent": (
+        "timestamp,percentage,depth,notional\n2024-08-08 00:00:00,-1,10,100\n",
+        ["within percents of the price", "bookTicker"],
+    ),
+    "changes of a book": (
+        f"{TARDIS},is_snapshot,side,price,amount\nb,B,{MS}000,{MS}000,true,bid,1,2\n",
+        ["changes of a book", "book_snapshot_25"],
+    ),
+    "an unknown header": (
+        "update_id,best_bid_price,mood\n1,2,3\n",
+        ["update_id, best_bid_price, mood are of no kind", "trades have timestamp, price",
+         "the nearest is Binance Vision bookTicker", "columns={"],
+    ),
+    "single orders": (
+        f"{RECORD},order_id\n{NS},{NS},160,2,15,A,B,0,5,3,0,7\n", ["single orders", "mbp-10"],
+    ),
+    "day first": (
+        "timestamp,symbol,price,qty\n01/02/2024 10:00:00,B,1,1\n", ["day first or month first"],
+    ),
+    "spreadsheet time": ("time,symbol,price,qty\n1.72316E+09,B,1,1\n", ["has cost digits"]),
+    "spreadsheet id": (
+        "time,symbol,price,qty,id\n1723161255,B,1,1,4.2E+09\n", ["written out in full"],
+    ),
+    "decimal commas": ("time;symbol;price;qty\n1;B;1,5;1\n", ["semicolons", "commas"]),
+    "two units": (
+        f"{BINANCE}\n7,2,2,4,{MS},true\n8,2,2,4,{US},true\n",
+        ["line 3", "not in milliseconds", "one unit"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_is_no_tick_file_is_refused_with_the_reason(tmp_path, kind):
+    text, words = REFUSED[kind]
+    message = refusal(tmp_path, "a.csv", text)
+    assert [word for word in words if word not in message] == []
+
+
+def test_half_of_lobsters_pair_is_refused_with_the_command_that_joins_it(tmp_path):
+    line = "34200.004241176,1,16113575,18,5853300,1\n"
+    message = refusal(tmp_path, "AAPL_2012-06-21_34200000_57600000_message_1.csv", line)
+    assert "paste -d," in message
+
+
+def test_liquidations_have_the_header_of_trades_and_are_none(tmp_path):
+    text = f"{TARDIS},id,side,price,amount\nb,BTCUSDT,{MS}000,{MS}000,71,buy,5.5,2\n"
+    assert "liquidations" in refusal(tmp_path, "b_liquidations_2024-08-08.csv", text)
+
+
+def test_columns_can_be_said(tmp_path):
+    text = f"when,px,lots,who,mood\n{MS},5.5,2,buy,x\n"
+    columns = {"timestamp": "when", "price": "px", "volume": "lots", "maker_side": "who"}
+    part = part_of(tmp_path, "a.csv", text, symbol="BTC", columns=columns)
+    row = part.frame.row(0, named=True)
+    assert (row["price"], row["side"], row["timestamp"]) == (5.5, "sell", AT)
+    assert any("not stored: mood" in note for note in part.notes)
+    bad = {**columns, "volume": "lot"}
+    assert "no column 'lot'; did you mean 'lots'" in refusal(
+        tmp_path, "a.csv", text, symbol="BTC", columns=bad
+    )
+    with pytest.raises(errors.InvalidInput, match="'prize' is no column of fxlab"):
+        part_of(tmp_path, "a.csv", text, columns={"prize": "px"})
+
+
+def test_columns_of_a_file_without_header_are_said_by_number(tmp_path):
+    columns = {"timestamp": "2", "price": "1", "volume": "3"}
+    part = part_of(tmp_path, "a.csv", f"5.5,{MS},2\n", symbol="BTC", columns=columns)
+    assert part.frame.row(0, named=True)["price"] == 5.5
+
+
+@pytest.mark.parametrize("kind", [pl.Int64, pl.Float64])
+def test_typed_files_are_recognised_too(tmp_path, kind):
+    frame = pl.DataFrame({"time": [int(MS)], "price": [5.5], "size": [2.0], "id": ["7"]})
+    file = tmp_path / "a.parquet"
+    frame.with_columns(pl.col("time").cast(kind)).write_parquet(file)
+    (part,) = read_file(file, "BTC")
+    assert part.frame.row(0, named=True)["timestamp"] == AT
+    assert any("size is taken for volume" in note for note in part.notes)
+
+
+def test_a_bad_time_among_good_ones_is_named_by_its_line(tmp_path):
+    text = f"{BINANCE}\n7,2,2,4,{MS},true\n8,2,2,4,soon,true\n"
+    message = refusal(tmp_path, "BTCUSDT-trades-2024-08-08.csv", text)
+    assert "line 3" in message
+    assert "timestamp='soon'" in message
