@@ -130,7 +130,7 @@ FLOORS = {
     ],
     "fxlab/sessions": [
         ["_reader"],
-        ["_catalog"],
+        ["_catalog", "_export"],
         ["session"],
         ["runs"],
     ],
@@ -171,6 +171,7 @@ CRUMBS = {
     "_cli.batch": "one module for each group of commands",
     "_cli.data": "one module for each group of commands",
     "collect._files.synthetic": "a generator of sessions, apart from those that read them",
+    "sessions._export": "files are written apart from what is read",
 }
 # Names that two modules share, and why.
 SAME_NAMES = {

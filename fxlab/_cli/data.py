@@ -1,4 +1,4 @@
-"""Commands about sessions: import files, list and show what is stored."""
+"""Commands about sessions: import and export files, list and show what is stored."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ sessions = typer.Typer(
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     command(app, "import")(import_paths)
+    command(app, "export")(export_session)
     command(sessions, "list")(list_sessions)
     command(sessions, "show")(show_session)
     app.add_typer(sessions, name="sessions")
@@ -65,6 +66,26 @@ def import_paths(
         say(note)
     if report.skipped:
         say(f"not read, no part of a session: {', '.join(report.skipped)}")
+
+
+def export_session(
+    session_id: Annotated[str, typer.Argument(help="The id, with or without session_.")],
+    path: Annotated[Path, typer.Argument(help="A folder, or one file for one symbol's ticks.")],
+    *,
+    form: Annotated[
+        str | None, typer.Option("--format", help="parquet, csv or arrow; else as PATH is named.")
+    ] = None,
+    symbol: Annotated[list[str] | None, typer.Option(help="May be given again; else all.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files.")] = False,
+) -> None:
+    """Write a session's ticks to files that import takes back."""
+    from fxlab.lab import connect
+
+    with connect() as lab, keeping("files that are whole stay, half a one is removed"):
+        files = lab.session(session_id).export(
+            path, format=form, symbols=symbol or None, overwrite=overwrite
+        )
+    show_frame(files, title="exported")
 
 
 def list_sessions(

@@ -10,12 +10,13 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Final, Self
 
 import polars as pl
 
 from fxlab import _html, _ticks
-from fxlab._progress import Advance, Progress, shown, silent
+from fxlab._progress import Advance, Progress, part, shown, silent
 from fxlab._questdb import sql
 from fxlab._questdb.client import QuestDB
 from fxlab._questdb.endpoint import Endpoint
@@ -24,7 +25,7 @@ from fxlab._ticks import with_mid_price
 from fxlab._times import Time, parse_range
 from fxlab.errors import InvalidParameter, QuestDBUnavailable, SymbolNotFound, some
 from fxlab.schema import ORDERBOOK, PRICES, Table
-from fxlab.sessions import _catalog, _reader
+from fxlab.sessions import _catalog, _export, _reader
 
 TICK_COLUMNS: Final = ("timestamp", "seq", "price", "volume", "quote_volume", "side")
 QUOTE_COLUMNS: Final = ("bid_price_1", "bid_qty_1", "ask_price_1", "ask_qty_1")
@@ -396,6 +397,74 @@ class Session(ReplaySource):
         with shown(progress, "reading") as advance:
             chunks = self.scan_ticks(symbol, start=start, end=end, progress=advance)
             return _ticks.bars(chunks, checked)
+
+    def export(
+        self,
+        path: str | Path,
+        *,
+        format: str | None = None,  # noqa: A002 - what users call it
+        symbols: Sequence[str] | None = None,
+        overwrite: bool = False,
+        progress: Progress = None,
+    ) -> pl.DataFrame:
+        """Write the ticks to files that an import takes back, in bounded memory.
+
+        Parameters
+        ----------
+        path
+            A folder, for one file a symbol and data type; or one file, if that is all there is.
+        format
+            "parquet", "csv" or "arrow"; by default what the file's name says, else Parquet.
+        symbols
+            Some of the session's; None means all.
+        overwrite
+            Replace files that are there already.
+        progress
+            As `fxlab.backtest` takes it.
+
+        Returns
+        -------
+        polars.DataFrame
+            One row a file: ``file``, ``symbol``, ``data_type``, ``rows``, ``bytes``.
+
+        Raises
+        ------
+        SymbolNotFound, InvalidInput
+            For an unknown symbol or format, or files that are there; nothing was written.
+
+        Examples
+        --------
+        >>> session.export(folder, format="csv")["data_type"].to_list()
+        ['prices']
+        """
+        chosen = None if symbols is None else {self.only(symbol) for symbol in symbols}
+        counts = {
+            (symbol, data_type): rows
+            for symbol, data_type, rows in self.counts().iter_rows()
+            if chosen is None or symbol in chosen
+        }
+        targets = _export.targets(path, format, sorted(counts), overwrite=overwrite)
+        lines, done, total = [], 0, sum(counts.values())
+        with shown(progress, "export") as advance:
+            for target in targets:
+                rows = counts[target.symbol, target.data_type]
+                share = part(advance, done / total, (done + rows) / total)
+                written = self._export_one(target, share)
+                done += rows
+                size = target.path.stat().st_size
+                lines.append((str(target.path), target.symbol, target.data_type, written, size))
+        names = ("file", "symbol", "data_type", "rows", "bytes")
+        return pl.DataFrame(lines, schema=list(names), orient="row")
+
+    def _export_one(self, target: _export.Target, progress: Advance) -> int:
+        table = PRICES if target.data_type == "prices" else ORDERBOOK
+        names = _export.columns(table)
+        scope = self._scope(table, target.symbol, None, None)
+        chunks = _reader.scan(
+            self._db, scope, names, chunk_rows=_export.CHUNK_ROWS, progress=progress
+        )
+        schema = pl.Schema({name: table.frame[name] for name in names})
+        return _export.write(target.path, target.form, chunks, schema)
 
     def statistics(self) -> pl.DataFrame:
         """Return one row a symbol; see `fxlab.sessions._catalog.statistics`."""
