@@ -308,6 +308,25 @@ def test_half_of_lobsters_pair_is_refused_with_the_command_that_joins_it(tmp_pat
     assert "paste -d," in message
 
 
+@pytest.mark.parametrize(
+    "text", [f"{AGGREGATES}\n7,2.5,2,70,72,{MS},false\n", f"7,50000.0,10,0.02,{MS},true\n"]
+)
+def test_contracts_without_their_worth_are_refused(tmp_path, text):
+    message = refusal(tmp_path, "BTCUSD_PERP-aggTrades-2024-08-08.csv", text)
+    assert "COIN-M quantities are contracts" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "volume"),
+    [("BTC-27JUN25", 0.05), ("BTC-27JUN25-50000-C", 100.0), ("SOL_USDC-PERPETUAL", 100.0),
+     ("ETH_BTC", 100.0)],
+)  # fmt: skip
+def test_only_inverse_contracts_of_deribit_are_counted_in_dollars(tmp_path, name, volume):
+    header = "trade_seq,trade_id,timestamp,price,instrument_name,direction,amount"
+    part = part_of(tmp_path, "a.csv", f"{header}\n9,71,{MS},2000,{name},buy,100\n")
+    assert part.frame["volume"].to_list() == [volume]
+
+
 def test_liquidations_have_the_header_of_trades_and_are_none(tmp_path):
     text = f"{TARDIS},id,side,price,amount\nb,BTCUSDT,{MS}000,{MS}000,71,buy,5.5,2\n"
     assert "liquidations" in refusal(tmp_path, "b_liquidations_2024-08-08.csv", text)

@@ -34,6 +34,7 @@ _NUMBER: Final = re.compile(r"[+-]?\d*\.?\d[\d.:eE+ -]*")
 _WHOLE: Final = re.compile(r"\d{9,19}")
 _DAY_FIRST: Final = re.compile(r"\d{1,2}[./-]\d{1,2}[./-]\d{2,4}\b")
 _MANGLED: Final = re.compile(r"\d(?:\.\d+)?E\+\d+")
+_COIN_M: Final = re.compile(r"usd_(?:perp|\d{6})-")
 _ANY_SYMBOL: Final = r"([A-Z0-9]{5,24})-(?:trades|aggTrades|bookTicker)-\d{4}"
 
 
@@ -228,6 +229,11 @@ def _by_vendor(
         return None
     if vendor.refused:
         _refuse(place, vendor)
+    if vendor.name.startswith("Binance") and _COIN_M.search(stem) and "base_qty" not in told:
+        place.refuse(
+            "COIN-M quantities are contracts, and nothing in this file says their worth; take "
+            "the trades of the same days with their header (id,price,qty,base_qty,time,...)"
+        )
     if "tardis" in vendor.name.lower() and "liquidations" in stem:
         place.refuse("it holds liquidations, not trades; take Tardis' trades of the same days")
     given = {ours for ours in vendor.columns.values() if ours}

@@ -100,7 +100,7 @@ def _deribit(block: pl.DataFrame, memory: dict[str, Any]) -> pl.DataFrame:
     """Amounts of inverse contracts are dollars, of all others base units."""
     del memory
     name = pl.col("instrument_name").cast(pl.String)
-    inverse = ~name.str.contains(r"-[CP]$|_USD[CTE]|_USDT")
+    inverse = name.str.contains("-", literal=True) & ~name.str.contains("-[CP]$|_")
     amount, price = (pl.col(each).cast(pl.Float64, strict=False) for each in ("amount", "price"))
     return block.with_columns(
         pl.when(inverse).then(amount / price).otherwise(amount).alias("volume"),
