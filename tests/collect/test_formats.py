@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import random
+import re
 from datetime import UTC, datetime
 
 import polars as pl
@@ -239,6 +242,21 @@ def test_a_vendors_file_is_recognised_and_read_exactly(tmp_path, vendor):
     assert [word for word in said if word not in notes] == []
 
 
+HEADED = [name for name, (_, text, *_) in (TRADES | BOOKS).items() if text[:2].upper().isupper()]
+
+
+@pytest.mark.parametrize("vendor", [name for name in HEADED if name != "truefx"])
+def test_a_vendors_columns_in_parquet_are_the_same_rows(tmp_path, vendor):
+    name, text, wanted, _ = (TRADES | BOOKS)[vendor]
+    separator = "\t" if "\t" in text else ","
+    file = tmp_path / name.replace(".csv", ".parquet")
+    pl.read_csv(io.StringIO(text), separator=separator).write_parquet(file)
+    named = re.search("symbol|product_id|instrument_name", text) or name[0] != "x"
+    (part,) = read_file(file, None if named else "BTC")
+    row = part.frame.row(0, named=True)
+    assert {key: row[key] for key in wanted} == wanted
+
+
 def test_a_blank_quote_of_metatrader_is_carried_on_also_between_blocks(tmp_path):
     name, text, *_ = BOOKS["metatrader"]
     part = part_of(tmp_path, name, text)
@@ -368,3 +386,21 @@ def test_a_bad_time_among_good_ones_is_named_by_its_line(tmp_path):
     message = refusal(tmp_path, "BTCUSDT-trades-2024-08-08.csv", text)
     assert "line 3" in message
     assert "timestamp='soon'" in message
+
+
+@pytest.mark.parametrize("vendor", [*TRADES, *BOOKS])
+def test_a_damaged_vendors_file_is_read_or_refused_and_never_a_traceback(tmp_path, vendor):
+    name, text, *_ = (TRADES | BOOKS)[vendor]
+    draw = random.Random(vendor)
+    for _ in range(40):
+        at, piece = draw.randrange(len(text)), draw.randrange(1, 9)
+        new = draw.choice(["", ",", "\n", "\t", "x", "-", "9", ".", "E+09", "é", "nan", ";"])
+        file = tmp_path / name
+        file.write_text(text[:at] + new + text[at + piece * draw.randrange(2) :], encoding="utf-8")
+        try:
+            parts = read_file(file, None if "symbol" in text else "BTC")
+        except errors.ImportRefused as error:
+            assert name in str(error)  # noqa: PT017 - either is right
+        else:
+            lines = file.read_text(encoding="utf-8").rstrip().count("\n") + 1
+            assert sum(part.frame.height for part in parts) in (lines, lines - 1)

@@ -150,14 +150,16 @@ def _jforex(block: pl.DataFrame, memory: dict[str, Any]) -> pl.DataFrame:
     del memory
     pattern = r"^(\d\d)\.(\d\d)\.(\d{4}) (\S+?)(?: GMT([+-]\d{4}))?$"
     time = block.columns[0]
-    return block.with_columns(pl.col(time).str.replace(pattern, "$3-$2-${1}T$4$5"))
+    return block.with_columns(pl.col(time).cast(pl.String).str.replace(pattern, "$3-$2-${1}T$4$5"))
 
 
 def _metatrader(block: pl.DataFrame, memory: dict[str, Any]) -> pl.DataFrame:
     """Carry bid and ask on where they are blank, from block to block."""
     carried = []
     for name in ("<bid>", "<ask>"):
-        before = pl.concat([pl.Series([memory.get(name)], dtype=pl.String), block[name]])
+        before = pl.concat(
+            [pl.Series([memory.get(name)], dtype=pl.String), block[name].cast(pl.String)]
+        )
         carried.append(before.forward_fill().tail(block.height).alias(name))
         memory[name] = carried[-1].tail(1).to_list()[0] if block.height else memory.get(name)
     date = pl.col("<date>").str.replace_all(".", "-", literal=True)
