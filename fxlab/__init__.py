@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fxlab._log import enable_logging
     from fxlab._questdb.endpoint import Endpoint
     from fxlab._questdb.server import ServerStatus
-    from fxlab.backtester._source import FrameSource
+    from fxlab.backtester._frame_source import FrameSource
     from fxlab.backtester.compare import Comparison, compare_runs
     from fxlab.backtester.cost_ladder import CostLadder, cost_ladder
     from fxlab.backtester.engine import backtest
@@ -88,7 +88,7 @@ _HOMES: Final = {
     "Events": "fxlab.backtester.strategy.signals:Events",
     "Execution": "fxlab.backtester.execution:Execution",
     "Feed": "fxlab.collect.feed:Feed",
-    "FrameSource": "fxlab.backtester._source:FrameSource",
+    "FrameSource": "fxlab.backtester._frame_source:FrameSource",
     "FxlabError": "fxlab.errors:FxlabError",
     "Gap": "fxlab.collect.feed:Gap",
     "ImportReport": "fxlab.collect._files.importer:ImportReport",

@@ -1,417 +1,29 @@
-"""Tick source of a backtest: a session or a frame (Polars, pandas, Arrow), checked.
+"""Tick source of a run: a session or a frame, its symbols, times and gaps, and the ticks joined.
 
-A lazy frame, a pandas frame, an Arrow table are ticks too: turned into Polars exactly, and checked
-before anything is replayed. What would be guessed or cut (text for a price, a seq of 1.5, a missing
-time) is refused by column, row and rule. `FrameSource` gives a frame the shape of a session, so
-that the engine knows one kind of source.
+A strategy names columns; here they are found and joined (as-of joined books, other symbols'
+prices), for the chunk at hand only. What comes from another stream is as of *strictly before* the
+tick: two streams with the same timestamp have no known order, and a backtest must not guess the one
+that suits it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Final, Protocol
 
 import numpy as np
 import polars as pl
 
-from fxlab._ticks import (
-    BEST,
-    GAPS,
-    LARGEST_TICKS,
-    MAX_DECIMALS,
-    PRICE_TICKS,
-    ROUNDING,
-    find_decimals,
-    merged,
-    mid_decimals,
-    with_mid_price,
-)
-from fxlab._times import Time, from_micros, parse_range, to_micros
+from fxlab import _ticks
+from fxlab._ticks import PRICE_TICKS, advice
+from fxlab._times import Time, parse_range, to_micros
+from fxlab.backtester._frame_source import FrameSource, is_frame
+from fxlab.backtester._kernel.records import GAPS
+from fxlab.backtester.strategy.indicators import PRICE_OF
 from fxlab.errors import EmptySession, InvalidParameter, InvalidTicks, SymbolNotFound, some
 from fxlab.schema import UTC_MICROS, book_levels, quote_currency
 
-_MICRO: Final = 1_000  # nanoseconds
-
-
-def is_frame(value: object) -> bool:
-    """Return whether something is a frame: of Polars, lazy too, of pandas, or an Arrow table."""
-    return isinstance(value, pl.DataFrame | pl.LazyFrame) or hasattr(value, "__arrow_c_stream__")
-
-
-def as_frame(value: Any, what: str) -> pl.DataFrame:  # noqa: ANN401 - of any library
-    """Return a frame as Polars', no value changed.
-
-    Raises
-    ------
-    InvalidTicks
-        If it is none, or its library cannot hand it over.
-    """
-    if isinstance(value, pl.DataFrame):
-        return value
-    if isinstance(value, pl.LazyFrame):
-        return value.collect()
-    if not is_frame(value):
-        raise InvalidTicks(
-            f"{what} is {type(value).__name__}, not a frame; give a Polars frame (lazy too), a "
-            "pandas frame or an Arrow table"
-        )
-    try:
-        if type(value).__module__.partition(".")[0] == "pandas":
-            return pl.from_pandas(value)
-        return pl.DataFrame(value)
-    except (TypeError, ValueError, pl.exceptions.PolarsError) as error:
-        raise InvalidTicks(
-            f"{what} cannot be read as columns ({error}); give each column one type"
-        ) from error
-
-
-def check_ticks(frame: pl.DataFrame, what: str, required: tuple[str, ...]) -> pl.DataFrame:
-    """Return a frame whose columns mean what their names say, or refuse it.
-
-    Times are in microseconds then; all else is as it was.
-    """
-    for name in required:
-        if name not in frame.columns:
-            raise InvalidTicks(
-                f"{what} has no column {name!r}; ticks need timestamp and price (and seq, symbol "
-                "where they exist), quotes timestamp, bid_price_1 and ask_price_1; it has: "
-                f"{', '.join(frame.columns)}"
-            )
-    for name in frame.columns:
-        if name == "timestamp" or (name.endswith("_time") and name in required):
-            frame = _timed(frame, what, name)
-        elif name in _CHECKS:
-            _CHECKS[name](frame[name], what)
-    return frame
-
-
-def _timed(frame: pl.DataFrame, what: str, name: str) -> pl.DataFrame:
-    """Refuse times that are none; turn nanoseconds into microseconds where nothing is lost."""
-    column = frame[name]
-    if not isinstance(column.dtype, pl.Datetime):
-        raise InvalidTicks(
-            f"column {name} of {what} is {column.dtype}, not a Datetime; cast it, for example "
-            f"pl.col({name!r}).cast(pl.Datetime('us', 'UTC'))"
-        )
-    if name == "timestamp":  # a gap may be open at one end
-        _no_nulls(column, what, "a tick has a time: fill it in, or leave the row out")
-    if column.dtype.time_unit != "ns":
-        return frame
-    finer = column.to_physical() % _MICRO
-    if finer.fill_null(0).cast(pl.Boolean).any():
-        row = _first(finer != 0)
-        raise InvalidTicks(
-            f"column {name} of {what} has nanoseconds ({finer[row]} beside whole microseconds in "
-            f"row {row}); fxlab keeps microseconds: round it, for example "
-            f"pl.col({name!r}).dt.round('1us')"
-        )
-    return frame.with_columns(pl.col(name).dt.cast_time_unit("us"))
-
-
-def _first(mask: pl.Series) -> int:
-    return int(mask.arg_true()[0])
-
-
-def _no_nulls(column: pl.Series, what: str, rule: str) -> None:
-    if column.null_count():
-        row = _first(column.is_null())
-        raise InvalidTicks(f"column {column.name} of {what} is null in row {row}; {rule}")
-
-
-def _is_money(column: pl.Series, what: str) -> None:
-    """Refuse what is no number, or one whose digits are lost already."""
-    kind = column.dtype
-    if not kind.is_numeric():
-        raise InvalidTicks(
-            f"column {column.name} of {what} is {kind}, not a number; cast it, for example "
-            f"pl.col({column.name!r}).cast(pl.Float64)"
-        )
-    if kind in (pl.Float32, pl.Float16):
-        raise InvalidTicks(
-            f"column {column.name} of {what} is {kind}, which holds about 7 digits: 50000.1 is "
-            "50000.1015625 in it; give Float64 or Decimal from the source, or round and cast, for "
-            f"example pl.col({column.name!r}).cast(pl.Float64).round(2)"
-        )
-
-
-def _is_volume(column: pl.Series, what: str) -> None:
-    if not column.dtype.is_numeric():
-        _is_money(column, what)
-    negative = column < 0
-    if negative.any():
-        row = _first(negative)
-        raise InvalidTicks(
-            f"column {column.name} of {what} is {column[row]} in row {row}; a volume is not below "
-            "zero: put the side into a column of its own"
-        )
-
-
-def _is_seq(column: pl.Series, what: str) -> None:
-    rule = "seq numbers the rows of one time: give whole numbers, or leave the column out"
-    if not column.dtype.is_integer():
-        raise InvalidTicks(f"column seq of {what} is {column.dtype}, not an integer; {rule}")
-    _no_nulls(column, what, rule)
-    wide = column > 2**63 - 1 if column.dtype == pl.UInt64 else pl.Series([False])
-    if wide.any():
-        raise InvalidTicks(
-            f"column seq of {what} is {column[_first(wide)]} in row {_first(wide)}, beyond 64 bits "
-            f"with a sign; {rule}"
-        )
-
-
-def _is_symbol(column: pl.Series, what: str) -> None:
-    if column.dtype not in (pl.String, pl.Categorical, pl.Enum):
-        raise InvalidTicks(
-            f"column symbol of {what} is {column.dtype}, not text; cast it, for example "
-            "pl.col('symbol').cast(pl.String)"
-        )
-    _no_nulls(column, what, "each tick belongs to a symbol: fill it in, or leave the row out")
-
-
-_CHECKS: Final[dict[str, Callable[[pl.Series, str], None]]] = {
-    **dict.fromkeys(("price", *BEST, *book_levels()), _is_money),
-    "volume": _is_volume,
-    "seq": _is_seq,
-    "symbol": _is_symbol,
-}
-
-
-def utc(frame: pl.DataFrame, name: str) -> pl.Expr:
-    """Return a column of times as UTC microseconds; naive times mean UTC."""
-    kind = frame.schema[name]
-    time = pl.col(name)
-    if isinstance(kind, pl.Datetime) and kind.time_zone is None:
-        time = time.dt.replace_time_zone("UTC")
-    return time.cast(UTC_MICROS)
-
-
-CHUNK_ROWS: Final = 1 << 20
-"""Rows at a time: a reader may want to stop in between."""
-
-ONE_SYMBOL: Final = "TICKS"  # the symbol of a frame that names none
-
-
-class FrameSource:
-    """A frame of ticks, in the shape of a session.
-
-    Parameters
-    ----------
-    frame
-        Of Polars (lazy too) or pandas, or an Arrow table. Trades: columns ``timestamp`` (Datetime;
-        naive means UTC), ``price`` (a number) and, if there are any, ``seq`` (whole numbers),
-        ``symbol`` (text), ``volume`` and others. Or quotes: ``timestamp``, ``bid_price_1``,
-        ``ask_price_1`` and further levels, and no ``price``: the mid is the price then, and rows
-        that have none (a side is empty, or they cross) are left out. Rows of a symbol are ordered
-        by (timestamp, seq); without ``seq`` the order of the rows is theirs.
-    id
-        The name that results are kept under.
-    books
-        Order books beside trades: ``timestamp``, level columns such as ``bid_price_1`` and
-        ``bid_qty_1``, and, if there are any, ``seq`` and ``symbol``.
-    gaps
-        Known gaps: ``from_time``, ``to_time`` and, if they concern one symbol, ``symbol``.
-
-    Raises
-    ------
-    InvalidTicks
-        If a required column is missing, has another type or holds what cannot be a tick's:
-        text for a price, no time, a fraction for a seq, no symbol, a volume below zero.
-
-    Examples
-    --------
-    >>> source = fxlab.FrameSource(ticks)
-    >>> source.symbols, source.price_decimals
-    (('TICKS',), {'TICKS': 2})
-    """
-
-    def __init__(
-        self,
-        frame: Any,  # noqa: ANN401 - of any library; refused by name otherwise
-        id: str = "frame",  # noqa: A002 - as sessions call it
-        *,
-        books: Any = None,  # noqa: ANN401
-        gaps: Any = None,  # noqa: ANN401
-    ) -> None:
-        ticks = as_frame(frame, "the frame")
-        self.id = id
-        self.quotes = "price" not in ticks.columns and set(BEST) <= set(ticks.columns)
-        needed = ("timestamp",) if self.quotes else ("timestamp", "price")
-        self.frame = check_ticks(ticks, "the frame", needed)
-        self.books = _checked(books, "the frame of books", ("timestamp", *BEST))
-        self.known_gaps = _checked(gaps, "the frame of gaps", tuple(GAPS), spans=True)
-        self._ready: dict[str, tuple[pl.DataFrame, int | None]] = {}
-
-    def __repr__(self) -> str:
-        """Show what is in it on one line."""
-        kind = "quotes" if self.quotes else "ticks"
-        return f"<FrameSource {self.id}: {self.frame.height:,} {kind} of {some(self.symbols)}>"
-
-    @property
-    def symbols(self) -> tuple[str, ...]:
-        """Return the symbols in order of appearance."""
-        if "symbol" not in self.frame.columns:
-            return (ONE_SYMBOL,)
-        return tuple(self.frame["symbol"].cast(pl.String).unique(maintain_order=True).to_list())
-
-    @property
-    def price_decimals(self) -> dict[str, int]:
-        """Return the decimals of each symbol's prices, found from the data."""
-        found = {symbol: self._ticks(symbol)[1] for symbol in self.symbols}
-        return {symbol: decimals for symbol, decimals in found.items() if decimals is not None}
-
-    @property
-    def started(self) -> object:
-        """Return the first timestamp."""
-        times = self.frame["timestamp"]
-        return times.min() if "symbol" in self.frame.columns else times.first()
-
-    @property
-    def ended(self) -> object:
-        """Return the last timestamp."""
-        times = self.frame["timestamp"]
-        return times.max() if "symbol" in self.frame.columns else times.last()
-
-    def scan_ticks(
-        self,
-        symbol: str,
-        *,
-        start: Time | None = None,
-        end: Time | None = None,
-        chunk_rows: int | None = None,
-        received: bool = False,
-    ) -> Iterator[pl.DataFrame]:
-        """Yield slices of the frame with all its columns and `price_ticks`."""
-        rows = self._ticks(symbol)[0]
-        if received and "received_at" not in rows.columns:
-            rows = rows.with_columns(received_at=pl.lit(None, UTC_MICROS))
-        yield from _slices(rows, start, end, chunk_rows)
-
-    def count_ticks(
-        self, symbol: str, *, start: Time | None = None, end: Time | None = None
-    ) -> int:
-        """Return how many ticks `scan_ticks` yields."""
-        return sum(chunk.height for chunk in self.scan_ticks(symbol, start=start, end=end))
-
-    def scan_books(
-        self,
-        symbol: str,
-        *,
-        start: Time | None = None,
-        end: Time | None = None,
-        chunk_rows: int | None = None,
-    ) -> Iterator[pl.DataFrame]:
-        """Yield the symbol's books: ``timestamp``, ``seq`` and all level columns, in order."""
-        if not self.has_books(symbol):
-            return
-        rows = self._quotes(symbol) if self.books is None else self._books(symbol, self.books)
-        levels = [
-            pl.col(name).cast(pl.Float64) if name in rows.columns else pl.lit(None, pl.Float64)
-            for name in book_levels()
-        ]
-        named = [level.alias(name) for level, name in zip(levels, book_levels(), strict=True)]
-        yield from _slices(rows.select("timestamp", "seq", *named), start, end, chunk_rows)
-
-    def has_books(self, symbol: str) -> bool:
-        """Return whether there are books or quotes of the symbol."""
-        if self.books is None:
-            return self.quotes
-        named = "symbol" in self.books.columns and "symbol" in self.frame.columns
-        return not named or bool((self.books["symbol"].cast(pl.String) == symbol).any())
-
-    def has_trades(self, symbol: str) -> bool:  # noqa: ARG002 - a frame has one kind of rows
-        """Return whether the frame holds trades, not quotes."""
-        return not self.quotes
-
-    def gaps(self, symbol: str) -> pl.DataFrame:
-        """Return the known gaps of the symbol: ``from_time``, ``to_time``, in order."""
-        if self.known_gaps is None:
-            return pl.DataFrame(schema=GAPS)
-        gaps = self.known_gaps
-        if "symbol" in gaps.columns:
-            named = pl.col("symbol").cast(pl.String)
-            gaps = gaps.filter((named == symbol) | named.is_null())
-        times = [utc(gaps, name) for name in GAPS]
-        return merged(gaps.with_columns(times))
-
-    def _ticks(self, symbol: str) -> tuple[pl.DataFrame, int | None]:
-        """Return the symbol's rows as the engine takes them, and the decimals of its prices."""
-        if symbol not in self._ready:
-            self._ready[symbol] = self._prepared(symbol)
-        return self._ready[symbol]
-
-    def _prepared(self, symbol: str) -> tuple[pl.DataFrame, int | None]:
-        rows = self._quotes(symbol)
-        if self.quotes:
-            rows = with_mid_price(rows, mid_decimals(rows))
-        rows = rows.with_columns(pl.col("price").cast(pl.Float64))
-        found = exact_ticks(rows["price"])
-        if found is None:
-            return rows.drop(PRICE_TICKS, strict=False), None
-        decimals, ticks = found
-        return rows.with_columns(pl.Series(PRICE_TICKS, ticks)), decimals
-
-    def _quotes(self, symbol: str) -> pl.DataFrame:
-        """Return the symbol's rows of the frame, with normal times and seq."""
-        if "symbol" not in self.frame.columns:
-            return _normalised(self.frame)
-        if self.frame["symbol"].n_unique() == 1:
-            return _normalised(self.frame.drop("symbol"))
-        own = self.frame.filter(pl.col("symbol").cast(pl.String) == symbol)
-        return _normalised(own.drop("symbol"))
-
-    def _books(self, symbol: str, books: pl.DataFrame) -> pl.DataFrame:
-        if "symbol" in books.columns:
-            if "symbol" in self.frame.columns:
-                books = books.filter(pl.col("symbol").cast(pl.String) == symbol)
-        elif len(self.symbols) > 1:
-            raise InvalidTicks(
-                "the frame of books has no column 'symbol', and the ticks have several symbols: "
-                f"{some(self.symbols)}; add the column so that each book is where it belongs"
-            )
-        rows = _normalised(books)
-        if not rows["timestamp"].is_sorted():
-            raise InvalidTicks(
-                f"the books of {symbol} are not in the order of time; sort them by timestamp, seq"
-            )
-        return rows
-
-
-def _checked(
-    frame: object, what: str, required: tuple[str, ...], *, spans: bool = False
-) -> pl.DataFrame | None:
-    """Return a frame beside the ticks, if there is one; a gap may be one of all symbols."""
-    if frame is None:
-        return None
-    found = as_frame(frame, what)
-    if spans and "symbol" in found.columns:
-        named = check_ticks(found.drop("symbol"), what, required)
-        return named.with_columns(found["symbol"])
-    return check_ticks(found, what, required)
-
-
-def _normalised(frame: pl.DataFrame) -> pl.DataFrame:
-    """Give a user's frame the engine's types: UTC microseconds, Int64 seq."""
-    times = [name for name in ("timestamp", "received_at") if name in frame.columns]
-    columns = [utc(frame, name) for name in times]
-    if "seq" in frame.columns:
-        columns.append(pl.col("seq").cast(pl.Int64))
-    else:
-        columns.append(pl.int_range(pl.len(), dtype=pl.Int64).alias("seq"))
-    return frame.with_columns(columns)
-
-
-def _slices(
-    rows: pl.DataFrame, start: Time | None, end: Time | None, chunk_rows: int | None
-) -> Iterator[pl.DataFrame]:
-    low, high = parse_range(start, end)
-    if low is not None:
-        rows = rows.filter(pl.col("timestamp") >= from_micros(low))
-    if high is not None:
-        rows = rows.filter(pl.col("timestamp") < from_micros(high))
-    step = chunk_rows or CHUNK_ROWS
-    for offset in range(0, rows.height, step):
-        yield rows.slice(offset, step)
+BOOK_COLUMNS: Final = (*book_levels(), "spread", "mid")
 
 
 class TickSource(Protocol):
@@ -552,57 +164,244 @@ def no_ticks(source: TickSource, symbols: tuple[str, ...]) -> EmptySession:
     )
 
 
-@dataclass
-class OrderCheck:
-    """Checks chunk by chunk that rows are ticks in order; remembers the last row."""
+def gap_bounds(source: TickSource, symbols: Iterable[str]) -> pl.DataFrame | None:
+    """Return the known gaps of the recording: from_time, to_time (UTC µs), symbol.
 
-    symbol: str
-    time: int = -(2**63)
-    seq: int = -(2**63)
-    rows: int = 0
-
-    def check(self, time: np.ndarray, seq: np.ndarray, price: np.ndarray) -> None:
-        """Raise `InvalidTicks` at the first row that is out of order or not a price."""
-        from fxlab.backtester._kernel.columns import first_bad_row
-
-        bad = first_bad_row(time, seq, price, self.time, self.seq)
-        if bad >= 0:
-            raise InvalidTicks(self._describe(bad, time, seq, price))
-        self.time, self.seq = int(time[-1]), int(seq[-1])
-        self.rows += len(time)
-
-    def _describe(self, bad: int, time: np.ndarray, seq: np.ndarray, price: np.ndarray) -> str:
-        from fxlab.backtester._kernel.columns import LARGEST_PRICE, SMALLEST_PRICE
-
-        row = self.rows + bad
-        if not (np.isfinite(price[bad]) and price[bad] > 0):
-            return (
-                f"{self.symbol}: price {price[bad]} in row {row} is not a price; prices are finite "
-                "and above zero: filter or mend the row first"
-            )
-        if not SMALLEST_PRICE <= price[bad] <= LARGEST_PRICE:
-            return (
-                f"{self.symbol}: price {price[bad]:g} in row {row} is not from {SMALLEST_PRICE:g} "
-                f"to {LARGEST_PRICE:g}, so money would leave the range of floats; give prices in "
-                "another unit, such as of a million coins"
-            )
-        return (
-            f"{self.symbol}: row {row} at {from_micros(int(time[bad]))} (seq {seq[bad]}) does not "
-            "come after the row before it; sort the frame by timestamp, seq (seq may not repeat)"
-        )
-
-
-def exact_ticks(prices: pl.Series) -> tuple[int, np.ndarray] | None:
-    """Return the decimals of prices, and the prices in units of the last one (int64), or None.
-
-    The rules are those of `find_decimals`, in one compiled pass that does both.
+    None if there are none and the source is no live recording: then gaps were not recorded.
     """
-    from fxlab.backtester._kernel.columns import fit_ticks
+    found = [
+        source.gaps(symbol).select("from_time", "to_time", pl.lit(symbol).alias("symbol"))
+        for symbol in symbols
+    ]
+    whole = pl.concat(found)
+    watched = getattr(source, "source", "") == "live"
+    return whole if watched or whole.height else None
 
-    values = prices.to_numpy()
-    guess = find_decimals(prices.head(1000))
-    ticks = np.empty(len(values), np.int64)
-    for decimals in range(guess or 0, MAX_DECIMALS + 1) if guess is not None else ():
-        if fit_ticks(values, 10.0**decimals, ROUNDING, LARGEST_TICKS, ticks):
-            return decimals, ticks
-    return None
+
+def gap_records(found: pl.DataFrame | None, symbols: tuple[str, ...]) -> np.ndarray:
+    """Return the ends of gaps (`GAPS`), ordered by time."""
+    rows = [] if found is None else found.select("to_time", "symbol").rows()
+    ends = [(to_micros(ended), symbols.index(symbol)) for ended, symbol in rows]
+    return np.array(sorted(ends), GAPS)
+
+
+def joined_ticks(
+    source: TickSource,
+    symbol: str,
+    columns: frozenset[str] | None,
+    *,
+    start: Time | None = None,
+    end: Time | None = None,
+    chunk_rows: int | None = None,
+    decimals: int | None = None,
+    also: Collection[str] = (),
+    owner: str = "the strategy",
+) -> Iterator[pl.DataFrame]:
+    """Yield a symbol's ticks with all that a strategy reads, in bounded memory.
+
+    Parameters
+    ----------
+    source, symbol, start, end, chunk_rows
+        Which ticks, and how many at a time; None is the source's own choice.
+    columns
+        What is read of them (`Signals.roots`); None, for a frame strategy, is all there is.
+    owner
+        Strategy and parameters, for error messages.
+    decimals
+        Of the symbol's prices; without them there is no ``price_ticks``.
+    also
+        Further columns, whether the strategy reads them or not: book columns, ``received_at``.
+
+    Yields
+    ------
+    polars.DataFrame
+        The source's columns, ``price_ticks`` (Int64) and, where asked for, book columns
+        (``bid_price_1`` .. ``ask_qty_10``, ``spread``, ``mid``) and ``price:OTHER``, the last
+        price of another symbol; null before there is any. Beside trades, books are those
+        strictly before the tick; where the ticks are quotes, each row has its own book. A book
+        that crosses or is out of order is null, as if there were none. No chunk size changes a
+        value.
+
+    Raises
+    ------
+    InvalidParameter
+        If book columns are asked for and there are no books.
+    SymbolNotFound
+        If the price of a symbol is asked for that the source does not have.
+    """
+    wanted = _wanted(source, symbol, columns) | set(also)
+    others = sorted(name for name in wanted if name.startswith(PRICE_OF))
+    for name in others:
+        if name.removeprefix(PRICE_OF) not in source.symbols:
+            raise SymbolNotFound.named(name.removeprefix(PRICE_OF), source.symbols)
+    options: dict[str, Any] = {"start": start, "end": end}
+    if chunk_rows is not None:
+        options["chunk_rows"] = chunk_rows
+    book = [name for name in BOOK_COLUMNS if name in wanted]
+    joins = [_price_of(source, name, options) for name in others]
+    chunks = source.scan_ticks(symbol, received="received_at" in wanted, **options)
+    return _joined(source, symbol, chunks, joins, book, decimals, options, owner)
+
+
+def _wanted(source: TickSource, symbol: str, columns: frozenset[str] | None) -> set[str]:
+    if columns is not None:
+        return set(columns)
+    books = BOOK_COLUMNS if source.has_books(symbol) else ()
+    return {*books, *(f"{PRICE_OF}{other}" for other in source.symbols if other != symbol)}
+
+
+def _joined(  # noqa: PLR0917 - the second half of `ticks`
+    source: TickSource,
+    symbol: str,
+    chunks: Iterator[pl.DataFrame],
+    joins: list[AsOfJoin | ExactJoin],
+    book: list[str],
+    decimals: int | None,
+    options: dict[str, Any],
+    owner: str,
+) -> Iterator[pl.DataFrame]:
+    first = True
+    for chunk in chunks:
+        if not chunk.height:  # a stretch of quotes without a mid
+            continue
+        missing = [name for name in book if name not in chunk.columns]
+        if first and missing:
+            joins = [*joins, *_books(source, symbol, chunk, missing, options, owner)]
+        first = False
+        whole = chunk
+        for join in joins:
+            whole = join.add(whole)
+        whole = _with_mid(source, symbol, _ticks.trusted(whole), missing, decimals)
+        yield with_price_ticks(whole, decimals)
+
+
+def _books(  # noqa: PLR0917 - the pieces of one join
+    source: TickSource,
+    symbol: str,
+    chunk: pl.DataFrame,
+    missing: list[str],
+    options: dict[str, Any],
+    owner: str,
+) -> list[AsOfJoin | ExactJoin]:
+    """Return the join that brings the missing book columns; none if all of them are derived."""
+    if not source.has_books(symbol):
+        raise InvalidParameter(
+            f"{owner} asks for {missing[0]!r}, and session {source.id!r} has no order books of "
+            f"{symbol}; choose a session with books (orderbook_count in lab.sessions()) or another "
+            "strategy"
+        )
+    best = set(_ticks.BEST) if {"spread", "mid"} & set(missing) else set()
+    levels = [name for name in book_levels() if name in {*missing, *best}]
+    levels = [name for name in levels if name not in chunk.columns]
+    if not levels:
+        return []
+    stream = source.scan_books(symbol, **options)
+    if source.has_trades(symbol):
+        stream = map(_ticks.trusted, stream)  # by all levels, whichever are read
+        return [AsOfJoin(stream, dict.fromkeys(levels, pl.Float64()))]
+    return [ExactJoin(stream, levels)]
+
+
+def _with_mid(
+    source: TickSource,
+    symbol: str,
+    frame: pl.DataFrame,
+    missing: list[str],
+    decimals: int | None,
+) -> pl.DataFrame:
+    """Add `spread` and `mid` where they are wanted and missing."""
+    if not {"spread", "mid"} & set(missing):
+        return frame
+    # The prices of a symbol without trades are its mids already.
+    finer = decimals + 1 if decimals is not None and source.has_trades(symbol) else decimals
+    columns = {"spread": _ticks.spread(decimals), "mid": _ticks.mid(finer)}
+    return frame.with_columns(**{name: columns[name] for name in columns if name in missing})
+
+
+def _price_of(source: TickSource, name: str, options: dict[str, Any]) -> AsOfJoin | ExactJoin:
+    stream = source.scan_ticks(name.removeprefix(PRICE_OF), **options)
+    renamed = (chunk.select("timestamp", pl.col("price").alias(name)) for chunk in stream)
+    return AsOfJoin(renamed, {name: pl.Float64()})
+
+
+class AsOfJoin:
+    """Another stream's last row strictly before each tick; holds one chunk of it at a time."""
+
+    def __init__(self, stream: Iterator[pl.DataFrame], columns: dict[str, pl.DataType]) -> None:
+        self._stream = stream
+        self._names = ["timestamp", *columns]
+        self._held = pl.DataFrame(schema={"timestamp": UTC_MICROS, **columns})
+        self._ended = False
+
+    def add(self, ticks: pl.DataFrame) -> pl.DataFrame:
+        """Return the ticks with the stream's columns; ticks come in order, chunk after chunk."""
+        parts = []
+        rest = ticks
+        while rest.height:
+            # Ticks up to the last row held: nothing that comes later lies before them.
+            ready = rest.height
+            if not self._ended:
+                ready = _up_to(rest, self._held["timestamp"].last()) if self._held.height else 0
+            if ready:
+                parts.append(self._join(rest.head(ready)))
+                rest = rest.slice(ready)
+            if rest.height:
+                self._pull()
+        return pl.concat(parts, rechunk=True) if parts else ticks
+
+    def _join(self, ticks: pl.DataFrame) -> pl.DataFrame:
+        joined = ticks.join_asof(
+            self._held, on="timestamp", allow_exact_matches=False, check_sortedness=False
+        )
+        before = self._held["timestamp"].search_sorted(ticks["timestamp"][-1], side="left")
+        self._held = self._held.slice(max(0, before - 1))
+        return joined
+
+    def _pull(self) -> None:
+        chunk = next(self._stream, None)
+        if chunk is None:
+            self._ended = True
+        else:
+            self._held = pl.concat([self._held, chunk.select(self._names)], rechunk=True)
+
+
+def _up_to(ticks: pl.DataFrame, time: Any) -> int:  # noqa: ANN401 - a datetime, says Polars
+    found: int = ticks["timestamp"].search_sorted(time, side="right")
+    return found
+
+
+class ExactJoin:
+    """The rows of another stream that are the ticks' own: the same timestamp and seq."""
+
+    def __init__(self, stream: Iterator[pl.DataFrame], columns: list[str]) -> None:
+        self._stream = stream
+        self._names = ["timestamp", "seq", *columns]
+        self._held: pl.DataFrame | None = None
+
+    def add(self, ticks: pl.DataFrame) -> pl.DataFrame:
+        """Return the ticks with the stream's columns; ticks come in order, chunk after chunk."""
+        last = ticks["timestamp"][-1]
+        held = [] if self._held is None else [self._held]
+        while not held or not held[-1].height or held[-1]["timestamp"].last() <= last:
+            chunk = next(self._stream, None)
+            if chunk is None:
+                break
+            held.append(chunk.select(self._names))
+        rows = pl.concat(held)
+        self._held = rows.filter(pl.col("timestamp") >= last)
+        return ticks.join(rows, on=["timestamp", "seq"], how="left", maintain_order="left")
+
+
+def with_price_ticks(frame: pl.DataFrame, decimals: int | None) -> pl.DataFrame:
+    """Add `price_ticks` (Int64): the price in units of its last decimal. Not without decimals."""
+    from fxlab.backtester._kernel.columns import to_ticks
+
+    if decimals is None or PRICE_TICKS in frame.columns:
+        return frame
+    ticks = np.empty(frame.height, np.int64)
+    if not to_ticks(frame["price"].to_numpy(), 10.0**decimals, ticks):
+        raise InvalidTicks(
+            f"prices of up to {frame['price'].max()!r} with {decimals} decimals are more units of "
+            f"the last one than floats can tell apart (2^53); {advice(frame['price'])}"
+        )
+    return frame.with_columns(pl.Series(PRICE_TICKS, ticks))

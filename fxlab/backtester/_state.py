@@ -9,9 +9,8 @@ from decimal import Decimal
 import numpy as np
 
 from fxlab._times import from_micros
-from fxlab.backtester._chunks import MarketSlice
 from fxlab.backtester._kernel import records
-from fxlab.backtester._kernel.records import Schedule, Written
+from fxlab.backtester._kernel.records import MarketArrays, Schedule, Written
 from fxlab.backtester.execution import Execution, funding_records
 from fxlab.backtester.strategy.signals import Signals
 from fxlab.errors import InvalidParameter
@@ -37,7 +36,7 @@ class Records:
 
 @dataclass
 class KernelState:
-    """Feeds chunks to the kernel; `close` says what became of everything.
+    """Feeds the market to the kernel; `close` says what became of everything.
 
     Chunks may be cut anywhere: the result is the same bit by bit.
     """
@@ -149,24 +148,28 @@ class KernelState:
         self._told = len(self.written["fills"])
         return np.concatenate([np.empty(0, records.FILL), *fresh])
 
-    def replay(self, rows: MarketSlice) -> None:
-        """Replay one chunk; the state carries over to the next."""
+    def replay(self, market: MarketArrays, decisions: np.ndarray) -> None:
+        """Replay a stretch of the market with decisions on it (`DECISION`, by row).
+
+        The state carries over to the next.
+        """
         from fxlab.backtester._kernel import replay
 
-        if not len(rows):
+        rows = len(market.time)
+        if not rows:
             return
         if self.first is None:
-            self._begin(int(rows.time[0]))
-        account, market = self.account[0], rows.market
+            self._begin(int(market.time[0]))
+        account = self.account[0]
         schedule = Schedule(self.delays, self.funding, self.gaps, self.held_books)
         account["next_decision"] = 0
-        row, room = 0, len(rows.decisions)
-        while row < len(rows):
-            written = self._room(room, rows)
+        row, room = 0, len(decisions)
+        while row < rows:
+            written = self._room(room, market.time)
             row = replay.replay(
                 row,
-                market.arrays,
-                rows.decisions,
+                market,
+                decisions,
                 schedule,
                 self.terms[0],
                 self.legs,
@@ -175,8 +178,8 @@ class KernelState:
             )
             self._keep(written)
             room *= 2
-        self._check_finite(rows)
-        account["rows"] += len(rows)
+        self._check_finite(market)
+        account["rows"] += rows
         self._hold_books(market.books)
 
     def close(self) -> Records:
@@ -196,17 +199,18 @@ class KernelState:
             **{name: self._all(name) for name in ROOM},
         )
 
-    def _check_finite(self, rows: MarketSlice) -> None:
+    def _check_finite(self, market: MarketArrays) -> None:
         """Refuse to go on with money that floats cannot hold; it never comes back to a number."""
         account = self.account[0]
         money = float(account["equity"]) + float(account["peak"]) + float(account["max_drawdown"])
         legs = float(self.legs["cash"].sum()) + float(self.legs["equity"].sum())
         if math.isfinite(money + legs):
             return
-        last = np.nanmin(rows.price), np.nanmax(rows.price)
+        prices = np.nanmin(market.price), np.nanmax(market.price)
+        when = from_micros(int(market.time[-1]))
         raise InvalidParameter(
-            f"the money of this run left the range of floats by {from_micros(int(rows.time[-1]))}; "
-            f"prices are {last[0]:g} to {last[1]:g} there, equity was at most "
+            f"the money of this run left the range of floats by {when}; "
+            f"prices are {prices[0]:g} to {prices[1]:g} there, equity was at most "
             f"{account['peak']:g}: give prices in another unit, a smaller capital, or a tick_size "
             "below the prices"
         )
@@ -219,13 +223,13 @@ class KernelState:
             self.written[name] = parts = [np.concatenate([np.empty(0, kind), *parts])]
         return parts[0]
 
-    def _room(self, wanted: int, rows: MarketSlice) -> Written:
+    def _room(self, wanted: int, time: np.ndarray) -> Written:
         """Return empty arrays; the kernel asks for new ones when it has filled them."""
         from fxlab.backtester._kernel.replay import RECORDS_A_ROW
 
         least = 64 * (RECORDS_A_ROW + len(self.legs)) + wanted
-        span = int(rows.time[-1]) - int(self.account[0]["edge"])
-        edges = max(0, min(len(rows), span // int(self.terms[0]["interval"]) + 1))
+        span = int(time[-1]) - int(self.account[0]["edge"])
+        edges = max(0, min(len(time), span // int(self.terms[0]["interval"]) + 1))
         sizes = (least, least, least, edges + 64)
         return _empty(sizes)
 

@@ -16,8 +16,8 @@ import polars as pl
 
 from fxlab._html import heading, paragraphs, plain, table
 from fxlab._progress import Advance, Progress, part, shown
-from fxlab.backtester._chunks import MarketSlice, Needs
-from fxlab.backtester._inputs import needs_of
+from fxlab.backtester._feeds import Needs, needs_of
+from fxlab.backtester._market_arrays import decisions_on
 from fxlab.backtester.engine import Job, new_state, prepare
 from fxlab.backtester.execution import Execution
 from fxlab.backtester.options import Options, RunOptions, takes_run_options
@@ -162,14 +162,14 @@ def _with_execution(job: Job, execution: Execution) -> Job:
 
 def _run(job: Job, jobs: Mapping[str, Job], progress: Advance) -> None:
     most = min(each.run.execution.max_leverage for each in jobs.values())
-    for chunk in job.chunks():
-        rows = MarketSlice(chunk.market, chunk.decisions(job.signals, most))
-        share, done = job.share(int(rows.time[0])), next(iter(jobs.values())).state.rows
+    for market, chunks in job.market():
+        decisions = decisions_on(chunks, job.signals, most)
+        share, done = job.share(int(market.time[0])), next(iter(jobs.values())).state.rows
         for each in jobs.values():
             progress(share, f"{done:,} ticks")
-            each.state.replay(rows)
+            each.state.replay(market, decisions)
         done = next(iter(jobs.values())).state.rows
-        progress(job.share(int(rows.time[-1])), f"{done:,} ticks")
+        progress(job.share(int(market.time[-1])), f"{done:,} ticks")
 
 
 def _table(results: Mapping[str, Result]) -> pl.DataFrame:

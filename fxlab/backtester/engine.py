@@ -6,19 +6,23 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Unpack
 
+import numpy as np
+
 from fxlab._progress import Progress, shown
-from fxlab.backtester._chunks import MarketSlice
-from fxlab.backtester._inputs import gap_bounds, gap_records, needs_of, open_feeds
+from fxlab.backtester._feeds import BookFeed, SymbolChunk, SymbolFeed, needs_of, open_feeds
+from fxlab.backtester._kernel.records import MarketArrays
+from fxlab.backtester._market_arrays import decisions_on, merge
 from fxlab.backtester._source import (
     as_source,
     check_one_currency,
     choose_symbols,
+    gap_bounds,
+    gap_records,
     no_ticks,
     share_before,
     span,
 )
 from fxlab.backtester._state import KernelState
-from fxlab.backtester._stream import BookFeed, Chunk, SymbolFeed, merge
 from fxlab.backtester.options import (
     Options,
     RunOptions,
@@ -57,15 +61,13 @@ class Job:
         """Return the symbols in the order of their legs."""
         return self.run.symbols
 
-    def rows(self) -> Iterator[MarketSlice]:
-        """Yield the rows of all symbols, merged by time, in bounded memory."""
-        most = self.run.execution.max_leverage
-        for chunk in self.chunks():
-            yield chunk.rows(self.signals, most)
-
-    def chunks(self) -> Iterator[Chunk]:
-        """Yield the stretches of the market that `rows` are made of, with their frames."""
+    def market(self) -> Iterator[tuple[MarketArrays, list[SymbolChunk]]]:
+        """Yield the rows of all symbols merged by time, in bounded memory, and their frames."""
         return merge(len(self.symbols), self.feeds, self.books)
+
+    def decisions(self, chunks: list[SymbolChunk]) -> np.ndarray:
+        """Return the strategy's decisions on the rows of some chunks."""
+        return decisions_on(chunks, self.signals, self.run.execution.max_leverage)
 
     def share(self, now: int) -> float:
         """Return the share of the time range that lies before `now` (microseconds)."""
@@ -133,9 +135,9 @@ def backtest(
     """
     with shown(progress, "backtest") as advance:
         job = prepare(source, strategy, parameters, RunOptions.of(options))
-        for rows in job.rows():
-            job.state.replay(rows)
-            advance(job.share(int(rows.time[-1])), f"{job.state.rows:,} ticks")
+        for market, chunks in job.market():
+            job.state.replay(market, job.decisions(chunks))
+            advance(job.share(int(market.time[-1])), f"{job.state.rows:,} ticks")
         result = job.finish()
         advance(1.0, f"{job.state.rows:,} ticks")
         return result

@@ -21,9 +21,8 @@ import polars as pl
 from fxlab._progress import Progress, shown
 from fxlab._ticks import PRICE_TICKS
 from fxlab._times import Time
-from fxlab.backtester import _inputs
 from fxlab.backtester._kernel.records import DECISION
-from fxlab.backtester._source import TickSource, as_source, choose_symbols
+from fxlab.backtester._source import TickSource, as_source, choose_symbols, joined_ticks
 from fxlab.backtester.strategy._decisions import decide
 from fxlab.backtester.strategy.indicators import PRICE_OF
 from fxlab.backtester.strategy.signals import Signals
@@ -159,7 +158,7 @@ def _ticks(  # noqa: PLR0917 - the pieces of one read
     told: Callable[[], None],
 ) -> pl.DataFrame:
     """Return the ticks with all that the strategy reads, at most so many."""
-    chunks = _inputs.joined_ticks(
+    chunks = joined_ticks(
         data,
         symbol,
         signals.roots,

@@ -22,8 +22,9 @@ import numpy as np
 import polars as pl
 
 from fxlab._times import Time, from_micros, parse_range
+from fxlab.backtester._frame_source import FrameSource
 from fxlab.backtester._kernel.records import NEVER
-from fxlab.backtester._source import FrameSource, TickSource
+from fxlab.backtester._source import TickSource
 from fxlab.backtester._state import Records
 from fxlab.backtester.execution import Execution
 from fxlab.backtester.metrics import _analysis

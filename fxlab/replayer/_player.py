@@ -31,9 +31,10 @@ from fxlab._times import (
     parse_range,
     parse_time,
 )
-from fxlab.backtester._chunks import Market, MarketSlice, SymbolChunk
+from fxlab.backtester._feeds import SymbolChunk
+from fxlab.backtester._kernel.records import MarketArrays
+from fxlab.backtester._market_arrays import part
 from fxlab.backtester._source import TickSource
-from fxlab.backtester._stream import Chunk
 from fxlab.backtester.engine import Job, backtest, prepare
 from fxlab.backtester.options import RunOptions
 from fxlab.backtester.result import Result, fills_table
@@ -55,10 +56,13 @@ COLUMNS: Final = {
 class _Stretch:
     """Merged rows, which of them are ticks (others are books), and the ticks as a frame."""
 
-    market: Market
-    rows: MarketSlice | None  # with decisions; None where nobody trades
+    market: MarketArrays
+    decisions: np.ndarray | None  # None where nobody trades
     ticks: np.ndarray
     frame: pl.DataFrame
+
+    def __len__(self) -> int:
+        return len(self.market.time)
 
 
 class TickCursor:
@@ -105,7 +109,7 @@ class TickCursor:
 
     def next_at(self) -> int | None:
         """Return the time of the next row; None if it is not loaded."""
-        if self._stretch is None or self._row == len(self._stretch.market):
+        if self._stretch is None or self._row == len(self._stretch):
             return None
         return int(self._stretch.market.time[self._row])
 
@@ -150,20 +154,21 @@ class TickCursor:
     def _stop(self, size: int) -> int:
         """Return the row after the next `size` ticks, or the end of what is loaded."""
         ticks, last = self._loaded.ticks, self._tick + size - 1
-        return len(self._loaded.market) if last >= len(ticks) - 1 else int(ticks[last]) + 1
+        return len(self._loaded) if last >= len(ticks) - 1 else int(ticks[last]) + 1
 
     def _pass(self, stop: int) -> pl.DataFrame:
         stretch, first, tick = self._loaded, self._row, self._tick
         if stop > first:
-            if stretch.rows is not None:
-                self.job.state.replay(stretch.rows.part(first, stop))
+            if stretch.decisions is not None:
+                rows = part(stretch.market, stretch.decisions, first, stop)
+                self.job.state.replay(*rows)
             self.passed = int(stretch.market.time[stop - 1])
             self._row = stop
             self._tick = int(np.searchsorted(stretch.ticks, stop))
             self._note(stretch.market, stretch.ticks[tick : self._tick])
         return stretch.frame.slice(tick, self._tick - tick)
 
-    def _note(self, market: Market, ticks: np.ndarray) -> None:
+    def _note(self, market: MarketArrays, ticks: np.ndarray) -> None:
         """Remember the last price of each symbol, and who has no tick left."""
         self.ticks += len(ticks)
         legs, prices = market.leg[ticks][::-1], market.price[ticks][::-1]
@@ -179,26 +184,25 @@ class TickCursor:
 def _stretches(job: Job, *, trading: bool) -> Generator[_Stretch, None, None]:
     """Yield the job's market, each stretch with the frame of its ticks."""
     layout = pl.DataFrame(schema=COLUMNS)
-    for chunk in job.chunks():
-        frame = _merged(chunk, layout)
+    for market, chunks in job.market():
+        frame = _merged(chunks, layout)
         layout = frame.clear()  # a column that was there once stays, null for other symbols
-        rows = chunk.rows(job.signals, job.run.execution.max_leverage) if trading else None
-        ticks = np.flatnonzero(np.isfinite(chunk.market.price))
-        yield _Stretch(chunk.market, rows, ticks, frame)
+        decisions = job.decisions(chunks) if trading else None
+        yield _Stretch(market, decisions, np.flatnonzero(np.isfinite(market.price)), frame)
 
 
-def _merged(chunk: Chunk, layout: pl.DataFrame) -> pl.DataFrame:
+def _merged(chunks: list[SymbolChunk], layout: pl.DataFrame) -> pl.DataFrame:
     """Return the ticks of all symbols in the order of the market."""
-    parts = [_named(piece) for piece in chunk.pieces]
+    parts = [_named(chunk) for chunk in chunks]
     frame = pl.concat([layout, *parts], how="diagonal_relaxed", rechunk=True)
-    places = [piece.place for piece in chunk.pieces if piece.place is not None]
+    places = [chunk.place for chunk in chunks if chunk.place is not None]
     return frame[np.argsort(np.concatenate(places))] if len(parts) > 1 else frame
 
 
-def _named(piece: SymbolChunk) -> pl.DataFrame:
-    own = piece.own
+def _named(chunk: SymbolChunk) -> pl.DataFrame:
+    own = chunk.own
     others = [name for name in own.columns if name not in COLUMNS and name != PRICE_TICKS]
-    return own.select("timestamp", pl.lit(piece.symbol).alias("symbol"), "seq", "price", *others)
+    return own.select("timestamp", pl.lit(chunk.symbol).alias("symbol"), "seq", "price", *others)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,8 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ThreadPo
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
-from fxlab.backtester._source import FrameSource, TickSource
+from fxlab.backtester._frame_source import FrameSource
+from fxlab.backtester._source import TickSource
 from fxlab.errors import WorkerLost
 from fxlab.sweeper import _study
 from fxlab.sweeper._cache import CachedSource

@@ -22,9 +22,11 @@ import polars as pl
 import xxhash
 
 from fxlab._progress import Advance
-from fxlab.backtester._inputs import needs_of, open_feeds
-from fxlab.backtester._source import FrameSource, TickSource, no_ticks, share_before
-from fxlab.backtester._stream import Chunk, merge
+from fxlab.backtester._feeds import SymbolChunk, needs_of, open_feeds
+from fxlab.backtester._frame_source import FrameSource
+from fxlab.backtester._kernel.records import MarketArrays
+from fxlab.backtester._market_arrays import merge
+from fxlab.backtester._source import TickSource, no_ticks, share_before
 from fxlab.backtester.engine import Job, new_state, prepare
 from fxlab.backtester.lookahead import SAMPLE_CUTS, SAMPLE_ROWS, check_lookahead
 from fxlab.backtester.options import RunOptions
@@ -132,7 +134,7 @@ class SweepStudy:
             names = ("id", "created_at", "updated_at", "prices_count", "orderbook_count")
             return {name: str(getattr(source, name, "")) for name in names}
         reading = self.read([self.run.strategy.signals(self.example.values)])
-        for _ in reading.chunks():
+        for _ in reading.market():
             pass
         found: dict[str, str] = reading.ingredients["rows"]
         return found
@@ -155,8 +157,8 @@ class Reading:
             owner=signals[0].owner,
         )
 
-    def chunks(self) -> Iterator[Chunk]:
-        """Yield the stretches of the market, all that points share already computed.
+    def market(self) -> Iterator[tuple[MarketArrays, list[SymbolChunk]]]:
+        """Yield the market and its chunks, all that points share already computed.
 
         Raises
         ------
@@ -164,12 +166,11 @@ class Reading:
             After the last, if there was none.
         """
         empty = True
-        for chunk in merge(len(self._study.run.symbols), self._feeds, self._books):
+        for market, chunks in merge(len(self._study.run.symbols), self._feeds, self._books):
             empty = False
-            _ = chunk.market.arrays  # made once, not in each thread
-            for piece in chunk.pieces:
-                piece.frame = self._shared(piece.frame)
-            yield chunk
+            for chunk in chunks:
+                chunk.frame = self._shared(chunk.frame)
+            yield market, chunks
         if empty:
             raise no_ticks(self._study.source, self._study.run.symbols)
 
@@ -222,12 +223,12 @@ def refuse_if_too_many(
 def seconds_a_point(study: SweepStudy) -> float:
     """Return about how long one point of a study takes on one core, from its first chunk."""
     trials = [study.trial(study.example) for _ in range(2)]
-    chunk = next(study.read([trials[0].signals]).chunks())
-    trials[0].advance(chunk)  # compiles
+    market, chunks = next(study.read([trials[0].signals]).market())
+    trials[0].advance(market, chunks)  # compiles
     began = time.perf_counter()
-    trials[1].advance(chunk)
+    trials[1].advance(market, chunks)
     spent = time.perf_counter() - began
-    return spent / max(1e-6, study.share(int(chunk.market.time[-1])))
+    return spent / max(1e-6, study.share(int(market.time[-1])))
 
 
 def duration_words(seconds: float) -> str:

@@ -173,13 +173,14 @@ def _replay(
     def pulse() -> None:
         tick(under_way)
 
-    for chunk in ahead(reading.chunks(), pulse):
-        _each(trials, partial(Trial.advance, chunk=chunk), pool, workers, pulse)
+    for market, chunks in ahead(reading.market(), pulse):
+        advance = partial(Trial.advance, market=market, chunks=chunks)
+        _each(trials, advance, pool, workers, pulse)
         while len(trials) > 1 and sum(trial.size for trial in trials) > TRIALS_BYTES:
             half = len(trials) // 2
             put_back = [trial.point for trial in trials[half:]] + put_back
             trials = trials[:half]
-        under_way = len(trials) * study.share(int(chunk.market.time[-1]))
+        under_way = len(trials) * study.share(int(market.time[-1]))
         tick(under_way)
     finish = partial(Trial.finish, seal=partial(fingerprint_of, reading.ingredients))
     return _each(trials, finish, pool, workers, pulse), put_back

@@ -11,7 +11,7 @@ the time grid are compounded until few are left.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, Self
 
@@ -19,9 +19,11 @@ import numpy as np
 import polars as pl
 
 from fxlab.backtester import result
+from fxlab.backtester._feeds import SymbolChunk
 from fxlab.backtester._kernel import records
+from fxlab.backtester._kernel.records import MarketArrays
+from fxlab.backtester._market_arrays import decisions_on
 from fxlab.backtester._state import KernelState
-from fxlab.backtester._stream import Chunk
 from fxlab.backtester.metrics._performance import Executed, RoundTrips, compute_columns
 from fxlab.backtester.result import Run, facts_of
 from fxlab.backtester.strategy.signals import Signals
@@ -210,13 +212,13 @@ class Trial:
         samples = self._state.written["samples"]
         return self._accumulator.size + sum(array.nbytes for array in samples)
 
-    def advance(self, chunk: Chunk) -> None:
-        """Replay a chunk, unless the point has failed."""
+    def advance(self, market: MarketArrays, chunks: Sequence[SymbolChunk]) -> None:
+        """Replay a stretch of the market, unless the point has failed."""
         if self._outcome is not None:
             return
         try:
-            rows = chunk.rows(self.signals, self._run.execution.max_leverage)
-            self._state.replay(rows)
+            most = self._run.execution.max_leverage
+            self._state.replay(market, decisions_on(chunks, self.signals, most))
         except (Exception, pl.exceptions.PanicException) as error:  # noqa: BLE001 - a strategy's
             self._outcome = TrialResult.failed(self.point.number, error)
             return

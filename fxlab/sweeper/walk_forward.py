@@ -14,7 +14,8 @@ import polars as pl
 
 from fxlab._progress import Advance, Progress, part, shown
 from fxlab._times import Duration, from_micros
-from fxlab.backtester._source import FrameSource, TickSource, as_source, choose_symbols, span
+from fxlab.backtester._frame_source import FrameSource
+from fxlab.backtester._source import TickSource, as_source, choose_symbols, span
 from fxlab.backtester.engine import backtest
 from fxlab.backtester.metrics import _validation
 from fxlab.backtester.metrics._performance import METRICS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from fxlab.backtester._chunks import book_records
+from fxlab.backtester._feeds import book_records
 from fxlab.backtester._kernel.records import BOOK, DEPTH
 from fxlab.schema import book_levels
 

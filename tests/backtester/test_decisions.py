@@ -11,7 +11,7 @@ from markets import SMALL, START, random_walk
 
 import fxlab
 from fxlab import errors
-from fxlab.backtester._inputs import with_price_ticks
+from fxlab.backtester._source import with_price_ticks
 from fxlab.backtester.strategy._decisions import decide
 from fxlab.backtester.strategy.signals import Signals
 from fxlab.backtester.strategy.strategy import get

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fxlab.backtester._stream import RowHasher
+from fxlab.backtester._feeds import RowHasher
 
 COLUMNS = {
     "price": st.floats(1, 100),

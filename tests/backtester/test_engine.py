@@ -15,7 +15,7 @@ from twin import cross_targets, replay_leg
 import fxlab
 from fxlab import errors
 from fxlab._times import from_micros
-from fxlab.backtester._source import FrameSource
+from fxlab.backtester._frame_source import FrameSource
 from fxlab.backtester.engine import backtest, choose_interval
 from fxlab.backtester.strategy import strategy as registry
 

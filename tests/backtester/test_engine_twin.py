@@ -19,7 +19,8 @@ from twin_market import Flag, Reason, Status
 
 import fxlab
 from fxlab._times import to_micros
-from fxlab.backtester._source import FrameSource
+from fxlab.backtester._frame_source import FrameSource
+from fxlab.backtester._market_arrays import part
 from fxlab.backtester.engine import prepare
 from fxlab.backtester.execution import Latency
 from fxlab.backtester.options import RunOptions
@@ -172,8 +173,8 @@ def prepared(recording, execution, constants):
 
 def run_both(recording, execution, constants):
     job = prepared(recording, execution, constants)
-    for rows in job.rows():
-        job.state.replay(rows)
+    for market, chunks in job.market():
+        job.state.replay(market, job.decisions(chunks))
     interval = int(job.state.terms[0]["interval"])
     twin = replay_recording(recording, execution, constants, capital=CAPITAL, interval=interval)
     return job.finish(), twin
@@ -406,10 +407,11 @@ def run_in_parts(recording, execution, constants, *, cuts=(), leap=True):
     """Replay with the rows cut anywhere, and with or without leaps over quiet rows."""
     job = prepared(recording, execution, constants)
     job.state.terms["leap"] = leap
-    for rows in job.rows():
-        edges = [0, *sorted({cut % len(rows) for cut in cuts} - {0}), len(rows)]
+    for market, chunks in job.market():
+        decisions, count = job.decisions(chunks), len(market.time)
+        edges = [0, *sorted({cut % count for cut in cuts} - {0}), count]
         for first, last in pairwise(edges):
-            job.state.replay(rows.part(first, last))
+            job.state.replay(*part(market, decisions, first, last))
     return job.finish()
 
 

@@ -7,9 +7,10 @@ import pytest
 from markets import random_walk
 
 from fxlab import Execution, Latency, errors
-from fxlab.backtester._inputs import gap_bounds as holes_of
-from fxlab.backtester._inputs import gap_records, needs_of, open_feeds
-from fxlab.backtester._source import FrameSource
+from fxlab.backtester._feeds import needs_of, open_feeds
+from fxlab.backtester._frame_source import FrameSource
+from fxlab.backtester._source import gap_bounds as holes_of
+from fxlab.backtester._source import gap_records
 from fxlab.backtester.strategy.signals import Signals
 from fxlab.schema import book_levels
 

@@ -8,7 +8,7 @@ from markets import random_walk
 
 import fxlab
 from fxlab import errors
-from fxlab.backtester._source import FrameSource
+from fxlab.backtester._frame_source import FrameSource
 from fxlab.schema import book_levels
 
 QUOTES = pl.DataFrame(

@@ -10,7 +10,7 @@ from markets import START, random_walk
 
 import fxlab
 from fxlab import errors, indicators
-from fxlab.backtester._inputs import with_price_ticks
+from fxlab.backtester._source import with_price_ticks
 
 ticks = st.lists(st.integers(6_000_000, 6_000_003), min_size=1, max_size=80)
 

@@ -13,8 +13,8 @@ from markets import START, random_walk
 
 import fxlab
 from fxlab import errors, indicators
-from fxlab.backtester import _inputs
-from fxlab.backtester._source import FrameSource
+from fxlab.backtester import _source
+from fxlab.backtester._frame_source import FrameSource
 from fxlab.backtester.strategy._decisions import decide
 
 CHUNKS = [1, 7, 1000]
@@ -27,7 +27,7 @@ def at(offsets):
 def read(source, symbol, columns, **options):
     wanted = None if columns is None else frozenset(columns)
     decimals = source.price_decimals.get(symbol)
-    return pl.concat(_inputs.joined_ticks(source, symbol, wanted, decimals=decimals, **options))
+    return pl.concat(_source.joined_ticks(source, symbol, wanted, decimals=decimals, **options))
 
 
 def books_of(rows, seed=5, *, symbol=None):
@@ -109,7 +109,7 @@ offsets = st.lists(st.integers(0, 12), max_size=25).map(sorted)
 def test_lock_step_is_the_last_row_before_for_any_times(ours, theirs, size, other_size):
     ticks = pl.DataFrame({"timestamp": at(ours), "n": range(len(ours))})
     rows = pl.DataFrame({"timestamp": at(theirs), "x": [float(i) for i in range(len(theirs))]})
-    join = _inputs.AsOfJoin(rows.iter_slices(other_size), {"x": pl.Float64()})
+    join = _source.AsOfJoin(rows.iter_slices(other_size), {"x": pl.Float64()})
     parts = [join.add(part) for part in ticks.iter_slices(size)]
     found = [value for part in parts for value in part["x"].to_list()]
     assert found == [last_before(theirs, rows["x"].to_list(), moment) for moment in ours]
@@ -122,7 +122,7 @@ def test_rows_beside_are_the_same_rows(ours, size, other_size, keep):
         {"timestamp": at(ours), "seq": range(len(ours)), "x": [float(i) for i in range(len(ours))]}
     )
     ticks = rows.select("timestamp", "seq").gather_every(keep)
-    join = _inputs.ExactJoin(rows.iter_slices(other_size), ["x"])
+    join = _source.ExactJoin(rows.iter_slices(other_size), ["x"])
     found = [v for part in ticks.iter_slices(size) for v in join.add(part)["x"].to_list()]
     assert found == rows["x"].gather_every(keep).to_list()
 
@@ -137,7 +137,7 @@ def test_lock_step_holds_no_more_than_it_needs():
             pulled.append(part.height)
             yield part
 
-    join = _inputs.AsOfJoin(stream(), {"x": pl.Float64()})
+    join = _source.AsOfJoin(stream(), {"x": pl.Float64()})
     for part in ticks.iter_slices(50):
         join.add(part)
         assert join._held.height <= 200

@@ -17,16 +17,16 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kernel_cases import CAPITAL, KINDS, START, assert_same_bits, cases, every, make
+from kernel_cases import CAPITAL, KINDS, START, Rows, assert_same_bits, cases, every, make
 from markets import random_walk, walk_with_targets
 
 import fxlab
 from fxlab.backtester import _kernel as package
-from fxlab.backtester._chunks import Market, MarketSlice
+from fxlab.backtester._frame_source import FrameSource
 from fxlab.backtester._kernel import compiled as decorators
 from fxlab.backtester._kernel import fast_path, fills, records
 from fxlab.backtester._kernel import replay as kernel_replay
-from fxlab.backtester._source import FrameSource
+from fxlab.backtester._market_arrays import market_arrays
 from fxlab.backtester._state import KernelState
 from fxlab.backtester.execution import Latency
 from fxlab.backtester.result import FLAG_NAMES, REASON_NAMES, STATUS_NAMES
@@ -67,7 +67,7 @@ def in_plain_python(plain, monkeypatch):
             for name in vars(plain["fast_path"]):
                 if name.startswith("find_"):
                     patch.setattr(fast_path, name, getattr(plain["fast_path"], name))
-            fresh = replace(case, rows=case.rows.part(0))  # that remembers no extremes yet
+            fresh = replace(case, rows=case.rows.part(0))  # its extremes found again
             return fresh.replay(**how)
 
     return replay
@@ -142,9 +142,9 @@ def test_a_leap_keeps_the_best_price(market, leap):
     if market == "quotes":
         rows = with_quotes(rows)
         execution = replace(execution, fill="book")
-    ledger = open_account(rows.market.legs, execution, interval=3_600_000_000)
+    ledger = open_account(rows.market.extremes.shape[1], execution, interval=3_600_000_000)
     ledger.terms["leap"] = leap
-    ledger.replay(rows)
+    ledger.replay(*rows)
     reasons = ledger.close().orders["reason"].tolist()
     assert reasons == [records.SIGNAL, records.SIGNAL, records.TRAILING_STOP]
 
@@ -166,7 +166,7 @@ def test_a_leap_does_not_pass_a_margin_call(legs, shared):
     for ledger in (whole, leaping):
         # The second leg of a divided account would leave the first but half of the capital.
         ledger.legs["cash"][0] = ledger.legs["equity"][0] = 0.0 if shared else CAPITAL
-        ledger.replay(rows)
+        ledger.replay(*rows)
     plain = whole.close()
     assert plain.orders["reason"].tolist() == [records.SIGNAL] * 2 + [records.LIQUIDATION]
     assert_same_bits(plain, leaping.close())
@@ -174,14 +174,15 @@ def test_a_leap_does_not_pass_a_margin_call(legs, shared):
 
 def with_quotes(rows):
     """Return the same rows as mids of books that show plenty at no distance."""
-    books = np.zeros(len(rows), records.BOOK)
-    books["time"] = rows.time
+    books = np.zeros(rows.height, records.BOOK)
+    books["time"] = rows.market.time
     for side in ("bid", "ask"):
         books[f"{side}_price"] = np.nan
-        books[f"{side}_price"][:, 0] = rows.price
+        books[f"{side}_price"][:, 0] = rows.market.price
         books[f"{side}_qty"][:, 0] = 1e9
-    market = replace(rows.market, book=np.arange(len(rows)), books=books)
-    return replace(rows, market=market)
+    time, leg, price = rows.market[:3]
+    shown = {"book": np.arange(rows.height), "books": books}
+    return Rows(market_arrays(1, time, leg, price, **shown), rows.decisions)
 
 
 @pytest.mark.parametrize("leap", [True, False])
@@ -195,7 +196,7 @@ def test_a_leap_does_not_pass_the_end_of_a_hole(leap):
     gaps = np.array([(START + 199_500_000, 1)], records.GAPS)
     ledger = open_account(2, interval=3_600_000_000, gaps=gaps)
     ledger.terms["leap"] = leap
-    ledger.replay(rows)
+    ledger.replay(*rows)
     order = ledger.close().orders[0]
     assert order["status"] == records.GAP
     assert order["done_at"] == START + 201_000_000
@@ -205,7 +206,7 @@ def test_a_leap_does_not_pass_the_end_of_a_hole(leap):
 def test_calm_rows_are_not_looked_at_one_by_one(legs, plain, in_plain_python, monkeypatch):
     """Leaps that never happen would change no bit either."""
     case = make(5, "trades", legs, rows=2_000, rebalance=None, latency="0s")
-    few = replace(case.rows, decisions=case.rows.decisions[:1])
+    few = Rows(case.rows.market, case.rows.decisions[:1])
     calm = replace(case, rows=few, interval=3_600_000_000).under(funding=None)
     steps = []
     step = plain["replay"].step
@@ -241,11 +242,11 @@ def test_a_part_of_a_part_is_a_part(case, cut, again):
     first, second = sorted((cut, again))
     direct = case.rows.part(first, second)
     nested = case.rows.part(0, second).part(first)
-    assert len(direct) == second - first
+    assert direct.height == second - first
     for name in ("time", "leg", "price"):
-        assert getattr(direct, name).tobytes() == getattr(nested, name).tobytes()
-        whole = getattr(case.rows, name)[first:second]
-        assert getattr(direct, name).tobytes() == whole.tobytes()
+        own = getattr(direct.market, name)
+        assert own.tobytes() == getattr(nested.market, name).tobytes()
+        assert own.tobytes() == getattr(case.rows.market, name)[first:second].tobytes()
     assert direct.decisions.tobytes() == nested.decisions.tobytes()
     inside = case.rows.decisions["row"]
     inside = inside[(inside >= first) & (inside < second)]
@@ -435,7 +436,7 @@ def test_positions_on_shared_cash_stay_within_their_leverage(case):
     ledger = case.ledger()
     for row in range(len(case.rows)):
         held = ledger.positions
-        ledger.replay(case.rows.part(row, row + 1))
+        ledger.replay(*case.rows.part(row, row + 1))
         grown = np.abs(ledger.positions) > np.abs(held)
         if not grown.any() or (np.sign(held) * np.sign(ledger.positions) < 0).any():
             continue
@@ -455,7 +456,7 @@ def off_mark(fill, ledger):
 def test_several_symbols_compete_for_shared_cash():
     rows = simple_rows([10.0] * 6, legs=[0, 1, 2] * 2, targets={0: 1.0, 1: 1.0, 2: -1.0})
     ledger = open_account(3, fxlab.Execution(shared_cash=True, max_leverage=1.5, taker_bps=0.0))
-    ledger.replay(rows)
+    ledger.replay(*rows)
     found = ledger.close()
     statuses = [STATUS_NAMES[status] for status in found.orders["status"]]
     assert statuses == ["filled", "filled", "no buying power left"]
@@ -473,7 +474,7 @@ def simple_rows(prices, targets, legs=None, step=1_000_000):
     decisions = np.array(wanted, records.DECISION)
     leg = np.zeros(len(prices), np.int64) if legs is None else np.array(legs, np.int64)
     time = START + step * np.arange(len(prices), dtype=np.int64)
-    return MarketSlice(Market(int(leg.max()) + 1, time, leg, np.array(prices, float)), decisions)
+    return Rows(market_arrays(int(leg.max()) + 1, time, leg, np.array(prices, float)), decisions)
 
 
 def open_account(legs=1, execution=None, interval=60_000_000, gaps=None):
@@ -486,7 +487,7 @@ def test_a_lost_account_is_liquidated_and_trades_no_more():
     # A short at 100 is worth -1 at 300; there is no second chance, and the records say why.
     prices = [100.0, 100.0, 300.0, 310.0, 310.0, 310.0, 310.0]
     ledger = open_account()
-    ledger.replay(simple_rows(prices, {0: -1.0, 2: 1.0, 4: 0.5, 5: 0.0}))
+    ledger.replay(*simple_rows(prices, {0: -1.0, 2: 1.0, 4: 0.5, 5: 0.0}))
     found = ledger.close()
     assert [(STATUS_NAMES[o["status"]], REASON_NAMES[o["reason"]]) for o in found.orders] == [
         ("filled", "signal"),
@@ -504,7 +505,7 @@ def test_a_lost_account_is_liquidated_and_trades_no_more():
 def test_a_reversal_of_a_lost_position_closes_it_first(shared):
     prices = [1.0, 1.0, 2.0, 3.0, 4.0, 5.0]
     ledger = open_account(1, fxlab.Execution(taker_bps=0.0, shared_cash=shared))
-    ledger.replay(simple_rows(prices, {0: 1.0, 1: -1.0, 3: 1.0}))
+    ledger.replay(*simple_rows(prices, {0: 1.0, 1: -1.0, 3: 1.0}))
     found = ledger.close()
     assert found.fills["price"].tolist() == [1.0, 2.0, 4.0]
     assert found.fills["position"].tolist() == [CAPITAL, -CAPITAL, 0.0]
@@ -521,7 +522,7 @@ def test_the_moment_of_ruin_is_known_to_the_row_also_among_calm_ones(legs, leap)
     leg = np.arange(400) % legs
     ledger = open_account(legs)
     ledger.terms["leap"] = leap
-    ledger.replay(simple_rows(prices, dict.fromkeys(range(legs), -1.0), legs=leg))
+    ledger.replay(*simple_rows(prices, dict.fromkeys(range(legs), -1.0), legs=leg))
     found = ledger.close()
     assert found.account["ruined_at"] == START + 1_000_000 * (210 + legs - 1)
     assert found.account["max_drawdown"] == -1.0
@@ -529,7 +530,7 @@ def test_the_moment_of_ruin_is_known_to_the_row_also_among_calm_ones(legs, leap)
 
 def test_an_account_that_keeps_something_was_not_ruined():
     ledger = open_account()
-    ledger.replay(simple_rows([100.0, 100.0, 199.0, 150.0], {0: -1.0}))
+    ledger.replay(*simple_rows([100.0, 100.0, 199.0, 150.0], {0: -1.0}))
     assert ledger.close().account["ruined_at"] == records.NEVER
 
 
@@ -542,7 +543,7 @@ def test_prices_on_the_grid_are_filled_as_they_are(base, decimals):
     prices = [round(base + k * tick, decimals) for k in range(120)]
     for target in (1.0, -1.0):
         ledger = open_account(1, fxlab.Execution(taker_bps=0.0, tick_size=tick))
-        ledger.replay(simple_rows(prices, {k: target * (k % 2) for k in range(120)}))
+        ledger.replay(*simple_rows(prices, {k: target * (k % 2) for k in range(120)}))
         found = ledger.close()
         assert found.fills["price"].tolist() == prices[2:]
 
@@ -588,7 +589,7 @@ def test_what_is_no_more_than_rounding_beside_the_account_is_no_trade(shared):
     prices = [71.36, 71.36, 70.6536, 70.6536, 70.86556079999998, 70.6536, 70.6536]
     terms = {"max_leverage": 100.0, "rebalance": 1e-3, "shared_cash": shared, "taker_bps": 0.0}
     ledger = open_account(1, fxlab.Execution(**terms))
-    ledger.replay(simple_rows(prices, {0: 100.0}))
+    ledger.replay(*simple_rows(prices, {0: 100.0}))
     found = ledger.close()
     reasons = [REASON_NAMES[reason] for reason in found.orders["reason"]]
     assert reasons == ["signal", "rebalance", "rebalance"]
@@ -610,11 +611,11 @@ def test_room_for_records_grows_within_a_chunk(monkeypatch):
     monkeypatch.setattr(kernel_replay, "replay", counted)
     rows = simple_rows(prices, {0: 0.5})
     whole, parts = (open_account(1, execution, interval=1_000_000) for _ in range(2))
-    whole.replay(rows)
+    whole.replay(*rows)
     assert len(calls) > 3
     assert calls == sorted(set(calls))
     for first in range(0, count, 50):
-        parts.replay(rows.part(first, first + 50))
+        parts.replay(*rows.part(first, first + 50))
     ours, theirs = whole.close(), parts.close()
     assert len(ours.fills) > 1_500
     assert len(ours.samples) == count  # one at each edge, the last one closes the run
@@ -625,7 +626,7 @@ def test_a_decision_on_each_row_finds_room():
     count = 5_000
     targets = {row: float(row % 2) for row in range(count)}
     ledger = open_account()
-    ledger.replay(simple_rows(np.full(count, 50.0), targets))
+    ledger.replay(*simple_rows(np.full(count, 50.0), targets))
     found = ledger.close()
     assert len(found.orders) == count - 1  # the first target is 0: no news
     assert len(found.fills) == count - 2
@@ -635,7 +636,7 @@ def test_a_decision_on_each_row_finds_room():
 
 def test_an_order_on_the_last_row_stays_open():
     ledger = open_account()
-    ledger.replay(simple_rows([100.0, 101.0], {1: 1.0}))
+    ledger.replay(*simple_rows([100.0, 101.0], {1: 1.0}))
     found = ledger.close()
     assert found.orders["status"].tolist() == [records.OPEN]
     assert not len(found.fills)
@@ -647,7 +648,7 @@ def test_fills_are_told_once():
     ledger = open_account()
     told = []
     for first in range(0, 9, 2):
-        ledger.replay(rows.part(first, first + 2))
+        ledger.replay(*rows.part(first, first + 2))
         told.append(len(ledger.new_fills()))
     assert not len(ledger.new_fills())
     assert told == [1, 1, 1, 1, 0]
@@ -658,7 +659,7 @@ def test_funding_is_charged_on_the_last_mark_before_it():
     funding = pl.DataFrame([moment, pl.Series("rate", [0.01])])
     execution = fxlab.Execution(taker_bps=0.0, funding=funding)
     ledger = open_account(1, execution)
-    ledger.replay(simple_rows([100.0, 100.0, 110.0, 120.0], {0: 1.0}))
+    ledger.replay(*simple_rows([100.0, 100.0, 110.0, 120.0], {0: 1.0}))
     found = ledger.close()
     assert found.account["funding"] == pytest.approx(100 * 110.0 * 0.01)
     assert found.trades["funding"].tolist() == [pytest.approx(110.0)]

@@ -7,8 +7,8 @@ import polars as pl
 import pytest
 
 from fxlab import Execution, Latency, Signals
-from fxlab.backtester._chunks import Market, MarketSlice
 from fxlab.backtester._kernel import records
+from fxlab.backtester._market_arrays import market_arrays
 from fxlab.backtester._state import KernelState
 
 START = 1_735_689_600_000_000  # 2025-01-01T00:00:00Z
@@ -25,8 +25,8 @@ def rows(prices, targets=None, first=0, **columns):
     """Return rows of one leg, a second apart."""
     prices = np.array(prices, float)
     time = START + SECOND * (first + np.arange(len(prices), dtype=np.int64))
-    market = Market(1, time, np.zeros(len(prices), np.int64), prices, **columns)
-    return MarketSlice(market, decided(targets or {}))
+    market = market_arrays(1, time, np.zeros(len(prices), np.int64), prices, **columns)
+    return market, decided(targets or {})
 
 
 def opened(execution=FREE, symbols=("A",), capital=1_000.0, interval=60 * SECOND, **more):
@@ -75,7 +75,7 @@ def test_constants_of_the_strategy_reach_the_kernel():
 def test_a_buy_by_hand():
     # 1,000 at 100, fee 1 %: 1,000 / (100 * 1.01) units; they are worth 110 each at the end.
     ledger = opened(Execution(taker_bps=100.0))
-    ledger.replay(rows([99.0, 100.0, 110.0], {0: 1.0}))
+    ledger.replay(*rows([99.0, 100.0, 110.0], {0: 1.0}))
     qty = 1_000 / 101
     assert ledger.rows == 3
     assert ledger.positions.tolist() == [pytest.approx(qty)]
@@ -100,42 +100,42 @@ def test_an_order_meets_the_book_of_an_earlier_chunk():
     book["ask_price"][0, 0], book["ask_qty"][0, 0] = 101.0, 1e6
     ledger = opened(Execution(fill="book", taker_bps=0.0, max_book_age="2s"))
     no_books = {"book": np.full(1, -1)}
-    ledger.replay(rows([np.nan], book=np.zeros(1, np.int64), books=book))
+    ledger.replay(*rows([np.nan], book=np.zeros(1, np.int64), books=book))
     book["ask_price"][:] = 0.5  # its memory may be used again
-    ledger.replay(rows([100.0], {0: 1.0}, first=1))
-    ledger.replay(rows([100.0], {0: 0.0}, first=2, **no_books))
-    ledger.replay(rows([100.0], first=3))
+    ledger.replay(*rows([100.0], {0: 1.0}, first=1))
+    ledger.replay(*rows([100.0], {0: 0.0}, first=2, **no_books))
+    ledger.replay(*rows([100.0], first=3))
     found = ledger.close()
     assert found.fills["price"].tolist() == [101.0, 99.0]
     stale = opened(Execution(fill="book", max_book_age="500ms"))
-    stale.replay(rows([100.0, 100.0], {0: 1.0}, first=1))
+    stale.replay(*rows([100.0, 100.0], {0: 1.0}, first=1))
     assert stale.close().orders["status"].tolist() == [records.STALE_BOOK]
 
 
 def test_new_fills_are_told_once_and_kept():
     ledger = opened()
     assert not len(ledger.new_fills())
-    ledger.replay(rows([100.0] * 4, {0: 1.0, 2: 0.0}))
+    ledger.replay(*rows([100.0] * 4, {0: 1.0, 2: 0.0}))
     assert ledger.new_fills()["position"].tolist() == [10.0, 0.0]
     assert not len(ledger.new_fills())
-    ledger.replay(rows([100.0] * 2, {0: 0.5}, first=4))
+    ledger.replay(*rows([100.0] * 2, {0: 0.5}, first=4))
     assert ledger.new_fills()["position"].tolist() == [5.0]
     assert len(ledger.close().fills) == 3
 
 
 def test_no_rows_change_nothing():
     ledger = opened()
-    ledger.replay(rows([]))
+    ledger.replay(*rows([]))
     assert (ledger.first, ledger.rows) == (None, 0)
-    ledger.replay(rows([100.0], {0: 1.0}))
-    ledger.replay(rows([], first=1))
+    ledger.replay(*rows([100.0], {0: 1.0}))
+    ledger.replay(*rows([], first=1))
     assert (ledger.first, ledger.rows) == (START, 1)
 
 
 def test_one_sample_an_interval_with_ticks_in_it():
     ledger = opened(interval=10 * SECOND)
     for first, price in ((0, 100.0), (5, 100.0), (12, 120.0), (95, 130.0), (96, 140.0)):
-        ledger.replay(rows([price], {0: 1.0} if first == 0 else None, first=first))
+        ledger.replay(*rows([price], {0: 1.0} if first == 0 else None, first=first))
     found = ledger.close()
     assert ((found.samples["time"] - START) // SECOND).tolist() == [10, 20, 100]
     assert found.samples["equity"].tolist() == [1_000.0, 1_200.0, 1_400.0]
@@ -144,7 +144,7 @@ def test_one_sample_an_interval_with_ticks_in_it():
 def test_small_chunks_hold_no_large_arrays():
     ledger = opened()
     for second in range(50):
-        ledger.replay(rows([100.0], {0: float(second % 2)}, first=second))
+        ledger.replay(*rows([100.0], {0: float(second % 2)}, first=second))
     for parts in ledger.written.values():
         assert (
             sum(part.base.nbytes if part.base is not None else part.nbytes for part in parts)

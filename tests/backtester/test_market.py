@@ -8,22 +8,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_cases import KINDS, make
 
-from fxlab.backtester._chunks import Market, MarketSlice
 from fxlab.backtester._kernel import records
 from fxlab.backtester._kernel.fast_path import BLOCK
+from fxlab.backtester._market_arrays import market_arrays, part
 
 ROW_ARRAYS = ("time", "leg", "price", "book", "volume", "taker", "delay")
 
 
 def one_leg(prices):
     count = len(prices)
-    return Market(1, np.arange(count), np.zeros(count, np.int64), np.array(prices, float))
+    return market_arrays(1, np.arange(count), np.zeros(count, np.int64), np.array(prices, float))
 
 
 def plainly(market):
     """Return (block, leg) -> low, high, last, bid, ask, book, worked out one row at a time."""
     found = {}
-    for i in range(len(market)):
+    for i in range(len(market.time)):
         low, high, last, bid, ask, book = found.get(
             (i // BLOCK, market.leg[i]), (np.inf, -np.inf, None, -np.inf, np.inf, -1)
         )
@@ -80,31 +80,31 @@ def test_an_empty_market_has_extremes_too():
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_part_shares_the_memory_and_the_books(kind):
     market = make(3, kind, 2, 200).rows.market
-    part = market.part(40, 160)
-    assert len(part) == 120
-    assert part.books is market.books
+    some, _ = part(market, np.empty(0, records.DECISION), 40, 160)
+    assert len(some.time) == 120
+    assert some.books is market.books
     for name in ROW_ARRAYS:
-        whole, own = getattr(market, name), getattr(part, name)
+        whole, own = getattr(market, name), getattr(some, name)
         assert own.tobytes() == whole[40:160].tobytes()
         assert not len(whole) or np.shares_memory(whole, own)
 
 
-def test_the_arrays_are_made_once():
-    market = one_leg([1.0, 2.0])
-    assert market.arrays is market.arrays
-    assert market.arrays.price is market.price
-    assert len(market.arrays.books) == 1  # so that the kernel may name the first
+def test_rows_are_not_copied_and_there_is_always_a_book():
+    prices = np.array([1.0, 2.0])
+    market = market_arrays(1, np.arange(2), np.zeros(2, np.int64), prices)
+    assert market.price is prices
+    assert len(market.books) == 1  # so that the kernel may name the first
 
 
 def test_rows_are_cut_with_their_decisions():
     decisions = np.zeros(4, records.DECISION)
     decisions["row"] = [0, 3, 4, 9]
     decisions["target"] = [0.1, 0.2, 0.3, 0.4]
-    rows = MarketSlice(one_leg(np.arange(10) + 1.0), decisions)
-    part = rows.part(3, 9)
-    assert part.price.tolist() == [4.0, 5.0, 6.0, 7.0, 8.0, 9.0]
-    assert part.decisions["row"].tolist() == [0, 1]
-    assert part.decisions["target"].tolist() == [0.2, 0.3]
-    assert rows.part(9).decisions["row"].tolist() == [0]
-    assert not len(rows.part(5, 5))
-    assert rows.decisions["row"].tolist() == [0, 3, 4, 9]  # untouched
+    market = one_leg(np.arange(10) + 1.0)
+    some, found = part(market, decisions, 3, 9)
+    assert some.price.tolist() == [4.0, 5.0, 6.0, 7.0, 8.0, 9.0]
+    assert found["row"].tolist() == [0, 1]
+    assert found["target"].tolist() == [0.2, 0.3]
+    assert part(market, decisions, 9, 10)[1]["row"].tolist() == [0]
+    assert not len(part(market, decisions, 5, 5)[0].time)
+    assert decisions["row"].tolist() == [0, 3, 4, 9]  # untouched

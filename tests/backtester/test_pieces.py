@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fxlab import errors
-from fxlab.backtester._chunks import Needs, SymbolChunk, market_of
+from fxlab.backtester._feeds import Needs, SymbolChunk
 from fxlab.backtester._kernel.records import BOOK
+from fxlab.backtester._market_arrays import merged
 from fxlab.backtester.execution import Latency
 
 UTC = pl.Datetime("us", "UTC")
@@ -48,7 +49,7 @@ def test_rows_stand_in_the_order_of_time_leg_and_kind(ticks, shown):
     legs = 3
     pieces = [piece(times, leg) for leg, times in enumerate(ticks)]
     beside = [(leg, books(times)) for leg, times in enumerate(shown)]
-    market = market_of(legs, pieces, beside, PLAIN)
+    market = merged(legs, pieces, beside, PLAIN)
     plain = [
         (t, leg, 0, 100.0 * (leg + 1) + n) for leg, ts in enumerate(ticks) for n, t in enumerate(ts)
     ]
@@ -70,14 +71,14 @@ def test_rows_stand_in_the_order_of_time_leg_and_kind(ticks, shown):
 
 def test_one_piece_is_the_market_and_is_not_copied():
     only = piece([1, 2, 3])
-    market = market_of(1, [only], [], PLAIN)
+    market = merged(1, [only], [], PLAIN)
     assert only.place is None
     assert np.shares_memory(market.price, only.frame["price"].to_numpy())
     assert market.leg.tolist() == [0, 0, 0]
 
 
 def test_rows_in_front_are_looked_back_on_only():
-    market = market_of(2, [piece([1, 2, 3], first=2), piece([0, 5], 1, first=1)], [], PLAIN)
+    market = merged(2, [piece([1, 2, 3], first=2), piece([0, 5], 1, first=1)], [], PLAIN)
     assert market.time.tolist() == [3, 5]
     assert market.price.tolist() == [102.0, 201.0]
 
@@ -91,15 +92,15 @@ def test_a_run_carries_only_what_it_reads(legs):
         "bid_price_1": [1.0, 2.0],
     }
     pieces = [piece([1, 2], leg, **columns) for leg in range(legs)]
-    nothing = market_of(legs, pieces, [], PLAIN)
+    nothing = merged(legs, pieces, [], PLAIN)
     for name in ("book", "volume", "taker", "delay"):
         assert not len(getattr(nothing, name)), name
-    queue = market_of(legs, pieces, [], Needs(0, frozenset(), books=True, queue=True))
+    queue = merged(legs, pieces, [], Needs(0, frozenset(), books=True, queue=True))
     assert queue.volume.tolist() == [1.0] * legs + [0.0] * legs
     assert queue.taker.tolist() == [1] * legs + [0] * legs
     assert not len(queue.delay)
     assert not len(queue.book)  # these are trades: the book in their rows is the one before
-    measured = market_of(legs, pieces, [], Needs(0, frozenset(), latency=Latency.measured("1us")))
+    measured = merged(legs, pieces, [], Needs(0, frozenset(), latency=Latency.measured("1us")))
     assert measured.delay.tolist() == [5] * legs + [8] * legs
     assert not len(measured.volume)
 
@@ -109,9 +110,9 @@ def test_takers_are_known_by_the_side_if_there_is_one():
     volume = [1.0] * 4
     sides = pl.Series(["sell", "buy", None, "?"])
     for kind in (pl.String, pl.Categorical):
-        found = market_of(1, [piece([1, 2, 3, 4], volume=volume, side=sides.cast(kind))], [], needs)
+        found = merged(1, [piece([1, 2, 3, 4], volume=volume, side=sides.cast(kind))], [], needs)
         assert found.taker.tolist() == [-1, 1, 0, 0]
-    assert market_of(1, [piece([1], volume=[2])], [], needs).taker.tolist() == [0]
+    assert merged(1, [piece([1], volume=[2])], [], needs).taker.tolist() == [0]
 
 
 @pytest.mark.parametrize("legs", [1, 2])
@@ -120,13 +121,13 @@ def test_quotes_bring_a_book_in_each_row(legs):
         piece([1, 2], leg, quotes=True, bid_price_1=[leg + 0.25, leg + 0.75], volume=[1.0, 1.0])
         for leg in range(legs)
     ]
-    market = market_of(legs, pieces, [], Needs(0, frozenset(), books=True, queue=True))
+    market = merged(legs, pieces, [], Needs(0, frozenset(), books=True, queue=True))
     for leg in range(legs):
         own = market.book[market.leg == leg]
         assert market.books["bid_price"][own, 0].tolist() == [leg + 0.25, leg + 0.75]
         assert market.books["time"][own].tolist() == [1, 2]
     assert not len(market.volume)  # a quote is no trade
-    ignored = market_of(legs, pieces, [], PLAIN)
+    ignored = merged(legs, pieces, [], PLAIN)
     assert not len(ignored.book)
 
 
@@ -134,7 +135,7 @@ def test_quotes_and_trades_with_books_stand_side_by_side():
     quotes = piece([1, 2], 0, quotes=True, bid_price_1=[7.0, 8.0])
     trades = piece([1, 2], 1, volume=[3.0, 4.0])
     needs = Needs(0, frozenset(), books=True, queue=True)
-    market = market_of(2, [quotes, trades], [(1, books([1]))], needs)
+    market = merged(2, [quotes, trades], [(1, books([1]))], needs)
     assert market.time.tolist() == [1, 1, 1, 2, 2]
     assert market.leg.tolist() == [0, 1, 1, 0, 1]
     assert market.volume.tolist() == [0.0, 3.0, 0.0, 0.0, 4.0]
@@ -154,13 +155,13 @@ def test_quotes_and_trades_with_books_stand_side_by_side():
 def test_a_latency_that_was_not_measured_is_refused(columns, offset, words):
     needs = Needs(0, frozenset(), latency=Latency.measured(offset))
     with pytest.raises(errors.InvalidParameter, match=words):
-        market_of(1, [piece([1, 2], **columns)], [], needs)
+        merged(1, [piece([1, 2], **columns)], [], needs)
 
 
 def test_a_clock_that_was_behind_can_be_mended():
     needs = Needs(0, frozenset(), latency=Latency.measured("2us"))
     late = piece([1, 2], received_at=pl.Series([0, 0]).cast(UTC))
-    assert market_of(1, [late], [], needs).delay.tolist() == [1, 0]
+    assert merged(1, [late], [], needs).delay.tolist() == [1, 0]
 
 
 def test_everything_that_can_change_a_result_is_hashed():

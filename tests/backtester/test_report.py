@@ -13,7 +13,7 @@ from markets import random_walk
 
 import fxlab
 from fxlab import _html
-from fxlab.backtester._source import FrameSource
+from fxlab.backtester._frame_source import FrameSource
 from fxlab.backtester.report import _tearsheet
 from fxlab.backtester.report._tearsheet import embed, write_report
 from fxlab.backtester.strategy import strategy

@@ -13,8 +13,8 @@ from markets import SMALL, random_walk
 
 import fxlab
 from fxlab import errors
-from fxlab.backtester._inputs import with_price_ticks
-from fxlab.backtester._source import FrameSource
+from fxlab.backtester._frame_source import FrameSource
+from fxlab.backtester._source import with_price_ticks
 from fxlab.backtester.strategy._decisions import decide
 from fxlab.backtester.strategy.signals import Signals
 from fxlab.backtester.strategy.strategy import Bounds, get, names

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fxlab import errors
-from fxlab.backtester._chunks import Needs
-from fxlab.backtester._stream import BookFeed, RowHasher, SymbolFeed, merge
+from fxlab.backtester._feeds import BookFeed, Needs, RowHasher, SymbolFeed
+from fxlab.backtester._market_arrays import decisions_on, merge
 from fxlab.backtester.strategy.signals import Signals
 
 UTC = pl.Datetime("us", "UTC")
@@ -52,12 +52,11 @@ def feed(frame, leg=0, size=1_000, wants=None):
     return SymbolFeed(f"S{leg}", leg, cut(frame, size), wants or needs())
 
 
-def rows_of(chunks):
+def rows_of(stretches):
     """Return (time, leg, kind, number) of every row, in order."""
     found = []
-    for chunk in chunks:
-        market = chunk.market
-        for i in range(len(market)):
+    for market, _ in stretches:
+        for i in range(len(market.time)):
             if np.isnan(market.price[i]):
                 number = market.books["bid_price"][market.book[i], 0] - 0.5
                 found.append((int(market.time[i]), int(market.leg[i]), 1, number))
@@ -93,9 +92,9 @@ def test_merge_keeps_every_row_in_the_order_of_time_leg_and_kind(legs, sizes):
 @given(times=moments, size=st.integers(1, 9), lookback=st.none() | st.integers(0, 9))
 def test_each_piece_has_the_rows_that_it_looks_back_on(times, size, lookback):
     frame = ticks(times)
-    chunks = list(merge(1, [feed(frame, size=size, wants=needs(lookback))], []))
+    stretches = list(merge(1, [feed(frame, size=size, wants=needs(lookback))], []))
     seen = 0
-    for piece in (piece for chunk in chunks for piece in chunk.pieces):
+    for piece in (piece for _, chunks in stretches for piece in chunks):
         assert piece.seen == seen
         assert piece.own.equals(frame.slice(seen, piece.own.height))
         front = frame.slice(0, seen).tail(seen if lookback is None else min(seen, lookback))
@@ -103,7 +102,7 @@ def test_each_piece_has_the_rows_that_it_looks_back_on(times, size, lookback):
         seen += piece.own.height
     assert seen == frame.height
     if lookback is None:
-        assert len(chunks) <= 1
+        assert len(stretches) <= 1
 
 
 @settings(deadline=None)
@@ -124,10 +123,10 @@ def test_decisions_stand_at_the_rows_that_made_them(legs, size):
         plain += [(time, leg, n, want) for n, (time, want) in enumerate(ordered)]
     signals = Signals(pl.col("wanted"), lookback=0, reentry="signal")  # that keeps every target
     found = []
-    for chunk in merge(len(legs), feeds, []):
-        rows = chunk.rows(signals)
-        assert np.all(np.diff(rows.decisions["row"]) > 0)
-        for decision in rows.decisions:
+    for rows, chunks in merge(len(legs), feeds, []):
+        decisions = decisions_on(chunks, signals)
+        assert np.all(np.diff(decisions["row"]) > 0)
+        for decision in decisions:
             row = decision["row"]
             number = rows.price[row] - 1_000.0 * (rows.leg[row] + 1)
             found.append((rows.time[row], rows.leg[row], number, decision["target"]))
@@ -135,11 +134,11 @@ def test_decisions_stand_at_the_rows_that_made_them(legs, size):
 
 
 def test_targets_beyond_the_leverage_are_refused():
-    (chunk,) = merge(1, [feed(ticks([1, 2], wanted=[2.0, None]))], [])
+    ((_, chunks),) = merge(1, [feed(ticks([1, 2], wanted=[2.0, None]))], [])
     signals = Signals(pl.col("wanted"), lookback=0)
-    assert chunk.decisions(signals, 2.0)["target"].tolist() == [2.0]
+    assert decisions_on(chunks, signals, 2.0)["target"].tolist() == [2.0]
     with pytest.raises(errors.InvalidParameter, match="beyond max_leverage=1"):
-        chunk.decisions(signals, 1.0)
+        decisions_on(chunks, signals, 1.0)
 
 
 def test_one_chunk_of_each_feed_is_held():
@@ -155,9 +154,9 @@ def test_one_chunk_of_each_feed_is_held():
         SymbolFeed(f"S{k}", k, counted(k, cut(frame, 5)), needs()) for k, frame in enumerate(frames)
     ]
     height = 0
-    for chunk in merge(2, feeds, []):
-        height += len(chunk.market)
-        now = int(chunk.market.time[-1])
+    for market, _ in merge(2, feeds, []):
+        height += len(market.time)
+        now = int(market.time[-1])
         for number, frame in enumerate(frames):
             given_out = (frame["timestamp"].to_physical() <= now).sum()
             assert pulled[number] * 5 <= given_out + 2 * 5

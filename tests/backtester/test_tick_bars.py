@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from markets import markets, random_walk
 
 from fxlab import _ticks as candles
-from fxlab.backtester._inputs import with_price_ticks
+from fxlab.backtester._source import with_price_ticks
 from fxlab.backtester.strategy._decisions import SCHEMA, Bars, sources_of
 
 SECOND = 1_000_000

@@ -18,7 +18,7 @@ from markets import SMALL, START, markets, random_walk
 
 import fxlab
 from fxlab._times import from_micros, to_micros
-from fxlab.backtester._source import FrameSource
+from fxlab.backtester._frame_source import FrameSource
 from fxlab.backtester._state import KernelState
 from fxlab.errors import (
     EmptySession,

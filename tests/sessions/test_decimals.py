@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from fxlab import errors
 from fxlab._ticks import advice, find_decimals
-from fxlab.backtester._inputs import with_price_ticks
-from fxlab.backtester._source import exact_ticks
+from fxlab.backtester._frame_source import exact_ticks
+from fxlab.backtester._source import with_price_ticks
 
 
 @given(st.lists(st.integers(1, 10**9), min_size=1, max_size=50), st.integers(0, 8))

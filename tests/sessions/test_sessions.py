@@ -15,7 +15,7 @@ import fxlab
 from fxlab import errors
 from fxlab._questdb.client import QuestDB
 from fxlab._ticks import SCHEMA as BAR_SCHEMA
-from fxlab.backtester import _inputs
+from fxlab.backtester import _source
 from fxlab.backtester.strategy._decisions import decide
 from fxlab.backtester.strategy.strategy import get
 from fxlab.schema import BOOK_DEPTH, EVENTS, PRICES, UTC_MICROS, book_levels
@@ -323,7 +323,7 @@ def test_what_rows_there_are_is_asked_once(lab, unique, monkeypatch):
 def test_quotes_of_a_session_reach_a_strategy_with_all_levels(euro):
     signals = get("book_imbalance").signals({"levels": 2, "threshold": 0.1})
     columns = signals.roots | {"spread"}
-    parts = list(_inputs.joined_ticks(euro, "EURUSD", columns, chunk_rows=500, decimals=6))
+    parts = list(_source.joined_ticks(euro, "EURUSD", columns, chunk_rows=500, decimals=6))
     found = pl.concat(parts)
     assert found.height == 3_733
     assert found["ask_qty_2"].null_count() == 3_733
@@ -341,7 +341,7 @@ def test_a_sample_of_a_session_is_checked_for_looks_into_the_future(both):
 
 def test_books_of_a_session_are_those_before_the_trade(both, book10, trades):
     columns = frozenset({"bid_price_1", "ask_qty_10", "price:ETHUSDT"})
-    found = pl.concat(_inputs.joined_ticks(both, "BTCUSDT", columns, chunk_rows=6_000, decimals=2))
+    found = pl.concat(_source.joined_ticks(both, "BTCUSDT", columns, chunk_rows=6_000, decimals=2))
     shown = book10["timestamp"].to_list()
     other = pl.concat(both.scan_ticks("ETHUSDT"))
     for place in range(0, 19_904, 997):

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 from hypothesis import strategies as st
 
 from fxlab import Execution, Signals
-from fxlab.backtester._chunks import Market, MarketSlice
 from fxlab.backtester._kernel import records
+from fxlab.backtester._kernel.records import MarketArrays
+from fxlab.backtester._market_arrays import market_arrays, part
 from fxlab.backtester._state import KernelState, Records
 from fxlab.backtester.execution import Latency
 
@@ -28,11 +30,27 @@ SCRATCH = {"legs": ("changed", "book"), "account": ("next_decision",)}
 """Fields that mean something within one row or one chunk only."""
 
 
+class Rows(NamedTuple):
+    """Rows of a market with decisions on them: what the kernel's state takes."""
+
+    market: MarketArrays
+    decisions: np.ndarray
+
+    @property
+    def height(self) -> int:
+        """Return how many rows they are."""
+        return len(self.market.time)
+
+    def part(self, first: int, last: int | None = None) -> Rows:
+        """Return some of the rows."""
+        return Rows(*part(*self, first, self.height if last is None else last))
+
+
 @dataclass(frozen=True)
 class Case:
     """A market with decisions on it, and the assumptions it is replayed under."""
 
-    rows: MarketSlice
+    rows: Rows
     execution: Execution
     signals: Signals
     gaps: np.ndarray
@@ -41,7 +59,7 @@ class Case:
     @property
     def symbols(self) -> tuple[str, ...]:
         """Return a name for each leg."""
-        return tuple(f"S{number}" for number in range(self.rows.market.legs))
+        return tuple(f"S{number}" for number in range(self.rows.market.extremes.shape[1]))
 
     def ledger(self, *, leap: bool = True) -> KernelState:
         """Return a fresh account."""
@@ -59,9 +77,9 @@ class Case:
     def replay(self, *, leap: bool = True, cuts: list[int] | None = None) -> Records:
         """Replay the rows, cut before some of them, and close."""
         ledger = self.ledger(leap=leap)
-        edges = [0, *sorted(cuts or []), len(self.rows)]
+        edges = [0, *sorted(cuts or []), self.rows.height]
         for first, last in pairwise(edges):
-            ledger.replay(self.rows.part(first, last))
+            ledger.replay(*self.rows.part(first, last))
         return ledger.close()
 
     def under(self, **assumptions: object) -> Case:
@@ -106,7 +124,7 @@ def make(
         "reentry": _some(rng, "change", "signal"),
     }
     return Case(
-        MarketSlice(market, _decisions(rng, market, execution.max_leverage, often)),
+        Rows(market, _decisions(rng, market, execution.max_leverage, often)),
         replace(execution, funding=_funding(rng, market, execution)),
         Signals(pl.lit(0.0), **constants),
         _gaps(rng, market),
@@ -168,7 +186,9 @@ def _latency(rng: np.random.Generator) -> object:
     return drawn[rng.integers(len(drawn))]
 
 
-def _market(rng: np.random.Generator, kind: str, legs: int, rows: int, *, measured: bool) -> Market:
+def _market(
+    rng: np.random.Generator, kind: str, legs: int, rows: int, *, measured: bool
+) -> MarketArrays:
     steps = rng.choice([0, 1, 1_000, 50_000, 400_000], rows)
     steps[rng.random(rows) < rng.choice([0.0, 0.001, 0.01])] = 40 * SECOND
     often = np.array([[1, 1, 1], [1, 100, 1], [20, 5, 1]][rng.integers(3)][:legs], float)
@@ -190,7 +210,7 @@ def _market(rng: np.random.Generator, kind: str, legs: int, rows: int, *, measur
         else:
             del columns["volume"], columns["taker"]  # a quote is not a trade
         columns["books"] = books if len(books) else np.zeros(1, records.BOOK)
-    return Market(legs=legs, time=time, leg=leg, price=price, **columns)
+    return market_arrays(legs=legs, time=time, leg=leg, price=price, **columns)
 
 
 def _walk(rng: np.random.Generator, leg: np.ndarray, legs: int) -> np.ndarray:
@@ -227,11 +247,11 @@ def _books(rng: np.random.Generator, time: np.ndarray, price: np.ndarray) -> np.
 
 
 def _decisions(
-    rng: np.random.Generator, market: Market, most: float, often: float | None
+    rng: np.random.Generator, market: MarketArrays, most: float, often: float | None
 ) -> np.ndarray:
     """Return decisions on few or many rows with a price."""
     often = often or rng.choice([0.004, 0.02, 0.3])
-    chosen = np.flatnonzero((rng.random(len(market)) < often) & (market.price == market.price))
+    chosen = np.flatnonzero((rng.random(len(market.time)) < often) & (market.price == market.price))
     found = np.zeros(len(chosen), records.DECISION)
     found["row"] = chosen
     targets = [-3.0, -1.0, -0.5, 0.0, 0.0, 0.25, 0.5, 1.0, 1.0, 3.0]
@@ -244,7 +264,7 @@ def _decisions(
     return found
 
 
-def _funding(rng: np.random.Generator, market: Market, execution: Execution) -> object:
+def _funding(rng: np.random.Generator, market: MarketArrays, execution: Execution) -> object:
     if execution.funding or rng.random() < 0.5:
         return execution.funding
     span = int(market.time[-1]) - START + 1
@@ -256,10 +276,11 @@ def _funding(rng: np.random.Generator, market: Market, execution: Execution) -> 
     return frame.with_columns(rate_long=rates, rate_short=rates * 2 + 0.001)
 
 
-def _gaps(rng: np.random.Generator, market: Market) -> np.ndarray:
+def _gaps(rng: np.random.Generator, market: MarketArrays) -> np.ndarray:
     span = int(market.time[-1]) - START + 1
     count = rng.integers(0, 5)
     ends = START + rng.integers(0, span, count)
     return np.array(
-        sorted(zip(ends, rng.integers(0, market.legs, count), strict=True)), records.GAPS
+        sorted(zip(ends, rng.integers(0, market.extremes.shape[1], count), strict=True)),
+        records.GAPS,
     )

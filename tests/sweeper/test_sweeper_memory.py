@@ -10,7 +10,7 @@ import pytest
 from markets import random_walk
 
 import fxlab
-from fxlab.backtester._source import FrameSource
+from fxlab.backtester._frame_source import FrameSource
 from fxlab.sweeper import _cache
 from fxlab.sweeper._threads import ahead
 

@@ -162,16 +162,19 @@ SAMPLE: Final = np.dtype([("time", "i8"), ("equity", "f8")])
 
 
 class MarketArrays(NamedTuple):
-    """A stretch of the market as the kernel reads it: a value a row; see `market.Market`."""
+    """A stretch of the market, all symbols merged by time: a value a row.
 
-    time: np.ndarray
-    leg: np.ndarray
-    price: np.ndarray
-    book: np.ndarray
-    volume: np.ndarray
-    taker: np.ndarray
-    delay: np.ndarray
-    books: np.ndarray  # `BOOK`
+    What a run does not read is empty.
+    """
+
+    time: np.ndarray  # int64 µs
+    leg: np.ndarray  # int16
+    price: np.ndarray  # float64; nan on a row that only brings a book
+    book: np.ndarray  # int64, index of the row's book in `books`, or -1
+    volume: np.ndarray  # float64 base units, for places in a queue
+    taker: np.ndarray  # int64, 1 where the taker bought, -1 where it sold, 0 if unknown
+    delay: np.ndarray  # int64 µs, the row's own delay of orders, for measured latency
+    books: np.ndarray  # `BOOK`, at least one
     extremes: np.ndarray  # `EXTREMES`, (blocks, legs)
 
 

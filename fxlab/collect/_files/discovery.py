@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import polars as pl
 
-from fxlab.backtester._source import as_frame
+from fxlab.backtester._frame_source import as_frame
 from fxlab.collect._files import csv, formats
 from fxlab.collect._files.fields import SourceLocation
 from fxlab.collect._files.parsing import WORDS

@@ -1,16 +1,14 @@
-"""Market stream: symbols merged by time into chunks, and the hash of the rows read.
+"""Feeds of a run: each symbol's ticks and books, checked and hashed, in chunks up to a time.
 
-Strategies are evaluated per symbol on each chunk, with as many rows in front of it as they look
-back, so that chunking cannot be seen in their output.
-
-The hash is part of a run's fingerprint. Columns are hashed one by one, so that the chunks they came
-in cannot change it. Time, seq and price are always in it, and every other column that the strategy
-reads.
+A symbol's chunk has as many rows in front as its strategy looks back on, so that chunking cannot be
+seen in what is decided. The hash of the rows is part of a run's fingerprint. Columns are hashed one
+by one, so that the chunks they came in cannot change it. Time, seq and price are always in it, and
+every other column that the strategy reads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
@@ -19,19 +17,113 @@ import numpy as np
 import polars as pl
 import xxhash
 
-from fxlab._ticks import PRICE_TICKS
-from fxlab.backtester._chunks import (
-    Market,
-    MarketSlice,
-    Needs,
-    SymbolChunk,
-    book_records,
-    market_of,
-)
-from fxlab.backtester._kernel.records import DECISION
-from fxlab.backtester._source import OrderCheck
-from fxlab.backtester.strategy._decisions import decide
+from fxlab._ticks import PRICE_TICKS, usable
+from fxlab._times import Time, from_micros
+from fxlab.backtester._kernel.columns import LARGEST_PRICE, SMALLEST_PRICE, first_bad_row
+from fxlab.backtester._kernel.records import BOOK, DEPTH
+from fxlab.backtester._source import TickSource, joined_ticks
+from fxlab.backtester.execution import Execution, Latency
 from fxlab.backtester.strategy.signals import Signals
+from fxlab.errors import InvalidParameter, InvalidTicks
+from fxlab.schema import book_levels
+
+_WORTH_A_THREAD: Final = 100_000  # rows; to check and hash them takes longer than to start one
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a run reads beside time and price."""
+
+    lookback: int | None
+    columns: frozenset[str] | None  # that strategies read; None is all there are
+    books: bool = False  # with fill="book"
+    queue: bool = False  # volume and side, for places in a queue
+    latency: Latency | None = None  # where it is measured row by row
+
+    @property
+    def hashed(self) -> frozenset[str] | None:
+        """Return the columns that can change a result; None is all there are."""
+        if self.columns is None:
+            return None
+        received = {"received_at"} if self.latency is not None else set()
+        queue = {"volume", "side"} if self.queue else set()
+        books = set(book_levels()) if self.books else set()
+        return self.columns | received | queue | books
+
+
+def needs_of(signals: Sequence[Signals], execution: Execution) -> Needs:
+    """Return what a run with these signals reads: of several, what any of them reads."""
+    lookbacks = [each.lookback for each in signals]
+    roots = [each.roots for each in signals]
+    known = [lookback for lookback in lookbacks if lookback is not None]
+    read = [names for names in roots if names is not None]
+    return Needs(
+        lookback=max(known, default=0) if len(known) == len(lookbacks) else None,
+        columns=frozenset().union(*read) if len(read) == len(roots) else None,
+        books=execution.fill == "book",
+        queue=execution.queue,
+        latency=execution.delays if execution.delays.is_measured else None,
+    )
+
+
+@dataclass
+class SymbolChunk:
+    """Some rows of one symbol, with the rows that a strategy looks back on in front of them."""
+
+    symbol: str
+    leg: int
+    frame: pl.DataFrame
+    first: int  # rows in front
+    seen: int  # rows of the symbol before these
+    quotes: bool = False  # each row is the mid of a book that stands in the same row
+    place: np.ndarray | None = None  # their rows in the chunk; None: they are the chunk
+
+    @property
+    def own(self) -> pl.DataFrame:
+        """Return the rows themselves."""
+        return self.frame.slice(self.first)
+
+    @property
+    def height(self) -> int:
+        """Return how many rows they are."""
+        return self.frame.height - self.first
+
+
+@dataclass
+class OrderCheck:
+    """Checks chunk by chunk that rows are ticks in order; remembers the last row."""
+
+    symbol: str
+    time: int = -(2**63)
+    seq: int = -(2**63)
+    rows: int = 0
+
+    def check(self, time: np.ndarray, seq: np.ndarray, price: np.ndarray) -> None:
+        """Raise `InvalidTicks` at the first row that is out of order or not a price."""
+        bad = first_bad_row(time, seq, price, self.time, self.seq)
+        if bad >= 0:
+            raise InvalidTicks(self._describe(bad, time, seq, price))
+        self.time, self.seq = int(time[-1]), int(seq[-1])
+        self.rows += len(time)
+
+    def _describe(self, bad: int, time: np.ndarray, seq: np.ndarray, price: np.ndarray) -> str:
+        row = self.rows + bad
+        if not (np.isfinite(price[bad]) and price[bad] > 0):
+            return (
+                f"{self.symbol}: price {price[bad]} in row {row} is not a price; prices are finite "
+                "and above zero: filter or mend the row first"
+            )
+        if not SMALLEST_PRICE <= price[bad] <= LARGEST_PRICE:
+            return (
+                f"{self.symbol}: price {price[bad]:g} in row {row} is not from {SMALLEST_PRICE:g} "
+                f"to {LARGEST_PRICE:g}, so money would leave the range of floats; give prices in "
+                "another unit, such as of a million coins"
+            )
+        return (
+            f"{self.symbol}: row {row} at {from_micros(int(time[bad]))} (seq {seq[bad]}) does not "
+            "come after the row before it; sort the frame by timestamp, seq (seq may not repeat)"
+        )
+
 
 ALWAYS = ("timestamp", "seq", "price")
 
@@ -85,42 +177,6 @@ class RowHasher:
 
     def _hasher(self, name: str) -> xxhash.xxh3_128:
         return self._columns.setdefault(name, xxhash.xxh3_128())
-
-
-_END: Final = 2**63 - 1
-_WORTH_A_THREAD: Final = 100_000  # rows; to check and hash them takes longer than to start one
-
-
-@dataclass
-class Chunk:
-    """A stretch of the market, and the frames that strategies decide on."""
-
-    market: Market
-    pieces: list[SymbolChunk]
-
-    def decisions(self, signals: Signals, max_leverage: float = np.inf) -> np.ndarray:
-        """Return a strategy's decisions on all symbols (`DECISION`), ordered by row."""
-        found = []
-        for piece in self.pieces:
-            decisions = decide(
-                signals,
-                piece.symbol,
-                piece.frame,
-                first=piece.first,
-                seen=piece.seen,
-                max_leverage=max_leverage,
-            )
-            if piece.place is not None:
-                decisions["row"] = piece.place[decisions["row"]]
-            found.append(decisions)
-        if len(found) == 1:
-            return found[0]
-        whole = np.concatenate([np.empty(0, DECISION), *found])
-        return whole[np.argsort(whole["row"], kind="stable")]
-
-    def rows(self, signals: Signals, max_leverage: float = np.inf) -> MarketSlice:
-        """Return the stretch with a strategy's decisions."""
-        return MarketSlice(self.market, self.decisions(signals, max_leverage))
 
 
 @dataclass
@@ -250,18 +306,24 @@ class BookFeed:
                 return
 
 
-def merge(legs: int, feeds: list[SymbolFeed], books: list[BookFeed]) -> Iterator[Chunk]:
-    """Merge feeds by time, holding one chunk of each."""
-    while True:
-        ends = [feed.last_time() for feed in feeds] + [feed.last_time() for feed in books]
-        known = [end for end in ends if end is not None]
-        if not known:
-            return
-        # A strategy that looks back on everything is evaluated once, on everything.
-        limit = _END if any(feed.needs.lookback is None for feed in feeds) else min(known)
-        pieces = [piece for feed in feeds for piece in feed.take(limit)]
-        shown = [(feed.leg, part) for feed in books for part in feed.take(limit)]
-        yield Chunk(market_of(legs, pieces, shown, feeds[0].needs), pieces)
+def book_records(frame: pl.DataFrame | None) -> np.ndarray:
+    """Return a `BOOK` record a row; levels that the frame does not have are nan."""
+    if frame is None:
+        return np.empty(0, BOOK)
+    found = np.empty(frame.height, BOOK)
+    found["bad"] = ~frame.select(usable(frame.columns)).to_series().to_numpy()
+    found["time"] = frame["timestamp"].to_physical().to_numpy()
+    for side in ("bid", "ask"):
+        for kind in ("price", "qty"):
+            for level in range(DEPTH):
+                name = f"{side}_{kind}_{level + 1}"
+                column = found[f"{side}_{kind}"]
+                if name in frame.columns:
+                    values = frame[name].cast(pl.Float64).fill_null(np.nan)
+                    column[:, level] = values.to_numpy()
+                else:
+                    column[:, level] = np.nan
+    return found
 
 
 def _in_background(work: Callable[[pl.DataFrame], None], rows: pl.DataFrame) -> Future[None]:
@@ -271,3 +333,52 @@ def _in_background(work: Callable[[pl.DataFrame], None], rows: pl.DataFrame) -> 
         return pool.submit(work, rows)
     finally:
         pool.shutdown(wait=False)
+
+
+def open_feeds(
+    source: TickSource,
+    symbols: tuple[str, ...],
+    needs: Needs,
+    *,
+    start: Time | None = None,
+    end: Time | None = None,
+    size: int | None = None,
+    owner: str = "the strategy",
+) -> tuple[list[SymbolFeed], list[BookFeed]]:
+    """Return a feed of ticks for each symbol, and of books where orders meet them.
+
+    Raises
+    ------
+    InvalidParameter
+        If books are needed and a symbol has none.
+    """
+    rows = {} if size is None else {"chunk_rows": size}
+    decimals = source.price_decimals
+    feeds, books = [], []
+    for leg, symbol in enumerate(symbols):
+        quotes = not source.has_trades(symbol)  # asked once: a session has to count
+        if needs.books and not source.has_books(symbol):
+            raise InvalidParameter(
+                f"fill='book' needs order books, and session {source.id!r} has none of {symbol}; "
+                "use fill='next_trade'"
+            )
+        also = ["received_at"] if needs.latency is not None else []
+        if needs.books and quotes:
+            also += book_levels()
+        frames = joined_ticks(
+            source,
+            symbol,
+            needs.columns,
+            start=start,
+            end=end,
+            decimals=decimals.get(symbol),
+            chunk_rows=size,
+            also=also,
+            owner=owner,
+        )
+        feed = SymbolFeed(symbol, leg, frames, needs, quotes=quotes)
+        feeds.append(feed)
+        if needs.books and not quotes:
+            scanned = source.scan_books(symbol, start=start, end=end, **rows)
+            books.append(BookFeed(leg, iter(scanned), feed.digest))
+    return feeds, books
