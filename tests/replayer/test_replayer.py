@@ -315,9 +315,9 @@ def test_what_the_first_rows_take_is_no_market_time(monkeypatch):
     replay = fxlab.replay(ticks, clock=clock, **SMA)
     slow = KernelState.replay
 
-    def compiling(self, rows):
+    def compiling(self, *rows):
         clock.time += 60.0 * (self.first is None)
-        slow(self, rows)
+        slow(self, *rows)
 
     monkeypatch.setattr(KernelState, "replay", compiling)
     batches = list(replay)
@@ -548,8 +548,8 @@ def test_a_stop_in_the_middle_of_a_jump_has_the_result_up_to_the_new_place(monke
     replay.seek(moment(ticks, 300))
     skipped = KernelState.replay
 
-    def stopping(self, rows):
-        skipped(self, rows)
+    def stopping(self, *rows):
+        skipped(self, *rows)
         replay.stop()
 
     monkeypatch.setattr(KernelState, "replay", stopping)
