@@ -14,7 +14,6 @@ import numpy as np
 import polars as pl
 
 from fxlab.backtester._feeds import BookFeed, Needs, SymbolChunk, SymbolFeed, book_records
-from fxlab.backtester._kernel import fast_path
 from fxlab.backtester._kernel.records import BOOK, DECISION, EXTREMES, MarketArrays
 from fxlab.backtester.execution import Latency
 from fxlab.backtester.strategy._decisions import decide
@@ -139,6 +138,8 @@ def market_arrays(
         What else rows bring: see `MarketArrays`; nothing unless given.
     """
     columns: dict[str, Any] = {"books": _NO_BOOKS, **_NOTHING, **more}
+    from fxlab.backtester._kernel import fast_path  # compiled: only a run needs it
+
     extremes = np.empty((max(1, -(-len(time) // fast_path.BLOCK)), legs), EXTREMES)
     if legs == 1 and len(time) and not len(columns["book"]):
         fast_path.find_price_extremes(price, extremes)
