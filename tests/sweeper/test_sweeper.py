@@ -218,6 +218,7 @@ def test_a_stopped_sweep_hands_over_what_is_done(ticks, swept, stop):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_sweep_stops_while_a_point_is_at_work(ticks, workers):
     begun, may_end, ended = threading.Event(), threading.Event(), []
+    before = set(threading.enumerate())  # a server's reaper, among others, outlives this test
 
     @fxlab.strategy
     def endless(ticks: pl.DataFrame, *, number: int = 0) -> pl.DataFrame:
@@ -236,9 +237,8 @@ def test_a_sweep_stops_while_a_point_is_at_work(ticks, workers):
         fxlab.sweep(ticks, endless, grid, workers=workers, progress=progress, check_lookahead=False)
     assert ended == []  # it did not wait for the points at work
     may_end.set()
-    for thread in threading.enumerate():
-        if thread.name.startswith("fxlab-"):
-            thread.join(60)
+    for thread in set(threading.enumerate()) - before:
+        thread.join(60)
     assert len(ended) <= workers  # and no other point was begun
 
 
