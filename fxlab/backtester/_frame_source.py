@@ -184,7 +184,7 @@ def utc(frame: pl.DataFrame, name: str) -> pl.Expr:
     return time.cast(UTC_MICROS)
 
 
-CHUNK_ROWS: Final = 1 << 20
+CHUNK_ROWS: Final = 1 << 21
 """Rows at a time: a reader may want to stop in between."""
 
 ONE_SYMBOL: Final = "TICKS"  # the symbol of a frame that names none

@@ -93,7 +93,7 @@ def replay(
     options.setdefault("chunk_rows", CHUNK_ROWS)
     player = Player(
         as_source(source),
-        strategy or _idle,
+        _idle if strategy is None else strategy,
         parameters,
         RunOptions.of(options),
         trading=strategy is not None,

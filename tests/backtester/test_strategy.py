@@ -8,7 +8,7 @@ from typing import Annotated
 
 import polars as pl
 import pytest
-from markets import SMALL
+from markets import SMALL, random_walk
 
 import fxlab
 from fxlab import errors
@@ -96,6 +96,26 @@ def test_names_are_found_or_near_ones_named():
         get("sma_cros")
     with pytest.raises(errors.StrategyNotFound):
         get("x' OR '1'='1")
+
+
+TICKS = random_walk(50)
+CALLS = {
+    "backtest": lambda odd: fxlab.backtest(TICKS, odd),
+    "sweep": lambda odd: fxlab.sweep(TICKS, odd, {"fast": [2]}),
+    "walk_forward": lambda odd: fxlab.walk_forward(
+        TICKS, odd, {"fast": [2]}, train="1s", test="1s"
+    ),
+    "replay": lambda odd: fxlab.replay(TICKS, strategy=odd),
+    "check_lookahead": lambda odd: fxlab.check_lookahead(TICKS, odd),
+    "cost_ladder": lambda odd: fxlab.cost_ladder(TICKS, odd),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("odd", [pl.DataFrame({"price": [1.0]}), pl.Series([1]), 5, ["sma_cross"]])
+def test_what_is_no_strategy_is_refused_with_the_right_call(call, odd):
+    with pytest.raises(errors.StrategyNotFound, match=r'fxlab\.backtest\(session, "sma_cross"\)'):
+        CALLS[call](odd)
 
 
 def test_a_notebook_cell_can_be_run_twice(monkeypatch):

@@ -444,10 +444,15 @@ def get(which: str | Strategy | StrategyFunction) -> Strategy:
         own = str(getattr(which, "__name__", "strategy"))
         return Strategy(own, which, parameters_of(which, own))
     _load_shipped()
-    if isinstance(which, str) and ":" in which and which not in _REGISTRY:
+    if not isinstance(which, str):
+        raise StrategyNotFound(
+            f"a {type(which).__name__} is no strategy; give the data first and then a name, "
+            'module:function, or the function: fxlab.backtest(session, "sma_cross")'
+        )
+    if ":" in which and which not in _REGISTRY:
         return _imported(which)
     if which not in _REGISTRY:
-        raise StrategyNotFound.named(str(which), _REGISTRY)
+        raise StrategyNotFound.named(which, _REGISTRY)
     return _REGISTRY[which]
 
 
