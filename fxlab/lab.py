@@ -428,7 +428,7 @@ def upgrade(db: QuestDB, settings: Settings, progress: Progress = None) -> int:
                 return migrate(db, progress=advance)
             except KeyboardInterrupt as stop:
                 raise Cancelled(
-                    "the tables are built anew by half; no row is lost, the old ones are there "
+                    "the tables are half rebuilt; no row is lost, the old ones are there "
                     "until the new ones are whole, and the same call goes on from there"
                 ) from stop
 
@@ -438,7 +438,7 @@ def _refuse_recordings(settings: Settings) -> None:
     if busy:
         raise SchemaError(
             f"session {busy[0]!r} is being recorded, and the tables of an older fxlab have to be "
-            "built anew; end the recording (Ctrl-C in its terminal), then connect again"
+            "rebuilt; end the recording (Ctrl-C in its terminal), then connect again"
         )
 
 

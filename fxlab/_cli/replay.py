@@ -156,8 +156,8 @@ def _play(playing: Replay) -> None:
     except KeyboardInterrupt:
         playing.stop()
         again = same_command(start=playing.position.isoformat())
-        anew = " as a new run" if playing.strategy is not None else ""
-        say(f"{_where(playing)}; go on{anew} with: {again}")
+        how = " as a new run" if playing.strategy is not None else ""
+        say(f"{_where(playing)}; go on{how} with: {again}")
         raise typer.Exit(INTERRUPTED) from None
     say(_where(playing))
     if playing.strategy is not None:

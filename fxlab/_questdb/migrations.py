@@ -121,7 +121,7 @@ def _copy(db: QuestDB, table: Table, new: Table, progress: Advance) -> None:
             db.wait_visible(new)
     if db.execute(sql.transactions(table)) != before:
         raise SchemaError(
-            f"rows were written to {table.name} while it was built anew; stop the recordings and "
+            f"rows were written to {table.name} while it was rebuilt; stop the recordings and "
             "imports that use this server, then connect again: it goes on from here, and no row "
             "is lost"
         )
@@ -186,7 +186,7 @@ def _refuse_greedy_server(db: QuestDB, partitions: int) -> None:
     kept = db.execute(sql.parameter(RESTING_KEY))
     if partitions > MANY and kept and int(kept[0][0]) > MANY:
         raise SchemaError(
-            "the tables have to be built anew, by a server that this fxlab has started: run "
+            "the tables have to be rebuilt, by a server that this fxlab has started: run "
             "fxlab down, then fxlab up (with a server of your own: set "
             f"{RESTING_KEY}={RESTING_PARTITIONS} in its server.conf and restart it)"
         )

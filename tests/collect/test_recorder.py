@@ -282,7 +282,7 @@ def test_ids_that_begin_anew_are_told_and_their_old_holes_are_not_asked_for(enco
     one.record([trade(1, time=NOON + 10**9, received=NOON + 10**9)], FOREVER)
     kinds = {row["event"]: row for row in event_rows(journal)}
     assert kinds["id_restart"]["count"] is None
-    assert "anew at 1" in kinds["id_restart"]["detail"]
+    assert "restart at 1" in kinds["id_restart"]["detail"]
     assert gap_rows(journal)[0]["count"] == 9
     assert one.to_ask == []
     assert one.symbols[PAIR[0]].trades.ids.missing == 9

@@ -372,9 +372,7 @@ class Recorder:
         for trade, why in found.refused:
             self._refuse(symbol, trade.received, f"{why}: {trade!r}")
         for trade in found.restarted:
-            self.events.add(
-                "id_restart", symbol, trade.time, detail=f"ids begin anew at {trade.id}"
-            )
+            self.events.add("id_restart", symbol, trade.time, detail=f"ids restart at {trade.id}")
         if found.trades:
             self._lines.add_trades(found.trades, found.seqs)
             self._count_trades(symbol, found.trades, found.seqs)
