@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from fxlab.replayer._clock import TimeSource
     from fxlab.replayer._player import ReplayBatch
     from fxlab.replayer.replay import Replay, replay
+    from fxlab.sessions._catalog import SessionPage
     from fxlab.sessions.runs import Reproduction, SavedRun
     from fxlab.sessions.session import Session
     from fxlab.sweeper._cross_validation import SweepOverfitting
@@ -112,6 +113,7 @@ _HOMES: Final = {
     "SavedSweep": "fxlab.sweeper._store:SavedSweep",
     "ServerStatus": "fxlab._questdb.server:ServerStatus",
     "Session": "fxlab.sessions.session:Session",
+    "SessionPage": "fxlab.sessions._catalog:SessionPage",
     "Settings": "fxlab.config:Settings",
     "Signals": "fxlab.backtester.strategy.signals:Signals",
     "Strategy": "fxlab.backtester.strategy.strategy:Strategy",
@@ -184,6 +186,7 @@ __all__ = [
     "SavedSweep",
     "ServerStatus",
     "Session",
+    "SessionPage",
     "Settings",
     "Signals",
     "Strategy",

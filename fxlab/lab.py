@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from filelock import FileLock
 
@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from fxlab._questdb.client import QuestDB
     from fxlab._questdb.endpoint import Endpoint
     from fxlab._questdb.server import ServerStatus
+    from fxlab._times import Time
     from fxlab.backtester.result import Result
     from fxlab.collect._files.importer import ImportReport, Source
     from fxlab.collect.collector import Collector
     from fxlab.collect.feed import Feed
     from fxlab.collect.receipt import Receipt
+    from fxlab.sessions._catalog import SessionPage, SessionQuery
     from fxlab.sessions.runs import Reproduction, SavedRun
     from fxlab.sessions.session import Session
     from fxlab.sweeper._store import SavedSweep
@@ -64,25 +66,75 @@ class Lab:
         symbol: str | None = None,
         status: str | None = None,
         exchange: str | None = None,
+        source: str | None = None,
+        tag: str | None = None,
         text: str | None = None,
+        start: Time | None = None,
+        end: Time | None = None,
+        sort: str = "created_at",
+        descending: bool = True,
         limit: int = 50,
         offset: int = 0,
+        after: str | None = None,
     ) -> pl.DataFrame:
         """Return the sessions that match all that is given, the newest first.
 
-        Parameters and columns are those of `fxlab.sessions._catalog.listing`.
+        Parameters
+        ----------
+        symbol, status, exchange, source, tag
+            Exact values; sessions being deleted appear only when `status` asks for them.
+        text
+            Words that must all occur in a session's id, status, exchange, source, symbols, data
+            types, notes, tags or time of the first tick, upper or lower case.
+        start, end
+            Half-open range of time in which a session has ticks.
+        sort, descending
+            "created_at", "started", "ended", "records_collected", "duration_seconds",
+            "session_id", "status", "exchange" or "symbols"; sessions without a value stand last,
+            equal ones by id.
+        limit, offset, after
+            Rows at most; how many are skipped; the id of the last session that was seen: the next
+            page is right also if sessions were added in the meantime.
+
+        Returns
+        -------
+        polars.DataFrame
+            One row a session: ``session_id``, ``status``, ``exchange``, ``source``, ``symbols``,
+            ``data_types`` and ``tags`` (lists), the counts, ``started``, ``ended`` (first and last
+            tick), ``duration_seconds``, ``notes``, ``created_at``, ``updated_at``.
+
+        Raises
+        ------
+        InvalidParameter
+            For a status, a column to sort by, or a number of rows that does not exist.
+        SessionNotFound
+            If `after` is no session's id.
+        """
+        return self.session_page(
+            symbol=symbol, status=status, exchange=exchange, source=source, tag=tag, text=text,
+            start=start, end=end, sort=sort, descending=descending, limit=limit, offset=offset,
+            after=after,
+        ).sessions  # fmt: skip
+
+    def session_page(self, **query: Unpack[SessionQuery]) -> SessionPage:
+        """Return a page of the sessions that match, with the count of all that do: one query.
+
+        Parameters
+        ----------
+        **query
+            As `Lab.sessions` takes them.
+
+        Examples
+        --------
+        >>> with fxlab.connect() as lab:
+        ...     page = lab.session_page(limit=1)
+        ...     following = lab.session_page(limit=1, after=page.next_after)
+        >>> page.sessions.height, page.total_count >= 1
+        (1, True)
         """
         from fxlab.sessions import _catalog
 
-        return _catalog.listing(
-            self._db,
-            symbol=symbol,
-            status=status,
-            exchange=exchange,
-            text=text,
-            limit=limit,
-            offset=offset,
-        )
+        return _catalog.listing(self._db, **query)
 
     def session(self, session_id: str) -> Session:
         """Return one session; the id may have the prefix ``session_``.

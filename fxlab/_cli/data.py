@@ -7,7 +7,6 @@ from typing import Annotated, Final
 
 import typer
 
-from fxlab._cli.backtest import EVERY
 from fxlab._cli.common import command, is_text, keeping, say, show_facts, show_frame
 
 LISTED: Final = (
@@ -93,22 +92,34 @@ def list_sessions(
     symbol: Annotated[str | None, typer.Option(help="Only those with this symbol.")] = None,
     status: Annotated[str | None, typer.Option(help="completed, collecting, aborted, ...")] = None,
     exchange: Annotated[str | None, typer.Option(help="Only those of this exchange.")] = None,
-    text: Annotated[str | None, typer.Option(help="Text in the id, the notes or the tags.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Most rows to list, newest first.")] = 50,
+    source: Annotated[str | None, typer.Option(help="live, csv, parquet, synthetic, ...")] = None,
+    tag: Annotated[str | None, typer.Option(help="Only those with this tag.")] = None,
+    text: Annotated[
+        str | None, typer.Option(help="Words in the id, symbols, exchange, notes, tags, ...")
+    ] = None,
+    start: Annotated[str | None, typer.Option(help="With ticks at or after this time.")] = None,
+    end: Annotated[str | None, typer.Option(help="With ticks before this time.")] = None,
+    sort: Annotated[
+        str, typer.Option(help="created_at, started, ended, records_collected, session_id, ...")
+    ] = "created_at",
+    ascending: Annotated[bool, typer.Option("--ascending", help="The smallest first.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="Most rows to list.")] = 50,
+    after: Annotated[str | None, typer.Option(help="The last id of the page before.")] = None,
 ) -> None:
     """List the sessions, newest first."""
     from fxlab.lab import connect
 
     with connect() as lab:
-        found = lab.sessions(
-            symbol=symbol, status=status, exchange=exchange, text=text, limit=EVERY
-        )
+        page = lab.session_page(
+            symbol=symbol, status=status, exchange=exchange, source=source, tag=tag, text=text,
+            start=start, end=end, sort=sort, descending=not ascending, limit=limit, after=after,
+        )  # fmt: skip
     show_frame(
-        found.head(limit),
+        page.sessions,
         empty="no such sessions; bring ticks in with: fxlab import PATH",
-        total=found.height,
-        more="--limit shows more",
-        leave_out=[name for name in found.columns if name not in LISTED],
+        total=page.total_count,
+        more=f"--after {page.next_after} shows the next, --limit more",
+        leave_out=[name for name in page.sessions.columns if name not in LISTED],
     )
 
 

@@ -9,6 +9,7 @@ tables whatever the session, are as guarded.
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
@@ -69,6 +70,8 @@ class Scope:
 
 def text(value: str) -> str:
     """Return a text as a quoted literal; a NUL character has no place in one."""
+    if not isinstance(value, str):
+        raise InvalidInput(f"{value!r:.80} is no text; give it in quotes")
     if "\0" in value:
         raise InvalidInput(f"{value[:80]!r} has a NUL character, which no text in QuestDB can hold")
     return "'" + value.replace("'", "''") + "'"
@@ -260,28 +263,105 @@ def shared_timestamps(scope: Scope) -> str:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionFilter:
+    """What sessions must match: all that is given; hidden ones only where `status` asks for them.
+
+    The words of `text` must each occur in a session's row, in any case; `start` and `end` (us) are
+    a half-open range in which a session has ticks.
+    """
+
+    symbol: str | None = None
+    status: str | None = None
+    exchange: str | None = None
+    source: str | None = None
+    tag: str | None = None
+    text: str | None = None
+    start: int | None = None
+    end: int | None = None
+
+    @property
+    def where(self) -> str:
+        """Return the condition."""
+        parts = [_status(self.status)]
+        if self.symbol is not None:
+            parts.append(_holds("symbols", f'"{check_symbol(self.symbol)}"'))
+        parts += [
+            f"{name(column)} = {text(value)}"
+            for column, value in (("exchange", self.exchange), ("source", self.source))
+            if value is not None
+        ]
+        if self.tag is not None:
+            parts.append(_holds("tags", json.dumps(self.tag)))
+        if self.text is not None:
+            text(self.text)
+            for word in self.text.lower().split():
+                found = [_holds(f"lower({place})", word) for place in _SEARCHED]
+                found.append(_holds("lower(tags)", json.dumps(word)[1:-1]))  # kept as JSON
+                parts.append(f"({' or '.join(found)})")
+        if self.start is not None:
+            parts.append(f"ended >= {int(self.start)}")
+        if self.end is not None:
+            parts.append(f"started < {int(self.end)}")
+        return " and ".join(parts)
+
+
+_SEARCHED: Final = (
+    "session_id", "status", "exchange", "source", "symbols", "data_types", "notes",
+    "to_str(started, 'yyyy-MM-dd HH:mm:ss')",
+)  # fmt: skip
+
+SORTS: Final = (
+    "created_at", "started", "ended", "records_collected", "duration_seconds", "session_id",
+    "status", "exchange", "symbols",
+)  # fmt: skip
+"""Columns that sessions can be sorted by."""
+
+
 def sessions(
+    wanted: SessionFilter,
+    names: Sequence[str],
     *,
-    with_symbol: str | None = None,
-    status: str | None = None,
-    exchange: str | None = None,
-    containing: str | None = None,
+    sort: str = "created_at",
+    descending: bool = True,
+    after: str | None = None,
     limit: int = 50,
     offset: int = 0,
 ) -> str:
-    """Return the query for the newest sessions that match all that is given."""
-    parts = [_status(status)]
-    if with_symbol is not None:
-        parts.append(_holds("symbols", f'"{check_symbol(with_symbol)}"'))
-    if exchange is not None:
-        parts.append(f"exchange = {text(exchange)}")
-    if containing is not None:
-        places = ("session_id", "notes", "tags")
-        found = (_holds(f"lower({place})", containing.lower()) for place in places)
-        parts.append(f"({' or '.join(found)})")
+    """Return the query for a page of sessions, and in each row how many match (`total_count`).
+
+    Sessions with equal values stand by id; those without a value stand last. `after` is the id of
+    the row before the page: no session is shown twice or left out because others were added. One
+    row more than `limit` tells that there is a next page; no row at all is one with a null id.
+    """
+    choice(sort, SORTS, "column to sort by")
+    key, order = _sort_key(sort, descending=descending), "desc" if descending else "asc"
+    table, shown = name(schema.SESSIONS.name), columns(schema.SESSIONS, names)
     first = count(offset, "offset")
-    last = first + count(limit, "limit")
-    return _select(schema.SESSIONS, parts, f"created_at desc, session_id limit {first}, {last}")
+    end = first + count(limit, "limit") + 1
+    page = f"select {shown}, sort_key from matching"
+    if after is not None:
+        last = f"select {key} as last_key from {table} where session_id = {session_id(after)}"
+        beyond = "<" if descending else ">"
+        page += (
+            f" cross join ({last}) where sort_key {beyond} last_key "
+            f"or (sort_key = last_key and session_id > {session_id(after)})"
+        )
+    page += f" order by sort_key {order}, session_id limit {first}, {end}"
+    return (
+        f"with matching as (select *, {key} as sort_key from {table} where {wanted.where}) "
+        f"select {shown}, total_count from (select count() as total_count from matching) "
+        f"left join ({page}) on 1 = 1"
+    )
+
+
+def _sort_key(column: str, *, descending: bool) -> str:
+    """Return a column as a value that is never null, so that any two compare."""
+    kind = schema.SESSIONS.columns[column]
+    if kind in ("SYMBOL", "VARCHAR"):
+        return f"coalesce(cast({name(column)} as varchar), '')"
+    last = -1 if descending else 2**62
+    return f"coalesce({name(column)}{'' if kind == 'DOUBLE' else '::long'}, {last})"
 
 
 def _status(status: str | None) -> str:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypedDict, Unpack
 
 import polars as pl
 
@@ -20,7 +20,7 @@ from fxlab import schema
 from fxlab._questdb import sql
 from fxlab._questdb.client import QuestDB
 from fxlab._questdb.sql import Scope
-from fxlab._times import bounds, from_micros
+from fxlab._times import Time, bounds, from_micros, parse_range
 from fxlab.errors import SessionNotFound
 from fxlab.schema import EVENTS, IMPORTS, ORDERBOOK, PRICES, SESSIONS, UTC_MICROS, Table
 
@@ -32,49 +32,83 @@ _LISTED: Final = (
 _LISTS: Final = ("symbols", "data_types", "tags")  # kept as JSON
 
 
-def listing(
-    db: QuestDB,
-    *,
-    symbol: str | None = None,
-    status: str | None = None,
-    exchange: str | None = None,
-    text: str | None = None,
-    limit: int = 50,
-    offset: int = 0,
-) -> pl.DataFrame:
-    """Return the sessions that match all that is given, the newest first.
+@dataclass(frozen=True, slots=True)
+class SessionPage:
+    """A page of the sessions that match, and how many match in all.
 
-    Parameters
+    Attributes
     ----------
-    db
-        The server.
-    symbol, status, exchange
-        Exact values; sessions being deleted appear only when `status` asks for them.
-    text
-        Found in the id, the notes or the tags, upper or lower case.
-    limit, offset
-        A page of the list.
+    sessions : polars.DataFrame
+        As `fxlab.Lab.sessions` returns them.
+    total_count : int
+        Sessions that match, on all pages.
+    next_after : str or None
+        What the next page takes as `after`; None on the last one.
 
-    Returns
-    -------
-    polars.DataFrame
-        One row a session: ``session_id``, ``status``, ``exchange``, ``source``, ``symbols``,
-        ``data_types`` and ``tags`` (lists), the counts, ``started``, ``ended`` (first and last
-        tick), ``duration_seconds``, ``notes``, ``created_at``, ``updated_at``.
+    Examples
+    --------
+    >>> with fxlab.connect() as lab:
+    ...     page = lab.session_page(limit=1, sort="session_id", descending=False)
+    >>> page.sessions.height, page.total_count >= 1
+    (1, True)
     """
+
+    sessions: pl.DataFrame
+    total_count: int
+    next_after: str | None
+
+
+class SessionQuery(TypedDict, total=False):
+    """What `listing` takes; `fxlab.Lab.sessions` tells what each of them means."""
+
+    symbol: str | None
+    status: str | None
+    exchange: str | None
+    source: str | None
+    tag: str | None
+    text: str | None
+    start: Time | None
+    end: Time | None
+    sort: str
+    descending: bool
+    limit: int
+    offset: int
+    after: str | None
+
+
+def listing(db: QuestDB, **query: Unpack[SessionQuery]) -> SessionPage:
+    """Return a page of the sessions that match all of a query; see `fxlab.Lab.sessions`."""
+    first, last = parse_range(query.get("start"), query.get("end"))
+    wanted = sql.SessionFilter(
+        symbol=query.get("symbol"),
+        status=query.get("status"),
+        exchange=query.get("exchange"),
+        source=query.get("source"),
+        tag=query.get("tag"),
+        text=query.get("text"),
+        start=first,
+        end=last,
+    )
+    after = query.get("after")
+    limit = query.get("limit", 50)
     found = db.catalogue(
         sql.sessions(
-            with_symbol=symbol,
-            status=status,
-            exchange=exchange,
-            containing=text,
+            wanted,
+            _LISTED,
+            sort=query.get("sort", "created_at"),
+            descending=query.get("descending", True),
+            after=after,
             limit=limit,
-            offset=offset,
+            offset=query.get("offset", 0),
         )
     )
-    return found.select(_LISTED).with_columns(
-        pl.col(_LISTS).fill_null("[]").str.json_decode(pl.List(pl.String))
-    )
+    total = found["total_count"][0]
+    rows = found.drop("total_count").filter(pl.col("session_id").is_not_null())
+    if after is not None and rows.is_empty() and not raw_rows(db, SESSIONS, after):
+        raise SessionNotFound.named(after, _known_ids(db))
+    rows = rows.with_columns(pl.col(_LISTS).fill_null("[]").str.json_decode(pl.List(pl.String)))
+    page = rows.head(limit)
+    return SessionPage(page, total, page["session_id"][-1] if 0 < limit < rows.height else None)
 
 
 def find(db: QuestDB, session_id: str) -> dict[str, Any]:

@@ -28,7 +28,7 @@ TAKING_ID = {
 }
 TAKING_SYMBOL = {
     "ticks": lambda value: sql.rows(Scope(schema.PRICES, "s", value), ["price"]),
-    "sessions": lambda value: sql.sessions(with_symbol=value),
+    "sessions": lambda value: sql.SessionFilter(symbol=value).where,
 }
 
 
@@ -94,14 +94,16 @@ def test_a_name_is_an_identifier(bad):
 @pytest.mark.parametrize("bad", [-1, 1.5, "5", True, None, 2**31])
 def test_a_count_is_a_whole_number(bad):
     with pytest.raises(errors.InvalidParameter, match="limit="):
-        sql.sessions(limit=bad)
+        sql.sessions(sql.SessionFilter(), ["notes"], limit=bad)
     with pytest.raises(errors.InvalidParameter, match="offset="):
-        sql.sessions(offset=bad)
+        sql.sessions(sql.SessionFilter(), ["notes"], offset=bad)
 
 
 def test_choices_come_from_their_list():
     with pytest.raises(errors.InvalidParameter, match="did you mean 'completed'"):
-        sql.sessions(status="complete")
+        assert sql.SessionFilter(status="complete").where
+    with pytest.raises(errors.InvalidParameter, match="did you mean 'started'"):
+        sql.sessions(sql.SessionFilter(), ["notes"], sort="start")
     with pytest.raises(errors.InvalidParameter, match="not a step"):
         sql.bins(Scope(schema.PRICES, "s"), "1h; drop table x")
 
@@ -116,8 +118,8 @@ def test_times_are_integers():
 
 
 def test_sessions_being_deleted_are_left_out_unless_asked_for():
-    assert "status not in ('deleting', 'deleted')" in sql.sessions()
-    assert "status = 'deleted'" in sql.sessions(status="deleted")
+    assert "status not in ('deleting', 'deleted')" in sql.SessionFilter().where
+    assert "status = 'deleted'" in sql.SessionFilter(status="deleted").where
 
 
 SQL_STARTS = ("select ", "insert ", "create ", "alter ", "drop ", "truncate ", "update ", "delete ")
