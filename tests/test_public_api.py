@@ -44,10 +44,11 @@ def test_unknown_names_are_attribute_errors():
 
 INNER = {
     "Chunk", "Clock", "Job", "KernelState", "Market", "Plan", "Player", "QuestDB", "Run",
-    "RunStore", "Message", "Point", "SessionAddress", "Space", "SweepStudy",
+    "RunStore", "Message", "Point", "SessionAddress", "SessionQuery", "Space", "SweepStudy",
     "TickSource", "TrialResult",
 }  # fmt: skip
-"""Of attributes and constructors that are no user's; `Message` is a union of public classes."""
+"""Of attributes and constructors that are no user's; `Message` is a union of public classes,
+`SessionQuery` is what `Lab.sessions` takes."""
 
 
 def classes_of_ours():

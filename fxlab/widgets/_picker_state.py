@@ -14,15 +14,10 @@ from typing import Final, Self
 import polars as pl
 
 from fxlab._html import NOTHING, show_time
+from fxlab.sessions._catalog import SessionPage, SessionQuery
 
-SHOWN: Final = 2_000
-"""Sessions in the list at most, the newest: browsers get slow beyond."""
-
-SEARCHED: Final = (
-    "session_id", "status", "exchange", "source", "symbols", "data_types", "started", "notes",
-    "tags",
-)  # fmt: skip
-"""Columns that a filter looks into."""
+PAGE: Final = 200
+"""Sessions that are listed at once; a button brings as many more."""
 
 NO_SESSIONS: Final = "no sessions yet: import some with lab.import_csv(...), or run: fxlab demo"
 
@@ -49,12 +44,12 @@ ORDERS: Final = {
 
 @dataclass(frozen=True)
 class PickerState:
-    """A list of sessions, a filter, and the session that is chosen.
+    """The listed sessions, their filter and order, and the session that is chosen.
 
     Parameters
     ----------
-    sessions
-        As `Lab.sessions` returns them, newest first: session_id, symbols and others.
+    page
+        What the server answers to `query`.
     text
         What was typed: words that must all occur somewhere in a session's row, in any case.
     chosen
@@ -63,34 +58,21 @@ class PickerState:
         One of `ORDERS`.
     """
 
-    sessions: pl.DataFrame
+    page: SessionPage
     text: str = ""
     chosen: str | None = None
     order: str = "newest first"
 
     @property
-    def words(self) -> list[str]:
-        """Return the words of the filter."""
-        return self.text.split()
+    def query(self) -> SessionQuery:
+        """Return what `fxlab.Lab.session_page` is asked for the first sessions of the list."""
+        column, falling = ORDERS[self.order]
+        return {"text": self.text, "sort": column, "descending": falling, "limit": PAGE}
 
-    @cached_property
-    def matches(self) -> pl.DataFrame:
-        """Return all sessions that have every word."""
-        found = self.sessions
-        for word in self.words:
-            has_word = _searchable(found).str.contains(word.lower(), literal=True)
-            found = found.filter(has_word)
-        return found
-
-    @cached_property
+    @property
     def rows(self) -> pl.DataFrame:
-        """Return the sessions to list: the first matches."""
-        name, falling = ORDERS[self.order]
-        if name not in self.matches.columns:
-            return self.matches.head(SHOWN)
-        key = pl.col(name).list.join(" ") if name == "symbols" else pl.col(name)
-        ordered = self.matches.sort(key, descending=falling, nulls_last=True, maintain_order=True)
-        return ordered.head(SHOWN)
+        """Return the sessions that are listed."""
+        return self.page.sessions
 
     @cached_property
     def options(self) -> list[tuple[str, str]]:
@@ -117,59 +99,35 @@ class PickerState:
         """Return why the chosen session is not in the list; empty if it is, or none is chosen."""
         if self.chosen is None or self.is_listed:
             return ""
-        if self.chosen in self.matches["session_id"]:
-            return f"{self.chosen} runs; it is not among the {SHOWN:,} listed"
-        return f"{self.chosen} runs; the filter {self.text.strip()!r} hides it in the list"
+        if self.page.next_after is None:
+            return f"{self.chosen} runs; the filter {self.text.strip()!r} hides it in the list"
+        return f"{self.chosen} runs; it is not among the {self.rows.height:,} listed"
 
     @property
     def count(self) -> str:
-        """Return the line that says how many sessions there are and how many match."""
-        total, found = self.sessions.height, self.matches.height
-        if not total:
-            return NO_SESSIONS
-        noun = "session" if total == 1 else "sessions"
-        line = f"{found:,} of {total:,} {noun}"
+        """Return the line that says how many sessions match."""
+        found = self.page.total_count
         if not found:
-            return f"{line}: none has all these words"
-        if found > SHOWN:
-            return f"{line}; the first {SHOWN:,} are listed, type to narrow"
+            return "no session has all these words" if self.text.strip() else NO_SESSIONS
+        line = f"{found:,} session{'' if found == 1 else 's'}"
+        if self.text.strip():
+            line += " match" if found > 1 else " matches"
+        if self.page.next_after is not None:
+            return f"{line}; the first {self.rows.height:,} are listed, type to narrow"
         return line
 
-    def filtered(self, text: str) -> Self:
-        """Return the state after typing."""
-        return replace(self, text=text)
-
-    def sorted(self, order: str) -> Self:
-        """Return the state in another order."""
-        return replace(self, order=order)
-
     def choose(self, session_id: str | None) -> Self:
-        """Return the state after choosing; an id that does not exist chooses nothing."""
-        known = session_id is not None and session_id in self.sessions["session_id"]
-        return replace(self, chosen=session_id if known else None)
+        """Return the state after choosing."""
+        return replace(self, chosen=session_id)
 
-    def refreshed(self, sessions: pl.DataFrame) -> Self:
-        """Return the state with a new list; the choice stays if its session still exists."""
-        return replace(self, sessions=sessions).choose(self.chosen)
-
-    def choose_newest(self) -> Self:
+    def choose_first(self) -> Self:
         """Return the state with the first session chosen, if there is one."""
-        return self.choose(self.sessions["session_id"][0] if self.sessions.height else None)
+        return self.choose(self.rows["session_id"][0] if self.rows.height else None)
 
-
-def _searchable(frame: pl.DataFrame) -> pl.Series:
-    """Return one lower-case text a row, of the columns that people search."""
-    parts = [_as_text(name, kind) for name, kind in frame.schema.items() if name in SEARCHED]
-    text = pl.concat_str(parts, separator="\n", ignore_nulls=True).str.to_lowercase()
-    return frame.select(text.alias("text"))["text"]
-
-
-def _as_text(name: str, kind: pl.DataType) -> pl.Expr:
-    if isinstance(kind, pl.List):
-        return pl.col(name).cast(pl.List(pl.String)).list.join(" ")
-    if isinstance(kind, pl.Datetime):
-        return pl.col(name).dt.strftime("%Y-%m-%d %H:%M:%S")
-    return pl.col(name).cast(pl.String)
+    def with_more(self, following: SessionPage) -> Self:
+        """Return the state with the next page below what is listed."""
+        sessions = pl.concat([self.rows, following.sessions])
+        return replace(self, page=replace(following, sessions=sessions))
 
 
 def _column(frame: pl.DataFrame, head: str, name: str) -> Sequence[str]:

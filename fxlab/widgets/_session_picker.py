@@ -9,22 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import ipywidgets as w
 import traitlets as t
 
 from fxlab._html import escape, facts, show_time
-from fxlab.errors import InvalidInput
+from fxlab.errors import InvalidInput, SessionNotFound
 from fxlab.widgets._base import KeyGuard, Message, beside, in_line, label_width, style_sheet
 from fxlab.widgets._picker_state import ORDERS, PickerState
 
 if TYPE_CHECKING:
     from fxlab.lab import Lab
+    from fxlab.sessions._catalog import SessionQuery
     from fxlab.sessions.session import Session
 
 
-READ_AT_MOST: Final = 100_000
 _WIDE: Final = {"width": "64rem"}
 
 
@@ -56,10 +57,11 @@ class SessionPicker(w.VBox):
         self._lab = lab
         self._showing = False
         self._build()
-        self.state = PickerState(lab.sessions(limit=READ_AT_MOST))
+        self.state = PickerState(lab.session_page(limit=0))
         wanted = lab.session(session_id).id if session_id else None
-        self._show(self.state.choose(wanted) if wanted else self.state.choose_newest())
+        self._read(self.state.choose(wanted))
         with self.message.guard():
+            self._choose_known()
             self._load()
 
     def _build(self) -> None:
@@ -70,6 +72,7 @@ class SessionPicker(w.VBox):
         self.refresh = w.Button(
             description="Refresh", icon="refresh", tooltip="Read the list again"
         )
+        self.more = w.Button(description="More", tooltip="List the next sessions too")
         self.count = w.HTML()
         self.order = w.Dropdown(
             description="Sort by", options=list(ORDERS), layout={"width": "14rem"},
@@ -90,7 +93,7 @@ class SessionPicker(w.VBox):
         super().__init__(
             [
                 style_sheet(),
-                in_line([self.filter, self.order, self.refresh, self.count]),
+                in_line([self.filter, self.order, self.refresh, self.count, self.more]),
                 w.VBox([self.heads, self.listing]),
                 beside([self.symbol_list, self.details]),
                 self.message,
@@ -99,10 +102,11 @@ class SessionPicker(w.VBox):
         )
         self.add_class("fxlab-panel")
         self.filter.observe(lambda _: self._on_filter(), "value")
-        self.order.observe(lambda _: self._show(self.state.sorted(self.order.value)), "value")
+        self.order.observe(lambda _: self._on_filter(), "value")
         self.listing.observe(lambda _: self._on_choice(), "value")
         self.symbol_list.observe(lambda _: self._on_symbols(), "value")
         self.refresh.on_click(self._on_refresh)
+        self.more.on_click(self._on_more)
 
     def __repr__(self) -> str:
         """Show the choice."""
@@ -129,7 +133,8 @@ class SessionPicker(w.VBox):
         self._load()
 
     def _on_filter(self) -> None:
-        self._show(self.state.filtered(self.filter.value))
+        with self.message.guard():
+            self._read(replace(self.state, text=self.filter.value, order=self.order.value))
 
     def _on_choice(self) -> None:
         # A list moves its selection by itself when its options change: that is no choice.
@@ -145,9 +150,27 @@ class SessionPicker(w.VBox):
 
     def _on_refresh(self, _button: Any) -> None:  # noqa: ANN401 - ipywidgets has no types
         with self.message.guard():
-            state = self.state.refreshed(self._lab.sessions(limit=READ_AT_MOST))
-            self._show(state if state.chosen else state.choose_newest())
+            self._read(self.state)
+            self._choose_known()
             self._load()
+
+    def _on_more(self, _button: Any) -> None:  # noqa: ANN401 - ipywidgets has no types
+        with self.message.guard():
+            query: SessionQuery = {**self.state.query, "after": self.state.page.next_after}
+            self._show(self.state.with_more(self._lab.session_page(**query)))
+
+    def _read(self, state: PickerState) -> None:
+        """Ask for the first sessions of a state's filter and order, and show them."""
+        self._show(replace(state, page=self._lab.session_page(**state.query)))
+
+    def _choose_known(self) -> None:
+        """Choose the first session where none is chosen, or one that is no more."""
+        try:
+            known = self.state.chosen and self._lab.session(self.state.chosen)
+        except SessionNotFound:
+            known = None
+        if not known:
+            self._show(self.state.choose_first())
 
     def _show(self, state: PickerState) -> None:
         """Make the list a picture of the state."""
@@ -157,6 +180,7 @@ class SessionPicker(w.VBox):
             self.listing.value = state.chosen if state.is_listed else None
         self.count.value = f'<span role="status" class="fxlab-soft">{escape(state.count)}</span>'
         self.heads.value = f"<pre>{escape(state.heads)}</pre>"
+        self.more.layout.display = None if state.page.next_after else "none"
         self.hidden = state.hidden
 
     def _load(self) -> None:

@@ -1,16 +1,17 @@
-"""The picker's state: every word must match, the choice outlives the filter, newest first."""
+"""The picker's state: one page of the list, the choice outlives the filter."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
+from fxlab._questdb import sql
 from fxlab.schema import UTC_MICROS
-from fxlab.widgets._picker_state import NO_SESSIONS, ORDERS, SHOWN, PickerState
+from fxlab.sessions._catalog import SessionPage
+from fxlab.widgets._picker_state import NO_SESSIONS, ORDERS, PAGE, PickerState
 
 NEWEST = datetime(2024, 8, 9, 12, tzinfo=UTC)
 SCHEMA = {
@@ -53,134 +54,91 @@ FEW = sessions(
 )
 
 
-def ids(state):
-    return state.rows["session_id"].to_list()
+def listed(rows, *, total=None, after=None, **state):
+    """Return a state that lists these rows, of so many that match."""
+    return PickerState(SessionPage(rows, total or rows.height, after), **state)
+
+
+def many(rows):
+    return sessions([("x", [], "")] * rows)
+
+
+def test_the_query_asks_for_one_page_in_the_order():
+    state = listed(FEW, text="btc  storm", order="oldest first")
+    assert state.query == {
+        "text": "btc  storm",
+        "sort": "started",
+        "descending": False,
+        "limit": PAGE,
+    }
+    assert {column for column, _ in ORDERS.values()} <= set(sql.SORTS)
+
+
+def test_the_choice_outlives_the_list():
+    state = listed(FEW).choose("s00002")
+    assert state.is_listed
+    assert state.hidden == ""
+    hidden = replace(state, page=SessionPage(FEW.head(1), 1, None), text="calm ")
+    assert (hidden.chosen, hidden.is_listed) == ("s00002", False)
+    assert hidden.hidden == "s00002 runs; the filter 'calm' hides it in the list"
+    beyond = replace(state, page=SessionPage(FEW.head(1), 4, "s00000"))
+    assert beyond.hidden == "s00002 runs; it is not among the 1 listed"
+
+
+def test_the_first_is_chosen_where_there_is_one():
+    assert listed(FEW).choose_first().chosen == "s00000"
+    assert listed(FEW.clear()).choose_first().chosen is None
+
+
+def test_more_sessions_stand_below_those_listed():
+    state = listed(FEW.head(2), total=4, after="s00001").choose("s00003")
+    longer = state.with_more(SessionPage(FEW.tail(2), 4, None))
+    assert longer.rows.equals(FEW)
+    assert (longer.chosen, longer.is_listed, longer.hidden) == ("s00003", True, "")
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("state", "line"),
     [
-        ("", ["s00000", "s00001", "s00002", "s00003"]),
-        ("binance", ["s00000", "s00001"]),
-        ("BTC binance", ["s00000", "s00001"]),
-        ("btc storm", ["s00001"]),
-        ("btc kraken", []),
-        ("eur/usd", ["s00002"]),
-        ("2024-08-09 09:00", ["s00003"]),
-        ("s00003", ["s00003"]),
-        (".*", []),
+        (listed(many(0)), NO_SESSIONS),
+        (listed(many(1)), "1 session"),
+        (listed(many(3)), "3 sessions"),
+        (listed(many(1), text="x"), "1 session matches"),
+        (listed(many(3), text="x"), "3 sessions match"),
+        (listed(many(0), text="zzz"), "no session has all these words"),
+        (
+            listed(many(PAGE), total=20_000, after="s00199"),
+            "20,000 sessions; the first 200 are listed, type to narrow",
+        ),
     ],
 )
-def test_all_words_must_match_anywhere_in_any_case(text, found):
-    assert ids(PickerState(FEW).filtered(text)) == found
-
-
-words = st.text(st.sampled_from("abAB_/. "), max_size=6)
-
-
-@given(st.lists(st.tuples(words, st.lists(words, max_size=2), words), max_size=12), words)
-def test_filtering_equals_the_plain_twin(rows, text):
-    state = PickerState(sessions(rows)).filtered(text)
-    expected = []
-    for row in sessions(rows).rows(named=True):
-        parts = [row["session_id"], row["status"], row["exchange"], " ".join(row["symbols"])]
-        parts += [str(row["started"]), row["notes"]]
-        haystack = "\n".join(parts).lower()
-        if all(word.lower() in haystack for word in text.split()):
-            expected.append(row["session_id"])
-    assert ids(state) == expected
-
-
-@given(st.lists(words, max_size=5))
-def test_a_filter_never_changes_the_choice(texts):
-    state = PickerState(FEW).choose("s00002")
-    for text in texts:
-        state = state.filtered(text)
-        assert state.chosen == "s00002"
-        assert state.is_listed == ("s00002" in ids(state))
-
-
-def test_a_choice_that_does_not_exist_is_none():
-    assert PickerState(FEW).choose("nope").chosen is None
-    assert PickerState(FEW).choose(None).chosen is None
-
-
-def test_a_refresh_keeps_filter_and_choice_while_the_session_exists():
-    state = PickerState(FEW).filtered("btc").choose("s00001")
-    assert state.refreshed(FEW.head(2)).chosen == "s00001"
-    assert state.refreshed(FEW.head(2)).text == "btc"
-    assert state.refreshed(FEW.head(1)).chosen is None
-
-
-def test_the_newest_is_the_first():
-    assert PickerState(FEW).choose_newest().chosen == "s00000"
-    assert PickerState(FEW.clear()).choose_newest().chosen is None
-
-
-@pytest.mark.parametrize(
-    ("rows", "text", "line"),
-    [
-        (0, "", NO_SESSIONS),
-        (1, "", "1 of 1 session"),
-        (3, "", "3 of 3 sessions"),
-        (3, "zzz", "0 of 3 sessions: none has all these words"),
-        (SHOWN + 5, "", "2,005 of 2,005 sessions; the first 2,000 are listed, type to narrow"),
-    ],
-)
-def test_the_count_line_says_how_many(rows, text, line):
-    assert PickerState(sessions([("x", [], "")] * rows)).filtered(text).count == line
-
-
-def test_only_the_newest_are_listed_and_the_rest_can_be_found():
-    state = PickerState(sessions([("x", [], "")] * (SHOWN + 5)))
-    last = f"s{SHOWN + 4:05d}"
-    assert state.rows.height == SHOWN
-    assert last not in ids(state)
-    assert ids(state.filtered(last)) == [last]
-    assert not state.choose(last).is_listed
+def test_the_count_line_says_how_many(state, line):
+    assert state.count == line
 
 
 def test_labels_line_up():
-    labels = [label for label, _ in PickerState(FEW).options]
+    labels = [label for label, _ in listed(FEW).options]
     assert labels == [
         "s00000   completed  2024-08-09 12:00      0  BTC_USDT          ",
         "s00001   completed  2024-08-09 11:00  1,000  ETH_USDT, BTC_USDT",
         "s00002   completed  2024-08-09 10:00  2,000  EUR/USD           ",
         "s00003   completed  2024-08-09 09:00  3,000                    ",
     ]
-    heads = PickerState(FEW).heads
+    heads = listed(FEW).heads
     assert heads == "Session  Status     Started (UTC)      Rows  Symbols           "
-
-
-@pytest.mark.parametrize(
-    ("order", "found"),
-    [
-        ("newest first", "0123"),
-        ("oldest first", "3210"),
-        ("most rows first", "3210"),
-        ("id", "0123"),
-        ("symbols", "3012"),
-        ("status", "0123"),
-    ],
-)
-def test_the_list_can_be_sorted_and_keeps_its_choice(order, found):
-    state = PickerState(FEW).choose("s00002").sorted(order)
-    assert ids(state) == [f"s0000{digit}" for digit in found]
-    assert state.chosen == "s00002"
-    assert set(ORDERS) >= {order}
 
 
 def test_an_id_is_never_cut():
     long = "x" * 120
-    state = PickerState(FEW.with_columns(session_id=pl.lit(long) + pl.col("session_id")))
+    state = listed(FEW.with_columns(session_id=pl.lit(long) + pl.col("session_id")))
     assert all(label.startswith(f"{long}s0000") for label, _ in state.options)
 
 
 def test_a_long_list_of_symbols_is_cut_with_its_number():
-    (option,) = PickerState(sessions([("x", ["A", "B", "C", "D"], "")])).options
+    (option,) = listed(sessions([("x", ["A", "B", "C", "D"], "")])).options
     assert "A, B +2" in option[0]
 
 
 def test_a_session_without_ticks_has_a_dash_for_its_start():
     frame = FEW.with_columns(pl.lit(None, dtype=UTC_MICROS).alias("started"))
-    assert "completed  \u2013 " in PickerState(frame).options[0][0]
+    assert "completed  \u2013 " in listed(frame).options[0][0]
