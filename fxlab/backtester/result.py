@@ -29,7 +29,14 @@ from fxlab.backtester._state import Records
 from fxlab.backtester.execution import Execution
 from fxlab.backtester.metrics import _analysis
 from fxlab.backtester.metrics._exposure import gap_micros
-from fxlab.backtester.metrics._performance import Facts, Metrics, compute_records
+from fxlab.backtester.metrics._performance import (
+    Executed,
+    Facts,
+    Metrics,
+    RoundTrips,
+    compute,
+    count_unfilled,
+)
 from fxlab.backtester.strategy.strategy import Strategy, Value
 from fxlab.schema import UTC_MICROS
 
@@ -241,12 +248,14 @@ def build_result(run: Run, records: Records, rows_digest: Mapping[str, str]) -> 
     trades = trades_table(records, run.symbols)
     facts = facts_of(run, records)
     returns = interval_returns(records, run.capital, run.grid_us)
+    executed, closed = Executed.of(records.fills), RoundTrips.of(records.trades)
+    metrics = compute(returns, facts, executed, closed, count_unfilled(records.orders))
     now = datetime.now(UTC)
     return Result(
         run=run,
         run_id=f"exec_{now:%Y%m%d_%H%M%S}_{uuid.uuid4().hex[:8]}_backtest",
         created_at=now,
-        metrics=compute_records(returns, facts, records.fills, records.trades, records.orders),
+        metrics=metrics,
         orders=orders,
         fills=fills,
         trades=trades,

@@ -107,24 +107,24 @@ def assess_overfitting(sweep: Sweep, blocks: int, tried: int) -> SweepOverfittin
     """Return the guards' figures; `tried` counts the points of earlier nights too."""
     numbers, returns = sweep.returns()
     splits = probability_of_overfitting(returns, blocks)
-    own = effective_trials(returns)
+    own, why = effective_trials(returns)
     # Earlier trials were as much alike as these are.
-    trials = own.count * max(1.0, tried / max(1, len(numbers)))
-    deflation = deflate(returns, trials=None if math.isnan(trials) else max(1.0, trials))
+    trials = own * max(1.0, tried / max(1, len(numbers)))
+    expected_maximum, deflated = deflate(returns, trials)
     points = pl.Series(numbers, dtype=pl.Int64)  # typed, also where no point is done
     order = pl.DataFrame({"trial": np.arange(len(numbers)), "point": points})
-    judged = deflation.table.join(order, on="trial", how="left").drop("trial")
+    judged = deflated.join(order, on="trial", how="left").drop("trial")
     table = sweep.parameters.join(judged, on="point", how="inner", maintain_order="left")
     return SweepOverfitting(
         pbo=splits.pbo,
         tried=max(tried, len(numbers)),
         trials=trials,
-        expected_maximum=deflation.expected_maximum,
+        expected_maximum=expected_maximum,
         table=table.sort(
             pl.col("sharpe").fill_nan(None), "point", descending=[True, False], nulls_last=True
         ),
         splits=splits,
-        notes=splits.notes | ({"trials": own.reason} if own.reason else {}),
+        notes=splits.notes | ({"trials": why} if why else {}),
     )
 
 

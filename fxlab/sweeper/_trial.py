@@ -24,7 +24,12 @@ from fxlab.backtester._kernel import records
 from fxlab.backtester._kernel.records import MarketArrays
 from fxlab.backtester._market_arrays import decisions_on
 from fxlab.backtester._state import KernelState
-from fxlab.backtester.metrics._performance import Executed, RoundTrips, compute_columns
+from fxlab.backtester.metrics._performance import (
+    Executed,
+    RoundTrips,
+    compute,
+    count_unfilled,
+)
 from fxlab.backtester.result import Run, facts_of
 from fxlab.backtester.strategy.signals import Signals
 from fxlab.backtester.strategy.strategy import Value
@@ -85,53 +90,36 @@ class Periods:
 
 _NO_FILLS = np.empty(0, records.FILL)
 _NO_TRADES = np.empty(0, records.TRADE)
-_NO_ORDERS = np.empty(0, records.ORDER)
 
 
 @dataclass(slots=True)
 class TradeAccumulator:
-    """Takes the kernel's records as they come; the figures are those of all of them at once."""
+    """Takes the kernel's records as they come; metrics are those of all of them at once."""
 
-    fills: list[Executed] = field(
-        default_factory=lambda: [Executed.of_records(_NO_FILLS, _NO_ORDERS)]
-    )
-    trades: list[RoundTrips] = field(default_factory=lambda: [RoundTrips.of_records(_NO_TRADES)])
+    fills: list[Executed] = field(default_factory=lambda: [Executed.of(_NO_FILLS)])
+    trades: list[RoundTrips] = field(default_factory=lambda: [RoundTrips.of(_NO_TRADES)])
     unfilled: int = 0
     size: int = 0
     """Bytes kept."""
 
     def take(self, written: Mapping[str, Iterable[np.ndarray]]) -> None:
         """Take lists of `ORDER`, `FILL` and `TRADE` records by name."""
-        for orders in written["orders"]:
-            self.unfilled += Executed.of_records(_NO_FILLS, orders).unfilled or 0
-        for fills in written["fills"]:
-            executed = Executed.of_records(fills, _NO_ORDERS)
-            self.fills.append(executed)
-            self.size += executed.notional.nbytes + executed.fees.nbytes + len(fills)
-        for trades in written["trades"]:
-            closed = RoundTrips.of_records(trades)
-            self.trades.append(closed)
-            self.size += 3 * closed.pnl.nbytes
+        self.unfilled += sum(map(count_unfilled, written["orders"]))
+        fills = [Executed.of(records) for records in written["fills"]]
+        trades = [RoundTrips.of(records) for records in written["trades"]]
+        self.fills += fills
+        self.trades += trades
+        self.size += sum(array.nbytes for columns in (*fills, *trades) for array in columns)
 
     @property
     def executed(self) -> Executed:
         """Return the fills."""
-        makers = [one.maker for one in self.fills if one.maker is not None]
-        return Executed(
-            notional=np.concatenate([one.notional for one in self.fills]),
-            fees=np.concatenate([one.fees for one in self.fills]),
-            maker=np.concatenate(makers),
-            unfilled=self.unfilled,
-        )
+        return Executed(*map(np.concatenate, zip(*self.fills, strict=True)))
 
     @property
     def closed(self) -> RoundTrips:
         """Return the closed round trips."""
-        return RoundTrips(
-            pnl=np.concatenate([one.pnl for one in self.trades]),
-            notional=np.concatenate([one.notional for one in self.trades]),
-            seconds=np.concatenate([one.seconds for one in self.trades]),
-        )
+        return RoundTrips(*map(np.concatenate, zip(*self.trades, strict=True)))
 
 
 State = Literal["done", "failed", "skipped"]
@@ -230,13 +218,14 @@ class Trial:
             return self._outcome
         records = self._state.close()
         self._condense()
-        run, trades = self._run, self._accumulator
+        run, kept = self._run, self._accumulator
         returns = result.interval_returns(records, run.capital, run.grid_us)
-        figures = compute_columns(returns, facts_of(run, records), trades.executed, trades.closed)
+        facts = facts_of(run, records)
+        metrics = compute(returns, facts, kept.executed, kept.closed, kept.unfilled)
         return TrialResult(
             self.point.number,
             "done",
-            metrics=np.array(list(figures.values())),
+            metrics=np.array(list(metrics.values())),
             returns=self._periods.coarse(returns, records.first),
             fingerprint=seal(run.parameters),
         )

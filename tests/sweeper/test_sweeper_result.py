@@ -94,7 +94,7 @@ def test_overfitting_is_judged_from_the_sweeps_own_returns(swept):
     numbers, returns = swept.returns()
     found = swept.overfitting(blocks=6)
     assert found.pbo == probability_of_overfitting(returns, 6).pbo
-    deflated = deflate(returns).table["deflated_sharpe"]
+    deflated = deflate(returns, found.trials)[1]["deflated_sharpe"]
     ordered = found.table.sort("point")
     assert ordered["point"].to_list() == numbers
     assert ordered["deflated_sharpe"].to_list() == pytest.approx(deflated.to_list())

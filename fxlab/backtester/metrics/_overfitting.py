@@ -284,11 +284,11 @@ def _fit(x: Floats, y: Floats) -> tuple[tuple[float, float, float], dict[str, st
     return (*line, slope**2 * xx / yy), {}
 
 
-METHODS: Final = ("correlation", "eigenvalues")
+CONFIDENCE: Final = 0.95
 TOO_FEW: Final = "fewer than two returns"
 NEVER_MOVED: Final = "the trial never moved, or by the same return in every period"
 RUINED: Final = "the trial lost everything: there is no return on nothing"
-NO_VARIANCE: Final = "fewer than two trials have no variance among them; give variance="
+NO_VARIANCE: Final = "fewer than two trials have no variance among them"
 NO_ROOM: Final = "two values only: the error of this Sharpe ratio is not defined"
 
 _TABLE: Final = {
@@ -334,39 +334,12 @@ def expected_maximum_sharpe(trials: float, variance: float) -> float:
     return math.sqrt(variance) * max(best, 0.0)
 
 
-def deflated_sharpe(
-    sharpe: float, count: int, skew: float, kurtosis: float, *, trials: float, variance: float
-) -> float:
-    """Return the probability that a chosen trial's true Sharpe ratio is above chance's best.
-
-    `probabilistic_sharpe` with `expected_maximum_sharpe` as its benchmark: Bailey and Lopez de
-    Prado (2014). nan for fewer than two returns.
-
-    Parameters
-    ----------
-    sharpe, variance
-        Per period, not annualised: of the chosen trial, and among all trials.
-    count, skew, kurtosis
-        Of the chosen trial's returns; plain kurtosis, 3 for a normal distribution.
-    trials
-        Number of independent trials among which it was chosen.
-    """
-    benchmark = expected_maximum_sharpe(trials, variance)
-    if count < 2:
-        return math.nan
-    return probabilistic_sharpe(sharpe, count, skew, kurtosis, benchmark)
-
-
 def minimum_track_record(
-    sharpe: float,
-    skew: float,
-    kurtosis: float,
-    benchmark: float = 0.0,
-    confidence: float = 0.95,
+    sharpe: float, skew: float, kurtosis: float, benchmark: float = 0.0
 ) -> float:
-    """Return how many returns are needed to trust that the Sharpe ratio is above `benchmark`.
+    """Return how many returns are needed to trust by 95 % that a Sharpe ratio is above `benchmark`.
 
-    ``1 + (1 - skew * S + (kurtosis - 1) / 4 * S**2) * (Z(confidence) / (S - benchmark))**2``:
+    ``1 + (1 - skew * S + (kurtosis - 1) / 4 * S**2) * (Z(0.95) / (S - benchmark))**2``:
     Bailey and Lopez de Prado (2012), "The Sharpe Ratio Efficient Frontier", Journal of Risk
     15(2). Infinite where S is not above the benchmark: no length would do.
 
@@ -376,79 +349,38 @@ def minimum_track_record(
         Per period, not annualised; the result counts the same periods.
     skew, kurtosis
         Of the returns; plain kurtosis, 3 for a normal distribution.
-    confidence
-        Probability between 0.5 and 1, both excluded.
     """
-    if not 0.5 < confidence < 1:
-        raise InvalidParameter(
-            f"confidence={confidence!r} must lie between 0.5 and 1; 0.95 is usual"
-        )
     variance = 1 - skew * sharpe + (kurtosis - 1) / 4 * sharpe**2
     if math.isnan(sharpe - benchmark) or not variance > 0:
         return math.nan
     if sharpe <= benchmark:
         return math.inf
-    return 1 + variance * (NormalDist().inv_cdf(confidence) / (sharpe - benchmark)) ** 2
+    return 1 + variance * (NormalDist().inv_cdf(CONFIDENCE) / (sharpe - benchmark)) ** 2
 
 
-@dataclass(frozen=True, slots=True)
-class EffectiveTrials:
-    """How many independent trials a matrix of returns is worth; nan with a `reason` if none."""
+def effective_trials(returns: npt.ArrayLike | pl.DataFrame) -> tuple[float, str]:
+    """Return how many independent trials correlated ones are worth, or nan and why.
 
-    count: float
-    trials: int
-    never_moved: int
-    average_correlation: float
-    method: str
-    reason: str
-
-
-def effective_trials(
-    returns: npt.ArrayLike | pl.DataFrame,
-    method: Literal["correlation", "eigenvalues"] = "correlation",
-) -> EffectiveTrials:
-    """Return how many independent trials correlated ones are worth.
-
-    "correlation": ``c + (1 - c) * N``, c the average correlation: Bailey and Lopez de Prado
-    (2014), appendix 3. "eigenvalues": ``sum(l)**2 / sum(l**2)`` of the correlation matrix, as
-    Bretherton et al. (1999), "The Effective Number of Spatial Degrees of Freedom of a
-    Time-Varying Field", Journal of Climate 12. The second is much smaller where trials share a
-    common part, and about N / (1 + N / T) even where they do not, so it deflates less, and its
-    last digits depend on the machine; when in doubt take the first. The plain number of trials is
-    the strictest choice.
+    ``c + (1 - c) * N``, c the average correlation: Bailey and Lopez de Prado (2014), appendix 3.
+    It lies between 1 and the number of trials that moved; the plain number of trials is the
+    strictest choice.
 
     Parameters
     ----------
     returns
         Float64 (T, N): one row a period, one column a trial. Trials that never move are not
         counted: nothing was tried there.
-
-    Returns
-    -------
-    EffectiveTrials
-        `count` lies between 1 and the number of trials that moved.
     """
-    if method not in METHODS:
-        near = did_you_mean(str(method), METHODS) or f"give one of {', '.join(METHODS)}"
-        raise InvalidParameter(f"method={method!r} is not known; {near}")
     matrix = as_matrix(returns)
-    return _count_effective(matrix, column_moments(matrix), method)
-
-
-def _count_effective(matrix: Floats, shapes: list[Moments], method: str) -> EffectiveTrials:
+    shapes = column_moments(matrix)
     moving = [trial for trial, shape in enumerate(shapes) if shape.spread > 0]
-    trials, known = len(shapes), len(moving)
-    average, count, why = math.nan, 1.0, ""
-    if not known:
-        why = TOO_FEW if len(matrix) < 2 else "no trial ever moved"
-        count = math.nan
-    elif known > 1:
-        average = _average_correlation(matrix, shapes, moving)
-        count = average + (1 - average) * known
-        if method == "eigenvalues":
-            count = known**2 / _squared_correlations(matrix, shapes, moving)
-        count = min(max(count, 1.0), float(known))
-    return EffectiveTrials(count, trials, trials - known, average, method, why)
+    if not moving:
+        return math.nan, TOO_FEW if len(matrix) < 2 else "no trial ever moved"
+    if len(moving) == 1:
+        return 1.0, ""
+    average = _average_correlation(matrix, shapes, moving)
+    count = average + (1 - average) * len(moving)
+    return min(max(count, 1.0), float(len(moving))), ""
 
 
 def _average_correlation(matrix: Floats, shapes: list[Moments], moving: list[int]) -> float:
@@ -456,14 +388,6 @@ def _average_correlation(matrix: Floats, shapes: list[Moments], moving: list[int
     sums = [chunk.sum(axis=1) for chunk in _standard(matrix, shapes, moving)]
     total = sum(float(np.square(part).sum()) for part in sums) / len(matrix)
     return (total - len(moving)) / (len(moving) * (len(moving) - 1))
-
-
-def _squared_correlations(matrix: Floats, shapes: list[Moments], moving: list[int]) -> float:
-    """Return the sum of squared correlations, which is the sum of squared eigenvalues."""
-    products = np.zeros((len(moving), len(moving)))
-    for chunk in _standard(matrix, shapes, moving):
-        products += chunk.T @ chunk
-    return float(np.square(products / len(matrix)).sum())
 
 
 def _standard(matrix: Floats, shapes: list[Moments], moving: list[int]) -> Iterator[Floats]:
@@ -475,56 +399,34 @@ def _standard(matrix: Floats, shapes: list[Moments], moving: list[int]) -> Itera
         yield (chunk[:, moving] - mean) / scale
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Deflation:
-    """Every trial's Sharpe ratio against the best that chance would reach among all of them.
-
-    `table` has one row a trial: `trial` (its column), `sharpe` (per period), `skew`, `kurtosis`,
-    `probabilistic_sharpe` (true ratio above 0), `deflated_sharpe` (above `expected_maximum`),
-    `minimum_track_record` (returns needed to trust that it is above `expected_maximum`; infinite
-    where it is not), `reason` (why figures are nan). `rows` is the number of returns of each.
-    """
-
-    rows: int
-    trials: float
-    variance: float
-    expected_maximum: float
-    table: pl.DataFrame = field(repr=False)
-
-
-def deflate(
-    returns: npt.ArrayLike | pl.DataFrame,
-    *,
-    trials: float | None = None,
-    variance: float | None = None,
-    confidence: float = 0.95,
-) -> Deflation:
-    """Return the deflated Sharpe ratio of each trial of a matrix of returns.
+def deflate(returns: npt.ArrayLike | pl.DataFrame, trials: float) -> tuple[float, pl.DataFrame]:
+    """Return the Sharpe ratio that chance alone reaches, and each trial of a matrix against it.
 
     Parameters
     ----------
     returns
         Float64 (T, N): one row a period of the common grid, one column a trial.
     trials
-        Independent trials behind the choice, those of earlier nights too;
-        `effective_trials` of this matrix unless told.
-    variance
-        Of the Sharpe ratios per period among all trials; of this matrix (ddof 1) unless told.
+        Independent trials behind the choice, those of earlier nights too; nan if not known.
+
+    Returns
+    -------
+    float
+        The expected maximum per period.
+    polars.DataFrame
+        One row a trial: `trial` (its column), `sharpe` (per period), `skew`, `kurtosis`,
+        `probabilistic_sharpe` (true ratio above 0), `deflated_sharpe` (above the expected
+        maximum), `minimum_track_record` (returns needed to trust that it is above the expected
+        maximum; infinite where it is not), `reason` (why metrics are nan).
     """
-    matrix = as_matrix(returns)
-    shapes = column_moments(matrix)
+    shapes = column_moments(as_matrix(returns))
     ratios = [shape.sharpe for shape in shapes if not math.isnan(shape.sharpe)]
-    found = _count_effective(matrix, shapes, METHODS[0]).count if trials is None else trials
-    among = _variance(ratios) if variance is None else variance
-    bar = math.nan if math.isnan(found) else expected_maximum_sharpe(found, among)
-    return Deflation(len(matrix), found, among, bar, _judge(shapes, bar, confidence))
+    among = float(np.var(ratios, ddof=1)) if len(ratios) > 1 else math.nan
+    bar = math.nan if math.isnan(trials) else expected_maximum_sharpe(trials, among)
+    return bar, _judge(shapes, bar)
 
 
-def _variance(values: list[float]) -> float:
-    return float(np.var(values, ddof=1)) if len(values) > 1 else math.nan
-
-
-def _judge(shapes: list[Moments], bar: float, confidence: float) -> pl.DataFrame:
+def _judge(shapes: list[Moments], bar: float) -> pl.DataFrame:
     rows = [
         (
             trial,
@@ -533,7 +435,7 @@ def _judge(shapes: list[Moments], bar: float, confidence: float) -> pl.DataFrame
             shape.kurtosis,
             _trust(shape, 0.0),
             _trust(shape, bar),
-            minimum_track_record(shape.sharpe, shape.skew, shape.kurtosis, bar, confidence),
+            minimum_track_record(shape.sharpe, shape.skew, shape.kurtosis, bar),
             _why_unknown(shape, bar),
         )
         for trial, shape in enumerate(shapes)

@@ -27,9 +27,8 @@ factor and expectancy are money over *closed* trades net of fees, as in vectorbt
 quantstats nor percentages as in backtesting.py; the tail ratio is empyrical's; exposure is a share
 of time, where the others count rows.
 
-Metrics of fills and round trips are computed over plain columns. A sweep has thousands of points
-and needs no frame of any of them, a result has its frames at hand; both are turned into the same
-few arrays here, so that they cannot give different values.
+Metrics of fills and round trips are computed over a few plain columns of the kernel's records: a
+sweep has thousands of points, and keeps no more of each between two chunks.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 import numpy as np
 import polars as pl
@@ -222,13 +221,9 @@ class Facts:
 
 
 def compute(
-    returns: np.ndarray,
-    facts: Facts,
-    fills: pl.DataFrame,
-    trades: pl.DataFrame,
-    orders: pl.DataFrame | None = None,
+    returns: np.ndarray, facts: Facts, executed: Executed, closed: RoundTrips, unfilled: int
 ) -> Metrics:
-    """Return all figures of a run, from its frames.
+    """Return all metrics of a run.
 
     Parameters
     ----------
@@ -236,38 +231,11 @@ def compute(
         Float64, shape (n,), simple returns of equity on the grid, in time order.
     facts
         Capital, elapsed time and what was followed at every tick.
-    fills, trades, orders
-        As in `Result`. Without `orders`, `orders_unfilled` is nan; without a column
-        `liquidity` of the fills, `maker_share` is.
-
-    See Also
-    --------
-    compute_records : The same figures, bit by bit, from the kernel's records.
+    executed, closed
+        The few columns of the fills and trades that matter.
+    unfilled
+        Orders that ended with nothing executed.
     """
-    executed, closed = Executed.of_frames(fills, orders), RoundTrips.of_frame(trades)
-    return compute_columns(returns, facts, executed, closed)
-
-
-def compute_records(
-    returns: np.ndarray, facts: Facts, fills: np.ndarray, trades: np.ndarray, orders: np.ndarray
-) -> Metrics:
-    """Return all figures of a run, from the kernel's records: no frame is built.
-
-    Parameters
-    ----------
-    returns, facts
-        As `compute` takes them.
-    fills, trades, orders
-        `records.FILL`, `records.TRADE` and `records.ORDER` arrays.
-    """
-    executed, closed = Executed.of_records(fills, orders), RoundTrips.of_records(trades)
-    return compute_columns(returns, facts, executed, closed)
-
-
-def compute_columns(
-    returns: np.ndarray, facts: Facts, executed: Executed, closed: RoundTrips
-) -> Metrics:
-    """Return all figures of a run, from the few columns of its fills and trades that matter."""
     notes: dict[str, str] = {}
     values = {
         "final_equity": facts.final_equity,
@@ -276,10 +244,11 @@ def compute_columns(
         "max_drawdown_duration": facts.max_drawdown_us / 1e6,
         "ruined_after": math.nan if facts.ruined_us is None else facts.ruined_us / 1e6,
         "funding": facts.funding,
-        **_return_figures(returns, facts, notes),
+        "orders_unfilled": float(unfilled),
+        **_return_metrics(returns, facts, notes),
         **trade_metrics(closed, notes),
         **cost_metrics(executed, facts.capital, notes),
-        **_time_figures(facts, notes),
+        **_time_metrics(facts, notes),
     }
     values["break_even_bps"] = _break_even(facts, values, notes)
     if facts.ruined_us is None:
@@ -301,7 +270,7 @@ def _periods(facts: Facts) -> float:
     return facts.days_per_year * DAY_US / facts.grid_us
 
 
-def _return_figures(returns: np.ndarray, facts: Facts, notes: dict[str, str]) -> dict[str, float]:
+def _return_metrics(returns: np.ndarray, facts: Facts, notes: dict[str, str]) -> dict[str, float]:
     basis = describe_basis(facts, len(returns))
     found = moments(returns)
     root = math.sqrt(_periods(facts))
@@ -389,7 +358,7 @@ def _break_even(facts: Facts, values: dict[str, float], notes: dict[str, str]) -
     return ratio(before_fees, traded) * 10_000
 
 
-def _time_figures(facts: Facts, notes: dict[str, str]) -> dict[str, float]:
+def _time_metrics(facts: Facts, notes: dict[str, str]) -> dict[str, float]:
     elapsed = float(facts.elapsed_us)
     if not elapsed:
         notes["exposure"] = notes["blind_share"] = NO_TIME
@@ -403,7 +372,7 @@ def _time_figures(facts: Facts, notes: dict[str, str]) -> dict[str, float]:
     }
 
 
-TRADE_FIGURES: Final = (
+TRADE_METRICS: Final = (
     "win_rate",
     "profit_factor",
     "expectancy",
@@ -415,49 +384,22 @@ TRADE_FIGURES: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Executed:
-    """What was executed, one value a fill.
-
-    Attributes
-    ----------
-    notional, fees : numpy.ndarray
-        Float64, quote currency.
-    maker : numpy.ndarray or None
-        Whether the order had rested; None where the fills do not tell.
-    unfilled : int or None
-        Orders that ended with nothing executed; None where the orders were not kept.
-    """
+class Executed(NamedTuple):
+    """The executions, one value a fill: notional and fee (quote), whether the order had rested."""
 
     notional: np.ndarray
     fees: np.ndarray
-    maker: np.ndarray | None
-    unfilled: int | None
+    maker: np.ndarray
 
     @classmethod
-    def of_frames(cls, fills: pl.DataFrame, orders: pl.DataFrame | None) -> Self:
-        """Read the frames of a result."""
-        return cls(
-            np.abs(fills["qty"].to_numpy()) * fills["price"].to_numpy(),
-            fills["fee"].to_numpy(),
-            (fills["liquidity"] == "maker").to_numpy() if "liquidity" in fills.columns else None,
-            None if orders is None else int((orders["qty"] == 0.0).sum()),
-        )
-
-    @classmethod
-    def of_records(cls, fills: np.ndarray, orders: np.ndarray) -> Self:
-        """Read the kernel's `FILL` and `ORDER` records."""
-        return cls(
-            np.abs(fills["qty"]) * fills["price"],
-            # A whole column: a sum over a stride may add in another order.
-            np.ascontiguousarray(fills["fee"]),
-            fills["maker"] != 0,
-            int(np.count_nonzero(orders["qty"] == 0.0)),
-        )
+    def of(cls, fills: np.ndarray) -> Self:
+        """Read the kernel's `FILL` records."""
+        # A whole column of fees: a sum over a stride may add in another order.
+        fees = np.ascontiguousarray(fills["fee"])
+        return cls(np.abs(fills["qty"]) * fills["price"], fees, fills["maker"] != 0)
 
 
-@dataclass(frozen=True, slots=True)
-class RoundTrips:
+class RoundTrips(NamedTuple):
     """The closed round trips, one value a trade: pnl and entry notional (quote), seconds held."""
 
     pnl: np.ndarray
@@ -465,21 +407,7 @@ class RoundTrips:
     seconds: np.ndarray
 
     @classmethod
-    def of_frame(cls, trades: pl.DataFrame) -> Self:
-        """Read the trades of a result."""
-        closed = trades.filter(pl.col("exited_at").is_not_null())
-        entered, exited = (
-            closed[name].to_physical().to_numpy() for name in ("entered_at", "exited_at")
-        )
-        return cls(
-            closed["pnl"].to_numpy(),
-            closed["qty"].to_numpy() * closed["entry_price"].to_numpy(),
-            # Not `duration_seconds`: Polars divides by a constant with another last bit.
-            (exited - entered) / 1e6,
-        )
-
-    @classmethod
-    def of_records(cls, trades: np.ndarray) -> Self:
+    def of(cls, trades: np.ndarray) -> Self:
         """Read the kernel's `TRADE` records."""
         exited = trades["exited_at"]
         closed = exited != STILL_OPEN  # a mask a column: whole records are slow to copy
@@ -490,12 +418,17 @@ class RoundTrips:
         )
 
 
+def count_unfilled(orders: np.ndarray) -> int:
+    """Return how many of the kernel's `ORDER` records ended with nothing executed."""
+    return int(np.count_nonzero(orders["qty"] == 0.0))
+
+
 def trade_metrics(closed: RoundTrips, notes: dict[str, str]) -> dict[str, float]:
     """Return the figures of the closed trades; `notes` gets the reason of each nan."""
     pnl = closed.pnl
     if not len(pnl):
-        notes.update(dict.fromkeys(TRADE_FIGURES, "no closed trades"))
-        return {"trades_count": 0.0, **dict.fromkeys(TRADE_FIGURES, math.nan)}
+        notes.update(dict.fromkeys(TRADE_METRICS, "no closed trades"))
+        return {"trades_count": 0.0, **dict.fromkeys(TRADE_METRICS, math.nan)}
     # A trade that came out even may miss zero by a rounding of the money that it moved.
     rounding = ROUNDING * np.abs(closed.notional)
     wins, losses = pnl[pnl > rounding], pnl[pnl < -rounding]
@@ -518,20 +451,13 @@ def trade_metrics(closed: RoundTrips, notes: dict[str, str]) -> dict[str, float]
 
 
 def cost_metrics(executed: Executed, capital: float, notes: dict[str, str]) -> dict[str, float]:
-    """Return the figures of the fills and of what did not fill."""
-    count, makers = len(executed.fees), math.nan
-    if executed.maker is None:
-        notes["maker_share"] = "these fills do not tell makers from takers"
-    elif not count:
+    """Return the metrics of the fills; `notes` gets the reason of each nan."""
+    count = len(executed.fees)
+    if not count:
         notes["maker_share"] = "no fills"
-    else:
-        makers = np.count_nonzero(executed.maker) / count
-    if executed.unfilled is None:
-        notes["orders_unfilled"] = "the orders were not kept"
     return {
         "fees": float(executed.fees.sum()),
         "fills_count": float(count),
         "turnover": float(executed.notional.sum()) / capital,
-        "maker_share": makers,
-        "orders_unfilled": math.nan if executed.unfilled is None else float(executed.unfilled),
+        "maker_share": ratio(float(np.count_nonzero(executed.maker)), count),
     }
