@@ -147,7 +147,8 @@ FLOORS = {
     "fxlab/widgets": [
         ["_base", "_picker_state"],
         ["_forms", "_session_picker"],
-        ["_backtest_panel", "_replay_panel", "_sweep_panel"],
+        ["_backtest_panel"],
+        ["_replay_panel", "_sweep_panel"],
         ["_collect_panel"],
     ],
 }

@@ -283,7 +283,7 @@ class FrameSource:
         rows = self._ticks(symbol)[0]
         if received and "received_at" not in rows.columns:
             rows = rows.with_columns(received_at=pl.lit(None, UTC_MICROS))
-        yield from _slices(rows, start, end, chunk_rows)
+        yield from slices(rows, start, end, chunk_rows)
 
     def count_ticks(
         self, symbol: str, *, start: Time | None = None, end: Time | None = None
@@ -308,7 +308,7 @@ class FrameSource:
             for name in book_levels()
         ]
         named = [level.alias(name) for level, name in zip(levels, book_levels(), strict=True)]
-        yield from _slices(rows.select("timestamp", "seq", *named), start, end, chunk_rows)
+        yield from slices(rows.select("timestamp", "seq", *named), start, end, chunk_rows)
 
     def has_books(self, symbol: str) -> bool:
         """Return whether there are books or quotes of the symbol."""
@@ -399,9 +399,10 @@ def _normalised(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.with_columns(columns)
 
 
-def _slices(
+def slices(
     rows: pl.DataFrame, start: Time | None, end: Time | None, chunk_rows: int | None
 ) -> Iterator[pl.DataFrame]:
+    """Yield the rows of a time range, so many at a time."""
     low, high = parse_range(start, end)
     if low is not None:
         rows = rows.filter(pl.col("timestamp") >= from_micros(low))

@@ -7,12 +7,15 @@ kept; more is streamed again each time.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from typing import Any, Final
 
 import polars as pl
 
-from fxlab._times import Time, from_micros, parse_range
+from fxlab._times import Time, parse_range
+from fxlab.backtester._frame_source import slices
 from fxlab.backtester._source import TickSource
 
 KEEP_BYTES: Final = 1 << 30
@@ -120,11 +123,14 @@ class CachedSource:
         chunk_rows: int,
         **options: bool,
     ) -> Iterator[pl.DataFrame]:
-        low, high = parse_range(start, end)
+        begin, until = parse_range(start, end)
+        low, high = -math.inf if begin is None else begin, math.inf if until is None else until
         what = (scan.__name__, *options.values())
         for (kind, name, first, last), frames in self._kept.items():
-            if (kind, name) == (what, symbol) and _covers(first, last, low, high):
-                return _cut(frames, low, high, chunk_rows)
+            if (kind, name) == (what, symbol) and first <= low and high <= last:
+                return chain.from_iterable(
+                    slices(frame, start, end, chunk_rows) for frame in frames
+                )
         chunks = scan(symbol, start=start, end=end, chunk_rows=chunk_rows, **options)
         return self._keeping((what, symbol, low, high), chunks)
 
@@ -147,20 +153,3 @@ class CachedSource:
 
 def _size(frames: list[pl.DataFrame]) -> int:
     return sum(int(frame.estimated_size()) for frame in frames)
-
-
-def _covers(first: int | None, last: int | None, low: int | None, high: int | None) -> bool:
-    begins = first is None or (low is not None and low >= first)
-    return begins and (last is None or (high is not None and high <= last))
-
-
-def _cut(
-    frames: list[pl.DataFrame], low: int | None, high: int | None, chunk_rows: int
-) -> Iterator[pl.DataFrame]:
-    for frame in frames:
-        rows = frame
-        if low is not None:
-            rows = rows.filter(pl.col("timestamp") >= from_micros(low))
-        if high is not None:
-            rows = rows.filter(pl.col("timestamp") < from_micros(high))
-        yield from rows.iter_slices(chunk_rows)

@@ -19,22 +19,25 @@ from fxlab.sweeper._processes import (
     Processes,
     Sent,
     Spread,
-    StudySpec,
     Waiting,
     forget,
-    pickled,
+    packed,
     replay_group,
     worth,
 )
 from fxlab.sweeper._space import Point
 from fxlab.sweeper._study import SweepStudy
-from fxlab.sweeper._threads import Threads, TrialExecutor
+from fxlab.sweeper._threads import Threads
 
 if TYPE_CHECKING:
     from distributed import Client
 
 TRIES: Final = 3  # of a group, each with another worker
 CONNECT_SECONDS: Final = 10
+
+
+TrialExecutor = Threads | Spread
+"""What replays points: `run` yields outcomes, `close` stops what runs and frees what is held."""
 
 
 def _versions() -> dict[str, str]:
@@ -144,8 +147,7 @@ def _check_workers(client: Client) -> None:
 
 
 def _parcel(study: SweepStudy) -> bytes:
-    spec = StudySpec.of(study, passwords=False)
-    found = None if spec is None else pickled(spec)
+    found = packed(study, passwords=False)
     if found is None:
         raise InvalidParameter(
             f"strategy {study.run.strategy.name!r} or its source cannot be sent to other "

@@ -5,10 +5,10 @@ importing the user's script again would run it again. It ends with this process,
 Threads share all that is worth sharing for one session; for several, processes also share the work
 of strategies that hold Python's lock.
 
-A `StudySpec` is a study on its way: what it needs, without what cannot travel. A frame travels as
-it is. A session does not: the other process opens its own connection, so ticks go straight from the
-database to where they are replayed. Passwords travel only through a pipe to a child of this
-process; a worker elsewhere has to know its own.
+A study is `packed` for its way: what it needs, without what cannot travel. A frame travels as it
+is; of a session its address does: the other process opens its own connection, so ticks go straight
+from the database to where they are replayed. Passwords travel only through a pipe to a child of
+this process; a worker elsewhere has to know its own.
 """
 
 from __future__ import annotations
@@ -18,18 +18,17 @@ import pickle
 import re
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final
 
 from fxlab.backtester._frame_source import FrameSource
-from fxlab.backtester._source import TickSource
 from fxlab.errors import WorkerLost
 from fxlab.sweeper import _study
 from fxlab.sweeper._cache import CachedSource
 from fxlab.sweeper._space import Point
-from fxlab.sweeper._study import SweepConfig, SweepStudy
+from fxlab.sweeper._study import SweepStudy
 from fxlab.sweeper._threads import MOST_POINTS, PULSE_SECONDS, Tick, next_size, run_trials
 from fxlab.sweeper._trial import TrialResult
 
@@ -80,62 +79,30 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-class SourceAddress(Protocol):
-    """Where ticks are, in words that can travel."""
-
-    def opened(self) -> TickSource:
-        """Return the source, read over a connection of this process."""
-
-
-@runtime_checkable
-class Addressed(Protocol):
-    """A source, such as a session, that stays where it is and says where that is."""
-
-    def address(self, *, passwords: bool) -> SourceAddress:
-        """Return the address, with the passwords that lead there or without."""
-
-
-@dataclass(frozen=True)
-class StudySpec:
-    """A study, ready to be pickled."""
-
-    source: FrameSource | SourceAddress
-    terms: SweepConfig
-    example: Point
-
-    @classmethod
-    def of(cls, study: SweepStudy, *, passwords: bool) -> StudySpec | None:
-        """Return what another process needs of the study; None if its source cannot travel."""
-        source = study.source.source if isinstance(study.source, CachedSource) else study.source
-        if isinstance(source, Addressed):
-            return cls(source.address(passwords=passwords), study.terms, study.example)
-        return cls(source, study.terms, study.example) if isinstance(source, FrameSource) else None
-
-    def opened(self) -> SweepStudy:
-        """Return the study, in another process."""
-        source = self.source
-        found = source if isinstance(source, FrameSource) else source.opened()
-        return SweepStudy(found, self.terms, self.example)
-
-
-def pickled(spec: StudySpec) -> bytes | None:
-    """Return a study as bytes; None if something in it cannot leave this process.
+def packed(study: SweepStudy, *, passwords: bool) -> bytes | None:
+    """Return what another process needs of a study; None if it cannot leave this process.
 
     A function typed in a notebook travels by value, others by the name of their module.
     """
     import cloudpickle
 
+    source: object = study.source.source if isinstance(study.source, CachedSource) else study.source
+    if hasattr(source, "address"):
+        source = source.address(passwords=passwords)
+    elif not isinstance(source, FrameSource):
+        return None
     try:
-        found: bytes = cloudpickle.dumps(spec)
+        found: bytes = cloudpickle.dumps((source, study.terms, study.example))
     except (pickle.PicklingError, AttributeError, TypeError):
         return None
     return found
 
 
-def load(found: bytes) -> StudySpec:
+def unpacked(found: bytes) -> SweepStudy:
     """Return the study of these bytes; they come from our own process or from its cluster."""
-    spec: StudySpec = pickle.loads(found)  # noqa: S301 - never from a file or a stranger
-    return spec
+    source, terms, example = pickle.loads(found)  # noqa: S301 - never from a file or a stranger
+    opened = source if isinstance(source, FrameSource) else source.opened()
+    return SweepStudy(opened, terms, example)
 
 
 WORTH_SECONDS: Final = 20.0
@@ -159,7 +126,7 @@ def replay_group(key: str, spec: bytes | None, points: list[Point], threads: int
     """Replay some points in the process that this runs in."""
     with _lock:
         if key not in _opened and spec is not None:
-            _opened[key] = load(spec).opened()
+            _opened[key] = unpacked(spec)
         study = _opened[key]
     began = time.monotonic()
     with ThreadPoolExecutor(threads) as pool:
@@ -181,7 +148,7 @@ def forget(keys: Sequence[str]) -> int:
         return len(_opened)
 
 
-class Spread:
+class Spread(ABC):
     """Points in groups over other processes; who those are is for those who inherit it."""
 
     def __init__(self) -> None:
@@ -220,13 +187,17 @@ class Spread:
             waiting[number] = points[size:]
         return points[:size]
 
+    @abstractmethod
+    def close(self) -> None:
+        """Stop what runs and free what is held."""
+
+    @abstractmethod
     def _send(self, waiting: Waiting) -> Sent | None:
         """Give points to a free process; None if there is none."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _failed(self, number: int, points: list[Point], error: Exception) -> None:
         """Raise the error of a group, unless it should be tried again."""
-        raise NotImplementedError
 
 
 def worth(studies: Sequence[SweepStudy], points: int, workers: int) -> list[bytes] | None:
@@ -235,8 +206,7 @@ def worth(studies: Sequence[SweepStudy], points: int, workers: int) -> list[byte
         return None
     if _study.seconds_a_point(studies[0]) * points * len(studies) < WORTH_SECONDS:
         return None
-    specs = [StudySpec.of(study, passwords=True) for study in studies]
-    made = [pickled(spec) for spec in specs if spec is not None]
+    made = [packed(study, passwords=True) for study in studies]
     whole = [one for one in made if one is not None]
     return whole if len(whole) == len(studies) else None
 

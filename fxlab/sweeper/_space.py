@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import polars as pl
@@ -222,15 +223,16 @@ ASKED_PER_POINT: Final = 20  # until optuna seems to know nothing new
 DRAWS_PER_POINT: Final = 100  # of a larger space, until it seems that none is feasible
 
 
-class Search(Protocol):
-    """Proposes points, batch by batch, and may learn from their scores."""
+class Search:
+    """Points that are proposed batch by batch: here all at once, whatever their scores are."""
 
-    @property
-    def total(self) -> int:
-        """Return how many points will be proposed."""
+    def __init__(self, points: Iterable[Point], total: int) -> None:
+        self._points = points
+        self.total = total  # how many will be proposed, at most
 
     def batches(self) -> Iterator[list[Point]]:
         """Yield the points; before the next batch `tell` has been called for the last."""
+        yield list(self._points)
 
     def tell(self, scores: Mapping[int, float]) -> None:
         """Hear the score of each point of the batch by number: more is better, nan is none."""
@@ -256,73 +258,34 @@ def choose(
                 f"points={points!r:.80} goes with search='random' or 'optuna'; a grid search "
                 f"tries all {space.count:,} combinations"
             )
-        return GridSearch(space)
+        every = (Point(number, space.values(number)) for number in range(space.count))
+        return Search(every, space.count)
     count = integer(points, 1, points_limit)
     if count is None:
         raise InvalidParameter(
             f"points={points!r:.80} is not a number of points to try; search={search!r} takes "
             f"1 to {points_limit:,}, such as points=200"
         )
-    return RandomSearch(space, count, seed) if search == "random" else Optuna(space, count, seed)
+    if search == "optuna":
+        return Optuna(space, count, seed)
+    different = drawn(space, count, seed)
+    return Search(different, len(different))
 
 
-class GridSearch:
-    """Every combination, the last axis turning fastest."""
+def drawn(space: Space, points: int, seed: int) -> list[Point]:
+    """Return different combinations that the strategy takes, each equally likely.
 
-    def __init__(self, space: Space) -> None:
-        self._space = space
-
-    @property
-    def total(self) -> int:
-        """Return the number of combinations."""
-        return self._space.count
-
-    def batches(self) -> Iterator[list[Point]]:
-        """Yield all points at once."""
-        yield [Point(number, self._space.values(number)) for number in range(self.total)]
-
-    def tell(self, scores: Mapping[int, float]) -> None:
-        """Learn nothing."""
-
-
-class RandomSearch:
-    """Different combinations that the strategy takes, each equally likely.
-
-    The same seed draws the same points; more points with the same seed are those and others.
+    The same seed draws the same points; more points with the same seed are those and others. They
+    are fewer than asked for if there are no more.
     """
-
-    def __init__(self, space: Space, points: int, seed: int) -> None:
-        self._points = list(_drawn(space, points, np.random.default_rng(seed)))
-
-    @property
-    def total(self) -> int:
-        """Return how many were drawn: fewer than asked for, if there are no more."""
-        return len(self._points)
-
-    def batches(self) -> Iterator[list[Point]]:
-        """Yield all points at once."""
-        yield self._points
-
-    def tell(self, scores: Mapping[int, float]) -> None:
-        """Learn nothing."""
-
-
-def _drawn(space: Space, points: int, rng: np.random.Generator) -> Iterator[Point]:
-    """Yield feasible points, none twice."""
-    shuffled = space.count <= NUMBERED
-    candidates = _shuffled(space, rng) if shuffled else _endless(space, points, rng)
-    number = 0
-    for values in candidates:
-        if space.takes(values):
-            yield Point(number, values)
-            number += 1
-        if number == points:
-            return
-
-
-def _shuffled(space: Space, rng: np.random.Generator) -> Iterator[dict[str, Value]]:
-    for place in rng.permutation(space.count):
-        yield space.values(int(place))
+    rng = np.random.default_rng(seed)
+    candidates = (
+        (space.values(int(place)) for place in rng.permutation(space.count))
+        if space.count <= NUMBERED
+        else _endless(space, points, rng)
+    )
+    taken = islice(filter(space.takes, candidates), points)
+    return [Point(number, values) for number, values in enumerate(taken)]
 
 
 def _endless(space: Space, points: int, rng: np.random.Generator) -> Iterator[dict[str, Value]]:
@@ -335,7 +298,7 @@ def _endless(space: Space, points: int, rng: np.random.Generator) -> Iterator[di
             yield space.at(places)
 
 
-class Optuna:
+class Optuna(Search):
     """Points that optuna's tree-structured Parzen estimator proposes, each once.
 
     Bergstra, Bardenet, Bengio and Kegl (2011), "Algorithms for Hyper-Parameter Optimization",
@@ -343,8 +306,8 @@ class Optuna:
     """
 
     def __init__(self, space: Space, points: int, seed: int) -> None:
+        super().__init__((), min(points, space.count))
         self._space = space
-        self.total = min(points, space.count)
         self._study = _study(seed)
         self._asked: dict[int, optuna.Trial] = {}
         self._scores: dict[str, float] = {}

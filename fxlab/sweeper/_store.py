@@ -17,7 +17,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import polars as pl
@@ -44,13 +44,14 @@ _KEPT: Final = ("parameters", "state", "metrics", "returns", "error", "fingerpri
 _LISTED: Final = ("sweep_id", "data_session_id", "strategy")
 
 
-class TrialStore(Protocol):
-    """Where points are kept, and found again."""
+class TrialStore:
+    """Where points are kept, and found again; this one, of sweeps without a lab, keeps nothing."""
 
-    keeps: bool
+    keeps = False
 
-    def known(self, study: SweepStudy) -> dict[str, TrialResult]:
+    def known(self, study: SweepStudy) -> dict[str, TrialResult]:  # noqa: ARG002
         """Return all that is kept of a study's points, by their canonical parameters."""
+        return {}
 
     def announce(self, study: SweepStudy, asked: Mapping[str, Any]) -> None:
         """Write down what was asked for, before the first point is."""
@@ -58,37 +59,15 @@ class TrialStore(Protocol):
     def keep(self, study: SweepStudy, done: Sequence[tuple[Point, TrialResult]]) -> None:
         """Store points; when this returns, they survive whatever happens to this process."""
 
-    def trials(self, strategy: str, study: SweepStudy) -> int:
+    def trials(self, strategy: str, study: SweepStudy) -> int:  # noqa: ARG002
         """Return how many runs of a strategy on a study's session are kept, of all sweeps."""
-
-    def close(self) -> None:
-        """Let go of what is held."""
-
-
-class NoTrialStore:
-    """For sweeps without a lab: nothing is kept."""
-
-    keeps = False
-
-    def known(self, study: SweepStudy) -> dict[str, TrialResult]:  # noqa: ARG002 - as a store has it
-        """Return nothing."""
-        return {}
-
-    def announce(self, study: SweepStudy, asked: Mapping[str, Any]) -> None:
-        """Do nothing."""
-
-    def keep(self, study: SweepStudy, done: Sequence[tuple[Point, TrialResult]]) -> None:
-        """Do nothing."""
-
-    def trials(self, strategy: str, study: SweepStudy) -> int:  # noqa: ARG002 - as a store has it
-        """Return 0: nothing is known of other sweeps."""
         return 0
 
     def close(self) -> None:
-        """Do nothing."""
+        """Close the connections, when all that was written can be read."""
 
 
-class SweepRunStore:
+class SweepRunStore(TrialStore):
     """The table `sweep_runs` of one server."""
 
     keeps = True
@@ -130,7 +109,7 @@ class SweepRunStore:
 def store_of(lab: Lab | None) -> TrialStore:
     """Return where a sweep keeps its points: the database of a lab, or nowhere."""
     if lab is None:
-        return NoTrialStore()
+        return TrialStore()
     from fxlab._questdb.client import QuestDB  # a sweep over frames needs no database
 
     return SweepRunStore(QuestDB(lab.endpoint))
@@ -364,17 +343,14 @@ class TrialTracker:
 
     def _missing(self, number: int, batch: Sequence[Point]) -> list[Point]:
         known = self._known[number]
-        if not known:
-            return list(batch)
-        missing = []
-        for point in batch:
-            found = known.get(point.key)
-            if found is None:
-                missing.append(point)
-            else:
-                self.outcomes[number][point.number] = replace(found, number=point.number)
-                self.resumed += 1
-        return missing
+        found = {
+            point.number: replace(known[point.key], number=point.number)
+            for point in batch
+            if known and point.key in known
+        }
+        self.outcomes[number] |= found
+        self.resumed += len(found)
+        return [point for point in batch if point.number not in found]
 
     def take(self, number: int, outcomes: Sequence[TrialResult]) -> None:
         """Take outcomes of a study, and store them now or with those that come next."""

@@ -27,13 +27,13 @@ from fxlab.backtester._frame_source import FrameSource
 from fxlab.backtester._kernel.records import MarketArrays
 from fxlab.backtester._market_arrays import merge
 from fxlab.backtester._source import TickSource, no_ticks, share_before
-from fxlab.backtester.engine import Job, new_state, prepare
+from fxlab.backtester.engine import new_state, prepare
 from fxlab.backtester.lookahead import SAMPLE_CUTS, SAMPLE_ROWS, check_lookahead
 from fxlab.backtester.options import RunOptions
 from fxlab.backtester.result import fingerprint_inputs, fingerprint_of
 from fxlab.backtester.strategy.indicators import MeanCross, with_running_sums
 from fxlab.backtester.strategy.signals import Signals
-from fxlab.backtester.strategy.strategy import Strategy, Value
+from fxlab.backtester.strategy.strategy import Strategy
 from fxlab.errors import Cancelled, FxlabError, InvalidParameter, LookaheadFound
 from fxlab.sweeper._cache import CachedSource
 from fxlab.sweeper._space import Point, Space
@@ -56,10 +56,6 @@ class SweepConfig:
         if not self.source_text:
             object.__setattr__(self, "source_text", self.strategy.source)
 
-    def prepared(self, source: TickSource, values: Mapping[str, Value]) -> Job:
-        """Check everything against a source, and return the job of one point."""
-        return prepare(source, self.strategy, values, self.options)
-
 
 class SweepStudy:
     """One session under the terms of a sweep.
@@ -80,7 +76,7 @@ class SweepStudy:
         self.source: TickSource = source if kept else CachedSource(source)
         self.terms = terms
         self.example = example
-        job = terms.prepared(self.source, example.values)
+        job = prepare(self.source, terms.strategy, example.values, terms.options)
         self.run, self.bounds = job.run, job.bounds
         self.periods = Periods.of(self.bounds, self.run.grid_us)
 

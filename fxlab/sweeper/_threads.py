@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from functools import partial
 from itertools import islice
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
 import polars as pl
 
@@ -26,21 +26,6 @@ from fxlab.errors import InvalidParameter
 from fxlab.sweeper._space import Point
 from fxlab.sweeper._study import SweepStudy
 from fxlab.sweeper._trial import Trial, TrialResult
-
-
-class TrialExecutor(Protocol):
-    """Whatever can replay points."""
-
-    def run(
-        self, work: Sequence[Sequence[Point]], tick: Tick
-    ) -> Iterator[tuple[int, list[TrialResult]]]:
-        """Yield outcomes as they come, with the number of their study; `work` has points of each.
-
-        `tick` hears how many points' worth of work is under way; what it raises ends the work.
-        """
-
-    def close(self) -> None:
-        """Stop what runs and free what is held."""
 
 
 class Threads:
@@ -54,7 +39,10 @@ class Threads:
     def run(
         self, work: Sequence[Sequence[Point]], tick: Tick
     ) -> Iterator[tuple[int, list[TrialResult]]]:
-        """Yield the outcomes of one session after the other."""
+        """Yield outcomes as they come, with the number of their study; `work` has points of each.
+
+        `tick` hears how many points' worth of work is under way; what it raises ends the work.
+        """
         for number, (study, points) in enumerate(zip(self._studies, work, strict=True)):
             for some in run_trials(study, points, self._pool, self._workers, tick):
                 yield number, some
@@ -67,7 +55,8 @@ class Threads:
 def check_workers(workers: int | None) -> int:
     """Return a number of workers: as many as this process may use cores, unless given."""
     if workers is None:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else _cores()
+        has_mask = hasattr(os, "sched_getaffinity")
+        return len(os.sched_getaffinity(0)) if has_mask else os.cpu_count() or 1
     count = integer(workers, 1, 1024)
     if count is None:
         raise InvalidParameter(
@@ -75,10 +64,6 @@ def check_workers(workers: int | None) -> int:
             "to use every core"
         )
     return count
-
-
-def _cores() -> int:
-    return os.cpu_count() or 1
 
 
 QUICK_SECONDS: Final = 1.0

@@ -24,7 +24,7 @@ from fxlab.backtester.options import Options, RunOptions, takes_run_options
 from fxlab.backtester.strategy.strategy import Strategy, StrategyFunction, Value, get
 from fxlab.errors import Cancelled, InvalidParameter, SweepCancelled
 from fxlab.sweeper import _cross_validation, _results
-from fxlab.sweeper._executors import executor_for
+from fxlab.sweeper._executors import TrialExecutor, executor_for
 from fxlab.sweeper._results import (
     build,
     check_metric,
@@ -42,7 +42,7 @@ from fxlab.sweeper._study import (
     check_sampled_lookahead,
     refuse_if_too_many,
 )
-from fxlab.sweeper._threads import TrialExecutor, check_workers
+from fxlab.sweeper._threads import check_workers
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

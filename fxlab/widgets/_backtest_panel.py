@@ -1,9 +1,10 @@
-"""Backtest panel (workbench): choose a session, choose a strategy, run, see the result."""
+"""Backtest panel (workbench): session, strategy, run, result; and the base of panels of runs."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from abc import abstractmethod
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets as w
@@ -34,13 +35,107 @@ if TYPE_CHECKING:
     from fxlab.lab import Lab
 
 
+class RunPanel(w.VBox):
+    """Base of panels of runs: session on top, costs, messages, and the metrics at the end.
+
+    Parameters
+    ----------
+    lab
+        Where the sessions are.
+    session_id
+        The session chosen at first; the newest unless given.
+    """
+
+    def __init__(self, lab: Lab, session_id: str | None) -> None:
+        self.picker = SessionPicker(lab, session_id)
+        self.execution = ExecutionForm()
+        self.execution.follow(self.picker)
+        self.message = Message()
+        self.figures = w.HTML()
+        super().__init__()
+        self.add_class("fxlab-panel")
+
+    def _lay_out(self, rows: Iterable[Any], *forms: Any) -> None:  # noqa: ANN401 - ipywidgets
+        """Put rows below the session, and say what a change of a form or of the session means."""
+        top = (style_sheet(), heading("Session"), self.picker)
+        self.children = (*top, *rows, self.figures, KeyGuard())
+        self.picker.observe(lambda _: self._tell(), ["value", "symbols", "hidden"])
+        for control in (*forms, *self.execution.controls):
+            control.observe(lambda _: self._tell(), "value")
+
+    @abstractmethod
+    def _tell(self) -> None:
+        """Say why what is chosen cannot run, or what there is to know of it."""
+
+
+class LaunchPanel(RunPanel):
+    """Base of panels with a Run button, whose work goes on beside the kernel's own thread."""
+
+    def __init__(self, lab: Lab, session_id: str | None) -> None:
+        self.run = w.Button(description="Run", icon="play", button_style="primary")
+        self.note = Message()
+        self.progress = ProgressBar()
+        self.plot = FigureOutput()
+        self.run.on_click(self._on_run)
+        super().__init__(lab, session_id)
+
+    @property
+    def _below(self) -> list[Any]:
+        """Return the rows from the button on."""
+        return [in_line([self.run, self.note, self.progress]), self.message, self.plot]
+
+    @abstractmethod
+    def _work(self) -> Callable[[Advance], Any]:
+        """Return the run as a function of its progress: what is chosen now is what runs."""
+
+    @abstractmethod
+    def _show(self, outcome: Any) -> None:  # noqa: ANN401 - as `_work` gives it
+        """Show the outcome of the work."""
+
+    def _on_run(self, _button: Any) -> None:  # noqa: ANN401 - ipywidgets has no types
+        self.message.clear()
+        with self.note.guard():
+            work = self._work()
+            self.run.disabled = True
+            progress = self.progress.start()
+            run_aside(lambda: work(progress), self._on_done)
+            self._tell()
+
+    def _on_done(self, outcome: Callable[[], Any]) -> None:
+        self.run.disabled = False
+        ended = "cancelled" if self.progress.is_cancelled else "not finished"
+        self.progress.finish(ended, failed=True)  # replaced below, unless it failed
+        with self.message.guard():
+            self._show(outcome())
+        self._tell()
+
+
+def strategy_and_costs(strategy: StrategyForm, execution: ExecutionForm) -> w.HBox:
+    """Return both forms under their headings, side by side where there is room."""
+    columns = [
+        w.VBox([heading("Strategy"), strategy]),
+        w.VBox([heading("Costs and capital"), execution]),
+    ]
+    return w.HBox(columns, layout={"flex_flow": "row wrap", "grid_gap": "0.5rem 3rem"})
+
+
+def result_facts(result: Result) -> str:
+    """Return what ran and its metrics as HTML: the main ones, and all of them folded."""
+    every = metrics_html(result.metrics.table())
+    return (
+        f'<div class="fxlab-soft">{escape(describe_data(result))}</div>{ruin_html(result)}'
+        f"{metrics_html(main_metrics(result))}"
+        f"<details><summary>All figures</summary>{every}</details>"
+    )
+
+
 def workbench(lab: Lab, **options: Any) -> Workbench:  # noqa: ANN401 - as the class takes them
     """Return a `Workbench`; show it by ending a cell with it."""
     return Workbench(lab, **options)
 
 
-class Workbench(w.VBox):
-    """Session, strategy and costs on top; Run; picture and figures below.
+class Workbench(LaunchPanel):
+    """Session, strategy and costs on top; Run; picture and metrics below.
 
     Parameters
     ----------
@@ -60,34 +155,11 @@ class Workbench(w.VBox):
     def __init__(
         self, lab: Lab, *, session_id: str | None = None, strategy: str = "sma_cross"
     ) -> None:
-        self.picker = SessionPicker(lab, session_id)
+        super().__init__(lab, session_id)
         self.strategy = StrategyForm(strategy)
-        self.execution = ExecutionForm()
-        self.execution.follow(self.picker)
-        self.run = w.Button(description="Run", icon="play", button_style="primary")
-        self.progress = ProgressBar()
-        self.note, self.message = Message(), Message()
-        self.plot = FigureOutput()
-        self.figures = w.HTML()
-        super().__init__(self._rows())
-        self.add_class("fxlab-panel")
-        self.run.on_click(self._on_run)
-        self.picker.observe(lambda _: self._tell(), ["value", "symbols", "hidden"])
-        for control in (self.strategy, *self.execution.controls):
-            control.observe(lambda _: self._tell(), "value")
+        forms = strategy_and_costs(self.strategy, self.execution)
+        self._lay_out([forms, *self._below], self.strategy)
         self._tell()
-
-    def _rows(self) -> list[Any]:
-        forms = w.HBox(
-            [
-                w.VBox([heading("Strategy"), self.strategy]),
-                w.VBox([heading("Costs and capital"), self.execution]),
-            ],
-            layout={"flex_flow": "row wrap", "grid_gap": "0.5rem 3rem"},
-        )
-        run = in_line([self.run, self.note, self.progress])
-        top = [style_sheet(), heading("Session"), self.picker, forms]
-        return [*top, run, self.message, self.plot, self.figures, KeyGuard()]
 
     def __repr__(self) -> str:
         """Show what is chosen and the last result."""
@@ -98,23 +170,10 @@ class Workbench(w.VBox):
         """Say beside Run why it cannot run, or that what runs is not in the list."""
         self.note.tell(self._work, self.picker.hidden)
 
-    def _on_run(self, _button: Any) -> None:  # noqa: ANN401 - ipywidgets has no types
-        self.message.clear()
-        with self.note.guard():
-            work = self._work()
-            self.run.disabled = True
-            progress = self.progress.start()
-            run_aside(
-                lambda: unless_cancelled(lambda: work(progress), self.progress.check),
-                self._on_done,
-            )
-            self._tell()
-
     def _work(self) -> Callable[[Advance], tuple[Result, go.Figure, float]]:
-        """Return the run as a function of its progress: what is chosen now is what runs."""
         session, symbols = self.picker.chosen
         name, parameters = self.strategy.checked
-        terms, capital = self.execution.value, self.execution.capital
+        execution, capital = self.execution.value, self.execution.capital
 
         def work(progress: Advance) -> tuple[Result, go.Figure, float]:
             began = time.perf_counter()
@@ -123,29 +182,17 @@ class Workbench(w.VBox):
                 name,
                 parameters,
                 symbols=symbols,
-                execution=terms,
+                execution=execution,
                 capital=capital,
                 progress=progress,
             )
             return result, result.plot(), time.perf_counter() - began
 
-        return work
+        return lambda progress: unless_cancelled(lambda: work(progress), self.progress.check)
 
-    def _on_done(self, outcome: Callable[[], tuple[Result, go.Figure, float]]) -> None:
-        self.run.disabled = False
-        ended = "cancelled" if self.progress.is_cancelled else "not finished"
-        self.progress.finish(ended, failed=True)  # replaced below, unless it failed
-        with self.message.guard():
-            result, figure, seconds = outcome()
-            self.progress.finish(f"{result.ticks:,} ticks in {seconds:.2f} s")
-            self._show(result, figure)
-
-    def _show(self, result: Result, figure: go.Figure) -> None:
+    def _show(self, outcome: tuple[Result, go.Figure, float]) -> None:
+        result, figure, seconds = outcome
+        self.progress.finish(f"{result.ticks:,} ticks in {seconds:.2f} s")
         self.plot.show(figure, result.title)
-        every = metrics_html(result.metrics.table())
-        self.figures.value = (
-            f'<div class="fxlab-soft">{escape(describe_data(result))}</div>{ruin_html(result)}'
-            f"{metrics_html(main_metrics(result))}"
-            f"<details><summary>All figures</summary>{every}</details>"
-        )
+        self.figures.value = result_facts(result)
         self.result = result

@@ -121,8 +121,12 @@ def with_help(control: Any, text: str) -> w.HBox:  # noqa: ANN401 - any ipywidge
     """Return a control with a short help line on its right; the line is its tooltip too."""
     control.tooltip = text
     control.layout.flex = "none"  # the line wraps, not the control
-    line = w.HTML(f'<span class="fxlab-soft">{escape(text)}</span>')
-    return w.HBox([control, line], layout={"align_items": "center"})
+    return w.HBox([control, w.HTML(soft(text))], layout={"align_items": "center"})
+
+
+def soft(text: str) -> str:
+    """Return a text as HTML in the colour of what matters less."""
+    return f'<span class="fxlab-soft">{escape(text)}</span>'
 
 
 class Message(w.HTML):

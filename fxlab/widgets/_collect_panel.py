@@ -43,6 +43,7 @@ from fxlab.widgets._base import (
     heading,
     label_width,
     run_aside,
+    soft,
     style_sheet,
     with_help,
 )
@@ -348,12 +349,12 @@ class LiveMonitor(w.VBox):
         self._say_state(words.state(status))
         told = f"{words.elapsed(status)}, {words.totals(status)}"
         waits = f"; {words.backlog(status)}" if status.state in (OUTAGE, STOPPING) else ""
-        self.line.value = _soft(told + waits)
+        self.line.value = soft(told + waits)
         frame = pl.DataFrame(words.rows(status), schema=list(words.COLUMNS), orient="row")
         caption = f"{status.exchange}, session {status.session_id}"
         self.numbers.value = table(frame, caption=caption, right=words.COLUMNS[1:])
         news = (status.message, words.newest(status.newest))
-        self.news.value = "<br>".join(_soft(text) for text in news if text)
+        self.news.value = "<br>".join(soft(text) for text in news if text)
 
     def _say_state(self, text: str) -> None:
         # Its own element: a screen reader speaks when the state changes, not with each number.
@@ -381,10 +382,6 @@ class LiveMonitor(w.VBox):
         if self._pulse is not None:
             self._pulse.stop()
             self._pulse = None
-
-
-def _soft(text: str) -> str:
-    return f'<span class="fxlab-soft">{escape(text)}</span>'
 
 
 _NARROW: Final = {"width": "17rem"}

@@ -26,6 +26,7 @@ from fxlab.backtester.strategy import strategy
 from fxlab.backtester.strategy.strategy import (
     Bounds,
     Parameter,
+    Strategy,
     Value,
     count_between,
     short,
@@ -38,6 +39,7 @@ from fxlab.widgets._base import (
     beside,
     label_above,
     label_width,
+    soft,
     style_sheet,
     with_help,
 )
@@ -138,7 +140,30 @@ def reader(parameter: Parameter) -> Callable[[str], Value]:
     return parameter.check if parameter.kind is str else parameter.parse
 
 
-class StrategyForm(w.VBox):
+class _StrategyChoice(w.VBox):
+    """Base of forms: a dropdown of strategies, and what `_rebuild` shows of the chosen one."""
+
+    def __init__(self, name: str, *below: Any) -> None:  # noqa: ANN401 - ipywidgets has no types
+        self.choice = w.Dropdown(
+            options=strategy.names(), value=strategy.get(name).name, description="Strategy"
+        )
+        self.about = w.HTML()
+        self._fields = w.VBox()
+        super().__init__([style_sheet(), self.choice, self.about, self._fields, *below, KeyGuard()])
+        self.add_class("fxlab-panel")
+        self.choice.observe(lambda _: self._rebuild(), "value")
+        self._rebuild()
+
+    @property
+    def _chosen(self) -> Strategy:
+        return strategy.get(self.choice.value)
+
+    def _rebuild(self) -> None:
+        """Build what belongs to the chosen strategy."""
+        self.about.value = soft(self._chosen.title)
+
+
+class StrategyForm(_StrategyChoice):
     """A dropdown of strategies and one control for each parameter of the chosen one.
 
     Parameters
@@ -158,22 +183,9 @@ class StrategyForm(w.VBox):
     value = t.Tuple(t.Unicode(), t.Dict())
 
     def __init__(self, name: str = "sma_cross") -> None:
-        chosen = strategy.get(name).name
         self.controls: dict[str, Any] = {}
-        self.choice = w.Dropdown(
-            options=strategy.names(),
-            value=chosen,
-            description="Strategy",
-        )
-        self.about = w.HTML()
         self.message = Message()
-        self._fields = w.VBox()
-        super().__init__(
-            [style_sheet(), self.choice, self.about, self._fields, self.message, KeyGuard()]
-        )
-        self.add_class("fxlab-panel")
-        self.choice.observe(lambda _: self._rebuild(), "value")
-        self._rebuild()
+        super().__init__(name, self.message)
 
     @property
     def checked(self) -> tuple[str, dict[str, Value]]:
@@ -189,8 +201,7 @@ class StrategyForm(w.VBox):
         InvalidParameter
             For an unknown name, a wrong type or a value out of range.
         """
-        chosen = strategy.get(self.choice.value)
-        for name, value in chosen.check({**self.value[1], **values}).items():
+        for name, value in self._chosen.check({**self.value[1], **values}).items():
             self.controls[name].value = value
 
     def __repr__(self) -> str:
@@ -200,14 +211,12 @@ class StrategyForm(w.VBox):
         return f"<StrategyForm {name}({inner})>"
 
     def _rebuild(self) -> None:
-        """Build the controls of the chosen strategy."""
-        chosen = strategy.get(self.choice.value)
-        parameters = chosen.parameters
+        super()._rebuild()
+        parameters = self._chosen.parameters
         style = label_width(["Strategy", *parameters])
         self.choice.style.description_width = style["description_width"]
         longest = max(map(len, self.choice.options))
         self.choice.layout.width = f"calc({style['description_width']} + {longest + 6}ch)"
-        self.about.value = f'<span class="fxlab-soft">{escape(chosen.title)}</span>'
         self.controls = {name: control_for(p, style) for name, p in parameters.items()}
         for control in self.controls.values():
             control.observe(lambda _: self._update(), "value")
@@ -218,7 +227,7 @@ class StrategyForm(w.VBox):
 
     def _update(self) -> None:
         """Take over what the controls say, and show a rule that the values break together."""
-        chosen = strategy.get(self.choice.value)
+        chosen = self._chosen
         given = {name: _shown(p, self.controls[name]) for name, p in chosen.parameters.items()}
         self.value = (self.choice.value, given)
         try:
@@ -295,7 +304,7 @@ class ExecutionForm(w.VBox):
         """Offer order books if the session has some; say so if it has none."""
         has_books = session is None or BOOKS in session.data_types
         words = "" if has_books else f"{session.id} has no order books: orders fill at trades"
-        self.no_books.value = f'<span class="fxlab-soft">{escape(words)}</span>' if words else ""
+        self.no_books.value = words and soft(words)
         self.no_books.layout.display = None if words else "none"
         if not has_books:
             self.fill.value = "next_trade"
@@ -431,7 +440,7 @@ class Row(w.HBox):
         self.line.value = f'<span class="fxlab-{look}">{escape(words)}</span>'
 
 
-class GridForm(w.VBox):
+class GridForm(_StrategyChoice):
     """A dropdown of strategies, and one row for each parameter of the chosen one.
 
     Parameters
@@ -451,16 +460,8 @@ class GridForm(w.VBox):
 
     def __init__(self, name: str = "sma_cross") -> None:
         self.rows: dict[str, Row] = {}
-        self.choice = w.Dropdown(
-            options=strategy.names(), value=strategy.get(name).name, description="Strategy"
-        )
+        super().__init__(name)
         label_above(self.choice, "what runs at every point", 17)
-        self.about = w.HTML()
-        self._fields = w.VBox()
-        super().__init__([style_sheet(), self.choice, self.about, self._fields, KeyGuard()])
-        self.add_class("fxlab-panel")
-        self.choice.observe(lambda _: self._rebuild(), "value")
-        self._rebuild()
 
     @property
     def strategy(self) -> str:
@@ -489,12 +490,12 @@ class GridForm(w.VBox):
         return f"<GridForm {self.strategy}: {sizes or 'one point'}>"
 
     def _rebuild(self) -> None:
-        chosen = strategy.get(self.choice.value)
-        numbers = [p.name for p in chosen.parameters.values() if p.kind in (int, float)]
-        self.about.value = f'<span class="fxlab-soft">{escape(chosen.title)}</span>'
+        super()._rebuild()
+        parameters = self._chosen.parameters
+        numbers = [p.name for p in parameters.values() if p.kind in (int, float)]
         self.rows = {
             name: Row(parameter, self._on_change, varies=name in numbers[:VARIED])
-            for name, parameter in chosen.parameters.items()
+            for name, parameter in parameters.items()
         }
         self._fields.children = tuple(self.rows.values())
         self._on_change()

@@ -20,23 +20,20 @@ import traitlets as t
 
 from fxlab._html import escape, show, table
 from fxlab._times import from_micros, to_micros
-from fxlab.backtester.report._summary import describe_data, main_metrics, metrics_html, ruin_html
 from fxlab.charts._style import BUY, CONFIG, LINES, SELL, Floats, house_figure, milliseconds
 from fxlab.replayer._clock import TimeSource, WallClock
 from fxlab.replayer._player import ReplayBatch
 from fxlab.replayer.replay import Replay, replay
+from fxlab.widgets._backtest_panel import RunPanel, result_facts, strategy_and_costs
 from fxlab.widgets._base import (
-    KeyGuard,
     Message,
     RollingSeries,
-    heading,
     in_line,
     label_width,
     run_aside,
-    style_sheet,
+    soft,
 )
-from fxlab.widgets._forms import ExecutionForm, StrategyForm
-from fxlab.widgets._session_picker import SessionPicker
+from fxlab.widgets._forms import StrategyForm
 
 if TYPE_CHECKING:
     from fxlab.backtester.result import Result
@@ -109,7 +106,7 @@ class PlaybackControls(w.VBox):
     def show(self, progress: float, place: float, text: str) -> None:
         """Show how far it is: a share of the ticks, one of the time, and words."""
         self.bar.value = progress
-        self.line.value = f'<span class="fxlab-soft">{escape(text)}</span>'
+        self.line.value = soft(text)
         if abs(place - self.place.value) >= STEP:
             self._shown = round(place / STEP) * STEP
             self.place.value = self._shown
@@ -257,7 +254,7 @@ REDRAW: Final = 0.2
 BATCH_SIZE: Final = 100_000  # a picture is drawn when it is time, not when a batch is full
 
 
-class ReplayPanel(w.VBox):
+class ReplayPanel(RunPanel):
     """Session and strategy on top, the player below them, then a live picture and figures.
 
     Parameters
@@ -288,40 +285,23 @@ class ReplayPanel(w.VBox):
         strategy: str | None = "sma_cross",
         clock: TimeSource | None = None,
     ) -> None:
+        super().__init__(lab, session_id)
         self.replay: Replay | None = None
         self._clock = clock or WallClock()
         self._drawn_at = 0.0  # wall time of the last picture
-        self.picker = SessionPicker(lab, session_id)
         self.trade = w.Checkbox(
             description="Run a strategy on it", value=strategy is not None, indent=False
         )
         self.strategy = StrategyForm(strategy or "sma_cross")
-        self.execution = ExecutionForm()
-        self.execution.follow(self.picker)
         self.transport = PlaybackControls(
             self._on_play, self._on_stop, self._on_speed, self._on_place
         )
-        self.message = Message()
-        self.figures = w.HTML()
         self.stage = w.VBox(layout={"width": "100%"})
-        super().__init__(self._rows())
-        self.add_class("fxlab-panel")
+        self._forms = strategy_and_costs(self.strategy, self.execution)
+        rows = [self.trade, self._forms, self.transport, self.message, self.stage]
+        self._lay_out(rows, self.strategy)
         self.trade.observe(lambda _: self._show_forms(), "value")
-        self.picker.observe(lambda _: self._tell(), ["value", "symbols", "hidden"])
-        for control in (self.strategy, *self.execution.controls):
-            control.observe(lambda _: self._tell(), "value")
         self._show_forms()
-
-    def _rows(self) -> list[Any]:
-        self._forms = w.HBox(
-            [
-                w.VBox([heading("Strategy"), self.strategy]),
-                w.VBox([heading("Costs and capital"), self.execution]),
-            ],
-            layout={"flex_flow": "row wrap", "grid_gap": "0.5rem 3rem"},
-        )
-        top = [style_sheet(), heading("Session"), self.picker, self.trade, self._forms]
-        return [*top, self.transport, self.message, self.stage, self.figures, KeyGuard()]
 
     def __repr__(self) -> str:
         """Show what is chosen and what runs."""
@@ -441,13 +421,7 @@ class ReplayPanel(w.VBox):
             words = "all of it was replayed" if running.state == "finished" else "stopped"
             self.message.say(f"{words} at {show(running.position)} UTC")
             if result is not None:
-                every = metrics_html(result.metrics.table())
-                self.figures.value += (
-                    f'<div class="fxlab-soft">{escape(describe_data(result))}</div>'
-                    f"{ruin_html(result)}"
-                    f"{metrics_html(main_metrics(result))}"
-                    f"<details><summary>All figures</summary>{every}</details>"
-                )
+                self.figures.value += result_facts(result)
                 self.result = result
 
 

@@ -25,24 +25,14 @@ from fxlab.sweeper._space import Space
 from fxlab.sweeper._study import SweepConfig, SweepStudy, duration_words, seconds_a_point
 from fxlab.sweeper._threads import check_workers
 from fxlab.sweeper.sweep import sweep
-from fxlab.widgets._base import (
-    FigureOutput,
-    KeyGuard,
-    Message,
-    ProgressBar,
-    heading,
-    in_line,
-    label_above,
-    run_aside,
-    style_sheet,
-)
-from fxlab.widgets._forms import ExecutionForm, GridForm
-from fxlab.widgets._session_picker import SessionPicker
+from fxlab.widgets._backtest_panel import LaunchPanel
+from fxlab.widgets._base import heading, label_above, run_aside
+from fxlab.widgets._forms import GridForm
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from fxlab.backtester.execution import Execution
+    from fxlab._progress import Advance
     from fxlab.lab import Lab
     from fxlab.sessions.session import Session
     from fxlab.sweeper.sweep import Sweep
@@ -50,43 +40,6 @@ if TYPE_CHECKING:
 
 RANKED: Final = 10
 _STEADY: Final = ("neighbourhood_mean", "neighbourhood_min", "neighbours", "rank")
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A sweep and all that is shown of it.
-
-    Attributes
-    ----------
-    found
-        The sweep.
-    figure
-        Its heat map; None if no point has the figure.
-    page
-        HTML below it.
-    line
-        How many points ended how, and how long it took.
-    stopped
-        Why there are fewer points than asked for; empty if there are not.
-    """
-
-    found: Sweep
-    figure: go.Figure | None
-    page: str
-    line: str
-    stopped: str = ""
-
-
-def see(found: Sweep, began: float, stopped: str = "") -> Seen:
-    """Return what to show of a sweep that began at `began`, as `time.perf_counter` counts."""
-    seconds = time.perf_counter() - began
-    return Seen(
-        found=found,
-        figure=_figure(found),
-        page=_page(found),
-        line=f"{found.counts} in {duration_words(seconds)}",
-        stopped=stopped,
-    )
 
 
 def _figure(found: Sweep) -> go.Figure | None:
@@ -134,27 +87,25 @@ class _Asked:
     """What is chosen now."""
 
     session: Session
-    symbols: list[str]
     strategy: str
     parameters: dict[str, Any]
-    execution: Execution
-    capital: float
+    options: RunOptions
 
     @property
     def rate_key(self) -> tuple[object, ...]:
         """Return what the time of a point depends on, beside its parameters."""
-        terms = self.execution
-        return self.session.id, tuple(self.symbols), self.strategy, terms.fill, terms.queue
+        execution, symbols = self.options.execution, tuple(self.options.symbols)
+        return self.session.id, symbols, self.strategy, execution.fill, execution.queue
 
     def measure(self) -> float:
         """Return about how many seconds a point takes on one core."""
         chosen = get(self.strategy)
         example = Space.of(chosen, self.parameters).samples()[0]
-        options = RunOptions(symbols=self.symbols, execution=self.execution, capital=self.capital)
-        return seconds_a_point(SweepStudy(self.session, SweepConfig(chosen, options), example))
+        config = SweepConfig(chosen, self.options)
+        return seconds_a_point(SweepStudy(self.session, config, example))
 
 
-class SweepPanel(w.VBox):
+class SweepPanel(LaunchPanel):
     """Session, strategy and ranges on top; Run; heat map, best points and guards below.
 
     Parameters
@@ -175,13 +126,11 @@ class SweepPanel(w.VBox):
     def __init__(
         self, lab: Lab, *, session_id: str | None = None, strategy: str = "sma_cross"
     ) -> None:
+        super().__init__(lab, session_id)
         self._lab = lab
         self._rates: dict[tuple[object, ...], float] = {}
         self._measuring: tuple[object, ...] | None = None
-        self.picker = SessionPicker(lab, session_id)
         self.grid = GridForm(strategy)
-        self.execution = ExecutionForm()
-        self.execution.follow(self.picker)
         self.metric = w.Dropdown(
             options=[(_html.heading(name), name) for name in GOALS],
             value="sharpe_per_period",
@@ -190,35 +139,13 @@ class SweepPanel(w.VBox):
         self.keep = w.Checkbox(
             description="Keep every point in the database", value=True, indent=False
         )
-        self.run = w.Button(description="Run", icon="play", button_style="primary")
-        self.estimate = Message()
-        self.progress = ProgressBar()
-        self.message = Message()
-        self.plot = FigureOutput()
-        self.figures = w.HTML()
-        super().__init__(self._rows())
-        self.add_class("fxlab-panel")
-        self._listen()
-        self._tell()
-
-    def _rows(self) -> list[Any]:
-        forms = [
-            *(heading("Grid"), self.grid),
-            *(heading("Costs and capital"), self.execution),
-        ]
-        run = in_line([self.run, self.estimate, self.progress])
-        top = [style_sheet(), heading("Session"), self.picker]
-        below = [self.message, self.plot, self.figures, KeyGuard()]
+        self.estimate = self.note
         label_above(self.metric, "the figure that makes a point the best", 17)
         how = w.HBox([self.metric, self.keep], layout={"align_items": "flex-end"})
-        return [*top, *forms, how, run, *below]
-
-    def _listen(self) -> None:
-        self.run.on_click(self._on_run)
+        costs = (heading("Costs and capital"), self.execution)
+        self._lay_out([heading("Grid"), self.grid, *costs, how, *self._below])
         self.grid.observe(lambda _: self._tell(), "changes")
-        self.picker.observe(lambda _: self._tell(), ["value", "symbols", "hidden"])
-        for control in self.execution.controls:
-            control.observe(lambda _: self._tell(), "value")
+        self._tell()
 
     def __repr__(self) -> str:
         """Show what is chosen and the last sweep."""
@@ -264,62 +191,41 @@ class SweepPanel(w.VBox):
 
     def _asked(self) -> _Asked:
         session, symbols = self.picker.chosen
-        return _Asked(
-            session=session,
-            symbols=symbols,
-            strategy=self.grid.strategy,
-            parameters=self.grid.parameters,
-            execution=self.execution.value,
-            capital=self.execution.capital,
+        strategy, parameters = self.grid.strategy, self.grid.parameters
+        options = RunOptions(
+            symbols=symbols, execution=self.execution.value, capital=self.execution.capital
         )
+        return _Asked(session, strategy, parameters, options)
 
     # ---- Run -----------------------------------------------------------------------------
 
-    def _on_run(self, _button: Any) -> None:  # noqa: ANN401 - ipywidgets has no types
-        self.message.clear()
-        try:
-            work = self._work(self._asked())
-        except FxlabError as error:
-            self.estimate.fail(error)
-            return
-        self.run.disabled = True
-        self.progress.start()
-        run_aside(work, self._on_done)
+    def _work(self) -> Callable[[Advance], tuple[Any, ...]]:
+        asked, metric = self._asked(), self.metric.value
+        lab = self._lab if self.keep.value else None
 
-    def _work(self, asked: _Asked) -> Callable[[], Seen]:
-        """Return the sweep as a function of nothing: what is chosen now is what runs."""
-        metric, lab = self.metric.value, self._lab if self.keep.value else None
-
-        def work() -> Seen:
-            began = time.perf_counter()
+        def work(progress: Advance) -> tuple[Any, ...]:
+            began, stopped = time.perf_counter(), ""
             try:
-                found = sweep(
+                found: Any = sweep(
                     asked.session,
                     asked.strategy,
                     asked.parameters,
                     metric=metric,
-                    symbols=asked.symbols,
-                    execution=asked.execution,
-                    capital=asked.capital,
                     lab=lab,
-                    progress=self.progress,
+                    progress=progress,
+                    **asked.options.keywords(),
                 )
             except SweepCancelled as stop:
-                return see(stop.sweep, began, str(stop))  # type: ignore[arg-type]
-            return see(found, began)
+                found, stopped = stop.sweep, str(stop)
+            took = duration_words(time.perf_counter() - began)
+            return found, stopped, took, _figure(found), _page(found)
 
         return work
 
-    def _on_done(self, outcome: Callable[[], Seen]) -> None:
-        self.run.disabled = False
-        ended = "cancelled" if self.progress.is_cancelled else "not finished"
-        self.progress.finish(ended, failed=True)  # replaced below, unless it failed
-        with self.message.guard():
-            seen = outcome()
-            self.progress.finish(seen.line, failed=bool(seen.stopped))
-            if seen.stopped:
-                self.message.say(seen.stopped)
-            self.plot.show(seen.figure, seen.found.title)
-            self.figures.value = seen.page
-            self.sweep = seen.found
-        self._tell()
+    def _show(self, outcome: tuple[Any, ...]) -> None:
+        found, stopped, took, figure, page = outcome
+        self.progress.finish(f"{found.counts} in {took}", failed=bool(stopped))
+        self.message.say(stopped)
+        self.plot.show(figure, found.title)
+        self.figures.value = page
+        self.sweep = found

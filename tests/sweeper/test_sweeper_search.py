@@ -15,7 +15,7 @@ from sweep_strategies import moody
 import fxlab
 from fxlab import errors
 from fxlab.backtester.strategy.strategy import get
-from fxlab.sweeper._space import Point, RandomSearch, Space
+from fxlab.sweeper._space import Point, Space, drawn
 
 GRID = {"fast": range(2, 30), "slow": range(2, 60)}
 
@@ -28,10 +28,6 @@ def space():
 @pytest.fixture(scope="module")
 def ticks():
     return random_walk(1_500)
-
-
-def drawn(space, points, seed):
-    return RandomSearch(space, points, seed)._points
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.data())
