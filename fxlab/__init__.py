@@ -10,216 +10,144 @@ Names load when they are first used: ``import fxlab`` stays cheap.
 
 from __future__ import annotations
 
-import importlib
 import logging
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from fxlab._doctor import mend
-    from fxlab._log import enable_logging
-    from fxlab._questdb.endpoint import Endpoint
-    from fxlab._questdb.server import ServerStatus
-    from fxlab.backtester._frame_source import FrameSource
-    from fxlab.backtester.compare import Comparison, compare_runs
-    from fxlab.backtester.cost_ladder import CostLadder, cost_ladder
-    from fxlab.backtester.engine import backtest
-    from fxlab.backtester.execution import Execution, Latency, swap_rates
-    from fxlab.backtester.lookahead import LookaheadReport, check_lookahead
-    from fxlab.backtester.metrics._overfitting import Overfitting
-    from fxlab.backtester.metrics._performance import Metrics
-    from fxlab.backtester.options import RunOptions, pip_size, with_pips
-    from fxlab.backtester.result import Result
-    from fxlab.backtester.strategy import indicators
-    from fxlab.backtester.strategy.signals import Events, Signals
-    from fxlab.backtester.strategy.strategy import (
-        Bounds,
-        Parameter,
-        Strategy,
-        strategy,
+    from fxlab._doctor import mend as mend
+    from fxlab._log import enable_logging as enable_logging
+    from fxlab._questdb.endpoint import Endpoint as Endpoint
+    from fxlab._questdb.server import ServerStatus as ServerStatus
+    from fxlab.backtester._frame_source import FrameSource as FrameSource
+    from fxlab.backtester.compare import Comparison as Comparison, compare_runs as compare_runs
+    from fxlab.backtester.cost_ladder import CostLadder as CostLadder, cost_ladder as cost_ladder
+    from fxlab.backtester.engine import backtest as backtest
+    from fxlab.backtester.execution import (
+        Execution as Execution,
+        Latency as Latency,
+        swap_rates as swap_rates,
     )
-    from fxlab.backtester.strategy.strategy import (
-        listing as strategies,
+    from fxlab.backtester.lookahead import (
+        LookaheadReport as LookaheadReport,
+        check_lookahead as check_lookahead,
     )
-    from fxlab.batcher._jobs import BatchJob
-    from fxlab.batcher.batch import Batch, batch
-    from fxlab.batcher.nightly import Night, nightly
-    from fxlab.collect._files.importer import ImportReport
-    from fxlab.collect.collector import Collector, Listener
+    from fxlab.backtester.metrics._overfitting import Overfitting as Overfitting
+    from fxlab.backtester.metrics._performance import Metrics as Metrics
+    from fxlab.backtester.options import (
+        RunOptions as RunOptions,
+        pip_size as pip_size,
+        with_pips as with_pips,
+    )
+    from fxlab.backtester.result import Result as Result
+    from fxlab.backtester.strategy import indicators as indicators
+    from fxlab.backtester.strategy.signals import Events as Events, Signals as Signals
+    from fxlab.backtester.strategy.strategy import (
+        Bounds as Bounds,
+        Parameter as Parameter,
+        Strategy as Strategy,
+        strategies as strategies,
+        strategy as strategy,
+    )
+    from fxlab.batcher._jobs import BatchJob as BatchJob
+    from fxlab.batcher.batch import Batch as Batch, batch as batch
+    from fxlab.batcher.nightly import Night as Night, nightly as nightly
+    from fxlab.collect._files.importer import ImportReport as ImportReport
+    from fxlab.collect.collector import Collector as Collector, Listener as Listener
     from fxlab.collect.feed import (
-        BookDelta,
-        BookSnapshot,
-        Event,
-        Feed,
-        Gap,
-        Instrument,
-        Quote,
-        Subscription,
-        Trade,
+        BookDelta as BookDelta,
+        BookSnapshot as BookSnapshot,
+        Event as Event,
+        Feed as Feed,
+        Gap as Gap,
+        Instrument as Instrument,
+        Quote as Quote,
+        Subscription as Subscription,
+        Trade as Trade,
     )
-    from fxlab.collect.receipt import Receipt
-    from fxlab.collect.status import CollectorStatus, SymbolStatus
-    from fxlab.config import Settings
-    from fxlab.errors import FxlabError
-    from fxlab.lab import Lab, connect, down, status, up
-    from fxlab.replayer._clock import TimeSource
-    from fxlab.replayer._player import ReplayBatch
-    from fxlab.replayer.replay import Replay, replay
-    from fxlab.sessions._catalog import SessionPage
-    from fxlab.sessions.runs import Reproduction, SavedRun
-    from fxlab.sessions.session import Session
-    from fxlab.sweeper._cross_validation import SweepOverfitting
-    from fxlab.sweeper._results import WalkForward
-    from fxlab.sweeper._store import SavedSweep
-    from fxlab.sweeper.sweep import Sweep, sweep
-    from fxlab.sweeper.walk_forward import walk_forward
+    from fxlab.collect.receipt import Receipt as Receipt
+    from fxlab.collect.status import (
+        CollectorStatus as CollectorStatus,
+        SymbolStatus as SymbolStatus,
+    )
+    from fxlab.config import Settings as Settings
+    from fxlab.errors import FxlabError as FxlabError
+    from fxlab.lab import Lab as Lab, connect as connect, down as down, status as status, up as up
+    from fxlab.replayer._clock import TimeSource as TimeSource
+    from fxlab.replayer._player import ReplayBatch as ReplayBatch
+    from fxlab.replayer.replay import Replay as Replay, replay as replay
+    from fxlab.sessions._catalog import SessionPage as SessionPage
+    from fxlab.sessions.runs import Reproduction as Reproduction, SavedRun as SavedRun
+    from fxlab.sessions.session import Session as Session
+    from fxlab.sweeper._cross_validation import SweepOverfitting as SweepOverfitting
+    from fxlab.sweeper._results import WalkForward as WalkForward
+    from fxlab.sweeper._store import SavedSweep as SavedSweep
+    from fxlab.sweeper.sweep import Sweep as Sweep, sweep as sweep
+    from fxlab.sweeper.walk_forward import walk_forward as walk_forward
 
 _HOMES: Final = {
-    "Batch": "fxlab.batcher.batch:Batch",
-    "BatchJob": "fxlab.batcher._jobs:BatchJob",
-    "BookDelta": "fxlab.collect.feed:BookDelta",
-    "BookSnapshot": "fxlab.collect.feed:BookSnapshot",
-    "Bounds": "fxlab.backtester.strategy.strategy:Bounds",
-    "Collector": "fxlab.collect.collector:Collector",
-    "CollectorStatus": "fxlab.collect.status:CollectorStatus",
-    "Comparison": "fxlab.backtester.compare:Comparison",
-    "CostLadder": "fxlab.backtester.cost_ladder:CostLadder",
-    "Endpoint": "fxlab._questdb.endpoint:Endpoint",
-    "Event": "fxlab.collect.feed:Event",
-    "Events": "fxlab.backtester.strategy.signals:Events",
-    "Execution": "fxlab.backtester.execution:Execution",
-    "Feed": "fxlab.collect.feed:Feed",
-    "FrameSource": "fxlab.backtester._frame_source:FrameSource",
-    "FxlabError": "fxlab.errors:FxlabError",
-    "Gap": "fxlab.collect.feed:Gap",
-    "ImportReport": "fxlab.collect._files.importer:ImportReport",
-    "Instrument": "fxlab.collect.feed:Instrument",
-    "Lab": "fxlab.lab:Lab",
-    "Latency": "fxlab.backtester.execution:Latency",
-    "Listener": "fxlab.collect.collector:Listener",
-    "LookaheadReport": "fxlab.backtester.lookahead:LookaheadReport",
-    "Metrics": "fxlab.backtester.metrics._performance:Metrics",
-    "Night": "fxlab.batcher.nightly:Night",
-    "Overfitting": "fxlab.backtester.metrics._overfitting:Overfitting",
-    "Parameter": "fxlab.backtester.strategy.strategy:Parameter",
-    "Quote": "fxlab.collect.feed:Quote",
-    "Receipt": "fxlab.collect.receipt:Receipt",
-    "Replay": "fxlab.replayer.replay:Replay",
-    "ReplayBatch": "fxlab.replayer._player:ReplayBatch",
-    "Reproduction": "fxlab.sessions.runs:Reproduction",
-    "Result": "fxlab.backtester.result:Result",
-    "RunOptions": "fxlab.backtester.options:RunOptions",
-    "SavedRun": "fxlab.sessions.runs:SavedRun",
-    "SavedSweep": "fxlab.sweeper._store:SavedSweep",
-    "ServerStatus": "fxlab._questdb.server:ServerStatus",
-    "Session": "fxlab.sessions.session:Session",
-    "SessionPage": "fxlab.sessions._catalog:SessionPage",
-    "Settings": "fxlab.config:Settings",
-    "Signals": "fxlab.backtester.strategy.signals:Signals",
-    "Strategy": "fxlab.backtester.strategy.strategy:Strategy",
-    "Subscription": "fxlab.collect.feed:Subscription",
-    "Sweep": "fxlab.sweeper.sweep:Sweep",
-    "SweepOverfitting": "fxlab.sweeper._cross_validation:SweepOverfitting",
-    "SymbolStatus": "fxlab.collect.status:SymbolStatus",
-    "TimeSource": "fxlab.replayer._clock:TimeSource",
-    "Trade": "fxlab.collect.feed:Trade",
-    "WalkForward": "fxlab.sweeper._results:WalkForward",
-    "backtest": "fxlab.backtester.engine:backtest",
-    "batch": "fxlab.batcher.batch:batch",
-    "check_lookahead": "fxlab.backtester.lookahead:check_lookahead",
-    "compare_runs": "fxlab.backtester.compare:compare_runs",
-    "connect": "fxlab.lab:connect",
-    "cost_ladder": "fxlab.backtester.cost_ladder:cost_ladder",
-    "down": "fxlab.lab:down",
-    "enable_logging": "fxlab._log:enable_logging",
-    "indicators": "fxlab.backtester.strategy.indicators",
-    "mend": "fxlab._doctor:mend",
-    "nightly": "fxlab.batcher.nightly:nightly",
-    "pip_size": "fxlab.backtester.options:pip_size",
-    "replay": "fxlab.replayer.replay:replay",
-    "status": "fxlab.lab:status",
-    "strategies": "fxlab.backtester.strategy.strategy:listing",
-    "strategy": "fxlab.backtester.strategy.strategy:strategy",
-    "swap_rates": "fxlab.backtester.execution:swap_rates",
-    "sweep": "fxlab.sweeper.sweep:sweep",
-    "up": "fxlab.lab:up",
-    "walk_forward": "fxlab.sweeper.walk_forward:walk_forward",
-    "with_pips": "fxlab.backtester.options:with_pips",
+    name: module
+    for module, names in {
+        "fxlab._doctor": ["mend"],
+        "fxlab._log": ["enable_logging"],
+        "fxlab._questdb.endpoint": ["Endpoint"],
+        "fxlab._questdb.server": ["ServerStatus"],
+        "fxlab.backtester._frame_source": ["FrameSource"],
+        "fxlab.backtester.compare": ["Comparison", "compare_runs"],
+        "fxlab.backtester.cost_ladder": ["CostLadder", "cost_ladder"],
+        "fxlab.backtester.engine": ["backtest"],
+        "fxlab.backtester.execution": ["Execution", "Latency", "swap_rates"],
+        "fxlab.backtester.lookahead": ["LookaheadReport", "check_lookahead"],
+        "fxlab.backtester.metrics._overfitting": ["Overfitting"],
+        "fxlab.backtester.metrics._performance": ["Metrics"],
+        "fxlab.backtester.options": ["RunOptions", "pip_size", "with_pips"],
+        "fxlab.backtester.result": ["Result"],
+        "fxlab.backtester.strategy": ["indicators"],
+        "fxlab.backtester.strategy.signals": ["Events", "Signals"],
+        "fxlab.backtester.strategy.strategy": [
+            "Bounds",
+            "Parameter",
+            "Strategy",
+            "strategies",
+            "strategy",
+        ],
+        "fxlab.batcher._jobs": ["BatchJob"],
+        "fxlab.batcher.batch": ["Batch", "batch"],
+        "fxlab.batcher.nightly": ["Night", "nightly"],
+        "fxlab.collect._files.importer": ["ImportReport"],
+        "fxlab.collect.collector": ["Collector", "Listener"],
+        "fxlab.collect.feed": [
+            "BookDelta",
+            "BookSnapshot",
+            "Event",
+            "Feed",
+            "Gap",
+            "Instrument",
+            "Quote",
+            "Subscription",
+            "Trade",
+        ],
+        "fxlab.collect.receipt": ["Receipt"],
+        "fxlab.collect.status": ["CollectorStatus", "SymbolStatus"],
+        "fxlab.config": ["Settings"],
+        "fxlab.errors": ["FxlabError"],
+        "fxlab.lab": ["Lab", "connect", "down", "status", "up"],
+        "fxlab.replayer._clock": ["TimeSource"],
+        "fxlab.replayer._player": ["ReplayBatch"],
+        "fxlab.replayer.replay": ["Replay", "replay"],
+        "fxlab.sessions._catalog": ["SessionPage"],
+        "fxlab.sessions.runs": ["Reproduction", "SavedRun"],
+        "fxlab.sessions.session": ["Session"],
+        "fxlab.sweeper._cross_validation": ["SweepOverfitting"],
+        "fxlab.sweeper._results": ["WalkForward"],
+        "fxlab.sweeper._store": ["SavedSweep"],
+        "fxlab.sweeper.sweep": ["Sweep", "sweep"],
+        "fxlab.sweeper.walk_forward": ["walk_forward"],
+    }.items()
+    for name in names
 }
 
-__all__ = [
-    "Batch",
-    "BatchJob",
-    "BookDelta",
-    "BookSnapshot",
-    "Bounds",
-    "Collector",
-    "CollectorStatus",
-    "Comparison",
-    "CostLadder",
-    "Endpoint",
-    "Event",
-    "Events",
-    "Execution",
-    "Feed",
-    "FrameSource",
-    "FxlabError",
-    "Gap",
-    "ImportReport",
-    "Instrument",
-    "Lab",
-    "Latency",
-    "Listener",
-    "LookaheadReport",
-    "Metrics",
-    "Night",
-    "Overfitting",
-    "Parameter",
-    "Quote",
-    "Receipt",
-    "Replay",
-    "ReplayBatch",
-    "Reproduction",
-    "Result",
-    "RunOptions",
-    "SavedRun",
-    "SavedSweep",
-    "ServerStatus",
-    "Session",
-    "SessionPage",
-    "Settings",
-    "Signals",
-    "Strategy",
-    "Subscription",
-    "Sweep",
-    "SweepOverfitting",
-    "SymbolStatus",
-    "TimeSource",
-    "Trade",
-    "WalkForward",
-    "__version__",
-    "backtest",
-    "batch",
-    "check_lookahead",
-    "compare_runs",
-    "connect",
-    "cost_ladder",
-    "down",
-    "enable_logging",
-    "indicators",
-    "mend",
-    "nightly",
-    "pip_size",
-    "replay",
-    "status",
-    "strategies",
-    "strategy",
-    "swap_rates",
-    "sweep",
-    "up",
-    "walk_forward",
-    "with_pips",
-]
+__all__ = sorted(["__version__", *_HOMES])  # noqa: PLE0605 - said once, above
 
 logging.getLogger("fxlab").addHandler(logging.NullHandler())
 
@@ -227,15 +155,12 @@ logging.getLogger("fxlab").addHandler(logging.NullHandler())
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - the names are typed above
     if name == "__version__":
         return metadata.version("fxlab")
-    home = _HOMES.get(name)
-    if home is None:
+    if name not in _HOMES:
         raise AttributeError(f"module 'fxlab' has no attribute {name!r}")
-    module_name, _, attribute = home.partition(":")
-    module = importlib.import_module(module_name)
-    value = getattr(module, attribute) if attribute else module
-    globals()[name] = value
+    # As `from home import name` does, for a module in a package too.
+    value = globals()[name] = getattr(__import__(_HOMES[name], fromlist=[name]), name)
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return __all__

@@ -14,23 +14,16 @@ import pytest
 from markets import random_walk, recorded_walk
 
 import fxlab
+from fxlab import _log
 from fxlab.backtester.strategy import strategy
 from fxlab.mock import MockVenue, generated
 
 NAMES = sorted(set(fxlab.__all__) - {"__version__"})
 ELSEWHERE = {
-    "Collector": "the README's recording, run by test_docs",
     "CollectorStatus": "the README's recording, run by test_docs",
-    "Latency": "beside Execution, which has one: test_latency",
     "Listener": "notebook 05, run by test_notebooks",
-    "Receipt": "the README's recording, run by test_docs",
-    "Strategy": "made by fxlab.strategy, which has one",
     "batch": "a kernel a job: test_batch",
-    "enable_logging": "would log into the other tests: test_log",
-    "indicators": "a module: its functions have examples of their own",
     "mend": "would mend the server of all tests: test_mending",
-    "nightly": "test_nightly",
-    "swap_rates": "test_funding",
 }
 """Names whose use is shown, and run, in another place."""
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
@@ -50,12 +43,16 @@ def names(lab, session, unique, tmp_path, monkeypatch):
     fxlab.strategies()  # loads the shipped ones
     monkeypatch.setattr(strategy, "_REGISTRY", dict(strategy._REGISTRY))
     monkeypatch.chdir(tmp_path)
-    return {
+    monkeypatch.setattr(_log, "_shown", None)
+    monkeypatch.setattr(_log.LOGGER, "handlers", [*_log.LOGGER.handlers])
+    level = _log.LOGGER.level
+    yield {
         "fxlab": fxlab, "pl": pl, "np": np, "asyncio": asyncio, "Path": Path,
         "Annotated": Annotated, "MockVenue": MockVenue, "generated": generated,
         "lab": lab, "session": session, "folder": tmp_path / "out", "new_id": unique,
         "ticks": random_walk(1_500).drop("bid_qty_1", "ask_qty_1"),
     }  # fmt: skip
+    _log.LOGGER.setLevel(level)
 
 
 def examples_of(name):

@@ -28,9 +28,8 @@ def test_all_is_sorted_and_true():
 def test_public_names_are_documented_and_point_home(name):
     value = getattr(fxlab, name)
     assert len(inspect.getdoc(value) or "") > 20
-    module, _, attribute = fxlab._HOMES[name].partition(":")
-    assert value.__module__ == module
-    assert value.__name__ == attribute
+    assert value.__module__ == fxlab._HOMES[name]
+    assert value.__name__ == name
 
 
 def test_version_is_the_installed_one():

@@ -20,6 +20,7 @@ from fxlab._times import Time, parse_range, to_micros
 from fxlab.backtester._frame_source import FrameSource, is_frame
 from fxlab.backtester._kernel.records import GAPS
 from fxlab.backtester.strategy.indicators import PRICE_OF
+from fxlab.backtester.strategy.strategy import names
 from fxlab.errors import EmptySession, InvalidParameter, InvalidTicks, SymbolNotFound, some
 from fxlab.schema import UTC_MICROS, book_levels, quote_currency
 
@@ -94,6 +95,12 @@ def as_source(source: object) -> TickSource:
         return source  # type: ignore[return-value]  # the protocol, by its one method
     if is_frame(source):
         return FrameSource(source)
+    if callable(source) or (isinstance(source, str) and source in names()):
+        said = getattr(source, "__name__", repr(source))
+        raise InvalidParameter(
+            f"{said} is a strategy, and the data come first: give a session or a frame of ticks, "
+            f"then the strategy, as in fxlab.backtest(session, {said})"
+        )
     raise InvalidParameter(
         f"session_id is required: a backtest runs on a session or a frame of ticks, not on "
         f"{source!r:.80}; list sessions with lab.sessions() and pass lab.session(session_id)"

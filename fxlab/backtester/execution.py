@@ -320,6 +320,14 @@ class Latency:
         What the kind needs, in microseconds (`lognormal`: the median and the dimensionless sigma).
     seed
         Which draws; the same seed draws the same delays.
+
+    Examples
+    --------
+    >>> delays = fxlab.Latency.lognormal("20ms", sigma=0.5)
+    >>> fxlab.backtest(
+    ...     ticks, "sma_cross", {"fast": 5, "slow": 20}, execution=fxlab.Execution(latency=delays)
+    ... ).execution.latency.values
+    (20000.0, 0.5)
     """
 
     kind: str
@@ -595,6 +603,14 @@ def swap_rates(
     -------
     polars.DataFrame
         ``timestamp``, ``symbol``, ``rate_long``, ``rate_short``.
+
+    Examples
+    --------
+    >>> week = fxlab.swap_rates(
+    ...     "EUR_USD", "2024-01-08", "2024-01-13", long_annual=0.02, short_annual=-0.01
+    ... )
+    >>> week.height
+    5
     """
     first, last = parse_range(start, end)
     if first is None or last is None:

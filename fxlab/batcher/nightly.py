@@ -368,6 +368,13 @@ def nightly(
         Before anything runs: every sweep that is not possible, and why.
     Cancelled
         If it was interrupted; every point that was done is kept.
+
+    Examples
+    --------
+    >>> plan = {"sessions": [session.id], "strategy": "sma_cross", "parameters": {"fast": [3, 5]}}
+    >>> night = fxlab.nightly([plan], out=folder, lab=lab)
+    >>> night.table.select("sweep", "state", "points").row(0)
+    ('sma_cross', 'done', 2)
     """
     threads, day = check_workers(workers), night or datetime.now(UTC).date()
     plan = checked(load_jobs(sweeps, "sweep"))

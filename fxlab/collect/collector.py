@@ -75,6 +75,15 @@ class Collector:
     ----------
     session_id
         The session that it writes.
+
+    Examples
+    --------
+    >>> market = generated(["BTC_USDT"], seed=1, rate=100, trades=20)
+    >>> with MockVenue(market) as venue:
+    ...     collector = lab.collect("binance", "BTC_USDT", url=venue.url, duration="1s")
+    ...     session = collector.wait()
+    >>> session.status, session.symbols
+    ('completed', ('BTC_USDT',))
     """
 
     def __init__(self, db: QuestDB, feed: Feed, plan: Plan, home: Path, clock: Clock) -> None:

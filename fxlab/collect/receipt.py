@@ -63,6 +63,15 @@ class Receipt:
         many of them were filled.
     problems
         Differences in words; empty if the recording is whole.
+
+    Examples
+    --------
+    >>> market = generated(["BTC_USDT"], seed=1, rate=100, trades=20)
+    >>> with MockVenue(market) as venue:
+    ...     collector = lab.collect("binance", "BTC_USDT", url=venue.url, duration="1s")
+    ...     session = collector.wait()
+    >>> lab.verify(session.id).whole
+    True
     """
 
     session_id: str

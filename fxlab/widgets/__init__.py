@@ -9,44 +9,35 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from fxlab.widgets._backtest_panel import Workbench, workbench
-    from fxlab.widgets._base import KeyGuard, ProgressBar
-    from fxlab.widgets._collect_panel import LiveMonitor
-    from fxlab.widgets._forms import ExecutionForm, GridForm, StrategyForm
-    from fxlab.widgets._picker_state import PickerState
-    from fxlab.widgets._replay_panel import ReplayPanel
-    from fxlab.widgets._session_picker import SessionPicker
-    from fxlab.widgets._sweep_panel import SweepPanel
+    from fxlab.widgets._backtest_panel import Workbench as Workbench, workbench as workbench
+    from fxlab.widgets._base import KeyGuard as KeyGuard, ProgressBar as ProgressBar
+    from fxlab.widgets._collect_panel import LiveMonitor as LiveMonitor
+    from fxlab.widgets._forms import (
+        ExecutionForm as ExecutionForm,
+        GridForm as GridForm,
+        StrategyForm as StrategyForm,
+    )
+    from fxlab.widgets._picker_state import PickerState as PickerState
+    from fxlab.widgets._replay_panel import ReplayPanel as ReplayPanel
+    from fxlab.widgets._session_picker import SessionPicker as SessionPicker
+    from fxlab.widgets._sweep_panel import SweepPanel as SweepPanel
 
 _HOMES: Final = {
-    "ExecutionForm": "_forms",
-    "GridForm": "_forms",
-    "KeyGuard": "_base",
-    "LiveMonitor": "_collect_panel",
-    "PickerState": "_picker_state",
-    "ProgressBar": "_base",
-    "ReplayPanel": "_replay_panel",
-    "SessionPicker": "_session_picker",
-    "StrategyForm": "_forms",
-    "SweepPanel": "_sweep_panel",
-    "Workbench": "_backtest_panel",
-    "workbench": "_backtest_panel",
+    name: module
+    for module, names in {
+        "_backtest_panel": ["Workbench", "workbench"],
+        "_base": ["KeyGuard", "ProgressBar"],
+        "_collect_panel": ["LiveMonitor"],
+        "_forms": ["ExecutionForm", "GridForm", "StrategyForm"],
+        "_picker_state": ["PickerState"],
+        "_replay_panel": ["ReplayPanel"],
+        "_session_picker": ["SessionPicker"],
+        "_sweep_panel": ["SweepPanel"],
+    }.items()
+    for name in names
 }
 
-__all__ = [
-    "ExecutionForm",
-    "GridForm",
-    "KeyGuard",
-    "LiveMonitor",
-    "PickerState",
-    "ProgressBar",
-    "ReplayPanel",
-    "SessionPicker",
-    "StrategyForm",
-    "SweepPanel",
-    "Workbench",
-    "workbench",
-]
+__all__ = sorted(_HOMES)  # noqa: PLE0605 - said once, above
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - the names are typed above
@@ -56,4 +47,4 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - the names are typed above
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return __all__

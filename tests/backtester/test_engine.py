@@ -366,3 +366,20 @@ def test_money_of_different_currencies_is_never_added(symbols, mixed):
             way()
     assert backtest(walks, "buy_and_hold", symbols=[symbols[0]]).fills.height == 1
     fxlab.replay(walks, speed=1e6).stop()  # only looked at
+
+
+@pytest.mark.parametrize("strategy", ["sma_cross", registry.get("sma_cross").function])
+@pytest.mark.parametrize(
+    "call",
+    [
+        fxlab.backtest,
+        fxlab.check_lookahead,
+        fxlab.cost_ladder,
+        lambda one, two: fxlab.sweep(one, two, {"fast": [2, 3]}),
+        lambda one, two: fxlab.walk_forward(one, two, {"fast": [2, 3]}, train="1m", folds=2),
+    ],
+)
+def test_a_strategy_before_the_data_is_told_the_order(call, strategy):
+    ticks = random_walk(50)
+    with pytest.raises(errors.FxlabError, match=r"data .*first.*fxlab\.backtest\(session, "):
+        call(strategy, ticks)

@@ -7,6 +7,11 @@ averages are fast enough for thousands of pairs of windows.
 
 Those that are Python inside (all but other symbols' prices) are computed each time an expression
 names them; `once` names a value that is used several times.
+
+Examples
+--------
+>>> ticks.select(fxlab.indicators.rolling_max(3, "seq").alias("largest"))["largest"].to_list()[:4]
+[None, None, 2, 3]
 """
 
 from __future__ import annotations

@@ -285,7 +285,14 @@ StrategyFunction = Callable[..., Signals] | Callable[..., pl.DataFrame]
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
-    """A registered strategy: the function, and what its signature says."""
+    """A registered strategy: the function, and what its signature says.
+
+    Examples
+    --------
+    >>> strategy = fxlab.backtest(ticks, "sma_cross", {"fast": 5, "slow": 20}).run.strategy
+    >>> strategy.parameters["fast"].bounds
+    Bounds(minimum=1, maximum=1000000)
+    """
 
     name: str
     function: StrategyFunction
@@ -462,7 +469,7 @@ def names() -> list[str]:
     return sorted(_REGISTRY)
 
 
-def listing() -> pl.DataFrame:
+def strategies() -> pl.DataFrame:
     """Return one row a strategy: name, what it does, its parameters with defaults.
 
     Examples
