@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fxlab._times import integer
+from fxlab._times import integer, required
 from fxlab.errors import InvalidParameter, did_you_mean
 from fxlab.schema import BOOK_DEPTH, UTC_MICROS, book_levels
 
@@ -173,12 +173,8 @@ def rounded(value: pl.Expr, decimals: int | None) -> pl.Expr:
 
 def level_columns(depth: int = BOOK_DEPTH) -> list[str]:
     """Return `fxlab.schema.book_levels` for a depth that a user gave."""
-    count = integer(depth, 1, BOOK_DEPTH)
-    if count is None:
-        raise InvalidParameter(
-            f"depth={depth!r:.80} is not a number of levels; give 1 to {BOOK_DEPTH}"
-        )
-    return book_levels(count)
+    rule = f"depth={depth!r:.80} is not a number of levels; give 1 to {BOOK_DEPTH}"
+    return book_levels(required(integer(depth, 1, BOOK_DEPTH), rule))
 
 
 def shaped(frame: pl.DataFrame, depth: int, *, nested: bool) -> pl.DataFrame:

@@ -12,9 +12,11 @@ import re
 from datetime import UTC, date, datetime, timedelta
 from numbers import Real
 from operator import index
-from typing import SupportsIndex
+from typing import SupportsIndex, TypeVar
 
 from fxlab.errors import InvalidParameter, InvalidTimeRange
+
+Value = TypeVar("Value")
 
 
 def integer(value: object, least: float = float("-inf"), most: float = float("inf")) -> int | None:
@@ -42,6 +44,13 @@ def number(
             return None
         return float(value) if least <= float(value) <= most else None
     return found if least <= found <= most else None
+
+
+def required(value: Value | None, rule: str) -> Value:
+    """Return a value that was understood, or raise `InvalidParameter` with the rule it broke."""
+    if value is None:
+        raise InvalidParameter(rule)
+    return value
 
 
 Time = datetime | date | str

@@ -171,6 +171,8 @@ CRUMBS = {
     "demo": "a script of the package: the tour that the README begins with",
     "_cli.batch": "one module for each group of commands",
     "_cli.data": "one module for each group of commands",
+    "_cli.mock": "one module for each group of commands",
+    "_cli.replay": "one module for each group of commands",
     "collect._files.synthetic": "a generator of sessions, apart from those that read them",
     "sessions._export": "files are written apart from what is read",
 }

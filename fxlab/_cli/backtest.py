@@ -65,8 +65,7 @@ def execution_from(words: list[str] | None, **options: Any) -> Execution:  # noq
     for word in words or []:
         is_file = word.lower().endswith(SUFFIX) and "=" not in word
         values |= read_assumptions(Path(word)) if is_file else dict([parse_assumption(word)])
-    values |= {name: value for name, value in options.items() if value is not None}
-    return execution_of(values)
+    return execution_of(values | options)
 
 
 EVERY: Final = 1_000_000
@@ -130,11 +129,11 @@ def _run_options(
     execution: list[str] | None,
     **assumptions: Any,  # noqa: ANN401
 ) -> dict[str, Any]:
-    return {
-        "execution": execution_from(execution, **assumptions),
-        "symbols": chosen_symbols(symbols),
-        **given(start=start, end=end, capital=capital),
-    }
+    run = given(symbols=chosen_symbols(symbols), start=start, end=end, capital=capital)
+    assumed = given(**assumptions)
+    if assumed or execution:
+        run["execution"] = execution_from(execution, **assumed)
+    return run
 
 
 def register(app: typer.Typer) -> None:
@@ -146,6 +145,13 @@ def register(app: typer.Typer) -> None:
     command(group, "show")(show_run)
     app.add_typer(group, name="runs")
     app.command()(reproduce)
+    command(app, "cost-ladder")(cost_ladder)
+    command(app, "compare-runs")(compare_runs)
+    app.command("check-lookahead")(check_lookahead)
+    # as they were spelled before 0.4; until 0.5
+    command(app, "ladder", hidden=True)(cost_ladder)
+    command(app, "compare", hidden=True)(compare_runs)
+    app.command("check", hidden=True)(check_lookahead)
 
 
 def strategies() -> None:
@@ -276,17 +282,6 @@ def given(**options: Any) -> dict[str, Any]:  # noqa: ANN401 - whatever the opti
 Session = Annotated[str, typer.Argument(help="The session's id.")]
 
 
-def register_checks(app: typer.Typer) -> None:
-    """Add the commands."""
-    command(app, "cost-ladder")(cost_ladder)
-    command(app, "compare-runs")(compare_runs)
-    app.command("check-lookahead")(check_lookahead)
-    # as they were spelled before 0.4; until 0.5
-    command(app, "ladder", hidden=True)(cost_ladder)
-    command(app, "compare", hidden=True)(compare_runs)
-    app.command("check", hidden=True)(check_lookahead)
-
-
 @takes_run_options
 def cost_ladder(
     session: Session,
@@ -304,7 +299,7 @@ def cost_ladder(
         found = fxlab.cost_ladder(lab.session(session), chosen, values, **asked)
     show_frame(
         found.table,
-        f"{chosen.describe(values)} on {session}; {asked['execution']}",
+        f"{chosen.describe(values)} on {session}; {found.results['as given'].execution}",
         leave_out=("execution",),
     )
 

@@ -5,11 +5,8 @@ The view shows the state, the figures of each symbol, and what waits to be store
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Final, Protocol
+from typing import Annotated, Final
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -19,13 +16,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from fxlab._cli.common import command, live, same_command, say, show_frame
+from fxlab._cli.common import command, live, same_command, say, show_frame, signals_call
 from fxlab.collect import status as words
 from fxlab.collect.status import COLLECTING, OUTAGE, CollectorStatus
-
-if TYPE_CHECKING:
-    from fxlab.collect.collector import Collector
-
 
 _STYLES: Final = {
     COLLECTING: "bold green",
@@ -41,30 +34,6 @@ _LEFT_OUT: Final = (
 """Columns that a narrow terminal goes without, the first one first."""
 
 _WIDEST: Final = 1_000
-
-
-class Watched(Protocol):
-    """Anything with a status: a `fxlab.collect.collector.Collector`."""
-
-    def status(self) -> CollectorStatus:
-        """Return the recording at this moment."""
-
-
-class CollectView:
-    """A recording as a picture of text; `rich.live.Live` redraws it.
-
-    Parameters
-    ----------
-    collector
-        Asked for its status at each drawing.
-    """
-
-    def __init__(self, collector: Watched) -> None:
-        self._collector = collector
-
-    def __rich__(self) -> RenderableType:
-        """Return the picture of this moment."""
-        return status_view(self._collector.status())
 
 
 def status_view(status: CollectorStatus) -> RenderableType:
@@ -178,7 +147,10 @@ def collect(
         say(f"recording session {collector.session_id}; stop it with Ctrl-C")
         if collector.status().message:
             say(collector.status().message)
-        with _signals_stop(collector) as signals, live(CollectView(collector)):
+        with (
+            signals_call(collector.request_stop) as signals,
+            live(lambda: status_view(collector.status())),
+        ):
             wait_until_over(collector)
             session = collector.wait()
     say(
@@ -204,21 +176,3 @@ def verify(
     say(str(receipt))
     if not receipt.whole:
         raise typer.Exit(1)
-
-
-@contextmanager
-def _signals_stop(collector: Collector) -> Iterator[list[int]]:
-    """Make Ctrl-C and SIGTERM end the recording well; those that came are in the list."""
-    came: list[int] = []
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        del frame
-        came.append(number)
-        collector.request_stop()
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield came
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

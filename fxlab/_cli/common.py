@@ -21,15 +21,17 @@ import json
 import math
 import re
 import shlex
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.text import Text
 from typer.core import TyperGroup
 
@@ -38,7 +40,7 @@ from fxlab.errors import Cancelled, FxlabError, InvalidParameter
 if TYPE_CHECKING:
     import polars as pl
 
-    from fxlab._cli.text_form import Columns
+    from fxlab._cli.text_form import Column
 
 
 # call -> command; the first that fits is taken
@@ -153,19 +155,12 @@ class ErrorsAsSentences(TyperGroup):
             warnings.showwarning = _show_warning
             try:
                 return super().invoke(ctx)
-            except Cancelled as stop:
+            except (FxlabError, KeyboardInterrupt) as error:
                 if ctx.params.get("debug"):
                     raise
-                _stopped(for_shell(str(stop)))
-                raise typer.Exit(INTERRUPTED) from None
-            except KeyboardInterrupt:
-                if ctx.params.get("debug"):
-                    raise
-                _stopped("nothing is kept")
-                raise typer.Exit(INTERRUPTED) from None
-            except FxlabError as error:
-                if ctx.params.get("debug"):
-                    raise
+                if isinstance(error, Cancelled | KeyboardInterrupt):
+                    _stopped(for_shell(str(error)) or "nothing is kept")
+                    raise typer.Exit(INTERRUPTED) from None
                 _complain("Error", for_shell(str(error), _options(self, ctx)), "red")
                 raise typer.Exit(1) from None
 
@@ -235,10 +230,10 @@ def show_rows(
         _parts.shown[key] = [dict(zip(columns, map(_plain, row), strict=True)) for row in made]
         _parts.heads[key] = columns
         return
-    from fxlab._cli.text_form import Columns
+    from fxlab._cli.text_form import columns_of_values
 
     cells = list(zip(*made, strict=True)) or [()] * len(columns)
-    _print(Columns.of_values(columns, cells), title)
+    _print(columns_of_values(columns, cells), title)
 
 
 def show_facts(pairs: Iterable[tuple[str, object]], title: str, *, key: str = "facts") -> None:
@@ -247,9 +242,9 @@ def show_facts(pairs: Iterable[tuple[str, object]], title: str, *, key: str = "f
     if _parts is not None:
         _parts.shown[key] = {name: _plain(value) for name, value in made.items()}
         return
-    from fxlab._cli.text_form import Columns
+    from fxlab._cli.text_form import columns_of_facts
 
-    _print(Columns.of_facts(made, title))
+    _print(columns_of_facts(made, title))
 
 
 def show_frame(
@@ -258,8 +253,9 @@ def show_frame(
     *,
     empty: str = "",
     key: str = "rows",
+    most: int | None = None,
     total: int | None = None,
-    more: str = "",
+    more: str = "--json and --csv have them all",
     leave_out: Sequence[str] = (),
 ) -> None:
     """Print a frame as a table.
@@ -274,6 +270,8 @@ def show_frame(
         Said instead of a text table without rows.
     key
         The frame's name in JSON that has several parts.
+    most
+        Rows that text shows, the first ones; JSON and CSV have all of the frame.
     total
         How many rows there are, where the frame holds only the first of them.
     more
@@ -281,6 +279,9 @@ def show_frame(
     leave_out
         Columns that only JSON and CSV show.
     """
+    total = frame.height if total is None else total
+    if _parts is None:
+        frame = frame.head(frame.height if most is None else most)
     if _parts is not None:
         rows = [{name: _plain(v) for name, v in row.items()} for row in frame.iter_rows(named=True)]
         _parts.shown[key] = rows
@@ -288,10 +289,10 @@ def show_frame(
     elif frame.is_empty() and empty:
         say(empty)
     else:
-        from fxlab._cli.text_form import Columns
+        from fxlab._cli.text_form import columns_of_frame
 
-        _print(Columns.of_frame(frame.drop(leave_out, strict=False)), title)
-    if total is not None and total > frame.height:
+        _print(columns_of_frame(frame.drop(leave_out, strict=False)), title)
+    if total > frame.height:
         say(f"{frame.height:,} of {total:,} shown; {more}".rstrip("; "))
 
 
@@ -313,15 +314,32 @@ def same_command(**changed: str) -> str:
 
 
 @contextmanager
-def live(view: Any) -> Iterator[None]:  # noqa: ANN401 - whatever rich can draw
-    """Redraw a view several times a second; nothing where there is no terminal."""
+def live(picture: Callable[[], RenderableType]) -> Iterator[None]:
+    """Redraw a picture several times a second; nothing where there is no terminal."""
     if not sys.stdout.isatty():
         yield
         return
     from rich.live import Live
 
-    with Live(view, console=_console(), refresh_per_second=8):
+    with Live(get_renderable=picture, console=_console(), refresh_per_second=8):
         yield
+
+
+@contextmanager
+def signals_call(stop: Callable[[], object]) -> Iterator[list[int]]:
+    """Let Ctrl-C and SIGTERM end the block well: they call a function, and are in the list then."""
+    came: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        came.append(number)
+        stop()
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -372,17 +390,17 @@ def _plain(value: object) -> object:
     return str(value)
 
 
-def _print(columns: Columns, title: str = "") -> None:
+def _print(columns: list[Column], title: str = "") -> None:
     from fxlab._cli.text_form import lay_out
 
     terminal = _console()
     width = terminal.width if sys.stdout.isatty() else None
-    laid = lay_out(columns, width)
+    table, needed, notes = lay_out(columns, width)
     if title:
         terminal.print(Text(for_shell(title), style="italic"), soft_wrap=True)
     # As wide as it is: a terminal that is narrower still breaks lines, and cuts nothing.
-    Console(width=max(laid.width, 1), safe_box=True).print(laid.table)
-    for line in laid.notes:
+    Console(width=max(needed, 1), safe_box=True).print(table)
+    for line in notes:
         terminal.print(Text(line, style="dim"), soft_wrap=True)
 
 

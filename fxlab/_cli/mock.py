@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fxlab._cli.common import say, show_rows
+from fxlab._cli.common import say, show_rows, signals_call
 from fxlab._times import parse_duration
 from fxlab.errors import InvalidParameter
 
@@ -103,7 +100,8 @@ def mock(
 
 
 def _serve(venue: MockVenue, seconds: float | None) -> None:
-    with _told_to_stop() as stop, venue:
+    stop = threading.Event()
+    with signals_call(stop.set), venue:
         say(f"mock venue at {venue.url} ({', '.join(venue.venues)})")
         symbols = " ".join(venue.truth.listings)
         say(f"collect from it with: fxlab collect {venue.venues[0]} {symbols} --url {venue.url}")
@@ -125,21 +123,6 @@ def _show(venue: MockVenue) -> None:
         show_rows(("venue", "symbol", "from id", "happened", "sent"), heard, "what could be heard")
     if said["counts"]:
         show_rows(("fault", "times"), said["counts"].items(), "what was done wrong")
-
-
-@contextmanager
-def _told_to_stop() -> Iterator[threading.Event]:
-    """Give an event that Ctrl-C and SIGTERM set."""
-    stop = threading.Event()
-    before = {
-        number: signal.signal(number, lambda *_: stop.set())
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _speed(text: str) -> Speed:

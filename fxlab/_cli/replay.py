@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.console import Group, RenderableType
@@ -10,7 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from fxlab._cli.backtest import chosen_symbols, given, named
+from fxlab._cli.backtest import RunOptions, named, takes_run_options
 from fxlab._cli.common import INTERRUPTED, live, same_command, say, show_frame
 from fxlab._html import show_number, show_time
 from fxlab.errors import InvalidInput, InvalidParameter
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class ReplayView:
-    """Turns the batches of a replay into a picture of text; `rich.live.Live` redraws it."""
+    """Turns the batches of a replay into a picture of text."""
 
     def __init__(self, replay: Replay) -> None:
         self._replay = replay
@@ -34,13 +34,14 @@ class ReplayView:
         for symbol, price in batch.prices.items():
             self._first.setdefault(symbol, price)
 
-    def __rich__(self) -> RenderableType:
+    def picture(self) -> RenderableType:
         """Return the picture of the newest batch."""
         if self._batch is None:
             return Text(f"reading {self._replay.title}")
         parts: list[RenderableType] = [self._clock(self._batch), self._market(self._batch)]
         if self._batch.equity is not None:
-            parts.append(self._money(self._batch))
+            money = f"equity {self._batch.equity:,.2f}   {self._batch.fills_count:,} fills"
+            parts.append(Text(money))
         return Group(*parts)
 
     def _clock(self, batch: ReplayBatch) -> Table:
@@ -69,9 +70,6 @@ class ReplayView:
             table.add_row(*texts, Text(ended, style="dim"))
         return table
 
-    def _money(self, batch: ReplayBatch) -> Text:
-        return Text(f"equity {batch.equity:,.2f}   {batch.fills_count:,} fills")
-
 
 BATCH_SIZE: Final = 10_000  # a terminal shows moments, not ticks
 
@@ -81,13 +79,12 @@ def register(app: typer.Typer) -> None:
     app.command()(replay)
 
 
+@takes_run_options
 def replay(
     session: Annotated[str | None, typer.Argument(help="The session's id.")] = None,
     *,
     speed: Annotated[float, typer.Option(help="Market seconds a second; inf never waits.")] = 1.0,
-    symbols: Annotated[str, typer.Option(help="ALL, or symbols with commas between.")] = "ALL",
-    start: Annotated[str | None, typer.Option(help="First tick's time; naive is UTC.")] = None,
-    end: Annotated[str | None, typer.Option(help="Ticks before this time.")] = None,
+    options: RunOptions,
     strategy: Annotated[
         str | None, typer.Option(help="Run it on the ticks: its name, or module:function.")
     ] = None,
@@ -97,57 +94,39 @@ def replay(
             "--set", "--parameter", "-p", metavar="NAME=VALUE", help="May be given again."
         ),
     ] = None,
-    capital: Annotated[float | None, typer.Option(help="Money at the start.")] = None,
-    taker_bps: Annotated[
-        float | None, typer.Option("--taker-bps", "--fee-bps", help="Fee of each fill.")
-    ] = None,
-    slippage_bps: Annotated[float | None, typer.Option(help="Added to each fill.")] = None,
-    latency: Annotated[str | None, typer.Option(help="To the market, such as 50ms.")] = None,
 ) -> None:
     """Play a session's ticks back in their own time; Ctrl-C stops it and says where."""
     import fxlab
+    from fxlab.backtester.strategy.strategy import get
 
     if session is None:
         raise InvalidInput(
             "session_id is required: fxlab replay SESSION; list the sessions with: "
             "fxlab sessions list"
         )
-    costs = given(taker_bps=taker_bps, slippage_bps=slippage_bps, latency=latency)
-    run = _run(strategy, parameter or [], costs)
-    options = given(start=start, end=end, capital=capital)
+    asked = options()
+    if strategy is not None:
+        chosen = get(strategy)
+        asked |= {"strategy": chosen, "parameters": chosen.parse(named(parameter or []))}
+    elif parameter or "execution" in asked:
+        raise InvalidParameter(
+            "--set and costs belong to a strategy; name it as well: --strategy sma_cross"
+        )
     with fxlab.connect() as lab:
         playing = fxlab.replay(
             lab.session(session),
             speed=speed,
-            symbols=chosen_symbols(symbols),
             batch_size=BATCH_SIZE,
             progress=False,  # the live view has one
-            **run,
-            **options,
+            **asked,
         )
         _play(playing)
-
-
-def _run(strategy: str | None, words: list[str], costs: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of `fxlab.replay` that concern the strategy."""
-    import fxlab
-    from fxlab.backtester.strategy.strategy import get
-
-    if strategy is None:
-        if words or costs:
-            raise InvalidParameter(
-                "--set and costs belong to a strategy; name it as well: --strategy sma_cross"
-            )
-        return {}
-    chosen = get(strategy)
-    values = chosen.parse(named(words))
-    return {"strategy": chosen, "parameters": values, "execution": fxlab.Execution(**costs)}
 
 
 def _play(playing: Replay) -> None:
     view = ReplayView(playing)
     try:
-        with live(view):
+        with live(view.picture):
             for batch in playing:
                 view.take(batch)
                 if batch.progress < 1.0:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from fxlab._cli.backtest import EVERY, Name, RunOptions, given, named, takes_run_options
-from fxlab._cli.common import ListsByDefault, command, is_text, say, show_facts, show_frame
-from fxlab.backtester.strategy.strategy import MOST_VALUES, Value
+from fxlab._cli.common import ListsByDefault, command, say, show_facts, show_frame
+from fxlab.backtester.strategy.strategy import MOST_VALUES, Value, get
 from fxlab.errors import InvalidParameter, SweepCancelled
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def sweep(
     """Try many parameters of a strategy on one session or several, and print the best."""
     import fxlab
 
-    chosen = _strategy(strategy)
+    chosen = get(strategy)
     _check_suffix(output)
     asked = options() | given(
         metric=metric, search=search, points=points, seed=seed, workers=workers,
@@ -124,7 +124,7 @@ def walk_forward(
     """Choose parameters on the past, trade them on what follows, window by window."""
     import fxlab
 
-    chosen = _strategy(strategy)
+    chosen = get(strategy)
     asked = options() | given(
         test=test, folds=folds, mode=mode, embargo=embargo, metric=metric, workers=workers
     )
@@ -137,14 +137,7 @@ def walk_forward(
             lab=lab if save else None,
             **asked,
         )
-    windows = found.summary
-    show_frame(
-        windows.head(WINDOWS) if is_text() else windows,
-        str(found),
-        total=windows.height,
-        more="--json and --csv have them all",
-        leave_out=("train_start", "train_end"),
-    )
+    show_frame(found.summary, str(found), most=WINDOWS, leave_out=("train_start", "train_end"))
 
 
 def list_sweeps(
@@ -179,20 +172,7 @@ def show_sweep(
         found = lab.sweep(sweep_id)
         points = found.points()
     show_facts([(name, getattr(found, name)) for name in names], "sweep", key="sweep")
-    show_frame(
-        points.head(WINDOWS) if is_text() else points,
-        "points",
-        key="points",
-        total=points.height,
-        more="--json and --csv have them all",
-        leave_out=("fingerprint",),
-    )
-
-
-def _strategy(name: str) -> Strategy:
-    from fxlab.backtester.strategy.strategy import get
-
-    return get(name)
+    show_frame(points, "points", key="points", most=WINDOWS, leave_out=("fingerprint",))
 
 
 def _sessions(lab: Lab, text: str) -> list[Any]:
@@ -250,10 +230,9 @@ def _show_stopped(stop: SweepCancelled, output: Path | None) -> None:
 
 def _show(found: Sweep) -> None:
     ranking = found.ranking()
-    shown = ranking.head(SHOWN) if is_text() else ranking
     more = "--output writes the whole table"
     empty = f"{found.title}: no point has a {found.metric}, for want of ticks or of trades"
-    show_frame(shown, found.title, empty=empty, total=ranking.height, more=more)
+    show_frame(ranking, found.title, empty=empty, most=SHOWN, more=more)
     say(str(found.counts))
     for error in found.failed["error"].head(1):
         say(f"first failure: {error}")

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import polars as pl
 from rich.box import SIMPLE_HEAD
@@ -56,48 +56,35 @@ class Column:
         return self.name in _IDS or self.name.endswith("_id")
 
 
-@dataclass(frozen=True, slots=True)
-class Columns:
-    """The columns of a table."""
-
-    columns: list[Column]
-
-    @classmethod
-    def of_values(cls, names: Sequence[str], cells: Sequence[Sequence[object]]) -> Self:
-        """Make columns of values of any kind; a number in a column of texts stands as text."""
-        made = []
-        for name, values in zip(names, cells, strict=True):
-            numbers = [value for value in values if value is not None]
-            right = bool(numbers) and all(map(_is_number, numbers))
-            texts = [_text(value, name) for value in values]
-            made.append(Column(name, texts, right, wraps=not right and name not in _IDS))
-        return cls(made)
-
-    @classmethod
-    def of_facts(cls, facts: Mapping[str, object], title: str) -> Self:
-        """Make two columns: names and values."""
-        values = [_text(value, name) for name, value in facts.items()]
-        return cls([Column("", list(facts)), Column(title, values, wraps=True)])
-
-    @classmethod
-    def of_frame(cls, frame: pl.DataFrame) -> Self:
-        """Make columns of a frame, with the digits and units that a notebook shows."""
-        units = frame["unit"].to_list() if {"metric", "unit"} <= set(frame.columns) else None
-        return cls([_column(one, units) for one in frame if units is None or one.name != "unit"])
+def columns_of_values(names: Sequence[str], cells: Sequence[Sequence[object]]) -> list[Column]:
+    """Return columns of values of any kind; a number in a column of texts stands as text."""
+    made = []
+    for name, values in zip(names, cells, strict=True):
+        numbers = [value for value in values if value is not None]
+        right = bool(numbers) and all(map(_is_number, numbers))
+        texts = [_text(value, name) for value in values]
+        made.append(Column(name, texts, right, wraps=not right and name not in _IDS))
+    return made
 
 
-@dataclass(frozen=True, slots=True)
-class LaidOut:
-    """A table that fits, and what has to be said about it."""
-
-    table: Table
-    width: int
-    notes: list[str] = field(default_factory=list)
+def columns_of_facts(facts: Mapping[str, object], title: str) -> list[Column]:
+    """Return two columns: names and values."""
+    values = [_text(value, name) for name, value in facts.items()]
+    return [Column("", list(facts)), Column(title, values, wraps=True)]
 
 
-def lay_out(columns: Columns, width: int | None) -> LaidOut:
-    """Return the table for a terminal of a width; None is output without an end of line."""
-    shown = list(columns.columns)
+def columns_of_frame(frame: pl.DataFrame) -> list[Column]:
+    """Return the columns of a frame, with the digits and units that a notebook shows."""
+    units = frame["unit"].to_list() if {"metric", "unit"} <= set(frame.columns) else None
+    return [_column(one, units) for one in frame if units is None or one.name != "unit"]
+
+
+def lay_out(columns: Sequence[Column], width: int | None) -> tuple[Table, int, list[str]]:
+    """Return a table for a terminal of a width, how wide it is, and what has to be said about it.
+
+    A width of None is output without an end of line.
+    """
+    shown = list(columns)
     heads = {one.name: one.name for one in shown}
     notes: list[str] = []
     if width is not None and _width(shown, heads, {}) > width:
@@ -120,7 +107,7 @@ def lay_out(columns: Columns, width: int | None) -> LaidOut:
         )
     for row in zip(*(one.cells for one in shown), strict=True):
         table.add_row(*map(Text, row))
-    return LaidOut(table, sum(sizes.values()) + _between(shown), notes)
+    return table, sum(sizes.values()) + _between(shown), notes
 
 
 def _least_needed(shown: list[Column]) -> Column:
@@ -130,7 +117,7 @@ def _least_needed(shown: list[Column]) -> Column:
 
 def _sizes(shown: list[Column], heads: dict[str, str], width: int | None) -> dict[str, int]:
     """Return how wide each column is: texts share what the others leave."""
-    sizes = {one.name: _size(one, heads) for one in shown}
+    sizes = {one.name: _size(heads[one.name], one.needs) for one in shown}
     if width is None:
         return sizes
     least = _least(shown)
@@ -148,7 +135,7 @@ def _sizes(shown: list[Column], heads: dict[str, str], width: int | None) -> dic
 
 def _width(shown: list[Column], heads: dict[str, str], sizes: dict[str, int]) -> int:
     """Return the width of a table whose columns are as wide as they have to be."""
-    cells = (max(sizes.get(one.name, one.needs), _head_size(heads[one.name]), 1) for one in shown)
+    cells = (_size(heads[one.name], sizes.get(one.name, one.needs)) for one in shown)
     return sum(cells) + _between(shown)
 
 
@@ -157,8 +144,8 @@ def _between(shown: list[Column]) -> int:
     return 2 * len(shown) - 1
 
 
-def _size(one: Column, heads: dict[str, str]) -> int:
-    return max(one.needs, _head_size(heads[one.name]), 1)
+def _size(head: str, needs: int) -> int:
+    return max(needs, _head_size(head), 1)
 
 
 def _head_size(head: str) -> int:

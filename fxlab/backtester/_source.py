@@ -9,6 +9,7 @@ that suits it.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -245,9 +246,8 @@ def joined_ticks(
     if chunk_rows is not None:
         options["chunk_rows"] = chunk_rows
     book = [name for name in BOOK_COLUMNS if name in wanted]
-    joins = [_price_of(source, name, options) for name in others]
     chunks = source.scan_ticks(symbol, received="received_at" in wanted, **options)
-    return _joined(source, symbol, chunks, joins, book, decimals, options, owner)
+    return _Joined(source, symbol, book, others, decimals, options, owner).frames(chunks)
 
 
 def _wanted(source: TickSource, symbol: str, columns: frozenset[str] | None) -> set[str]:
@@ -257,78 +257,67 @@ def _wanted(source: TickSource, symbol: str, columns: frozenset[str] | None) -> 
     return {*books, *(f"{PRICE_OF}{other}" for other in source.symbols if other != symbol)}
 
 
-def _joined(  # noqa: PLR0917 - the second half of `ticks`
-    source: TickSource,
-    symbol: str,
-    chunks: Iterator[pl.DataFrame],
-    joins: list[AsOfJoin | ExactJoin],
-    book: list[str],
-    decimals: int | None,
-    options: dict[str, Any],
-    owner: str,
-) -> Iterator[pl.DataFrame]:
-    first = True
-    for chunk in chunks:
-        if not chunk.height:  # a stretch of quotes without a mid
-            continue
-        missing = [name for name in book if name not in chunk.columns]
-        if first and missing:
-            joins = [*joins, *_books(source, symbol, chunk, missing, options, owner)]
-        first = False
-        whole = chunk
-        for join in joins:
-            whole = join.add(whole)
-        whole = _with_mid(source, symbol, _ticks.trusted(whole), missing, decimals)
-        yield with_price_ticks(whole, decimals)
+@dataclass(frozen=True, slots=True)
+class _Joined:
+    """What is joined to a symbol's ticks: book columns, and prices of others."""
 
+    source: TickSource
+    symbol: str
+    book: list[str]
+    others: list[str]
+    decimals: int | None
+    options: dict[str, Any]
+    owner: str
 
-def _books(  # noqa: PLR0917 - the pieces of one join
-    source: TickSource,
-    symbol: str,
-    chunk: pl.DataFrame,
-    missing: list[str],
-    options: dict[str, Any],
-    owner: str,
-) -> list[AsOfJoin | ExactJoin]:
-    """Return the join that brings the missing book columns; none if all of them are derived."""
-    if not source.has_books(symbol):
-        raise InvalidParameter(
-            f"{owner} asks for {missing[0]!r}, and session {source.id!r} has no order books of "
-            f"{symbol}; choose a session with books (orderbook_count in lab.sessions()) or another "
-            "strategy"
-        )
-    best = set(_ticks.BEST) if {"spread", "mid"} & set(missing) else set()
-    levels = [name for name in book_levels() if name in {*missing, *best}]
-    levels = [name for name in levels if name not in chunk.columns]
-    if not levels:
-        return []
-    stream = source.scan_books(symbol, **options)
-    if source.has_trades(symbol):
-        stream = map(_ticks.trusted, stream)  # by all levels, whichever are read
-        return [AsOfJoin(stream, dict.fromkeys(levels, pl.Float64()))]
-    return [ExactJoin(stream, levels)]
+    def frames(self, chunks: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+        """Yield the chunks of ticks with all that is joined to them."""
+        joins: list[AsOfJoin | ExactJoin] | None = None
+        for chunk in chunks:
+            if not chunk.height:  # a stretch of quotes without a mid
+                continue
+            missing = [name for name in self.book if name not in chunk.columns]
+            if joins is None:
+                joins = [*map(self._price_of, self.others), *self._books(chunk, missing)]
+            whole = chunk
+            for join in joins:
+                whole = join.add(whole)
+            whole = self._with_mid(_ticks.trusted(whole), missing)
+            yield with_price_ticks(whole, self.decimals)
 
+    def _books(self, chunk: pl.DataFrame, missing: list[str]) -> list[AsOfJoin | ExactJoin]:
+        """Return the join that brings the missing columns; none if all of them are derived."""
+        if missing and not self.source.has_books(self.symbol):
+            raise InvalidParameter(
+                f"{self.owner} asks for {missing[0]!r}, and session {self.source.id!r} has no "
+                f"order books of {self.symbol}; choose a session with books (orderbook_count in "
+                "lab.sessions()) or another strategy"
+            )
+        best = set(_ticks.BEST) if {"spread", "mid"} & set(missing) else set()
+        levels = [name for name in book_levels() if name in {*missing, *best}]
+        levels = [name for name in levels if name not in chunk.columns]
+        if not levels:
+            return []
+        stream = self.source.scan_books(self.symbol, **self.options)
+        if self.source.has_trades(self.symbol):
+            stream = map(_ticks.trusted, stream)  # by all levels, whichever are read
+            return [AsOfJoin(stream, dict.fromkeys(levels, pl.Float64()))]
+        return [ExactJoin(stream, levels)]
 
-def _with_mid(
-    source: TickSource,
-    symbol: str,
-    frame: pl.DataFrame,
-    missing: list[str],
-    decimals: int | None,
-) -> pl.DataFrame:
-    """Add `spread` and `mid` where they are wanted and missing."""
-    if not {"spread", "mid"} & set(missing):
-        return frame
-    # The prices of a symbol without trades are its mids already.
-    finer = decimals + 1 if decimals is not None and source.has_trades(symbol) else decimals
-    columns = {"spread": _ticks.spread(decimals), "mid": _ticks.mid(finer)}
-    return frame.with_columns(**{name: columns[name] for name in columns if name in missing})
+    def _price_of(self, name: str) -> AsOfJoin:
+        stream = self.source.scan_ticks(name.removeprefix(PRICE_OF), **self.options)
+        renamed = (chunk.select("timestamp", pl.col("price").alias(name)) for chunk in stream)
+        return AsOfJoin(renamed, {name: pl.Float64()})
 
-
-def _price_of(source: TickSource, name: str, options: dict[str, Any]) -> AsOfJoin | ExactJoin:
-    stream = source.scan_ticks(name.removeprefix(PRICE_OF), **options)
-    renamed = (chunk.select("timestamp", pl.col("price").alias(name)) for chunk in stream)
-    return AsOfJoin(renamed, {name: pl.Float64()})
+    def _with_mid(self, frame: pl.DataFrame, missing: list[str]) -> pl.DataFrame:
+        """Add `spread` and `mid` where they are wanted and missing."""
+        if not {"spread", "mid"} & set(missing):
+            return frame
+        # The prices of a symbol without trades are its mids already.
+        finer = decimals = self.decimals
+        if decimals is not None and self.source.has_trades(self.symbol):
+            finer = decimals + 1
+        columns = {"spread": _ticks.spread(decimals), "mid": _ticks.mid(finer)}
+        return frame.with_columns(**{name: columns[name] for name in columns if name in missing})
 
 
 class AsOfJoin:

@@ -23,14 +23,7 @@ from fxlab.backtester._source import (
     span,
 )
 from fxlab.backtester._state import KernelState
-from fxlab.backtester.options import (
-    Options,
-    RunOptions,
-    check_capital,
-    check_chunk_rows,
-    check_days_per_year,
-    takes_run_options,
-)
+from fxlab.backtester.options import Options, RunOptions, takes_run_options
 from fxlab.backtester.result import Result, Run, build_result
 from fxlab.backtester.strategy.signals import Signals
 from fxlab.backtester.strategy.strategy import Strategy, StrategyFunction, get
@@ -169,9 +162,9 @@ def prepare(
         parameters=values,
         symbols=tuple(names),
         execution=options.execution,
-        capital=check_capital(options.capital),
+        capital=options.capital,
         grid_us=options.return_interval_us,
-        days_per_year=check_days_per_year(options.days_per_year),
+        days_per_year=options.days_per_year,
         start=options.start,
         end=options.end,
         gaps=gap_bounds(data, names),
@@ -182,7 +175,7 @@ def prepare(
         needs_of([signals], run.execution),
         start=run.start,
         end=run.end,
-        size=check_chunk_rows(options.chunk_rows),
+        size=options.chunk_rows,
         owner=signals.owner,
     )
     state = new_state(run, signals, bounds)

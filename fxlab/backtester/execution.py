@@ -6,10 +6,9 @@
 once, from a seed and the symbol's name, into a table that the kernel walks through order by order.
 So chunks, threads and other symbols cannot change a draw.
 
-Funding is what holding a position costs over time. A rate is a fraction of the position's notional
-that its holder pays at one moment. A perpetual's funding rate is paid by longs to shorts (or the
-other way round, if negative); an FX swap charges each side its own rate at the end of the trading
-day.
+Funding is what holding a position costs over time: a fraction of its notional at one moment. A
+perpetual's rate is paid by longs to shorts (or the other way round, if negative); an FX swap
+charges each side its own rate at the end of the trading day.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import math
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from datetime import date, datetime, time, timedelta
+from datetime import datetime, time, timedelta
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
@@ -33,6 +32,7 @@ from fxlab._times import (
     number,
     parse_duration,
     parse_range,
+    required,
     to_micros,
 )
 from fxlab.backtester._kernel.records import FUNDING, TERMS
@@ -251,18 +251,14 @@ class Execution:
 
     def __str__(self) -> str:
         """Return the assumptions on one line: the main ones, and what differs from the default."""
-        main = (
-            f"{self.fill}, fee {self.taker_bps:g} bps, slippage {self.slippage_bps:g} bps, "
-            f"latency {self.delays}"
-        )
-        shown = ("fill", "taker_bps", "slippage_bps", "latency")
-        usual = Execution()
+        costs = f"fee {self.taker_bps:g} bps, slippage {self.slippage_bps:g} bps"
+        shown, usual = ("fill", "taker_bps", "slippage_bps", "latency"), Execution()
         others = [
-            f"{name} {_short(name, getattr(self, name))}"
-            for name in (spec.name for spec in fields(self))
-            if name not in shown and getattr(self, name) != getattr(usual, name)
+            f"{spec.name} {_short(spec.name, getattr(self, spec.name))}"
+            for spec in fields(self)
+            if spec.name not in shown and getattr(self, spec.name) != getattr(usual, spec.name)
         ]
-        return ", ".join([main, *others])
+        return ", ".join([self.fill, costs, f"latency {self.delays}", *others])
 
 
 def _short(name: str, value: object) -> str:
@@ -295,10 +291,8 @@ def _check_step(name: str, value: object) -> float:
 
 
 def _check_between(name: str, value: object, low: float, high: float) -> float:
-    found = number(value, low, high)
-    if found is None:
-        raise InvalidParameter(f"{name}={value!r} is not a number from {low:g} to {high:g}")
-    return found
+    rule = f"{name}={value!r} is not a number from {low:g} to {high:g}"
+    return required(number(value, low, high), rule)
 
 
 DRAWS: Final = 65_536
@@ -323,11 +317,8 @@ class Latency:
 
     Examples
     --------
-    >>> delays = fxlab.Latency.lognormal("20ms", sigma=0.5)
-    >>> fxlab.backtest(
-    ...     ticks, "sma_cross", {"fast": 5, "slow": 20}, execution=fxlab.Execution(latency=delays)
-    ... ).execution.latency.values
-    (20000.0, 0.5)
+    >>> print(fxlab.Execution(latency=fxlab.Latency.lognormal("20ms", sigma=0.5)))
+    next_trade, fee 5 bps, slippage 0 bps, latency lognormal(20 ms, 0.5; seed 0)
     """
 
     kind: str
@@ -337,9 +328,8 @@ class Latency:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise InvalidParameter(_no_kind(self.kind))
-        seed = integer(self.seed, 0)
-        if seed is None:
-            raise InvalidParameter(f"seed={self.seed!r} is not a whole number from 0 up")
+        rule = f"seed={self.seed!r} is not a whole number from 0 up"
+        seed = required(integer(self.seed, 0), rule)
         object.__setattr__(self, "seed", seed)
 
     @classmethod
@@ -364,9 +354,8 @@ class Latency:
     @classmethod
     def lognormal(cls, median: Duration, sigma: float, *, seed: int = 0) -> Latency:
         """Return delays with a long tail; `sigma` is the deviation of their logarithm."""
-        if number(sigma, 0, 5) is None:
-            raise InvalidParameter(f"sigma={sigma!r} is not a number from 0 to 5")
-        return cls("lognormal", (float(parse_duration(median, "median")), float(sigma)), seed)
+        spread = float(_check_between("sigma", sigma, 0, 5))
+        return cls("lognormal", (float(parse_duration(median, "median")), spread), seed)
 
     @classmethod
     def samples(cls, delays: Iterable[Duration], *, seed: int = 0) -> Latency:
@@ -459,10 +448,8 @@ class Latency:
             drawn = rng.choice(np.array(self.values), DRAWS)
         elif self.kind == "lognormal":
             drawn = self.values[0] * rng.lognormal(0.0, self.values[1], DRAWS)
-        elif self.kind == "normal":
-            drawn = rng.normal(self.values[0], self.values[1], DRAWS)
-        else:
-            drawn = rng.uniform(self.values[0], self.values[1], DRAWS)
+        else:  # normal, uniform
+            drawn = getattr(rng, self.kind)(*self.values, DRAWS)
         whole: np.ndarray = np.maximum(np.rint(drawn), 0).astype(np.int64)
         return whole
 
@@ -617,20 +604,17 @@ def swap_rates(
         raise InvalidParameter("swap_rates needs a start and an end")
     if not days_per_year > 0:
         raise InvalidParameter(f"days_per_year={days_per_year!r} is not a number above zero")
-    rows: list[dict[str, Any]] = []
-    day: date = from_micros(first).astimezone(NEW_YORK).date()
-    while day <= from_micros(last).date() + timedelta(days=1):
-        moment = datetime.combine(day, ROLLOVER, NEW_YORK)
-        if moment.weekday() < 5 and first <= to_micros(moment) < last:
-            days = 3 if moment.weekday() == WEDNESDAY else 1
-            share = days / days_per_year
-            rows.append(
-                {
-                    "timestamp": from_micros(to_micros(moment)),
-                    "symbol": symbol,
-                    "rate_long": long_annual * share,
-                    "rate_short": short_annual * share,
-                }
-            )
-        day += timedelta(days=1)
-    return pl.DataFrame(rows, schema=_SWAP)
+    day = from_micros(first).astimezone(NEW_YORK).date()
+    count = (from_micros(last).date() - day).days + 2
+    days = (day + timedelta(days=number) for number in range(count))
+    charged = [
+        moment
+        for moment in (datetime.combine(day, ROLLOVER, NEW_YORK) for day in days)
+        if moment.weekday() < 5 and first <= to_micros(moment) < last
+    ]
+    shares = [(3 if one.weekday() == WEDNESDAY else 1) / days_per_year for one in charged]
+    rows = [
+        (from_micros(to_micros(one)), symbol, long_annual * share, short_annual * share)
+        for one, share in zip(charged, shares, strict=True)
+    ]
+    return pl.DataFrame(rows, schema=_SWAP, orient="row")

@@ -26,7 +26,7 @@ from typing import Any, Final, Self, TypedDict, TypeVar
 
 import polars as pl
 
-from fxlab._times import Duration, Time, integer, number, parse_duration
+from fxlab._times import Duration, Time, integer, number, parse_duration, required
 from fxlab.backtester.execution import Execution, parse_funding
 from fxlab.errors import InvalidParameter, did_you_mean
 from fxlab.schema import UTC_MICROS
@@ -94,6 +94,11 @@ class RunOptions:
     days_per_year: float = 365.25
     chunk_rows: int | None = None
 
+    def __post_init__(self) -> None:
+        for name, check in _CHECKS.items():
+            object.__setattr__(self, name, check(getattr(self, name)))
+        _ = self.return_interval_us  # raises
+
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Self:
         """Return the options that keywords make; what is not named has its default.
@@ -102,6 +107,8 @@ class RunOptions:
         ------
         TypeError
             For a keyword that is none, with those that are near.
+        InvalidParameter
+            For a value that breaks its rule.
         """
         named = {k: v for k, v in renamed(options).items() if k != "execution" or v is not None}
         known = [spec.name for spec in fields(cls)]
@@ -193,13 +200,17 @@ def check_chunk_rows(rows: int | None) -> int | None:
     """Return the rows of a chunk, or raise `InvalidParameter` unless there is at least one."""
     if rows is None:
         return None
-    count = integer(rows, 1)
-    if count is None:
-        raise InvalidParameter(
-            f"chunk_rows={rows!r:.80} is not a number of rows; give 1 or more, or leave it out"
-        )
-    return count
+    return required(
+        integer(rows, 1),
+        f"chunk_rows={rows!r:.80} is not a number of rows; give 1 or more, or leave it out",
+    )
 
+
+_CHECKS: Final[dict[str, Callable[[Any], Any]]] = {
+    "capital": check_capital,
+    "days_per_year": check_days_per_year,
+    "chunk_rows": check_chunk_rows,
+}
 
 NAMES: Final = tuple(spec.name for spec in fields(Execution))
 _OR_NONE: Final = ("maker_bps", "max_book_age", "rebalance")

@@ -30,6 +30,7 @@ from fxlab._times import (
     parse_duration,
     parse_range,
     parse_time,
+    required,
 )
 from fxlab.backtester._feeds import SymbolChunk
 from fxlab.backtester._kernel.records import MarketArrays
@@ -510,12 +511,10 @@ class Player:
 
 
 def _check_size(batch_size: object) -> int:
-    size = integer(batch_size, 1)
-    if size is None:
-        raise InvalidParameter(
-            f"batch_size={batch_size!r:.80} is not a number of ticks; give 1 or more"
-        )
-    return size
+    return required(
+        integer(batch_size, 1),
+        f"batch_size={batch_size!r:.80} is not a number of ticks; give 1 or more",
+    )
 
 
 def _check_interval(interval: Duration) -> float:

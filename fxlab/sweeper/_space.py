@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import polars as pl
 
-from fxlab._times import integer, number
+from fxlab._times import integer, number, required
 from fxlab.backtester.strategy.strategy import Strategy, Value
 from fxlab.errors import InvalidParameter, StrategyFailed, did_you_mean
 
@@ -260,12 +260,11 @@ def choose(
             )
         every = (Point(number, space.values(number)) for number in range(space.count))
         return Search(every, space.count)
-    count = integer(points, 1, points_limit)
-    if count is None:
-        raise InvalidParameter(
-            f"points={points!r:.80} is not a number of points to try; search={search!r} takes "
-            f"1 to {points_limit:,}, such as points=200"
-        )
+    count = required(
+        integer(points, 1, points_limit),
+        f"points={points!r:.80} is not a number of points to try; search={search!r} takes "
+        f"1 to {points_limit:,}, such as points=200",
+    )
     if search == "optuna":
         return Optuna(space, count, seed)
     different = drawn(space, count, seed)

@@ -20,7 +20,7 @@ from typing import Final, TypeVar
 
 import polars as pl
 
-from fxlab._times import integer
+from fxlab._times import integer, required
 from fxlab.backtester.result import fingerprint_of
 from fxlab.errors import InvalidParameter
 from fxlab.sweeper._space import Point
@@ -57,13 +57,11 @@ def check_workers(workers: int | None) -> int:
     if workers is None:
         has_mask = hasattr(os, "sched_getaffinity")
         return len(os.sched_getaffinity(0)) if has_mask else os.cpu_count() or 1
-    count = integer(workers, 1, 1024)
-    if count is None:
-        raise InvalidParameter(
-            f"workers={workers!r:.80} is not a number of workers; give 1 or more, or leave it out "
-            "to use every core"
-        )
-    return count
+    return required(
+        integer(workers, 1, 1024),
+        f"workers={workers!r:.80} is not a number of workers; give 1 or more, or leave it out "
+        "to use every core",
+    )
 
 
 QUICK_SECONDS: Final = 1.0

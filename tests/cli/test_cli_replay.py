@@ -116,7 +116,7 @@ def test_what_cannot_be_replayed_is_one_sentence(session, words, said):
 
 def drawn(view):
     console = Console(file=io.StringIO(), width=110)
-    console.print(view)
+    console.print(view.picture())
     return console.file.getvalue()
 
 

@@ -6,9 +6,9 @@ import io
 
 import pytest
 from rich.console import Console
-from status_cases import BUSY, GAP, status
+from status_cases import GAP, status
 
-from fxlab._cli.collect import CollectView, status_view
+from fxlab._cli.collect import status_view
 from fxlab.collect import status as words
 
 
@@ -67,20 +67,3 @@ def test_the_newest_event_and_message_are_there_and_no_markup():
 
 def test_a_recording_without_symbols_yet_can_be_drawn():
     assert "starting" in drawn(status("starting", symbols=(), elapsed=0.0))
-
-
-def test_a_view_asks_anew_at_each_drawing():
-    class Recording:
-        def __init__(self):
-            self.seconds = 0.0
-
-        def status(self):
-            self.seconds += 1.0
-            return status(elapsed=self.seconds, symbols=(BUSY,))
-
-    view = CollectView(Recording())
-    console = Console(width=120, file=io.StringIO(), color_system=None)
-    console.print(view)
-    console.print(view)
-    assert "0:00:01" in console.file.getvalue()
-    assert "0:00:02" in console.file.getvalue()

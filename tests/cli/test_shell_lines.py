@@ -126,7 +126,6 @@ EXAMPLES = {
     ("collect", "--book-every"): ["1s"],
     ("backtest", "--latency"): ["50ms", "lognormal:20ms,0.5", "uniform:10ms,40ms"],
     ("backtest", "--execution"): ["max_leverage=2"],
-    ("replay", "--latency"): ["50ms"],
     ("sweep", "--grid"): ["fast=10:100:10", "slow=50,100"],
     ("walk-forward", "--train"): ["6h"],
     ("walk-forward", "--test"): ["1h"],

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fxlab._times import Duration, from_micros, integer, parse_duration
+from fxlab._times import Duration, from_micros, integer, parse_duration, required
 from fxlab.errors import InvalidInput, InvalidParameter, InvalidTimeRange, did_you_mean
 
 MODES: Final = ("rolling", "anchored")
@@ -195,10 +195,8 @@ def _span(start_us: int, end_us: int) -> timedelta:
 
 
 def _count(folds: int | None) -> int:
-    count = integer(folds, 1, MOST_FOLDS)
-    if count is None:
-        raise InvalidParameter(f"folds={folds!r} must be a whole number, 1 to {MOST_FOLDS:,}")
-    return count
+    rule = f"folds={folds!r} must be a whole number, 1 to {MOST_FOLDS:,}"
+    return required(integer(folds, 1, MOST_FOLDS), rule)
 
 
 def _positive(value: Duration, name: str) -> int:

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 import numpy as np
 import polars as pl
 
-from fxlab._times import Duration, integer, number, parse_duration
+from fxlab._times import Duration, integer, number, parse_duration, required
 from fxlab.errors import InvalidParameter, did_you_mean
 
 EXITS: Final = ("stop_loss", "take_profit", "trailing_stop")
@@ -237,7 +237,5 @@ def _check_exit(name: str, value: object) -> None:
 
 
 def _check_rows(name: str, value: object) -> int:
-    rows = integer(value, 0)
-    if rows is None:
-        raise InvalidParameter(f"{name}={value!r:.80} is not a number of rows; give 0 or more")
-    return rows
+    rule = f"{name}={value!r:.80} is not a number of rows; give 0 or more"
+    return required(integer(value, 0), rule)
