@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable, Sequence
 
 import polars as pl
@@ -174,6 +175,13 @@ def places(states: Sequence[tuple], among: Sequence[tuple]) -> list[int]:
     return [known[state] for state in states]
 
 
+def check_follows(messages: Sequence[BookSnapshot | BookDelta]) -> None:
+    """Hold that each change of a book without gaps begins where what came before it ended."""
+    for before, after in itertools.pairwise(messages):
+        assert isinstance(after, BookDelta)
+        assert after.first_update_id <= before.update_id + 1 <= after.update_id
+
+
 def check_pairs(gaps: Sequence[Gap]) -> None:
     """Hold that gaps open and close in turns; the last one may be open."""
     for opened, closed in zip(gaps[::2], gaps[1::2], strict=False):
@@ -182,10 +190,18 @@ def check_pairs(gaps: Sequence[Gap]) -> None:
         assert closed.to_time >= opened.from_time
 
 
-def venue(name: str, *, trades=600, rate=2_000.0, book_rate=400.0, **options):
-    """Return a mock of one venue with two busy symbols, and its market."""
+def venue(name: str, *, trades=600, rate=None, book_rate=None, speed="max", **options):
+    """Return a mock of one venue with two busy symbols, and its market.
+
+    A market that moves with the clock is calmer: a machine that is busy has to keep up with it.
+    """
+    rates = (2_000.0, 400.0) if speed == "max" else (300.0, 200.0)
+    rate, book_rate = (
+        rates[0] if rate is None else rate,
+        rates[1] if book_rate is None else book_rate,
+    )
     market = generated(["BTC_USDT", "ETH_USDT"], rate=rate, book_rate=book_rate, trades=trades)
-    return MockVenue(market, venues=[name], **{"speed": "max", **options}), market
+    return MockVenue(market, venues=[name], speed=speed, **options), market
 
 
 def hear(mock: MockVenue, feed, enough, **wanted) -> Heard:

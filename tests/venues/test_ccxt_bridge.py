@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import sys
 import time
+from functools import partial
 
 import feed_tap
 import pytest
@@ -38,17 +39,14 @@ from fxlab.errors import (  # noqa: E402
     VenueRefused,
     VenueUnavailable,
 )
-from fxlab.mock import Faults, MockVenue, generated  # noqa: E402
+from fxlab.mock import Faults, MockVenue  # noqa: E402
 
 SPOT = {"fetchMarkets": {"types": ["spot"]}}
 NOW = 1_700_000_000_000_000
 TERMS = {"contract_size": 1.0, "inverse": False}
 BTC = Instrument("BTC_USDT", "BTC/USDT", 2, detail=TERMS)
 
-
-def venue(*, trades=600, faults=None, speed="max", rate=2_000.0, book_rate=400.0, **pace):
-    market = generated(["BTC_USDT", "ETH_USDT"], rate=rate, book_rate=book_rate, trades=trades)
-    return MockVenue(market, venues=["binance"], speed=speed, faults=faults, **pace), market
+venue = partial(feed_tap.venue, "binance")
 
 
 def hear(mock: MockVenue, enough, **wanted) -> tuple[Heard, CcxtFeed]:
