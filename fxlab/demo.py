@@ -80,7 +80,7 @@ def prepare(lab: Lab, progress: Advance = silent) -> list[Session]:
         If the server does not ship the trades: they lie beside an embedded server only.
     """
     progress(0.0, "real BTC-USD trades")
-    lab.import_csv(
+    lab.import_files(
         shipped_trades(lab),
         session_id=REAL_SESSION,
         exchange="coinbase",

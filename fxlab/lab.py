@@ -149,11 +149,15 @@ class Lab:
 
         return Session.from_row(self._db, _catalog.find(self._db, session_id))
 
-    def import_csv(
+    def import_files(
         self,
-        *paths: str | Path,
+        paths: str | Path | Sequence[str | Path],
+        *,
         session_id: str | None = None,
         symbol: str | None = None,
+        columns: Mapping[str, str] | None = None,
+        strict: bool = False,
+        max_bad: float = 0.01,
         exchange: str | None = None,
         notes: str = "",
         tags: Sequence[str] = (),
@@ -163,18 +167,27 @@ class Lab:
         """Import folders of the older system, CSV and Parquet files, or folders of those.
 
         Importing the same files again changes nothing, and finishes an import that had stopped
-        half-way.
+        half-way. What is there whole is known by its SHA-256 and not read again. A line that is no
+        tick goes to quarantine: its number, the reason and its text stand in a file below the home
+        folder and their number in the session's events; rows and quarantined lines are all lines.
 
         Parameters
         ----------
-        *paths
+        paths
             Folders with ``session_<id>/<SYMBOL>/prices.csv`` and ``orderbook.csv``, files, or
-            folders of files, which stand for the files in them.
+            folders of files, which stand for the files in them; one or several.
         session_id
             Makes one session of all files; without it folders keep their ids, and each file is a
             session named after its path.
         symbol
             For files without a symbol column.
+        columns
+            For files that call columns otherwise: fxlab's name to theirs, as in
+            ``{"timestamp": "time", "price": "px"}``.
+        strict
+            Refuse everything for the first line that is no tick.
+        max_bad
+            The share of a file's lines that may be quarantined; a file with more is refused.
         exchange, notes, tags
             Kept with the sessions; given at a later import of the same files, they are set then
             (tags are added).
@@ -184,19 +197,33 @@ class Lab:
         Raises
         ------
         ImportRefused
-            For the first row that is not a tick (file, line, value, rule), or if the disk has no
-            room; nothing was written.
+            For a file that is another thing than it seems, has too many bad lines (the commonest
+            reasons, each with a line), or has any and `strict` is set; or if the disk has no room.
+            Nothing was written.
         SessionExists
-            If an id is taken by other data; nothing was written.
+            If an id is taken by other data, with the file that has changed; nothing was written.
         """
         from fxlab._questdb import limits
         from fxlab.collect._files import discovery
+        from fxlab.collect._files.quarantine import Reading
 
-        found, skipped = discovery.find_sources(paths, session_id, symbol)
+        given = [paths] if isinstance(paths, str | Path) else list(paths)
+        found, skipped = discovery.find_sources(given, session_id, symbol)
         if not dry_run:
             limits.check_room(self.settings, (file for one in found for file in one.files))
         about = {"exchange": exchange, "notes": notes, "tags": tags}
-        return self._import(found, about, progress, dry_run=dry_run, skipped=skipped)
+        how = Reading(strict, max_bad, tuple((columns or {}).items()))
+        return self._import(found, about, progress, how=how, dry_run=dry_run, skipped=skipped)
+
+    def import_csv(self, *paths: str | Path, **options: Any) -> ImportReport:  # noqa: ANN401
+        """Import files as ``import_files(paths, strict=True)`` does; gone in 0.5."""
+        warnings.warn(
+            "lab.import_csv(path) is spelled lab.import_files(path) now, which puts bad lines into "
+            "quarantine (strict=True refuses the file for them, as this spelling does until 0.5)",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return self.import_files(paths, **{"strict": True, **options})
 
     def import_frames(
         self,
@@ -221,7 +248,7 @@ class Lab:
         source
             One of `fxlab.schema.ORIGINS`.
         exchange, notes, tags, progress
-            As in `import_csv`.
+            As in `import_files`.
         """
         from fxlab.collect._files.discovery import FrameSession
         from fxlab.schema import check_session_id
@@ -250,8 +277,7 @@ class Lab:
     ) -> ImportReport:
         from fxlab.collect._files.importer import About, import_sources
 
-        locks = self.settings.home / "locks"
-        options |= {"locks": locks}
+        options |= {"home": self.settings.home}
         with shown(progress, "import") as advance:
             return import_sources(self._db, found, About.of(**about), progress=advance, **options)
 

@@ -198,6 +198,12 @@ IMPORTS: Final = Table(
         "rows_bad": "LONG",
         "updated_at": "TIMESTAMP",
         "timestamp": "TIMESTAMP",  # the session's created_at: a second import meets its own row
+        "size_bytes": "LONG",
+        "data_type": "VARCHAR",  # prices, orderbook
+        "first_time": "TIMESTAMP",
+        "last_time": "TIMESTAMP",
+        "backward": "LONG",
+        "detail": "VARCHAR",  # JSON list: what the import did that the rows do not show
     },
     timestamp="timestamp",
     partition_by="YEAR",

@@ -322,7 +322,7 @@ def refusals(lab, walk, path, hostile):
     yield lambda: lab.session(hostile)
     yield lambda: lab.run_fills(hostile)
     yield lambda: lab.import_frame(walk, "prices", session_id=hostile)
-    yield lambda: lab.import_csv(path, session_id=hostile)
+    yield lambda: lab.import_files(path, session_id=hostile)
     yield lambda: lab.sessions(symbol=hostile)
     yield lambda: lab.sessions(status=hostile)
     yield lambda: lab.sessions(limit=hostile)
@@ -348,7 +348,7 @@ def test_a_hostile_symbol_is_refused_by_every_call(lab, unchanged, tmp_path, gro
     file = tmp_path / "x.csv"
     file.write_text("timestamp,price,qty\n1723161255.3,1,1\n")
     for call in (
-        lambda: lab.import_csv(file, symbol=hostile),
+        lambda: lab.import_files(file, symbol=hostile),
         lambda: lab.sessions(symbol=hostile),
         lambda: session.prices(hostile),
         lambda: session.orderbook(hostile),

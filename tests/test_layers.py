@@ -93,6 +93,7 @@ FLOORS = {
     ],
     "fxlab/collect/_files": [
         ["fields", "synthetic", "vendors"],
+        ["quarantine"],
         ["csv"],
         ["parsing"],
         ["formats", "session_data"],

@@ -8,6 +8,7 @@ from typing import Annotated, Final
 import typer
 
 from fxlab._cli.common import command, is_text, keeping, say, show_facts, show_frame
+from fxlab.errors import InvalidParameter
 
 LISTED: Final = (
     "session_id", "status", "exchange", "symbols", "records_collected", "duration_seconds",
@@ -41,20 +42,36 @@ def import_paths(
     symbol: Annotated[
         str | None, typer.Option(help="For files without a column symbol, such as BTC_USDT.")
     ] = None,
+    columns: Annotated[
+        str,
+        typer.Option(help="fxlab's names of columns and the file's: timestamp=time,price=px."),
+    ] = "",
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse a file for its first line that is no tick.")
+    ] = False,
+    max_bad: Annotated[
+        float, typer.Option(help="Share of a file's lines that may be quarantined.")
+    ] = 0.01,
     exchange: Annotated[str | None, typer.Option(help="Where the ticks were traded.")] = None,
     notes: Annotated[str, typer.Option(help="Free text kept with the session.")] = "",
     tag: Annotated[list[str] | None, typer.Option(help="A tag; may be given again.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and count, write none.")] = False,
 ) -> None:
-    """Import ticks from CSV and Parquet files; importing the same files again changes nothing."""
+    """Import ticks from CSV and Parquet files; importing the same files again changes nothing.
+
+    Lines that are no ticks go to quarantine: number, reason and text, in a file that is told.
+    """
     from fxlab.lab import connect
 
     kept = "sessions that are complete stay, one that is not is marked as failed"
     with connect() as lab, keeping(kept):
-        report = lab.import_csv(
-            *paths,
+        report = lab.import_files(
+            paths,
             session_id=session_id,
             symbol=symbol,
+            columns=_mapping(columns),
+            strict=strict,
+            max_bad=max_bad,
             exchange=exchange,
             notes=notes,
             tags=tuple(tag or ()),
@@ -63,8 +80,25 @@ def import_paths(
     show_frame(report.table(), title="nothing was written: dry run" if dry_run else "imported")
     for note in report.notes:
         say(note)
+    rate = report.rows / max(report.seconds, 1e-3)
+    say(
+        f"{report.rows:,} rows, {report.quarantined:,} quarantined lines, {report.seconds:.1f} s, "
+        f"{rate:,.0f} rows/s"
+    )
     if report.skipped:
         say(f"not read, no part of a session: {', '.join(report.skipped)}")
+
+
+def _mapping(text: str) -> dict[str, str]:
+    """Return a mapping of columns as it is typed: ours=theirs, separated by commas."""
+    pairs = [one.partition("=") for one in text.split(",")] if text else []
+    for ours, equals, theirs in pairs:
+        if not (ours.strip() and equals and theirs.strip()):
+            raise InvalidParameter(
+                f"columns='{text:.80}' is no mapping; give fxlab's name and the file's, such as "
+                "columns='timestamp=time,price=px'"
+            )
+    return {ours.strip(): theirs.strip() for ours, _, theirs in pairs}
 
 
 def export_session(

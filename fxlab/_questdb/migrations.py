@@ -228,6 +228,20 @@ STEPS: Final = (
         "ticks by the week",
         units={"tick_prices": "HOUR", "tick_orderbook": "HOUR"},
     ),
+    Step(
+        6,
+        "what is known of an imported file without reading it again",
+        columns={
+            "csv_imports": (
+                "size_bytes",
+                "data_type",
+                "first_time",
+                "last_time",
+                "backward",
+                "detail",
+            )
+        },
+    ),
 )
 
 

@@ -19,7 +19,7 @@ from fxlab.sessions._catalog import SessionPage, SessionQuery
 PAGE: Final = 200
 """Sessions that are listed at once; a button brings as many more."""
 
-NO_SESSIONS: Final = "no sessions yet: import some with lab.import_csv(...), or run: fxlab demo"
+NO_SESSIONS: Final = "no sessions yet: import some with lab.import_files(...), or run: fxlab demo"
 
 
 COLUMNS: Final = {

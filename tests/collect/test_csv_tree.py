@@ -61,7 +61,7 @@ def test_every_field_of_the_seed_tree_is_read_exactly(seed_tree):
 
 def test_the_seed_tree_ends_with_all_rows_and_twice_changes_nothing(lab, seed_tree):
     for expected_state in (("imported", "updated", "unchanged"), ("unchanged",)):
-        report = lab.import_csv(seed_tree, exchange="binance")
+        report = lab.import_files(seed_tree, exchange="binance")
         assert report.rows == 26_002 + 9_913
         assert set(report.table()["state"]) <= set(expected_state)
         assert report.sessions == sorted({name for name, _ in SEED_COUNTS})
@@ -77,7 +77,7 @@ def test_the_seed_tree_ends_with_all_rows_and_twice_changes_nothing(lab, seed_tr
 
 
 def test_doubled_rows_of_the_seed_tree_are_kept(lab, seed_tree):
-    lab.import_csv(seed_tree, exchange="binance")
+    lab.import_files(seed_tree, exchange="binance")
     frames = [
         lab.session(name).prices(symbol, columns=["timestamp", "symbol", "price", "volume"])
         for name, symbol in SEED_COUNTS
@@ -203,7 +203,7 @@ def test_a_bad_file_is_refused_with_its_line_and_nothing_is_written(
     folder = write_session(tmp_path, bad)
     (folder / "BTC_USDT" / "prices.csv").write_text(text)
     with pytest.raises(errors.ImportRefused, match=words) as caught:
-        lab.import_csv(tmp_path)
+        lab.import_files(tmp_path, strict=True)
     assert f"session_{bad}/BTC_USDT/prices.csv" in str(caught.value)
     for name in (good, bad):
         with pytest.raises(errors.SessionNotFound):
@@ -214,7 +214,7 @@ def test_a_header_alone_is_a_file_without_rows(lab, tmp_path, unique):
     name = unique("tree")
     folder = write_session(tmp_path, name)
     write_lines(folder / "BTC_USDT" / "orderbook.csv", BOOK_HEADER, [])
-    report = lab.import_csv(tmp_path)
+    report = lab.import_files(tmp_path)
     assert report.table().filter(kind="orderbook")["rows"].to_list() == [0]
     assert lab.session(name).data_types == ("prices",)
-    assert lab.import_csv(tmp_path).table()["state"].to_list() == ["unchanged"] * 2
+    assert lab.import_files(tmp_path).table()["state"].to_list() == ["unchanged"] * 2

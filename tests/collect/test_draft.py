@@ -10,6 +10,7 @@ import pytest
 
 from fxlab import errors
 from fxlab.collect._files.fields import SourceLocation
+from fxlab.collect._files.quarantine import STRICT
 from fxlab.collect._files.session_data import ImportedSession, Origin, digest, parts_of
 from fxlab.schema import PRICES
 
@@ -26,12 +27,22 @@ def parts(name="a.csv", *, seconds=(0, 1, 2), symbol="BTC", symbols=None, **colu
             **columns,
         }
     )
-    return parts_of(SourceLocation(name), frame, Origin(name, digest(name.encode()), "csv"), symbol)
+    return parts_of(
+        frame,
+        Origin(name, digest(name.encode()), "csv"),
+        symbol,
+        STRICT.of(SourceLocation(name)),
+    )
 
 
 def quotes(name="q.csv", symbol="EUR"):
     frame = pl.DataFrame({"timestamp": [NOON], "bid": [1.1], "ask": [1.2]})
-    return parts_of(SourceLocation(name), frame, Origin(name, digest(name.encode()), "csv"), symbol)
+    return parts_of(
+        frame,
+        Origin(name, digest(name.encode()), "csv"),
+        symbol,
+        STRICT.of(SourceLocation(name)),
+    )
 
 
 def stored(*pieces):

@@ -75,14 +75,14 @@ def test_what_a_session_gives_can_be_imported_again(lab, shared_data, unique, tm
     """A session written to Parquet and imported is the same session, books and trades."""
     first, second = unique(), unique()
     folder = shared_data / "binance_spot_ethusdt_20240808"
-    lab.import_csv(folder / "trades.parquet", folder / "book10.parquet", session_id=first)
+    lab.import_files([folder / "trades.parquet", folder / "book10.parquet"], session_id=first)
     session = lab.session(first)
     columns = ["timestamp", "symbol", "seq", "side", "trade_id", "price", "volume", "quote_volume"]
     columns += ["received_at", "origin", "session_id"]
     prices, books = session.prices(columns=columns), session.orderbook()
     prices.write_parquet(tmp_path / "prices.parquet")
     books.write_parquet(tmp_path / "books.parquet")
-    lab.import_csv(tmp_path / "prices.parquet", tmp_path / "books.parquet", session_id=second)
+    lab.import_files([tmp_path / "prices.parquet", tmp_path / "books.parquet"], session_id=second)
     again = lab.session(second)
     assert again.prices(columns=columns[:-1]).equals(prices.drop("session_id"))
     assert again.orderbook().equals(books)

@@ -17,6 +17,7 @@ from fxlab import errors
 from fxlab._questdb import ingest
 from fxlab.collect._files import importer
 from fxlab.collect._files.fields import SourceLocation
+from fxlab.collect._files.quarantine import STRICT
 from fxlab.collect._files.session_data import ImportedSession, Origin, parts_of
 from fxlab.schema import IMPORTS, ORDERBOOK, PRICES, SESSIONS, TABLES
 from fxlab.sessions import _catalog
@@ -49,7 +50,7 @@ def states(db, name):
 
 def test_an_import_is_counted_recorded_and_completed(lab, db, tree):
     folder, name = tree
-    report = lab.import_csv(folder, exchange="mexc", notes="first", tags=["a", "b"])
+    report = lab.import_files(folder, exchange="mexc", notes="first", tags=["a", "b"])
     assert report.sessions == [name]
     assert report.rows == 600
     assert set(report.table()["state"]) == {"imported"}
@@ -67,26 +68,26 @@ def test_an_import_is_counted_recorded_and_completed(lab, db, tree):
 
 def test_the_same_data_again_changes_nothing(lab, db, tree):
     folder, name = tree
-    lab.import_csv(folder)
+    lab.import_files(folder)
     before, row = everything(db), _catalog.find(db, name)
     for _ in range(2):
-        assert set(lab.import_csv(folder).table()["state"]) == {"unchanged"}
+        assert set(lab.import_files(folder).table()["state"]) == {"unchanged"}
     assert everything(db) == before
     assert _catalog.find(db, name) == row
 
 
 def test_what_is_said_of_a_session_is_set_by_a_later_import(lab, db, tree):
     folder, name = tree
-    lab.import_csv(folder, notes="first", tags=["raw"])
+    lab.import_files(folder, notes="first", tags=["raw"])
     before = everything(db)
-    again = lab.import_csv(folder, exchange="kraken", tags=["clean"])
+    again = lab.import_files(folder, exchange="kraken", tags=["clean"])
     assert set(again.table()["state"]) == {"updated"}
     session = lab.session(name)
     assert (session.exchange, session.notes, session.tags) == ("kraken", "first", ("raw", "clean"))
     assert session.status == "completed"
     assert lab.sessions(exchange="kraken", text=name).height == 1
     assert everything(db) == before
-    assert set(lab.import_csv(folder, exchange="kraken").table()["state"]) == {"unchanged"}
+    assert set(lab.import_files(folder, exchange="kraken").table()["state"]) == {"unchanged"}
 
 
 @pytest.mark.parametrize(
@@ -102,45 +103,45 @@ def test_what_is_said_of_a_session_is_set_by_a_later_import(lab, db, tree):
 )
 def test_options_that_are_none_are_refused_before_anything_is_read(lab, tree, option, words):
     with pytest.raises(errors.InvalidInput, match=words):
-        lab.import_csv(tree[0], **option)
+        lab.import_files(tree[0], **option)
 
 
 def test_a_dry_run_reports_and_writes_nothing(lab, db, tree):
     folder, _ = tree
     before = everything(db)
-    report = lab.import_csv(folder, dry_run=True)
+    report = lab.import_files(folder, dry_run=True)
     assert set(report.table()["state"]) == {"new"}
     assert report.rows == 600
     assert everything(db) == before
-    lab.import_csv(folder)
-    assert set(lab.import_csv(folder, dry_run=True).table()["state"]) == {"unchanged"}
+    lab.import_files(folder)
+    assert set(lab.import_files(folder, dry_run=True).table()["state"]) == {"unchanged"}
 
 
 def test_an_id_taken_by_other_data_is_refused(lab, db, tree):
     folder, name = tree
-    lab.import_csv(folder)
+    lab.import_files(folder)
     before = everything(db)
     write_session(folder, name, rows=402)
     with pytest.raises(
         errors.SessionExists, match=rf"{name}.*holds other data.*another session_id"
     ):
-        lab.import_csv(folder)
+        lab.import_files(folder)
     assert everything(db) == before
     assert counts(lab, name) == WHOLE
-    lab.import_csv(folder / f"session_{name}", session_id=f"{name}_b")
+    lab.import_files(folder / f"session_{name}", session_id=f"{name}_b")
     assert counts(lab, f"{name}_b")["BTC_USDT", "prices"] == 402
 
 
 def test_an_id_being_deleted_is_refused(lab, db, tree):
     folder, name = tree
-    lab.import_csv(folder)
+    lab.import_files(folder)
     _catalog.store(db, {**_catalog.find(db, name), "status": "deleting"})
     db.wait_visible(SESSIONS)
     with pytest.raises(errors.SessionNotFound):
         lab.session(name)
     assert name not in lab.sessions(limit=1_000)["session_id"]
     with pytest.raises(errors.SessionExists, match="is deleting"):
-        lab.import_csv(folder)
+        lab.import_files(folder)
 
 
 def test_nothing_is_written_if_any_session_is_refused(lab, db, tree):
@@ -149,7 +150,7 @@ def test_nothing_is_written_if_any_session_is_refused(lab, db, tree):
     (bad / "BTC_USDT" / "prices.csv").write_text("timestamp,price,volume,quote_volume\n1,2,3\n")
     before = everything(db)
     with pytest.raises(errors.ImportRefused, match="line 2"):
-        lab.import_csv(folder)
+        lab.import_files(folder, strict=True)
     assert everything(db) == before
 
 
@@ -162,13 +163,13 @@ def test_a_cancelled_import_is_failed_and_finished_by_the_next(lab, db, tree, mo
             raise errors.Cancelled(text)
 
     with pytest.raises(errors.Cancelled):
-        lab.import_csv(folder, progress=stop)
+        lab.import_files(folder, progress=stop)
     session = lab.session(name)
     assert session.status == "failed"
     assert 0 < sum(counts(lab, name).values()) < 600
     assert states(db, name) == {"started"}
-    assert set(lab.import_csv(folder, dry_run=True).table()["state"]) == {"unfinished"}
-    assert set(lab.import_csv(folder).table()["state"]) == {"finished"}
+    assert set(lab.import_files(folder, dry_run=True).table()["state"]) == {"unfinished"}
+    assert set(lab.import_files(folder).table()["state"]) == {"finished"}
     assert counts(lab, name) == WHOLE
     assert lab.session(name).status == "completed"
     assert states(db, name) == {"done"}
@@ -187,7 +188,7 @@ IMPORT = textwrap.dedent(
         if calls == last:
             os._exit(9)  # as a kill: nothing is tidied up
     with connect() as lab:
-        lab.import_csv(sys.argv[1], progress=watch)
+        lab.import_files(sys.argv[1], progress=watch)
     """
 )
 
@@ -205,7 +206,7 @@ def test_a_killed_import_is_finished_by_the_next(lab, db, tree, last_call):
     assert (killed.communicate()[1], killed.returncode) == ("", 9)
     db.wait_visible(SESSIONS)  # it was acknowledged; who was to wait until it shows is dead
     assert lab.session(name).status == "collecting"
-    assert set(lab.import_csv(folder).table()["state"]) == {"finished"}
+    assert set(lab.import_files(folder).table()["state"]) == {"finished"}
     assert counts(lab, name) == WHOLE
     assert lab.session(name).status == "completed"
 
@@ -226,7 +227,7 @@ def test_a_catalogue_row_lost_in_the_middle_is_made_again(lab, db, tree):
     draft = draft_of(folder, name)
     importer._record_files(db, draft, "started")
     db.wait_visible(IMPORTS)
-    assert set(lab.import_csv(folder).table()["state"]) == {"finished"}
+    assert set(lab.import_files(folder).table()["state"]) == {"finished"}
     assert counts(lab, name) == WHOLE
 
 
@@ -246,7 +247,7 @@ def test_rows_that_were_not_sent_fail_the_import(lab, db, tree):
     db.write(PRICES, alien)
     db.wait_visible(PRICES)
     with pytest.raises(errors.WriteFailed, match=r"400 prices rows of BTC_USDT were sent and 401"):
-        lab.import_csv(folder)
+        lab.import_files(folder)
     assert lab.session(name).status == "failed"
 
 
@@ -255,38 +256,40 @@ def test_a_completed_session_that_lost_rows_is_mended_by_importing_again(lab, db
     name = unique("mend")
     lines = [line.replace("17231", "16231", 1) for line in price_lines(50)]
     write_lines(tmp_path / f"session_{name}" / "OLD_USDT" / "prices.csv", PRICES_HEADER, lines)
-    lab.import_csv(tmp_path)
+    lab.import_files(tmp_path)
     first = lab.session(name).started
     db.execute(f"alter table tick_prices drop partition list '{first:%Y-%m-%dT%H}'")
     db.wait_visible(PRICES)
     assert lab.session(name).counts().is_empty()
-    assert set(lab.import_csv(tmp_path).table()["state"]) == {"finished"}
+    assert set(lab.import_files(tmp_path).table()["state"]) == {"finished"}
     assert counts(lab, name) == {("OLD_USDT", "prices"): 50}
 
 
 def test_large_imports_are_read_twice_rather_than_kept(lab, tree, monkeypatch):
     monkeypatch.setattr(importer, "KEPT_ROWS", 0)
     folder, name = tree
-    lab.import_csv(folder)
+    lab.import_files(folder)
     assert counts(lab, name) == WHOLE
 
 
 def test_files_that_changed_after_the_check_are_judged_again(lab, db, tree, monkeypatch):
     monkeypatch.setattr(importer, "KEPT_ROWS", 0)
     folder, name = tree
-    lab.import_csv(folder)
+    lab.import_files(folder)
+    _catalog.store(db, {**_catalog.find(db, name), "status": "failed"})  # so it is read again
+    db.wait_visible(SESSIONS)
 
     def rewrite(share, text):
         write_session(folder, name, rows=402)
 
-    with pytest.raises(errors.SessionExists):
-        lab.import_csv(folder, progress=rewrite)
+    with pytest.raises(errors.SessionExists, match="has changed since it was imported"):
+        lab.import_files(folder, progress=rewrite)
     assert counts(lab, name) == WHOLE
 
 
 def test_progress_runs_from_reading_to_the_end(lab, tree):
     heard = []
-    lab.import_csv(tree[0], progress=lambda share, text: heard.append((share, text)))
+    lab.import_files(tree[0], progress=lambda share, text: heard.append((share, text)))
     shares = [share for share, _ in heard]
     assert shares == sorted(shares)
     assert shares[0] == importer.READING
@@ -299,7 +302,7 @@ def test_rows_that_run_backward_are_stored_and_read_in_order(lab, unique, tmp_pa
     lines = price_lines(60)
     lines[10], lines[40] = lines[40], lines[10]
     write_lines(tmp_path / f"session_{name}" / "BTC" / "prices.csv", PRICES_HEADER, lines)
-    report = lab.import_csv(tmp_path)
+    report = lab.import_files(tmp_path)
     assert report.table()["backward"].to_list() == [2]
     found = lab.session(name).prices(columns=["timestamp", "seq"])
     assert found.height == 60
@@ -310,7 +313,7 @@ def test_rows_that_run_backward_are_stored_and_read_in_order(lab, unique, tmp_pa
 def test_the_report_tells_in_text_and_html(lab, tree):
     folder, name = tree
     (folder / "notes<b>.txt").write_text("x")
-    report = lab.import_csv(folder, dry_run=True)
+    report = lab.import_files(folder, dry_run=True)
     assert "sessions=1 files=2 (2 new), 1 skipped rows=600" in repr(report)
     page = report._repr_html_()
     assert "notes&lt;b&gt;.txt" in page
@@ -369,7 +372,7 @@ def test_a_failure_is_marked_even_if_it_is_not_ours(lab, db, tree, monkeypatch):
 
     monkeypatch.setattr(importer, "_write_ticks", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        lab.import_csv(folder)
+        lab.import_files(folder)
     assert lab.session(name).status == "failed"
 
 
@@ -379,7 +382,8 @@ def test_a_draft_of_the_same_rows_lands_on_the_same_rows(db, unique):
     frame = pl.DataFrame({"timestamp": [1_723_161_255.5] * 4, "price": [1.0] * 4, "qty": [1.0] * 4})
     for _ in range(2):
         draft = ImportedSession(
-            name, tuple(parts_of(SourceLocation("f"), frame, Origin("f", "0", "csv"), "A"))
+            name,
+            tuple(parts_of(frame, Origin("f", "0", "csv"), "A", STRICT.of(SourceLocation("f")))),
         )
         for table, rows in draft.frames():
             db.write(table, rows)

@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fxlab import errors
+from fxlab.collect._files.csv import ROW
 from fxlab.collect._files.fields import SourceLocation
 from fxlab.collect._files.parsing import BOOKS, QUOTES, TRADES, VENUE_SEQ, parse_rows
+from fxlab.collect._files.quarantine import STRICT
 from fxlab.schema import ORDERBOOK, PRICES, UTC_MICROS
 
 PLACE = SourceLocation("f.csv", "line", 2)
@@ -24,12 +26,12 @@ def trade(**columns):
 
 
 def rows_of(frame, symbol="BTC"):
-    return parse_rows(PLACE, frame, symbol)[1]
+    return parse_rows(frame, symbol, STRICT.of(PLACE))[1]
 
 
 def refusal(frame, symbol="BTC"):
     with pytest.raises(errors.ImportRefused) as caught:
-        parse_rows(PLACE, frame, symbol)
+        parse_rows(frame, symbol, STRICT.of(PLACE))
     return str(caught.value)
 
 
@@ -178,10 +180,10 @@ def test_what_follows_from_the_columns_is_added():
     found = rows_of(trade())
     assert found.row(0, named=True) == {
         "symbol": "BTC", "side": None, "trade_id": None, "price": 10.5, "volume": 2.0,
-        "quote_volume": 21.0, "received_at": None, VENUE_SEQ: None,
+        "quote_volume": 21.0, "received_at": None, VENUE_SEQ: None, ROW: 0,
         "timestamp": datetime(2024, 8, 8, 12, 0, 0, 500_000, tzinfo=UTC),
     }  # fmt: skip
-    types = {**PRICES.frame, VENUE_SEQ: pl.Int64()}
+    types = {**PRICES.frame, VENUE_SEQ: pl.Int64(), ROW: pl.Int64()}
     assert found.schema == {name: types[name] for name in found.columns}
 
 
@@ -236,9 +238,9 @@ def test_columns_without_a_place_are_refused(frame, words):
 
 def test_a_symbol_is_given_once():
     with pytest.raises(errors.ImportRefused, match="no column symbol; say which it is: symbol="):
-        parse_rows(PLACE, trade(), None)
+        parse_rows(trade(), None, STRICT.of(PLACE))
     with pytest.raises(errors.ImportRefused, match="has a column symbol"):
-        parse_rows(PLACE, trade(symbol=["ETH"]), "BTC")
+        parse_rows(trade(symbol=["ETH"]), "BTC", STRICT.of(PLACE))
     assert rows_of(trade(symbol=["ETH"]), None)["symbol"].to_list() == ["ETH"]
 
 
@@ -292,13 +294,13 @@ def book(**columns):
 
 
 def test_a_missing_level_is_null():
-    shape, found = parse_rows(PLACE, book(), "BTC")
+    shape, found = parse_rows(book(), "BTC", STRICT.of(PLACE))
     assert shape is BOOKS
     row = found.row(0, named=True)
     assert (row["bid_price_1"], row["bid_qty_1"]) == (10.0, 1.0)
     assert row["bid_price_2"] is row["bid_qty_2"] is row["ask_price_10"] is None
     assert row["is_snapshot"] is True
-    types = {**ORDERBOOK.frame, VENUE_SEQ: pl.Int64()}
+    types = {**ORDERBOOK.frame, VENUE_SEQ: pl.Int64(), ROW: pl.Int64()}
     assert found.schema == {name: types[name] for name in found.columns}
 
 
@@ -325,7 +327,7 @@ def test_a_level_that_is_none_is_refused(change, words):
 
 def test_quotes_are_books_of_one_level():
     frame = pl.DataFrame({"timestamp": [NOON], "bid": [1.1], "ask": [1.2], "bid_size": [5.0]})
-    shape, found = parse_rows(PLACE, frame, "EURUSD")
+    shape, found = parse_rows(frame, "EURUSD", STRICT.of(PLACE))
     assert shape is QUOTES
     row = found.row(0, named=True)
     assert (row["bid_price_1"], row["ask_price_1"], row["bid_qty_1"]) == (1.1, 1.2, 5.0)
@@ -334,6 +336,6 @@ def test_quotes_are_books_of_one_level():
 
 
 def test_no_rows_are_understood_too():
-    shape, found = parse_rows(PLACE, trade().head(0), "BTC")
+    shape, found = parse_rows(trade().head(0), "BTC", STRICT.of(PLACE))
     assert shape is TRADES
     assert found.is_empty()

@@ -12,12 +12,14 @@ from tick_files import PRICES_HEADER, price_lines
 from fxlab import errors
 from fxlab.collect._files import csv
 from fxlab.collect._files.fields import SourceLocation
+from fxlab.collect._files.quarantine import STRICT
 
 PLACE = SourceLocation("a.csv", "line", 2)
 
 
 def read(text):
-    return csv.read(PLACE, text if isinstance(text, bytes) else text.encode())
+    data = text if isinstance(text, bytes) else text.encode()
+    return csv.read(PLACE, data, STRICT.of(PLACE))[0]
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])

@@ -127,9 +127,9 @@ def test_the_lab_asks_for_room_before_an_import(lab, tmp_path, monkeypatch, uniq
     file.write_text("timestamp,symbol,price,volume\n2024-01-01T00:00:00Z,BTC_USDT,1,1\n")
     monkeypatch.setattr(limits.Machine, "of", lambda _: Machine(0, 10))
     name = unique("room")
-    assert lab.import_csv(file, session_id=name, dry_run=True).table().height == 1
+    assert lab.import_files(file, session_id=name, dry_run=True).table().height == 1
     with pytest.raises(ImportRefused, match="nothing was written"):
-        lab.import_csv(file, session_id=name)
+        lab.import_files(file, session_id=name)
     assert lab.sessions(text=name).is_empty()
 
 

@@ -38,7 +38,7 @@ def both(lab, shared_data, unique):
         for kind in ("trades", "book10")
     ]
     name = unique("binance")
-    lab.import_csv(*files, session_id=name, exchange="binance", tags=("real",))
+    lab.import_files(files, session_id=name, exchange="binance", tags=("real",))
     return lab.session(name)
 
 
@@ -46,7 +46,7 @@ def both(lab, shared_data, unique):
 def euro(lab, shared_data, unique):
     """Import FX quotes: a session without trades."""
     name = unique("euro")
-    lab.import_csv(shared_data / "fx_eurusd_dukascopy_20190204/quotes.parquet", session_id=name)
+    lab.import_files(shared_data / "fx_eurusd_dukascopy_20190204/quotes.parquet", session_id=name)
     return lab.session(name)
 
 

@@ -24,7 +24,7 @@ def sessions() -> fxlab.Session:
     with fxlab.connect(progress=False) as lab:
         assert_type(lab, fxlab.Lab)
         assert_type(lab.sessions(symbol="BTC_USDT", limit=5), pl.DataFrame)
-        assert_type(lab.import_csv("data/", tags=["btc"]), fxlab.ImportReport)
+        assert_type(lab.import_files("data/", tags=["btc"]), fxlab.ImportReport)
         assert_type(lab.collect("binance", ["BTC_USDT"], duration="1h"), fxlab.Collector)
         assert_type(lab.verify("night"), fxlab.Receipt)
         assert_type(lab.run("exec_1"), fxlab.SavedRun)

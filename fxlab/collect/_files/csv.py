@@ -1,8 +1,8 @@
 """CSV reader: strict text tables, and the column names that vendors use.
 
-Every line is a row with all its fields, or the file is refused. Readers made for analysis fill
+Every line is a row with all its fields, or goes to quarantine. Readers made for analysis fill
 short lines with nulls and skip what they cannot read. Here a field that is missing, and a file that
-ends in the middle of a line, are errors with a line number; the fields stay text until
+ends in the middle of a line, are told with a line number; the fields stay text until
 `fxlab.collect._files.parsing` has understood each of them.
 
 What vendors call the columns of ticks is listed here, so that a refusal says all that has to change
@@ -11,6 +11,8 @@ at once.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import re
 import textwrap
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -19,6 +21,7 @@ from typing import Final, NoReturn
 import polars as pl
 
 from fxlab.collect._files.fields import SourceLocation
+from fxlab.collect._files.quarantine import BadRow, Quarantine
 from fxlab.errors import did_you_mean
 from fxlab.schema import BOOK_DEPTH
 
@@ -129,23 +132,28 @@ def wrong(
     return found
 
 
+LONGEST_LINE: Final = 1_000_000
+"""Bytes; a longer line is no tick."""
+MOST_COLUMNS: Final = 500
+ROW: Final = "row"
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
 def read(
-    place: SourceLocation,
     data: bytes,
+    bad: Quarantine,
     separator: str = ",",
     names: Sequence[str] | None = None,
-) -> pl.DataFrame:
-    """Return the fields of a CSV file as text; an empty field is null.
+) -> tuple[pl.DataFrame, pl.Series | None]:
+    """Return the fields of a CSV file as text, and which rows they are; an empty field is null.
 
     Parameters
     ----------
-    place
-        The file, for errors.
     data
-        Its bytes: UTF-8, no quotes; lines end with LF or CR LF.
+        The file's bytes: UTF-8, no quotes; lines end with LF or CR LF.
+    bad
+        Takes the lines that are no rows: more or fewer fields than the header, a quoted field, a
+        NUL, bytes that are not text, a last line without an end, a line that is too long.
     separator
         Between fields.
     names
@@ -153,84 +161,116 @@ def read(
 
     Returns
     -------
-    polars.DataFrame
-        One String column a header field, one row a line.
+    (polars.DataFrame, polars.Series)
+        One String column a header field, one row a good line; the places of the rows among all
+        lines, None if all are good.
 
     Raises
     ------
     ImportRefused
-        For an empty file, a cut last line, a missing or doubled column name, a line with more or
-        fewer fields than the header, a quoted field, or bytes that are not text.
+        For an empty file, or a header with a missing or doubled column name.
     """
+    place = bad.place
     data = data.removeprefix(_BYTE_ORDER_MARK)
-    _refuse_odd_bytes(place, data)
-    body = data
-    if names is None:
-        header, _, body = data.partition(b"\n")
-        names = header_of(place, _text(place, header, row=-1), separator)
-    lines = _lines(place, body)
-    _refuse_odd_counts(place, lines, len(names), separator)
-    fields = lines.str.split_exact(separator, len(names) - 1).struct.rename_fields(names)
-    found = fields.struct.unnest()
-    if b" " in body:
-        found = found.with_columns(pl.all().str.strip_chars(" "))
-    return found.with_columns(pl.when(pl.all() != "").then(pl.all()))
-
-
-def _refuse_odd_bytes(place: SourceLocation, data: bytes) -> None:
     if not data or data.isspace():
         place.refuse("the file is empty, not even a header; remove it, or copy it again")
-    for odd, meaning in ((b"\0", "a NUL character"), (b'"', "a quoted field")):
-        if odd in data:
-            row = data.count(b"\n", 0, data.index(odd)) - 1
-            place.refuse(f"{meaning} stands there; write the file as plain numbers and names", row)
-    if not data.endswith(b"\n"):
-        last = data.rsplit(b"\n", 1)[-1].decode(errors="replace")
-        place.refuse(
-            f"the file ends inside {last!r:.80}, without a line end: its last number may be cut; "
-            "copy the file again, or end the line if it is whole",
-            data.count(b"\n") - 1,
-        )
-
-
-def _lines(place: SourceLocation, body: bytes) -> pl.Series:
-    """Return the lines as text, the empty ones at the end left out."""
+    body = data
+    if names is None:
+        header, end, body = data.partition(b"\n")
+        fault = _fault(header[: LONGEST_LINE + 1], separator, is_cut=not end)
+        if fault is not None:
+            place.refuse(fault.reason + fault.cure, -1)
+        names = header_of(place, header.decode().removesuffix("\r"), separator)
+    if len(names) > MOST_COLUMNS:
+        place.refuse(f"the header has {len(names):,} columns, and {MOST_COLUMNS} is the most")
     whole = body.rstrip(b"\r\n")
-    if not whole:
-        return pl.Series("line", [], dtype=pl.String)
+    is_cut = bool(whole) and not body.endswith(b"\n")
+    bad.rows = whole.count(b"\n") + 1 if whole else 0
+    lines = functools.cache(lambda: whole.split(b"\n"))
+    bad.text = lambda row: lines()[row].removesuffix(b"\r").decode(errors="replace")
+    frame = None if is_cut else _quick(whole, names, separator, bad.rows)
+    if frame is not None:
+        return frame, None
+    return _line_by_line(lines(), names, separator, bad, is_cut=is_cut)
+
+
+def _quick(whole: bytes, names: Sequence[str], separator: str, rows: int) -> pl.DataFrame | None:
+    """Return the fields of lines that are all good; None where one is not.
+
+    Polars refuses a line with too many fields and fills up one with too few: if no line was
+    refused and the separators are as many as they must be, each line has its number.
+    """
+    parted = whole.count(separator.encode())
+    if b"\0" in whole or b'"' in whole or parted != rows * (len(names) - 1):
+        return None
+    if not rows:
+        return pl.DataFrame(schema=dict.fromkeys(names, pl.String()))
     try:
-        # One column: the separator cannot occur. Polars splits lines many times faster than Python.
         frame = pl.read_csv(
-            whole, has_header=False, separator="\0", quote_char=None, infer_schema=False
+            whole, has_header=False, separator=separator, quote_char=None, infer_schema=False
         )
     except pl.exceptions.PolarsError:
-        _text(place, whole, row=0)
-        raise
-    lines = frame.to_series().fill_null("")
-    if lines.len() != whole.count(b"\n") + 1:
-        place.refuse("its lines cannot be told apart; write it with one kind of line end")
-    return lines
+        return None
+    if frame.shape != (rows, len(names)):
+        return None
+    frame.columns = list(names)
+    if b" " in whole:
+        frame = frame.with_columns(pl.all().str.strip_chars(" "))
+        frame = frame.with_columns(pl.when(pl.all() != "").then(pl.all()))
+    return frame
 
 
-def _text(place: SourceLocation, data: bytes, row: int) -> str:
-    try:
-        return data.decode("utf-8").removesuffix("\r")
-    except UnicodeDecodeError as error:
-        row += data.count(b"\n", 0, error.start)
-        place.refuse("the bytes are not UTF-8 text; the file is damaged or not CSV", row)
+def _line_by_line(
+    lines: list[bytes], names: Sequence[str], separator: str, bad: Quarantine, *, is_cut: bool
+) -> tuple[pl.DataFrame, pl.Series]:
+    """Return the good lines' fields and places; the others go to quarantine."""
+    good, found = [], []
+    for row, line in enumerate(lines):
+        last = is_cut and row == len(lines) - 1
+        fault = _fault(line, separator, len(names), is_cut=last)
+        if fault is None:
+            good.append(row)
+        else:
+            found.append(dataclasses.replace(fault, row=row))
+    bad.add(found)
+    frame = _quick(b"\n".join(lines[row] for row in good), names, separator, len(good))
+    if frame is None:  # what Polars takes for a line is another thing than what has an end
+        bad.place.refuse("its lines cannot be told apart; write it with one kind of line end")
+    return frame, pl.Series(ROW, good, dtype=pl.Int64)
 
 
-def _refuse_odd_counts(
-    place: SourceLocation, lines: pl.Series, wanted: int, separator: str
-) -> None:
-    counts = lines.str.count_matches(separator, literal=True) + 1
-    odd = (counts != wanted).arg_true()
-    if odd.len():
-        place.refuse(
-            f"{lines[odd[0]]!r:.80} has {counts[odd[0]]} fields and the header has {wanted}; "
-            "the line is cut or has a comma too many: mend or remove it",
-            odd[0],
+def _fault(line: bytes, separator: str, wanted: int = 0, *, is_cut: bool = False) -> BadRow | None:
+    """Return what is wrong with a line before its fields are looked at."""
+    plain = "; write the file as plain numbers and names"
+    if len(line) > LONGEST_LINE:
+        rule = f"the line is longer than {LONGEST_LINE:,} bytes"
+        return BadRow(-1, rule, rule, "; mend or remove it")
+    for odd, meaning in ((b"\0", "a NUL character"), (b'"', "a quoted field")):
+        if odd in line:
+            return BadRow(-1, meaning, f"{meaning} stands there", plain)
+    if is_cut:
+        return BadRow(
+            -1,
+            "the file ends inside the line",
+            f"the file ends inside {line.decode(errors='replace')!r:.80}, without a line end: its "
+            "last number may be cut",
+            "; copy the file again, or end the line if it is whole",
         )
+    try:
+        text = line.decode("utf-8").removesuffix("\r")
+    except UnicodeDecodeError:
+        rule = "the bytes are not UTF-8 text"
+        return BadRow(-1, rule, rule, "; the file is damaged or not CSV")
+    count = text.count(separator) + 1
+    if wanted and count != wanted:
+        return BadRow(
+            -1,
+            "another number of fields than the header",
+            f"{text!r:.80} has {count} fields and the header has {wanted}; the line is cut or has "
+            "a comma too many",
+            ": mend or remove it",
+        )
+    return None
 
 
 def header_of(place: SourceLocation, line: str, separator: str) -> list[str]:

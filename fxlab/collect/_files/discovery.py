@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +25,15 @@ from fxlab.backtester._frame_source import as_frame
 from fxlab.collect._files import csv, formats
 from fxlab.collect._files.fields import SourceLocation
 from fxlab.collect._files.parsing import WORDS
-from fxlab.collect._files.session_data import ImportedSession, Origin, Part, digest, parts_of
+from fxlab.collect._files.quarantine import STRICT, Reading
+from fxlab.collect._files.session_data import (
+    ImportedSession,
+    Origin,
+    Part,
+    digest,
+    digest_of,
+    parts_of,
+)
 from fxlab.errors import ImportRefused, InvalidIdentifier, InvalidInput, did_you_mean
 from fxlab.schema import ORIGINS, SESSION_PREFIX, check_session_id, check_symbol
 
@@ -55,9 +64,13 @@ class TreeSession:
     files: tuple[Path, ...]
     skipped: tuple[Path, ...]
 
-    def read(self) -> ImportedSession:
+    def digests(self) -> dict[str, str]:
+        """Return the SHA-256 of each file by its path in the catalogue, reading no rows."""
+        return {file.relative_to(self.root).as_posix(): digest_of(file) for file in self.files}
+
+    def read(self, how: Reading = STRICT) -> ImportedSession:
         """Read and check all files; nothing is written."""
-        parts = [part for file in self.files for part in _read_file(self.root, file)]
+        parts = [part for file in self.files for part in _read_file(self.root, file, how)]
         return ImportedSession(self.session_id, tuple(parts))
 
 
@@ -137,18 +150,20 @@ def _refuse_link(root: Path, path: Path) -> None:
         )
 
 
-def _read_file(root: Path, file: Path) -> Iterator[Part]:
+def _read_file(root: Path, file: Path, how: Reading) -> list[Part]:
     path = file.relative_to(root).as_posix()
     place = SourceLocation(path, "line", 2)
     data = file.read_bytes()
-    raw = csv.read(place, data)
+    bad = how.of(place)
+    raw, numbers = csv.read(data, bad)
     if raw.columns != HEADERS[file.name]:
         place.refuse(
             f"the header is {','.join(raw.columns)!r:.200}, and {file.name} has "
             f"{','.join(HEADERS[file.name])!r}; it may be another file under this name",
             -1,
         )
-    yield from parts_of(place, raw, Origin(path, digest(data), "csv"), file.parent.name)
+    origin = Origin(path, digest(data), "csv", len(data))
+    return parts_of(raw, origin, file.parent.name, bad, numbers)
 
 
 SUFFIXES: Final = (".csv", ".parquet")
@@ -162,9 +177,13 @@ class FileSession:
     files: tuple[Path, ...]
     symbol: str | None
 
-    def read(self) -> ImportedSession:
+    def digests(self) -> dict[str, str]:
+        """Return the SHA-256 of each file by its path in the catalogue, reading no rows."""
+        return {_catalogue_path(file): digest_of(file) for file in self.files}
+
+    def read(self, how: Reading = STRICT) -> ImportedSession:
         """Read and check all files; nothing is written."""
-        parts = [part for file in self.files for part in read_file(file, self.symbol)]
+        parts = [part for file in self.files for part in read_file(file, self.symbol, how)]
         return ImportedSession(self.session_id, tuple(parts))
 
 
@@ -218,9 +237,7 @@ _HEAD_BYTES: Final = 65_536
 """The format is recognised by so many bytes of text."""
 
 
-def read_file(
-    file: Path, symbol: str | None = None, columns: Mapping[str, str] | None = None
-) -> list[Part]:
+def read_file(file: Path, symbol: str | None = None, how: Reading = STRICT) -> list[Part]:
     """Return the rows of a file, understood and checked, one part a symbol.
 
     Parameters
@@ -231,26 +248,35 @@ def read_file(
         symbol, bid, ask, bid_size, ask_size) or books (timestamp, symbol, bid_price_1, ...).
     symbol
         For a file without a symbol column.
-    columns
-        Our name of a column to the file's.
+    how
+        What becomes of bad rows, and what columns are called.
     """
     data = file.read_bytes()
     is_text = file.suffix.lower() == ".csv"
     place = SourceLocation(str(file), "line", 2) if is_text else SourceLocation(str(file))
+    columns = dict(how.columns)
+    numbers = None
     if is_text:
         lines = data[:_HEAD_BYTES].decode("utf-8-sig", errors="replace").splitlines()
         whole = lines if len(data) <= _HEAD_BYTES else lines[:-1]
         form = formats.of_text(place, whole, columns=columns, symbol=symbol)
         if form.names is not None:
             place = SourceLocation(str(file), "line", 1)
-        raw = csv.read(place, data, form.separator, form.names)
+        bad = how.of(place)
+        raw, numbers = csv.read(data, bad, form.separator, form.names)
     else:
+        bad = how.of(place)
         raw = _read_parquet(place, data)
+        bad.text = lambda row: json.dumps(raw.row(row, named=True), default=str)
         form = formats.of_columns(place, raw, columns=columns, symbol=symbol)
-    rows = form.canonical(place, raw)
-    path = f"{file.resolve().parent.name}/{file.name}"
-    origin = Origin(path, digest(data), "csv" if is_text else "parquet")
-    return parts_of(place, rows, origin, symbol or form.symbol, form.assumed)
+    rows = form.canonical(place, raw, numbers)
+    kind = "csv" if is_text else "parquet"
+    origin = Origin(_catalogue_path(file), digest(data), kind, len(data))
+    return parts_of(rows, origin, symbol or form.symbol, bad, numbers, assumed=form.assumed)
+
+
+def _catalogue_path(file: Path) -> str:
+    return f"{file.resolve().parent.name}/{file.name}"
 
 
 def _read_parquet(place: SourceLocation, data: bytes) -> pl.DataFrame:
@@ -280,7 +306,11 @@ class FrameSession:
     frames: Mapping[str, Any]
     origin: str
 
-    def read(self) -> ImportedSession:
+    def digests(self) -> dict[str, str]:
+        """Return nothing: frames are in memory, and soon checked."""
+        return {}
+
+    def read(self, how: Reading = STRICT) -> ImportedSession:
         """Check all rows; nothing is written."""
         _refuse_unknown(self.origin, ORIGINS, "source")
         parts = []
@@ -293,7 +323,7 @@ class FrameSession:
                 raise ImportRefused(f"{error}; nothing was imported") from error
             _refuse_text(place, frame)
             origin = Origin(f"frame/{kind}", _content(frame), self.origin)
-            found = parts_of(place, frame, origin, None)
+            found = parts_of(frame, origin, None, how.of(place))
             if any(part.data_type != kind for part in found):
                 place.refuse(f"its columns are those of {found[0].data_type}")
             parts += found

@@ -64,6 +64,8 @@ class Field:
         Further columns of the file that an error shows.
     hint
         What a value that breaks the rule says about its cause, if anything.
+    ruins
+        Which rows that break the rule make the whole file wrong: digits are lost, units mixed.
     """
 
     target: str
@@ -73,6 +75,7 @@ class Field:
     rule: str
     beside: tuple[str, ...] = ()
     hint: Callable[[object], str] | None = None
+    ruins: Callable[[object], bool] | None = None
 
     def or_nothing(self) -> Field:
         """Return the field with empty cells allowed; they become null."""
@@ -136,7 +139,7 @@ def trade_id(column: pl.Series) -> Field:
         and (column.str.contains("+", literal=True) | column.str.ends_with(".0")).any()
     ):  # cheaper than the pattern, and seldom there
         holds = ~pl.col("trade_id").str.contains(_LOST_ID)
-    return Field("trade_id", "trade_id", value, holds, _ID_RULE)
+    return Field("trade_id", "trade_id", value, holds, _ID_RULE, ruins=lambda _: True)
 
 
 def falling(better: str, worse: str, *, sign: int) -> Field:
@@ -181,7 +184,7 @@ def moment(target: str, column: pl.Series) -> Field:
         value = (number(source) * 1e6).round().cast(pl.Int64, strict=False).cast(UTC_MICROS)
     if kind == pl.String and _any_exponent(column):
         holds &= ~pl.col(RAW + source).str.contains(_EXPONENT)  # a few digits only were kept
-    return Field(target, source, value, holds, _TIME_RULE, hint=time_hint)
+    return Field(target, source, value, holds, _TIME_RULE, hint=time_hint, ruins=_is_other_time)
 
 
 def time_hint(value: object) -> str:
@@ -196,6 +199,11 @@ def time_hint(value: object) -> str:
                 return f"these are {unit}: divide them by {divisor:,}"
         return ""
     return "" if value is None else "such as 2024-08-08T23:54:15.342Z"
+
+
+def _is_other_time(value: object) -> bool:
+    """Return whether a time has lost digits, or is in another unit than the file's."""
+    return time_hint(value).startswith(("its exponent", "these are"))
 
 
 def finer_than_micros(column: pl.Series) -> int:
@@ -297,15 +305,13 @@ class SourceLocation:
         raise ImportRefused(f"{where}: {reason}; nothing was imported")
 
 
-def check(
-    place: SourceLocation, raw: pl.DataFrame, rows: pl.DataFrame, wanted: Sequence[Field]
-) -> None:
-    """Raise `ImportRefused` for the first row in which a field breaks its rule.
+def broken(
+    raw: pl.DataFrame, rows: pl.DataFrame, wanted: Sequence[Field]
+) -> list[tuple[int, Field, str]]:
+    """Return each row in which a field breaks its rule: its place, the field, the rule in words.
 
     Parameters
     ----------
-    place
-        Where the rows came from.
     raw, rows
         The rows as the file has them, and as they were understood.
     wanted
@@ -315,19 +321,24 @@ def check(
     holds = both.select(
         field.holds.fill_null(value=False).alias(str(number)) for number, field in enumerate(wanted)
     )
-    broken = [(held.arg_min() or 0, number) for number, held in enumerate(holds) if not held.all()]
-    if not broken:
-        return
-    row, number = min(broken)
-    field = wanted[number]
-    others = int(holds.select((~pl.all_horizontal(pl.all())).sum()).item()) - 1
-    more = f" (and {others:,} more rows break a rule)" if others else ""
+    first: dict[int, int] = {}
+    for number, held in enumerate(holds):
+        if not held.all():
+            for row in held.not_().arg_true():
+                first.setdefault(row, number)
+    return [
+        (row, wanted[number], _in_words(raw, row, wanted[number]))
+        for row, number in sorted(first.items())
+    ]
+
+
+def _in_words(raw: pl.DataFrame, row: int, field: Field) -> str:
     shown = " and ".join(
         f"{name}={_short(raw[name][row])}" for name in (field.source, *field.beside)
     )
     hint = field.hint(raw[field.source][row]) if field.hint is not None else ""
     rule = f"{field.rule}; {hint}" if hint else field.rule
-    place.refuse(f"{shown}, but {rule}{more}; mend or remove it", row)
+    return f"{shown}, but {rule}"
 
 
 def _short(value: object) -> str:

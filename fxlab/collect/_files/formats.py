@@ -64,8 +64,17 @@ class Format:
     _units: dict[str, int] = field(default_factory=dict)
     _memory: dict[str, Any] = field(default_factory=dict)
 
-    def canonical(self, place: SourceLocation, raw: pl.DataFrame) -> pl.DataFrame:
+    def canonical(
+        self, place: SourceLocation, raw: pl.DataFrame, numbers: pl.Series | None = None
+    ) -> pl.DataFrame:
         """Return a block's rows, as many as there are, under the names that `parsing` knows.
+
+        Parameters
+        ----------
+        place, raw
+            The file, for errors; the rows as they are in it.
+        numbers
+            The places of the rows in the file, unless they are all of it.
 
         Raises
         ------
@@ -85,7 +94,7 @@ class Format:
                 turned.replace({"buy": "sell", "sell": "buy"}).alias("side")
             ).drop("maker_side")
         return block.with_columns(
-            _in_unit(place, block[name], unit)
+            _in_unit(place, block[name], unit, numbers)
             for name, unit in self._units.items()
             if name in block.columns
         )
@@ -321,7 +330,9 @@ def _plausible(value: int, unit: int) -> bool:
     return EARLIEST.timestamp() * unit <= value < LATEST.timestamp() * unit
 
 
-def _in_unit(place: SourceLocation, column: pl.Series, unit: int) -> pl.Series:
+def _in_unit(
+    place: SourceLocation, column: pl.Series, unit: int, numbers: pl.Series | None = None
+) -> pl.Series:
     """Return epoch times of one unit as times, or as text of seconds where some are no numbers."""
     if isinstance(column.dtype, pl.Datetime):
         return column
@@ -339,7 +350,7 @@ def _in_unit(place: SourceLocation, column: pl.Series, unit: int) -> pl.Series:
             place.refuse(
                 f"{column.name}={column[rows[0]]} is not in {_UNITS[unit]} as the times before: a "
                 "file has one unit; split it where the unit changes",
-                int(rows[0]),
+                int(rows[0] if numbers is None else numbers[rows[0]]),
             )
     if whole.null_count() == column.null_count():
         step = {1_000: "ms", 10**6: "us", 10**9: "ns"}[unit]

@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,10 +25,11 @@ from fxlab import _html
 from fxlab._progress import Advance, part, silent
 from fxlab._questdb import sql
 from fxlab._questdb.client import QuestDB
-from fxlab._times import bounds
-from fxlab.collect._files.session_data import ImportedSession, gathered
+from fxlab._times import bounds, from_micros
+from fxlab.collect._files.quarantine import STRICT, Reading
+from fxlab.collect._files.session_data import ImportedSession, Part, gathered
 from fxlab.errors import InvalidInput, QuestDBError, SessionExists, WriteFailed
-from fxlab.schema import IMPORTS, ORDERBOOK, PRICES, SESSIONS, UTC_MICROS, check_tags
+from fxlab.schema import EVENTS, IMPORTS, ORDERBOOK, PRICES, SESSIONS, UTC_MICROS, check_tags
 from fxlab.sessions import _catalog
 
 _log: Final = logging.getLogger(__name__)
@@ -45,7 +48,10 @@ class Source(Protocol):
     def session_id(self) -> str:
         """Return the id that the session will have."""
 
-    def read(self) -> ImportedSession:
+    def digests(self) -> dict[str, str]:
+        """Return the SHA-256 of each file by its path in the catalogue; nothing for frames."""
+
+    def read(self, how: Reading) -> ImportedSession:
         """Read and check all its rows; the same rows each time."""
 
 
@@ -94,10 +100,16 @@ class Checked:
     """A session that may be imported."""
 
     source: Source
+    how: Reading
     draft: ImportedSession | None
     lines: list[Line]
     rows: int
     state: str
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the session is there, whole: its rows were not read again."""
+        return self.draft is None and self.state == "unchanged"
 
 
 def import_sources(
@@ -105,7 +117,8 @@ def import_sources(
     sources: Sequence[Source],
     about: About,
     *,
-    locks: Path,
+    home: Path,
+    how: Reading = STRICT,
     dry_run: bool = False,
     skipped: Sequence[str] = (),
     progress: Advance = silent,
@@ -118,8 +131,11 @@ def import_sources(
         The server, its tables migrated.
     sources, about
         What to import, and what the user says of it.
-    locks
-        Folder for lock files: on one machine, imports of one id take turns.
+    home
+        Folder for lock files (on one machine, imports of one id take turns) and for quarantined
+        rows.
+    how
+        What becomes of bad rows.
     dry_run
         Read, check and report; write nothing.
     skipped
@@ -135,14 +151,15 @@ def import_sources(
     WriteFailed
         If rows could not be stored, or the database counts other rows than were sent.
     """
+    began = time.monotonic()
     reading = part(progress, 0.0, 1.0 if dry_run else READING)
-    checked = list(_check_all(db, sources, reading, dry_run=dry_run))
+    checked = list(_check_all(db, sources, how, reading, dry_run=dry_run))
     if not dry_run:
         total = sum(item.rows for item in checked)
         before = 0
         for item in checked:
             low, high = (READING + (1 - READING) * n / total for n in (before, before + item.rows))
-            item.state = _store_one(db, item, about, locks, part(progress, low, high))
+            item.state = _store_one(db, item, about, home, part(progress, low, high))
             item.draft = None  # its rows are in the database now
             before += item.rows
     states = DRY_STATES if dry_run else {}
@@ -151,21 +168,78 @@ def import_sources(
         for item in checked
         for line in item.lines
     )
-    return report(lines, skipped)
+    return report(lines, skipped, time.monotonic() - began)
 
 
 def _check_all(
-    db: QuestDB, sources: Sequence[Source], progress: Advance, *, dry_run: bool
+    db: QuestDB, sources: Sequence[Source], how: Reading, progress: Advance, *, dry_run: bool
 ) -> Iterator[Checked]:
-    rows = 0
+    rows, began = 0, time.monotonic()
     for number, source in enumerate(sources, 1):
-        draft = source.read()
+        known = _finished(db, source, how)
+        if known is not None:
+            count = sum(line["rows"] for line in known)
+            yield Checked(source, how, None, known, count, "unchanged")
+            progress(number / len(sources), f"{source.session_id}: {count:,} rows are there")
+            continue
+        draft = source.read(how)
         rows += draft.rows
         kept = draft if rows <= KEPT_ROWS else None
         # A single session is judged when its turn has come: nothing is written before that.
         state = judge(db, draft) if dry_run or len(sources) > 1 else ""
-        yield Checked(source, kept, lines_of(draft), draft.rows, state)
-        progress(number / len(sources), f"{source.session_id}: {draft.rows:,} rows checked")
+        yield Checked(source, how, kept, lines_of(draft), draft.rows, state)
+        share, seconds = number / len(sources), time.monotonic() - began
+        told = f"{source.session_id}: {draft.rows:,} rows checked"
+        progress(share, f"{told}, {_pace(rows, seconds, share)}")
+
+
+def _pace(rows: int, seconds: float, share: float) -> str:
+    """Return rows a second, and what is left, for people."""
+    left = seconds * (1 - share) / share if share else 0.0
+    told = f"{rows / max(seconds, 1e-3):,.0f} rows/s"
+    return f"{told}, {left:,.0f} s left" if left >= 1 else told
+
+
+def _finished(db: QuestDB, source: Source, how: Reading) -> list[Line] | None:
+    """Return the lines of a session that is there with exactly these files, else None.
+
+    Its files are compared by their digests and its rows counted; they are not read again.
+    """
+    row = _catalog.find_any(db, source.session_id)
+    if row is None or row["status"] != "completed":
+        return None
+    known = _catalog.raw_rows(db, IMPORTS, source.session_id)
+    if not known or any(one["state"] != "done" or one["data_type"] is None for one in known):
+        return None
+    if how.strict and any(one["rows_bad"] for one in known):
+        return None  # it is to be refused for them
+    if {one["path"]: one["sha256"] for one in known} != source.digests():
+        return None
+    counted = Counter[str]()
+    for one in known:
+        counted[one["symbol"]] += one["rows_good"]
+    found = _catalog.counts(db, source.session_id, *_catalog.tick_range(row))
+    for symbol, _, rows in found.iter_rows():
+        counted[symbol] -= rows
+    return None if any(counted.values()) else [_known_line(one) for one in known]
+
+
+def _known_line(row: Mapping[str, Any]) -> Line:
+    """Return a line of the report from what is kept of a file."""
+    times = ("first_time", "last_time")
+    first, last = (row[name] and from_micros(row[name]) for name in times)
+    return {
+        "session_id": row["session_id"],
+        "symbol": row["symbol"],
+        "file": row["path"],
+        "kind": row["data_type"],
+        "rows": row["rows_good"],
+        "first": first,
+        "last": last,
+        "backward": row["backward"],
+        "quarantined": row["rows_bad"],
+        "notes": json.loads(row["detail"] or "[]"),
+    }
 
 
 def judge(db: QuestDB, draft: ImportedSession) -> str:
@@ -186,16 +260,33 @@ def judge(db: QuestDB, draft: ImportedSession) -> str:
         )
     if frozenset((each["symbol"], each["sha256"]) for each in known) != draft.identity:
         raise SessionExists(
-            f"session {draft.session_id!r} holds other data than these files; give them another "
-            "session_id (the session there was not touched)"
+            f"session {draft.session_id!r} holds other data than these files"
+            f"{_changed(known, draft)}; give them another session_id (the session there was not "
+            "touched)"
         )
     complete = row is not None and row["status"] == "completed"
     return "unchanged" if complete and not _difference(db, draft) else "finished"
 
 
-def _store_one(db: QuestDB, item: Checked, about: About, locks: Path, progress: Advance) -> str:
-    draft = item.draft or item.source.read()
-    with _turn(locks, draft.session_id):
+def _changed(known: Sequence[Mapping[str, Any]], draft: ImportedSession) -> str:
+    """Return which file is another one than the one that was imported, in words."""
+    before = {(one["path"], one["symbol"]): one for one in known}
+    for piece in draft.parts:
+        one = before.get((piece.path, piece.symbol))
+        if one is not None and one["sha256"] != piece.sha256:
+            return (
+                f": {piece.path} has changed since it was imported at "
+                f"{from_micros(one['updated_at']):%Y-%m-%d %H:%M} (its SHA-256 was "
+                f"{one['sha256'][:8]}… and is {piece.sha256[:8]}…)"
+            )
+    return ""
+
+
+def _store_one(db: QuestDB, item: Checked, about: About, home: Path, progress: Advance) -> str:
+    if item.is_known:
+        return _said_anew(db, item.source.session_id, about)
+    draft = item.draft or item.source.read(item.how)
+    with _turn(home / "locks", draft.session_id):
         # Again: another import may have been faster, or killed right after it was acknowledged,
         # when what it wrote does not show yet.
         db.wait_visible(IMPORTS, SESSIONS)
@@ -203,12 +294,20 @@ def _store_one(db: QuestDB, item: Checked, about: About, locks: Path, progress: 
         row = _catalog.find_any(db, draft.session_id)
         said = about.beside(row)
         if state != "unchanged":
-            store(db, draft, said, progress)
-        elif row is not None and said != About().beside(row):
-            _catalog.store(db, {**row, **said.columns()})
-            db.wait_visible(SESSIONS)
-            return "updated"
-    return state
+            store(db, draft, said, home / "quarantine", progress)
+            return state
+    return _said_anew(db, draft.session_id, about)
+
+
+def _said_anew(db: QuestDB, session_id: str, about: About) -> str:
+    """Write what a user says of a session that is there, if it is new."""
+    row = _catalog.find_any(db, session_id)
+    said = about.beside(row)
+    if row is None or said == About().beside(row):
+        return "unchanged"
+    _catalog.store(db, {**row, **said.columns()})
+    db.wait_visible(SESSIONS)
+    return "updated"
 
 
 @contextlib.contextmanager
@@ -218,8 +317,16 @@ def _turn(locks: Path, session_id: str) -> Iterator[None]:
         yield
 
 
-def store(db: QuestDB, draft: ImportedSession, about: About, progress: Advance = silent) -> None:
+def store(
+    db: QuestDB,
+    draft: ImportedSession,
+    about: About,
+    quarantine: Path,
+    progress: Advance = silent,
+) -> None:
     """Write a session: its files, its row, its ticks; count them; call it completed.
+
+    Rows in quarantine are kept in a folder of the session below `quarantine`, and in its events.
 
     Raises
     ------
@@ -236,6 +343,7 @@ def store(db: QuestDB, draft: ImportedSession, about: About, progress: Advance =
     try:
         _write_ticks(db, draft, progress)
         _refuse_difference(db, draft)
+        _keep_quarantine(db, draft, quarantine)
     except BaseException:
         with contextlib.suppress(QuestDBError):  # the error on its way says more
             _catalog.store(db, {**row, "status": "failed"})
@@ -254,6 +362,27 @@ def _write_ticks(db: QuestDB, draft: ImportedSession, progress: Advance) -> None
         db.write(table, frame, part(progress, low, high))
         written += frame.height
     db.wait_visible(PRICES, ORDERBOOK)
+
+
+def _keep_quarantine(db: QuestDB, draft: ImportedSession, folder: Path) -> None:
+    """Write the bad rows of each file into a file of their own, and one event for it."""
+    rows = []
+    for number, piece in enumerate(draft.parts, 1):
+        bad = piece.quarantine
+        if bad is not None:
+            kept = bad.file(folder / draft.session_id, piece.sha256)
+            bad.keep(kept)
+            own = {
+                "session_id": draft.session_id,
+                "symbol": piece.symbol,
+                "from_time": piece.first,
+                "to_time": piece.last,
+                "timestamp": draft.first,
+            }
+            rows.append(bad.event(number, kept) | own)
+    if rows:
+        db.write(EVENTS, pl.DataFrame(rows, schema=EVENTS.frame))
+        db.wait_visible(EVENTS)
 
 
 def _refuse_difference(db: QuestDB, draft: ImportedSession) -> None:
@@ -290,9 +419,15 @@ def _record_files(db: QuestDB, draft: ImportedSession, state: str) -> None:
             "path": piece.path,
             "sha256": piece.sha256,
             "rows_good": piece.frame.height,
-            "rows_bad": 0,
+            "rows_bad": piece.bad,
             "updated_at": datetime.now(UTC),
             "timestamp": draft.first,
+            "size_bytes": piece.size,
+            "data_type": piece.data_type,
+            "first_time": piece.first,
+            "last_time": piece.last,
+            "backward": piece.backward,
+            "detail": json.dumps(_notes_of(piece)),
         }
         for piece in draft.parts
     ]
@@ -308,6 +443,7 @@ SCHEMA: Final = {
     "first": UTC_MICROS,
     "last": UTC_MICROS,
     "backward": pl.Int64(),
+    "quarantined": pl.Int64(),
     "state": pl.String(),
 }
 
@@ -326,7 +462,10 @@ class ImportReport:
     skipped
         Files and folders that are no part of a session and were not read.
     notes
-        What was done that the rows do not show: times rounded, rows known by their place only.
+        What was done that the rows do not show: times rounded, rows known by their place only,
+        lines that went to quarantine.
+    seconds
+        How long it took.
 
     Examples
     --------
@@ -338,6 +477,12 @@ class ImportReport:
     frame: pl.DataFrame
     skipped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def quarantined(self) -> int:
+        """Return the number of lines that are no ticks: with `rows`, the lines of the files."""
+        return int(self.frame["quarantined"].sum())
 
     @property
     def sessions(self) -> list[str]:
@@ -357,7 +502,8 @@ class ImportReport:
         polars.DataFrame
             ``session_id``, ``symbol``, ``file``, ``kind`` ("prices" or "orderbook"), ``rows``,
             ``first`` and ``last`` time, ``backward`` (rows earlier than the row before them; they
-            are stored as they are), ``state``: "imported", "finished" (an import that had stopped
+            are stored as they are), ``quarantined`` (lines of the file that are no ticks, at its
+            first symbol), ``state``: "imported", "finished" (an import that had stopped
             half-way), "unchanged" (it was there), "updated" (it was there; what is said of it is
             new); of a dry run "new", "unfinished", "unchanged".
         """
@@ -368,9 +514,11 @@ class ImportReport:
         states = self.frame.group_by("state", maintain_order=True).len()
         told = ", ".join(f"{count} {state}" for state, count in states.iter_rows())
         skipped = f", {len(self.skipped)} skipped" if self.skipped else ""
+        bad = f" quarantined={self.quarantined:,}" if self.quarantined else ""
         return (
             f"<ImportReport sessions={len(self.sessions)} files={self.frame.height} ({told})"
-            f"{skipped} rows={self.rows:,}>\n{self.frame}" + "".join(f"\n{n}" for n in self.notes)
+            f"{skipped} rows={self.rows:,}{bad}>\n{self.frame}"
+            + "".join(f"\n{n}" for n in self.notes)
         )
 
     def _repr_html_(self) -> str:
@@ -392,15 +540,29 @@ def lines_of(draft: ImportedSession) -> list[Line]:
             "first": part.first,
             "last": part.last,
             "backward": part.backward,
-            "notes": [f"{part.path}, {part.symbol}: {note}" for note in part.notes],
+            "quarantined": part.bad,
+            "notes": _notes_of(part),
         }
         for part in draft.parts
     ]
 
 
-def report(lines: Iterable[Line], skipped: Iterable[str] = ()) -> ImportReport:
+def _notes_of(part: Part) -> list[str]:
+    notes = [f"{part.path}, {part.symbol}: {note}" for note in part.notes]
+    if part.quarantine is not None:
+        bad = part.quarantine
+        notes.append(
+            f"{part.path}: {bad.count:,} of {bad.rows:,} {bad.place.word}s are no ticks and are in "
+            f"quarantine: {bad.reasons()}"
+        )
+    return notes
+
+
+def report(
+    lines: Iterable[Line], skipped: Iterable[str] = (), seconds: float = 0.0
+) -> ImportReport:
     """Return the report of all lines."""
     told = list(lines)
     notes = tuple(note for line in told for note in line.get("notes", ()))
     rows = [{name: line[name] for name in SCHEMA} for line in told]
-    return ImportReport(pl.DataFrame(rows, schema=SCHEMA), tuple(skipped), notes)
+    return ImportReport(pl.DataFrame(rows, schema=SCHEMA), tuple(skipped), notes, seconds)

@@ -17,7 +17,9 @@ import polars.selectors as cs
 
 from fxlab._ticks import level_columns
 from fxlab.collect._files import csv, fields
-from fxlab.collect._files.fields import Field, SourceLocation, check
+from fxlab.collect._files.csv import ROW
+from fxlab.collect._files.fields import Field, SourceLocation
+from fxlab.collect._files.quarantine import BadRow, Quarantine
 from fxlab.schema import BOOK_DEPTH, ORDERBOOK, PRICES, Table
 
 VENUE_SEQ: Final = "venue_seq"
@@ -71,31 +73,37 @@ SHAPES: Final = (TRADES, BOOKS, QUOTES)
 
 
 def parse_rows(
-    place: SourceLocation, raw: pl.DataFrame, symbol: str | None
+    raw: pl.DataFrame,
+    symbol: str | None,
+    bad: Quarantine,
+    numbers: pl.Series | None = None,
 ) -> tuple[RowFormat, pl.DataFrame]:
     """Return the shape of a file's rows, and the rows with the columns of its table.
 
     Parameters
     ----------
-    place
-        Where they came from, for errors.
     raw
         Columns as in the file: text (CSV) or typed (Parquet).
     symbol
         For a file without a symbol column.
+    bad
+        Takes the rows that are no ticks: a missing or odd number, a price not above zero, a
+        negative quantity, a time that is none, an unknown side.
+    numbers
+        The places of the rows in the source, unless they are all there.
 
     Returns
     -------
     (Shape, polars.DataFrame)
-        The frame has `VENUE_SEQ` and the table's columns but ``session_id``, ``origin`` and
+        The frame has `ROW`, `VENUE_SEQ` and the table's columns but ``session_id``, ``origin`` and
         ``seq``; the rows are in the file's order.
 
     Raises
     ------
     ImportRefused
-        For unknown columns, and for the first row that is not a tick: a missing or odd number, a
-        price not above zero, a negative quantity, a time that is none, an unknown side.
+        For unknown columns, and for a row that shows that the whole file is wrong.
     """
+    place = bad.place
     shape = row_format_of(place, raw, symbol)
     raw = raw.with_columns(cs.decimal().cast(pl.String))  # its text is exact, and read as a file's
     _refuse_odd_types(place, raw)
@@ -104,8 +112,36 @@ def parse_rows(
     named = raw if symbol is None else raw.with_columns(pl.lit(symbol).alias("symbol"))
     wanted = [*_head(named), *_BODIES[shape.name](named)]
     rows = named.select(f.value.alias(f.target) for f in wanted if f.value is not None)
-    check(place, named, rows, wanted)
-    return shape, _completed(shape, named, rows)
+    if numbers is None:
+        numbers = pl.int_range(raw.height, dtype=pl.Int64, eager=True)
+    numbers = numbers.alias(ROW)
+    found = fields.broken(named, rows, wanted)
+    if found:
+        _quarantine(named, found, numbers, bad)
+        good = numbers.is_in([int(numbers[row]) for row, _, _ in found]).not_()
+        named, rows, numbers = named.filter(good), rows.filter(good), numbers.filter(good)
+    return shape, _completed(shape, named, rows).with_columns(numbers)
+
+
+def _quarantine(
+    named: pl.DataFrame, found: list[tuple[int, Field, str]], numbers: pl.Series, bad: Quarantine
+) -> None:
+    """Put the rows that break a rule into quarantine, or refuse the file for what they show."""
+    ruined = [
+        (int(numbers[row]), words)
+        for row, one, words in found
+        if one.ruins is not None and one.ruins(named[one.source][row])
+    ]
+    if ruined and not bad.strict:
+        row, words = ruined[0]
+        more = f" ({len(ruined):,} rows are so)" if len(ruined) > 1 else ""
+        bad.place.refuse(f"{words}{more}", row)
+    bad.add(
+        [
+            BadRow(int(numbers[row]), one.rule, words, "; mend or remove it", is_counted=True)
+            for row, one, words in found
+        ]
+    )
 
 
 def row_format_of(place: SourceLocation, raw: pl.DataFrame, symbol: str | None) -> RowFormat:

@@ -3,7 +3,7 @@
 A row's `seq` is the venue's number where every row of a symbol has one, whatever order they came
 in, so the same rows are the same session; else the row's position in its source. Either way it is
 the same at each import, which is what lets an import be repeated, or finished by another one. A
-number that two rows have identifies neither, and is refused: one id cannot be two trades.
+number that an earlier row has goes to quarantine with its row: one id cannot be two trades.
 """
 
 from __future__ import annotations
@@ -15,54 +15,54 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Final
 
 import polars as pl
 
 from fxlab._ticks import find_decimals, mid_decimals
 from fxlab.collect._files import fields
+from fxlab.collect._files.csv import ROW
 from fxlab.collect._files.fields import SourceLocation
 from fxlab.collect._files.parsing import VENUE_SEQ, parse_rows
+from fxlab.collect._files.quarantine import BadRow, Quarantine
 from fxlab.errors import ImportRefused
 from fxlab.schema import ORDERBOOK, PRICES, Table
 
 
 def keyed(
-    place: SourceLocation, rows: pl.DataFrame, piece: pl.DataFrame, key: tuple[str, ...]
-) -> tuple[tuple[str, ...], list[str]]:
-    """Return the key of one symbol's rows, or none, and what has to be told.
+    place: SourceLocation, piece: pl.DataFrame, key: tuple[str, ...], bad: Quarantine
+) -> tuple[pl.DataFrame, tuple[str, ...], list[str]]:
+    """Return one symbol's rows, each once, their key or none, and what has to be told.
 
     Parameters
     ----------
-    place, rows
-        The file, for errors; all its rows, in its order.
+    place
+        The file, for errors.
     piece
-        The rows of one symbol among them.
+        The rows of one symbol in it.
     key
         The columns that identify a row if all of them have a number.
+    bad
+        Takes the rows whose id an earlier row has.
 
     Raises
     ------
     ImportRefused
-        If two rows have one id, or their order is the wrong way round and nothing tells the right
-        one.
+        If their order is the wrong way round and nothing tells the right one.
     """
     ids = piece[VENUE_SEQ]
     if ids.null_count() == 0:
-        if not _rises(ids):
-            _refuse_duplicates(place, rows, piece, key)
-        return key, []
+        return piece if _rises(ids) else _without_doubles(place, piece, key, bad), key, []
     if "trade_id" in piece.columns and len(key) == 1:
-        _refuse_duplicates(
-            place, rows, piece.filter(pl.col("trade_id").is_not_null()), ("trade_id",)
-        )
+        piece = _without_doubles(place, piece, ("trade_id",), bad)
+        ids = piece[VENUE_SEQ]
     _refuse_newest_first(place, piece)
     blank = ids.null_count()
     if blank < piece.height:
-        return (), [
-            f"{blank:,} of {piece.height:,} rows have no number: their place identifies all"
-        ]
-    return (), []
+        told = f"{blank:,} of {piece.height:,} rows have no number: their place identifies all"
+        return piece, (), [told]
+    return piece, (), []
 
 
 def in_order(piece: pl.DataFrame, key: tuple[str, ...]) -> pl.DataFrame:
@@ -88,24 +88,30 @@ def _rises(ids: pl.Series) -> bool:
     return bool((ids.diff().drop_nulls() > 0).all())
 
 
-def _refuse_duplicates(
-    place: SourceLocation, rows: pl.DataFrame, piece: pl.DataFrame, key: tuple[str, ...]
-) -> None:
-    twice = piece.select(key).is_duplicated()
-    if not twice.any():
-        return
-    again = piece.with_columns(nth=pl.int_range(pl.len()).over(key)).filter(pl.col("nth") > 0)
-    first = again.row(0, named=True)
-    same = pl.all_horizontal(pl.col(name) == first[name] for name in ("symbol", *key))
-    lines = rows.select(same.arg_true()).to_series()
-    value = first.get("trade_id") if len(key) == 1 and first.get("trade_id") else first[VENUE_SEQ]
-    what = "id" if len(key) == 1 else f"number at {first['timestamp']}"
-    place.refuse(
-        f"the {what} {value!r} of {first['symbol']} was there before, in {place.word} "
-        f"{place.first + lines[0]} ({again.height:,} rows are doubled so): one id cannot be two "
-        "rows; take the doubled rows out, or, if these are no ids of single rows, the column",
-        int(lines[1]),
-    )
+def _without_doubles(
+    place: SourceLocation, piece: pl.DataFrame, key: tuple[str, ...], bad: Quarantine
+) -> pl.DataFrame:
+    """Put the rows whose id an earlier row has into quarantine; return the others."""
+    known = pl.all_horizontal(pl.col(*key).is_not_null())
+    again = known & ~pl.struct(*key).is_first_distinct()
+    doubled = piece.filter(again)
+    if doubled.is_empty():
+        return piece
+    firsts = piece.filter(known).group_by(*key).agg(pl.col(ROW).min().alias("first"))
+    found = doubled.join(firsts, on=list(key), how="left", maintain_order="left")
+    told = f" ({found.height:,} rows are doubled so)" if bad.strict else ""
+    rows = []
+    for row in found.iter_rows(named=True):
+        value = row.get("trade_id") if len(key) == 1 and row.get("trade_id") else row[VENUE_SEQ]
+        what = "id" if len(key) == 1 else f"number at {row['timestamp']}"
+        reason = (
+            f"the {what} {value!r} of {row['symbol']} was there before, in {place.word} "
+            f"{place.first + row['first']}{told}: one id cannot be two rows"
+        )
+        cure = "; take the doubled rows out, or, if these are no ids of single rows, the column"
+        rows.append(BadRow(row[ROW], "an id that an earlier row has", reason, cure))
+    bad.add(rows)
+    return piece.filter(~again)
 
 
 def _refuse_newest_first(place: SourceLocation, piece: pl.DataFrame) -> None:
@@ -143,6 +149,10 @@ class Part:
         The columns that tell its rows apart; none if their place does.
     notes
         What the import did that the rows do not show.
+    size
+        Bytes of the file.
+    quarantine
+        The bad rows of the whole file, at its first symbol.
     """
 
     path: str
@@ -153,6 +163,13 @@ class Part:
     frame: pl.DataFrame
     key: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    size: int = 0
+    quarantine: Quarantine | None = None
+
+    @property
+    def bad(self) -> int:
+        """Return the number of rows in quarantine."""
+        return self.quarantine.count if self.quarantine is not None else 0
 
     @cached_property
     def first(self) -> datetime | None:
@@ -178,20 +195,30 @@ class Origin:
     sha256: str
     kind: str
     """One of `fxlab.schema.ORIGINS`."""
+    size: int = 0
+    """Bytes of the file."""
 
 
 def parts_of(
-    place: SourceLocation,
     raw: pl.DataFrame,
     origin: Origin,
     symbol: str | None,
+    bad: Quarantine,
+    numbers: pl.Series | None = None,
+    *,
     assumed: Sequence[str] = (),
 ) -> list[Part]:
-    """Return a file's rows, understood and checked, one part a symbol.
+    """Return a file's good rows, understood, one part a symbol; the others are in quarantine.
 
     What was assumed of the file stands among the notes of its first part.
+
+    Raises
+    ------
+    ImportRefused
+        If the file is another thing than it seems, or too many of its rows are bad.
     """
-    shape, rows = parse_rows(place, raw, symbol)
+    place, bad.rows = bad.place, max(bad.rows, raw.height)
+    shape, rows = parse_rows(raw, symbol, bad, numbers)
     # An id always names one trade; a book's update id, and a seq of fxlab, a row of one time.
     of_trades = shape.data_type == "prices" and "seq" not in raw.columns
     key = (VENUE_SEQ,) if of_trades else (VENUE_SEQ, "timestamp")
@@ -199,24 +226,30 @@ def parts_of(
     if not pieces and symbol is not None:
         pieces = [rows]  # a header and nothing below: known, counted, empty
     rounded = [*assumed, *rounded_times(raw)]
-    found = []
+    made = []
     for piece in pieces:
         name = symbol or str(piece["symbol"][0])
-        own, notes = keyed(place, rows, piece, key)
-        frame = in_order(piece, own)
-        found.append(
-            Part(
-                path=origin.path,
-                sha256=origin.sha256,
-                origin=origin.kind,
-                data_type=shape.data_type,
-                symbol=name,
-                frame=frame,
-                key=own,
-                notes=(*(rounded if piece is pieces[0] else ()), *notes),
-            )
+        once, own, notes = keyed(place, piece, key, bad)
+        told = (*(rounded if piece is pieces[0] else ()), *notes)
+        made.append((name, in_order(once.drop(ROW), own), own, told))
+    bad.settle()
+    if bad.count and not made:
+        place.refuse(f"none of its {bad.rows:,} rows is a tick: {bad.reasons()}")
+    return [
+        Part(
+            path=origin.path,
+            sha256=origin.sha256,
+            origin=origin.kind,
+            data_type=shape.data_type,
+            symbol=name,
+            frame=frame,
+            key=own,
+            notes=notes,
+            size=origin.size,
+            quarantine=bad if number == 0 and bad.count else None,
         )
-    return found
+        for number, (name, frame, own, notes) in enumerate(made)
+    ]
 
 
 @dataclass(frozen=True)
@@ -318,7 +351,7 @@ class ImportedSession:
             "prices_count": prices,
             "orderbook_count": self.rows - prices,
             "gaps_count": 0,
-            "errors_count": 0,
+            "errors_count": sum(part.bad for part in self.parts),
             "options": self._assumed(),
             "created_at": self.first,  # the same at each import of the same data
         }
@@ -358,6 +391,12 @@ def gathered(
 def digest(data: bytes) -> str:
     """Return the SHA-256 of a file."""
     return hashlib.sha256(data).hexdigest()
+
+
+def digest_of(file: Path) -> str:
+    """Return the SHA-256 of a file on disk, however large it is."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _place_in_time(part: Part) -> tuple[bool, datetime | str, str]:
