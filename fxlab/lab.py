@@ -205,14 +205,14 @@ class Lab:
         """
         from fxlab._questdb import limits
         from fxlab.collect._files import discovery
-        from fxlab.collect._files.quarantine import Reading
+        from fxlab.collect._files.quarantine import ReadOptions
 
         given = [paths] if isinstance(paths, str | Path) else list(paths)
         found, skipped = discovery.find_sources(given, session_id, symbol)
         if not dry_run:
             limits.check_room(self.settings, (file for one in found for file in one.files))
         about = {"exchange": exchange, "notes": notes, "tags": tags}
-        how = Reading(strict, max_bad, tuple((columns or {}).items()))
+        how = ReadOptions(strict, max_bad, tuple((columns or {}).items()))
         return self._import(found, about, progress, how=how, dry_run=dry_run, skipped=skipped)
 
     def import_csv(self, *paths: str | Path, **options: Any) -> ImportReport:  # noqa: ANN401

@@ -29,14 +29,14 @@ def test_what_is_exported_and_imported_is_the_same_session(
 ):
     first, second = unique(), unique()
     folder = shared_data / "binance_spot_ethusdt_20240808"
-    lab.import_csv(folder / "trades.parquet", folder / "book10.parquet", session_id=first)
+    lab.import_files([folder / "trades.parquet", folder / "book10.parquet"], session_id=first)
     session = lab.session(first)
     told = session.export(tmp_path / "out", format=form)
     assert told["rows"].to_list() == [3_432, 6_106]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         f"ETHUSDT_orderbook.{form}", f"ETHUSDT_prices.{form}",
     ]  # fmt: skip
-    lab.import_csv(tmp_path / "out", session_id=second)
+    lab.import_files(tmp_path / "out", session_id=second)
     again = lab.session(second)
     assert again.price_decimals == session.price_decimals
     for wanted, found in zip(

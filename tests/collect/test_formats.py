@@ -14,6 +14,7 @@ from fxlab import errors
 from fxlab.collect._files import formats
 from fxlab.collect._files.discovery import read_file
 from fxlab.collect._files.fields import SourceLocation
+from fxlab.collect._files.quarantine import ReadOptions
 
 MS = "1723161255342"
 US = "1735689600000123"
@@ -215,8 +216,9 @@ BOOKS = {
 }  # fmt: skip
 
 
-def part_of(folder, name, text, **options):
+def part_of(folder, name, text, *, columns=None, **options):
     file = folder / name
+    options["how"] = ReadOptions(strict=True, columns=tuple((columns or {}).items()))
     file.write_text(text, encoding="utf-8")
     (part,) = read_file(file, **options)
     return part

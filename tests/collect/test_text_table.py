@@ -19,7 +19,7 @@ PLACE = SourceLocation("a.csv", "line", 2)
 
 def read(text):
     data = text if isinstance(text, bytes) else text.encode()
-    return csv.read(PLACE, data, STRICT.of(PLACE))[0]
+    return csv.read(data, STRICT.of(PLACE))[0]
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])

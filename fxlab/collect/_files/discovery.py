@@ -25,7 +25,7 @@ from fxlab.backtester._frame_source import as_frame
 from fxlab.collect._files import csv, formats
 from fxlab.collect._files.fields import SourceLocation
 from fxlab.collect._files.parsing import WORDS
-from fxlab.collect._files.quarantine import STRICT, Reading
+from fxlab.collect._files.quarantine import STRICT, ReadOptions
 from fxlab.collect._files.session_data import (
     ImportedSession,
     Origin,
@@ -68,7 +68,7 @@ class TreeSession:
         """Return the SHA-256 of each file by its path in the catalogue, reading no rows."""
         return {file.relative_to(self.root).as_posix(): digest_of(file) for file in self.files}
 
-    def read(self, how: Reading = STRICT) -> ImportedSession:
+    def read(self, how: ReadOptions = STRICT) -> ImportedSession:
         """Read and check all files; nothing is written."""
         parts = [part for file in self.files for part in _read_file(self.root, file, how)]
         return ImportedSession(self.session_id, tuple(parts))
@@ -150,7 +150,7 @@ def _refuse_link(root: Path, path: Path) -> None:
         )
 
 
-def _read_file(root: Path, file: Path, how: Reading) -> list[Part]:
+def _read_file(root: Path, file: Path, how: ReadOptions) -> list[Part]:
     path = file.relative_to(root).as_posix()
     place = SourceLocation(path, "line", 2)
     data = file.read_bytes()
@@ -181,7 +181,7 @@ class FileSession:
         """Return the SHA-256 of each file by its path in the catalogue, reading no rows."""
         return {_catalogue_path(file): digest_of(file) for file in self.files}
 
-    def read(self, how: Reading = STRICT) -> ImportedSession:
+    def read(self, how: ReadOptions = STRICT) -> ImportedSession:
         """Read and check all files; nothing is written."""
         parts = [part for file in self.files for part in read_file(file, self.symbol, how)]
         return ImportedSession(self.session_id, tuple(parts))
@@ -237,7 +237,7 @@ _HEAD_BYTES: Final = 65_536
 """The format is recognised by so many bytes of text."""
 
 
-def read_file(file: Path, symbol: str | None = None, how: Reading = STRICT) -> list[Part]:
+def read_file(file: Path, symbol: str | None = None, how: ReadOptions = STRICT) -> list[Part]:
     """Return the rows of a file, understood and checked, one part a symbol.
 
     Parameters
@@ -310,7 +310,7 @@ class FrameSession:
         """Return nothing: frames are in memory, and soon checked."""
         return {}
 
-    def read(self, how: Reading = STRICT) -> ImportedSession:
+    def read(self, how: ReadOptions = STRICT) -> ImportedSession:
         """Check all rows; nothing is written."""
         _refuse_unknown(self.origin, ORIGINS, "source")
         parts = []

@@ -26,7 +26,7 @@ from fxlab._progress import Advance, part, silent
 from fxlab._questdb import sql
 from fxlab._questdb.client import QuestDB
 from fxlab._times import bounds, from_micros
-from fxlab.collect._files.quarantine import STRICT, Reading
+from fxlab.collect._files.quarantine import STRICT, ReadOptions
 from fxlab.collect._files.session_data import ImportedSession, Part, gathered
 from fxlab.errors import InvalidInput, QuestDBError, SessionExists, WriteFailed
 from fxlab.schema import EVENTS, IMPORTS, ORDERBOOK, PRICES, SESSIONS, UTC_MICROS, check_tags
@@ -51,7 +51,7 @@ class Source(Protocol):
     def digests(self) -> dict[str, str]:
         """Return the SHA-256 of each file by its path in the catalogue; nothing for frames."""
 
-    def read(self, how: Reading) -> ImportedSession:
+    def read(self, how: ReadOptions) -> ImportedSession:
         """Read and check all its rows; the same rows each time."""
 
 
@@ -100,7 +100,7 @@ class Checked:
     """A session that may be imported."""
 
     source: Source
-    how: Reading
+    how: ReadOptions
     draft: ImportedSession | None
     lines: list[Line]
     rows: int
@@ -118,7 +118,7 @@ def import_sources(
     about: About,
     *,
     home: Path,
-    how: Reading = STRICT,
+    how: ReadOptions = STRICT,
     dry_run: bool = False,
     skipped: Sequence[str] = (),
     progress: Advance = silent,
@@ -172,7 +172,7 @@ def import_sources(
 
 
 def _check_all(
-    db: QuestDB, sources: Sequence[Source], how: Reading, progress: Advance, *, dry_run: bool
+    db: QuestDB, sources: Sequence[Source], how: ReadOptions, progress: Advance, *, dry_run: bool
 ) -> Iterator[Checked]:
     rows, began = 0, time.monotonic()
     for number, source in enumerate(sources, 1):
@@ -200,7 +200,7 @@ def _pace(rows: int, seconds: float, share: float) -> str:
     return f"{told}, {left:,.0f} s left" if left >= 1 else told
 
 
-def _finished(db: QuestDB, source: Source, how: Reading) -> list[Line] | None:
+def _finished(db: QuestDB, source: Source, how: ReadOptions) -> list[Line] | None:
     """Return the lines of a session that is there with exactly these files, else None.
 
     Its files are compared by their digests and its rows counted; they are not read again.

@@ -144,7 +144,7 @@ class Quarantine:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ReadOptions:
     """How files are read.
 
     Attributes
@@ -169,4 +169,4 @@ class Reading:
         return Quarantine(place, self.strict, self.max_bad)
 
 
-STRICT: Final = Reading(strict=True)
+STRICT: Final = ReadOptions(strict=True)
