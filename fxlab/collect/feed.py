@@ -20,7 +20,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final, NamedTuple, Self
+from typing import Any, ClassVar, Final, NamedTuple, NoReturn, Self
 from urllib.parse import urlsplit
 
 from fxlab.errors import InvalidInput
@@ -447,6 +447,11 @@ def cause_of(error: Exception) -> str:
     if isinstance(error, KeyError):
         return f"missing or unknown {error.args[0]!r:.60}"
     return (str(error) or type(error).__name__)[:120]
+
+
+def no_constant(name: str) -> NoReturn:
+    """Refuse NaN and Infinity, which Python's JSON takes for numbers."""
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def frame_text(frame: str | bytes) -> str:

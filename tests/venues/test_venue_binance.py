@@ -337,7 +337,7 @@ def record(venue, script, until, *, kind=Binance, instruments=(BTC,), **wanted):
 
     async def story():
         log = venue.sockets
-        paths = [kind.TERMS.trade_path, kind.TERMS.book_path]
+        paths = [kind.TRADE_PATH, kind.BOOK_PATH]
         routes = [socket_route(path, script, log) for path in dict.fromkeys(paths)]
         async with serving(*routes, page_route(f"{venue.api}/.*", venue.answer)) as host:
             address = Address(f"http://{host}", f"ws://{host}")
@@ -649,7 +649,7 @@ def test_answers_that_are_not_as_documented():
 
 def test_connections_stay_within_the_venues_limits():
     many = tuple(Instrument(f"A{n}_B", f"A{n}B") for n in range(900))
-    lines = _binance.plan(Binance.TERMS, Subscription(many, book_depth=10))
+    lines = _binance.plan(Binance(), Subscription(many, book_depth=10))
     assert [len(line.streams) for line in lines] == [1_024, 776]
     assert sum(len(line.books) for line in lines) == 900
     asked = [json.loads(text) for text in _binance.subscriptions(lines[0].streams[1:])]

@@ -18,7 +18,6 @@ from fxlab.collect.feed import (
     Address,
     BookDelta,
     BookSnapshot,
-    Clock,
     Event,
     Gap,
     Instrument,
@@ -26,7 +25,8 @@ from fxlab.collect.feed import (
     Subscription,
     Trade,
 )
-from fxlab.collect.venues._kraken import ChecksummedBook, Kraken, KrakenRest
+from fxlab.collect.venues._book_sync import BestPrices
+from fxlab.collect.venues._kraken import ChecksummedBook, Kraken
 from fxlab.collect.venues._kraken_messages import (
     BookFrame,
     CheckedBook,
@@ -289,7 +289,7 @@ def test_the_checksum_of_the_venues_guide():
     checked = CheckedBook()
     checked.reset(frame.bids, frame.asks)
     assert checked.checksum == frame.checksum == GUIDE_CHECKSUM
-    assert checked.best == ((45283.5, 0.1), (45285.2, 0.001))
+    assert [side[0] for side in checked.levels] == [(45283.5, 0.1), (45285.2, 0.001)]
 
 
 @pytest.mark.parametrize(
@@ -346,8 +346,8 @@ def test_books_equal_a_plain_twin_after_each_update():
 # Books on their way out
 
 
-def proven(*, quotes=False):
-    book_ = ChecksummedBook("BTC_USD", quotes=quotes)
+def proven():
+    book_ = ChecksummedBook("BTC_USD")
     (frame,) = parse(GUIDE, NOW, KNOWN)
     return book_, book_.take(frame)
 
@@ -396,7 +396,7 @@ def test_a_wrong_level_opens_a_gap_that_a_proven_snapshot_closes():
 
 
 def test_a_snapshot_that_does_not_prove_itself_is_asked_for_again():
-    book_ = ChecksummedBook("BTC_USD", quotes=False)
+    book_ = ChecksummedBook("BTC_USD")
     (frame,) = parse(GUIDE.replace("1.54582015", "1.54582016"), NOW, KNOWN)
     (event,) = book_.take(frame)
     assert event.kind == "venue_error"
@@ -404,17 +404,19 @@ def test_a_snapshot_that_does_not_prove_itself_is_asked_for_again():
 
 
 def test_an_update_without_a_snapshot_asks_for_one():
-    book_ = ChecksummedBook("BTC_USD", quotes=False)
+    book_ = ChecksummedBook("BTC_USD")
     assert book_.take(update(Twin(), [("45283.5", "0.20000000")], [])) == []
     assert book_.broken
 
 
 def test_quotes_come_when_the_best_changes():
-    book_, (first,) = proven(quotes=True)
+    book_, messages = proven()
+    best = BestPrices()
+    (first,) = best.of(messages)
     assert first == Quote("BTC_USD", 45283.5, 0.1, 45285.2, 0.001, 1, NOW, NOW)
     twin = guide_twin()
-    assert book_.take(update(twin, [("45283.4", "0.20000000")], [])) == []
-    (second,) = book_.take(update(twin, [("45283.5", "0.30000000")], []))
+    assert best.of(book_.take(update(twin, [("45283.4", "0.20000000")], []))) == []
+    (second,) = best.of(book_.take(update(twin, [("45283.5", "0.30000000")], [])))
     assert (second.bid_qty, second.ask, second.update_id) == (0.3, 45285.2, 3)
 
 
@@ -425,7 +427,7 @@ venue = partial(feed_tap.venue, "kraken")
 
 
 def feed_of(mock: MockVenue) -> Kraken:
-    return Kraken(address=Address.under(mock.url, "kraken"), rng=random.Random(1))
+    return Kraken(address=Address.under(mock.url, "kraken"))
 
 
 def hear(mock: MockVenue, enough, **wanted) -> Heard:
@@ -611,12 +613,10 @@ def test_trades_of_the_past_by_their_ids():
         rows = mock.truth.deals["BTC_USDT"].frame().rows()
 
         async def ask(first: int, last: int) -> list[Trade]:
-            rest = KrakenRest(f"{mock.url}/kraken", Clock(), pause=0)
-            try:
-                instrument = (await rest.instruments())["BTC_USDT"]
-                return await rest.trades(instrument, rows[first][0], rows[last][0])
-            finally:
-                await rest.close()
+            async with feed_of(mock) as feed:
+                feed.pause = 0
+                instrument = (await feed.instruments())["BTC_USDT"]
+                return await feed.trades(instrument, rows[first][0], rows[last][0])
 
         for first, last in ((0, 3_499), (10, 10), (1_200, 2_600), (3_400, 3_499), (0, 5)):
             found = asyncio.run(ask(first, last))
@@ -637,10 +637,10 @@ class Answers:
         return self.answer
 
 
-def rest_with(answer) -> KrakenRest:
-    rest = KrakenRest("http://127.0.0.1:9", Clock(), pause=0)
-    rest._rest = Answers(answer)
-    return rest
+def feed_with(answer) -> Kraken:
+    feed = Kraken()
+    feed._rest = Answers(answer)
+    return feed
 
 
 @pytest.mark.parametrize(
@@ -655,7 +655,7 @@ def rest_with(answer) -> KrakenRest:
 )
 def test_refusals_and_odd_answers_are_errors_in_words(answer, error, words):
     with pytest.raises(error, match=words):
-        asyncio.run(rest_with(answer).instruments())
+        asyncio.run(feed_with(answer).instruments())
 
 
 @pytest.mark.parametrize(
@@ -665,6 +665,6 @@ def test_refusals_and_odd_answers_are_errors_in_words(answer, error, words):
 def test_times_of_rest_are_those_of_the_stream(seconds, micros):
     row = ["30243.4", "0.3", seconds, "b", "m", "", 7]
     found = asyncio.run(
-        rest_with({"error": [], "result": {"XXBTZUSD": [row], "last": "0"}}).trades(BTC, 7, 7)
+        feed_with({"error": [], "result": {"XXBTZUSD": [row], "last": "0"}}).trades(BTC, 7, 7)
     )
     assert [one.time for one in found] == [micros]

@@ -23,7 +23,7 @@ from fxlab.collect.feed import (
     Trade,
 )
 from fxlab.collect.venues._book_sync import BestPrices, Diff, TradeGapTracker
-from fxlab.collect.venues._mexc import Mexc, MexcRest
+from fxlab.collect.venues._mexc import Mexc
 from fxlab.collect.venues._mexc_messages import base_units, parse
 from fxlab.errors import VenueRefused, VenueUnavailable
 from fxlab.mock import Faults, MockVenue
@@ -400,14 +400,14 @@ class Answers:
     ],
 )
 def test_refusals_and_odd_answers_are_errors_in_words(answer, error, words):
-    rest = MexcRest("http://127.0.0.1:9", Clock())
+    rest = Mexc()
     rest._rest = Answers(answer)
     with pytest.raises(error, match=words):
         asyncio.run(rest.instruments())
 
 
 def test_an_inverse_contract_is_known_by_what_it_settles_in():
-    rest = MexcRest("http://127.0.0.1:9", Clock())
+    rest = Mexc()
     entry = {
         "symbol": "BTC_USD",
         "baseCoin": "BTC",

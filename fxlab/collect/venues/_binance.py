@@ -25,18 +25,16 @@ Change Notice").
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, ClassVar, Final
 
 from fxlab.collect.feed import (
-    NOT_AS_DOCUMENTED,
     Address,
     BookSnapshot,
-    Clock,
     Event,
-    Feed,
     Instrument,
     Message,
     Quote,
@@ -46,7 +44,7 @@ from fxlab.collect.feed import (
 )
 from fxlab.collect.venues._binance_messages import parse, past_trade, snapshot
 from fxlab.collect.venues._book_sync import Diff, QuoteStream, SyncedBook
-from fxlab.collect.venues._rest import Rest
+from fxlab.collect.venues._rest import RestFeed
 from fxlab.collect.venues._snapshot_run import SnapshotRun
 from fxlab.collect.venues._websocket import (
     ConnectionClosed,
@@ -60,26 +58,6 @@ from fxlab.schema import is_symbol
 MOST_STREAMS: Final = 1024
 """Of one connection, as documented."""
 STREAMS_AT_ONCE: Final = 256
-
-
-@dataclass(frozen=True, slots=True)
-class BinanceTerms:
-    """What differs between Binance's markets.
-
-    Attributes
-    ----------
-    trade_stream
-        Name of the stream of trades.
-    trade_path, book_path
-        Paths of the sockets.
-    snapshot_levels
-        The most levels that a snapshot may have.
-    """
-
-    trade_stream: str
-    trade_path: str
-    book_path: str
-    snapshot_levels: int
 
 
 @dataclass(slots=True)
@@ -100,18 +78,18 @@ class StreamGroup:
         return [*self.books, *self.quotes]
 
 
-def plan(terms: BinanceTerms, wanted: Subscription) -> list[StreamGroup]:
+def plan(feed: Binance, wanted: Subscription) -> list[StreamGroup]:
     """Return the connections for a subscription."""
     lines: list[StreamGroup] = []
     for one in wanted.instruments:
         name = one.native.lower()
         if wanted.trades:
-            _line(lines, terms.trade_path, f"{name}@{terms.trade_stream}")
+            _line(lines, feed.TRADE_PATH, f"{name}@{feed.TRADE_STREAM}")
         if wanted.book_depth == 1:
-            line = _line(lines, terms.book_path, f"{name}@bookTicker")
+            line = _line(lines, feed.BOOK_PATH, f"{name}@bookTicker")
             line.quotes.append(QuoteStream(one.symbol))
         elif wanted.book_depth:
-            line = _line(lines, terms.book_path, f"{name}@depth@100ms")
+            line = _line(lines, feed.BOOK_PATH, f"{name}@depth@100ms")
             line.books.append(SyncedBook(one.symbol))
     return lines
 
@@ -137,10 +115,8 @@ def subscriptions(streams: list[str]) -> list[str]:
     ]
 
 
-def instruments(answer: Any, contract: str | None) -> dict[str, Instrument]:  # noqa: ANN401 - JSON
-    """Return what ``exchangeInfo`` lists, by fxlab's symbol.
-
-    Names that fxlab's symbols cannot spell are left out.
+def _listings(answer: Any, contract: str | None) -> Iterator[Instrument]:  # noqa: ANN401 - JSON
+    """Yield what ``exchangeInfo`` lists, but for names that fxlab's symbols cannot spell.
 
     Parameters
     ----------
@@ -148,24 +124,7 @@ def instruments(answer: Any, contract: str | None) -> dict[str, Instrument]:  # 
         As it came.
     contract
         The only ``contractType`` to keep; None on markets without contracts.
-
-    Raises
-    ------
-    VenueUnavailable
-        When it is not as documented.
     """
-    try:
-        found = {one.symbol: one for one in _listings(answer, contract)}
-    except NOT_AS_DOCUMENTED as error:
-        raise VenueUnavailable(
-            f"exchangeInfo is not as documented ({error!r:.200}); try again, then report this"
-        ) from error
-    if not found:
-        raise VenueUnavailable("exchangeInfo lists no symbols; try again later")
-    return found
-
-
-def _listings(answer: Any, contract: str | None) -> Iterator[Instrument]:  # noqa: ANN401 - JSON
     for entry in listed(answer["symbols"]):
         if contract is not None and entry["contractType"] != contract:
             continue
@@ -195,41 +154,26 @@ MANY, LEVELS_OF_MANY = 20, 1000
 """From so many books on, snapshots are smaller: large ones use up the venue's limit of requests."""
 
 
-class Asker(Protocol):
-    """What a run needs of its feed."""
-
-    address: Address
-    clock: Clock
-
-    async def ask(self, question: str, **parameters: str | int) -> Any:  # noqa: ANN401 - JSON
-        """Return what the venue answers to a request."""
-
-    async def listed(self, natives: Sequence[str]) -> dict[str, Instrument]:
-        """Return what is known of some of the venue's symbols, by fxlab's names."""
-
-
 class BinanceRun(SnapshotRun[StreamGroup]):
-    """Runs one subscription; `close` it in the end.
+    """Runs one subscription.
 
     Parameters
     ----------
-    asker
-        The feed.
-    terms
-        Of its market.
+    feed
+        Whose it is.
     wanted
         What to record.
     """
 
-    def __init__(self, asker: Asker, terms: BinanceTerms, wanted: Subscription) -> None:
-        self._lines = plan(terms, wanted)
+    def __init__(self, feed: Binance, wanted: Subscription) -> None:
+        self._lines = plan(feed, wanted)
         books = {one.symbol: one for line in self._lines for one in line.books}
         self._natives = {one.symbol: one.native for one in wanted.instruments}
-        super().__init__(asker.clock, self._natives, books)
-        self._asker = asker
+        super().__init__(feed.clock, self._natives, books)
+        self._feed = feed
         self._symbols = {one.native: one.symbol for one in wanted.instruments}
         self._quotes = {one.symbol: one for line in self._lines for one in line.quotes}
-        self._levels = terms.snapshot_levels if len(books) <= MANY else LEVELS_OF_MANY
+        self._levels = feed.SNAPSHOT_LEVELS if len(books) <= MANY else LEVELS_OF_MANY
 
     def connections(self) -> list[tuple[StreamGroup, ReconnectingWebSocket]]:
         """Return a socket for each line of the plan."""
@@ -237,7 +181,7 @@ class BinanceRun(SnapshotRun[StreamGroup]):
 
     def _wire(self, line: StreamGroup) -> ReconnectingWebSocket:
         return ReconnectingWebSocket(
-            f"{self._asker.address.stream}{line.path}?streams={line.streams[0]}",
+            f"{self._feed.address.stream}{line.path}?streams={line.streams[0]}",
             clock=self._clock,
             opening=lambda: subscriptions(line.streams[1:]),
             silence=SILENCE,
@@ -246,12 +190,12 @@ class BinanceRun(SnapshotRun[StreamGroup]):
 
     async def snapshot(self, symbol: str) -> BookSnapshot:
         """Return a book as the venue gives it now."""
-        answer = await self._asker.ask("depth", symbol=self._natives[symbol], limit=self._levels)
+        answer = await self._feed.ask("depth", symbol=self._natives[symbol], limit=self._levels)
         return snapshot(answer, symbol, self._clock.now())
 
     async def listed(self, symbols: Collection[str]) -> dict[str, Instrument]:
         """Return what the venue says of symbols."""
-        return await self._asker.listed([self._natives[one] for one in symbols])
+        return await self._feed.listed([self._natives[one] for one in symbols])
 
     def frames(self, frames: list[Frame]) -> list[Message]:
         """Return what frames mean."""
@@ -291,15 +235,21 @@ class BinanceRun(SnapshotRun[StreamGroup]):
         return messages
 
 
-class Binance(Feed):
+class Binance(RestFeed):
     """Binance spot.
 
-    Parameters
+    Attributes
     ----------
-    address
-        Where it lives; `ADDRESS` by default.
-    clock
-        Stamps arrivals.
+    TRADE_STREAM
+        Name of the stream of trades.
+    TRADE_PATH, BOOK_PATH
+        Paths of the sockets.
+    SNAPSHOT_LEVELS
+        The most levels that a snapshot may have.
+    CONTRACT
+        The only ``contractType`` of instruments; None on markets without contracts.
+    HISTORY, PAST_NAMES
+        The question for past trades, and how `past_trade` finds their values.
     """
 
     venue: ClassVar[str] = "binance"
@@ -309,44 +259,34 @@ class Binance(Feed):
         rest="https://api.binance.com", stream="wss://stream.binance.com:9443"
     )
     API: ClassVar[str] = "/api/v3"
-    TERMS: ClassVar[BinanceTerms] = BinanceTerms(
-        trade_stream="trade", trade_path="/stream", book_path="/stream", snapshot_levels=5000
-    )
+    TRADE_STREAM: ClassVar[str] = "trade"
+    TRADE_PATH: ClassVar[str] = "/stream"
+    BOOK_PATH: ClassVar[str] = "/stream"
+    SNAPSHOT_LEVELS: ClassVar[int] = 5000
     CONTRACT: ClassVar[str | None] = None
     HISTORY: ClassVar[str] = "historicalTrades"
     PAST_NAMES: ClassVar[tuple[str, ...]] = ("id", "price", "qty", "time", "isBuyerMaker")
 
-    def __init__(self, *, address: Address | None = None, clock: Clock | None = None) -> None:
-        self.address = address or self.ADDRESS
-        self.clock = clock or Clock()
-        self._rest = Rest(self.address.rest, clock=self.clock)
-
-    async def instruments(self) -> dict[str, Instrument]:
-        """Return what is traded, by fxlab's symbol."""
-        answer = await self.ask("exchangeInfo")
-        return instruments(answer, self.CONTRACT)
+    async def instruments(self, **asked: str) -> dict[str, Instrument]:
+        """Return what is traded, or what of it is asked for, by fxlab's symbol."""
+        answer = await self.ask("exchangeInfo", **asked)
+        with self._documented("exchangeInfo"):
+            found = {one.symbol: one for one in _listings(answer, self.CONTRACT)}
+        if not found:
+            raise VenueUnavailable("exchangeInfo lists no symbols; try again later")
+        return found
 
     async def listed(self, natives: Sequence[str]) -> dict[str, Instrument]:
         """Return what is known of some of the venue's symbols, by fxlab's names."""
-        few = len(natives) <= 100 and self.CONTRACT is None
-        asked = {"symbols": json.dumps(natives, separators=(",", ":"))} if few else {}
-        try:
-            answer = await self.ask("exchangeInfo", **asked)
-        except VenueRefused:
-            if not asked:
-                raise
+        if len(natives) <= 100 and self.CONTRACT is None:
             # One name that is gone makes the venue refuse the question for all.
-            answer = await self.ask("exchangeInfo")
-        return instruments(answer, self.CONTRACT)
+            with contextlib.suppress(VenueRefused):
+                return await self.instruments(symbols=json.dumps(natives, separators=(",", ":")))
+        return await self.instruments()
 
-    async def messages(self, wanted: Subscription) -> AsyncGenerator[Sequence[Message], None]:
+    def messages(self, wanted: Subscription) -> AsyncGenerator[Sequence[Message], None]:
         """Yield messages in the order of their arrival, several at a time."""
-        run = BinanceRun(self, self.TERMS, wanted)
-        try:
-            async for batch in run.batches():
-                yield batch
-        finally:
-            await run.close()
+        return BinanceRun(self, wanted).batches()
 
     async def trades(self, instrument: Instrument, first_id: int, last_id: int) -> list[Trade]:
         """Return trades by id, both ends included, as far as the venue has them.
@@ -374,16 +314,8 @@ class Binance(Feed):
     async def server_time(self) -> int | None:
         """Return the venue's clock in microseconds."""
         answer = await self.ask("time")
-        try:
+        with self._documented("time"):
             return int(answer["serverTime"]) * 1000
-        except NOT_AS_DOCUMENTED as error:
-            raise VenueUnavailable(
-                f"time is not as documented ({error!r:.200}); try again, then report this"
-            ) from error
-
-    async def close(self) -> None:
-        """Close connections."""
-        await self._rest.close()
 
     async def ask(self, question: str, **parameters: str | int) -> Any:  # noqa: ANN401 - JSON
         """Return what the venue answers to a request."""
@@ -392,15 +324,11 @@ class Binance(Feed):
     async def _page(self, instrument: Instrument, first_id: int) -> list[Trade]:
         answer = await self.ask(self.HISTORY, symbol=instrument.native, fromId=first_id, limit=1000)
         received = self.clock.now()
-        try:
+        with self._documented(self.HISTORY):
             return [
                 past_trade(entry, self.PAST_NAMES, instrument.symbol, received)
                 for entry in listed(answer)
             ]
-        except NOT_AS_DOCUMENTED as error:
-            raise VenueUnavailable(
-                f"{self.HISTORY} is not as documented ({error!r:.200}); try again, then report this"
-            ) from error
 
 
 def _number(trade: Trade) -> int:
@@ -416,12 +344,10 @@ class BinanceFutures(Binance):
         rest="https://fapi.binance.com", stream="wss://fstream.binance.com"
     )
     API: ClassVar[str] = "/fapi/v1"
-    TERMS: ClassVar[BinanceTerms] = BinanceTerms(
-        trade_stream="aggTrade",
-        trade_path="/market/stream",
-        book_path="/public/stream",
-        snapshot_levels=1000,
-    )
+    TRADE_STREAM: ClassVar[str] = "aggTrade"
+    TRADE_PATH: ClassVar[str] = "/market/stream"
+    BOOK_PATH: ClassVar[str] = "/public/stream"
+    SNAPSHOT_LEVELS: ClassVar[int] = 1000
     CONTRACT: ClassVar[str | None] = "PERPETUAL"
     HISTORY: ClassVar[str] = "aggTrades"
     PAST_NAMES: ClassVar[tuple[str, ...]] = ("a", "p", "q", "T", "m")

@@ -48,7 +48,37 @@ class Diff(NamedTuple):
         )
 
 
-class SyncedBook:
+class GapRecord:
+    """When a book was last known, and the gap that lasts since then.
+
+    Parameters
+    ----------
+    symbol
+        fxlab's name.
+    """
+
+    def __init__(self, symbol: str) -> None:
+        self.symbol = symbol
+        self._last_time: int | None = None
+        self._gap: Gap | None = None
+
+    def lose(self, cause: str, missing: int | None = None) -> list[Message]:
+        """Return the gap that begins, unless one has begun already or nothing was known."""
+        if self._gap is not None or self._last_time is None:
+            return []
+        self._gap = Gap(self.symbol, "orderbook", self._last_time, None, missing, cause)
+        return [self._gap]
+
+    def _known(self, time: int) -> list[Message]:
+        """Take note that the book is known at a time; return the end of the gap before."""
+        gap, self._gap, self._last_time = self._gap, None, time
+        if gap is None:
+            return []
+        ended = gap._replace(to_time=max(time, gap.from_time))
+        return [ended, Event("resync", self.symbol, time, 1, gap.cause)]
+
+
+class SyncedBook(GapRecord):
     """What is known of one symbol's book: in step with the venue, or waiting for a snapshot.
 
     Parameters
@@ -63,12 +93,10 @@ class SyncedBook:
     """
 
     def __init__(self, symbol: str) -> None:
-        self.symbol = symbol
+        super().__init__(symbol)
         self.last: int | None = None
         self._held: list[Diff] = []
         self._followed = False
-        self._last_time: int | None = None
-        self._gap: Gap | None = None
 
     @property
     def held(self) -> int:
@@ -99,11 +127,12 @@ class SyncedBook:
         later = [diff for diff in self._held if diff.last > snapshot.update_id]
         if later and later[0].previous > snapshot.update_id:
             return None
-        known = _newest_time(self._held[: len(self._held) - len(later)])
-        time = known or (later[0].time if later else snapshot.time)
+        known = self._held[: len(self._held) - len(later)]
+        time = known[-1].time if known else later[0].time if later else snapshot.time
+        time = max(time, self._last_time or 0)
         self._held = []
         self.last, self._followed = snapshot.update_id, False
-        messages = self._begin(snapshot._replace(time=max(time, self._last_time or 0)))
+        messages = [*self._known(time), snapshot._replace(time=time)]
         for diff in later:
             messages += self.take(diff)
         return messages
@@ -112,15 +141,7 @@ class SyncedBook:
         """Forget the book; return the gap that begins, unless one has begun already."""
         self.last = None
         self._held = []
-        if self._gap is not None or self._last_time is None:
-            return []
-        self._gap = Gap(self.symbol, "orderbook", self._last_time, None, missing, cause)
-        return [self._gap]
-
-    def _begin(self, snapshot: BookSnapshot) -> list[Message]:
-        self._last_time = snapshot.time
-        gap, self._gap = self._gap, None
-        return [*_ended(gap, snapshot.time), snapshot]
+        return super().lose(cause, missing)
 
     def _hold(self, diff: Diff) -> None:
         """Keep a change; one that does not follow those before makes them useless."""
@@ -145,40 +166,19 @@ class SyncedBook:
         return told
 
 
-class QuoteStream:
+class QuoteStream(GapRecord):
     """The best bid and ask of one symbol: each message is whole, so nothing has to be in step."""
 
     def __init__(self, symbol: str) -> None:
-        self.symbol = symbol
+        super().__init__(symbol)
         self._last: int | None = None
-        self._last_time: int | None = None
-        self._gap: Gap | None = None
 
     def take(self, quote: Quote) -> list[Message]:
         """Return the quote, unless a newer one came before; it closes an open gap."""
         if self._last is not None and 0 <= self._last - quote.update_id < LATE:
             return []
-        gap, self._gap = self._gap, None
-        self._last, self._last_time = quote.update_id, quote.time
-        return [*_ended(gap, quote.time), quote]
-
-    def lose(self, cause: str) -> list[Message]:
-        """Return the gap that begins, unless one has begun already."""
-        if self._gap is not None or self._last_time is None:
-            return []
-        self._gap = Gap(self.symbol, "orderbook", self._last_time, None, None, cause)
-        return [self._gap]
-
-
-def _ended(gap: Gap | None, time: int) -> list[Message]:
-    if gap is None:
-        return []
-    ended = gap._replace(to_time=max(time, gap.from_time))
-    return [ended, Event("resync", gap.symbol, time, 1, gap.cause)]
-
-
-def _newest_time(diffs: list[Diff]) -> int | None:
-    return diffs[-1].time if diffs else None
+        self._last = quote.update_id
+        return [*self._known(quote.time), quote]
 
 
 class BestPrices:

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from decimal import Decimal
@@ -34,7 +33,6 @@ from fxlab.collect.feed import (
     Clock,
     Event,
     Feed,
-    Gap,
     Instrument,
     Level,
     Message,
@@ -46,7 +44,7 @@ from fxlab.collect.feed import (
     quantity_of,
     quarantine,
 )
-from fxlab.collect.venues._book_sync import TradeGapTracker
+from fxlab.collect.venues._book_sync import GapRecord, TradeGapTracker
 from fxlab.errors import (
     CollectionFailed,
     InvalidParameter,
@@ -177,7 +175,7 @@ def _decimals(precision: float | None, precision_is_tick: bool) -> int | None:  
 Sides = tuple[list[Level], list[Level]]
 
 
-class WatchedBook:
+class WatchedBook(GapRecord):
     """The best levels of one symbol's book, as ccxt shows them after each change.
 
     Parameters
@@ -189,14 +187,12 @@ class WatchedBook:
     """
 
     def __init__(self, instrument: Instrument, *, quotes: bool) -> None:
-        self.symbol = instrument.symbol
+        super().__init__(instrument.symbol)
         self._instrument = instrument
         self._depth = 1 if quotes else BOOK_DEPTH
         self._quotes = quotes
-        self._known: Sides | None = None
+        self._sides: Sides | None = None
         self._update = 0
-        self._last_time: int | None = None
-        self._gap: Gap | None = None
 
     def take(self, raw: dict[str, Any], received: int) -> list[Message]:
         """Return what a state means: a snapshot, or what changed since the last one.
@@ -207,13 +203,13 @@ class WatchedBook:
             If it is no book.
         """
         sides = self._levels(raw["bids"]), self._levels(raw["asks"])
-        if sides == self._known or not any(sides):
+        if sides == self._sides or not any(sides):
             return []
         first, self._update = self._update + 1, self._number(raw.get("nonce"))
         stamp = raw.get("timestamp")
         time = max(received if stamp is None else int(stamp) * 1_000, self._last_time or 0)
-        before, self._known, self._last_time = self._known, sides, time
-        return [*self._end_gap(time), *self._told(before, sides, first, time, received)]
+        before, self._sides = self._sides, sides
+        return [*self._known(time), *self._told(before, sides, first, time, received)]
 
     def _told(
         self, before: Sides | None, now: Sides, first: int, time: int, received: int
@@ -226,19 +222,10 @@ class WatchedBook:
         bids, asks = (_changes(old, new) for old, new in zip(before, now, strict=True))
         return [BookDelta(symbol, first, update, bids, asks, time, received)]
 
-    def lose(self, cause: str) -> list[Message]:
+    def lose(self, cause: str, missing: int | None = None) -> list[Message]:
         """Forget the book; return the gap that begins, if none has begun already."""
-        self._known = None
-        if self._gap is not None or self._last_time is None:
-            return []
-        self._gap = Gap(self.symbol, "orderbook", self._last_time, None, None, cause)
-        return [self._gap]
-
-    def _end_gap(self, time: int) -> list[Message]:
-        gap, self._gap = self._gap, None
-        if gap is None:
-            return []
-        return [gap._replace(to_time=time), Event("resync", self.symbol, time, 1, gap.cause)]
+        self._sides = None
+        return super().lose(cause, missing)
 
     def _number(self, nonce: object) -> int:
         """Return the exchange's number of the state if it rises, else the next one."""
@@ -308,7 +295,6 @@ class CcxtRun:
         }
         self.lossless = True
         self._trade_gaps = TradeGapTracker()
-        self._rng = random.Random()  # noqa: S311 - jitter, no secret
         self._waiting: list[Message] = []
         self._news = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -413,7 +399,7 @@ class CcxtRun:
                 lost |= isinstance(error, ccxt.NetworkError) and not isinstance(
                     error, ccxt.InvalidNonce
                 )
-                await asyncio.sleep(self._back_off(failures))
+                await asyncio.sleep(wait_before(failures - 1, *RETRY))
             else:
                 if lost:
                     now = self._clock.now()
@@ -437,9 +423,6 @@ class CcxtRun:
 
     def _trouble(self, one: Instrument, detail: str) -> Event:
         return Event("venue_error", one.symbol, self._clock.now(), 1, detail[:300])
-
-    def _back_off(self, failures: int) -> float:
-        return wait_before(failures - 1, *RETRY, self._rng)
 
     def _look_after_tasks(self) -> None:
         """Raise what nobody expected; end when nothing is watched any more."""

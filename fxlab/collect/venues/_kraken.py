@@ -18,29 +18,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
-import random
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
+from fxlab._network import wait_before
 from fxlab.collect.feed import (
-    NOT_AS_DOCUMENTED,
     Address,
     BookDelta,
     BookSnapshot,
-    Clock,
     Event,
-    Feed,
-    Gap,
     Instrument,
-    Level,
     Message,
-    Quote,
     Subscription,
     Trade,
-    cause_of,
     positive,
 )
+from fxlab.collect.venues._book_sync import BestPrices, GapRecord
 from fxlab.collect.venues._kraken_messages import (
     CHECKED,
     BookFrame,
@@ -49,7 +44,7 @@ from fxlab.collect.venues._kraken_messages import (
     TradesFrame,
     parse,
 )
-from fxlab.collect.venues._rest import Rest
+from fxlab.collect.venues._rest import RestFeed
 from fxlab.collect.venues._websocket import (
     Arrival,
     ConnectionClosed,
@@ -57,10 +52,7 @@ from fxlab.collect.venues._websocket import (
     Frame,
     ReconnectingWebSocket,
 )
-from fxlab.errors import VenueRefused, VenueUnavailable
 
-PAUSE: Final = 1.0
-"""Seconds between two questions: about one a second is allowed."""
 STEPS_BACK: Final = 12
 
 _NEW_NAMES: Final = {"XBT": "BTC", "XDG": "DOGE"}
@@ -68,44 +60,51 @@ _SIDES: Final = {"b": "buy", "s": "sell"}
 _LIMITS: Final = ("Rate limit", "Too many requests")
 
 
-class KrakenRest:
-    """Kraken's public questions.
+class Kraken(RestFeed):
+    """Trades, quotes and books of Kraken's spot pairs.
 
-    Parameters
+    Attributes
     ----------
-    base_url
-        Without a slash at the end.
-    clock
-        Stamps arrivals.
     pause
-        Seconds between two questions.
+        Seconds between two questions about past trades: about one a second is allowed.
     """
 
-    def __init__(self, base_url: str, clock: Clock, *, pause: float = PAUSE) -> None:
-        self._rest = Rest(base_url, clock=clock)
-        self._clock = clock
-        self._pause = pause
+    venue: ClassVar[str] = "kraken"
+    counts_trades: ClassVar[bool] = True
+    ADDRESS: ClassVar[Address] = Address("https://api.kraken.com", "wss://ws.kraken.com")
+    pause = 1.0
 
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._rest.close()
+    async def messages(self, wanted: Subscription) -> AsyncGenerator[Sequence[Message], None]:
+        """Yield trades, quotes or books as they come; see `Feed.messages`."""
+        listener = _Listener(wanted)
+        wire = ReconnectingWebSocket(
+            f"{self.address.stream}/v2", clock=self.clock, opening=listener.opening
+        )
+        resyncs = _Resyncs(wire)
+        try:
+            async with contextlib.aclosing(wire.arrivals()) as arrivals:
+                async for arrival in arrivals:
+                    if isinstance(arrival, ConnectionClosed):
+                        await resyncs.stop()
+                    batch = listener.take(arrival)
+                    resyncs.mend(listener.broken())
+                    if batch:
+                        yield batch
+        finally:
+            await resyncs.stop()
 
     async def server_time(self) -> int:
         """Return the venue's clock in microseconds: the middle of the second that it tells."""
         found = await self._ask("Time")
-        try:
+        with self._documented("Time"):
             return int(found["unixtime"]) * 1_000_000 + 500_000
-        except NOT_AS_DOCUMENTED as error:
-            raise self._odd("Time", error) from error
 
     async def instruments(self) -> dict[str, Instrument]:
-        """Return the pairs that have a stream, by fxlab's symbol."""
+        """Return the pairs that have a stream, by fxlab's symbol: BTC_USD, not REST's XBT."""
         pairs = await self._ask("AssetPairs")
-        try:
+        with self._documented("AssetPairs"):
             found = [_instrument(key, pair) for key, pair in pairs.items() if "wsname" in pair]
-        except NOT_AS_DOCUMENTED as error:
-            raise self._odd("AssetPairs", error) from error
-        return {one.symbol: one for one in found}
+            return {one.symbol: one for one in found}
 
     async def trades(self, instrument: Instrument, first_id: int, last_id: int) -> list[Trade]:
         """Return the trades with these ids, both included, as far as the venue still has them."""
@@ -139,33 +138,22 @@ class KrakenRest:
         return page
 
     async def _next_page(self, instrument: Instrument, since: int) -> list[Trade]:
-        await asyncio.sleep(self._pause)
+        await asyncio.sleep(self.pause)
         return await self._page(instrument, since=str(since * 1_000))
 
     async def _page(self, instrument: Instrument, **parameters: str) -> list[Trade]:
         key = instrument.detail["rest"]
         found = await self._ask("Trades", pair=key, **parameters)
-        try:
-            received = self._clock.now()
+        received = self.clock.now()
+        with self._documented("Trades"):
             return [_trade(row, instrument.symbol, received) for row in found[key]]
-        except NOT_AS_DOCUMENTED as error:
-            raise self._odd("Trades", error) from error
 
     async def _ask(self, what: str, **parameters: str) -> Any:  # noqa: ANN401 - any JSON
         answer = await self._rest.get(f"/0/public/{what}", **parameters)
         errors = answer.get("error") if isinstance(answer, dict) else ["no JSON object"]
         if not errors:
             return answer.get("result")
-        said = f"{self._rest.host} answers {what} with {errors!r:.200}"
-        if any(limit in str(errors) for limit in _LIMITS):
-            raise VenueRefused(f"{said}; wait a minute, and run fewer collectors")
-        raise VenueUnavailable(f"{said}; try again later")
-
-    def _odd(self, what: str, error: Exception) -> VenueUnavailable:
-        return VenueUnavailable(
-            f"{self._rest.host} answers {what} not as documented ({cause_of(error)}); "
-            "try again later, and report it if it stays"
-        )
+        raise self._refusal(what, errors, too_often=any(one in str(errors) for one in _LIMITS))
 
 
 def _instrument(key: str, pair: Mapping[str, Any]) -> Instrument:
@@ -214,7 +202,7 @@ def _id(trade: Trade) -> int:
     return trade.id
 
 
-class ChecksummedBook:
+class ChecksummedBook(GapRecord):
     """One symbol's book.
 
     Kraken gives its updates no numbers, so they are counted here, through all reconnects.
@@ -223,8 +211,6 @@ class ChecksummedBook:
     ----------
     symbol
         fxlab's name.
-    quotes
-        Whether only the best bid and ask are wanted.
 
     Attributes
     ----------
@@ -236,17 +222,13 @@ class ChecksummedBook:
         How many snapshots proved themselves.
     """
 
-    def __init__(self, symbol: str, *, quotes: bool) -> None:
-        self.symbol = symbol
+    def __init__(self, symbol: str) -> None:
+        super().__init__(symbol)
         self.synced = False
         self.broken = False
         self.proofs = 0
-        self._quotes = quotes
         self._book = CheckedBook()
         self._count = 0
-        self._last_time: int | None = None
-        self._gap: Gap | None = None
-        self._told: tuple[Level, Level] | None = None
 
     def take(self, frame: BookFrame) -> list[Message]:
         """Return what a frame means for the record: nothing while the book is not known."""
@@ -260,19 +242,14 @@ class ChecksummedBook:
             return self.lose(self._difference(frame))
         self._count += 1
         self._last_time = frame.time
-        if self._quotes:
-            return self._quote(frame)
         return [
             BookDelta(self.symbol, self._count, self._count, bids, asks, frame.time, frame.received)
         ]
 
-    def lose(self, cause: str) -> list[Message]:
+    def lose(self, cause: str, missing: int | None = None) -> list[Message]:
         """Forget the book; return the gap that begins, if none has begun already."""
         self.synced, self.broken = False, True
-        if self._gap is not None or self._last_time is None:
-            return []
-        self._gap = Gap(self.symbol, "orderbook", self._last_time, None, None, cause)
-        return [self._gap]
+        return super().lose(cause, missing)
 
     def expect_snapshot(self) -> None:
         """Take note that a new subscription is under way."""
@@ -287,105 +264,17 @@ class ChecksummedBook:
         self.synced, self.broken = True, False
         self.proofs += 1
         self._count += 1
-        self._told = None
-        if self._last_time is not None:
-            # A snapshot has no time; that of its arrival may lie before the last update.
-            frame = frame._replace(time=max(frame.time, self._last_time))
-        return [*self._end_gap(frame), *self._snapshot(frame)]
-
-    def _end_gap(self, frame: BookFrame) -> list[Message]:
-        gap, self._gap = self._gap, None
-        self._last_time = frame.time
-        if gap is None:
-            return []
-        ended = gap._replace(to_time=frame.time)
-        return [ended, Event("resync", self.symbol, frame.time, 1, gap.cause)]
-
-    def _snapshot(self, frame: BookFrame) -> list[Message]:
-        if self._quotes:
-            return self._quote(frame)
-        bids, asks = self._book.levels
-        return [BookSnapshot(self.symbol, self._count, bids, asks, frame.time, frame.received)]
-
-    def _quote(self, frame: BookFrame) -> list[Message]:
-        best = self._book.best
-        if best is None or best == self._told:
-            return []
-        self._told = best
-        return [Quote(self.symbol, *best[0], *best[1], self._count, frame.time, frame.received)]
+        # A snapshot has no time; that of its arrival may lie before the last update.
+        time = max(frame.time, self._last_time or 0)
+        book = BookSnapshot(self.symbol, self._count, *self._book.levels, time, frame.received)
+        return [*self._known(time), book]
 
     def _difference(self, frame: BookFrame) -> str:
         return f"checksum {frame.checksum} of the venue, {self._book.checksum} of the book here"
 
 
-PATIENCE: Final = 5.0
-"""Seconds that a snapshot may take before it is asked for again."""
-LONGEST_PATIENCE: Final = 60.0
-
-
-class Kraken(Feed):
-    """Trades, quotes and books of Kraken's spot pairs.
-
-    Parameters
-    ----------
-    address
-        Where the venue is; its public hosts by default.
-    clock
-        Stamps arrivals.
-    rng
-        Draws the jitter of repeated subscriptions.
-    """
-
-    venue: ClassVar[str] = "kraken"
-    counts_trades: ClassVar[bool] = True
-    ADDRESS: ClassVar[Address] = Address("https://api.kraken.com", "wss://ws.kraken.com")
-
-    def __init__(
-        self,
-        *,
-        address: Address | None = None,
-        clock: Clock | None = None,
-        rng: random.Random | None = None,
-    ) -> None:
-        self._address = address or self.ADDRESS
-        self._clock = clock or Clock()
-        self._rng = rng or random.Random()  # noqa: S311 - jitter, no secret
-        self._rest = KrakenRest(self._address.rest, self._clock)
-
-    async def instruments(self) -> dict[str, Instrument]:
-        """Return the pairs, by fxlab's symbol: BTC_USD, where REST still says XBT."""
-        return await self._rest.instruments()
-
-    async def trades(self, instrument: Instrument, first_id: int, last_id: int) -> list[Trade]:
-        """Return trades of the past; REST is asked by time, a thousand trades at a time."""
-        return await self._rest.trades(instrument, first_id, last_id)
-
-    async def server_time(self) -> int:
-        """Return the venue's clock; REST tells whole seconds, so the middle of one is returned."""
-        return await self._rest.server_time()
-
-    async def close(self) -> None:
-        """Close the connections of REST; the stream closes with `messages`."""
-        await self._rest.close()
-
-    async def messages(self, wanted: Subscription) -> AsyncGenerator[Sequence[Message], None]:
-        """Yield trades, quotes or books as they come; see `Feed.messages`."""
-        listener = _Listener(wanted)
-        wire = ReconnectingWebSocket(
-            f"{self._address.stream}/v2", clock=self._clock, opening=listener.opening
-        )
-        resyncs = _Resyncs(wire, self._rng)
-        try:
-            async with contextlib.aclosing(wire.arrivals()) as arrivals:
-                async for arrival in arrivals:
-                    if isinstance(arrival, ConnectionClosed):
-                        await resyncs.stop()
-                    batch = listener.take(arrival)
-                    resyncs.mend(listener.broken())
-                    if batch:
-                        yield batch
-        finally:
-            await resyncs.stop()
+PATIENCE: Final = (5.0, 60.0)
+"""Seconds that a snapshot may take before it is asked for again, at first and at most."""
 
 
 class _Listener:
@@ -394,9 +283,9 @@ class _Listener:
     def __init__(self, wanted: Subscription) -> None:
         self._wanted = wanted
         self._instruments = wanted.by_native
-        quotes = wanted.book_depth == 1
+        self._best = BestPrices() if wanted.book_depth == 1 else None
         self._books = {
-            one.symbol: (one.native, ChecksummedBook(one.symbol, quotes=quotes))
+            one.symbol: (one.native, ChecksummedBook(one.symbol))
             for one in wanted.instruments
             if wanted.book_depth
         }
@@ -441,8 +330,10 @@ class _Listener:
 
     def _rarer(self, parsed: Parsed) -> Sequence[Message]:
         if isinstance(parsed, BookFrame):
-            known = self._books.get(parsed.symbol)
-            return known[1].take(parsed) if known else ()
+            if parsed.symbol not in self._books:
+                return ()
+            messages = self._books[parsed.symbol][1].take(parsed)
+            return messages if self._best is None else self._best.of(messages)
         if isinstance(parsed, TradesFrame):
             missed = [trade for trade in parsed.trades if self._missed(trade)]
             self._last.update((trade.symbol, trade) for trade in missed)
@@ -477,9 +368,8 @@ class _Listener:
 class _Resyncs:
     """New subscriptions of single books, repeated until they are known again."""
 
-    def __init__(self, wire: ReconnectingWebSocket, rng: random.Random) -> None:
+    def __init__(self, wire: ReconnectingWebSocket) -> None:
         self._wire = wire
-        self._rng = rng
         self._tasks: dict[str, tuple[asyncio.Task[None], int]] = {}
 
     def mend(self, broken: list[tuple[str, ChecksummedBook]]) -> None:
@@ -504,12 +394,12 @@ class _Resyncs:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _mend(self, native: str, book: ChecksummedBook, proofs: int) -> None:
-        patience = PATIENCE
-        while book.proofs == proofs:
+        for attempt in itertools.count():
+            if book.proofs != proofs:
+                return
             await self._wire.send(_request("unsubscribe", **_book([native], snapshot=None)))
             await self._wire.send(_request("subscribe", **_book([native])))
-            await asyncio.sleep(patience * self._rng.uniform(0.5, 1.0))
-            patience = min(2 * patience, LONGEST_PATIENCE)
+            await asyncio.sleep(wait_before(attempt, *PATIENCE))
 
 
 def _book(names: list[str], *, snapshot: bool | None = True) -> dict[str, object]:

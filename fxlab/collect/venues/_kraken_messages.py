@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
 from json.decoder import JSONDecoder
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, Final, NamedTuple
 
 from fxlab._times import to_micros
 from fxlab.collect.feed import (
@@ -34,6 +34,7 @@ from fxlab.collect.feed import (
     cause_of,
     frame_text,
     listed,
+    no_constant,
     positive,
     quantity_of,
     quarantine,
@@ -108,12 +109,6 @@ class CheckedBook:
         return zlib.crc32(f"{self._asks.digits}{self._bids.digits}".encode())
 
     @property
-    def best(self) -> tuple[Level, Level] | None:
-        """Return the best bid and ask, or None while a side is empty."""
-        bid, ask = self._bids.best, self._asks.best
-        return None if bid is None or ask is None else (bid, ask)
-
-    @property
     def levels(self) -> tuple[list[Level], list[Level]]:
         """Return bids and asks, best first."""
         return self._bids.levels, self._asks.levels
@@ -157,10 +152,6 @@ class _Side:
     @property
     def digits(self) -> str:
         return "".join([level.digits for level in self._levels[:CHECKED]])
-
-    @property
-    def best(self) -> Level | None:
-        return self._levels[0][:2] if self._levels else None
 
     @property
     def levels(self) -> list[Level]:
@@ -215,21 +206,19 @@ def parse(frame: str | bytes, received: int, instruments: Mapping[str, Instrumen
     """
     try:
         message = _decode(frame_text(frame))
-        read = _CHANNELS.get(message.get("channel"))
-        if read is not None:
-            return read(message, received, instruments)
+        channel = message.get("channel")
+        if channel in _CHANNELS:
+            return _CHANNELS[channel](message, received, instruments)
+        if channel == "heartbeat":
+            return []
         if "method" in message or "error" in message:
             return _answer(message, received, instruments)
-        raise ValueError(f"unknown channel {message.get('channel')!r:.40}")
+        raise ValueError(f"unknown channel {channel!r:.40}")
     except NOT_AS_DOCUMENTED as error:
         return [quarantine(cause_of(error), frame, received)]
 
 
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number")
-
-
-_decode = JSONDecoder(parse_float=Printed, parse_constant=_no_constant).decode
+_decode = JSONDecoder(parse_float=Printed, parse_constant=no_constant).decode
 
 
 def _trades(
@@ -332,14 +321,9 @@ def _answer(
     return [Event("venue_error", symbol, received, 1, str(message["error"])[:300])]
 
 
-def _silent(*_: object) -> list[Parsed]:
-    return []
-
-
 _CHANNELS: Final[Mapping[str, _Reader]] = {
     "trade": _trades,
     "book": _book,
-    "heartbeat": _silent,
     "status": _status,
     "instrument": _instrument,
 }

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from json.decoder import JSONDecoder
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from fxlab.collect.feed import (
     NOT_AS_DOCUMENTED,
@@ -24,6 +24,7 @@ from fxlab.collect.feed import (
     cause_of,
     frame_text,
     listed,
+    no_constant,
     positive,
     quantity_of,
     quarantine,
@@ -52,10 +53,9 @@ def parse(frame: str | bytes, received: int, instruments: Mapping[str, Instrumen
     try:
         message = _decode(frame_text(frame))
         channel = message["channel"]
-        read = _CHANNELS.get(channel)
-        if read is not None:
-            return read(message, received, instruments)
-        if channel.startswith("rs."):
+        if channel in _CHANNELS:
+            return _CHANNELS[channel](message, received, instruments)
+        if channel == "pong" or channel.startswith("rs."):
             return []
         raise ValueError(f"unknown channel {channel!r:.40}")
     except NOT_AS_DOCUMENTED as error:
@@ -87,11 +87,7 @@ def base_units(contracts: float, price: float, instrument: Instrument) -> float:
     return round(contracts * float(detail["contract_size"]), decimals)
 
 
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number")
-
-
-_decode: Final[Callable[[str], Any]] = JSONDecoder(parse_constant=_no_constant).decode
+_decode: Final[Callable[[str], Any]] = JSONDecoder(parse_constant=no_constant).decode
 
 
 def _deals(
@@ -173,14 +169,9 @@ def _error(
     return [Event("venue_error", None, received, 1, str(message["data"])[:300])]
 
 
-def _silent(*_: object) -> list[Parsed]:
-    return []
-
-
 _CHANNELS: Final[Mapping[str, _Reader]] = {
     "push.deal": _deals,
     "push.depth": _depth,
-    "pong": _silent,
     "rs.error": _error,
 }
 

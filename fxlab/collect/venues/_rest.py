@@ -1,4 +1,4 @@
-"""REST client of a venue: retries with back-off, and errors that say what failed.
+"""REST client of a venue, and the base of its feed: retries with back-off, errors in words.
 
 A venue that is busy is asked again, later and at random times, so that a thousand collectors do not
 return at once; one that refuses is left alone, because asking on leads to a longer ban.
@@ -7,19 +7,21 @@ return at once; one that refuses is left alone, because asking on leads to a lon
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import random
 import ssl
+from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
-from typing import Any, Final, NoReturn
+from typing import Any, ClassVar, Final
 from urllib.parse import urlsplit
 
 import httpx
 
 from fxlab._network import proxy_for, through, wait_before
-from fxlab.collect.feed import Clock
-from fxlab.errors import VenueRefused, VenueUnavailable
+from fxlab.collect.feed import NOT_AS_DOCUMENTED, Address, Clock, Feed, cause_of, no_constant
+from fxlab.errors import VenueError, VenueRefused, VenueUnavailable
 
 _log: Final = logging.getLogger(__name__)
 
@@ -87,7 +89,7 @@ class Rest:
                 response = await self._open().get(self.base_url + path, params=parameters)
                 _log.debug("GET %s%s: status %d", self.host, path, response.status_code)
                 if response.is_success:
-                    return json.loads(response.content, parse_constant=_no_constant)
+                    return json.loads(response.content, parse_constant=no_constant)
             except httpx.TimeoutException:
                 reason = f"no answer within {self._timeout:g} s"
             except httpx.TransportError as error:
@@ -158,6 +160,47 @@ class Rest:
         )
 
 
+class RestFeed(Feed):
+    """A feed whose venue is asked by REST, too.
+
+    Parameters
+    ----------
+    address
+        Where the venue is; its public hosts by default.
+    clock
+        Stamps arrivals.
+    """
+
+    ADDRESS: ClassVar[Address]
+
+    def __init__(self, *, address: Address | None = None, clock: Clock | None = None) -> None:
+        self.address = address or self.ADDRESS
+        self.clock = clock or Clock()
+        self._rest = Rest(self.address.rest, clock=self.clock)
+
+    async def close(self) -> None:
+        """Close the connections of REST; a stream closes with its `messages`."""
+        await self._rest.close()
+
+    @contextlib.contextmanager
+    def _documented(self, what: str) -> Iterator[None]:
+        """Turn what reading an odd answer raises into an error that names the question."""
+        try:
+            yield
+        except NOT_AS_DOCUMENTED as error:
+            raise VenueUnavailable(
+                f"{self._rest.host} answers {what} not as documented ({cause_of(error)}); "
+                "try again later, and report it if it stays"
+            ) from error
+
+    def _refusal(self, what: str, answer: object, *, too_often: bool) -> VenueError:
+        """Return the error for an answer that says why there is none."""
+        said = f"{self._rest.host} answers {what} with {answer!r:.200}"
+        if too_often:
+            return VenueRefused(f"{said}; wait a minute, and run fewer collectors")
+        return VenueUnavailable(f"{said}; try again later")
+
+
 def reason_of(error: BaseException) -> str:
     """Return why a connection failed, in words; TLS failures are named as such."""
     cause: BaseException | None = error
@@ -178,7 +221,3 @@ def retry_after(header: str, now: int) -> float | None:
     except ValueError:
         return None
     return max(0.0, moment.timestamp() - now / 1e6)
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number of JSON")

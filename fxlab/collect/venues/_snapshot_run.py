@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, NoReturn, TypeVar
 
 from fxlab._network import wait_before
 from fxlab.collect.feed import (
@@ -56,24 +55,8 @@ class Fetch:
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """What a request brought."""
-
-    fetch: Fetch
-    snapshot: BookSnapshot
-
-
-@dataclass(frozen=True, slots=True)
-class Arrived(Generic[Connection]):
-    """What happened to a connection."""
-
-    connection: Connection
-    arrival: Arrival
-
-
 class SnapshotRun(ABC, Generic[Connection]):
-    """Runs one subscription; `close` it in the end.
+    """Runs one subscription: `batches` until that is closed.
 
     Parameters
     ----------
@@ -83,8 +66,6 @@ class SnapshotRun(ABC, Generic[Connection]):
         All that is recorded; told once when one is no longer traded.
     books
         Those of them whose book is kept in step.
-    rng
-        Draws the jitter of repeated snapshots.
     """
 
     def __init__(
@@ -92,16 +73,13 @@ class SnapshotRun(ABC, Generic[Connection]):
         clock: Clock,
         symbols: Collection[str],
         books: Mapping[str, SyncedBook],
-        rng: random.Random | None = None,
     ) -> None:
         self._clock = clock
         self._watched = set(symbols)
         self._books = books
-        self._rng = rng or random.Random()  # noqa: S311 - jitter, no secret
         self._changed = {symbol: asyncio.Event() for symbol in books}
-        self._queue: asyncio.Queue[Arrived[Connection] | Fetched | Event | Exception] = (
-            asyncio.Queue(maxsize=4)
-        )
+        self._queue: asyncio.Queue[Callable[[], list[Message]]] = asyncio.Queue(maxsize=4)
+        """What happened, each as the work that tells what it means."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._fetching: dict[str, Fetch] = {}
         self._fetches = 0
@@ -136,19 +114,18 @@ class SnapshotRun(ABC, Generic[Connection]):
         for connection, wire in self.connections():
             self._start(partial(self._read, connection, wire))
         self._start(self._watch_status)
-        while True:
-            messages = self._handle(await self._queue.get())
-            while not self._queue.empty() and len(messages) < MOST_AT_ONCE:
-                messages += self._handle(self._queue.get_nowait())
-            if messages:
-                yield messages
-
-    async def close(self) -> None:
-        """Close the sockets and end what is under way."""
-        tasks = [*self._tasks]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        try:
+            while True:
+                messages = (await self._queue.get())()
+                while not self._queue.empty() and len(messages) < MOST_AT_ONCE:
+                    messages += self._queue.get_nowait()()
+                if messages:
+                    yield messages
+        finally:
+            tasks = [*self._tasks]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def change(self, diff: Diff) -> list[Message]:
         """Return what a change of a book means; one out of step asks for a snapshot."""
@@ -180,16 +157,16 @@ class SnapshotRun(ABC, Generic[Connection]):
         task.add_done_callback(self._tasks.discard)
 
     async def _guarded(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Hand an error that nobody expected to the one who reads the messages."""
+        """Raise an error that no rule foresees where the messages are read."""
         try:
             await work()
-        except Exception as error:  # noqa: BLE001 - it is raised again by `_handle`
-            await self._queue.put(error)
+        except Exception as error:  # noqa: BLE001 - it is raised again by `batches`
+            await self._queue.put(partial(_raise, error))
 
     async def _read(self, connection: Connection, wire: ReconnectingWebSocket) -> None:
         async with contextlib.aclosing(wire.arrivals()) as arrivals:
             async for arrival in arrivals:
-                await self._queue.put(Arrived(connection, arrival))
+                await self._queue.put(partial(self._arrived, connection, arrival))
 
     async def _fetch(self, fetch: Fetch) -> None:
         """Fetch one snapshot, and hand it over."""
@@ -199,16 +176,16 @@ class SnapshotRun(ABC, Generic[Connection]):
                 await asyncio.wait_for(self._changed[symbol].wait(), FIRST_CHANGE)
         while self._fetching.get(symbol) is fetch:
             if attempt:
-                await asyncio.sleep(wait_before(attempt - 1, *RETRY, self._rng))
+                await asyncio.sleep(wait_before(attempt - 1, *RETRY))
             try:
                 async with self._permit:
                     found = await self.snapshot(symbol)
             except (VenueError, *NOT_AS_DOCUMENTED) as error:
                 known = isinstance(error, VenueError)
                 cause = str(error) if known else f"malformed: {cause_of(error)}"
-                await self._queue.put(self._trouble(symbol, f"depth snapshot: {cause}"))
+                await self._tell("venue_error", symbol, f"depth snapshot: {cause}")
             else:
-                await self._queue.put(Fetched(fetch, found))
+                await self._queue.put(partial(self.offered, found, fetch))
                 return
             attempt += 1
 
@@ -220,40 +197,39 @@ class SnapshotRun(ABC, Generic[Connection]):
             try:
                 known = await self.listed(watched)
             except VenueError as error:
-                await self._queue.put(self._trouble(None, f"status of symbols: {error}"))
+                await self._tell("venue_error", None, f"status of symbols: {error}")
                 continue
             for symbol in sorted(watched):
                 status = known[symbol].status if symbol in known else "not listed any more"
                 if status != "trading":
                     watched.discard(symbol)
-                    now = self._clock.now()
-                    await self._queue.put(Event("delisted", symbol, now, 1, f"status: {status}"))
+                    await self._tell("delisted", symbol, f"status: {status}")
 
-    def _trouble(self, symbol: str | None, detail: str) -> Event:
-        return Event("venue_error", symbol, self._clock.now(), 1, detail[:320])
+    async def _tell(self, kind: str, symbol: str | None, detail: str) -> None:
+        event = Event(kind, symbol, self._clock.now(), 1, detail[:320])
+        await self._queue.put(lambda: [event])
 
-    def _handle(self, item: Arrived[Connection] | Fetched | Event | Exception) -> list[Message]:
-        if isinstance(item, Exception):
-            raise item
-        if isinstance(item, Fetched):
-            return self._offered(item)
-        if isinstance(item, Event):
-            return [item]
-        match item.arrival:
+    def _arrived(self, connection: Connection, arrival: Arrival) -> list[Message]:
+        match arrival:
             case ConnectionOpened() as opened:
-                return self.opened(item.connection, opened)
+                return self.opened(connection, opened)
             case ConnectionClosed() as closed:
-                return self.closed(item.connection, closed)
+                return self.closed(connection, closed)
             case frames:
                 return self.frames(frames)
 
-    def _offered(self, fetched: Fetched) -> list[Message]:
-        symbol = fetched.snapshot.symbol
-        if self._fetching.get(symbol) is not fetched.fetch:
+    def offered(self, snapshot: BookSnapshot, fetch: Fetch) -> list[Message]:
+        """Return what a snapshot means; one that was given up means nothing."""
+        symbol = snapshot.symbol
+        if self._fetching.get(symbol) is not fetch:
             return []
         del self._fetching[symbol]
         book = self._books[symbol]
-        messages = book.offer(fetched.snapshot)
+        messages = book.offer(snapshot)
         if messages is None or book.last is None:
-            self.synchronise(symbol, fetched.fetch.attempt + 1)
+            self.synchronise(symbol, fetch.attempt + 1)
         return messages or []
+
+
+def _raise(error: Exception) -> NoReturn:
+    raise error
