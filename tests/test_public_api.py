@@ -42,7 +42,7 @@ def test_unknown_names_are_attribute_errors():
 
 
 INNER = {
-    "Chunk", "Clock", "Job", "KernelState", "Market", "Plan", "Player", "QuestDB", "Run",
+    "Chunk", "Clock", "Job", "KernelState", "Market", "Plan", "QuestDB", "Run",
     "RunStore", "Message", "Point", "SessionAddress", "SessionQuery", "Space", "SweepStudy",
     "TickSource", "TrialResult",
 }  # fmt: skip

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -14,12 +11,12 @@ from fxlab._cli.common import (
     ListsByDefault,
     command,
     is_text,
-    option,
     say,
     show_facts,
     show_frame,
-    show_options,
+    show_newest,
     show_rows,
+    takes,
 )
 from fxlab.errors import InvalidInput, InvalidParameter
 
@@ -28,26 +25,6 @@ if TYPE_CHECKING:
     from fxlab.backtester.result import Result
 
 
-Fill = Annotated[str | None, typer.Option(help="next_trade, or book: cross the spread, walk it.")]
-Taker = Annotated[
-    float | None, typer.Option("--taker-bps", "--fee-bps", help="Fee of each market order.")
-]
-Maker = Annotated[float | None, typer.Option(help="Fee of resting limit orders; else the taker's.")]
-Slippage = Annotated[float | None, typer.Option(help="How far fills are worse than prints.")]
-Latency = Annotated[
-    str | None,
-    typer.Option(help="To the market: 50ms, measured, lognormal:20ms,0.5, uniform:10ms,40ms."),
-]
-More = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--execution",
-        "-x",
-        metavar="FILE.toml|NAME=VALUE",
-        help="Anything else of fxlab.Execution: a TOML file, or max_leverage=2. May be given "
-        "again; later words and the options above win.",
-    ),
-]
 SUFFIX: Final = ".toml"
 
 
@@ -69,7 +46,7 @@ def execution_from(words: list[str] | None, **options: Any) -> Execution:  # noq
 
 
 EVERY: Final = 1_000_000
-"""More rows than any list of the small tables has: how many there are is told."""
+"""More rows than any list of the small tables has: all are counted."""
 
 Parameters = Annotated[
     list[str] | None,
@@ -79,48 +56,50 @@ Name = Annotated[str, typer.Argument(help="The strategy's name, or module:functi
 Symbols = Annotated[str, typer.Option(help="ALL, or symbols with commas between.")]
 Start = Annotated[str | None, typer.Option(help="First tick's time; naive is UTC.")]
 End = Annotated[str | None, typer.Option(help="Ticks before this time.")]
+Limit = Annotated[int, typer.Option(min=1, help="Most rows to list, newest first.")]
 RunId = Annotated[str, typer.Argument(help="Id of a saved run; see fxlab runs list.")]
-Capital = Annotated[float | None, typer.Option(help="Money at the start.")]
-RunOptions = Callable[[], dict[str, Any]]
 
 
-RUN_OPTIONS: Final = (
-    option("symbols", Symbols, default="ALL"),
-    *(
-        option(name, annotation, default=None)
-        for name, annotation in (
-            ("start", Start),
-            ("end", End),
-            ("capital", Capital),
-            ("fill", Fill),
-            ("taker_bps", Taker),
-            ("maker_bps", Maker),
-            ("slippage_bps", Slippage),
-            ("latency", Latency),
-            ("execution", More),
-        )
-    ),
-)
+class RunWords:
+    """The options of a run, as every command that runs a strategy takes them."""
+
+    symbols: Symbols = "ALL"
+    start: Start = None
+    end: End = None
+    capital: Annotated[float | None, typer.Option(help="Money at the start.")] = None
+    fill: Annotated[
+        str | None, typer.Option(help="next_trade, or book: cross the spread, walk it.")
+    ] = None
+    taker_bps: Annotated[
+        float | None, typer.Option("--taker-bps", "--fee-bps", help="Fee of each market order.")
+    ] = None
+    maker_bps: Annotated[
+        float | None, typer.Option(help="Fee of resting limit orders; else the taker's.")
+    ] = None
+    slippage_bps: Annotated[
+        float | None, typer.Option(help="How far fills are worse than prints.")
+    ] = None
+    latency: Annotated[
+        str | None,
+        typer.Option(help="To the market: 50ms, measured, lognormal:20ms,0.5, uniform:10ms,40ms."),
+    ] = None
+    execution: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--execution",
+            "-x",
+            metavar="FILE.toml|NAME=VALUE",
+            help="Anything else of fxlab.Execution: a TOML file, or max_leverage=2. May be given "
+            "again; later words and the options above win.",
+        ),
+    ] = None
 
 
-def takes_run_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of a run, in its help where `options` stands in its signature.
-
-    The command is handed what returns them, checked, as `fxlab.backtest` and its like take them.
-    """
-
-    @functools.wraps(function)
-    def run(*args: Any, **words: Any) -> None:  # noqa: ANN401 - what typer has read
-        of_run = {one.name: words.pop(one.name) for one in RUN_OPTIONS}
-        function(*args, options=lambda: _run_options(**of_run), **words)
-
-    own = inspect.signature(function, eval_str=True).parameters.values()
-    shown = [[one] if one.name != "options" else RUN_OPTIONS for one in own]
-    show_options(run, [one for group in shown for one in group])
-    return run
+Words = dict[str, Any]
+"""What was typed, by the names of options."""
 
 
-def _run_options(
+def run_options(
     *,
     symbols: str,
     start: str | None,
@@ -129,6 +108,7 @@ def _run_options(
     execution: list[str] | None,
     **assumptions: Any,  # noqa: ANN401
 ) -> dict[str, Any]:
+    """Return the words of a run, checked, as `fxlab.backtest` and its like take them."""
     run = given(symbols=chosen_symbols(symbols), start=start, end=end, capital=capital)
     assumed = given(**assumptions)
     if assumed or execution:
@@ -161,13 +141,13 @@ def strategies() -> None:
     show_frame(fxlab.strategies())
 
 
-@takes_run_options
+@takes(RunWords)
 def backtest(
     session: Annotated[str | None, typer.Argument(help="The session's id.")] = None,
     strategy: Annotated[str | None, typer.Argument(help="Its name, or module:function.")] = None,
     *,
     parameter: Parameters = None,
-    options: RunOptions,
+    options: Words,
     report: Annotated[Path | None, typer.Option(help="Write a report to this folder.")] = None,
     save: Annotated[bool, typer.Option("--save", help="Keep the run in the database.")] = False,
 ) -> None:
@@ -182,27 +162,23 @@ def backtest(
         )
     chosen = get(strategy)
     values = chosen.parse(named(parameter or []))
-    asked = options()
+    asked = run_options(**options)
     with fxlab.connect() as lab:
         result = fxlab.backtest(lab.session(session), chosen, values, **asked)
         saved = result.save(lab) if save else None
         _show_result(result, saved, report)  # a report reads prices: the lab must be open
 
 
-def list_runs(
-    *,
-    limit: Annotated[int, typer.Option(min=1, help="Most rows to list, newest first.")] = 20,
-) -> None:
+def list_runs(*, limit: Limit = 20) -> None:
     """List the saved backtests, newest first."""
     import fxlab
 
     with fxlab.connect() as lab:
         found = lab.runs(limit=EVERY)
-    show_frame(
-        found.head(limit),
+    show_newest(
+        found,
+        limit,
         empty="no saved runs; save one with: fxlab backtest SESSION STRATEGY --save",
-        total=found.height,
-        more="--limit shows more",
         leave_out=("fingerprint", "execution", "options", "metrics", "fxlab_version"),
     )
 
@@ -282,19 +258,19 @@ def given(**options: Any) -> dict[str, Any]:  # noqa: ANN401 - whatever the opti
 Session = Annotated[str, typer.Argument(help="The session's id.")]
 
 
-@takes_run_options
+@takes(RunWords)
 def cost_ladder(
     session: Session,
     strategy: Name,
     *,
     parameter: Parameters = None,
-    options: RunOptions,
+    options: Words,
 ) -> None:
     """Replay the same signals under no, half, all and double costs, and under longer delays."""
     import fxlab
 
     chosen, values = _strategy(strategy, parameter)
-    asked = options()
+    asked = run_options(**options)
     with fxlab.connect() as lab:
         found = fxlab.cost_ladder(lab.session(session), chosen, values, **asked)
     show_frame(

@@ -1,12 +1,12 @@
 """Commands that record live data and verify a recording, with the live status view in a terminal.
 
-The view shows the state, the figures of each symbol, and what waits to be stored.
+The view shows the state, the numbers of each symbol, and what waits to be stored.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from fxlab._cli.common import command, live, same_command, say, show_frame, signals_call
+from fxlab._cli.common import command, live, same_command, say, show_frame, signals_call, takes
 from fxlab.collect import status as words
 from fxlab.collect.status import COLLECTING, OUTAGE, CollectorStatus
 
@@ -102,24 +102,31 @@ def register(app: typer.Typer) -> None:
     command(app)(verify)
 
 
+class RecordingWords:
+    """The options of a recording."""
+
+    duration: Annotated[str | None, typer.Option(help="10m, 8h; else until Ctrl-C.")] = None
+    book_depth: Annotated[int, typer.Option(help="Levels: 0 none, 1 best prices, up to 10.")] = 10
+    book_every: Annotated[str, typer.Option(help="At most one book in this time: 1s.")] = "0s"
+    trades: Annotated[bool, typer.Option(help="Record trades.")] = True
+    backfill: Annotated[bool, typer.Option(help="Ask the venue for trades in gaps.")] = True
+    session_id: Annotated[str | None, typer.Option("--session", help="The session's id.")] = None
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with --session.")] = False
+    url: Annotated[str | None, typer.Option(help="Of a mock venue: see fxlab mock.")] = None
+    settle: Annotated[str, typer.Option(help="How long a gap in the ids may fill by itself.")] = (
+        "6s"
+    )
+    journal_limit: Annotated[int, typer.Option(help="Bytes that may wait.")] = 2_000_000_000
+    notes: Annotated[str, typer.Option(help="Free text kept with the session.")] = ""
+    tag: Annotated[list[str] | None, typer.Option(help="A tag; may be given again.")] = None
+
+
+@takes(RecordingWords)
 def collect(
     venue: Annotated[str, typer.Argument(help="binance, binance_futures, kraken, mexc, ccxt:NAME")],
     symbols: Annotated[list[str], typer.Argument(help="Such as BTC_USDT.")],
     *,
-    duration: Annotated[str | None, typer.Option(help="10m, 8h; else until Ctrl-C.")] = None,
-    book_depth: Annotated[int, typer.Option(help="Levels: 0 none, 1 best prices, up to 10.")] = 10,
-    book_every: Annotated[str, typer.Option(help="At most one book in this time: 1s.")] = "0s",
-    trades: Annotated[bool, typer.Option(help="Record trades.")] = True,
-    backfill: Annotated[bool, typer.Option(help="Ask the venue for trades in gaps.")] = True,
-    session_id: Annotated[str | None, typer.Option("--session", help="The session's id.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with --session.")] = False,
-    url: Annotated[str | None, typer.Option(help="Of a mock venue: see fxlab mock.")] = None,
-    settle: Annotated[
-        str, typer.Option(help="How long a gap in the ids may fill by itself.")
-    ] = "6s",
-    journal_limit: Annotated[int, typer.Option(help="Bytes that may wait.")] = 2_000_000_000,
-    notes: Annotated[str, typer.Option(help="Free text kept with the session.")] = "",
-    tag: Annotated[list[str] | None, typer.Option(help="A tag; may be given again.")] = None,
+    options: dict[str, Any],
 ) -> None:
     """Record live trades and books of a venue until the duration is over or Ctrl-C."""
     from fxlab.collect.collector import wait_until_over
@@ -128,22 +135,8 @@ def collect(
     with connect() as lab:
         for left in lab.recovered:
             say(f"session {left} was closed: its collector had been killed")
-        collector = lab.collect(
-            venue,
-            symbols,
-            url=url,
-            duration=duration,
-            book_depth=book_depth,
-            book_every=book_every,
-            trades=trades,
-            backfill=backfill,
-            session_id=session_id,
-            resume=resume,
-            settle=settle,
-            journal_limit=journal_limit,
-            notes=notes,
-            tags=tuple(tag or ()),
-        )
+        tags = tuple(options.pop("tag") or ())
+        collector = lab.collect(venue, symbols, tags=tags, **options)
         say(f"recording session {collector.session_id}; stop it with Ctrl-C")
         if collector.status().message:
             say(collector.status().message)

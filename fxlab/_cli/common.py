@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, get_type_hints
 
 import typer
 from rich.console import Console, RenderableType
@@ -103,9 +103,6 @@ def for_shell(message: str, options: Mapping[str, str] | None = None) -> str:
 INTERRUPTED: Final = 130
 """Exit code of a program that Ctrl-C ended."""
 
-_Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-_Csv = Annotated[bool, typer.Option("--csv", help="Print the (main) table as CSV.")]
-
 
 class Parts:
     """What a command shows in JSON or CSV: parts by name, the last one being the main table."""
@@ -177,16 +174,48 @@ class ListsByDefault(TyperGroup):
         return super().parse_args(ctx, args if named or asks_help else [self.default, *args])
 
 
-def option(name: str, annotation: Any, *, default: object) -> inspect.Parameter:  # noqa: ANN401
-    """Return an option of a command as typer reads it."""
-    kind = inspect.Parameter.KEYWORD_ONLY
-    return inspect.Parameter(name, kind, default=default, annotation=annotation)
+def options_of(group: type) -> list[inspect.Parameter]:
+    """Return the options of a group: a class with an attribute for each, annotated for typer."""
+    return [
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=getattr(group, name), annotation=kind
+        )
+        for name, kind in get_type_hints(group, include_extras=True).items()
+    ]
 
 
-def show_options(run: Callable[..., None], parameters: Sequence[inspect.Parameter]) -> None:
+def takes(group: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator that gives a command a group's options, where `options` stands in it.
+
+    The command is handed what was typed, by the names of the options.
+    """
+    shared = options_of(group)
+
+    def add(function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def run(*args: Any, **words: Any) -> None:  # noqa: ANN401 - what typer has read
+            options = {one.name: words.pop(one.name) for one in shared}
+            function(*args, options=options, **words)
+
+        own = inspect.signature(function, eval_str=True).parameters.values()
+        shown = [[one] if one.name != "options" else shared for one in own]
+        _show_options(run, [one for part in shown for one in part])
+        return run
+
+    return add
+
+
+def _show_options(run: Callable[..., None], parameters: Sequence[inspect.Parameter]) -> None:
     """Give a function that wraps a command the signature that typer and `inspect` read."""
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {one.name: one.annotation for one in parameters}
+
+
+class _Forms:
+    """The forms of a command's output."""
+
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print the (main) table as CSV.")] = False
 
 
 def command(
@@ -203,10 +232,7 @@ def command(
                 function(*args, **given)
 
         own = inspect.signature(function, eval_str=True).parameters.values()
-        show_options(
-            run,
-            [*own, option("as_json", _Json, default=False), option("as_csv", _Csv, default=False)],
-        )
+        _show_options(run, [*own, *options_of(_Forms)])
         app.command(name, **options)(run)
         return function
 
@@ -294,6 +320,14 @@ def show_frame(
         _print(columns_of_frame(frame.drop(leave_out, strict=False)), title)
     if total > frame.height:
         say(f"{frame.height:,} of {total:,} shown; {more}".rstrip("; "))
+
+
+def show_newest(
+    frame: pl.DataFrame, limit: int, *, empty: str, leave_out: Sequence[str] = ()
+) -> None:
+    """Print the first rows of a listing, and how many there are; as `show_frame` does."""
+    total, more = frame.height, "--limit shows more"
+    show_frame(frame.head(limit), empty=empty, total=total, more=more, leave_out=leave_out)
 
 
 def is_text() -> bool:

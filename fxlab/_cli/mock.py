@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fxlab._cli.common import say, show_rows, signals_call
+from fxlab._cli.common import say, show_rows, signals_call, takes
 from fxlab._times import parse_duration
 from fxlab.errors import InvalidParameter
 
@@ -22,6 +22,27 @@ def register(app: typer.Typer) -> None:
     app.command()(mock)
 
 
+class FaultWords:
+    """The options of faults that are numbers."""
+
+    drop: Annotated[float, typer.Option(help="Share of frames never sent.")] = 0.0
+    duplicate: Annotated[float, typer.Option(help="Share sent two or three times.")] = 0.0
+    swap: Annotated[float, typer.Option(help="Share that changes places with the next.")] = 0.0
+    delay: Annotated[float, typer.Option(help="Share that comes late.")] = 0.0
+    delay_seconds: Annotated[float, typer.Option(help="How late at most.")] = 5.0
+    garbage: Annotated[float, typer.Option(help="Share with a mutilated copy before it.")] = 0.0
+    cut_every: Annotated[int | None, typer.Option(help="Frames between lost connections.")] = None
+    cut_seconds: Annotated[float | None, typer.Option(help="Seconds between them.")] = None
+    stall_at: Annotated[float | None, typer.Option(help="Second at which it falls silent.")] = None
+    stall_seconds: Annotated[float, typer.Option(help="For how long.")] = 10.0
+    id_restart_at: Annotated[
+        int | None, typer.Option(help="Trades after which ids begin at 1 again.")
+    ] = None
+    stale_snapshots: Annotated[int, typer.Option(help="First book snapshots that are old.")] = 0
+    clock_skew_ms: Annotated[int, typer.Option(help="How far its clock is ahead.")] = 0
+
+
+@takes(FaultWords)
 def mock(
     *,
     tape: Annotated[
@@ -37,20 +58,7 @@ def mock(
     speed: Annotated[str, typer.Option(help="1, 10, ... or max: as fast as it is read.")] = "1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 is a free one.")] = 0,
     seed: Annotated[int, typer.Option(help="Of the market and of the faults.")] = 1,
-    drop: Annotated[float, typer.Option(help="Share of frames never sent.")] = 0.0,
-    duplicate: Annotated[float, typer.Option(help="Share sent two or three times.")] = 0.0,
-    swap: Annotated[float, typer.Option(help="Share that changes places with the next.")] = 0.0,
-    delay: Annotated[float, typer.Option(help="Share that comes late.")] = 0.0,
-    delay_seconds: Annotated[float, typer.Option(help="How late at most.")] = 5.0,
-    garbage: Annotated[float, typer.Option(help="Share with a mutilated copy before it.")] = 0.0,
-    cut_every: Annotated[int | None, typer.Option(help="Frames between lost connections.")] = None,
-    cut_seconds: Annotated[float | None, typer.Option(help="Seconds between them.")] = None,
-    stall_at: Annotated[float | None, typer.Option(help="Second at which it falls silent.")] = None,
-    stall_seconds: Annotated[float, typer.Option(help="For how long.")] = 10.0,
-    id_restart_at: Annotated[
-        int | None, typer.Option(help="Trades after which ids begin at 1 again.")
-    ] = None,
-    stale_snapshots: Annotated[int, typer.Option(help="First book snapshots that are old.")] = 0,
+    options: dict[str, Any],
     rest_error: Annotated[
         list[str] | None,
         typer.Option(metavar="KIND=COUNT", help="429=2, 503=1, malformed=1, '403 depth'=1."),
@@ -58,7 +66,6 @@ def mock(
     delist: Annotated[
         str | None, typer.Option(metavar="SYMBOL@SECOND", help="Trades no more from then on.")
     ] = None,
-    clock_skew_ms: Annotated[int, typer.Option(help="How far its clock is ahead.")] = 0,
     ledger: Annotated[Path | None, typer.Option(help="File of JSON lines for the ledger.")] = None,
     duration: Annotated[
         str | None, typer.Option("--for", help="Stop after 60s, 5m, ...; else at Ctrl-C.")
@@ -72,21 +79,9 @@ def mock(
 
     faults = Faults(
         seed=seed,
-        drop=drop,
-        duplicate=duplicate,
-        swap=swap,
-        delay=delay,
-        delay_seconds=delay_seconds,
-        garbage=garbage,
-        cut_every=cut_every,
-        cut_seconds=cut_seconds,
-        stall_at=stall_at,
-        stall_seconds=stall_seconds,
-        id_restart_at=id_restart_at,
-        stale_snapshots=stale_snapshots,
         rest_errors=dict(_count(word) for word in rest_error or ()),
         delist=None if delist is None else _delisting(delist),
-        clock_skew_ms=clock_skew_ms,
+        **options,
     )
     symbols = symbol or ["BTC_USDT"]
     market = (
@@ -111,9 +106,9 @@ def _serve(venue: MockVenue, seconds: float | None) -> None:
 
 def _show(venue: MockVenue) -> None:
     said = venue.ledger()
-    figures = ("trades", "first_id", "last_id", "sum_qty", "checksum")
-    rows = [(name, *(one[key] for key in figures)) for name, one in said["symbols"].items()]
-    show_rows(("symbol", *figures), rows, "what happened")
+    columns = ("trades", "first_id", "last_id", "sum_qty", "checksum")
+    rows = [(name, *(one[key] for key in columns)) for name, one in said["symbols"].items()]
+    show_rows(("symbol", *columns), rows, "what happened")
     heard = [
         (venue_name, symbol, one["sent_first_id"], one["happened"], one["sent"])
         for venue_name, symbols in said["venues"].items()

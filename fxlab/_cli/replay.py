@@ -10,13 +10,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from fxlab._cli.backtest import RunOptions, named, takes_run_options
-from fxlab._cli.common import INTERRUPTED, live, same_command, say, show_frame
+from fxlab._cli.backtest import RunWords, Words, named, run_options
+from fxlab._cli.common import INTERRUPTED, live, same_command, say, show_frame, takes
 from fxlab._html import show_number, show_time
 from fxlab.errors import InvalidInput, InvalidParameter
 
 if TYPE_CHECKING:
-    from fxlab.replayer._player import ReplayBatch
+    from fxlab.replayer._cursor import ReplayBatch
     from fxlab.replayer.replay import Replay
 
 
@@ -79,12 +79,12 @@ def register(app: typer.Typer) -> None:
     app.command()(replay)
 
 
-@takes_run_options
+@takes(RunWords)
 def replay(
     session: Annotated[str | None, typer.Argument(help="The session's id.")] = None,
     *,
     speed: Annotated[float, typer.Option(help="Market seconds a second; inf never waits.")] = 1.0,
-    options: RunOptions,
+    options: Words,
     strategy: Annotated[
         str | None, typer.Option(help="Run it on the ticks: its name, or module:function.")
     ] = None,
@@ -104,7 +104,7 @@ def replay(
             "session_id is required: fxlab replay SESSION; list the sessions with: "
             "fxlab sessions list"
         )
-    asked = options()
+    asked = run_options(**options)
     if strategy is not None:
         chosen = get(strategy)
         asked |= {"strategy": chosen, "parameters": chosen.parse(named(parameter or []))}

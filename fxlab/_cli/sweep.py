@@ -8,8 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from fxlab._cli.backtest import EVERY, Name, RunOptions, given, named, takes_run_options
-from fxlab._cli.common import ListsByDefault, command, say, show_facts, show_frame
+from fxlab._cli.backtest import EVERY, Limit, Name, RunWords, Words, given, named, run_options
+from fxlab._cli.common import (
+    ListsByDefault,
+    command,
+    say,
+    show_facts,
+    show_frame,
+    show_newest,
+    takes,
+)
 from fxlab.backtester.strategy.strategy import MOST_VALUES, Value, get
 from fxlab.errors import InvalidParameter, SweepCancelled
 
@@ -60,7 +68,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="sweeps")
 
 
-@takes_run_options
+@takes(RunWords)
 def sweep(
     session: Session,
     strategy: Name,
@@ -70,7 +78,7 @@ def sweep(
     search: Search = None,
     points: Points = None,
     seed: Seed = None,
-    options: RunOptions,
+    options: Words,
     workers: Workers = None,
     scheduler: Scheduler = None,
     points_limit: Annotated[int | None, typer.Option(help="Allow a grid of so many.")] = None,
@@ -82,7 +90,7 @@ def sweep(
 
     chosen = get(strategy)
     _check_suffix(output)
-    asked = options() | given(
+    asked = run_options(**options) | given(
         metric=metric, search=search, points=points, seed=seed, workers=workers,
         scheduler=scheduler, points_limit=points_limit,
     )  # fmt: skip
@@ -103,7 +111,7 @@ def sweep(
         _write(found.table, output)
 
 
-@takes_run_options
+@takes(RunWords)
 def walk_forward(
     session: Annotated[str, typer.Argument(help="The session's id.")],
     strategy: Name,
@@ -117,7 +125,7 @@ def walk_forward(
     mode: Annotated[str | None, typer.Option(help="rolling or anchored.")] = None,
     embargo: Annotated[str | None, typer.Option(help="Between training and test.")] = None,
     metric: Metric = None,
-    options: RunOptions,
+    options: Words,
     workers: Workers = None,
     save: Save = False,
 ) -> None:
@@ -125,7 +133,7 @@ def walk_forward(
     import fxlab
 
     chosen = get(strategy)
-    asked = options() | given(
+    asked = run_options(**options) | given(
         test=test, folds=folds, mode=mode, embargo=embargo, metric=metric, workers=workers
     )
     with fxlab.connect() as lab:
@@ -140,22 +148,14 @@ def walk_forward(
     show_frame(found.summary, str(found), most=WINDOWS, leave_out=("train_start", "train_end"))
 
 
-def list_sweeps(
-    *,
-    limit: Annotated[int, typer.Option(min=1, help="Most rows to list, newest first.")] = 20,
-) -> None:
+def list_sweeps(*, limit: Limit = 20) -> None:
     """List the sweeps that are kept, newest first."""
     import fxlab
 
     with fxlab.connect() as lab:
         found = lab.sweeps(limit=EVERY)
-    show_frame(
-        found.head(limit),
-        empty="no sweeps are kept; keep one with: fxlab sweep SESSION STRATEGY --grid ... --save",
-        total=found.height,
-        more="--limit shows more",
-        leave_out=("plan",),
-    )
+    empty = "no sweeps are kept; keep one with: fxlab sweep SESSION STRATEGY --grid ... --save"
+    show_newest(found, limit, empty=empty, leave_out=("plan",))
 
 
 def show_sweep(

@@ -197,9 +197,9 @@ def _broken(name: str, room: int) -> str:
 def _column(column: pl.Series, units: list[str] | None) -> Column:
     name = column.name
     if units is not None and column.dtype.is_float():
-        texts = [_figure(value, unit) for value, unit in zip(column, units, strict=True)]
+        texts = [_metric(value, unit) for value, unit in zip(column, units, strict=True)]
     elif (unit := _unit(name)) and column.dtype.is_numeric():
-        texts = [_figure(value, unit) for value in column]
+        texts = [_metric(value, unit) for value in column]
     elif column.dtype.is_float() or isinstance(column.dtype, pl.Datetime):
         texts = [_dash(text) for text in _html.texts(column)]
     else:
@@ -219,7 +219,7 @@ def _unit(name: str) -> str:
     return "seconds" if name == "seconds" or name.endswith("_seconds") else ""
 
 
-def _figure(value: float | None, unit: str) -> str:
+def _metric(value: float | None, unit: str) -> str:
     return _dash(show_metric(value, unit))
 
 

@@ -136,13 +136,13 @@ def check_one_currency(symbols: Iterable[str]) -> None:
         first.setdefault(quote_currency(symbol), symbol)
     if len(first) < 2:
         return
-    told = [
+    words = [
         f"{symbol} in {unit or 'a currency that its name does not say'}"
         for unit, symbol in first.items()
     ]
     one = next(iter(first.values()))
     raise InvalidParameter(
-        f"prices are in {len(first)} currencies ({'; '.join(told[:4])}), and money of different "
+        f"prices are in {len(first)} currencies ({'; '.join(words[:4])}), and money of different "
         f"currencies is never added: choose symbols of one currency, such as symbols=[{one!r}], "
         "and run the others by themselves, or give a frame whose prices are in one currency"
     )

@@ -1,6 +1,6 @@
 """Comparison of runs: metrics side by side, after what differs in their inputs.
 
-A comparison of two figures means little before one knows what else differs: other fees, another
+A comparison of two metrics means little before one knows what else differs: other fees, another
 session, another hour. So the differences come first.
 """
 
@@ -44,7 +44,7 @@ class Comparison:
     Attributes
     ----------
     table : polars.DataFrame
-        One row a figure: ``metric``, ``unit``, one column a run (nan where it has none), and
+        One row a metric: ``metric``, ``unit``, one column a run (nan where it has none), and
         ``best``, the name of the best run (null where all are equal, or none is better).
     differences : polars.DataFrame
         What differs in what made the runs: ``kind`` (strategy, parameter, execution, data),
@@ -88,7 +88,7 @@ class Comparison:
         return comparison_chart(self.equities, "Equity, each run from one")
 
     def __repr__(self) -> str:
-        """Show the main figures and what differs."""
+        """Show the main metrics and what differs."""
         main = self.table.filter(pl.col("metric").is_in(HEADLINE))
         same = "Nothing that made these runs differs."
         return f"{plain(main)}\n{same if self.differences.is_empty() else plain(self.differences)}"
@@ -126,7 +126,7 @@ def compare_runs(
     Returns
     -------
     Comparison
-        Figures with the best one marked, differences of what made the runs, and their equities.
+        Metrics with the best one marked, differences of what made the runs, and their equities.
 
     Raises
     ------
@@ -159,7 +159,7 @@ def compare_runs(
     names = _given_names(given) if given is not None else _made_names(sides, differing)
     equities = {name: side.equity for name, side in zip(names, sides, strict=True)}
     return Comparison(
-        table=_figures(names, sides),
+        table=_metrics(names, sides),
         differences=_differences(names, sides, differing),
         equities={name: equity for name, equity in equities.items() if equity is not None},
     )
@@ -258,7 +258,7 @@ def _made_names(sides: list[_Side], differing: list[tuple[str, str]]) -> list[st
     ]
 
 
-def _figures(names: list[str], sides: list[_Side]) -> pl.DataFrame:
+def _metrics(names: list[str], sides: list[_Side]) -> pl.DataFrame:
     values = {
         name: [_number(side.metrics.get(metric)) for metric in METRICS]
         for name, side in zip(names, sides, strict=True)
@@ -290,7 +290,7 @@ def _best(metric: str, values: Mapping[str, float]) -> str | None:
     known = {name: value for name, value in values.items() if not math.isnan(value)}
     if metric in NEITHER or len(known) < 2:
         return None
-    ends = min(known.values()) if metric in LESS_IS_BETTER else max(known.values())
+    ends = (min if metric in LESS_IS_BETTER else max)(known.values())
     winners = [name for name, value in known.items() if value == ends]
     return winners[0] if len(winners) == 1 else None
 
@@ -308,7 +308,7 @@ def _differences(
 
 
 def _marked(comparison: Comparison) -> pl.DataFrame:
-    """Return the figures that some run has as text, the best one of each with a star."""
+    """Return the metrics that some run has as text, the best one of each with a star."""
     shown = [
         {"metric": heading(row["metric"])}
         | {

@@ -43,7 +43,7 @@ class CostLadder:
     results : dict
         The run of each scenario, by its name.
     table : polars.DataFrame
-        One row a scenario: ``rung``, ``execution`` (in words), and the figures of `SHOWN`.
+        One row a scenario: ``rung``, ``execution`` (in words), and the metrics of `SHOWN`.
 
     Examples
     --------
@@ -174,9 +174,9 @@ def _run(job: Job, jobs: Mapping[str, Job], progress: Advance) -> None:
 
 def _table(results: Mapping[str, Result]) -> pl.DataFrame:
     runs = results.values()
-    figures = {name: [run.metrics[name] for run in runs] for name in SHOWN}
+    metrics = {name: [run.metrics[name] for run in runs] for name in SHOWN}
     names: dict[str, list[str]] = {
         "rung": list(results),
         "execution": [str(run.execution) for run in runs],
     }
-    return pl.DataFrame(names).hstack(pl.DataFrame(figures))
+    return pl.DataFrame(names).hstack(pl.DataFrame(metrics))

@@ -38,8 +38,8 @@ STEPS_US: Final = tuple(
 class Job:
     """A backtest that is ready to run: rows to come, a kernel state to feed them to.
 
-    `backtest` feeds it as fast as it can; a paced replay in its own time. Whoever feeds the rows,
-    in whatever slices, the result is the same bit by bit.
+    `backtest` feeds it as fast as it can; a paced replay in its own time. In whatever slices the
+    rows are fed, the result is the same bit by bit.
     """
 
     run: Run

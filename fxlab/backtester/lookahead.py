@@ -134,12 +134,12 @@ def check_lookahead(
     rows = tried = decisions = 0
     with shown(progress, "check_lookahead") as advance:
         for number, name in enumerate(names):
-            told = partial(advance, number / len(names), name)
-            ticks = _ticks(data, name, signals, start, end, sample_rows, told)
+            report = partial(advance, number / len(names), name)
+            ticks = _ticks(data, name, signals, start, end, sample_rows, report)
             trial = _Trial(signals, name, ticks)
             places = _places(trial.decisions, ticks.height, cuts, rng)
             for done, place in enumerate(places, 1):
-                trial.change_the_future(place, told)
+                trial.change_the_future(place, report)
                 trial.forget_the_past(place)
                 advance((number + done / len(places)) / len(names), name)
             rows, tried = rows + ticks.height, tried + len(places)
@@ -155,7 +155,7 @@ def _ticks(  # noqa: PLR0917 - the pieces of one read
     start: Time | None,
     end: Time | None,
     most: int | None,
-    told: Callable[[], None],
+    report: Callable[[], None],
 ) -> pl.DataFrame:
     """Return the ticks with all that the strategy reads, at most so many."""
     chunks = joined_ticks(
@@ -171,7 +171,7 @@ def _ticks(  # noqa: PLR0917 - the pieces of one read
     read = []
     for chunk in chunks:
         read.append(chunk)
-        told()
+        report()
         if most is not None and sum(part.height for part in read) >= most:
             break
     if not any(chunk.height for chunk in read):
@@ -200,12 +200,12 @@ class _Trial:
         self.ticks = ticks
         self.decisions = self._decide(ticks)
 
-    def change_the_future(self, place: int, told: Callable[[], None]) -> None:
+    def change_the_future(self, place: int, report: Callable[[], None]) -> None:
         """Raise `LookaheadFound` if other rows from `place` on change a decision before it."""
         past, future = self.ticks.head(place), self.ticks.slice(place)
         before = self._between(self.decisions, 0, place)
         for words, change in FUTURES.items():
-            told()
+            report()
             found = self._decide(pl.concat([past, change(future)]))
             different = _first_difference(before, self._between(found, 0, place))
             if different is not None:

@@ -72,7 +72,7 @@ class Run:
     gaps: pl.DataFrame | None = None  # from_time, to_time, symbol; None: gaps were not recorded
 
     def options(self) -> dict[str, Any]:
-        """Return the time range and the basis of the figures, as plain values."""
+        """Return the time range and the basis of the metrics, as plain values."""
         start_us, end_us = parse_range(self.start, self.end)
         return {
             "start_us": start_us,
@@ -91,7 +91,7 @@ class Result:
     run_id : str
         ``exec_YYYYMMDD_HHMMSS_<hex>_backtest``.
     metrics : Metrics
-        Figures by name; `Metrics.table` gives units and notes.
+        Metrics by name; `Metrics.table` gives units and notes.
     orders : polars.DataFrame
         Every decision that wanted a change and every exit, and what became of it: symbol, status,
         reason, decided_at, ready_at, done_at, target, price (average), qty, fee, position, equity.
@@ -219,7 +219,7 @@ class Result:
         Raises
         ------
         RunConflict
-            If a stored run has the same fingerprint and other figures.
+            If a stored run has the same fingerprint and other metrics.
         """
         return lab._save_run(self)  # noqa: SLF001 - this is the one way to it
 
@@ -230,7 +230,7 @@ class Result:
         return f"{self.strategy}({values}) on {self.data_session_id}"
 
     def __repr__(self) -> str:
-        """Show the run and its main figures."""
+        """Show the run and its main metrics."""
         from fxlab.backtester.report._summary import result_text
 
         return result_text(self)
@@ -268,7 +268,7 @@ def build_result(run: Run, records: Records, rows_digest: Mapping[str, str]) -> 
 
 
 def facts_of(run: Run, records: Records) -> Facts:
-    """Return what figures are computed from, beside returns, fills and trades."""
+    """Return what metrics are computed from, beside returns, fills and trades."""
     account = records.account
     ruined_at = int(account["ruined_at"])
     return Facts(

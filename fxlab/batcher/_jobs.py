@@ -215,7 +215,7 @@ def _time_text(value: Time | None) -> str:
 
 DEFAULTS: Final = "defaults"
 _SHOWN: Final = 5
-"""Mistakes told at once, at most."""
+"""Mistakes named at once, at most."""
 
 
 def load_jobs(plan: str | Path | Sequence[Any] | Mapping[str, Any], kind: str) -> Sequence[Any]:

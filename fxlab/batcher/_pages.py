@@ -15,7 +15,7 @@ from fxlab._html import NOTHING
 from fxlab.backtester.metrics._performance import METRICS
 from fxlab.backtester.report._summary import show_metric, show_seconds
 from fxlab.backtester.report._tearsheet import Section, embed, plotly_source
-from fxlab.errors import FxlabError
+from fxlab.sweeper._cross_validation import verdict
 
 if TYPE_CHECKING:
     from fxlab.sweeper.sweep import Sweep
@@ -30,7 +30,7 @@ def render_batch(rows: Sequence[Mapping[str, Any]], words: str) -> str:
     Parameters
     ----------
     rows
-        Of each job: ``job``, ``state``, ``run_id``, figures of `METRICS`, ``seconds``, ``error``,
+        Of each job: ``job``, ``state``, ``run_id``, those of `METRICS`, ``seconds``, ``error``,
         ``terms``, ``sparkline`` (SVG), ``notebook`` and ``report`` (links, seen from the page).
     words
         How far the batch is.
@@ -60,7 +60,7 @@ def render_night(day: date, rows: Sequence[Mapping[str, Any]], sweeps: Mapping[s
     day
         Its date.
     rows
-        Of `night_table.SCHEMA`, one a sweep.
+        Of `nightly.SCHEMA`, one a sweep.
     sweeps
         Those that have points, by name.
     """
@@ -96,7 +96,7 @@ def _now() -> datetime:
 
 def _section(number: int, name: str, found: Sweep) -> Section:
     """Return the picture of a sweep and its best points."""
-    words = [] if found.table.is_empty() else [_judged(found)]
+    words = [] if found.table.is_empty() else [verdict(found)]
     best = found.ranking().head(RANKED)
     if best.is_empty():
         return name, [*words, str(found)]
@@ -106,10 +106,3 @@ def _section(number: int, name: str, found: Sweep) -> Section:
     ranked = _html.table(best, caption="The best points", decimals=digits, inline=False)
     figure = found.heatmap() if len(found.varied) > 1 else found.parallel()
     return name, [*words, embed(figure, f"sweep-{number}", ""), ranked]
-
-
-def _judged(found: Sweep) -> str:
-    try:
-        return str(found.overfitting())
-    except FxlabError as error:
-        return str(error)

@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,8 +25,8 @@ from fxlab.backtester.report._tearsheet import write_whole
 from fxlab.batcher import _pages
 from fxlab.batcher._jobs import BatchJob, checked, load_jobs
 from fxlab.batcher.runner import (
-    FIGURES,
     NOTEBOOK,
+    OUTPUTS,
     NotebookOutcome,
     NotebookTask,
     check_parameters,
@@ -53,7 +53,7 @@ SHOWN: Final = (
     "trades_count",
     "fees",
 )
-"""Figures of the table."""
+"""Metrics of the table."""
 
 _HANDED_IN: Final = ("run_id", "fingerprint", "report", "ticks", "metrics", "sparkline")
 
@@ -67,7 +67,7 @@ class Batch:
     table : polars.DataFrame
         One row a job, in their order: ``job``, ``state`` (done; failed: a cell raised; died: its
         kernel was lost; waiting: not run), ``from_before`` (it was there already), ``session``,
-        ``run_id``, the figures of `SHOWN`, ``seconds``, ``error``, ``notebook`` and ``report``
+        ``run_id``, the metrics of `SHOWN`, ``seconds``, ``error``, ``notebook`` and ``report``
         (paths; null where there is none).
     index : Path
         The page that shows it.
@@ -143,16 +143,10 @@ class BatchState:
         """Keep how a job ended."""
         one = self._ready[place]
         folder = self._folder / one.folder
-        record: dict[str, Any] = {
-            "name": one.name,
-            "key": one.key,
-            "state": ended.state,
-            "error": ended.error,
-            "seconds": ended.seconds,
-        }
-        figures = folder / FIGURES
-        if ended.state == "done" and figures.is_file():
-            record |= json.loads(figures.read_text(encoding="utf-8"))
+        record: dict[str, Any] = {"name": one.name, "key": one.key, **asdict(ended)}
+        outputs = folder / OUTPUTS
+        if ended.state == "done" and outputs.is_file():
+            record |= json.loads(outputs.read_text(encoding="utf-8"))
         write_whole(folder / RECORD, json.dumps(record))
         self._records[place] = record
 
@@ -180,7 +174,7 @@ class BatchState:
 
     def _row(self, one: ResolvedJob, record: dict[str, Any]) -> dict[str, Any]:
         """Return a job and its record as the table and the page show them."""
-        figures = record.get("metrics") or {}
+        metrics = record.get("metrics") or {}
         notebook = f"{one.folder}/{NOTEBOOK}"
         has_notebook = bool(record) and (self._folder / notebook).is_file()
         return {
@@ -189,7 +183,7 @@ class BatchState:
             "from_before": bool(record.get("from_before")),
             "session": one.run.source.id,
             "run_id": record.get("run_id"),
-            **{name: figures.get(name) for name in SHOWN},
+            **{name: metrics.get(name) for name in SHOWN},
             "seconds": record.get("seconds"),
             "error": record.get("error") or None,
             "notebook": notebook if has_notebook else None,
@@ -260,7 +254,7 @@ def batch(
         Run also what is done. Otherwise a job is left alone whose notebook, report and saved run
         are there, made of the same data, strategy, parameters, assumptions and versions.
     progress
-        As `fxlab.backtest` takes it; told the jobs done and the time left.
+        As `fxlab.backtest` takes it; it hears of the jobs done and the time left.
 
     Raises
     ------

@@ -58,22 +58,6 @@ SCHEMA: Final[dict[str, Any]] = {
 }
 
 
-def night_table(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
-    """Return the rows as a frame.
-
-    Returns
-    -------
-    polars.DataFrame
-        ``sweep`` (its name), ``state`` (done, stopped, failed), ``strategy``, ``sessions``,
-        ``points`` (outcomes, of all sessions), ``from_before`` (those that were kept already),
-        ``failed`` (points), ``metric``, ``best`` (its value at the best point), ``parameters`` (of
-        that point, those that vary), ``deflated_sharpe`` (probability that it is above chance),
-        ``pbo`` (probability of backtest overfitting), ``tried`` (points of all nights),
-        ``seconds``, ``error``. Null where there is none.
-    """
-    return pl.DataFrame(list(rows), schema=SCHEMA)
-
-
 def _ended(one: NightlySweep, found: Sweep, began: datetime) -> dict[str, Any]:
     """Return the row of a sweep that ran; with no point done it has failed as well."""
     states = dict(found.table["state"].value_counts().iter_rows())
@@ -100,7 +84,7 @@ def _worth(found: Sweep) -> dict[str, Any]:
         return {}
     row = top.row(0, named=True)
     values = found.points[row["point"]].values
-    varied = [axis.name for axis in found.space.axes] or list(values)
+    varied = list(found.space.axes or values)
     best = {
         "best": row[found.metric],
         "parameters": ", ".join(f"{name}={values[name]}" for name in varied),
@@ -298,7 +282,12 @@ class Night:
     Attributes
     ----------
     table : polars.DataFrame
-        One row a sweep; see `fxlab.batcher.nightly.night_table`.
+        One row a sweep: ``sweep`` (its name), ``state`` (done, stopped, failed), ``strategy``,
+        ``sessions``, ``points`` (outcomes, of all sessions), ``from_before`` (those that were kept
+        already), ``failed`` (points), ``metric``, ``best`` (its value at the best point),
+        ``parameters`` (of that point, those that vary), ``deflated_sharpe`` (probability that it
+        is above chance), ``pbo`` (probability of backtest overfitting), ``tried`` (points of all
+        nights), ``seconds``, ``error``. Null where there is none.
     sweeps : dict of Sweep
         By name, those that did not fail.
     index : Path
@@ -360,7 +349,7 @@ def nightly(
     night
         The date; that of now, in UTC, unless given.
     progress
-        As `fxlab.backtest` takes it; told the sweep and the time left.
+        As `fxlab.backtest` takes it; it hears of the sweep and the time left.
 
     Raises
     ------
@@ -421,7 +410,7 @@ class _Log:
         page = self._folder / "index.html"
         write_whole(page, _pages.render_night(self._day, self._rows, self._sweeps))
         write_whole(self._root / "index.html", _pages.render_all(self._root))
-        return Night(night_table(self._rows), self._sweeps, page)
+        return Night(pl.DataFrame(self._rows, schema=SCHEMA), self._sweeps, page)
 
     def _keep(self, one: NightlySweep, found: Sweep, began: datetime) -> None:
         found.table.write_parquet(self._folder / f"{one.slug}.parquet")

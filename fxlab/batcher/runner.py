@@ -1,6 +1,6 @@
 """Runner of notebooks by papermill, in parallel, each with a process and a kernel of its own.
 
-A process ends when it is told to, or when this one ends, and its kernel with it: nothing outlives
+A process ends when it has to, or when this one ends, and its kernel with it: nothing outlives
 a batch that was stopped or killed. `save_outputs` is the last cell of a batch's notebook: it saves
 the run, writes its report and leaves its metrics for the batch.
 """
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 NOTEBOOK: Final = "notebook.ipynb"
 LOG: Final = "log.txt"
-FIGURES: Final = "result.json"
+OUTPUTS: Final = "result.json"
 LOOK_EVERY: Final = 0.1  # seconds
 KERNEL: Final = "python3"
 PATIENCE: Final = 300
@@ -109,7 +109,7 @@ def run_all(
     environment
         Variables for them, beside those of this process.
     tick
-        Told several times a second how many are running; whatever it raises stops them all.
+        Called several times a second how many are running; whatever it raises stops them all.
     """
     waiting = list(enumerate(tasks))[::-1]
     running: dict[Future[NotebookOutcome], tuple[int, Any, float]] = {}
@@ -145,7 +145,7 @@ def run_all(
 def _prepare(folder: Path) -> None:
     """Make a folder, without what an earlier attempt left in it."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (NOTEBOOK, f".{NOTEBOOK}", LOG, FIGURES):
+    for name in (NOTEBOOK, f".{NOTEBOOK}", LOG, OUTPUTS):
         (folder / name).unlink(missing_ok=True)
 
 
@@ -210,7 +210,7 @@ def save_outputs(result: Result, lab: Lab, folder: str | Path) -> str:
     lab
         Where it is saved.
     folder
-        Takes the figures; the report goes into the folder around it, beside the others of a batch.
+        Takes the metrics; the report goes into the folder around it, beside the others of a batch.
         Nothing is written if it is empty.
     """
     saved = result.save(lab)
@@ -226,5 +226,5 @@ def save_outputs(result: Result, lab: Lab, folder: str | Path) -> str:
         "metrics": {n: v if math.isfinite(v) else None for n, v in result.metrics.items()},
         "sparkline": sparkline(result.equity["equity"].to_list()),
     }
-    write_whole(Path(folder) / FIGURES, json.dumps(left))
+    write_whole(Path(folder) / OUTPUTS, json.dumps(left))
     return saved

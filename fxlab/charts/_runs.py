@@ -42,7 +42,7 @@ from fxlab.charts._style import (
 )
 
 POINTS: Final = 2_000
-"""Points drawn of prices, unless told: about two a pixel, and a figure stays under 180 KB."""
+"""Points drawn of prices, unless given: about two a pixel, and a figure stays under 180 KB."""
 
 
 SHADED: Final = 300

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from datetime import datetime
@@ -16,18 +17,34 @@ from typing import Any, Final, Self, Unpack
 import polars as pl
 
 from fxlab._progress import Advance, Progress, chosen
-from fxlab._times import Duration, Time, from_micros
-from fxlab.backtester._source import as_source
+from fxlab._times import (
+    Duration,
+    Time,
+    from_micros,
+    integer,
+    parse_duration,
+    parse_range,
+    parse_time,
+    required,
+)
+from fxlab.backtester._source import TickSource, as_source
+from fxlab.backtester.engine import Job, backtest, prepare
 from fxlab.backtester.options import Options, RunOptions, takes_run_options
-from fxlab.backtester.result import Result
+from fxlab.backtester.result import Result, fills_table
 from fxlab.backtester.strategy.signals import Signals
 from fxlab.backtester.strategy.strategy import Strategy, StrategyFunction
-from fxlab.errors import InvalidParameter, some
-from fxlab.replayer._clock import TimeSource, WallClock
-from fxlab.replayer._player import Player, ReplayBatch
+from fxlab.errors import InvalidInput, InvalidParameter, InvalidTimeRange, some
+from fxlab.replayer._clock import ReplayClock, TimeSource, WallClock
+from fxlab.replayer._cursor import ReplayBatch, TickCursor
 
 CHUNK_ROWS: Final = 65_536
 """Rows of a symbol read at a time: the first batch comes soon, and a jump can be stopped."""
+
+SHORTEST: Final = 1_000
+"""Microseconds of the shortest interval."""
+
+PAUSED: Final = 1.0
+"""Seconds until a paused replay is asked again, if nothing wakes its reader."""
 
 
 @takes_run_options
@@ -61,7 +78,7 @@ def replay(
     clock
         Where time comes from; the machine's clock unless given.
     progress
-        As `fxlab.backtest` takes it; told with each batch.
+        As `fxlab.backtest` takes it; called with each batch.
     symbols, start, end, execution, capital, return_interval, days_per_year, chunk_rows
         As in `fxlab.backtest`; `chunk_rows` is 65,536 unless given.
 
@@ -91,7 +108,7 @@ def replay(
             "strategy='sma_cross'"
         )
     options.setdefault("chunk_rows", CHUNK_ROWS)
-    player = Player(
+    return Replay(
         as_source(source),
         _idle if strategy is None else strategy,
         parameters,
@@ -101,8 +118,8 @@ def replay(
         batch_size=batch_size,
         interval=interval,
         clock=clock or WallClock(),
+        progress=progress,
     )
-    return Replay(player, progress)
 
 
 class Replay:
@@ -112,7 +129,7 @@ class Replay:
     thread, and from inside the loop; they are heard within 50 ms.
 
     The schedule is absolute: a reader that is slow for a while catches up, and one that is always
-    slow is told by `Batch.lag` how far it is behind. Time goes on while nobody reads: `pause`
+    slow sees by `Batch.lag` how far it is behind. Time goes on while nothing is read: `pause`
     before you leave the loop for long.
 
     **With a strategy**, whatever was paused, sped up or sought on the way, `result` is what
@@ -129,32 +146,70 @@ class Replay:
     1500
     """
 
-    def __init__(self, player: Player, progress: Progress = None) -> None:
-        self._player = player
+    def __init__(
+        self,
+        source: TickSource,
+        strategy: str | Strategy | StrategyFunction,
+        parameters: Mapping[str, object] | None,
+        options: RunOptions,
+        *,
+        trading: bool,
+        speed: float,
+        batch_size: int,
+        interval: Duration,
+        clock: TimeSource,
+        progress: Progress = None,
+    ) -> None:
+        self._asked = source, strategy, parameters
+        self._options, self._trading = options, trading
+        self._size, self._interval = _check_size(batch_size), _check_interval(interval)
+        self._clock = clock
+        self._pace = ReplayClock(speed, clock, self._interval)
         self._progress = progress
         self._advance: Advance | None = None
         self._bar = ExitStack()
-        self._turn = threading.Lock()  # one reader at a time; commands do not wait for it
+        # One reader at a time. Commands of other threads do not wait for it: they are noted, wake
+        # it, and are followed at its next poll.
+        self._turn = threading.Lock()
+        self._woken = threading.Event()
+        self._targets: deque[int] = deque(maxlen=1)  # where the latest seek wants to be
+        self._stopping = False
+        self._held: ReplayBatch | None = None  # computed, and not yet taken by the reader
+        self._covered: int | None = None  # the end of what a stopped replay has replayed
+        job = prepare(*self._asked, options, trading=trading)
+        self._bounds, self._totals = job.bounds, _count_ticks(job)
+        self._number = 0
+        self._begin(job)
+
+    def _begin(self, job: Job) -> None:
+        self._cursor = TickCursor(job, self._totals, trading=self._trading)
+        self._fills = 0
+        self._no_fills = fills_table(job.state.new_fills(), self.symbols)
+        self._result: Result | None = None
+        self._started = self._over = False
+        self._looked = -float("inf")  # wall time of the last batch
+        self._at = self._bounds[0]
+        self._ended: dict[str, int] = {}
 
     @property
     def speed(self) -> float:
         """Return market seconds a second; may be set while the replay runs."""
-        return self._player.pace.speed
+        return self._pace.speed
 
     @speed.setter
     def speed(self, speed: float) -> None:
-        self._player.pace.speed = speed
-        self._player.woken.set()
+        self._pace.speed = speed
+        self._woken.set()
 
     def pause(self) -> None:
         """Let market time stand still until `resume`; the loop waits meanwhile."""
-        self._player.pace.pause()
-        self._player.woken.set()
+        self._pace.pause()
+        self._woken.set()
 
     def resume(self) -> None:
         """Go on from where `pause` stopped."""
-        self._player.pace.resume()
-        self._player.woken.set()
+        self._pace.resume()
+        self._woken.set()
 
     def seek(self, time: Time) -> None:
         """Go on from another time, forward or back; also after the end, and while paused.
@@ -168,68 +223,84 @@ class Replay:
         InvalidInput
             After `stop`.
         """
-        self._player.seek(time)
+        target = parse_time(time, "time")
+        first, last = self._bounds
+        if not first <= target <= last:
+            raise InvalidTimeRange(
+                f"{from_micros(target)} is outside of this replay; seek a time from "
+                f"{from_micros(first)} to {from_micros(last)}"
+            )
+        if self._stopping:
+            raise InvalidInput("this replay was stopped; start another one with fxlab.replay")
+        self._targets.append(target)
+        self._woken.set()
 
     def stop(self) -> None:
         """End the replay for good; the loop ends, and `result` covers what was replayed."""
-        self._player.stop()
+        self._stopping = True
+        self._woken.set()
         self._close_bar()
         if self._turn.acquire(blocking=False):  # else the reader itself closes, in a moment
             try:
-                self._player.close()
+                self._cursor.close()
             finally:
                 self._turn.release()
 
     @property
     def symbols(self) -> tuple[str, ...]:
         """Return what is replayed."""
-        return self._player.symbols
+        return self._cursor.job.symbols
 
     @property
     def strategy(self) -> str | None:
         """Return the name of the strategy that runs on it, if there is one."""
-        return self._player.strategy
+        return self._cursor.job.run.strategy.name if self._trading else None
 
     @property
     def title(self) -> str:
         """Return what is replayed, in words."""
-        return self._player.title
+        source = self._cursor.job.run.source.id
+        return f"{self.strategy} on {source}" if self._trading else source
 
     @property
     def total(self) -> int:
         """Return how many ticks there are."""
-        return self._player.total
+        return sum(self._totals.values())
 
     @property
     def bounds(self) -> tuple[datetime, datetime]:
         """Return the first and the last moment of what is replayed."""
-        first, last = self._player.bounds
+        first, last = self._bounds
         return from_micros(first), from_micros(last)
 
     @property
     def position(self) -> datetime:
         """Return the market time of the last batch."""
-        return from_micros(self._player.position)
+        return from_micros(self._at)
 
     @property
     def progress(self) -> float:
         """Return the share of the ticks that is over, 0 to 1."""
-        return self._player.progress
+        return min(1.0, self._cursor.ticks / self.total)
 
     @property
     def time_progress(self) -> float:
-        """Return the share of the time range that is over, 0 to 1."""
-        return self._player.time_progress
+        """Return the share of the time range that is over: after the last tick all of it."""
+        return 1.0 if self._over else max(0.0, self._cursor.job.share(self._at))
 
     @property
     def ended(self) -> dict[str, datetime]:
         """Return the symbols that have no tick left, with the market time that showed it."""
-        return {symbol: from_micros(at) for symbol, at in self._player.ended.items()}
+        return {symbol: from_micros(at) for symbol, at in self._ended.items()}
 
     @property
     def state(self) -> str:
         """Return ready, running, paused, finished or stopped."""
-        return self._player.state
+        if self._stopping or self._over:
+            return "finished" if self._over else "stopped"
+        if self._pace.paused:
+            return "paused"
+        return "running" if self._started else "ready"
 
     @property
     def result(self) -> Result:
@@ -244,7 +315,14 @@ class Replay:
             Without a strategy, before the end, or if nothing was replayed.
         """
         with self._turn:
-            return self._player.result()
+            if not self._trading:
+                raise InvalidInput(
+                    "a replay without a strategy has no result; name one: "
+                    "fxlab.replay(session, strategy='sma_cross')"
+                )
+            if self._result is None:
+                self._result = self._cursor.job.finish() if self._over else self._result_so_far()
+            return self._result
 
     def __repr__(self) -> str:
         """Show what is replayed, how far it is and how fast it goes."""
@@ -266,9 +344,8 @@ class Replay:
         return self
 
     def __next__(self) -> ReplayBatch:
-        player = self._player
         while isinstance(found := self._poll(), float):
-            player.clock.wait(found, player.woken)
+            self._clock.wait(found, self._woken)
         if found is None:
             self._close_bar()
             raise StopIteration
@@ -278,10 +355,9 @@ class Replay:
         return self
 
     async def __anext__(self) -> ReplayBatch:
-        player = self._player
         # A cancelled task loses nothing: what its thread computed is held for the next one.
         while isinstance(found := await asyncio.to_thread(self._poll), float):
-            await player.clock.sleep(found, player.woken)
+            await self._clock.sleep(found, self._woken)
         if found is None:
             self._close_bar()
             raise StopAsyncIteration
@@ -292,7 +368,7 @@ class Replay:
         if self._advance is None:
             self._advance = self._bar.enter_context(chosen(self._progress, "replay"))
         self._advance(batch.progress, f"{batch.timestamp:%Y-%m-%d %H:%M:%S} UTC")
-        self._player.held = None
+        self._held = None
         return batch
 
     def _close_bar(self) -> None:
@@ -302,12 +378,156 @@ class Replay:
     def _poll(self) -> ReplayBatch | float | None:
         with self._turn:
             try:
-                return self._player.look()
+                return self._look()
             except BaseException:
-                self._player.stop()  # rows that are read half cannot be gone on with
+                self._stopping = True  # rows that are read half cannot be gone on with
                 raise
+
+    def _look(self) -> ReplayBatch | float | None:
+        """Return the next batch, or the seconds to wait for it, or None at the end."""
+        self._woken.clear()
+        if self._targets and not self._stopping:
+            self._held = self._jump()
+        if self._stopping:
+            self._cursor.close()
+            return None
+        if self._held is None and not self._over:
+            return self._go_on()
+        return self._held
+
+    def _result_so_far(self) -> Result:
+        """Run up to the last tick that was replayed: a run's digest covers whole chunks."""
+        if not self._stopping:
+            raise InvalidInput(
+                f"the replay is at {self.progress:.1%}; its result is there after the last batch, "
+                "or after stop()"
+            )
+        if self._covered is None:
+            raise InvalidInput("the replay was stopped before its first tick: it has no result")
+        low, _ = parse_range(self._options.start, None)
+        start = None if low is None else from_micros(low)  # aware, as the end is
+        end = from_micros(self._covered)
+        options = self._options.keywords() | {"start": start, "end": end}
+        return backtest(*self._asked, **options)
+
+    def _go_on(self) -> ReplayBatch | float | None:
+        if self._pace.paused:
+            return PAUSED
+        if not self._cursor.load():
+            self._finish()
+            return None
+        wait = self._seconds_to_wait()
+        if wait > 0:
+            return wait
+        self._held = self._next()
+        return self._held
+
+    def _seconds_to_wait(self) -> float:
+        """Return the time until a batch is full, or the interval is over."""
+        if not self._started:
+            self._pace.jump(self._cursor.due_at(1))
+        full = self._pace.seconds_until(self._cursor.due_at(self._size))
+        return min(full, self._looked + self._interval - self._clock.now())
+
+    def _next(self) -> ReplayBatch:
+        """Return the batch of what is due."""
+        now, full = self._pace.now(), self._cursor.due_at(self._size)
+        # Two ways to the same moment may differ by a rounding: a full batch is due as a whole.
+        if self._pace.seconds_until(full) <= 0:
+            now = max(now, full)
+        frame = self._cursor.take(now, self._size)
+        self._covered = self._cursor.passed + 1
+        if self._cursor.ticks >= self.total and not self._cursor.load():
+            self._finish()
+        ahead = self._cursor.next_at()
+        kept_up = ahead is not None and ahead > now
+        at = now if kept_up else self._cursor.passed
+        if not self._started:  # what the first rows took, compiling perhaps, is not market time
+            self._started = True
+            self._pace.jump(at)
+        return self._batch(frame, at=at, lag=0.0 if kept_up else self._pace.behind(at))
+
+    def _jump(self) -> ReplayBatch:
+        """Go where the latest seek wants to be; all ticks before it are run through."""
+        while self._targets and not self._stopping:
+            target = self._covered = self._targets.pop()
+            if self._over or self._cursor.passed >= target:
+                self._cursor.close()
+                self._begin(prepare(*self._asked, self._options, trading=self._trading))
+            self._cursor.skip(target, lambda: not (self._stopping or self._targets))
+        self._started = True
+        self._pace.jump(target)
+        return self._batch(self._cursor.nothing(), at=target, sought=True)
+
+    def _batch(
+        self, frame: pl.DataFrame, *, at: int, lag: float = 0.0, sought: bool = False
+    ) -> ReplayBatch:
+        self._looked = self._clock.now()
+        self._at = at
+        self._pace.reached(at)
+        ended, prices = self._cursor.new_ended(), self._cursor.prices
+        self._ended.update(dict.fromkeys(ended, at))
+        self._number += 1
+        return ReplayBatch(
+            number=self._number - 1,
+            timestamp=from_micros(at),
+            frame=frame,
+            progress=self.progress,
+            time_progress=self.time_progress,
+            lag=lag,
+            prices={name: prices[name] for name in self.symbols if name in prices},
+            ended=ended,
+            sought=sought,
+            **self._standing(),
+        )
+
+    def _standing(self) -> dict[str, Any]:
+        """Return how the strategy stands, if there is one."""
+        if not self._trading:
+            return {}
+        state = self._cursor.job.state
+        fills = state.new_fills()
+        self._fills += len(fills)
+        return {
+            "equity": state.equity,
+            "positions": dict(zip(self.symbols, state.positions.tolist(), strict=True)),
+            "fills": fills_table(fills, self.symbols) if len(fills) else self._no_fills,
+            "fills_count": self._fills,
+        }
+
+    def _finish(self) -> None:
+        self._over = True
+        self._cursor.close()
 
 
 def _idle() -> Signals:
     """Never want anything: the strategy of a replay that has none."""
     return Signals(target=pl.lit(None, dtype=pl.Float64), lookback=0)
+
+
+def _check_size(batch_size: object) -> int:
+    return required(
+        integer(batch_size, 1),
+        f"batch_size={batch_size!r:.80} is not a number of ticks; give 1 or more",
+    )
+
+
+def _check_interval(interval: Duration) -> float:
+    micros = parse_duration(interval, "interval")
+    if micros < SHORTEST:
+        raise InvalidParameter(
+            f"interval={interval!r} would hand out batches without end; give '1ms' or more"
+        )
+    return micros / 1_000_000
+
+
+def _count_ticks(job: Job) -> dict[str, int]:
+    """Return how many ticks of each symbol the job will read."""
+    run = job.run
+    totals = {
+        symbol: run.source.count_ticks(symbol, start=run.start, end=run.end)
+        for symbol in job.symbols
+    }
+    if not any(totals.values()):
+        job.finish()  # says that there is nothing, and from when to when there is something
+    return totals

@@ -29,7 +29,7 @@ from fxlab.backtester.metrics._overfitting import (
     probability_of_overfitting,
 )
 from fxlab.backtester.metrics._validation import Fold, purged_kfold
-from fxlab.errors import InvalidParameter
+from fxlab.errors import FxlabError, InvalidParameter
 from fxlab.schema import UTC_MICROS
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class SweepOverfitting:
-    """The guards' figures for one sweep.
+    """The guards' numbers for one sweep.
 
     Attributes
     ----------
@@ -53,11 +53,11 @@ class SweepOverfitting:
     table : polars.DataFrame
         One row a point: ``point``, the parameters, ``sharpe`` per period, ``skew``, ``kurtosis``,
         ``probabilistic_sharpe``, ``deflated_sharpe``, ``minimum_track_record`` (periods),
-        ``reason`` (why figures are nan); the highest Sharpe ratio first.
+        ``reason`` (why metrics are nan); the highest Sharpe ratio first.
     splits : Overfitting
         Every way to halve the time.
     notes : dict
-        Why a figure is nan.
+        Why a number is nan.
 
     Examples
     --------
@@ -103,8 +103,16 @@ class SweepOverfitting:
         return _html.paragraphs([self, *notes]) + _html.table(self.table, limit=10)
 
 
+def verdict(sweep: Sweep) -> str:
+    """Return in words what the guards say of the best point, or why they cannot."""
+    try:
+        return str(sweep.overfitting())
+    except FxlabError as error:
+        return str(error)
+
+
 def assess_overfitting(sweep: Sweep, blocks: int, tried: int) -> SweepOverfitting:
-    """Return the guards' figures; `tried` counts the points of earlier nights too."""
+    """Return the guards' numbers; `tried` counts the points of earlier nights too."""
     numbers, returns = sweep.returns()
     splits = probability_of_overfitting(returns, blocks)
     own, why = effective_trials(returns)

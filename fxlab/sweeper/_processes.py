@@ -73,7 +73,7 @@ def _begin(parent: int) -> None:
 
 
 def _end_with(parent: int) -> None:
-    # Not psutil's wait: where there is no pidfd, it takes a parent that nobody reaps for alive.
+    # Not psutil's wait: where there is no pidfd, it takes a parent that is not reaped for alive.
     while os.getppid() == parent:
         time.sleep(LOOK_SECONDS)
     os._exit(1)

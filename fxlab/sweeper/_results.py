@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def check_metric(metric: str) -> str:
-    """Return the name of a figure, or raise `InvalidParameter` with those that are near."""
+    """Return the name of a metric, or raise `InvalidParameter` with those that are near."""
     if metric not in METRICS:
         hint = did_you_mean(str(metric), METRICS) or f"known: {', '.join(METRICS)}"
         raise InvalidParameter(f"metric={metric!r:.80} is not a figure of a run; {hint}")
@@ -36,7 +36,7 @@ def check_metric(metric: str) -> str:
 
 
 def check_objective(metric: str) -> str:
-    """Return the name of a figure that makes one run better than another."""
+    """Return the name of a metric that makes one run better than another."""
     if check_metric(metric) in NEITHER:
         raise InvalidParameter(
             f"metric={metric!r} describes a run; no value of it makes one better than another; "
@@ -46,7 +46,7 @@ def check_objective(metric: str) -> str:
 
 
 def direction(metric: str) -> float:
-    """Return 1 if more of a figure is better, else -1."""
+    """Return 1 if more of a metric is better, else -1."""
     return -1.0 if metric in LESS_IS_BETTER else 1.0
 
 
@@ -60,10 +60,10 @@ class WalkForward:
     Attributes
     ----------
     metric : str
-        The figure that chose.
+        The metric that chose.
     table : polars.DataFrame
-        One row a window: ``fold``, `TIMES`, ``point``, the parameters chosen, ``train_<figure>``
-        and ``test_<figure>`` of every figure, ``open_at_end`` (positions that the test left
+        One row a window: ``fold``, `TIMES`, ``point``, the parameters chosen, ``train_<metric>``
+        and ``test_<metric>`` of every metric, ``open_at_end`` (positions that the test left
         open), ``reason`` (why a window was not traded).
     results : list of Result
         The backtest of each test that was traded; each begins with what the last one left.
@@ -150,11 +150,11 @@ class WalkForward:
 
     @property
     def summary(self) -> pl.DataFrame:
-        """Return the table with the figure that chose and no other."""
-        figures = [f"{when}_{self.metric}" for when in ("train", "test")]
+        """Return the table with the metric that chose and no other."""
+        metrics = [f"{when}_{self.metric}" for when in ("train", "test")]
         apart = ("train_", "test_", "open_at_end")
         names = [n for n in self.table.columns if not n.startswith(apart)]
-        return self.table.select(*names[:1], *TIMES, *names[1:], *figures, "open_at_end")
+        return self.table.select(*names[:1], *TIMES, *names[1:], *metrics, "open_at_end")
 
     def _repr_html_(self) -> str:
         return _html.table(self.summary, caption=str(self))
@@ -170,7 +170,7 @@ TAKEN: Final = frozenset({"point", "session", "state", "error", "fingerprint", *
 
 
 def column_of(parameter: str) -> str:
-    """Return the column of a parameter: its name, unless a figure has the same one."""
+    """Return the column of a parameter: its name, unless a metric has the same one."""
     return f"parameter_{parameter}" if parameter in TAKEN else parameter
 
 
@@ -205,12 +205,12 @@ def build(
         columns[column_of(name)] = pl.Series(values, dtype=KINDS[parameter.kind])
     states = [outcome.state for _, _, outcome in rows]
     columns["state"] = pl.Series(states, dtype=pl.String)
-    figures = np.full((len(rows), len(METRICS)), np.nan)
-    for row, (_, _, outcome) in zip(figures, rows, strict=True):
+    metrics = np.full((len(rows), len(METRICS)), np.nan)
+    for row, (_, _, outcome) in zip(metrics, rows, strict=True):
         if len(outcome.metrics):
             row[:] = outcome.metrics
     for place, name in enumerate(METRICS):
-        columns[name] = pl.Series(np.ascontiguousarray(figures[:, place])).fill_nan(None)
+        columns[name] = pl.Series(np.ascontiguousarray(metrics[:, place])).fill_nan(None)
     for name in ("error", "fingerprint"):
         texts = [getattr(outcome, name) or None for _, _, outcome in rows]
         columns[name] = pl.Series(texts, dtype=pl.String)
@@ -237,10 +237,10 @@ def rank(table: pl.DataFrame, strategy: Strategy, metric: str, sign: float) -> p
     Returns
     -------
     polars.DataFrame
-        ``point``, the parameters, ``sessions`` (those in which the point has the figure), the
-        figure's mean over them, ``worst`` and ``best`` of them, and ``ruined``, the sessions in
+        ``point``, the parameters, ``sessions`` (those in which the point has the metric), the
+        metric's mean over them, ``worst`` and ``best`` of them, and ``ruined``, the sessions in
         which it lost everything. Points that were ruined nowhere come first, then those with the
-        figure in more sessions; among equals the smaller number does.
+        metric in more sessions; among equals the smaller number does.
     """
     parameters = [column_of(name) for name in strategy.parameters]
     ruins = table.group_by("point").agg(

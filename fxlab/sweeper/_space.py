@@ -41,17 +41,6 @@ class Point:
         return json.dumps(self.values, sort_keys=True, separators=(",", ":"))
 
 
-@dataclass(frozen=True, slots=True)
-class Axis:
-    """One parameter with the values to try, in the order given; a range stays a range."""
-
-    name: str
-    values: Sequence[Any]
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-
 @dataclass(frozen=True)
 class Space:
     """All combinations of the axes of one strategy; the last axis turns fastest.
@@ -59,13 +48,14 @@ class Space:
     Attributes
     ----------
     axes
-        The parameters that vary, in the order in which they were given.
+        The parameters that vary, in the order in which they were given, with the values to try; a
+        range stays a range.
     fixed
         All others: given as one value, or left at their default.
     """
 
     strategy: Strategy
-    axes: tuple[Axis, ...]
+    axes: dict[str, Sequence[Any]]
     fixed: dict[str, Value]
 
     @classmethod
@@ -94,21 +84,25 @@ class Space:
                     f"{name}={[_default(strategy, name)]!r}"
                 )
             _check(strategy, name, values)
-        axes = tuple(Axis(name, values) for name, values in given.items() if len(values) > 1)
+        axes = {name: values for name, values in given.items() if len(values) > 1}
         single = {name: values[0] for name, values in given.items() if len(values) == 1}
-        varied = {axis.name for axis in axes}
-        fixed = {n: v for n, v in strategy.check(single).items() if n not in varied}
+        fixed = {n: v for n, v in strategy.check(single).items() if n not in axes}
         return cls(strategy, axes, fixed)
+
+    @property
+    def words(self) -> str:
+        """Return the axes in words: ``10 fast x 3 slow``; nothing if none varies."""
+        return " x ".join(f"{len(values):,} {name}" for name, values in self.axes.items())
 
     @property
     def count(self) -> int:
         """Return the number of combinations, feasible or not."""
-        return math.prod(len(axis) for axis in self.axes)
+        return math.prod(self.sizes)
 
     @property
     def sizes(self) -> tuple[int, ...]:
         """Return the number of values on each axis."""
-        return tuple(len(axis) for axis in self.axes)
+        return tuple(map(len, self.axes.values()))
 
     def values(self, number: int) -> dict[str, Value]:
         """Return the parameters of the combination with this number, from 0 to count - 1."""
@@ -121,8 +115,8 @@ class Space:
     def at(self, places: Sequence[int]) -> dict[str, Value]:
         """Return the parameters that stand at one place on each axis, in the strategy's order."""
         chosen = {
-            axis.name: self.strategy.parameters[axis.name].check(axis.values[place])
-            for axis, place in zip(self.axes, places, strict=True)
+            name: self.strategy.parameters[name].check(values[place])
+            for (name, values), place in zip(self.axes.items(), places, strict=True)
         }
         return {name: chosen.get(name, self.fixed.get(name)) for name in self.strategy.parameters}  # type: ignore[misc]
 
@@ -162,7 +156,7 @@ class Space:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the grid as plain values, as it is kept beside the results."""
-        axes = {axis.name: _shown(axis.values) for axis in self.axes}
+        axes = {name: _shown(values) for name, values in self.axes.items()}
         return {"axes": axes, "fixed": dict(self.fixed)}
 
 
@@ -361,12 +355,12 @@ class Optuna(Search):
 
     def _proposed(self, trial: optuna.Trial) -> dict[str, Value]:
         places = []
-        for axis in self._space.axes:
-            last = len(axis) - 1
-            if _is_ordered(axis.values):
-                places.append(trial.suggest_int(axis.name, 0, last))
+        for name, values in self._space.axes.items():
+            last = len(values) - 1
+            if _is_ordered(values):
+                places.append(trial.suggest_int(name, 0, last))
             else:
-                places.append(trial.suggest_categorical(axis.name, range(last + 1)))
+                places.append(trial.suggest_categorical(name, range(last + 1)))
         return self._space.at(places)
 
 

@@ -239,7 +239,7 @@ def find(db: QuestDB, sweep_id: str) -> SavedSweep:
 def _point_row(study: SweepStudy, point: Point, outcome: TrialResult) -> dict[str, Any]:
     # The number in the grid is not the point's identity: another grid numbers it otherwise.
     number = xxhash.xxh3_64_intdigest(point.key.encode()) >> 1
-    figures = {
+    metrics = {
         name: value if math.isfinite(value) else None
         for name, value in zip(METRICS, outcome.metrics.tolist(), strict=False)
     }
@@ -248,7 +248,7 @@ def _point_row(study: SweepStudy, point: Point, outcome: TrialResult) -> dict[st
         number,
         outcome.state,
         parameters=point.key,
-        metrics=json.dumps(figures) if figures else None,
+        metrics=json.dumps(metrics) if metrics else None,
         returns=_packed(outcome.returns) if len(outcome.returns) else None,
         error=outcome.error or None,
         fingerprint=outcome.fingerprint or None,
@@ -270,12 +270,12 @@ def _row(study: SweepStudy, point: int, state: str, **others: str | None) -> dic
 
 def _outcome(row: Mapping[str, Any]) -> TrialResult:
     """Return a stored point; its number is the caller's."""
-    figures = json.loads(row["metrics"] or "{}")
-    values = [math.nan if figures.get(name) is None else figures[name] for name in METRICS]
+    metrics = json.loads(row["metrics"] or "{}")
+    values = [math.nan if metrics.get(name) is None else metrics[name] for name in METRICS]
     return TrialResult(
         number=0,
         state=row["state"],
-        metrics=np.array(values if figures else []),
+        metrics=np.array(values if metrics else []),
         returns=_unpacked(row["returns"]),
         error=row["error"] or "",
         fingerprint=row["fingerprint"] or "",

@@ -49,12 +49,8 @@ class SweepConfig:
 
     strategy: Strategy
     options: RunOptions
-    source_text: str = ""
+    source_text: str
     """The strategy's source; another process might not find it."""
-
-    def __post_init__(self) -> None:
-        if not self.source_text:
-            object.__setattr__(self, "source_text", self.strategy.source)
 
 
 class SweepStudy:
@@ -208,9 +204,8 @@ def refuse_if_too_many(
     if space.count <= points_limit:
         return
     seconds = sum(map(seconds_a_point, studies)) * space.count / workers
-    sizes = " x ".join(f"{len(axis):,} {axis.name}" for axis in space.axes)
     raise InvalidParameter(
-        f"the grid has {space.count:,} points ({sizes}), about {duration_words(seconds)} on "
+        f"the grid has {space.count:,} points ({space.words}), about {duration_words(seconds)} on "
         f"{workers} core{'s' * (workers > 1)}; use search='random', points=500, or give "
         f"points_limit={space.count} if you mean it"
     )

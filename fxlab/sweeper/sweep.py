@@ -60,7 +60,7 @@ class Sweep:
     Attributes
     ----------
     metric : str
-        The figure by which points are compared.
+        The metric by which points are compared.
     total : int
         How many outcomes were asked for: points times sessions; fewer if it was cancelled.
     resumed : int
@@ -119,7 +119,7 @@ class Sweep:
     @property
     def varied(self) -> list[str]:
         """Return the columns of the parameters that have more than one value."""
-        return [column_of(axis.name) for axis in self.space.axes]
+        return [*map(column_of, self.space.axes)]
 
     @property
     def failed(self) -> pl.DataFrame:
@@ -140,7 +140,7 @@ class Sweep:
         Raises
         ------
         InvalidParameter
-            If no point has the figure.
+            If no point has the metric.
         """
         found = self.ranking()
         if found.is_empty():
@@ -175,7 +175,7 @@ class Sweep:
     def stability(self, metric: str | None = None) -> pl.DataFrame:
         """Return each point beside its neighbours on the grid, the steadiest rank first.
 
-        Several sessions count by their mean; of a figure that costs, less is better, and it is
+        Several sessions count by their mean; of a metric that costs, less is better, and it is
         negative here. Columns as in `fxlab.backtester.metrics._validation.neighbourhood_stability`.
         """
         goal = check_objective(metric or self.metric)
@@ -227,14 +227,14 @@ class Sweep:
     def ladder(
         self, executions: Mapping[str, Execution] | None = None, metric: str | None = None
     ) -> pl.DataFrame:
-        """Return each point's figure under other costs and latencies: where it breaks even.
+        """Return each point's metric under other costs and latencies: where it breaks even.
 
         Parameters
         ----------
         executions
             Assumptions by name; unless given, those of `fxlab.cost_ladder`.
         metric
-            The figure; the mean over the sessions that have it.
+            The metric; the mean over the sessions that have it.
 
         Returns
         -------
@@ -257,7 +257,7 @@ class Sweep:
         terms = self.studies[0].terms
         own = terms.options.keywords() | {"strategy": terms.strategy}
         del own["chunk_rows"]
-        grid = {axis.name: axis.values for axis in self.space.axes} | self.space.fixed
+        grid = self.space.axes | self.space.fixed
         return own | {"parameters": grid, "metric": self.metric, **self.asked, **changes}
 
     def heatmap(
@@ -306,7 +306,7 @@ class Sweep:
     @property
     def title(self) -> str:
         """Return one line that names the sweep."""
-        over = " x ".join(f"{len(axis):,} {axis.name}" for axis in self.space.axes) or "one point"
+        over = self.space.words or "one point"
         names = self.sessions
         where = names[0] if len(names) == 1 else f"{len(names)} sessions"
         return f"{self.strategy} over {over} ({self.asked['search']}) on {where}"
@@ -377,7 +377,7 @@ def sweep(
         ``"grid"`` tries every combination; ``"random"`` so many different ones that the strategy
         takes; ``"optuna"`` (extra ``fxlab[optuna]``) lets an estimator choose that many.
     metric
-        The figure by which points are compared.
+        The metric by which points are compared.
     workers
         Threads; as many as there are cores unless given. Neither these nor `chunk_rows` nor the
         executor change a bit of the table.
@@ -391,7 +391,7 @@ def sweep(
     check_lookahead
         First make sure, at a sample of points, that the strategy does not see the future.
     progress
-        As `fxlab.backtest` takes it; told the points stored and the time left.
+        As `fxlab.backtest` takes it; it hears of the points stored and the time left.
     symbols, start, end, execution, capital, return_interval, days_per_year, chunk_rows
         As `fxlab.backtest` takes them; `chunk_rows` are the rows of a symbol that all points work
         on before the next ones are read.
@@ -425,7 +425,7 @@ def sweep(
     threads, goal = check_workers(workers), _results.check_objective(metric)
     space = Space.of(get(strategy), parameters)
     finder = choose(space, search, points, seed, points_limit=points_limit)
-    terms = SweepConfig(space.strategy, RunOptions.of(options))
+    terms = SweepConfig(space.strategy, RunOptions.of(options), space.strategy.source)
     samples = space.samples()
     studies = _studies(source, terms, samples[0])
     if search == "grid":
@@ -492,15 +492,15 @@ class _Run:
         )
 
     def _score(self, number: int) -> float:
-        """Return a point's figure, the mean over the sessions, turned so that more is better.
+        """Return a point's metric, the mean over the sessions, turned so that more is better.
 
         A point that was ruined in one of them has none.
         """
         place, ruin = (list(METRICS).index(name) for name in (self.metric, "ruined_after"))
         whole = [outcomes[number].metrics for outcomes in self.tracker.outcomes]
-        if any(math.isfinite(value) for figures in whole for value in figures[ruin:][:1]):
+        if any(math.isfinite(value) for metrics in whole for value in metrics[ruin:][:1]):
             return math.nan
-        found = [figures[place:][:1] for figures in whole]
+        found = [metrics[place:][:1] for metrics in whole]
         known = [float(value) for values in found for value in values if math.isfinite(value)]
         mean = math.fsum(known) / len(known) if known else math.nan
         return mean * _results.direction(self.metric)

@@ -6,8 +6,9 @@ parameters were chosen on, and the tests together are one account.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import polars as pl
@@ -27,7 +28,7 @@ from fxlab.schema import UTC_MICROS
 from fxlab.sweeper import _results
 from fxlab.sweeper._cache import CachedSource
 from fxlab.sweeper._results import TIMES, WalkForward, column_of, open_positions
-from fxlab.sweeper.sweep import sweep
+from fxlab.sweeper.sweep import Sweep, sweep
 
 if TYPE_CHECKING:
     from fxlab.backtester.result import Result
@@ -63,7 +64,7 @@ def walk_forward(
     source
         A session or a frame of ticks.
     strategy, parameters, metric
-        As `fxlab.sweep` takes them; the point with the best figure in training is traded.
+        As `fxlab.sweep` takes them; the point with the best metric in training is traded.
     train, test, folds, mode, embargo
         The windows: how long each training and test is, or how many tests; ``"rolling"`` moves
         the training along, ``"anchored"`` begins it at the start; `embargo` lies between the two.
@@ -101,19 +102,25 @@ def walk_forward(
     windows = _validation.walk_forward(
         first, last + 1, train=train, test=test, folds=folds, mode=mode, embargo=embargo
     )
-    sought: dict[str, Any] = {
-        "search": search,
-        "points": points,
-        "seed": seed,
-        "workers": workers,
-        "scheduler": scheduler,
-        "lab": lab,
-    }
-    walk = _Walk(data, get(strategy), parameters, goal, asked, sought, asked.capital)
+    chosen = get(strategy)
+    train_on = partial(
+        sweep,
+        data,
+        chosen,
+        parameters,
+        metric=goal,
+        search=search,
+        points=points,
+        seed=seed,
+        workers=workers,
+        scheduler=scheduler,
+        lab=lab,
+    )
+    walk = _Walk(data, chosen, train_on, goal, asked, asked.capital)
     with shown(progress, "walk_forward") as advance:
         for number, window in enumerate(windows):
-            told = part(advance, number / len(windows), (number + 1) / len(windows))
-            walk.step(window, told, check_lookahead=check_lookahead and not number)
+            share = part(advance, number / len(windows), (number + 1) / len(windows))
+            walk.step(window, share, check_lookahead=check_lookahead and not number)
     return walk.result()
 
 
@@ -123,10 +130,9 @@ class _Walk:
 
     source: TickSource
     strategy: Strategy
-    parameters: Mapping[str, object]
+    train_on: Callable[..., Sweep]
     metric: str
     options: RunOptions
-    sought: dict[str, Any]
     equity: float
     rows: list[dict[str, Any]] = field(default_factory=list)
     results: list[Result] = field(default_factory=list)
@@ -140,14 +146,9 @@ class _Walk:
             row["reason"] = "nothing was left of the capital"
             return
         try:
-            found = sweep(
-                self.source,
-                self.strategy,
-                self.parameters,
-                metric=self.metric,
+            found = self.train_on(
                 check_lookahead=check_lookahead,
                 progress=part(progress, 0.0, 0.95),
-                **self.sought,
                 **self._options(window.train_start, window.train_end),
             )
             ranking = found.ranking()
@@ -158,7 +159,7 @@ class _Walk:
                 row["reason"] = "every point was ruined in training"
                 return
             chosen = int(ranking["point"][0])
-            row |= _figures(found.table.filter(pl.col("point") == chosen).row(0, named=True))
+            row |= _train_metrics(found.table.filter(pl.col("point") == chosen).row(0, named=True))
             self._test(window, found.points[chosen].values, row)
         except EmptySession as error:
             row["reason"] = str(error)
@@ -190,11 +191,11 @@ class _Walk:
         """Return all windows."""
         columns = {column_of(p.name): p.kind for p in self.strategy.parameters.values()}
         order = ["fold", *TIMES, "point", *columns]
-        figures = [f"{when}_{name}" for when in ("train", "test") for name in METRICS]
+        metrics = [f"{when}_{name}" for when in ("train", "test") for name in METRICS]
         last = ("open_at_end", "reason")
-        rows = [{name: row.get(name) for name in (*order, *figures, *last)} for row in self.rows]
+        rows = [{name: row.get(name) for name in (*order, *metrics, *last)} for row in self.rows]
         kinds = {
-            **dict.fromkeys(figures, pl.Float64),
+            **dict.fromkeys(metrics, pl.Float64),
             "open_at_end": pl.Int64,
             "reason": pl.String,
             "point": pl.Int64,
@@ -209,14 +210,14 @@ class _Walk:
             metric=self.metric,
             capital=self.options.capital,
             table=table.with_columns(
-                pl.col(TIMES).cast(UTC_MICROS), pl.col(figures).fill_nan(None)
+                pl.col(TIMES).cast(UTC_MICROS), pl.col(metrics).fill_nan(None)
             ),
             results=self.results,
             equity=equity.with_columns(drawdown),
         )
 
 
-def _figures(row: Mapping[str, Any]) -> dict[str, Any]:
+def _train_metrics(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"point": row["point"], **{f"train_{name}": row[name] for name in METRICS}}
 
 

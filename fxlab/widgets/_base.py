@@ -416,7 +416,7 @@ def run_aside(work: Callable[[], Outcome], done: Callable[[Callable[[], Outcome]
 
     def aside() -> None:
         finished = _finished(lambda: context.run(work))
-        with suppress(RuntimeError):  # the loop is closed: there is nobody left to tell
+        with suppress(RuntimeError):  # the loop is closed: nothing waits for the outcome
             loop.call_soon_threadsafe(done, finished.result, context=context)
 
     # No pool: a replay that is paused for hours must keep neither others nor an exit waiting.
@@ -435,9 +435,7 @@ def unless_cancelled(work: Callable[[], Outcome], ask: Callable[[], object]) -> 
         Called now and then; it may raise `Cancelled`.
     """
     outcome: Future[Outcome] = Future()
-    run = contextvars.copy_context().run
-    told: tuple[Any, ...] = (_finish, outcome, work)
-    threading.Thread(target=run, args=told, name="fxlab-work", daemon=True).start()
+    _start("fxlab-work", _finish, outcome, work)
     while not wait([outcome], _ASK_SECONDS).done:
         ask()
     return outcome.result()
@@ -458,9 +456,7 @@ class PeriodicTimer:
 
     def __init__(self, beat: Callable[[], bool], seconds: float) -> None:
         self._over = threading.Event()
-        run = contextvars.copy_context().run
-        work: tuple[Any, ...] = (self._run, beat, seconds)
-        threading.Thread(target=run, args=work, name="fxlab-pulse", daemon=True).start()
+        _start("fxlab-pulse", self._run, beat, seconds)
 
     def stop(self) -> None:
         """Call no more; a call that has begun ends."""
@@ -470,6 +466,13 @@ class PeriodicTimer:
         while not self._over.wait(seconds):
             if beat():
                 return
+
+
+def _start(name: str, work: Callable[..., object], *given: object) -> None:
+    """Start a thread whose widget messages belong to the cell of this one."""
+    arguments = (work, *given)
+    run = contextvars.copy_context().run
+    threading.Thread(target=run, args=arguments, name=name, daemon=True).start()
 
 
 def _finished(work: Callable[[], Outcome]) -> Future[Outcome]:

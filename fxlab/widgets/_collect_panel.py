@@ -4,7 +4,7 @@ The form says where, what, how long. The chart shows last prices, and below them
 come in a second.
 
 `BrowserProbe` knows whether a browser shows the panel. A live figure puts its script of 5 MB into a
-saved notebook: too much for a batch run, where nobody sees it move. Jupyter's server names its
+saved notebook: too much for a batch run, which has no reader yet. Jupyter's server names its
 notebooks to their kernels, a batch run has no server; in other front ends the probe reports that it
 was drawn.
 """
@@ -252,13 +252,13 @@ class LiveMonitor(w.VBox):
         self.bar.layout.display = "none"
         middle = {"align_items": "center", "grid_gap": "0 .6rem", "flex_flow": "row wrap"}
         buttons = w.HBox([self.start, self.stop, self.bar, self.state, self.line], layout=middle)
-        told = [self.message, self.numbers, self.news, self.stage]
+        shown = [self.message, self.numbers, self.news, self.stage]
         return [
             style_sheet(),
             heading("Recording"),
             self.form,
             buttons,
-            *told,
+            *shown,
             self.audience,
             KeyGuard(),
         ]
@@ -347,9 +347,9 @@ class LiveMonitor(w.VBox):
         self.bar.layout.display = "none" if share is None else None
         self.bar.value = share or 0.0
         self._say_state(words.state(status))
-        told = f"{words.elapsed(status)}, {words.totals(status)}"
+        line = f"{words.elapsed(status)}, {words.totals(status)}"
         waits = f"; {words.backlog(status)}" if status.state in (OUTAGE, STOPPING) else ""
-        self.line.value = soft(told + waits)
+        self.line.value = soft(line + waits)
         frame = pl.DataFrame(words.rows(status), schema=list(words.COLUMNS), orient="row")
         caption = f"{status.exchange}, session {status.session_id}"
         self.numbers.value = table(frame, caption=caption, right=words.COLUMNS[1:])

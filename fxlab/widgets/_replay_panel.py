@@ -22,7 +22,7 @@ from fxlab._html import escape, show, table
 from fxlab._times import from_micros, to_micros
 from fxlab.charts._style import BUY, CONFIG, LINES, SELL, Floats, house_figure, milliseconds
 from fxlab.replayer._clock import TimeSource, WallClock
-from fxlab.replayer._player import ReplayBatch
+from fxlab.replayer._cursor import ReplayBatch
 from fxlab.replayer.replay import Replay, replay
 from fxlab.widgets._backtest_panel import RunPanel, result_facts, strategy_and_costs
 from fxlab.widgets._base import (
@@ -255,7 +255,7 @@ BATCH_SIZE: Final = 100_000  # a picture is drawn when it is time, not when a ba
 
 
 class ReplayPanel(RunPanel):
-    """Session and strategy on top, the player below them, then a live picture and figures.
+    """Session and strategy on top, the player below them, then a live picture and metrics.
 
     Parameters
     ----------

@@ -21,6 +21,7 @@ from fxlab.backtester.metrics._performance import METRICS, NEITHER
 from fxlab.backtester.options import RunOptions
 from fxlab.backtester.strategy.strategy import get
 from fxlab.errors import FxlabError, SweepCancelled
+from fxlab.sweeper._cross_validation import verdict
 from fxlab.sweeper._space import Space
 from fxlab.sweeper._study import SweepConfig, SweepStudy, duration_words, seconds_a_point
 from fxlab.sweeper._threads import check_workers
@@ -58,14 +59,8 @@ def _page(found: Sweep) -> str:
     whole = best.drop("sessions", "worst", "best")
     caption = f"The best points by {_html.heading(found.metric)}"
     ranked = _html.table(whole, caption=caption, decimals=digits)
-    return f"{_judged(found)}{ranked}{_steady(found, digits)}{errors}"
-
-
-def _judged(found: Sweep) -> str:
-    try:
-        return f"<p>{_html.escape(found.overfitting())}</p>"
-    except FxlabError as error:
-        return f"<p>{_html.escape(error)}</p>"
+    judged = f"<p>{_html.escape(verdict(found))}</p>"
+    return f"{judged}{ranked}{_steady(found, digits)}{errors}"
 
 
 def _steady(found: Sweep, digits: dict[str, int]) -> str:
@@ -101,7 +96,7 @@ class _Asked:
         """Return about how many seconds a point takes on one core."""
         chosen = get(self.strategy)
         example = Space.of(chosen, self.parameters).samples()[0]
-        config = SweepConfig(chosen, self.options)
+        config = SweepConfig(chosen, self.options, chosen.source)
         return seconds_a_point(SweepStudy(self.session, config, example))
 
 
@@ -171,7 +166,7 @@ class SweepPanel(LaunchPanel):
             self._measure(asked)
 
     def _measure(self, asked: _Asked) -> None:
-        """Find out how long a point takes; only what was asked for last is told."""
+        """Find out how long a point takes; only what was asked for last is shown."""
         if self._measuring == asked.rate_key:
             return
         self._measuring = asked.rate_key

@@ -359,7 +359,7 @@ def order(tmp_path, *sources, **parameters):
 def test_a_kernel_that_is_lost_is_told_apart(tmp_path):
     orders = [order(tmp_path, "import os; os._exit(5)")]
     orders[0].folder.mkdir()
-    stale = orders[0].folder / runner.FIGURES
+    stale = orders[0].folder / runner.OUTPUTS
     stale.write_text("{}")
     ((_, ended),) = runner.run_all(orders, 1, {}, lambda _: None)
     assert ended.state == "died"

@@ -48,7 +48,7 @@ def test_data_that_does_not_fit_is_told_with_the_command(home, tmp_path, allowed
     found = by_name(home, Machine(allowed, 2**45))["memory maps"]
     assert found.is_enough is enough
     assert found.cure.endswith("sysctl -w vm.max_map_count=1048576")
-    check = _doctor.check_limits([found])
+    check = _doctor.Check("limits", *_doctor.check_limits([found]))
     assert check.ok is enough
     assert ("vm.max_map_count" in check.next_step) is not enough
 
@@ -69,7 +69,7 @@ def test_the_disk_needs_room_for_the_largest_partition_once_more(home, tmp_path)
     assert 3_000_000 <= found["disk"].needed - LEAST_DISK < 3_100_000
     assert not found["disk"].is_enough
     assert by_name(home, AMPLE)["disk"].is_enough
-    check = _doctor.check_limits([found["disk"]])
+    check = _doctor.Check("limits", *_doctor.check_limits([found["disk"]]))
     assert check.value == "disk: the data may need 2.0 GiB of 2.0 GiB free"
     assert "FXLAB_HOME" in check.next_step
 

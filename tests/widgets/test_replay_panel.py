@@ -13,7 +13,7 @@ from markets import START, random_walk
 
 import fxlab
 from fxlab._times import from_micros
-from fxlab.replayer._player import ReplayBatch
+from fxlab.replayer._cursor import ReplayBatch
 from fxlab.widgets import KeyGuard, ReplayPanel
 from fxlab.widgets._base import RollingSeries
 from fxlab.widgets._replay_panel import MARKERS, POINTS, SPEEDS, LiveChart, PlaybackControls

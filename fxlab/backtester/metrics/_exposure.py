@@ -42,7 +42,7 @@ class GapExposure:
         The round trips that were open in a gap: symbol, direction, entered_at, exited_at, pnl
         where given, blind_seconds.
     note : str
-        Why a figure is nan; empty where all exist.
+        Why a number is nan; empty where all exist.
     """
 
     seconds: float

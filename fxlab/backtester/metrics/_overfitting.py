@@ -70,7 +70,7 @@ class Overfitting:
     `splits` has one row a split: `trial` (column that was best in sample), `in_sample` and
     `out_of_sample` (its metric on either half, per period), `relative_rank` (its rank out of
     sample / (trials + 1), 1 the best; ties share their mean rank), `logit` (of that rank).
-    A figure that does not exist is nan, and `notes` says why.
+    A number that does not exist is nan, and `notes` says why.
 
     Examples
     --------
@@ -130,7 +130,7 @@ def probability_of_overfitting(
     Returns
     -------
     Overfitting
-        With `slope` and `intercept` of out-of-sample on in-sample figures of the chosen trials
+        With `slope` and `intercept` of out-of-sample on in-sample metrics of the chosen trials
         (performance degradation), and the share of splits in which the chosen one lost money.
 
     Raises
@@ -148,9 +148,9 @@ def probability_of_overfitting(
     rows, trials = matrix.shape
     why = _too_small(matrix, blocks)
     splits = pl.DataFrame(schema=_SPLITS) if why else _split_all(matrix, blocks, metric)
-    figures, notes = _summarise(splits, why)
+    numbers, notes = _summarise(splits, why)
     return Overfitting(
-        **figures,
+        **numbers,
         metric=metric,
         rows=rows,
         trials=trials,

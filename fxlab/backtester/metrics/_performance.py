@@ -107,7 +107,7 @@ LESS_IS_BETTER: Final = frozenset(
         *("funding", "orders_unfilled", "blind_time", "blind_share"),
     }
 )
-"""Figures of which a smaller one is better; of all others more is (a drawdown is below zero)."""
+"""Metrics of which a smaller one is better; of all others more is (a drawdown is below zero)."""
 
 NEITHER: Final = frozenset(
     {
@@ -115,15 +115,15 @@ NEITHER: Final = frozenset(
         *("median_trade_duration", "longest_trade_duration", "skew", "kurtosis"),
     }
 )
-"""Figures that describe a run: no value of them makes one run better than another."""
+"""Metrics that describe a run: no value of them makes one run better than another."""
 
 
 class Metrics(Mapping[str, float]):
-    """The figures of one run by name; ``nan`` where there is none, and `notes` says why.
+    """The metrics of one run by name; ``nan`` where there is none, and `notes` says why.
 
     See Also
     --------
-    Metrics.table : name, value, unit and note of every figure.
+    Metrics.table : name, value, unit and note of every metric.
 
     Examples
     --------
@@ -137,7 +137,7 @@ class Metrics(Mapping[str, float]):
         self.notes = dict(notes)
 
     def __getitem__(self, name: str) -> float:
-        """Return a figure."""
+        """Return a metric."""
         return self._values[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -145,11 +145,11 @@ class Metrics(Mapping[str, float]):
         return iter(self._values)
 
     def __len__(self) -> int:
-        """Return how many figures there are."""
+        """Return how many metrics there are."""
         return len(self._values)
 
     def table(self) -> pl.DataFrame:
-        """Return one row a figure: metric, value, unit, note (basis, or why it is nan)."""
+        """Return one row a metric: metric, value, unit, note (basis, or why it is nan)."""
         return pl.DataFrame(
             {
                 "metric": list(self._values),
@@ -166,7 +166,7 @@ class Metrics(Mapping[str, float]):
         )
 
     def __repr__(self) -> str:
-        """Show the figures that exist, one a line."""
+        """Show the metrics that exist, one a line."""
         lines = (
             f"{name:>22} {value:,.6g}"
             for name, value in self._values.items()
@@ -189,7 +189,7 @@ ANNUALISED: Final = ("annual_return", "volatility", "sharpe", "sortino", "calmar
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the figures are computed from, beside returns, fills and trades.
+    """What the metrics are computed from, beside returns, fills and trades.
 
     Attributes
     ----------
@@ -424,7 +424,7 @@ def count_unfilled(orders: np.ndarray) -> int:
 
 
 def trade_metrics(closed: RoundTrips, notes: dict[str, str]) -> dict[str, float]:
-    """Return the figures of the closed trades; `notes` gets the reason of each nan."""
+    """Return the metrics of the closed trades; `notes` gets the reason of each nan."""
     pnl = closed.pnl
     if not len(pnl):
         notes.update(dict.fromkeys(TRADE_METRICS, "no closed trades"))

@@ -286,10 +286,10 @@ def neighbourhood_stability(
     _check_unique(chosen, parameters)
     places, around = _places(chosen, parameters)
     values = chosen[metric].to_numpy()
-    figures = _figures(places, values, break_even)
-    missing = around - figures["neighbours"] - np.isfinite(values)
+    numbers = _numbers(places, values, break_even)
+    missing = around - numbers["neighbours"] - np.isfinite(values)
     frame = chosen.with_columns(
-        *[pl.Series(name, figures[name]) for name in ADDED if name in figures],
+        *[pl.Series(name, numbers[name]) for name in ADDED if name in numbers],
         pl.Series("missing", missing, dtype=pl.Int64),
     ).select(*parameters, metric, *(name for name in ADDED[:6]))
     return _rank(frame, metric, pl.lit(value=False) if ruined is None else ruined)
@@ -350,7 +350,7 @@ def _levels(column: pl.Series) -> Indices:
     return ranks.to_numpy().astype(np.int64)
 
 
-def _figures(places: Indices, values: Floats, break_even: float) -> dict[str, npt.NDArray[Any]]:
+def _numbers(places: Indices, values: Floats, break_even: float) -> dict[str, npt.NDArray[Any]]:
     """Sum up every neighbourhood, as differences from its own point: equal values give exact 0."""
     size = len(values)
     known = np.isfinite(values)

@@ -36,12 +36,12 @@ HEADLINE: Final = (
     "fees",
     "exposure",
 )
-"""The figures of the small table, in this order."""
+"""The metrics of the small table, in this order."""
 
-TOLD: Final = (
+IN_TEXT: Final = (
     *("final_equity", "total_return", "max_drawdown", "sharpe_per_period", "trades_count", "fees"),
 )
-"""The figures of the text, in this order."""
+"""The metrics of the text, in this order."""
 
 _FORMATS: Final = {
     "fraction": ".2%",
@@ -52,11 +52,11 @@ _FORMATS: Final = {
 }
 _WIDTH, _HEIGHT, _MARGIN = 260.0, 54.0, 2.0
 _SPARK_POINTS: Final = 100
-_SPANS: Final = ((86_400, "d"), (3_600, "h"), (60, "m"))
+_SPANS: Final = ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "m"), (60, "m", 1, "s"))
 
 
 def result_html(result: Result) -> str:
-    """Return the small HTML view of a result: what ran, a sparkline, the main figures."""
+    """Return the small HTML view of a result: what ran, a sparkline, the main metrics."""
     return part(
         "result",
         result.title,
@@ -74,7 +74,7 @@ def result_text(result: Result) -> str:
         f"<Result {result.run_id}>",
         result.title,
         f"{describe_data(result)}; {result.execution}",
-        "  ".join(told(result.metrics, name) for name in TOLD),
+        "  ".join(name_and_value(result.metrics, name) for name in IN_TEXT),
         ruin(result),
     ]
     return "\n".join(filter(None, lines))
@@ -111,7 +111,7 @@ def ruin_html(result: Result) -> Markup:
     return part("ruin", ruin(result))
 
 
-def told(metrics: Metrics, name: str) -> str:
+def name_and_value(metrics: Metrics, name: str) -> str:
     """Return ``name=value`` as text has it; where there is no value, why."""
     value = metrics[name]
     if not math.isnan(value):
@@ -119,13 +119,13 @@ def told(metrics: Metrics, name: str) -> str:
     return f"{name}={NOTHING} ({metrics.notes.get(name, 'not defined').partition(';')[0]})"
 
 
-def metrics_html(figures: pl.DataFrame, *, inline: bool = True) -> Markup:
+def metrics_html(metrics: pl.DataFrame, *, inline: bool = True) -> Markup:
     """Return an HTML table of metric, value, unit, note as `Metrics.table` gives them."""
     frame = pl.DataFrame(
         {
-            "metric": [heading(name) for name in figures["metric"]],
-            "value": [show_metric(*row) for row in figures.select("value", "unit").rows()],
-            "note": figures["note"],
+            "metric": [heading(name) for name in metrics["metric"]],
+            "value": [show_metric(*row) for row in metrics.select("value", "unit").rows()],
+            "note": metrics["note"],
         },
         schema=dict.fromkeys(("metric", "value", "note"), pl.String),
     )
@@ -133,7 +133,7 @@ def metrics_html(figures: pl.DataFrame, *, inline: bool = True) -> Markup:
 
 
 def show_metric(value: float | None, unit: str) -> str:
-    """Return a figure in its unit as people read it; a dash where there is none."""
+    """Return a metric in its unit as people read it; a dash where there is none."""
     if value is None or math.isnan(value):
         return NOTHING
     if math.isinf(value):
@@ -144,15 +144,14 @@ def show_metric(value: float | None, unit: str) -> str:
 def show_seconds(seconds: float) -> str:
     """Return a length of time as its two largest units: ``3d 4h``, ``12m 5s``, ``0.25s``."""
     left = round(seconds)
-    for size, unit in _SPANS:
+    for size, unit, part_size, part_unit in _SPANS:
         if left >= size:
-            below = {"d": (3_600, "h"), "h": (60, "m"), "m": (1, "s")}[unit]
-            return f"{left // size:,}{unit} {left % size // below[0]}{below[1]}"
+            return f"{left // size:,}{unit} {left % size // part_size}{part_unit}"
     return f"{seconds:.3g}s"
 
 
 def headline(metrics: Metrics, names: Sequence[str]) -> list[tuple[str, str, str]]:
-    """Return (name, shown value, note) of some figures."""
+    """Return (name, shown value, note) of some metrics."""
     rows = {row[0]: row for row in metrics.table().rows()}
     chosen = (rows[name] for name in names if name in rows)
     return [(heading(row[0]), show_metric(row[1], row[2]), row[3]) for row in chosen]
