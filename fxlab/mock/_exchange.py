@@ -25,7 +25,8 @@ from fxlab.errors import InvalidParameter, SymbolNotFound, VenueNotFound
 from fxlab.mock._faults import FaultLog, Faults
 from fxlab.mock._market import MarketEvent, MarketTrade, MockMarket, Truth
 from fxlab.mock._protocols import PROTOCOLS
-from fxlab.mock._publisher import Publisher, World
+from fxlab.mock._protocols.base import World
+from fxlab.mock._publisher import Publisher
 
 Planned = tuple[int, Callable[[], None]]
 """A market time (us), and what is done then."""

@@ -13,6 +13,7 @@ outlives a venue that is killed.
 from __future__ import annotations
 
 import heapq
+import itertools
 import json
 import random
 import re
@@ -21,7 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple
 
 from fxlab.errors import InvalidParameter
 
@@ -83,10 +84,6 @@ def _unknown(random_: random.Random, _: bytes) -> bytes:
     return json.dumps({"e": f"event{random_.randrange(1_000)}", "data": {"s": "?"}}).encode()
 
 
-def _null(_: random.Random, __: bytes) -> bytes:
-    return b"null"
-
-
 def _not_text(random_: random.Random, frame: bytes) -> bytes:
     place = random_.randrange(len(frame))
     return frame[:place] + b"\xff\xfe" + frame[place:]
@@ -102,7 +99,7 @@ _KINDS: Final[dict[str, Mutation]] = {
     "huge": _huge,
     "deep": _nested,
     "unknown event": _unknown,
-    "null": _null,
+    "null": lambda _, __: b"null",
     "not UTF-8": _not_text,
 }
 
@@ -152,13 +149,6 @@ class FaultLog:
         self._write({"closed": {key: state[key] for key in ("venues", "counts")}})
         self._file.close()
         self._file = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()
 
     def _write(self, line: Mapping[str, Any]) -> None:
         if self._file is not None:
@@ -272,6 +262,10 @@ class OutgoingFrame(NamedTuple):
     good: bool = True
 
 
+Draw = Callable[[str], float]
+"""Returns a number from 0 to 1 for a name, always the same one for one frame."""
+
+
 class FaultInjector:
     """Applies the faults that befall single frames."""
 
@@ -282,7 +276,7 @@ class FaultInjector:
         self._describe = describe
         self._late: list[tuple[int, int, OutgoingFrame]] = []
         self._held: dict[str, OutgoingFrame] = {}
-        self._pushed = 0
+        self._order = itertools.count()
 
     def send(self, parcel: OutgoingFrame) -> Iterator[OutgoingFrame]:
         """Yield what is sent in place of a frame, in its order."""
@@ -309,7 +303,7 @@ class FaultInjector:
             yield from self._held.values()
             self._held.clear()
 
-    def _copies(self, parcel: OutgoingFrame, draw: Any) -> Iterator[OutgoingFrame]:  # noqa: ANN401
+    def _copies(self, parcel: OutgoingFrame, draw: Draw) -> Iterator[OutgoingFrame]:
         faults = self._faults
         if draw("garbage") < faults.garbage:
             text, how = mutated(random.Random(draw("mutation")), parcel.payload)  # noqa: S311
@@ -326,8 +320,7 @@ class FaultInjector:
 
     def _postpone(self, parcel: OutgoingFrame, share: float) -> None:
         late = int(share * self._faults.delay_seconds * 1e6)
-        self._pushed += 1
-        heapq.heappush(self._late, (parcel.time + late, self._pushed, parcel))
+        heapq.heappush(self._late, (parcel.time + late, next(self._order), parcel))
         self._tell("delay", parcel, late_us=late)
 
     def _tell(self, fault: str, parcel: OutgoingFrame, **more: Any) -> None:  # noqa: ANN401
@@ -342,9 +335,8 @@ class FaultInjector:
             **more,
         )
 
-    def _draws(self, parcel: OutgoingFrame) -> Any:  # noqa: ANN401
-        root = _mix(self._faults.seed ^ _mix(zlib.crc32(parcel.stream.encode()) ^ parcel.id))
-        state = root
+    def _draws(self, parcel: OutgoingFrame) -> Draw:
+        state = _mix(self._faults.seed ^ _mix(zlib.crc32(parcel.stream.encode()) ^ parcel.id))
 
         def draw(kind: str) -> float:
             nonlocal state

@@ -69,11 +69,7 @@ class Walk:
         # A price that nears zero is pushed back up.
         return np.abs(moves) if self._bid < 5_000 else moves
 
-    def _deals(
-        self,
-        times: Whole,
-        bids: Whole,
-    ) -> list[MarketTrade]:
+    def _deals(self, times: Whole, bids: Whole) -> list[MarketTrade]:
         count = len(times)
         bought = self._random.random(count) < 0.5
         quantities = 1 + self._random.exponential(5_000, size=count).astype(np.int64)
@@ -83,12 +79,7 @@ class Walk:
         symbol = self._listing.symbol
         return [MarketTrade(symbol, *row) for row in rows]
 
-    def _changes(
-        self,
-        times: Whole,
-        trade_times: Whole,
-        bids: Whole,
-    ) -> list[BookChange]:
+    def _changes(self, times: Whole, trade_times: Whole, bids: Whole) -> list[BookChange]:
         before = np.searchsorted(trade_times, times, side="left") - 1
         symbol, made = self._listing.symbol, []
         for time, at in zip(times.tolist(), before.tolist(), strict=True):

@@ -154,11 +154,8 @@ class Deals:
 
     def __init__(self, listing: Listing) -> None:
         self.listing = listing
-        self._ids = array("q")
-        self._times = array("q")
-        self._prices = array("q")
-        self._quantities = array("q")
-        self._bought = array("q")
+        self._columns = tuple(array("q") for _ in range(5))
+        self._ids, self._times, self._prices, self._quantities, self._bought = self._columns
         self._runs: list[tuple[int, int]] = []
 
     def __len__(self) -> int:
@@ -204,10 +201,6 @@ class Deals:
                 *(column[start:stop] for column in self._columns), strict=True
             )
         ]
-
-    @property
-    def _columns(self) -> tuple[array[int], ...]:
-        return self._ids, self._times, self._prices, self._quantities, self._bought
 
     def frame(self) -> pl.DataFrame:
         """Return all trades: id, time (us), price, quantity, bought; numbers as floats."""

@@ -7,39 +7,14 @@ is known, trade by trade, what a perfect collector could have received.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Any
 
 from fxlab.mock._faults import FaultInjector, FaultLog, Faults, OutgoingFrame
-from fxlab.mock._market import Book, Listing, MarketEvent, MarketTrade, OpeningBook, Truth
+from fxlab.mock._market import MarketEvent, MarketTrade, Truth
 from fxlab.mock._protocols.base import Protocol
 from fxlab.mock._sockets import Socket, framed
-
-
-class World:
-    """What protocols may ask about their venue (`fxlab.mock._protocols.base.MarketView`)."""
-
-    def __init__(
-        self, truth: Truth, faults: Faults, ledger: FaultLog, now: Callable[[], int]
-    ) -> None:
-        self.truth = truth
-        self.listings: Mapping[str, Listing] = truth.listings
-        self.delisted: dict[str, int] = {}
-        self.now = now
-        self._ledger = ledger
-        self._stale = faults.stale_snapshots
-
-    def book(self, symbol: str) -> Book:
-        """Return the book, or while stale snapshots are left, one from before the first event."""
-        book = self.truth.books[symbol]
-        book.time = book.time or self.now()
-        if not self._stale:
-            return book
-        self._stale -= 1
-        old = Book(OpeningBook(self.truth.openings[symbol].id - 1_000, book.bids, book.asks))
-        old.time = book.time - 60_000_000
-        self._ledger.add("stale_snapshot", symbol=symbol, id=old.id, time=self.now())
-        return old
 
 
 class Publisher:
@@ -74,7 +49,6 @@ class Publisher:
         self._listeners: dict[str, list[Socket]] = {}
         self._since: dict[str, int] = {}
         self._told = {symbol: bytearray() for symbol in truth.listings}
-        self._deals: dict[str, bool] = {}
         self._injector = FaultInjector(faults, protocol.name, ledger, protocol.describe)
         self._damaging = faults.damages_frames
         self._until_cut = faults.cut_every
@@ -95,7 +69,7 @@ class Publisher:
             self.protocol.begin(stream, symbol)
         self._listeners.setdefault(stream, []).append(socket)
         self.protocol.listened[stream] = len(self._listeners[stream])
-        if self._tells_deals(stream):
+        if _tells_deals(stream):
             self._since.setdefault(symbol, len(self._truth.deals[symbol]))
         self._started()
 
@@ -184,7 +158,7 @@ class Publisher:
         for socket in listeners:
             socket.waiting.append(data)
         self.frames[stream] += 1
-        if place is not None and self._tells_deals(stream):
+        if place is not None and _tells_deals(stream):
             self._mark(symbol, place)
 
     def _cut_due(self, payload: bytes) -> bool:
@@ -197,17 +171,17 @@ class Publisher:
         self.cut(payload)
         return True
 
-    def _tells_deals(self, stream: str) -> bool:
-        known = self._deals.get(stream)
-        if known is None:
-            known = self._deals[stream] = self.protocol.tells_deals(stream)
-        return known
-
     def _mark(self, symbol: str, place: int) -> None:
         told = self._told[symbol]
         if place >= len(told):
             told.extend(bytes(place + 1 - len(told)))
         told[place] = 1
+
+
+@cache
+def _tells_deals(stream: str) -> bool:
+    """Return whether a stream carries trades: all venues say it in its key."""
+    return "trade" in stream.lower() or "deal" in stream
 
 
 def _runs_of_zero(told: bytearray) -> list[tuple[int, int]]:

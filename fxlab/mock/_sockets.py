@@ -25,10 +25,14 @@ _LONGEST: Final = 1 << 20
 
 
 class Socket:
-    """The sending and receiving half of a `fxlab.mock._protocols.base.ClientSession`.
+    """One connection of a client, as its protocol sees it.
 
     Attributes
     ----------
+    streams
+        The keys of the streams it listens to, in the order they were asked for.
+    notes
+        What a protocol wants to remember about the connection.
     silent
         Nothing is sent while it is True, not even pongs; what should have been sent is lost.
     waiting

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple
-from typing import Protocol as Shape
 
-from fxlab.mock._market import Book, Listing, MarketEvent, Truth
+from fxlab.mock._faults import FaultLog, Faults
+from fxlab.mock._market import Book, MarketEvent, OpeningBook, Truth
+from fxlab.mock._sockets import Socket
 
 Query = Mapping[str, str]
 """The last value of each parameter of a REST question."""
@@ -35,50 +36,42 @@ class Answer(NamedTuple):
         return cls(compact(value), status)
 
 
-class ClientSession(Shape):
-    """One websocket connection, as a protocol sees it."""
+class World:
+    """What protocols may ask about the venue they are served by.
 
-    @property
-    def streams(self) -> Mapping[str, None]:
-        """The keys of the streams it listens to, in the order they were asked for."""
+    Attributes
+    ----------
+    truth
+        Everything that happened until now: trades by id, and the books.
+    listings
+        What is traded, by fxlab's symbol.
+    delisted
+        Symbols that are traded no more, and the time (us) of their end.
+    now
+        Returns the venue's clock in microseconds.
+    """
 
-    @property
-    def notes(self) -> dict[str, Any]:
-        """Whatever a protocol wants to remember about the connection."""
-
-    def send(self, payload: str | bytes) -> None:
-        """Send a text frame to this connection only: an acknowledgement, a pong, a snapshot."""
-
-    def subscribe(self, stream: str, symbol: str) -> None:
-        """Let it listen to a stream from the next event on; the first one starts the market."""
-
-    def unsubscribe(self, stream: str) -> None:
-        """Let it listen no more."""
-
-    def end(self, code: int, reason: str) -> None:
-        """Close it as the venue would, with a close frame."""
-
-
-class MarketView(Shape):
-    """What a protocol may ask about the venue it is served by."""
-
-    @property
-    def listings(self) -> Mapping[str, Listing]:
-        """What is traded, by fxlab's symbol."""
-
-    @property
-    def truth(self) -> Truth:
-        """Everything that happened until now: trades by id, and the books."""
-
-    @property
-    def delisted(self) -> Mapping[str, int]:
-        """Symbols that are traded no more, and the time (us) of their end."""
+    def __init__(
+        self, truth: Truth, faults: Faults, ledger: FaultLog, now: Callable[[], int]
+    ) -> None:
+        self.truth = truth
+        self.listings = truth.listings
+        self.delisted: dict[str, int] = {}
+        self.now = now
+        self._ledger = ledger
+        self._stale = faults.stale_snapshots
 
     def book(self, symbol: str) -> Book:
-        """Return a symbol's book for a snapshot somebody asked for; by a fault it is an old one."""
-
-    def now(self) -> int:
-        """Return the venue's clock in microseconds."""
+        """Return the book, or while stale snapshots are left, one from before the first event."""
+        book = self.truth.books[symbol]
+        book.time = book.time or self.now()
+        if not self._stale:
+            return book
+        self._stale -= 1
+        old = Book(OpeningBook(self.truth.openings[symbol].id - 1_000, book.bids, book.asks))
+        old.time = book.time - 60_000_000
+        self._ledger.add("stale_snapshot", symbol=symbol, id=old.id, time=self.now())
+        return old
 
 
 class Protocol(ABC):
@@ -98,7 +91,7 @@ class Protocol(ABC):
     name: ClassVar[str]
     sockets: ClassVar[tuple[str, ...]]
 
-    def __init__(self, world: MarketView) -> None:
+    def __init__(self, world: World) -> None:
         self.world = world
         self.listened: dict[str, int] = {}
 
@@ -114,11 +107,11 @@ class Protocol(ABC):
     def answer(self, path: str, query: Query) -> Answer | None:
         """Return the answer to a REST question, None for a path that the venue does not have."""
 
-    def opened(self, session: ClientSession, path: str, query: Query) -> None:  # noqa: B027
+    def opened(self, session: Socket, path: str, query: Query) -> None:  # noqa: B027
         """Greet a new connection, or subscribe it to what its address names."""
 
     @abstractmethod
-    def heard(self, session: ClientSession, text: str) -> None:
+    def heard(self, session: Socket, text: str) -> None:
         """React to a text frame of a client; one that is nonsense gets the venue's error."""
 
     def begin(self, stream: str, symbol: str) -> None:  # noqa: B027 - most have nothing to forget
@@ -128,18 +121,12 @@ class Protocol(ABC):
         """Return the frames that were yet to be sent when the market ends."""
         return ()
 
-    def tells_deals(self, stream: str) -> bool:
-        """Return whether a stream carries trades; by default, if its key says trade or deal."""
-        return "trade" in stream.lower() or "deal" in stream
-
+    @abstractmethod
     def describe(self, frame: bytes) -> dict[str, Any]:
         """Return what the ledger should know of a frame that a fault befell: its update ids."""
-        del frame
-        return {}
 
-    def delist(self, symbol: str) -> Iterable[tuple[str, bytes]]:
+    def delist(self, symbol: str) -> Iterable[tuple[str, bytes]]:  # noqa: ARG002 - most say nothing
         """Return the frames that tell listeners that a symbol is traded no more."""
-        del symbol
         return ()
 
 

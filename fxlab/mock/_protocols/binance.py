@@ -25,7 +25,8 @@ from fxlab.mock._market import (
     MarketTrade,
     decimal_text,
 )
-from fxlab.mock._protocols.base import Answer, ClientSession, MarketView, Protocol, Query, compact
+from fxlab.mock._protocols.base import Answer, Protocol, Query, World, compact
+from fxlab.mock._sockets import Socket
 
 SPOT_DECIMALS: Final = 8
 _WINDOWS: Final = {"depth@100ms": 100_000, "depth": 1_000_000}
@@ -180,7 +181,7 @@ _MOST: Final = 1_000
 class BinanceRest:
     """Answers for spot under /api/v3, for futures under /fapi/v1."""
 
-    def __init__(self, world: MarketView, frames: Mapping[str, Frames], *, futures: bool) -> None:
+    def __init__(self, world: World, frames: Mapping[str, Frames], *, futures: bool) -> None:
         self._world = world
         self._frames = {one.native: one for one in frames.values()}
         self._futures = futures
@@ -333,7 +334,7 @@ class BinanceProtocol(Protocol):
     sockets: ClassVar[tuple[str, ...]] = ("/stream", "/ws", "/ws/*")
     futures: ClassVar[bool] = False
 
-    def __init__(self, world: MarketView) -> None:
+    def __init__(self, world: World) -> None:
         super().__init__(world)
         self._frames = {
             symbol: Frames(listing, world.truth.books[symbol].id, futures=self.futures)
@@ -416,14 +417,14 @@ class BinanceProtocol(Protocol):
         data = message.get("data", message)
         return {name: data[name] for name in ("t", "a", "U", "u") if name in data and "s" in data}
 
-    def opened(self, session: ClientSession, path: str, query: Query) -> None:
+    def opened(self, session: Socket, path: str, query: Query) -> None:
         """Subscribe to the streams that the address names."""
         combined = path.endswith("/stream")
         session.notes["combined"] = combined
         named = query.get("streams", "") if combined else path.rpartition("/ws")[2]
         self._subscribe(session, [name for name in named.strip("/").split("/") if name])
 
-    def heard(self, session: ClientSession, text: str) -> None:
+    def heard(self, session: Socket, text: str) -> None:
         """Obey SUBSCRIBE, UNSUBSCRIBE and LIST_SUBSCRIPTIONS."""
         try:
             request = json.loads(text)
@@ -435,7 +436,7 @@ class BinanceProtocol(Protocol):
             return
         session.send(compact(self._obey(session, method, streams) | {"id": number}))
 
-    def _obey(self, session: ClientSession, method: str, streams: Sequence[str]) -> dict[str, Any]:
+    def _obey(self, session: Socket, method: str, streams: Sequence[str]) -> dict[str, Any]:
         if method == "SUBSCRIBE":
             self._subscribe(session, streams)
         elif method == "UNSUBSCRIBE":
@@ -447,7 +448,7 @@ class BinanceProtocol(Protocol):
             return {"error": {"code": 2, "msg": f"Invalid request: unknown variant {method}"}}
         return {"result": None}
 
-    def _subscribe(self, session: ClientSession, streams: Sequence[str]) -> None:
+    def _subscribe(self, session: Socket, streams: Sequence[str]) -> None:
         # An unknown stream is accepted and stays silent, as on the venue.
         for name in streams:
             symbol = self._symbols.get(name.partition("@")[0])
@@ -469,5 +470,5 @@ class BinanceFuturesProtocol(BinanceProtocol):
     futures: ClassVar[bool] = True
 
 
-def _key(session: ClientSession, name: str) -> str:
+def _key(session: Socket, name: str) -> str:
     return name if session.notes["combined"] else f"/{name}"

@@ -20,7 +20,8 @@ from functools import lru_cache
 from typing import Any, ClassVar, Final
 
 from fxlab.mock._market import BookChange, Change, Listing, MarketEvent, MarketTrade
-from fxlab.mock._protocols.base import Answer, ClientSession, MarketView, Protocol, Query, compact
+from fxlab.mock._protocols.base import Answer, Protocol, Query, World, compact
+from fxlab.mock._sockets import Socket
 
 Sides = tuple[list[Change], list[Change]]
 """Bids and asks, best first."""
@@ -97,20 +98,20 @@ class KrakenProtocol(Protocol):
     name: ClassVar[str] = "kraken"
     sockets: ClassVar[tuple[str, ...]] = ("/v2",)
 
-    def __init__(self, world: MarketView) -> None:
+    def __init__(self, world: World) -> None:
         super().__init__(world)
         self._natives = {native(one): one for one in world.listings.values()}
         self._known: dict[str, Sides] = {}
 
     # The stream
 
-    def opened(self, session: ClientSession, path: str, query: Query) -> None:
+    def opened(self, session: Socket, path: str, query: Query) -> None:
         """Say that the venue is online."""
         del path, query
         state = {"system": "online", "api_version": "v2", "connection_id": 1, "version": "2.0.10"}
         session.send(compact({"channel": "status", "type": "update", "data": [state]}))
 
-    def heard(self, session: ClientSession, text: str) -> None:
+    def heard(self, session: Socket, text: str) -> None:
         """Subscribe, unsubscribe, or answer a ping."""
         try:
             request = json.loads(text)
@@ -125,7 +126,7 @@ class KrakenProtocol(Protocol):
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             self._refuse(session, "Malformed request", None)
 
-    def _subscribe(self, session: ClientSession, params: dict[str, Any]) -> None:
+    def _subscribe(self, session: Socket, params: dict[str, Any]) -> None:
         channel, first = params["channel"], bool(params.get("snapshot", True))
         if channel == _INSTRUMENTS:
             self._acknowledge(session, "subscribe", {"channel": channel, "snapshot": first})
@@ -142,16 +143,14 @@ class KrakenProtocol(Protocol):
             else:
                 self._refuse(session, "Subscription depth not supported", "subscribe", name)
 
-    def _subscribe_instruments(self, session: ClientSession, *, whole: bool) -> None:
+    def _subscribe_instruments(self, session: Socket, *, whole: bool) -> None:
         for listing in self._natives.values():
             session.subscribe(_INSTRUMENTS, listing.symbol)
         if whole:
             pairs = [self._pair(listing, "online") for listing in self._natives.values()]
             session.send(_instruments("snapshot", pairs))
 
-    def _subscribe_trades(
-        self, session: ClientSession, listing: Listing, *, snapshot: bool
-    ) -> None:
+    def _subscribe_trades(self, session: Socket, listing: Listing, *, snapshot: bool) -> None:
         name = native(listing)
         told = {"channel": "trade", "snapshot": snapshot, "symbol": name}
         self._acknowledge(session, "subscribe", told)
@@ -162,7 +161,7 @@ class KrakenProtocol(Protocol):
         session.subscribe(_stream("trade", name), listing.symbol)
 
     def _subscribe_book(
-        self, session: ClientSession, listing: Listing, depth: int, *, snapshot: bool
+        self, session: Socket, listing: Listing, depth: int, *, snapshot: bool
     ) -> None:
         name = native(listing)
         told = {"channel": "book", "depth": depth, "snapshot": snapshot, "symbol": name}
@@ -174,7 +173,7 @@ class KrakenProtocol(Protocol):
             session.send(book_text("snapshot", listing, sides, checksum(sides), None))
         session.subscribe(stream, listing.symbol)
 
-    def _unsubscribe(self, session: ClientSession, params: dict[str, Any]) -> None:
+    def _unsubscribe(self, session: Socket, params: dict[str, Any]) -> None:
         channel, depth = params["channel"], params.get("depth", 10)
         for name in params["symbol"]:
             stream = _stream(channel, name, depth if channel == "book" else None)
@@ -184,13 +183,13 @@ class KrakenProtocol(Protocol):
             else:
                 self._refuse(session, "Subscription Not Found", "unsubscribe", name)
 
-    def _acknowledge(self, session: ClientSession, method: str, result: dict[str, Any]) -> None:
+    def _acknowledge(self, session: Socket, method: str, result: dict[str, Any]) -> None:
         session.send(
             compact({"method": method, "result": result, "success": True, **self._times()})
         )
 
     def _refuse(
-        self, session: ClientSession, error: str, method: str | None, symbol: str | None = None
+        self, session: Socket, error: str, method: str | None, symbol: str | None = None
     ) -> None:
         told = {"error": error, "method": method, "success": False, **self._times()}
         session.send(compact(told if symbol is None else {**told, "symbol": symbol}))

@@ -16,7 +16,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, Final
 
 from fxlab.mock._market import BookChange, Change, Listing, MarketEvent, MarketTrade
-from fxlab.mock._protocols.base import Answer, ClientSession, MarketView, Protocol, Query, compact
+from fxlab.mock._protocols.base import Answer, Protocol, Query, World, compact
+from fxlab.mock._sockets import Socket
 
 COMMITS: Final = 1_000
 FIRST_VERSION: Final = 1_000_000
@@ -31,7 +32,7 @@ class MexcProtocol(Protocol):
     name: ClassVar[str] = "mexc"
     sockets: ClassVar[tuple[str, ...]] = ("/edge",)
 
-    def __init__(self, world: MarketView) -> None:
+    def __init__(self, world: World) -> None:
         super().__init__(world)
         self._commits: dict[str, deque[BookChange]] = {
             symbol: deque(maxlen=COMMITS) for symbol in world.listings
@@ -42,7 +43,7 @@ class MexcProtocol(Protocol):
 
     # The stream
 
-    def heard(self, session: ClientSession, text: str) -> None:
+    def heard(self, session: Socket, text: str) -> None:
         """Subscribe, unsubscribe, or answer a ping."""
         try:
             request = json.loads(text)
@@ -58,7 +59,7 @@ class MexcProtocol(Protocol):
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             self._tell(session, "rs.error", "Request params not valid")
 
-    def _act(self, session: ClientSession, action: str, channel: str, symbol: str) -> None:
+    def _act(self, session: Socket, action: str, channel: str, symbol: str) -> None:
         if symbol not in self.world.listings or symbol in self.world.delisted:
             self._tell(session, "rs.error", f"Contract [{symbol}] doesn't exist!")
             return
@@ -69,7 +70,7 @@ class MexcProtocol(Protocol):
         if action == "sub":
             session.subscribe(stream, symbol)
 
-    def _tell(self, session: ClientSession, channel: str, data: Any) -> None:  # noqa: ANN401 - any JSON
+    def _tell(self, session: Socket, channel: str, data: Any) -> None:  # noqa: ANN401 - any JSON
         session.send(compact({"channel": channel, "data": data, "ts": self.world.now() // 1_000}))
 
     def encode(self, event: MarketEvent) -> Iterable[tuple[str, bytes]]:
