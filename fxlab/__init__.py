@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from fxlab._doctor import mend as mend
     from fxlab._log import enable_logging as enable_logging
+    from fxlab._questdb.cache import FrameCache as FrameCache
     from fxlab._questdb.endpoint import Endpoint as Endpoint
     from fxlab._questdb.server import ServerStatus as ServerStatus
     from fxlab.backtester._frame_source import FrameSource as FrameSource
@@ -90,6 +91,7 @@ _HOMES: Final = {
     for module, names in {
         "fxlab._doctor": ["mend"],
         "fxlab._log": ["enable_logging"],
+        "fxlab._questdb.cache": ["FrameCache"],
         "fxlab._questdb.endpoint": ["Endpoint"],
         "fxlab._questdb.server": ["ServerStatus"],
         "fxlab.backtester._frame_source": ["FrameSource"],

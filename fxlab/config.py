@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -53,6 +54,13 @@ def _positive(text: str) -> float:
     return number
 
 
+def _bytes(text: str) -> int:
+    match = re.fullmatch(r"(\d{1,15})([kmgt]?)", text.strip().lower())
+    if match is None:
+        raise ValueError("write a number and a unit, such as 512m or 4g")
+    return int(match[1]) << 10 * " kmgt".index(match[2] or " ")
+
+
 def _setting(default: Any, parse: Callable[[str], Any], doc: str) -> Any:  # noqa: ANN401
     metadata = {"parse": parse, "doc": doc}
     if callable(default):
@@ -96,6 +104,9 @@ class Settings:
     )
     questdb_memory: str = _setting(
         "1g", str, "largest heap of the embedded server, as in java -Xmx"
+    )
+    cache_size: int = _setting(
+        4 * 2**30, _bytes, "most bytes of sessions copied to this machine, as 4g; 0 for none"
     )
     start_timeout: float = _setting(60.0, _positive, "seconds to wait for the embedded server")
     sources: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)

@@ -12,11 +12,12 @@ from filelock import FileLock
 from fxlab._progress import Progress, shown
 from fxlab.collect._live.journal import held, left_behind
 from fxlab.config import Settings
-from fxlab.errors import Cancelled, SchemaError
+from fxlab.errors import Cancelled, InvalidSettings, SchemaError
 
 if TYPE_CHECKING:
     import polars as pl
 
+    from fxlab._questdb.cache import FrameCache
     from fxlab._questdb.client import QuestDB
     from fxlab._questdb.endpoint import Endpoint
     from fxlab._questdb.server import ServerStatus
@@ -59,6 +60,21 @@ class Lab:
     def endpoint(self) -> Endpoint:
         """Return the server's address and logins; passwords do not show in its repr."""
         return self._db.endpoint
+
+    @property
+    def cache(self) -> FrameCache:
+        """Return the local copies of completed sessions.
+
+        Raises
+        ------
+        InvalidSettings
+            If ``FXLAB_CACHE_SIZE`` turns them off.
+        """
+        if self._db.cache is None:
+            raise InvalidSettings(
+                "cache_size=0 keeps no copies of sessions; set FXLAB_CACHE_SIZE, such as 4g"
+            )
+        return self._db.cache
 
     def sessions(
         self,
@@ -470,11 +486,12 @@ def connect(
     '127.0.0.1'
     """
     from fxlab._questdb import server
+    from fxlab._questdb.cache import FrameCache
     from fxlab._questdb.client import QuestDB
     from fxlab._questdb.migrations import check_schema
 
     wanted = _settings(chosen, settings)
-    db = QuestDB(server.endpoint_of(wanted))
+    db = QuestDB(server.endpoint_of(wanted), FrameCache.of(wanted))
     try:
         db.check_login()
         upgrade(db, wanted, progress)

@@ -42,7 +42,7 @@ FLOORS = {
         ["server_config"],
         ["limits"],
         ["ingest", "server"],
-        ["client"],
+        ["cache", "client"],
         ["migrations"],
     ],
     "fxlab/backtester": [

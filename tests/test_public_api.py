@@ -42,9 +42,9 @@ def test_unknown_names_are_attribute_errors():
 
 
 INNER = {
-    "Chunk", "Clock", "Job", "KernelState", "Market", "Plan", "QuestDB", "Run",
-    "RunStore", "Message", "Point", "SessionAddress", "SessionQuery", "Space", "SweepStudy",
-    "TickSource", "TrialResult",
+    "CachedColumns", "Chunk", "Clock", "Job", "KernelState", "Market", "Message", "Plan",
+    "Point", "QuestDB", "Run", "RunStore", "Scope", "SessionAddress", "SessionQuery", "Space",
+    "SweepStudy", "TickSource", "TrialResult",
 }  # fmt: skip
 """Of attributes and constructors that are no user's; `Message` is a union of public classes,
 `SessionQuery` is what `Lab.sessions` takes."""

@@ -20,6 +20,11 @@ SHOWN: Final = 50
 sessions = typer.Typer(
     rich_markup_mode=None, help="List and show the sessions in the database.", no_args_is_help=True
 )
+cache = typer.Typer(
+    rich_markup_mode=None,
+    help="Copies of sessions on this machine, for faster reads.",
+    no_args_is_help=True,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -29,6 +34,9 @@ def register(app: typer.Typer) -> None:
     command(sessions, "list")(list_sessions)
     command(sessions, "show")(show_session)
     app.add_typer(sessions, name="sessions")
+    command(cache, "list")(list_copies)
+    command(cache, "clear")(clear_copies)
+    app.add_typer(cache, name="cache")
 
 
 def import_paths(
@@ -180,3 +188,24 @@ def show_session(
         total=statistics.height,
         more="--json and --csv have them all",
     )
+
+
+def list_copies() -> None:
+    """List the sessions that are copied to this machine, the last read first."""
+    from fxlab.lab import connect
+
+    with connect() as lab:
+        found, limit = lab.cache.contents(), lab.cache.limit
+    show_frame(found, empty="no session is copied: the first read of one makes a copy")
+    say(f"{found['bytes'].sum():,} of {limit:,} bytes (FXLAB_CACHE_SIZE)")
+
+
+def clear_copies(
+    session_id: Annotated[str | None, typer.Argument(help="Only this session's.")] = None,
+) -> None:
+    """Remove the copies; the sessions themselves stay."""
+    from fxlab.lab import connect
+
+    with connect() as lab:
+        freed = lab.cache.clear(session_id)
+    say(f"{freed:,} bytes are free again; the next read makes new copies")

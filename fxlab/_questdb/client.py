@@ -11,7 +11,7 @@ import io
 import logging
 import time
 from functools import cached_property
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 import polars as pl
@@ -23,6 +23,9 @@ from fxlab._questdb import endpoint, ingest, sql
 from fxlab._questdb.endpoint import Endpoint
 from fxlab.errors import QueryFailed, QuestDBError, QuestDBLoginFailed, TableSuspended
 from fxlab.schema import Table
+
+if TYPE_CHECKING:
+    from fxlab._questdb.cache import FrameCache
 
 _log: Final = logging.getLogger(__name__)
 
@@ -39,6 +42,8 @@ class QuestDB:
     ----------
     endpoint
         Address and logins.
+    cache
+        Local copies of what completed sessions hold; None keeps none.
 
     Notes
     -----
@@ -46,8 +51,9 @@ class QuestDB:
     answers and `QuestDBLoginFailed` when it refuses the login.
     """
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, cache: FrameCache | None = None) -> None:
         self.endpoint = endpoint
+        self.cache = cache
         self._writer = ingest.Writer(endpoint)
 
     def ping(self) -> str:

@@ -225,6 +225,11 @@ def count_by_symbol(scope: Scope) -> str:
     )
 
 
+def count_scope(scope: Scope) -> str:
+    """Return the query for the number of rows."""
+    return f"select count() from {name(scope.table.name)} where {scope.where}"
+
+
 def count_quotes(scope: Scope) -> str:
     """Return the query for the number of books that have a mid: both sides, and no cross."""
     return (
@@ -454,6 +459,11 @@ def partitions(table: Table) -> str:
 def transactions(table: Table) -> str:
     """Return the query for the number of writes that a table has taken."""
     return f"select sequencerTxn from wal_tables() where name = {text(table.name)}"
+
+
+def applied_transactions(table: Table) -> str:
+    """Return the query for the number of writes that readers of a table see."""
+    return f"select writerTxn from wal_tables() where name = {text(table.name)}"
 
 
 def rename_table(table: Table, to: Table) -> str:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import polars as pl
 
@@ -21,6 +21,9 @@ from fxlab._questdb import sql
 from fxlab._questdb.client import QuestDB
 from fxlab._questdb.sql import Scope
 from fxlab.errors import InvalidParameter, QueryFailed
+
+if TYPE_CHECKING:
+    from fxlab._questdb.cache import CachedColumns
 
 SLICE_ROWS: Final = range(65_536, 262_145)
 """Smallest and largest number of rows asked for at once; one millisecond may hold more."""
@@ -44,6 +47,7 @@ def read(
     limit: int | None = None,
     offset: int = 0,
     progress: Advance = silent,
+    cached: CachedColumns | None = None,
 ) -> pl.DataFrame:
     """Return rows in (timestamp, seq) order, all of them or one page.
 
@@ -57,6 +61,8 @@ def read(
         A page: so many rows after so many others. None means all.
     progress
         Told after each slice; it may raise `Cancelled`.
+    cached
+        Where copies of the rows are kept on this machine; None asks the server.
 
     Returns
     -------
@@ -64,14 +70,11 @@ def read(
         The columns with the table's types; no rows where there are none.
     """
     wanted = None if limit is None else sql.count(limit, "limit")
-    slices, skipped = page(
-        plan_slices(count_rows(db, scope, SLICE_ROWS[-1]), SLICE_ROWS[-1]),
-        sql.count(offset, "offset"),
-        wanted,
-    )
-    frames = list(_fetch(db, scope, names, slices, progress))
-    whole = pl.concat([empty(scope, names), *frames])
-    return whole.slice(skipped, wanted).rechunk()
+    skip = sql.count(offset, "offset")
+    if (here := _from_cache(db, scope, names, cached)) is not None:
+        return here.slice(skip, wanted)
+    frames, skipped = _fetch(db, scope, names, progress, cached=cached, rows=(skip, wanted))
+    return pl.concat([empty(scope, names), *frames]).slice(skipped, wanted).rechunk()
 
 
 def scan(
@@ -81,6 +84,7 @@ def scan(
     *,
     chunk_rows: int = 1_000_000,
     progress: Advance = silent,
+    cached: CachedColumns | None = None,
 ) -> Iterator[pl.DataFrame]:
     """Yield rows in (timestamp, seq) order, `chunk_rows` at a time; the last chunk may be smaller.
 
@@ -88,9 +92,11 @@ def scan(
     """
     if sql.count(chunk_rows, "chunk_rows") == 0:
         raise InvalidParameter("chunk_rows=0 would yield nothing for ever; give 1 or more")
+    if (here := _from_cache(db, scope, names, cached)) is not None:
+        return here.iter_slices(chunk_rows)
     size = min(max(chunk_rows, SLICE_ROWS[0]), SLICE_ROWS[-1])
-    slices = plan_slices(count_rows(db, scope, size), size)
-    return rechunk(_fetch(db, scope, names, slices, progress), chunk_rows)
+    frames, _ = _fetch(db, scope, names, progress, cached=cached, slice_rows=size)
+    return rechunk(frames, chunk_rows)
 
 
 def empty(scope: Scope, names: Sequence[str]) -> pl.DataFrame:
@@ -159,7 +165,38 @@ def _clipped(scope: Scope, piece: Slice) -> Slice:
     return Slice(start, end, piece.rows)
 
 
+def _from_cache(
+    db: QuestDB, scope: Scope, names: Sequence[str], cached: CachedColumns | None
+) -> pl.DataFrame | None:
+    """Return the rows if right copies of them are on this machine."""
+    if cached is None:
+        return None
+    frame = cached.load(db, scope, _stored(scope, names))
+    return None if frame is None else _with_constants(frame, scope, names)
+
+
 def _fetch(
+    db: QuestDB,
+    scope: Scope,
+    names: Sequence[str],
+    progress: Advance,
+    *,
+    cached: CachedColumns | None,
+    rows: tuple[int, int | None] = (0, None),
+    slice_rows: int | None = None,
+) -> tuple[Iterator[pl.DataFrame], int]:
+    """Return the slices that hold some rows, and how many others stand before them in the first."""
+    transaction = "" if cached is None else cached.transaction(db, scope.table)
+    size = slice_rows or SLICE_ROWS[-1]
+    planned = plan_slices(count_rows(db, scope, size), size)
+    slices, skipped = page(planned, *rows)
+    frames = _fetch_slices(db, scope, _stored(scope, names), slices, progress)
+    if cached is not None and len(slices) == len(planned):
+        frames = cached.keeping(frames, sum(piece.rows for piece in slices), transaction)
+    return (_with_constants(frame, scope, names) for frame in frames), skipped
+
+
+def _fetch_slices(
     db: QuestDB, scope: Scope, names: Sequence[str], slices: Sequence[Slice], progress: Advance
 ) -> Iterator[pl.DataFrame]:
     """Yield the slices in order, while the next ones are on their way."""
@@ -189,21 +226,28 @@ def _fetch(
 
 
 def _read_slice(db: QuestDB, scope: Scope, names: Sequence[str], piece: Slice) -> pl.DataFrame:
-    fetched = [name for name in names if name not in _constants(scope)] or ["timestamp"]
-    frame = db.export(sql.rows(replace(scope, start=piece.start, end=piece.end), fetched))
+    frame = db.export(sql.rows(replace(scope, start=piece.start, end=piece.end), names))
     if frame.height < piece.rows:  # a session only grows, so rows are missing
         raise QueryFailed(
             f"session {scope.session_id!r}: {piece.rows:,} rows were counted and only "
             f"{frame.height:,} came; read again, and if it stays so run: fxlab doctor"
         )
-    constants = [pl.lit(value).alias(name) for name, value in _constants(scope).items()]
-    return frame.with_columns(constants).select(names)
+    return frame
 
 
 def _constants(scope: Scope) -> dict[str, str]:
     """Return the columns that are the same in each row: not worth sending a million times."""
     named = {"session_id": scope.session_id, "symbol": scope.symbol}
     return {name: value for name, value in named.items() if value is not None}
+
+
+def _stored(scope: Scope, names: Sequence[str]) -> list[str]:
+    return [name for name in names if name not in _constants(scope)] or ["timestamp"]
+
+
+def _with_constants(frame: pl.DataFrame, scope: Scope, names: Sequence[str]) -> pl.DataFrame:
+    literals = [pl.lit(value).alias(name) for name, value in _constants(scope).items()]
+    return frame.with_columns(literals).select(names)
 
 
 def rechunk(frames: Iterable[pl.DataFrame], rows: int) -> Iterator[pl.DataFrame]:

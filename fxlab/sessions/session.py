@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import polars as pl
 
@@ -22,10 +22,13 @@ from fxlab._questdb.client import QuestDB
 from fxlab._questdb.endpoint import Endpoint
 from fxlab._questdb.sql import Scope
 from fxlab._ticks import with_mid_price
-from fxlab._times import Time, parse_range
+from fxlab._times import Time, parse_range, to_micros
 from fxlab.errors import InvalidParameter, QuestDBUnavailable, SymbolNotFound, some
 from fxlab.schema import ORDERBOOK, PRICES, Table
 from fxlab.sessions import _catalog, _export, _reader
+
+if TYPE_CHECKING:
+    from fxlab._questdb.cache import CachedColumns, FrameCache
 
 TICK_COLUMNS: Final = ("timestamp", "seq", "price", "volume", "quote_volume", "side")
 QUOTE_COLUMNS: Final = ("bid_price_1", "bid_qty_1", "ask_price_1", "ask_qty_1")
@@ -43,6 +46,8 @@ class ReplaySource:
     price_decimals: dict[str, int]
     started: datetime | None
     ended: datetime | None
+    created_at: datetime
+    updated_at: datetime
     _db: QuestDB
     _stored: dict[str, set[str]]
 
@@ -72,10 +77,10 @@ class ReplaySource:
         more = ("received_at",) if received else ()
         if self.has_trades(name):
             scope, names = self._scope(PRICES, name, start, end), (*TICK_COLUMNS, *more)
-            return _reader.scan(self._db, scope, names, chunk_rows=chunk_rows, progress=progress)
+            return self._scan(scope, names, chunk_rows, progress)
         scope = self._scope(ORDERBOOK, name, start, end)
         names = ("timestamp", "seq", *QUOTE_COLUMNS, *more)
-        chunks = _reader.scan(self._db, scope, names, chunk_rows=chunk_rows, progress=progress)
+        chunks = self._scan(scope, names, chunk_rows, progress)
         ticks = (with_mid_price(chunk, self.price_decimals.get(name)) for chunk in chunks)
         return (chunk.select("timestamp", "seq", "price", *QUOTE_COLUMNS, *more) for chunk in ticks)
 
@@ -107,7 +112,7 @@ class ReplaySource:
         """Yield what a backtest fills from: ``timestamp``, ``seq`` and all level columns."""
         scope = self._scope(ORDERBOOK, symbol, start, end)
         names = ("timestamp", "seq", *_ticks.level_columns())
-        return _reader.scan(self._db, scope, names, chunk_rows=chunk_rows, progress=progress)
+        return self._scan(scope, names, chunk_rows, progress)
 
     def has_trades(self, symbol: str | None = None) -> bool:
         """Return whether there are trades of the symbol; else its ticks are mids of books."""
@@ -169,6 +174,27 @@ class ReplaySource:
         if last is not None:
             high = last if high is None else min(high, last)
         return Scope(table, self.id, name, low, high)
+
+    def _cached(self, scope: Scope) -> CachedColumns | None:
+        """Return where copies of the rows are kept on this machine: only a closed session's are."""
+        cache = self._db.cache
+        if cache is None or self.status != "completed":
+            return None
+        revision = f"{to_micros(self.created_at):x}-{to_micros(self.updated_at):x}"
+        is_whole = (scope.start, scope.end) == self._tick_range()
+        return cache.columns(scope, revision, is_whole=is_whole)
+
+    def _scan(
+        self, scope: Scope, names: Sequence[str], chunk_rows: int, progress: Advance
+    ) -> Iterator[pl.DataFrame]:
+        return _reader.scan(
+            self._db,
+            scope,
+            names,
+            chunk_rows=chunk_rows,
+            progress=progress,
+            cached=self._cached(scope),
+        )
 
     def _tick_range(self) -> tuple[int | None, int | None]:
         """Return the range that excludes no row, and keeps a query on this session's partitions."""
@@ -264,7 +290,8 @@ class Session(ReplaySource):
         endpoint = self._db.endpoint
         if not passwords:
             endpoint = replace(endpoint, password=None, pg_password=None)
-        return SessionAddress(self.id, endpoint, complete=passwords)
+        cache = self._db.cache if passwords else None  # a worker elsewhere has another disk
+        return SessionAddress(self.id, endpoint, complete=passwords, cache=cache)
 
     def prices(
         self,
@@ -306,7 +333,13 @@ class Session(ReplaySource):
         scope = self._scope(PRICES, symbol, start, end)
         with shown(progress, "reading") as advance:
             return _reader.read(
-                self._db, scope, names, limit=limit, offset=offset, progress=advance
+                self._db,
+                scope,
+                names,
+                limit=limit,
+                offset=offset,
+                progress=advance,
+                cached=self._cached(scope),
             )
 
     def scan_prices(
@@ -322,7 +355,7 @@ class Session(ReplaySource):
         """Yield the frames of `prices`, `chunk_rows` rows at a time, in bounded memory."""
         names = PRICE_COLUMNS if columns is None else tuple(columns)
         scope = self._scope(PRICES, symbol, start, end)
-        return _reader.scan(self._db, scope, names, chunk_rows=chunk_rows, progress=progress)
+        return self._scan(scope, names, chunk_rows, progress)
 
     def orderbook(
         self,
@@ -358,7 +391,13 @@ class Session(ReplaySource):
         scope = self._scope(ORDERBOOK, symbol, start, end)
         with shown(progress, "reading") as advance:
             frame = _reader.read(
-                self._db, scope, names, limit=limit, offset=offset, progress=advance
+                self._db,
+                scope,
+                names,
+                limit=limit,
+                offset=offset,
+                progress=advance,
+                cached=self._cached(scope),
             )
         return _ticks.shaped(frame, depth, nested=nested)
 
@@ -376,7 +415,7 @@ class Session(ReplaySource):
         """Yield the frames of `orderbook`, `chunk_rows` rows at a time, in bounded memory."""
         names = ("timestamp", "symbol", "seq", *_ticks.level_columns(depth))
         scope = self._scope(ORDERBOOK, symbol, start, end)
-        chunks = _reader.scan(self._db, scope, names, chunk_rows=chunk_rows, progress=progress)
+        chunks = self._scan(scope, names, chunk_rows, progress)
         return (_ticks.shaped(chunk, depth, nested=nested) for chunk in chunks)
 
     def ohlcv(
@@ -499,10 +538,11 @@ class SessionAddress:
     endpoint: Endpoint
     complete: bool = True
     """Whether the passwords are in the endpoint; else the reader has to know them."""
+    cache: FrameCache | None = None
 
     def opened(self) -> Session:
         """Return the session, read over a connection of this process."""
-        db = QuestDB(self.endpoint if self.complete else self._own_login())
+        db = QuestDB(self.endpoint if self.complete else self._own_login(), self.cache)
         return Session.from_row(db, _catalog.find(db, self.session_id))
 
     def _own_login(self) -> Endpoint:

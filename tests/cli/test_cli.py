@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import polars as pl
 import pytest
+from markets import recorded_walk
 from typer.testing import CliRunner, Result
 
 from fxlab._cli import app
@@ -22,6 +23,7 @@ from fxlab._cli import server as server_commands
 from fxlab._questdb.server import ServerStatus
 from fxlab.config import Settings
 from fxlab.errors import StrategyNotFound
+from fxlab.lab import Lab
 
 COMMANDS = (
     "up",
@@ -266,6 +268,15 @@ def test_an_unknown_session_is_one_sentence(server: ServerStatus, unique: Callab
     missing = unique("missing")
     for words in (["sessions", "show", missing], ["backtest", missing, "sma_cross"]):
         assert f"no session named '{missing}'" in one_error(fxlab(*words))
+
+
+def test_copies_are_listed_and_cleared(server: ServerStatus, lab: Lab, unique: Callable[..., str]):
+    session = unique("copies")
+    lab.import_frames({"prices": recorded_walk(30_000, symbol="BTC_USDT")}, session_id=session)
+    lab.session(session).prices()
+    assert session in fxlab("cache", "list").stdout
+    assert "bytes are free again" in fxlab("cache", "clear", session).stdout
+    assert session not in fxlab("cache", "list").stdout
 
 
 def test_import_takes_a_symbol_a_folder_and_tells_what_it_rounded(
