@@ -11,17 +11,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Unpack
 
 import numpy as np
 import polars as pl
 import xxhash
 
 from fxlab._ticks import PRICE_TICKS, usable
-from fxlab._times import Time, from_micros
+from fxlab._times import from_micros
 from fxlab.backtester._kernel.columns import LARGEST_PRICE, SMALLEST_PRICE, first_bad_row
 from fxlab.backtester._kernel.records import BOOK, DEPTH
-from fxlab.backtester._source import TickSource, joined_ticks
+from fxlab.backtester._source import TickSource, Which, joined_ticks
 from fxlab.backtester.execution import Execution, Latency
 from fxlab.backtester.strategy.signals import Signals
 from fxlab.errors import InvalidParameter, InvalidTicks
@@ -340,10 +340,8 @@ def open_feeds(
     symbols: tuple[str, ...],
     needs: Needs,
     *,
-    start: Time | None = None,
-    end: Time | None = None,
-    size: int | None = None,
     owner: str = "the strategy",
+    **which: Unpack[Which],
 ) -> tuple[list[SymbolFeed], list[BookFeed]]:
     """Return a feed of ticks for each symbol, and of books where orders meet them.
 
@@ -352,7 +350,6 @@ def open_feeds(
     InvalidParameter
         If books are needed and a symbol has none.
     """
-    rows = {} if size is None else {"chunk_rows": size}
     decimals = source.price_decimals
     feeds, books = [], []
     for leg, symbol in enumerate(symbols):
@@ -369,16 +366,13 @@ def open_feeds(
             source,
             symbol,
             needs.columns,
-            start=start,
-            end=end,
             decimals=decimals.get(symbol),
-            chunk_rows=size,
             also=also,
             owner=owner,
+            **which,
         )
         feed = SymbolFeed(symbol, leg, frames, needs, quotes=quotes)
         feeds.append(feed)
         if needs.books and not quotes:
-            scanned = source.scan_books(symbol, start=start, end=end, **rows)
-            books.append(BookFeed(leg, iter(scanned), feed.digest))
+            books.append(BookFeed(leg, iter(source.scan_books(symbol, **which)), feed.digest))
     return feeds, books

@@ -43,7 +43,7 @@ def as_frame(value: Any, what: str) -> pl.DataFrame:  # noqa: ANN401 - of any li
     Raises
     ------
     InvalidTicks
-        If it is none, or its library cannot hand it over.
+        If it is no frame, or its library cannot hand it over.
     """
     if isinstance(value, pl.DataFrame):
         return value

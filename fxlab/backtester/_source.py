@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypedDict, Unpack
 
 import numpy as np
 import polars as pl
@@ -26,6 +26,14 @@ from fxlab.errors import EmptySession, InvalidParameter, InvalidTicks, SymbolNot
 from fxlab.schema import UTC_MICROS, book_levels, quote_currency
 
 BOOK_COLUMNS: Final = (*book_levels(), "spread", "mid")
+
+
+class Which(TypedDict, total=False):
+    """Which rows are read, and how many at a time."""
+
+    start: Time | None
+    end: Time | None
+    chunk_rows: int
 
 
 class TickSource(Protocol):
@@ -52,13 +60,7 @@ class TickSource(Protocol):
         """Return the time of the last tick (an aware datetime, or None)."""
 
     def scan_ticks(
-        self,
-        symbol: str,
-        *,
-        start: Time | None = None,
-        end: Time | None = None,
-        chunk_rows: int = 1_000_000,
-        received: bool = False,
+        self, symbol: str, *, received: bool = False, **which: Unpack[Which]
     ) -> Iterator[pl.DataFrame]:
         """Yield the symbol's ticks in (timestamp, seq) order.
 
@@ -70,14 +72,7 @@ class TickSource(Protocol):
     ) -> int:
         """Return how many ticks `scan_ticks` yields."""
 
-    def scan_books(
-        self,
-        symbol: str,
-        *,
-        start: Time | None = None,
-        end: Time | None = None,
-        chunk_rows: int = 250_000,
-    ) -> Iterator[pl.DataFrame]:
+    def scan_books(self, symbol: str, **which: Unpack[Which]) -> Iterator[pl.DataFrame]:
         """Yield the symbol's books: timestamp, seq and the level columns, in order."""
 
     def has_books(self, symbol: str) -> bool:
@@ -198,19 +193,17 @@ def joined_ticks(
     symbol: str,
     columns: frozenset[str] | None,
     *,
-    start: Time | None = None,
-    end: Time | None = None,
-    chunk_rows: int | None = None,
     decimals: int | None = None,
     also: Collection[str] = (),
     owner: str = "the strategy",
+    **which: Unpack[Which],
 ) -> Iterator[pl.DataFrame]:
     """Yield a symbol's ticks with all that a strategy reads, in bounded memory.
 
     Parameters
     ----------
-    source, symbol, start, end, chunk_rows
-        Which ticks, and how many at a time; None is the source's own choice.
+    source, symbol, **which
+        Which ticks, and how many at a time: the source's own choice unless given.
     columns
         What is read of them (`Signals.roots`); None, for a frame strategy, is all there is.
     owner
@@ -242,12 +235,9 @@ def joined_ticks(
     for name in others:
         if name.removeprefix(PRICE_OF) not in source.symbols:
             raise SymbolNotFound.named(name.removeprefix(PRICE_OF), source.symbols)
-    options: dict[str, Any] = {"start": start, "end": end}
-    if chunk_rows is not None:
-        options["chunk_rows"] = chunk_rows
     book = [name for name in BOOK_COLUMNS if name in wanted]
-    chunks = source.scan_ticks(symbol, received="received_at" in wanted, **options)
-    return _Joined(source, symbol, book, others, decimals, options, owner).frames(chunks)
+    chunks = source.scan_ticks(symbol, received="received_at" in wanted, **which)
+    return _Joined(source, symbol, book, others, decimals, which, owner).frames(chunks)
 
 
 def _wanted(source: TickSource, symbol: str, columns: frozenset[str] | None) -> set[str]:
@@ -266,7 +256,7 @@ class _Joined:
     book: list[str]
     others: list[str]
     decimals: int | None
-    options: dict[str, Any]
+    which: Which
     owner: str
 
     def frames(self, chunks: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
@@ -297,14 +287,14 @@ class _Joined:
         levels = [name for name in levels if name not in chunk.columns]
         if not levels:
             return []
-        stream = self.source.scan_books(self.symbol, **self.options)
+        stream = self.source.scan_books(self.symbol, **self.which)
         if self.source.has_trades(self.symbol):
             stream = map(_ticks.trusted, stream)  # by all levels, whichever are read
             return [AsOfJoin(stream, dict.fromkeys(levels, pl.Float64()))]
         return [ExactJoin(stream, levels)]
 
     def _price_of(self, name: str) -> AsOfJoin:
-        stream = self.source.scan_ticks(name.removeprefix(PRICE_OF), **self.options)
+        stream = self.source.scan_ticks(name.removeprefix(PRICE_OF), **self.which)
         renamed = (chunk.select("timestamp", pl.col("price").alias(name)) for chunk in stream)
         return AsOfJoin(renamed, {name: pl.Float64()})
 

@@ -173,10 +173,8 @@ def prepare(
         data,
         run.symbols,
         needs_of([signals], run.execution),
-        start=run.start,
-        end=run.end,
-        size=options.chunk_rows,
         owner=signals.owner,
+        **run.which(options.chunk_rows),
     )
     state = new_state(run, signals, bounds)
     return Job(run, signals, bounds, state, feeds, books)

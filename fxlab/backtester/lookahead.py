@@ -22,7 +22,7 @@ from fxlab._progress import Progress, shown
 from fxlab._ticks import PRICE_TICKS
 from fxlab._times import Time
 from fxlab.backtester._kernel.records import DECISION
-from fxlab.backtester._source import TickSource, as_source, choose_symbols, joined_ticks
+from fxlab.backtester._source import TickSource, Which, as_source, choose_symbols, joined_ticks
 from fxlab.backtester.strategy._decisions import decide
 from fxlab.backtester.strategy.indicators import PRICE_OF
 from fxlab.backtester.strategy.signals import Signals
@@ -131,11 +131,14 @@ def check_lookahead(
     signals = chosen.signals(parameters)
     names = choose_symbols(data, symbols)
     rng = np.random.default_rng(seed)
+    which: Which = {"start": start, "end": end}
+    if sample_rows is not None:
+        which["chunk_rows"] = sample_rows
     rows = tried = decisions = 0
     with shown(progress, "check_lookahead") as advance:
         for number, name in enumerate(names):
             report = partial(advance, number / len(names), name)
-            ticks = _ticks(data, name, signals, start, end, sample_rows, report)
+            ticks = _ticks(data, name, signals, which, report)
             trial = _Trial(signals, name, ticks)
             places = _places(trial.decisions, ticks.height, cuts, rng)
             for done, place in enumerate(places, 1):
@@ -148,25 +151,18 @@ def check_lookahead(
     return LookaheadReport(chosen.name, tuple(names), rows, tried, trials, decisions)
 
 
-def _ticks(  # noqa: PLR0917 - the pieces of one read
-    data: TickSource,
-    symbol: str,
-    signals: Signals,
-    start: Time | None,
-    end: Time | None,
-    most: int | None,
-    report: Callable[[], None],
+def _ticks(
+    data: TickSource, symbol: str, signals: Signals, which: Which, report: Callable[[], None]
 ) -> pl.DataFrame:
-    """Return the ticks with all that the strategy reads, at most so many."""
+    """Return the ticks with all that the strategy reads: one chunk at most, where it has a size."""
+    most = which.get("chunk_rows")
     chunks = joined_ticks(
         data,
         symbol,
         signals.roots,
-        start=start,
-        end=end,
-        chunk_rows=most,
         decimals=data.price_decimals.get(symbol),
         owner=signals.owner,
+        **which,
     )
     read = []
     for chunk in chunks:

@@ -106,7 +106,7 @@ class RunOptions:
         Raises
         ------
         TypeError
-            For a keyword that is none, with those that are near.
+            For an unknown keyword, with those that are near.
         InvalidParameter
             For a value that breaks its rule.
         """

@@ -24,7 +24,7 @@ import polars as pl
 from fxlab._times import Time, from_micros, parse_range
 from fxlab.backtester._frame_source import FrameSource
 from fxlab.backtester._kernel.records import NEVER
-from fxlab.backtester._source import TickSource
+from fxlab.backtester._source import TickSource, Which
 from fxlab.backtester._state import Records
 from fxlab.backtester.execution import Execution
 from fxlab.backtester.metrics import _analysis
@@ -70,6 +70,11 @@ class Run:
     start: Time | None
     end: Time | None
     gaps: pl.DataFrame | None = None  # from_time, to_time, symbol; None: gaps were not recorded
+
+    def which(self, chunk_rows: int | None) -> Which:
+        """Return which rows are read, and how many at a time where that is given."""
+        rows: Which = {"start": self.start, "end": self.end}
+        return rows if chunk_rows is None else {**rows, "chunk_rows": chunk_rows}
 
     def options(self) -> dict[str, Any]:
         """Return the time range and the basis of the metrics, as plain values."""

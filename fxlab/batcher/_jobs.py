@@ -73,7 +73,7 @@ class BatchJob(RunOptions):
         Raises
         ------
         InvalidParameter
-            For a name that is none ("did you mean"), or a field that is missing.
+            For an unknown name ("did you mean"), or a field that is missing.
         """
         if isinstance(given, cls):
             return given
@@ -275,7 +275,7 @@ def named_fields(
     Raises
     ------
     InvalidParameter
-        For a name that is none ("did you mean"), or a field that is missing.
+        For an unknown name ("did you mean"), or a field that is missing.
     """
     if not isinstance(given, Mapping):
         raise InvalidParameter(

@@ -161,7 +161,7 @@ class NightlySweep(RunOptions):
         Raises
         ------
         InvalidParameter, StrategyNotFound
-            For a name that is none, a value out of range, or a sweep without sessions.
+            For an unknown name, a value out of range, or a sweep without sessions.
         """
         if isinstance(given, cls):
             return given

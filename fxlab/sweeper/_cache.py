@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 import polars as pl
 
 from fxlab._times import Time, parse_range
 from fxlab.backtester._frame_source import slices
-from fxlab.backtester._source import TickSource
+from fxlab.backtester._source import TickSource, Which
 
 KEEP_BYTES: Final = 1 << 30
 
@@ -68,16 +68,10 @@ class CachedSource:
         return bool(self._kept)
 
     def scan_ticks(
-        self,
-        symbol: str,
-        *,
-        start: Time | None = None,
-        end: Time | None = None,
-        chunk_rows: int = 1_000_000,
-        received: bool = False,
+        self, symbol: str, *, received: bool = False, **which: Unpack[Which]
     ) -> Iterator[pl.DataFrame]:
         """Yield the symbol's ticks, from memory where they were kept."""
-        return self._scan(self.source.scan_ticks, symbol, start, end, chunk_rows, received=received)
+        return self._scan(self.source.scan_ticks, symbol, which, received=received)
 
     def count_ticks(
         self, symbol: str, *, start: Time | None = None, end: Time | None = None
@@ -85,16 +79,9 @@ class CachedSource:
         """Return how many ticks `scan_ticks` yields."""
         return self.source.count_ticks(symbol, start=start, end=end)
 
-    def scan_books(
-        self,
-        symbol: str,
-        *,
-        start: Time | None = None,
-        end: Time | None = None,
-        chunk_rows: int = 250_000,
-    ) -> Iterator[pl.DataFrame]:
+    def scan_books(self, symbol: str, **which: Unpack[Which]) -> Iterator[pl.DataFrame]:
         """Yield the symbol's books, from memory where they were kept."""
-        return self._scan(self.source.scan_books, symbol, start, end, chunk_rows)
+        return self._scan(self.source.scan_books, symbol, which)
 
     def has_books(self, symbol: str) -> bool:
         """Return whether there are order books of the symbol; asked once."""
@@ -115,23 +102,16 @@ class CachedSource:
         return self._facts[name, symbol]
 
     def _scan(
-        self,
-        scan: Scan,
-        symbol: str,
-        start: Time | None,
-        end: Time | None,
-        chunk_rows: int,
-        **options: bool,
+        self, scan: Scan, symbol: str, which: Which, **options: bool
     ) -> Iterator[pl.DataFrame]:
+        start, end, size = which.get("start"), which.get("end"), which.get("chunk_rows")
         begin, until = parse_range(start, end)
         low, high = -math.inf if begin is None else begin, math.inf if until is None else until
         what = (scan.__name__, *options.values())
         for (kind, name, first, last), frames in self._kept.items():
             if (kind, name) == (what, symbol) and first <= low and high <= last:
-                return chain.from_iterable(
-                    slices(frame, start, end, chunk_rows) for frame in frames
-                )
-        chunks = scan(symbol, start=start, end=end, chunk_rows=chunk_rows, **options)
+                return chain.from_iterable(slices(frame, start, end, size) for frame in frames)
+        chunks = scan(symbol, **which, **options)
         return self._keeping((what, symbol, low, high), chunks)
 
     def _keeping(

@@ -143,10 +143,8 @@ class Reading:
             study.source,
             run.symbols,
             needs_of(signals, run.execution),
-            start=run.start,
-            end=run.end,
-            size=study.terms.options.chunk_rows or CHUNK_ROWS,
             owner=signals[0].owner,
+            **run.which(study.terms.options.chunk_rows or CHUNK_ROWS),
         )
 
     def market(self) -> Iterator[tuple[MarketArrays, list[SymbolChunk]]]:

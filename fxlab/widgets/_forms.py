@@ -331,7 +331,7 @@ class ExecutionForm(w.VBox):
 
     @property
     def capital(self) -> float:
-        """Return the money at the start; raises `InvalidParameter` if it is none."""
+        """Return the money at the start; raises `InvalidParameter` for other text."""
         return float(self.capital_text.meaning)
 
     def _show_books(self) -> None:
@@ -397,7 +397,7 @@ class Row(w.HBox):
 
     @property
     def count(self) -> int:
-        """Return how many values there are; 0 if the range is none."""
+        """Return how many values there are; 0 for an impossible range."""
         try:
             return count_between(*self._range) if "from" in self.controls else len(self.values)
         except InvalidParameter:

@@ -89,7 +89,7 @@ def test_measured_latency_asks_for_the_time_of_arrival():
 
 def test_chunks_have_the_size_that_was_asked_for():
     source = FrameSource(random_walk(20))
-    feeds, _ = open_feeds(source, source.symbols, needs_of([PRICE], Execution()), size=6)
+    feeds, _ = open_feeds(source, source.symbols, needs_of([PRICE], Execution()), chunk_rows=6)
     assert [piece.own.height for piece in feeds[0].take(2**62)] == [6, 6, 6, 2]
 
 
