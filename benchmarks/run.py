@@ -39,6 +39,13 @@ class Row:
     ratio: float
     goal: str
 
+    def line(self) -> str:
+        """Return the comparison as a line of the table."""
+        at_least = self.goal.startswith(">")
+        ours, bare = (self.bare, self.ours) if at_least else (self.ours, self.bare)
+        times = f"{ours * 1e3:8.1f}ms {bare * 1e3:8.1f}ms"
+        return f"{self.work:46} {times} {self.ratio:8.2f}  {self.goal}"
+
 
 def compare(
     work: str, ours: Callable[[], object], bare: Callable[[], object], rounds: int, goal: str
@@ -94,7 +101,7 @@ def imports(rounds: int) -> list[Row]:
 
 def database(rows: int, rounds: int, wanted: set[str]) -> list[Row]:
     """Compare our ingest with the raw client, our bulk read with a raw export."""
-    with server(), fxlab.connect() as lab:
+    with server(), fxlab.connect(cache_size=0) as lab:
         return _database(lab, generate(rows).frame(), rounds, wanted)
 
 
@@ -131,11 +138,11 @@ def _database(lab: fxlab.Lab, frame: pl.DataFrame, rounds: int, wanted: set[str]
         def read() -> pl.DataFrame:
             return session.prices(columns=columns)
 
-        def raw_read() -> pl.DataFrame:
-            return _raw_read(lab, session.id, columns)
+        def bare() -> pl.DataFrame:
+            return raw_read(lab, session.id, columns)
 
-        print("read: equal rows:", read().equals(raw_read()))
-        row = compare("raw export / our read", raw_read, read, rounds, ">= 0.8")
+        print("read: equal rows:", read().equals(bare()))
+        row = compare("raw export / our read", bare, read, rounds, ">= 0.8")
         print(f"read: {frame.height / row.bare:,.0f} rows/s")
         found.append(row)
     return found
@@ -158,7 +165,7 @@ def _raw_ingest(lab: fxlab.Lab, frame: pl.DataFrame) -> None:
     _ask(lab, "/exec", "select wait_wal_table('tick_prices')")
 
 
-def _raw_read(lab: fxlab.Lab, session_id: str, columns: list[str]) -> pl.DataFrame:
+def raw_read(lab: fxlab.Lab, session_id: str, columns: list[str]) -> pl.DataFrame:
     """Read with one `/exp` call."""
     query = (
         f"select {', '.join(columns)} from tick_prices where session_id = '{session_id}' "  # noqa: S608 - our own id
@@ -197,8 +204,7 @@ def main() -> None:
         found += database(asked.rows, asked.rounds, wanted)
     print(f"\n{'work':46} {'ours':>10} {'bare':>10} {'ratio':>8}  goal")
     for row in found:
-        ours, bare = (row.bare, row.ours) if row.goal.startswith(">") else (row.ours, row.bare)
-        print(f"{row.work:46} {ours * 1e3:8.1f}ms {bare * 1e3:8.1f}ms {row.ratio:8.2f}  {row.goal}")
+        print(row.line())
 
 
 if __name__ == "__main__":

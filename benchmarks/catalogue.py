@@ -1,0 +1,119 @@
+"""Speeds of the catalogue and of reading a session among many, as ratios in one run.
+
+    python benchmarks/catalogue.py [--sessions 1000] [--rows 50000] [--rounds 9] [--tiny]
+
+Listing is compared with the bare query of the same page, a read with one bare export of the same
+rows, and a second read, from the copy on this machine, with the first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+from command import options, server
+from market import generate
+from run import Row, compare, raw_read
+
+import fxlab
+from fxlab import schema
+from fxlab._questdb.client import QuestDB
+
+COLUMNS = ["timestamp", "seq", "price", "volume"]
+BORN = datetime(2026, 1, 1, tzinfo=UTC)
+AT_ONCE = 20
+
+
+def store(db: QuestDB, sessions: int, rows: int) -> None:
+    """Store sessions alike, one an hour; the catalogue and the ticks are written in bulk."""
+    ticks = generate(rows).frame().with_columns(symbol=pl.lit("BTC_USDT"))
+    first, last = ticks["timestamp"][0], ticks["timestamp"][-1]
+    frames, catalogue, started = [], [], time.perf_counter()
+    for number in range(sessions):
+        name, later = f"s-{number:05}", timedelta(hours=number)
+        frames.append(
+            ticks.with_columns(pl.col("timestamp") + later, session_id=pl.lit(name)).select(
+                [pl.lit(None, kind).alias(column) if column not in (*ticks.columns, "session_id")
+                 else pl.col(column).cast(kind) for column, kind in schema.PRICES.frame.items()]
+            )
+        )  # fmt: skip
+        catalogue.append(
+            {
+                "session_id": name, "status": "completed", "exchange": "binance",
+                "source": "synthetic", "symbols": '["BTC_USDT"]', "data_types": '["prices"]',
+                "started": first + later, "ended": last + later, "records_collected": rows,
+                "prices_count": rows, "notes": f"night {number}", "tags": '["benchmark"]',
+                "created_at": BORN + timedelta(seconds=number), "updated_at": BORN,
+            }
+        )  # fmt: skip
+        if len(frames) == AT_ONCE or number == sessions - 1:
+            db.write(schema.PRICES, pl.concat(frames))
+            frames.clear()
+    db.write(schema.SESSIONS, pl.DataFrame(catalogue, schema=schema.SESSIONS.frame))
+    db.wait_visible(schema.PRICES, schema.SESSIONS)
+    print(f"{sessions:,} sessions of {rows:,} rows in {time.perf_counter() - started:.1f} s")
+
+
+def rows_of(lab: fxlab.Lab, plain: fxlab.Lab, sessions: int, rounds: int) -> list[Row]:
+    """Compare, with copies on this machine (`lab`) and without (`plain`)."""
+    db = QuestDB(plain.endpoint)
+    one = f"s-{sessions // 2:05}"
+    bare = (
+        "select session_id, status, symbols, records_collected, created_at "  # noqa: S608 - ours
+        f"from {schema.SESSIONS.name} order by created_at desc limit 50"
+    )
+    ours, copied = plain.session(one), lab.session(one)
+    print("equal rows:", ours.prices(columns=COLUMNS).equals(raw_read(plain, one, COLUMNS)))
+    print("equal copy:", copied.prices(columns=COLUMNS).equals(copied.prices(columns=COLUMNS)))
+    return [
+        compare(
+            "page of the list / bare query",
+            lambda: plain.session_page(limit=50),
+            lambda: db.catalogue(bare),
+            rounds,
+            "",
+        ),
+        compare(
+            "filtered page of the list / bare query",
+            lambda: plain.session_page(text=f"btc {sessions // 3}", limit=200),
+            lambda: db.catalogue(bare),
+            rounds,
+            "",
+        ),
+        compare(
+            "bare export / our first read",
+            lambda: raw_read(plain, one, COLUMNS),
+            lambda: ours.prices(columns=COLUMNS),
+            rounds,
+            ">= 0.8",
+        ),
+        compare(
+            "first read / second read",
+            lambda: ours.prices(columns=COLUMNS),
+            lambda: copied.prices(columns=COLUMNS),
+            rounds,
+            ">= 10",
+        ),
+    ]
+
+
+def main() -> None:
+    """Run the comparisons and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sessions", type=int, default=1_000)
+    parser.add_argument("--rows", type=int, default=50_000)
+    parser.add_argument("--rounds", type=int, default=9)
+    asked = options(parser, sessions=3, rows=25_000, rounds=2)
+    with server(), fxlab.connect() as lab, fxlab.connect(cache_size=0) as plain:
+        store(QuestDB(plain.endpoint), asked.sessions, asked.rows)
+        for row in rows_of(lab, plain, asked.sessions, asked.rounds):
+            print(row.line())
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    main()
