@@ -143,21 +143,12 @@ class QuestDB:
 
     @cached_property
     def _short(self) -> httpx.Client:
-        return self._client(httpx.Limits(keepalive_expiry=ingest.IDLE_SECONDS))
+        return ingest.http_client(self.endpoint, _ANSWER_SECONDS, _CONNECT_SECONDS)
 
     @cached_property
     def _bulk(self) -> httpx.Client:
         # The server counts idle connections against its few export slots: keep none.
-        return self._client(httpx.Limits(max_keepalive_connections=0))
-
-    def _client(self, limits: httpx.Limits) -> httpx.Client:
-        return httpx.Client(
-            base_url=self.endpoint.http_url,
-            auth=self.endpoint.http_auth,
-            timeout=httpx.Timeout(_ANSWER_SECONDS, connect=_CONNECT_SECONDS),
-            limits=limits,
-            trust_env=False,  # a proxy must not come between fxlab and its server
-        )
+        return ingest.http_client(self.endpoint, _ANSWER_SECONDS, _CONNECT_SECONDS, keep=False)
 
     def _get(self, client: httpx.Client, path: str, query: dict[str, str]) -> httpx.Response:
         answer = self._send(client, path, query)

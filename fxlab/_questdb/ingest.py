@@ -99,8 +99,8 @@ class LineEncoder:
         self._client = questdb
 
     def buffer(self) -> Buffer:
-        """Return an empty buffer, for rows of one's own making."""
-        return new_buffer()
+        """Return an empty buffer of the client."""
+        return _buffer_kind()(protocol_version=PROTOCOL)
 
     def encode(self, table: Table, rows: Iterable[Mapping[str, Any]]) -> Lines:
         """Return rows given as columns and values; None is left out, times are datetimes or us."""
@@ -133,11 +133,6 @@ class LineEncoder:
         return self._client.TimestampMicros(value)
 
 
-def new_buffer() -> Buffer:
-    """Return an empty buffer of the client, which encodes rows."""
-    return _buffer_kind()(protocol_version=PROTOCOL)
-
-
 @functools.cache
 def _buffer_kind() -> type[Buffer]:
     """Return the client's class of buffers, whose public home is deprecated."""
@@ -153,6 +148,21 @@ def _buffer_kind() -> type[Buffer]:
     return kind
 
 
+def http_client(
+    endpoint: Endpoint, answer_seconds: float, connect_seconds: float, *, keep: bool = True
+) -> httpx.Client:
+    """Return a client of the server; it keeps a connection until that rests, or none at all."""
+    return httpx.Client(
+        base_url=endpoint.http_url,
+        auth=endpoint.http_auth,
+        timeout=httpx.Timeout(answer_seconds, connect=connect_seconds),
+        limits=httpx.Limits(
+            max_keepalive_connections=None if keep else 0, keepalive_expiry=IDLE_SECONDS
+        ),
+        trust_env=False,  # a proxy must not come between fxlab and its server
+    )
+
+
 class LinePost:
     """Sends encoded rows over one kept connection; for one thread.
 
@@ -166,14 +176,7 @@ class LinePost:
 
     def __init__(self, endpoint: Endpoint, answer_seconds: float = ANSWER_SECONDS) -> None:
         self._endpoint = endpoint
-        timeout = httpx.Timeout(answer_seconds, connect=CONNECT_SECONDS)
-        self._http = httpx.Client(
-            base_url=endpoint.http_url,
-            auth=endpoint.http_auth,
-            timeout=timeout,
-            limits=httpx.Limits(keepalive_expiry=IDLE_SECONDS),
-            trust_env=False,  # a proxy must not come between fxlab and its server
-        )
+        self._http = http_client(endpoint, answer_seconds, CONNECT_SECONDS)
 
     def close(self) -> None:
         """Close the connection."""
@@ -200,7 +203,7 @@ class LinePost:
         try:
             answer = self._http.post("/write", content=_pieces(payload), headers=size)
         except httpx.HTTPError as error:
-            raise self._away(f"{type(error).__name__}: {error}") from error
+            raise self._endpoint.unavailable(f"{type(error).__name__}: {error}") from error
         if answer.is_error and is_exhausted(_words(answer)):
             raise exhausted(_words(answer))
         if answer.status_code in _REFUSALS:
@@ -208,10 +211,8 @@ class LinePost:
         if answer.status_code in _STRANGERS:
             raise QuestDBLoginFailed(self._endpoint.login_advice)
         if answer.is_error:
-            raise self._away(f"status {answer.status_code}: {_words(answer)}")
-
-    def _away(self, reason: str) -> QuestDBUnavailable:
-        return self._endpoint.unavailable(reason)
+            reason = f"status {answer.status_code}: {_words(answer)}"
+            raise self._endpoint.unavailable(reason)
 
 
 def _pieces(payload: bytes) -> Iterator[bytes]:
@@ -371,11 +372,12 @@ def _sent(
 def _batches(table: Table, rows: pl.DataFrame) -> Iterator[tuple[int, bytes]]:
     """Yield the rows in batches, encoded, each with its number of rows."""
     symbols = [name for name in table.symbols if name in rows.columns]
+    encoder = LineEncoder()
     if 0 < rows.height <= FEW_ROWS:
         plain = rows.with_columns(cs.datetime().to_physical())
-        yield rows.height, LineEncoder().encode(table, plain.iter_rows(named=True)).payload
+        yield rows.height, encoder.encode(table, plain.iter_rows(named=True)).payload
         return
-    buffer = new_buffer()
+    buffer = encoder.buffer()
     for batch in rows.iter_slices(max(1, CELLS_IN_BATCH // len(table.columns))):
         buffer.clear()  # type: ignore[no-untyped-call]  # the client's stub lacks its result
         buffer.dataframe(

@@ -82,16 +82,6 @@ def rebuild(db: QuestDB, table: Table, progress: Advance = silent) -> None:
         run(db, sql.drop_table(old))
 
 
-def is_needed(db: QuestDB, tables: Sequence[Table]) -> bool:
-    """Return whether `rebuild` would do anything."""
-    units = _units(db)
-    return any(
-        units.get(table.name, table.partition_by) != table.partition_by
-        or f"{table.name}_old" in units
-        for table in tables
-    )
-
-
 def run(db: QuestDB, command: str) -> None:
     """Run a statement that others may be running too."""
     for pause in waits(*_RACE_WAITS):
@@ -273,17 +263,16 @@ def tables_as_of(
     return [
         dataclasses.replace(
             table,
-            columns=_without(table, later),
+            columns={
+                column: kind
+                for column, kind in table.columns.items()
+                if not any(column in step.columns.get(table.name, ()) for step in later)
+            },
             partition_by=units.get(table.name, table.partition_by),
         )
         for table in tables
         if table.name not in late_tables
     ]
-
-
-def _without(table: Table, later: Sequence[Step]) -> dict[str, str]:
-    late = {column for step in later for column in step.columns.get(table.name, ())}
-    return {column: kind for column, kind in table.columns.items() if column not in late}
 
 
 def checksum(commands: Sequence[str]) -> str:
@@ -314,7 +303,9 @@ def migrate(
     """
     plan = {step.version: statements(step, steps, tables) for step in steps}
     existing = _existing_columns(db, tables)
-    applied = _applied(db) if _is_ours(existing) else {}
+    applied: dict[int, str] = {}
+    if existing.get(SCHEMA_VERSIONS.name) == SCHEMA_VERSIONS.columns:
+        applied = {int(one): str(found) for one, found in db.execute(sql.applied_versions())}
     _refuse_other_versions(applied, plan)
     if not applied:
         _refuse_foreign(existing, tables_as_of(steps[0].version, steps, tables))
@@ -350,8 +341,13 @@ def rebuilds(
     db: QuestDB, steps: Sequence[Step] = STEPS, tables: Sequence[Table] = schema.TABLES
 ) -> bool:
     """Return whether `migrate` would rebuild a table: it takes time, and wants no writers."""
-    wanted = [table for step in steps for table in _rebuilt(step, steps, tables)]
-    return is_needed(db, wanted)
+    units = _units(db)
+    return any(
+        units.get(table.name, table.partition_by) != table.partition_by
+        or f"{table.name}_old" in units
+        for step in steps
+        for table in _rebuilt(step, steps, tables)
+    )
 
 
 def _existing_columns(db: QuestDB, tables: Sequence[Table]) -> dict[str, dict[str, str]]:
@@ -362,14 +358,6 @@ def _existing_columns(db: QuestDB, tables: Sequence[Table]) -> dict[str, dict[st
         for table in tables
         if table.name in there
     }
-
-
-def _is_ours(existing: Mapping[str, Mapping[str, str]]) -> bool:
-    return existing.get(SCHEMA_VERSIONS.name) == SCHEMA_VERSIONS.columns
-
-
-def _applied(db: QuestDB) -> dict[int, str]:
-    return {int(version): str(found) for version, found in db.execute(sql.applied_versions())}
 
 
 def _refuse_other_versions(applied: Mapping[int, str], plan: Mapping[int, list[str]]) -> None:
@@ -444,15 +432,12 @@ def check_schema(db: QuestDB, tables: Sequence[Table] = schema.TABLES) -> None:
                 f"table {table.name} has no write-ahead log, so writes can be lost: another "
                 "program made it so; give fxlab another home (FXLAB_HOME) or another server"
             )
-        _check_dedup(table, {str(row[0]) for row in rows if row[2]})
+        keys = {str(row[0]) for row in rows if row[2]}
+        if keys != set(table.dedup):
+            shown = ", ".join(sorted(keys)) or "none"
+            raise SchemaError(
+                f"table {table.name} has the DEDUP keys: {shown}; with them rows would be lost or "
+                f"doubled; {MEND}"
+            )
         if table.name in suspended:
             raise endpoint.suspended(table.name, suspended[table.name])
-
-
-def _check_dedup(table: Table, keys: set[str]) -> None:
-    if keys != set(table.dedup):
-        shown = ", ".join(sorted(keys)) or "none"
-        raise SchemaError(
-            f"table {table.name} has the DEDUP keys: {shown}; with them rows would be lost or "
-            f"doubled; {MEND}"
-        )

@@ -25,13 +25,12 @@ from typing import Final
 import psutil
 from filelock import FileLock, Timeout
 
-from fxlab._progress import Advance, silent
+from fxlab._progress import Advance, part, silent
 from fxlab._questdb import endpoint, limits, runtime, server_config
 from fxlab._questdb.endpoint import Endpoint
 from fxlab._questdb.runtime import Runtime
 from fxlab._questdb.server_config import (
     Instance,
-    Passwords,
     Ports,
     ServerLocation,
     load_passwords,
@@ -75,13 +74,13 @@ class ServerStatus:
     """
 
     state: str
-    pid: int | None
-    version: str | None
-    endpoint: Endpoint | None
-    root: Path | None
-    log: Path | None
-    started_at: datetime | None
-    message: str
+    pid: int | None = None
+    version: str | None = None
+    endpoint: Endpoint | None = None
+    root: Path | None = None
+    log: Path | None = None
+    started_at: datetime | None = None
+    message: str = ""
     passwords: Path | None = None
 
 
@@ -153,19 +152,20 @@ def status(settings: Settings) -> ServerStatus:
     place = ServerLocation.of(settings)
     if not settings.is_embedded:
         found = _external(settings)
-        reason = endpoint.refusal(found)
-        message = f"a server of your own at {found.http_url}; {_answer_words(reason)}"
-        return ServerStatus("external", None, None, found, None, None, None, message)
+        answer = endpoint.refusal(found) or "it answers"
+        message = f"a server of your own at {found.http_url}; {answer}"
+        return ServerStatus("external", endpoint=found, message=message)
     instance = Instance.load(place.instance)
     if instance is None:
-        return _idle("stopped", place, "no server runs; start it with: fxlab up")
+        message = "no server runs; start it with: fxlab up"
+        return ServerStatus("stopped", root=place.root, log=place.log, message=message)
     if instance.process(place.root) is None:
         message = (
             f"the server (pid {instance.pid}) ended without: fxlab down; acknowledged rows are "
             "safe, start it again with: fxlab up"
         )
-        return _idle("stale", place, message)
-    message = _answer_words(endpoint.refusal(instance.endpoint)) + _drift(settings, instance)
+        return ServerStatus("stale", root=place.root, log=place.log, message=message)
+    answer = endpoint.refusal(instance.endpoint) or "it answers"
     return ServerStatus(
         "running",
         instance.pid,
@@ -174,7 +174,7 @@ def status(settings: Settings) -> ServerStatus:
         place.root,
         place.log,
         instance.started_at,
-        message,
+        answer + _drift(settings, instance),
         place.passwords,
     )
 
@@ -191,13 +191,10 @@ def endpoint_of(settings: Settings) -> Endpoint:
         return _external(settings)
     running = _running(ServerLocation.of(settings))
     if running is None:
-        reason = f"the embedded server {_absence(settings)}"
+        ended = status(settings).state == "stale"
+        reason = f"the embedded server {'ended without: fxlab down' if ended else 'does not run'}"
         raise QuestDBUnavailable.at(server_config.LOOPBACK, settings.questdb_http_port, reason)
     return running.endpoint
-
-
-def _absence(settings: Settings) -> str:
-    return "ended without: fxlab down" if status(settings).state == "stale" else "does not run"
 
 
 def _external(settings: Settings) -> Endpoint:
@@ -216,14 +213,6 @@ def _external(settings: Settings) -> Endpoint:
 def _running(place: ServerLocation) -> Instance | None:
     instance = Instance.load(place.instance)
     return instance if instance and instance.process(place.root) else None
-
-
-def _idle(state: str, place: ServerLocation, message: str) -> ServerStatus:
-    return ServerStatus(state, None, None, None, place.root, place.log, None, message)
-
-
-def _answer_words(refusal: str) -> str:
-    return refusal or "it answers"
 
 
 def _drift(settings: Settings, instance: Instance) -> str:
@@ -271,11 +260,11 @@ def _alone(place: ServerLocation, progress: Advance) -> Iterator[None]:
 def _start(settings: Settings, place: ServerLocation, progress: Advance) -> None:
     server_config.check_memory(settings)
     server_config.check_ports(settings)
-    java = runtime.resolve(settings, lambda share, text: progress(_FETCH_SHARE * share, text))
+    java = runtime.resolve(settings, part(progress, 0.0, _FETCH_SHARE))
     for last_try in (False, False, True):
         ports = server_config.check_ports(settings)
         try:
-            _start_at(ports, java, settings, place, progress)
+            _start_at(ports, java, settings, place, part(progress, _FETCH_SHARE, 1.0))
         except ServerStartFailed as error:
             # Another program, or another home's server, was quicker to take a port.
             if last_try or "could not bind" not in str(error):
@@ -296,29 +285,7 @@ def _start_at(
     write_private(place.config / "server.conf", config)
     write_private(place.config / "log.conf", server_config.LOG_CONFIG)
     started = spawn(java, settings.questdb_memory.strip(), place)
-    instance = Instance(
-        pid=started.pid,
-        born=started.create_time(),
-        version=java.version,
-        started_at=datetime.now(UTC),
-        endpoint=_embedded(ports, passwords),
-    )
-    try:
-        instance.save(place.instance)
-        await_answer(
-            instance,
-            place,
-            settings.start_timeout,
-            lambda share, text: progress(_FETCH_SHARE + (1 - _FETCH_SHARE) * share, text),
-        )
-    except BaseException:  # also Ctrl-C and Cancelled: leave no server that nobody waited for
-        stop(instance, place, STOP_PATIENCE, silent)
-        place.instance.unlink(missing_ok=True)
-        raise
-
-
-def _embedded(ports: Ports, passwords: Passwords) -> Endpoint:
-    return Endpoint(
+    found = Endpoint(
         host=server_config.LOOPBACK,
         http_port=ports.http,
         pg_port=ports.pg,
@@ -327,6 +294,15 @@ def _embedded(ports: Ports, passwords: Passwords) -> Endpoint:
         pg_user=server_config.PG_USER,
         pg_password=passwords.pg,
     )
+    now = datetime.now(UTC)
+    instance = Instance(started.pid, started.create_time(), java.version, now, found)
+    try:
+        instance.save(place.instance)
+        await_answer(instance, place, settings.start_timeout, progress)
+    except BaseException:  # also Ctrl-C and Cancelled: leave no server that nobody waited for
+        stop(instance, place, STOP_PATIENCE, silent)
+        place.instance.unlink(missing_ok=True)
+        raise
 
 
 _USUAL_START: Final = 4.0  # seconds; only how fast the bar moves
@@ -351,7 +327,16 @@ def spawn(runtime: Runtime, memory: str, place: ServerLocation) -> psutil.Proces
         *("-p", str(runtime.jar), "-m", "io.questdb/io.questdb.ServerMain", "-d", str(place.root)),
     ]
     try:
-        process = _popen(command, place)
+        with place.log.open("wb") as log:
+            process = subprocess.Popen(  # noqa: S603 - every word is ours or a checked setting
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=place.log.parent,  # a crash report of Java lands beside the log
+                env=_environment(),
+                start_new_session=True,
+            )
     except OSError as error:
         raise ServerStartFailed(
             f"{runtime.java} could not be run ({error}); if its folder forbids programs, install "
@@ -361,19 +346,6 @@ def spawn(runtime: Runtime, memory: str, place: ServerLocation) -> psutil.Proces
     # Its end is collected as soon as it comes, so that it does not linger as a zombie.
     threading.Thread(target=process.wait, name="fxlab-server-reaper", daemon=True).start()
     return server
-
-
-def _popen(command: list[str], place: ServerLocation) -> subprocess.Popen[bytes]:
-    with place.log.open("wb") as log:
-        return subprocess.Popen(  # noqa: S603 - every word is ours or a checked setting
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            cwd=place.log.parent,  # a crash report of Java lands beside the log
-            env=_environment(),
-            start_new_session=True,
-        )
 
 
 def _environment() -> dict[str, str]:

@@ -65,29 +65,12 @@ def render(ports: Ports, passwords: Passwords, pg_owner_password: str) -> str:
     pg_owner_password
         For the PostgreSQL user that may write. Nobody is told it: PostgreSQL is for reading.
     """
-    return "".join(
-        f"{key}={value}\n"
-        for key, value in {
-            **_listeners(ports),
-            **_logins(passwords, pg_owner_password),
-            **_SAFETY,
-            **_STORAGE,
-        }.items()
-    )
-
-
-def _listeners(ports: Ports) -> dict[str, str]:
-    return {
+    settings = {
         "http.bind.to": f"{LOOPBACK}:{ports.http}",
         "http.min.net.bind.to": f"{LOOPBACK}:{ports.health}",
         "pg.net.bind.to": f"{LOOPBACK}:{ports.pg}",
         "line.tcp.enabled": "false",  # it loses rows in silence
         "line.udp.enabled": "false",
-    }
-
-
-def _logins(passwords: Passwords, pg_owner_password: str) -> dict[str, str]:
-    return {
         "http.user": USER,
         "http.password": passwords.http,
         "pg.user": USER,
@@ -95,7 +78,10 @@ def _logins(passwords: Passwords, pg_owner_password: str) -> dict[str, str]:
         "pg.readonly.user.enabled": "true",
         "pg.readonly.user": PG_USER,
         "pg.readonly.password": passwords.pg,
+        **_SAFETY,
+        **_STORAGE,
     }
+    return "".join(f"{key}={value}\n" for key, value in settings.items())
 
 
 _SAFETY: Final = {
@@ -301,46 +287,40 @@ SAME_BIRTH = 1.0
 """Seconds by which two readings of one process's time of birth may differ."""
 
 
-@dataclass(frozen=True, slots=True)
 class ServerLocation:
-    """The embedded server's files, all under one folder that only the owner can open."""
+    """The embedded server's files, all under one folder that only the owner can open.
 
-    home: Path
+    Attributes
+    ----------
+    home
+        That folder.
+    root
+        The server's data root.
+    config
+        The server's configuration folder.
+    log
+        The file with what the server prints.
+    instance
+        The file that tells which server runs.
+    passwords
+        The file of the passwords, kept from start to start.
+    lock
+        The file whose lock lets one `up` or `down` work at a time.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.root = home / "questdb"
+        self.config = self.root / "conf"
+        self.log = self.root / "log" / "server.log"
+        self.instance = self.root / "instance.json"
+        self.passwords = self.root / "passwords.json"
+        self.lock = self.root / "up.lock"
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
         """Return the place that the settings name."""
         return cls(settings.home.expanduser().absolute())
-
-    @property
-    def root(self) -> Path:
-        """Return the server's data root."""
-        return self.home / "questdb"
-
-    @property
-    def config(self) -> Path:
-        """Return the server's configuration folder."""
-        return self.root / "conf"
-
-    @property
-    def log(self) -> Path:
-        """Return the file with what the server prints."""
-        return self.root / "log" / "server.log"
-
-    @property
-    def instance(self) -> Path:
-        """Return the file that tells which server runs."""
-        return self.root / "instance.json"
-
-    @property
-    def passwords(self) -> Path:
-        """Return the file of the passwords, kept from start to start."""
-        return self.root / "passwords.json"
-
-    @property
-    def lock(self) -> Path:
-        """Return the file whose lock lets one `up` or `down` work at a time."""
-        return self.root / "up.lock"
 
 
 @dataclass(frozen=True, slots=True)
