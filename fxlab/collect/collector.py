@@ -17,7 +17,7 @@ import contextlib
 import threading
 import time
 import weakref
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -35,7 +35,7 @@ from fxlab.collect._live.lifecycle import (
     session_row,
 )
 from fxlab.collect._live.loop import RecordingLoop
-from fxlab.collect._live.recorder import Recorder, SymbolRecord
+from fxlab.collect._live.recorder import Recorder
 from fxlab.collect.feed import Clock, Event, Feed, Instrument, Message, Subscription
 from fxlab.collect.status import (
     COLLECTING,
@@ -387,6 +387,9 @@ def open_session(
     return recorder
 
 
+_BACKFILLED: Final = ("prices", "backfill")
+
+
 class StatusMonitor:
     """What is known of a recording at any time of its life."""
 
@@ -426,7 +429,6 @@ class StatusMonitor:
         with self._turn:
             elapsed = time.monotonic() - self._began if self._lasted is None else self._lasted
             recorder, journal = self._recorder, self._journal
-            records = {} if recorder is None else recorder.symbols
             duration = self._plan.duration
             return CollectorStatus(
                 session_id=self._plan.session_id,
@@ -434,7 +436,7 @@ class StatusMonitor:
                 state=self._state(),
                 elapsed=elapsed,
                 duration=None if duration is None else duration / 1e6,
-                symbols=tuple(self._symbol(name, record) for name, record in records.items()),
+                symbols=() if recorder is None else self._symbols(recorder),
                 waiting_rows=0 if journal is None else journal.rows,
                 waiting_bytes=0 if journal is None else journal.bytes,
                 journal_limit=self._plan.journal_limit,
@@ -457,36 +459,34 @@ class StatusMonitor:
         outage = "" if self._work is None else self._work.sender.outage
         return outage or self._message
 
-    def _symbol(self, symbol: str, record: SymbolRecord) -> SymbolStatus:
-        recorder = self._recorder
-        if recorder is None:
-            return SymbolStatus(symbol)
-        tallies = recorder.tallies.copy()
-        trades = sum(t.rows for key, t in tallies.items() if key[:2] == (symbol, "prices"))
-        books = sum(t.rows for key, t in tallies.items() if key[:2] == (symbol, "orderbook"))
-        backfilled = tallies.get((symbol, "prices", "backfill"))
-        ids = record.trades.ids
-        return SymbolStatus(
-            symbol=symbol,
-            trades=trades,
-            books=books,
-            trades_per_second=self._rate(symbol, "prices", trades),
-            books_per_second=self._rate(symbol, "orderbook", books),
-            last_price=record.last_price,
-            bid=record.bid,
-            ask=record.ask,
-            price_decimals=record.decimals,
-            lag_ms=None if record.lag is None else record.lag / 1e3,
-            gaps=sum(1 for name in list(recorder.events.gaps.values()) if name == symbol),
-            missing=0 if ids is None else ids.missing,
-            backfilled=0 if backfilled is None else backfilled.rows,
-            doubles=record.trades.doubles,
-        )
+    def _symbols(self, recorder: Recorder) -> tuple[SymbolStatus, ...]:
+        rows, gaps = recorder.row_counts(), Counter(list(recorder.events.gaps.values()))
+        found = []
+        for symbol, record in recorder.symbols.items():
+            ids, backfilled = record.trades.ids, recorder.tallies.get((symbol, *_BACKFILLED))
+            status = SymbolStatus(
+                symbol=symbol,
+                trades=rows[symbol, "prices"],
+                books=rows[symbol, "orderbook"],
+                trades_per_second=self._rate(symbol, "prices", rows),
+                books_per_second=self._rate(symbol, "orderbook", rows),
+                last_price=record.last_price,
+                bid=record.bid,
+                ask=record.ask,
+                price_decimals=record.decimals,
+                lag_ms=None if record.lag is None else record.lag / 1e3,
+                gaps=gaps[symbol],
+                missing=0 if ids is None else ids.missing,
+                backfilled=0 if backfilled is None else backfilled.rows,
+                doubles=record.trades.doubles,
+            )
+            found.append(status)
+        return tuple(found)
 
-    def _rate(self, symbol: str, data_type: str, total: int) -> float | None:
+    def _rate(self, symbol: str, data_type: str, rows: Counter[tuple[str, str]]) -> float | None:
         rate = self._rates.setdefault((symbol, data_type), Rate())
         if self._lasted is None:
-            rate.mark(time.monotonic(), total)
+            rate.mark(time.monotonic(), rows[symbol, data_type])
         return rate.value
 
 

@@ -8,7 +8,7 @@ database.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ from fxlab.collect._live.checksum import MODULUS, SUMMED, frame_checksum
 from fxlab.collect._live.lifecycle import TABLES
 from fxlab.collect._live.trades import IdRanges
 from fxlab.errors import InvalidParameter
-from fxlab.schema import RECEIPTS, Table
+from fxlab.schema import RECEIPTS
 from fxlab.sessions import _catalog, _reader
 
 LINE: Final = {
@@ -157,18 +157,14 @@ def _found(
     """Return rows and checksum by origin, and all row identities, as the database holds them."""
     totals: dict[str, tuple[int, int]] = {}
     seqs = [pl.Series("seq", [], pl.Int64)]
-    for chunk in _chunks(db, scope, scope.table, progress):
+    names = list(dict.fromkeys([*SUMMED[scope.table.name], "origin"]))
+    for chunk in _reader.scan(db, scope, names, chunk_rows=250_000, progress=progress):
         seqs.append(chunk["seq"])
         for (origin,), rows in chunk.group_by("origin"):
             before = totals.get(str(origin), _NOTHING)
             added = frame_checksum(scope.table, rows)
             totals[str(origin)] = (before[0] + rows.height, (before[1] + added) % MODULUS)
     return totals, pl.concat(seqs)
-
-
-def _chunks(db: QuestDB, scope: Scope, table: Table, progress: Advance) -> Iterator[pl.DataFrame]:
-    names = list(dict.fromkeys([*SUMMED[table.name], "origin"]))
-    return _reader.scan(db, scope, names, chunk_rows=250_000, progress=progress)
 
 
 def _unsaid(symbol: str, kind: str, origin: str) -> dict[str, Any]:

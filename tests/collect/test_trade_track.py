@@ -112,7 +112,7 @@ def test_counted_trades_take_their_id_as_seq_and_doubles_are_counted():
     found = track.take(trades)
     assert found.seqs == [5, 6, 9, 7]
     assert track.doubles == 2
-    assert [(hole.first, hole.last) for hole in track.settled(NOON + 5)] == [(8, 8)]
+    assert [(hole.first, hole.last) for hole in track.ids.settled(NOON + 5)] == [(8, 8)]
 
 
 @pytest.mark.parametrize("identity", ["7", None])

@@ -35,20 +35,6 @@ class GapRow:
     missing: int | None
     detail: dict[str, Any] = field(default_factory=dict)
 
-    def values(self, session_id: str) -> dict[str, Any]:
-        """Return the row."""
-        return {
-            "session_id": session_id,
-            "symbol": self.symbol,
-            "event": "gap",
-            "seq": self.number,
-            "from_time": self.from_time,
-            "to_time": self.to_time,
-            "count": self.missing,
-            "detail": json.dumps({"what": self.what, **_short(self.detail)}),
-            "timestamp": self.from_time,
-        }
-
 
 @dataclass(slots=True)
 class EventRows:
@@ -84,7 +70,6 @@ class EventRows:
         *,
         amount: int | None = None,
         detail: str = "",
-        from_time: int | None = None,
     ) -> None:
         """Write an event; those alike within a batch become one row with their number."""
         time = time if is_time(time) else time_ns() // 1_000
@@ -104,17 +89,19 @@ class EventRows:
         _log.info("%s of %s: %s", kind, symbol or self.session_id, detail[:LONGEST_DETAIL])
         self.number += 1
         self._alike[alike] = self.number
-        self._rows[self.number] = {
-            "session_id": self.session_id,
-            "symbol": symbol,
-            "event": kind,
-            "seq": self.number,
-            "from_time": time if from_time is None else from_time,
-            "to_time": time,
-            "count": amount,
-            "detail": detail[:LONGEST_DETAIL],
-            "timestamp": time if from_time is None else from_time,
-        }
+        self._put(
+            self.number,
+            symbol=symbol,
+            event=kind,
+            from_time=time,
+            to_time=time,
+            count=amount,
+            detail=detail[:LONGEST_DETAIL],
+        )
+
+    def _put(self, number: int, **columns: Any) -> None:  # noqa: ANN401 - of the table
+        about = {"session_id": self.session_id, "seq": number, "timestamp": columns["from_time"]}
+        self._rows[number] = about | columns
 
     def open_gap(
         self,
@@ -133,7 +120,15 @@ class EventRows:
 
     def write(self, gap: GapRow) -> None:
         """Write a gap over its own row."""
-        self._rows[gap.number] = gap.values(self.session_id)
+        self._put(
+            gap.number,
+            symbol=gap.symbol,
+            event="gap",
+            from_time=gap.from_time,
+            to_time=gap.to_time,
+            count=gap.missing,
+            detail=json.dumps({"what": gap.what, **_short(gap.detail)}),
+        )
         self.newest = Event("gap", gap.symbol, gap.from_time, gap.missing, gap.what)
         _log.info("gap of %s in %s: %s missing", gap.symbol, gap.what, gap.missing)
         if gap.missing == 0:

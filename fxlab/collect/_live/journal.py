@@ -144,11 +144,15 @@ class Journal:
             If the disk is full; nothing was stored then, and it may be tried again.
         """
         values = [(b.table, b.payload, b.ends.tobytes()) for b in batches]
-        with self._transaction() as file:
+        with transaction(self._file) as file:
             file.executemany(
                 "insert into batches (table_name, payload, ends) values (?, ?, ?)", values
             )
-            _put(file, facts)
+            file.executemany(
+                "insert into facts (name, value) values (?, ?) "
+                "on conflict (name) do update set value = excluded.value",
+                [(name, json.dumps(value)) for name, value in facts.items()],
+            )
         with self._turn:
             self.rows += sum(b.rows for b in batches)
             self.bytes += sum(len(b.payload) for b in batches)
@@ -195,11 +199,6 @@ class Journal:
             self.path.with_name(self.path.name + name).unlink(missing_ok=True)
         self._lock.release()
         self.path.with_suffix(".lock").unlink(missing_ok=True)
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with transaction(self._file) as file:
-            yield file
 
     def __enter__(self) -> Self:
         return self
@@ -262,14 +261,6 @@ def transaction(file: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
         if file.in_transaction:  # not after a full disk: that rolls back by itself
             file.execute("rollback")
         raise
-
-
-def _put(file: sqlite3.Connection, facts: Mapping[str, Any]) -> None:
-    file.executemany(
-        "insert into facts (name, value) values (?, ?) "
-        "on conflict (name) do update set value = excluded.value",
-        [(name, json.dumps(value)) for name, value in facts.items()],
-    )
 
 
 def _opened(path: Path, *, durable: bool) -> sqlite3.Connection:

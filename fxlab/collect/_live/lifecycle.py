@@ -30,7 +30,6 @@ from fxlab._questdb.client import QuestDB
 from fxlab._questdb.ingest import LineEncoder, LinePost
 from fxlab._questdb.sql import Scope
 from fxlab.collect._config import Plan
-from fxlab.collect._live.checksum import RowTally
 from fxlab.collect._live.journal import Journal, Sender, left_behind
 from fxlab.collect._live.recorder import Recorder
 from fxlab.collect._live.trades import RECENT
@@ -65,14 +64,14 @@ def session_row(
     status, now
         One of `fxlab.schema.STATUSES`; microseconds.
     """
-    tallies = recorder.tallies
-    first, end = _time_range(recorder)
-    last = None if end is None else end - 1
-    counts = {kind: _rows(tallies, kind) for kind in TABLES}
+    first, last = _time_range(recorder)
+    rows = recorder.row_counts()
+    counts = {kind: sum(n for key, n in rows.items() if key[1] == kind) for kind in TABLES}
+    recorded = {symbol for symbol, _ in rows}
     decimals = {
         symbol: record.decimals
         for symbol, record in recorder.symbols.items()
-        if record.decimals is not None and any(key[0] == symbol for key in tallies)
+        if record.decimals is not None and symbol in recorded
     }
     return {
         "session_id": facts["session_id"],
@@ -100,17 +99,12 @@ def session_row(
 
 
 def _time_range(recorder: Recorder) -> tuple[int | None, int | None]:
-    """Return the half-open range of the times that were journaled."""
+    """Return the first and the last time that were journaled."""
     filled = [tally for tally in recorder.tallies.values() if tally.rows]
-    last = max((tally.last_time for tally in filled), default=None)
     return (
         min((tally.first_time for tally in filled), default=None),
-        None if last is None else last + 1,
+        max((tally.last_time for tally in filled), default=None),
     )
-
-
-def _rows(tallies: Mapping[tuple[str, str, str], RowTally], kind: str) -> int:
-    return sum(tally.rows for key, tally in tallies.items() if key[1] == kind)
 
 
 def receipts(
@@ -197,12 +191,13 @@ def _difference(
     db: QuestDB, session_id: str, recorder: Recorder, refused: Counter[tuple[str, str]]
 ) -> str:
     """Return how the database's counts differ from the journal's, or nothing if they do not."""
-    start, end = _time_range(recorder)
+    first, last = _time_range(recorder)
+    journaled = recorder.row_counts()
     for kind, table in TABLES.items():
-        scope = Scope(table, session_id, None, start, end)
+        scope = Scope(table, session_id, None, first, None if last is None else last + 1)
         stored = {str(symbol): int(rows) for symbol, rows in db.execute(sql.count_by_symbol(scope))}
         for symbol in recorder.symbols:
-            said = sum(t.rows for k, t in recorder.tallies.items() if k[:2] == (symbol, kind))
+            said = journaled[symbol, kind]
             found = stored.get(symbol, 0)
             if found != said - refused[table.name, symbol]:
                 return f"{said:,} {kind} rows of {symbol} were journaled and {found:,} are stored"
@@ -269,8 +264,7 @@ def _recover_one(db: QuestDB, journal: Journal) -> bool:
         return False
     with opened_store(db) as store:
         recorder = recorder_of(journal, store.encoder, facts)
-        ended = max((tally.last_time for tally in recorder.tallies.values()), default=0)
-        recorder.end(ended)
+        recorder.end(_time_range(recorder)[1] or 0)
         _drain(journal, store.post)
         close_session(store, journal, recorder, Clock().now())
     journal.discard()
@@ -392,9 +386,8 @@ def _recent(db: QuestDB, receipt: dict[str, Any]) -> tuple[list[str], list[int]]
 
     A venue may say the last trades before a pause once more after it.
     """
-    scope = Scope(
-        PRICES, receipt["session_id"], receipt["symbol"], start=receipt["last_time"] - REPEATED_US
-    )
+    since = receipt["last_time"] - REPEATED_US
+    scope = Scope(PRICES, receipt["session_id"], receipt["symbol"], since)
     found = db.export(sql.rows(scope, ["trade_id", "timestamp"])).drop_nulls("trade_id")
     last = found.tail(RECENT)
     return last["trade_id"].to_list(), last["timestamp"].to_physical().to_list()

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import logging
 import sqlite3
 import time
@@ -74,7 +75,7 @@ class RecordingLoop:
         self._said: deque[Event] = deque()
         """What the sender's thread has to say."""
         self._questions = Backfiller(
-            feed, wanted.instruments, self._inbox_extend, silent=not plan.backfill
+            feed, wanted.instruments, self._inbox.extend, silent=not plan.backfill
         )
         self._room = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="fxlab journal")
@@ -115,9 +116,6 @@ class RecordingLoop:
         except Exception as error:
             raise _broken(f"the recording of {self._plan.session_id}", error) from error
 
-    def _inbox_extend(self, messages: Sequence[Message | BackfillResult]) -> None:
-        self._inbox.extend(messages)
-
     def say(self, event: Event) -> None:
         """Have an event written, from any thread."""
         self._said.append(event)
@@ -145,19 +143,13 @@ class RecordingLoop:
             await self._journal_batch(self._clock.now() - self._plan.settle)
             self._look_around(reader)
             rest = pause - (time.monotonic() - began)
-            await self._wait(rest)
-
-    async def _wait(self, seconds: float) -> None:
-        if seconds > 0:
-            try:
-                await asyncio.wait_for(self.stopping.wait(), seconds)
-            except TimeoutError:
-                return
-        else:
-            await asyncio.sleep(0)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(rest, 0.0)):
+                    await self.stopping.wait()
 
     async def _journal_batch(self, settled_before: int) -> None:
-        batch, self._inbox = self._inbox, []
+        batch = self._inbox.copy()
+        self._inbox.clear()
         self._room.set()
         while self._said:
             batch.append(self._said.popleft())
@@ -215,12 +207,9 @@ class RecordingLoop:
             self.say(Event("clock_step", None, self._clock.now(), None, detail))
         if time.monotonic() - self._said_at > CATALOGUE_SECONDS:
             self._said_at = time.monotonic()
-            self._recorder.put(self._catalogue_lines())
-
-    def _catalogue_lines(self) -> Lines:
-        facts = self._journal.fact("session")
-        row = session_row(facts, self._recorder, "collecting", self._clock.now())
-        return self._store.encoder.encode(SESSIONS, [row])
+            facts = self._journal.fact("session")
+            row = session_row(facts, self._recorder, "collecting", self._clock.now())
+            self._recorder.put(self._store.encoder.encode(SESSIONS, [row]))
 
     def _outage_over(self, outage: Outage) -> None:
         now = self._clock.now()
@@ -235,7 +224,10 @@ class RecordingLoop:
     async def _finish(self, failure: BaseException | None) -> None:
         """Ask for the last gaps, journal the rest, bring it to the server, close the session."""
         try:
-            await self._last_questions()
+            await self._journal_batch(FOREVER)
+            await self._questions.finish(LAST_ASKING_SECONDS)
+            await self._journal_batch(FOREVER)
+            await self._in_thread(self._recorder.end, self._clock.now())
             ending = "completed" if failure is None else "aborted"
             facts = self._journal.fact("session")
             facts["options"]["lossless"] = self._feed.lossless  # a bridge may find out late
@@ -255,12 +247,6 @@ class RecordingLoop:
         _log.info("recording %s has ended: %s", self._plan.session_id, failure or "completed")
         if failure is not None:
             raise failure
-
-    async def _last_questions(self) -> None:
-        await self._journal_batch(FOREVER)
-        await self._questions.finish(LAST_ASKING_SECONDS)
-        await self._journal_batch(FOREVER)
-        await self._in_thread(self._recorder.end, self._clock.now())
 
     def _close(self, *, drained: bool) -> None:
         if not drained:

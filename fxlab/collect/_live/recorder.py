@@ -9,6 +9,7 @@ together, so whatever kills the process, they agree.
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -337,6 +338,13 @@ class Recorder:
         self.events.open_gaps.clear()
         self.save()
 
+    def row_counts(self) -> Counter[tuple[str, str]]:
+        """Return how many rows were journaled, by symbol and data type; for any thread."""
+        found: Counter[tuple[str, str]] = Counter()
+        for (symbol, data_type, _), tally in self.tallies.copy().items():
+            found[symbol, data_type] += tally.rows
+        return found
+
     def put(self, lines: Lines) -> None:
         """Have rows journaled with the next batch."""
         self._unsaved.append(lines)
@@ -456,7 +464,7 @@ class Recorder:
         """Write gaps that did not fill by themselves, and ask for what is in them."""
         for symbol, record in self.symbols.items():
             ids = record.trades.ids
-            for lost in record.trades.settled(before):
+            for lost in [] if ids is None else ids.settled(before):
                 gap = self.events.open_gap(
                     symbol,
                     "prices",
@@ -467,7 +475,7 @@ class Recorder:
                     last_id=lost.last,
                     state="open",
                 )
-                if ids is not None and lost.count == ids.restarts:  # else its ids mean others now
+                if ids and lost.count == ids.restarts:  # else its ids mean others now
                     self.to_ask.append(BackfillRequest(symbol, lost, gap))
 
     def _answered(self, result: BackfillResult) -> None:

@@ -315,10 +315,6 @@ class TradeDeduplicator:
                 self.counter += 1
                 found.take(trade, self.counter)
 
-    def settled(self, until: int) -> list[IdGap]:
-        """Return the gaps that were noticed up to a time and did not fill."""
-        return self.ids.settled(until) if self.ids is not None else []
-
     def to_json(self) -> dict[str, Any]:
         """Return what a later collector needs to go on."""
         ids = self.ids.to_json() if self.ids is not None else None
