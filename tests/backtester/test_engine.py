@@ -18,6 +18,7 @@ from fxlab._times import from_micros
 from fxlab.backtester._frame_source import FrameSource
 from fxlab.backtester.engine import backtest, choose_interval
 from fxlab.backtester.strategy import strategy as registry
+from fxlab.batcher.nightly import NightlySweep
 
 
 def test_every_shipped_strategy_has_small_parameters_here():
@@ -383,3 +384,27 @@ def test_a_strategy_before_the_data_is_told_the_order(call, strategy):
     ticks = random_walk(50)
     with pytest.raises(errors.FxlabError, match=r"data .*first.*fxlab\.backtest\(session, "):
         call(strategy, ticks)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"capital": 0}, "capital=0 must be above zero"),
+        ({"return_interval": "1ms"}, "is too fine"),
+        ({"days_per_year": 0}, "not a number of days"),
+        ({"chunk_rows": 0}, "not a number of rows"),
+    ],
+)
+@pytest.mark.parametrize(
+    "make",
+    [
+        fxlab.RunOptions,
+        lambda **options: fxlab.BatchJob(session="s", strategy="sma_cross", **options),
+        lambda **options: NightlySweep.of(
+            {"sessions": ["s"], "strategy": "sma_cross", "parameters": {"fast": [2, 3]}, **options}
+        ),
+    ],
+)
+def test_run_options_are_checked_where_they_are_made(make, change, words):
+    with pytest.raises(errors.InvalidParameter, match=words):
+        make(**change)

@@ -104,6 +104,8 @@ def test_ctrl_c_says_where_and_how_to_go_on(session, monkeypatch):
         (["SESSION", "--speed", "nan"], "speed=nan is not a speed"),
         (["SESSION", "--symbols", "NOPE"], "no symbol named 'NOPE'"),
         (["SESSION", "--set", "fast=3"], "--set and costs belong to a strategy"),
+        (["SESSION", "--fee-bps", "1"], "--set and costs belong to a strategy"),
+        (["SESSION", "--strategy", "sma_cross", "--fill", "book"], "needs order books"),
         (["SESSION", "--strategy", "sma_cros"], "did you mean 'sma_cross'"),
         (["SESSION", "--start", "2030-01-01"], "its ticks run from 2025-01-01"),
         (["no_such_session"], "no session named 'no_such_session'"),
