@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
@@ -21,6 +22,7 @@ Progress = Advance | bool | None
 DELAY: Final = 0.5
 """Seconds before a bar shows itself: what ends sooner never flashes one."""
 
+_STEP: Final = 0.01
 _FORMAT: Final = "{desc} {percentage:3.0f}%|{bar}| {elapsed}{postfix}"
 _within: ContextVar[bool] = ContextVar("_within", default=False)
 """Whether a function that reports progress runs now: those it calls show no bar of their own."""
@@ -34,6 +36,20 @@ def silent(share: float, text: str = "") -> None:
 def part(progress: Advance, first: float, last: float) -> Advance:
     """Return a progress that fills the part from `first` to `last` of a larger one."""
     return lambda share, text: progress(first + share * (last - first), text)
+
+
+def in_steps(progress: Advance) -> Advance:
+    """Return a progress of reading that tells steps which can be seen, and what is left."""
+    began, before = time.monotonic(), 0.0
+
+    def told(share: float, _: str) -> None:
+        nonlocal before
+        if share - before >= _STEP and share < 1.0:
+            before = share
+            left = (time.monotonic() - began) * (1 - share) / share
+            progress(share, f"read, {left:,.0f} s left" if left >= 1 else "read")
+
+    return told
 
 
 def is_watched() -> bool:

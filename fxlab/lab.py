@@ -174,13 +174,15 @@ class Lab:
         columns: Mapping[str, str] | None = None,
         strict: bool = False,
         max_bad: float = 0.01,
+        batch_size: int = 250_000,
+        workers: int | None = None,
         exchange: str | None = None,
         notes: str = "",
         tags: Sequence[str] = (),
         dry_run: bool = False,
         progress: Progress = None,
     ) -> ImportReport:
-        """Import folders of the older system, CSV and Parquet files, or folders of those.
+        """Import files of ticks, folders of them, or folders of the older system.
 
         Importing the same files again changes nothing, and finishes an import that had stopped
         half-way. What is there whole is known by its SHA-256 and not read again. A line that is no
@@ -204,6 +206,10 @@ class Lab:
             Refuse everything for the first line that is no tick.
         max_bad
             The share of a file's lines that may be quarantined; a file with more is refused.
+        batch_size
+            Rows that are read, checked and written at once: fewer take less memory.
+        workers
+            Sessions that are read at once; as many as there are cores, 4 at most, by default.
         exchange, notes, tags
             Kept with the sessions; given at a later import of the same files, they are set then
             (tags are added).
@@ -221,15 +227,16 @@ class Lab:
         """
         from fxlab._questdb import limits
         from fxlab.collect._files import discovery
-        from fxlab.collect._files.quarantine import ReadOptions
+        from fxlab.collect._files.quarantine import ReadOptions, workers_of
 
         given = [paths] if isinstance(paths, str | Path) else list(paths)
         found, skipped = discovery.find_sources(given, session_id, symbol)
         if not dry_run:
             limits.check_room(self.settings, (file for one in found for file in one.files))
         about = {"exchange": exchange, "notes": notes, "tags": tags}
-        how = ReadOptions(strict, max_bad, tuple((columns or {}).items()))
-        return self._import(found, about, progress, how=how, dry_run=dry_run, skipped=skipped)
+        how = ReadOptions(strict, max_bad, tuple((columns or {}).items()), batch_size)
+        options = {"dry_run": dry_run, "skipped": skipped, "workers": workers_of(workers)}
+        return self._import(found, about, progress, how=how, **options)
 
     def import_csv(self, *paths: str | Path, **options: Any) -> ImportReport:  # noqa: ANN401
         """Import files as ``import_files(paths, strict=True)`` does; gone in 0.5."""

@@ -97,6 +97,7 @@ FLOORS = {
         ["csv"],
         ["parsing"],
         ["formats", "session_data"],
+        ["blocks"],
         ["discovery", "importer"],
     ],
     "fxlab/collect/_live": [

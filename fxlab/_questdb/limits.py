@@ -32,7 +32,8 @@ _USUAL: Final = 2_000
 _ROOM: Final = 1.25
 """Partitions and columns come while a server runs."""
 LEAST_DISK: Final = 2 * 2**30
-_GROWTH: Final = {".csv": 2, ".parquet": 8}
+_GROWTH: Final = dict.fromkeys((".csv", ".txt", ".jsonl", ".ndjson", ".arrow", ".ipc"), 2)
+_PACKED_GROWTH: Final = 8
 """Bytes that a byte of a file becomes, in the log and in the tables together."""
 _MAPS: Final = Path("/proc/sys/vm/max_map_count")
 _SUDO: Final = "" if os.geteuid() == 0 else "sudo "
@@ -133,7 +134,9 @@ def check_room(settings: Settings, files: Iterable[Path], machine: Machine | Non
         return
     home = ServerLocation.of(settings).home
     free = (machine or Machine.of(home)).free_disk
-    needed = sum(file.stat().st_size * _GROWTH[file.suffix.lower()] for file in files)
+    needed = sum(
+        file.stat().st_size * _GROWTH.get(file.suffix.lower(), _PACKED_GROWTH) for file in files
+    )
     if needed > free:
         raise ImportRefused(
             f"the files need about {gibibytes(needed)} in the database (rows are written twice: "

@@ -6,6 +6,7 @@ from decimal import Decimal
 
 import polars as pl
 import pytest
+from import_rows import rows_of_part
 from tick_files import (
     BOOK_HEADER,
     PRICES_HEADER,
@@ -47,14 +48,14 @@ def test_every_field_of_the_seed_tree_is_read_exactly(seed_tree):
             lines = (seed_tree / part.path).read_text().splitlines()
             header = lines[0].split(",")
             fields = [dict(zip(header, line.split(","), strict=True)) for line in lines[1:]]
-            assert part.frame["timestamp"].to_physical().to_list() == [
+            assert rows_of_part(part)["timestamp"].to_physical().to_list() == [
                 exact(row["timestamp"]) for row in fields
             ]
             for name in header:
-                if name in part.frame.columns and name != "timestamp":
+                if name in rows_of_part(part).columns and name != "timestamp":
                     as_float = [float(row[name]) for row in fields]
                     expected = [n or None for n in as_float] if "_" in name[:4] else as_float
-                    assert part.frame[name].to_list() == expected, name
+                    assert rows_of_part(part)[name].to_list() == expected, name
             rows += len(fields)
     assert rows == 26_002 + 9_913
 
@@ -103,7 +104,9 @@ def test_a_tree_is_found_from_above_and_from_the_folder_itself(tmp_path):
 def test_a_missing_level_is_null_and_the_books_are_complete(tmp_path):
     write_session(tmp_path, "one", rows=200)
     (session,), _ = discovery.find_tree_sessions(tmp_path)
-    (books,) = [part.frame for part in session.read().parts if part.data_type == "orderbook"]
+    (books,) = [
+        rows_of_part(part) for part in session.read().parts if part.data_type == "orderbook"
+    ]
     missing = books.filter(pl.col("bid_price_3").is_null())
     assert 0 < missing.height < books.height
     assert missing["bid_qty_3"].null_count() == missing.height

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
+from import_rows import rows_of_part, whole_frames
 
 from fxlab import errors
 from fxlab.collect._files.fields import SourceLocation
@@ -47,7 +48,7 @@ def quotes(name="q.csv", symbol="EUR"):
 
 def stored(*pieces):
     """Return (table, frame) of a draft made of lists of parts."""
-    return list(ImportedSession("s", tuple(part for piece in pieces for part in piece)).frames())
+    return whole_frames(ImportedSession("s", tuple(part for piece in pieces for part in piece)))
 
 
 def seqs(*pieces):
@@ -96,7 +97,7 @@ def test_a_file_with_many_symbols_is_many_parts():
     found = parts(
         symbol=None, seconds=(0, 1, 2, 3), symbols=["B", "A", "B", "A"], price=[1.0, 2.0, 3.0, 4.0]
     )
-    assert [(part.symbol, part.frame["price"].to_list()) for part in found] == [
+    assert [(part.symbol, rows_of_part(part)["price"].to_list()) for part in found] == [
         ("B", [1.0, 3.0]),
         ("A", [2.0, 4.0]),
     ]
@@ -107,7 +108,10 @@ def test_a_file_with_many_symbols_is_many_parts():
     [
         ({"seconds": (0, 5)}, {"seconds": (4, 9)}),
         ({"seconds": (0, 5)}, {"seconds": (0, 5)}),
-        ({"seconds": (0, 5), "trade_id": [1, 2]}, {"seconds": (5, 6), "trade_id": [2, 3]}),
+        (
+            {"seconds": (0, 5), "trade_id": [1, 2]},
+            {"seconds": (5, 6), "trade_id": [2, 3], "price": [9.0, 9.5]},
+        ),
     ],
     ids=["times", "same", "ids"],
 )
@@ -138,7 +142,7 @@ def test_an_empty_file_beside_others_is_counted_as_none():
 def test_rows_that_run_backward_are_kept_and_counted():
     (part,) = parts(seconds=(3, 1, 2, 0))
     assert part.backward == 2
-    assert (part.first, part.last) == (NOON, NOON + timedelta(seconds=3))
+    assert (part.known.first, part.known.last) == (NOON, NOON + timedelta(seconds=3))
     assert seqs([part]) == [[0, 1, 2, 3]]
 
 

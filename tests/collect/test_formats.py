@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 import polars as pl
 import pytest
+from import_rows import rows_of_part
 
 from fxlab import errors
 from fxlab.collect._files import formats
@@ -237,7 +238,7 @@ def test_a_vendors_file_is_recognised_and_read_exactly(tmp_path, vendor):
     symbol = None if vendor == "deribit" or name[0] != "x" else symbol
     symbol = None if "product_id" in text or "instrument_name" in text else symbol
     part = part_of(tmp_path, name, text, symbol=symbol)
-    row = part.frame.row(0, named=True)
+    row = rows_of_part(part).row(0, named=True)
     assert {key: row[key] for key in wanted} == wanted
     assert part.data_type == ("prices" if vendor in TRADES else "orderbook")
     notes = "\n".join(part.notes)
@@ -255,15 +256,15 @@ def test_a_vendors_columns_in_parquet_are_the_same_rows(tmp_path, vendor):
     pl.read_csv(io.StringIO(text), separator=separator).write_parquet(file)
     named = re.search("symbol|product_id|instrument_name", text) or name[0] != "x"
     (part,) = read_file(file, None if named else "BTC")
-    row = part.frame.row(0, named=True)
+    row = rows_of_part(part).row(0, named=True)
     assert {key: row[key] for key in wanted} == wanted
 
 
 def test_a_blank_quote_of_metatrader_is_carried_on_also_between_blocks(tmp_path):
     name, text, *_ = BOOKS["metatrader"]
     part = part_of(tmp_path, name, text)
-    assert part.frame["bid_price_1"].to_list() == [1.1, 1.1]
-    assert part.frame["ask_price_1"].to_list() == [1.2, 1.3]
+    assert rows_of_part(part)["bid_price_1"].to_list() == [1.1, 1.1]
+    assert rows_of_part(part)["ask_price_1"].to_list() == [1.2, 1.3]
     lines = text.splitlines()
     form = formats.of_text(SourceLocation(name), lines)
     rows = [[value or None for value in line.split("\t")] for line in lines[1:]]
@@ -344,7 +345,7 @@ def test_contracts_without_their_worth_are_refused(tmp_path, text):
 def test_only_inverse_contracts_of_deribit_are_counted_in_dollars(tmp_path, name, volume):
     header = "trade_seq,trade_id,timestamp,price,instrument_name,direction,amount"
     part = part_of(tmp_path, "a.csv", f"{header}\n9,71,{MS},2000,{name},buy,100\n")
-    assert part.frame["volume"].to_list() == [volume]
+    assert rows_of_part(part)["volume"].to_list() == [volume]
 
 
 def test_liquidations_have_the_header_of_trades_and_are_none(tmp_path):
@@ -356,7 +357,7 @@ def test_columns_can_be_said(tmp_path):
     text = f"when,px,lots,who,mood\n{MS},5.5,2,buy,x\n"
     columns = {"timestamp": "when", "price": "px", "volume": "lots", "maker_side": "who"}
     part = part_of(tmp_path, "a.csv", text, symbol="BTC", columns=columns)
-    row = part.frame.row(0, named=True)
+    row = rows_of_part(part).row(0, named=True)
     assert (row["price"], row["side"], row["timestamp"]) == (5.5, "sell", AT)
     assert any("not stored: mood" in note for note in part.notes)
     bad = {**columns, "volume": "lot"}
@@ -370,7 +371,7 @@ def test_columns_can_be_said(tmp_path):
 def test_columns_of_a_file_without_header_are_said_by_number(tmp_path):
     columns = {"timestamp": "2", "price": "1", "volume": "3"}
     part = part_of(tmp_path, "a.csv", f"5.5,{MS},2\n", symbol="BTC", columns=columns)
-    assert part.frame.row(0, named=True)["price"] == 5.5
+    assert rows_of_part(part).row(0, named=True)["price"] == 5.5
 
 
 @pytest.mark.parametrize("kind", [pl.Int64, pl.Float64])
@@ -379,7 +380,7 @@ def test_typed_files_are_recognised_too(tmp_path, kind):
     file = tmp_path / "a.parquet"
     frame.with_columns(pl.col("time").cast(kind)).write_parquet(file)
     (part,) = read_file(file, "BTC")
-    assert part.frame.row(0, named=True)["timestamp"] == AT
+    assert rows_of_part(part).row(0, named=True)["timestamp"] == AT
     assert any("size is taken for volume" in note for note in part.notes)
 
 
@@ -405,4 +406,4 @@ def test_a_damaged_vendors_file_is_read_or_refused_and_never_a_traceback(tmp_pat
             assert name in str(error)  # noqa: PT017 - either is right
         else:
             lines = file.read_text(encoding="utf-8").rstrip().count("\n") + 1
-            assert sum(part.frame.height for part in parts) in (lines, lines - 1)
+            assert sum(part.rows for part in parts) in (lines, lines - 1)

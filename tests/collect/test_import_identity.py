@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from import_rows import rows_of_part, whole_frames
 
 from fxlab import errors
 from fxlab.collect._files import discovery
@@ -27,7 +28,7 @@ def write(path: Path, header: str, lines: list[str]) -> Path:
 
 def rows_of(*files: Path) -> list[pl.DataFrame]:
     parts = [part for file in files for part in read_file(file)]
-    return [frame for _, frame in ImportedSession("s", tuple(parts)).frames()]
+    return [frame for _, frame in whole_frames(ImportedSession("s", tuple(parts)))]
 
 
 def refusal(*files: Path, symbol: str | None = None) -> str:
@@ -103,7 +104,7 @@ def test_pages_that_share_a_trade_are_refused_and_pages_that_overlap_in_time_are
     (frame,) = rows_of(two, one)
     assert frame["seq"].to_list() == [1, 2, 3, 4, 5, 6]
     again = write(tmp_path / "c.csv", HEADER, trades((5, 7, 9)))
-    assert "both have id 5 (1 rows are doubled)" in refusal(one, again)
+    assert "both have id 5, with different rows (1 ids are in both)" in refusal(one, again)
 
 
 def test_one_file_under_two_names_is_refused_also_without_ids(tmp_path):
@@ -167,7 +168,7 @@ def test_one_instant_is_one_microsecond_however_it_is_written(tmp_path, off):
     wanted = (nanos + 500) // 1_000
     for file in (tmp_path / "typed.parquet", *files):
         (part,) = read_file(file)
-        times = part.frame.select("timestamp", "received_at").cast(pl.Int64).row(0)
+        times = rows_of_part(part).select("timestamp", "received_at").cast(pl.Int64).row(0)
         assert times == (wanted, nanos // 1_000), file
         assert len(part.notes) == (2 if off else 0), "rounding and cutting are told"
 
@@ -297,8 +298,8 @@ def drafted(frame, kind="prices"):
     ids=["lazy", "pandas", "arrow", "decimal"],
 )
 def test_frames_of_other_kinds_are_the_same_rows(made):
-    ((_, wanted),) = drafted(FRAME).frames()
-    ((_, found),) = drafted(made()).frames()
+    ((_, wanted),) = whole_frames(drafted(FRAME))
+    ((_, found),) = whole_frames(drafted(made()))
     assert found.equals(wanted)
 
 

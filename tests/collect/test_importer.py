@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import subprocess
 import sys
 import textwrap
@@ -15,7 +16,8 @@ from tick_files import PRICES_HEADER, price_lines, write_lines, write_session
 
 from fxlab import errors
 from fxlab._questdb import ingest
-from fxlab.collect._files import importer
+from fxlab.collect._files import importer, quarantine
+from fxlab.collect._files.discovery import read_file
 from fxlab.collect._files.fields import SourceLocation
 from fxlab.collect._files.quarantine import STRICT
 from fxlab.collect._files.session_data import ImportedSession, Origin, parts_of
@@ -177,7 +179,7 @@ def test_a_cancelled_import_is_failed_and_finished_by_the_next(lab, db, tree, mo
 
 IMPORT = textwrap.dedent(
     """
-    import os, sys
+    import os, signal, sys
     from fxlab.lab import connect
     from fxlab._questdb import ingest
     ingest.CELLS_IN_BATCH = 550
@@ -186,7 +188,7 @@ IMPORT = textwrap.dedent(
         global calls
         calls += 1
         if calls == last:
-            os._exit(9)  # as a kill: nothing is tidied up
+            os.kill(os.getpid(), signal.SIGKILL)
     with connect() as lab:
         lab.import_files(sys.argv[1], progress=watch)
     """
@@ -203,7 +205,7 @@ def run_import(folder, last_call=0):
 def test_a_killed_import_is_finished_by_the_next(lab, db, tree, last_call):
     folder, name = tree
     killed = run_import(folder, last_call)
-    assert (killed.communicate()[1], killed.returncode) == ("", 9)
+    assert (killed.communicate()[1], killed.returncode) == ("", -signal.SIGKILL)
     db.wait_visible(SESSIONS)  # it was acknowledged; who was to wait until it shows is dead
     assert lab.session(name).status == "collecting"
     assert set(lab.import_files(folder).table()["state"]) == {"finished"}
@@ -265,26 +267,24 @@ def test_a_completed_session_that_lost_rows_is_mended_by_importing_again(lab, db
     assert counts(lab, name) == {("OLD_USDT", "prices"): 50}
 
 
-def test_large_imports_are_read_twice_rather_than_kept(lab, tree, monkeypatch):
-    monkeypatch.setattr(importer, "KEPT_ROWS", 0)
+def test_rows_that_do_not_fit_into_memory_wait_on_disk(lab, tree, monkeypatch):
+    waited = []
+    monkeypatch.setattr(quarantine.Room, "takes", lambda *_: False)
+    from_disk = quarantine._from_disk
+    monkeypatch.setattr(
+        quarantine, "_from_disk", lambda path: waited.append(path) or from_disk(path)
+    )
     folder, name = tree
-    lab.import_files(folder)
+    lab.import_files(folder, batch_size=100)
     assert counts(lab, name) == WHOLE
+    assert waited
+    assert not any(path.exists() or path.parent.exists() for path in waited)
 
 
-def test_files_that_changed_after_the_check_are_judged_again(lab, db, tree, monkeypatch):
-    monkeypatch.setattr(importer, "KEPT_ROWS", 0)
-    folder, name = tree
-    lab.import_files(folder)
-    _catalog.store(db, {**_catalog.find(db, name), "status": "failed"})  # so it is read again
-    db.wait_visible(SESSIONS)
-
-    def rewrite(share, text):
-        write_session(folder, name, rows=402)
-
-    with pytest.raises(errors.SessionExists, match="has changed since it was imported"):
-        lab.import_files(folder, progress=rewrite)
-    assert counts(lab, name) == WHOLE
+def test_a_file_that_changes_while_it_is_read_is_refused(tree):
+    (file,) = tree[0].rglob("BTC_USDT/prices.csv")
+    with pytest.raises(errors.ImportRefused, match="changed while it was read"):
+        read_file(file, "BTC_USDT", progress=lambda *_: os.utime(file, ns=(0, 0)))
 
 
 def test_progress_runs_from_reading_to_the_end(lab, tree):
@@ -292,9 +292,9 @@ def test_progress_runs_from_reading_to_the_end(lab, tree):
     lab.import_files(tree[0], progress=lambda share, text: heard.append((share, text)))
     shares = [share for share, _ in heard]
     assert shares == sorted(shares)
-    assert shares[0] == importer.READING
     assert shares[-1] == pytest.approx(1.0)
-    assert "600 rows checked" in heard[0][1]
+    (checked,) = [share for share, text in heard if "600 rows checked" in text]
+    assert checked == importer.READING
 
 
 def test_rows_that_run_backward_are_stored_and_read_in_order(lab, unique, tmp_path):

@@ -8,6 +8,7 @@ from collections import Counter
 
 import polars as pl
 import pytest
+from import_rows import rows_of_part
 from test_import_identity import HEADER, damaged, trades, write
 from typer.testing import CliRunner
 
@@ -50,7 +51,7 @@ def test_a_bad_line_is_kept_with_its_number_reason_and_text(tmp_path, fault):
     line, words = FAULTS[fault]
     file = write(tmp_path / "a.csv", HEADER, with_faults({100: line}))
     (part,) = read_file(file, None, ReadOptions())
-    assert part.frame["trade_id"].to_list() == [str(n) for n in range(1, 301)]
+    assert rows_of_part(part)["trade_id"].to_list() == [str(n) for n in range(1, 301)]
     assert (part.bad, part.quarantine.rows) == (1, 301)
     part.quarantine.keep(tmp_path / "kept.csv")
     with (tmp_path / "kept.csv").open(newline="", encoding="utf-8") as kept:
@@ -67,7 +68,7 @@ def test_a_cut_last_line_and_bytes_that_are_no_text_are_quarantined(tmp_path):
     whole = file.read_bytes().replace(b"5,BTC,101,", b"5,B\xff,101,", 1)
     file.write_bytes(whole + b"1723118500.25,BTC,1")
     (part,) = read_file(file, None, ReadOptions())
-    assert (part.frame.height, part.bad, part.quarantine.rows) == (299, 2, 301)
+    assert (part.rows, part.bad, part.quarantine.rows) == (299, 2, 301)
     assert [one.row for one in part.quarantine.bad] == [1, 300]
 
 
@@ -123,12 +124,12 @@ def test_rows_and_quarantine_are_the_lines_of_a_damaged_file(tmp_path, seed):
         return
     _, _, body = file.read_bytes().partition(b"\n")
     lines = body.rstrip(b"\r\n").split(b"\n")
-    rows, bad = sum(part.frame.height for part in parts), sum(part.bad for part in parts)
+    rows, bad = sum(part.rows for part in parts), sum(part.bad for part in parts)
     assert rows + bad == (len(lines) if lines != [b""] else 0)
     kept = [one.row for part in parts if part.quarantine for one in part.quarantine.bad]
     assert kept == sorted(set(kept))
     good = Counter(float(line.split(b",")[2]) for n, line in enumerate(lines) if n not in kept)
-    assert Counter(price for part in parts for price in part.frame["price"]) == good
+    assert Counter(price for part in parts for price in rows_of_part(part)["price"]) == good
 
 
 def test_bad_lines_end_in_a_file_and_in_the_events(lab, db, tmp_path, unique):
@@ -193,7 +194,7 @@ def test_columns_are_mapped_by_their_user(tmp_path):
     file = write(tmp_path / "a.csv", "when,px,n", lines)
     how = ReadOptions(columns=(("timestamp", "when"), ("price", "px"), ("volume", "n")))
     (part,) = read_file(file, "BTC", how)
-    assert part.frame["price"].to_list() == [100.0, 101.0, 102.0]
+    assert rows_of_part(part)["price"].to_list() == [100.0, 101.0, 102.0]
     with pytest.raises(errors.ImportRefused, match=r"no column 'pix'; did you mean 'px'"):
         read_file(file, "BTC", ReadOptions(columns=(("price", "pix"),)))
 
@@ -203,7 +204,7 @@ def test_bad_rows_of_parquet_are_kept_as_json(tmp_path):
     frame = frame.with_columns(qty=pl.Series([1.0] * 299 + [-1.0]))
     frame.write_parquet(tmp_path / "a.parquet")
     (part,) = read_file(tmp_path / "a.parquet", None, ReadOptions())
-    assert (part.frame.height, part.bad) == (299, 1)
+    assert (part.rows, part.bad) == (299, 1)
     assert part.quarantine.text(299) == (
         '{"timestamp": 1700000000.0, "symbol": "A", "price": 1.0, "qty": -1.0}'
     )

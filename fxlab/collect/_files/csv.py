@@ -13,15 +13,17 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import re
 import textwrap
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Final, NoReturn
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO, Final, NoReturn
 
 import polars as pl
 
-from fxlab.collect._files.fields import SourceLocation
-from fxlab.collect._files.quarantine import BadRow, Quarantine
+from fxlab.collect._files.fields import ROW, SourceLocation
+from fxlab.collect._files.quarantine import BATCH_ROWS, BadRow, Quarantine
 from fxlab.errors import did_you_mean
 from fxlab.schema import BOOK_DEPTH
 
@@ -135,21 +137,25 @@ def wrong(
 LONGEST_LINE: Final = 1_000_000
 """Bytes; a longer line is no tick."""
 MOST_COLUMNS: Final = 500
-ROW: Final = "row"
+MOST_BLANK: Final = 10_000_000
+_FIRST_BYTES: Final = 1 << 20
+_MOST_BYTES: Final = 32 << 20
+"""Bytes of text that are read at once, the first time and at most."""
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
 def read(
-    data: bytes,
+    stream: BinaryIO,
     bad: Quarantine,
     separator: str = ",",
     names: Sequence[str] | None = None,
-) -> tuple[pl.DataFrame, pl.Series | None]:
-    """Return the fields of a CSV file as text, and which rows they are; an empty field is null.
+    batch_size: int = BATCH_ROWS,
+) -> Iterator[tuple[pl.DataFrame, pl.Series]]:
+    """Yield the fields of a CSV file as text, block by block; an empty field is null.
 
     Parameters
     ----------
-    data
+    stream
         The file's bytes: UTF-8, no quotes; lines end with LF or CR LF.
     bad
         Takes the lines that are no rows: more or fewer fields than the header, a quoted field, a
@@ -158,40 +164,127 @@ def read(
         Between fields.
     names
         The columns of a file without a header; else the first line names them.
+    batch_size
+        About so many lines make a block.
 
-    Returns
-    -------
+    Yields
+    ------
     (polars.DataFrame, polars.Series)
         One String column a header field, one row a good line; the places of the rows among all
-        lines, None if all are good.
+        lines. The first block comes also if no line is in it.
 
     Raises
     ------
     ImportRefused
         For an empty file, or a header with a missing or doubled column name.
     """
-    place = bad.place
-    data = data.removeprefix(_BYTE_ORDER_MARK)
-    if not data or data.isspace():
-        place.refuse("the file is empty, not even a header; remove it, or copy it again")
-    body = data
-    if names is None:
-        header, end, body = data.partition(b"\n")
-        fault = _fault(header[: LONGEST_LINE + 1], separator, is_cut=not end)
-        if fault is not None:
-            place.refuse(fault.reason + fault.cure, -1)
-        names = header_of(place, header.decode().removesuffix("\r"), separator)
-    if len(names) > MOST_COLUMNS:
-        place.refuse(f"the header has {len(names):,} columns, and {MOST_COLUMNS} is the most")
-    whole = body.rstrip(b"\r\n")
-    is_cut = bool(whole) and not body.endswith(b"\n")
-    bad.rows = whole.count(b"\n") + 1 if whole else 0
-    lines = functools.cache(lambda: whole.split(b"\n"))
-    bad.text = lambda row: lines()[row].removesuffix(b"\r").decode(errors="replace")
-    frame = None if is_cut else _quick(whole, names, separator, bad.rows)
-    if frame is not None:
-        return frame, None
-    return _line_by_line(lines(), names, separator, bad, is_cut=is_cut)
+    for block in lines_of(stream, bad, batch_size, has_header=names is None):
+        if block.header is not None:
+            names = _names(bad.place, block, separator)
+        yield _fields(block, names or (), separator, bad)
+
+
+@dataclass(frozen=True, eq=False)
+class LineBlock:
+    """Whole lines of a text file."""
+
+    data: bytes
+    first: int
+    """The place of the first one among all lines."""
+    is_cut: bool
+    """Whether the last one has no end."""
+    header: bytes | None = None
+
+    @property
+    def count(self) -> int:
+        """Return how many there are."""
+        return self.data.count(b"\n") + 1 if self.data else 0
+
+    @functools.cached_property
+    def split(self) -> list[bytes]:
+        """Return the lines one by one."""
+        return self.data.split(b"\n") if self.data else []
+
+    def text(self, row: int) -> str:
+        """Return a line by its place among all lines."""
+        return self.split[row - self.first].removesuffix(b"\r").decode(errors="replace")
+
+
+def lines_of(
+    stream: BinaryIO, bad: Quarantine, batch_size: int, *, has_header: bool
+) -> Iterator[LineBlock]:
+    """Yield the lines of a file in blocks; empty ones at its end are none.
+
+    Each block is counted in `bad`, which is told how to find the text of a line in it.
+
+    Raises
+    ------
+    ImportRefused
+        If there is not one line.
+    """
+    first, tail, header = 0, b"", None
+    is_first = has_header
+    began = False
+    for chunk in _chunks(stream, batch_size):
+        data = tail + (chunk if began else chunk.removeprefix(_BYTE_ORDER_MARK))
+        began = began or bool(data.strip())
+        if is_first and began:
+            header, end, data = data.partition(b"\n")
+            header, is_first = header + end, False
+        whole = data.rstrip(b"\r\n")
+        _, end, blank = data[len(whole) :].partition(b"\n")
+        if not whole:
+            tail = data
+            if len(tail) > MOST_BLANK:
+                bad.place.refuse(f"more than {MOST_BLANK:,} empty lines follow each other", first)
+            continue
+        tail = blank
+        block = LineBlock(whole, first, not end, header)
+        bad.rows += block.count
+        bad.text = block.text
+        yield block
+        first, header = first + block.count, None
+    if not began:
+        bad.place.refuse("the file is empty, not even a header; remove it, or copy it again")
+    if header is not None:  # and nothing below it
+        yield LineBlock(b"", first, is_cut=False, header=header)
+
+
+def _chunks(stream: BinaryIO, batch_size: int) -> Iterator[bytes]:
+    """Yield a stream in pieces of so many lines or so, each of which ends with a line's end.
+
+    Of a line without an end only as much is held as shows that it is too long.
+    """
+    held, size = b"", _FIRST_BYTES
+    while data := stream.read(size):
+        end = data.rfind(b"\n") + 1
+        if not end:
+            held = (held + data)[: LONGEST_LINE + 1]
+            continue
+        yield held + data[:end]
+        held = data[end:]
+        size = min(max(batch_size * end // data.count(b"\n"), _FIRST_BYTES), _MOST_BYTES)
+    if held:
+        yield held
+
+
+def _names(place: SourceLocation, block: LineBlock, separator: str) -> list[str]:
+    header = block.header or b""
+    fault = _fault(header[: LONGEST_LINE + 1], separator, is_cut=not header.endswith(b"\n"))
+    if fault is not None:
+        place.refuse(fault.reason + fault.cure, -1)
+    line = header.decode().removesuffix("\n").removesuffix("\r")
+    return header_of(place, line, separator)
+
+
+def _fields(
+    block: LineBlock, names: Sequence[str], separator: str, bad: Quarantine
+) -> tuple[pl.DataFrame, pl.Series]:
+    frame = None if block.is_cut else _quick(block.data, names, separator, block.count)
+    if frame is None:
+        return _line_by_line(block, names, separator, bad)
+    last = block.first + block.count
+    return frame, pl.int_range(block.first, last, dtype=pl.Int64, eager=True).alias(ROW)
 
 
 def _quick(whole: bytes, names: Sequence[str], separator: str, rows: int) -> pl.DataFrame | None:
@@ -221,22 +314,65 @@ def _quick(whole: bytes, names: Sequence[str], separator: str, rows: int) -> pl.
 
 
 def _line_by_line(
-    lines: list[bytes], names: Sequence[str], separator: str, bad: Quarantine, *, is_cut: bool
+    block: LineBlock, names: Sequence[str], separator: str, bad: Quarantine
 ) -> tuple[pl.DataFrame, pl.Series]:
     """Return the good lines' fields and places; the others go to quarantine."""
-    good, found = [], []
-    for row, line in enumerate(lines):
-        last = is_cut and row == len(lines) - 1
+    good, numbers, found = [], [], []
+    for row, line in enumerate(block.split, block.first):
+        last = block.is_cut and row == block.first + block.count - 1
         fault = _fault(line, separator, len(names), is_cut=last)
         if fault is None:
-            good.append(row)
+            good.append(line)
+            numbers.append(row)
         else:
             found.append(dataclasses.replace(fault, row=row))
     bad.add(found)
-    frame = _quick(b"\n".join(lines[row] for row in good), names, separator, len(good))
+    frame = _quick(b"\n".join(good), names, separator, len(good))
     if frame is None:  # what Polars takes for a line is another thing than what has an end
         bad.place.refuse("its lines cannot be told apart; write it with one kind of line end")
-    return frame, pl.Series(ROW, good, dtype=pl.Int64)
+    return frame, pl.Series(ROW, numbers, dtype=pl.Int64)
+
+
+def read_json(
+    stream: BinaryIO, bad: Quarantine, names: Sequence[str], batch_size: int = BATCH_ROWS
+) -> Iterator[tuple[pl.DataFrame, pl.Series]]:
+    """Yield the values of JSON lines as `read` does, numbers as they are written."""
+    for block in lines_of(stream, bad, batch_size, has_header=False):
+        rows, numbers, found = [], [], []
+        for row, line in enumerate(block.split, block.first):
+            try:
+                rows.append(json_values(line, names))
+                numbers.append(row)
+            except (ValueError, RecursionError) as error:
+                found.append(BadRow(row, "no object of JSON", f"{error!s:.200}", "; mend it"))
+        bad.add(found)
+        schema = dict.fromkeys(names, pl.String)
+        yield pl.DataFrame(rows, schema, orient="row"), pl.Series(ROW, numbers, dtype=pl.Int64)
+
+
+def json_values(line: bytes, names: Sequence[str] = ()) -> dict[str, str | None]:
+    """Return the values of a line of JSON as text, exactly as they are written.
+
+    Raises
+    ------
+    ValueError
+        If it is no flat object, or has another key than these.
+    """
+    if len(line) > LONGEST_LINE:
+        raise ValueError(f"the line is longer than {LONGEST_LINE:,} bytes")
+    made = json.loads(line, parse_float=str, parse_int=str, parse_constant=str)
+    if not isinstance(made, dict):
+        raise ValueError("the line is no object {...}")  # noqa: TRY004 - as json says it
+    odd = [key for key in made if names and key not in names]
+    if odd:
+        raise ValueError(f"{odd[0]!r:.80} is no key of the first lines")
+    for key, value in made.items():
+        if isinstance(value, dict | list):
+            raise ValueError(f"{key!r:.80} holds values in values")  # noqa: TRY004 - as above
+    return {
+        key: str(value).lower() if isinstance(value, bool) else value or None
+        for key, value in made.items()
+    }
 
 
 def _fault(line: bytes, separator: str, wanted: int = 0, *, is_cut: bool = False) -> BadRow | None:
@@ -276,6 +412,8 @@ def _fault(line: bytes, separator: str, wanted: int = 0, *, is_cut: bool = False
 def header_of(place: SourceLocation, line: str, separator: str) -> list[str]:
     """Return the columns that a first line names, or refuse it."""
     names = [name.strip() for name in line.split(separator)]
+    if len(names) > MOST_COLUMNS:
+        place.refuse(f"the header has {len(names):,} columns, and {MOST_COLUMNS} is the most")
     shown = shortened(line)
     for mark in (";", "\t", "|"):
         if mark != separator and line.count(mark) >= len(names):

@@ -11,29 +11,30 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import polars as pl
 
+from fxlab._progress import Advance, silent
+from fxlab._progress import part as part_of
 from fxlab.backtester._frame_source import as_frame
-from fxlab.collect._files import csv, formats
+from fxlab.collect._files import blocks
+from fxlab.collect._files.blocks import (
+    PLAIN,
+    Opened,
+    TickFile,
+    members_of,
+    suffix_of,
+)
 from fxlab.collect._files.fields import SourceLocation
 from fxlab.collect._files.parsing import WORDS
 from fxlab.collect._files.quarantine import STRICT, ReadOptions
-from fxlab.collect._files.session_data import (
-    ImportedSession,
-    Origin,
-    Part,
-    digest,
-    digest_of,
-    parts_of,
-)
+from fxlab.collect._files.session_data import ImportedSession, Intake, Origin, Part, digest
 from fxlab.errors import ImportRefused, InvalidIdentifier, InvalidInput, did_you_mean
 from fxlab.schema import ORIGINS, SESSION_PREFIX, check_session_id, check_symbol
 
@@ -64,14 +65,19 @@ class TreeSession:
     files: tuple[Path, ...]
     skipped: tuple[Path, ...]
 
+    def tick_files(self) -> list[TickFile]:
+        """Return its files as the catalogue knows them."""
+        names = {file: file.relative_to(self.root).as_posix() for file in self.files}
+        return [TickFile(file, name, name) for file, name in names.items()]
+
     def digests(self) -> dict[str, str]:
         """Return the SHA-256 of each file by its path in the catalogue, reading no rows."""
-        return {file.relative_to(self.root).as_posix(): digest_of(file) for file in self.files}
+        return {file.listed: file.digest for file in self.tick_files()}
 
-    def read(self, how: ReadOptions = STRICT) -> ImportedSession:
+    def read(self, how: ReadOptions = STRICT, progress: Advance = silent) -> ImportedSession:
         """Read and check all files; nothing is written."""
-        parts = [part for file in self.files for part in _read_file(self.root, file, how)]
-        return ImportedSession(self.session_id, tuple(parts))
+        files = [(file, file.path.parent.name) for file in self.tick_files()]
+        return _read(self.session_id, files, how, progress, HEADERS)
 
 
 def is_session_folder(path: Path) -> bool:
@@ -150,23 +156,82 @@ def _refuse_link(root: Path, path: Path) -> None:
         )
 
 
-def _read_file(root: Path, file: Path, how: ReadOptions) -> list[Part]:
-    path = file.relative_to(root).as_posix()
-    place = SourceLocation(path, "line", 2)
-    data = file.read_bytes()
-    bad = how.of(place)
-    raw, numbers = csv.read(data, bad)
-    if raw.columns != HEADERS[file.name]:
-        place.refuse(
-            f"the header is {','.join(raw.columns)!r:.200}, and {file.name} has "
-            f"{','.join(HEADERS[file.name])!r}; it may be another file under this name",
-            -1,
-        )
-    origin = Origin(path, digest(data), "csv", len(data))
-    return parts_of(raw, origin, file.parent.name, bad, numbers)
+def read_file(
+    file: Path | TickFile,
+    symbol: str | None = None,
+    how: ReadOptions = STRICT,
+    progress: Advance = silent,
+    header: Sequence[str] | None = None,
+) -> list[Part]:
+    """Return the rows of a file, understood and checked, one part a symbol.
+
+    Parameters
+    ----------
+    file
+        Columns as the importer knows them: trades (timestamp, symbol, price, qty, volume or
+        amount, and trade_id, side or buyer_is_maker, quote_volume, recv_ns), quotes (timestamp,
+        symbol, bid, ask, bid_size, ask_size) or books (timestamp, symbol, bid_price_1, ...).
+    symbol
+        For a file without a symbol column.
+    how
+        What becomes of bad rows, and what columns are called.
+    progress
+        Told how much is read.
+    header
+        That of a file whose columns are known: nothing is recognised then.
+    """
+    one = tick_file(file) if isinstance(file, Path) else file
+    before = one.path.stat()
+    opened = blocks.known(one, how, header) if header else blocks.opened(one, how, symbol)
+    bad = how.of(opened.place)
+    origin = Origin(one.listed, one.digest, one.origin, one.size)
+    intake = Intake(origin, symbol or opened.form.symbol, bad, how.room)
+    for raw, numbers in opened.blocks(bad, progress):
+        intake.take(opened.form.canonical(opened.place, raw, numbers), numbers)
+
+    def texts(rows: Sequence[int]) -> dict[int, str]:
+        return _texts(opened, how, rows)
+
+    parts = intake.parts(opened.form.assumed, texts)
+    after = one.path.stat()
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        opened.place.refuse("it changed while it was read; import it when it is whole")
+    return parts
 
 
-SUFFIXES: Final = (".csv", ".parquet")
+def _texts(opened: Opened, how: ReadOptions, rows: Sequence[int]) -> dict[int, str]:
+    """Return the text of rows of a file that has been read; it is read again for them."""
+    scratch = dataclasses.replace(how, strict=False, max_bad=1.0).of(opened.place)
+    wanted = pl.Series(sorted(rows))
+    found: dict[int, str] = {}
+    for _, numbers in opened.blocks(scratch, silent):
+        for row in numbers.filter(numbers.is_in(wanted.implode())):
+            found[row] = scratch.text(row)
+    return found
+
+
+def _read(
+    session_id: str,
+    files: Sequence[tuple[TickFile, str | None]],
+    how: ReadOptions,
+    progress: Advance,
+    headers: Mapping[str, list[str]] | None = None,
+) -> ImportedSession:
+    """Read the files of a session, each with its symbol if no column says it."""
+    whole = sum(file.size for file, _ in files) or 1
+    parts: list[Part] = []
+    done = 0
+    for file, symbol in files:
+        told = part_of(progress, done / whole, (done + file.size) / whole)
+        header = headers[file.path.name] if headers else None
+        parts += read_file(file, symbol, how, told, header)
+        done += file.size
+    return ImportedSession(session_id, tuple(parts), how.room)
+
+
+def tick_file(file: Path) -> TickFile:
+    """Return a file as the catalogue knows it."""
+    return TickFile(file, str(file), f"{file.resolve().parent.name}/{file.name}")
 
 
 @dataclass(frozen=True)
@@ -174,22 +239,29 @@ class FileSession:
     """Files that make one session."""
 
     session_id: str
-    files: tuple[Path, ...]
+    inside: tuple[TickFile, ...]
     symbol: str | None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Return the files on disk, each once."""
+        return tuple(dict.fromkeys(one.path for one in self.inside))
 
     def digests(self) -> dict[str, str]:
         """Return the SHA-256 of each file by its path in the catalogue, reading no rows."""
-        return {_catalogue_path(file): digest_of(file) for file in self.files}
+        return {file.listed: file.digest for file in self.inside}
 
-    def read(self, how: ReadOptions = STRICT) -> ImportedSession:
+    def read(self, how: ReadOptions = STRICT, progress: Advance = silent) -> ImportedSession:
         """Read and check all files; nothing is written."""
-        parts = [part for file in self.files for part in read_file(file, self.symbol, how)]
-        return ImportedSession(self.session_id, tuple(parts))
+        return _read(self.session_id, [(one, self.symbol) for one in self.inside], how, progress)
 
 
-def session_id_of(file: Path) -> str:
+def session_id_of(file: TickFile) -> str:
     """Return the session id that a file's path suggests: its folder's name and its own."""
-    name = f"{file.resolve().parent.name}_{file.stem}"
+    folder, _, inside = file.listed.rpartition("/")
+    if file.member is not None and "/" in folder:
+        folder = folder.split("/", 1)[1]
+    name = f"{folder}_{inside.removesuffix(file.suffix)}"
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("_")[-64:]
 
 
@@ -212,78 +284,28 @@ def in_folder(folder: Path) -> tuple[list[Path], list[Path]]:
             )
         if path.is_dir():
             continue
-        is_data = path.suffix.lower() in SUFFIXES and not hidden
+        # A .txt beside ticks is a note about them more often than not: it has to be named.
+        is_data = suffix_of(path.name) not in ("", ".txt") and not hidden
         (found if is_data else others).append(path)
     if not found:
         raise ImportRefused(
             f"{folder} holds neither a folder named {SESSION_PREFIX}<id> nor "
-            f"{' or '.join(SUFFIXES)} files; give a folder that does, or the files themselves"
+            f"files that end with {', '.join(PLAIN)}; give a folder that does, or the files "
+            "themselves"
         )
     return found, others
 
 
 def check_files(files: Sequence[Path]) -> None:
-    """Refuse what is not a CSV or Parquet file, before any is read."""
+    """Refuse what is not a file of a known kind, before any is read."""
     for file in files:
         if not file.is_file():
             raise ImportRefused(f"{file} is not there; give files or folders that exist")
-        if file.suffix.lower() not in SUFFIXES:
+        if not suffix_of(file.name):
             raise ImportRefused(
-                f"{file} is neither {' nor '.join(SUFFIXES)}; write the ticks as one of these"
+                f"{file} is neither of {', '.join(PLAIN)}, text as .gz or .zst, nor .zip; write "
+                "the ticks as one of these"
             )
-
-
-_HEAD_BYTES: Final = 65_536
-"""The format is recognised by so many bytes of text."""
-
-
-def read_file(file: Path, symbol: str | None = None, how: ReadOptions = STRICT) -> list[Part]:
-    """Return the rows of a file, understood and checked, one part a symbol.
-
-    Parameters
-    ----------
-    file
-        Columns as the importer knows them: trades (timestamp, symbol, price, qty, volume or
-        amount, and trade_id, side or buyer_is_maker, quote_volume, recv_ns), quotes (timestamp,
-        symbol, bid, ask, bid_size, ask_size) or books (timestamp, symbol, bid_price_1, ...).
-    symbol
-        For a file without a symbol column.
-    how
-        What becomes of bad rows, and what columns are called.
-    """
-    data = file.read_bytes()
-    is_text = file.suffix.lower() == ".csv"
-    place = SourceLocation(str(file), "line", 2) if is_text else SourceLocation(str(file))
-    columns = dict(how.columns)
-    numbers = None
-    if is_text:
-        lines = data[:_HEAD_BYTES].decode("utf-8-sig", errors="replace").splitlines()
-        whole = lines if len(data) <= _HEAD_BYTES else lines[:-1]
-        form = formats.of_text(place, whole, columns=columns, symbol=symbol)
-        if form.names is not None:
-            place = SourceLocation(str(file), "line", 1)
-        bad = how.of(place)
-        raw, numbers = csv.read(data, bad, form.separator, form.names)
-    else:
-        bad = how.of(place)
-        raw = _read_parquet(place, data)
-        bad.text = lambda row: json.dumps(raw.row(row, named=True), default=str)
-        form = formats.of_columns(place, raw, columns=columns, symbol=symbol)
-    rows = form.canonical(place, raw, numbers)
-    kind = "csv" if is_text else "parquet"
-    origin = Origin(_catalogue_path(file), digest(data), kind, len(data))
-    return parts_of(rows, origin, symbol or form.symbol, bad, numbers, assumed=form.assumed)
-
-
-def _catalogue_path(file: Path) -> str:
-    return f"{file.resolve().parent.name}/{file.name}"
-
-
-def _read_parquet(place: SourceLocation, data: bytes) -> pl.DataFrame:
-    try:
-        return pl.read_parquet(io.BytesIO(data))
-    except (pl.exceptions.PolarsError, OSError) as error:
-        place.refuse(f"it cannot be read as Parquet ({error!s:.200}); copy the file again")
 
 
 KINDS: Final = ("prices", "orderbook")
@@ -310,8 +332,9 @@ class FrameSession:
         """Return nothing: frames are in memory, and soon checked."""
         return {}
 
-    def read(self, how: ReadOptions = STRICT) -> ImportedSession:
+    def read(self, how: ReadOptions = STRICT, progress: Advance = silent) -> ImportedSession:
         """Check all rows; nothing is written."""
+        del progress
         _refuse_unknown(self.origin, ORIGINS, "source")
         parts = []
         for kind, given in self.frames.items():
@@ -323,11 +346,19 @@ class FrameSession:
                 raise ImportRefused(f"{error}; nothing was imported") from error
             _refuse_text(place, frame)
             origin = Origin(f"frame/{kind}", _content(frame), self.origin)
-            found = parts_of(frame, origin, None, how.of(place))
+            bad = how.of(place)
+            intake = Intake(origin, None, bad, how.room)
+            for rows, numbers in blocks.typed(_slices(frame, how.batch_size), bad):
+                intake.take(rows, numbers)
+            found = intake.parts()
             if any(part.data_type != kind for part in found):
                 place.refuse(f"its columns are those of {found[0].data_type}")
             parts += found
-        return ImportedSession(self.session_id, tuple(parts))
+        return ImportedSession(self.session_id, tuple(parts), how.room)
+
+
+def _slices(frame: pl.DataFrame, rows: int) -> Iterator[pl.DataFrame]:
+    return iter([frame]) if frame.is_empty() else frame.iter_slices(rows)
 
 
 def _refuse_text(place: SourceLocation, frame: pl.DataFrame) -> None:
@@ -401,11 +432,21 @@ def find_sources(
         sessions, beside = find_tree_sessions(folder)
         found += sessions
         others += [*beside, *(path for session in sessions for path in session.skipped)]
-    if single and session_id is not None:
-        found.append(FileSession(session_id, single, symbol))
+    ticks: list[TickFile] = []
+    for one in single:
+        members, notes = _opened_archive(tick_file(one))
+        ticks += members
+        others += [Path(name) for name in notes]
+    if ticks and session_id is not None:
+        found.append(FileSession(session_id, tuple(ticks), symbol))
     else:
-        found += [FileSession(session_id_of(file), (file,), symbol) for file in single]
+        found += [FileSession(session_id_of(file), (file,), symbol) for file in ticks]
     return _named(found, session_id), [str(path) for path in others]
+
+
+def _opened_archive(file: TickFile) -> tuple[list[TickFile], list[str]]:
+    """Return a file, or the files in it if it is an archive, and what else is there."""
+    return members_of(file) if file.suffix == ".zip" else ([file], [])
 
 
 def _named(found: Sequence[Source], session_id: str | None) -> list[Source]:

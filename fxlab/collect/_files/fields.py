@@ -20,6 +20,10 @@ from fxlab._times import to_micros
 from fxlab.errors import ImportRefused
 from fxlab.schema import DOTS, SIDES, SYMBOL, UTC_MICROS
 
+ROW: Final = "row"
+"""A row's place in its source, counted from zero."""
+VENUE_SEQ: Final = "venue_seq"
+"""The venue's number of a row, if it gave one: the wish for `seq`, granted by the importer."""
 RAW: Final = "raw:"
 """Prefix of the file's own columns in the frame that rules look at."""
 
@@ -163,10 +167,17 @@ def uncrossed(bid: str, ask: str, *, locked: bool) -> Field:
     return Field("", bid, None, apart | (low == 0) | (high == 0), rule, (ask,))
 
 
-def moment(target: str, column: pl.Series) -> Field:
+def moment(target: str, column: pl.Series, looks: dict[str, bool] | None = None) -> Field:
     """Return a field of times; text is ISO 8601 or epoch seconds, as the first value shows.
 
     Whatever it is written in, an instant between two microseconds becomes the nearer one.
+
+    Parameters
+    ----------
+    target, column
+        Its name in the table; the file's column.
+    looks
+        What the first value has shown, by column: remembered between the blocks of a file.
     """
     source, kind, holds = column.name, column.dtype, _plausible(target)
     if isinstance(kind, pl.Datetime):
@@ -174,14 +185,16 @@ def moment(target: str, column: pl.Series) -> Field:
         value = value.dt.replace_time_zone("UTC") if kind.time_zone is None else value
         fine = kind.time_unit == "ns"
         value = _nearest(value.to_physical()) if fine else value.cast(UTC_MICROS)
-    elif kind == pl.String and not _is_number(first_value(column)):
+    elif kind == pl.String and not _looks_like_number(column, {} if looks is None else looks):
         value = _nearest(_iso(pl.col(source)).to_physical())
-    elif kind == pl.String and finer_than_micros(column):
-        value = _nearest(_text_nanoseconds(pl.col(source)))
     else:
         # Rounded, not cut: 1723161255.342 is stored as ...341999769, and a third of the ticks
         # would end up a microsecond early.
         value = (number(source) * 1e6).round().cast(pl.Int64, strict=False).cast(UTC_MICROS)
+        if kind == pl.String and finer_than_micros(column):
+            between = pl.col(source).str.contains(_SUB_MICROS)
+            exact = _nearest(_text_nanoseconds(pl.col(source)))
+            value = pl.when(between).then(exact).otherwise(value)
     if kind == pl.String and _any_exponent(column):
         holds &= ~pl.col(RAW + source).str.contains(_EXPONENT)  # a few digits only were kept
     return Field(target, source, value, holds, _TIME_RULE, hint=time_hint, ruins=_is_other_time)
@@ -250,6 +263,13 @@ def first_value(column: pl.Series) -> object:
     """Return the first value that is there."""
     filled: Sequence[object] = column.drop_nulls().head(1).to_list()
     return filled[0] if filled else None
+
+
+def _looks_like_number(column: pl.Series, looks: dict[str, bool]) -> bool:
+    first = first_value(column)
+    if first is not None:
+        looks.setdefault(column.name, _is_number(first))
+    return looks.get(column.name, False)
 
 
 def _is_number(sample: object) -> bool:

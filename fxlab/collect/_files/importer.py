@@ -11,9 +11,9 @@ import contextlib
 import json
 import logging
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -22,11 +22,11 @@ import polars as pl
 from filelock import FileLock
 
 from fxlab import _html
-from fxlab._progress import Advance, part, silent
+from fxlab._progress import Advance, in_steps, part, silent
 from fxlab._questdb import sql
 from fxlab._questdb.client import QuestDB
 from fxlab._times import bounds, from_micros
-from fxlab.collect._files.quarantine import STRICT, ReadOptions
+from fxlab.collect._files.quarantine import STRICT, ReadOptions, lent
 from fxlab.collect._files.session_data import ImportedSession, Part, gathered
 from fxlab.errors import InvalidInput, QuestDBError, SessionExists, WriteFailed
 from fxlab.schema import EVENTS, IMPORTS, ORDERBOOK, PRICES, SESSIONS, UTC_MICROS, check_tags
@@ -34,10 +34,7 @@ from fxlab.sessions import _catalog
 
 _log: Final = logging.getLogger(__name__)
 
-KEPT_ROWS: Final = 5_000_000
-"""Up to so many rows stay in memory between checking and writing; the rest is read again."""
-
-READING: Final = 0.3  # share of the work
+READING: Final = 0.5  # share of the work
 DRY_STATES: Final = {"imported": "new", "finished": "unfinished", "unchanged": "unchanged"}
 
 
@@ -51,7 +48,7 @@ class Source(Protocol):
     def digests(self) -> dict[str, str]:
         """Return the SHA-256 of each file by its path in the catalogue; nothing for frames."""
 
-    def read(self, how: ReadOptions) -> ImportedSession:
+    def read(self, how: ReadOptions, progress: Advance) -> ImportedSession:
         """Read and check all its rows; the same rows each time."""
 
 
@@ -100,7 +97,6 @@ class Checked:
     """A session that may be imported."""
 
     source: Source
-    how: ReadOptions
     draft: ImportedSession | None
     lines: list[Line]
     rows: int
@@ -119,6 +115,7 @@ def import_sources(
     *,
     home: Path,
     how: ReadOptions = STRICT,
+    workers: int = 1,
     dry_run: bool = False,
     skipped: Sequence[str] = (),
     progress: Advance = silent,
@@ -132,10 +129,12 @@ def import_sources(
     sources, about
         What to import, and what the user says of it.
     home
-        Folder for lock files (on one machine, imports of one id take turns) and for quarantined
-        rows.
+        Folder for lock files (on one machine, imports of one id take turns), for quarantined
+        rows, and for checked rows that wait.
     how
         What becomes of bad rows.
+    workers
+        So many sessions are read at once.
     dry_run
         Read, check and report; write nothing.
     skipped
@@ -153,14 +152,16 @@ def import_sources(
     """
     began = time.monotonic()
     reading = part(progress, 0.0, 1.0 if dry_run else READING)
-    checked = list(_check_all(db, sources, how, reading, dry_run=dry_run))
-    if not dry_run:
+    with lent(home / "spool") as room:
+        own = replace(how, room=room)
+        checked = list(_check_all(db, sources, own, reading, workers, dry_run=dry_run))
         total = sum(item.rows for item in checked)
         before = 0
-        for item in checked:
+        for item in () if dry_run else checked:
             low, high = (READING + (1 - READING) * n / total for n in (before, before + item.rows))
             item.state = _store_one(db, item, about, home, part(progress, low, high))
-            item.draft = None  # its rows are in the database now
+            if item.draft is not None:
+                item.draft.close()  # its rows are in the database now
             before += item.rows
     states = DRY_STATES if dry_run else {}
     lines = (
@@ -172,25 +173,41 @@ def import_sources(
 
 
 def _check_all(
-    db: QuestDB, sources: Sequence[Source], how: ReadOptions, progress: Advance, *, dry_run: bool
+    db: QuestDB,
+    sources: Sequence[Source],
+    how: ReadOptions,
+    progress: Advance,
+    workers: int,
+    *,
+    dry_run: bool,
 ) -> Iterator[Checked]:
+    """Read all sessions that are not there, some at once, and yield them in their order."""
     rows, began = 0, time.monotonic()
-    for number, source in enumerate(sources, 1):
-        known = _finished(db, source, how)
-        if known is not None:
-            count = sum(line["rows"] for line in known)
-            yield Checked(source, how, None, known, count, "unchanged")
-            progress(number / len(sources), f"{source.session_id}: {count:,} rows are there")
-            continue
-        draft = source.read(how)
-        rows += draft.rows
-        kept = draft if rows <= KEPT_ROWS else None
-        # A single session is judged when its turn has come: nothing is written before that.
-        state = judge(db, draft) if dry_run or len(sources) > 1 else ""
-        yield Checked(source, how, kept, lines_of(draft), draft.rows, state)
-        share, seconds = number / len(sources), time.monotonic() - began
-        told = f"{source.session_id}: {draft.rows:,} rows checked"
-        progress(share, f"{told}, {_pace(rows, seconds, share)}")
+    inline = workers == 1 or len(sources) == 1
+    with ThreadPoolExecutor(workers) as pool:
+
+        def checked(number: int, source: Source) -> Checked:
+            known = _finished(db, source, how)
+            if known is not None:
+                count = sum(line["rows"] for line in known)
+                return Checked(source, None, known, count, "unchanged")
+            own = in_steps(part(progress, number / len(sources), (number + 1) / len(sources)))
+            draft = source.read(how, own if inline else silent)
+            # A single session is judged when its turn has come: nothing is written before that.
+            state = judge(db, draft) if dry_run or len(sources) > 1 else ""
+            return Checked(source, draft, lines_of(draft), draft.rows, state)
+
+        waiting = [] if inline else [pool.submit(checked, *one) for one in enumerate(sources)]
+        try:
+            for number, source in enumerate(sources):
+                item = checked(number, source) if inline else waiting[number].result()
+                rows += item.rows
+                share, seconds = (number + 1) / len(sources), time.monotonic() - began
+                told = "are there" if item.is_known else f"checked, {_pace(rows, seconds, share)}"
+                progress(share, f"{source.session_id}: {item.rows:,} rows {told}")
+                yield item
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _pace(rows: int, seconds: float, share: float) -> str:
@@ -215,13 +232,9 @@ def _finished(db: QuestDB, source: Source, how: ReadOptions) -> list[Line] | Non
         return None  # it is to be refused for them
     if {one["path"]: one["sha256"] for one in known} != source.digests():
         return None
-    counted = Counter[str]()
-    for one in known:
-        counted[one["symbol"]] += one["rows_good"]
     found = _catalog.counts(db, source.session_id, *_catalog.tick_range(row))
-    for symbol, _, rows in found.iter_rows():
-        counted[symbol] -= rows
-    return None if any(counted.values()) else [_known_line(one) for one in known]
+    is_whole = sum(rows for _, _, rows in found.iter_rows()) == row["records_collected"]
+    return [_known_line(one) for one in known] if is_whole else None
 
 
 def _known_line(row: Mapping[str, Any]) -> Line:
@@ -273,11 +286,11 @@ def _changed(known: Sequence[Mapping[str, Any]], draft: ImportedSession) -> str:
     before = {(one["path"], one["symbol"]): one for one in known}
     for piece in draft.parts:
         one = before.get((piece.path, piece.symbol))
-        if one is not None and one["sha256"] != piece.sha256:
+        if one is not None and one["sha256"] != piece.origin.sha256:
             return (
                 f": {piece.path} has changed since it was imported at "
                 f"{from_micros(one['updated_at']):%Y-%m-%d %H:%M} (its SHA-256 was "
-                f"{one['sha256'][:8]}… and is {piece.sha256[:8]}…)"
+                f"{one['sha256'][:8]}… and is {piece.origin.sha256[:8]}…)"
             )
     return ""
 
@@ -285,7 +298,8 @@ def _changed(known: Sequence[Mapping[str, Any]], draft: ImportedSession) -> str:
 def _store_one(db: QuestDB, item: Checked, about: About, home: Path, progress: Advance) -> str:
     if item.is_known:
         return _said_anew(db, item.source.session_id, about)
-    draft = item.draft or item.source.read(item.how)
+    draft = item.draft
+    assert draft is not None  # noqa: S101 - it is not known
     with _turn(home / "locks", draft.session_id):
         # Again: another import may have been faster, or killed right after it was acknowledged,
         # when what it wrote does not show yet.
@@ -356,10 +370,16 @@ def store(
 
 
 def _write_ticks(db: QuestDB, draft: ImportedSession, progress: Advance) -> None:
-    written = 0
+    written, began = 0, time.monotonic()
     for table, frame in gathered(draft.frames()):
-        low, high = written / draft.rows, (written + frame.height) / draft.rows
-        db.write(table, frame, part(progress, low, high))
+
+        def told(share: float, _: str, before: int = written, more: int = frame.height) -> None:
+            done = before + int(share * more)
+            whole = min(done / draft.rows, 1.0)
+            pace = _pace(done, time.monotonic() - began, whole)
+            progress(whole, f"{done:,} of {draft.rows:,} rows stored, {pace}")
+
+        db.write(table, frame, told)
         written += frame.height
     db.wait_visible(PRICES, ORDERBOOK)
 
@@ -370,13 +390,13 @@ def _keep_quarantine(db: QuestDB, draft: ImportedSession, folder: Path) -> None:
     for number, piece in enumerate(draft.parts, 1):
         bad = piece.quarantine
         if bad is not None:
-            kept = bad.file(folder / draft.session_id, piece.sha256)
+            kept = bad.file(folder / draft.session_id, piece.origin.sha256)
             bad.keep(kept)
             own = {
                 "session_id": draft.session_id,
                 "symbol": piece.symbol,
-                "from_time": piece.first,
-                "to_time": piece.last,
+                "from_time": piece.known.first,
+                "to_time": piece.known.last,
                 "timestamp": draft.first,
             }
             rows.append(bad.event(number, kept) | own)
@@ -417,15 +437,15 @@ def _record_files(db: QuestDB, draft: ImportedSession, state: str) -> None:
             "symbol": piece.symbol,
             "state": state,
             "path": piece.path,
-            "sha256": piece.sha256,
-            "rows_good": piece.frame.height,
+            "sha256": piece.origin.sha256,
+            "rows_good": piece.rows,
             "rows_bad": piece.bad,
             "updated_at": datetime.now(UTC),
             "timestamp": draft.first,
-            "size_bytes": piece.size,
+            "size_bytes": piece.origin.size,
             "data_type": piece.data_type,
-            "first_time": piece.first,
-            "last_time": piece.last,
+            "first_time": piece.known.first,
+            "last_time": piece.known.last,
             "backward": piece.backward,
             "detail": json.dumps(_notes_of(piece)),
         }
@@ -536,9 +556,9 @@ def lines_of(draft: ImportedSession) -> list[Line]:
             "symbol": part.symbol,
             "file": part.path,
             "kind": part.data_type,
-            "rows": part.frame.height,
-            "first": part.first,
-            "last": part.last,
+            "rows": part.rows,
+            "first": part.known.first,
+            "last": part.known.last,
             "backward": part.backward,
             "quarantined": part.bad,
             "notes": _notes_of(part),

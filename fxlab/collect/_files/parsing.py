@@ -17,13 +17,9 @@ import polars.selectors as cs
 
 from fxlab._ticks import level_columns
 from fxlab.collect._files import csv, fields
-from fxlab.collect._files.csv import ROW
-from fxlab.collect._files.fields import Field, SourceLocation
+from fxlab.collect._files.fields import ROW, VENUE_SEQ, Field, SourceLocation
 from fxlab.collect._files.quarantine import BadRow, Quarantine
 from fxlab.schema import BOOK_DEPTH, ORDERBOOK, PRICES, Table
-
-VENUE_SEQ: Final = "venue_seq"
-"""The venue's number of a row, if it gave one: the wish for `seq`, granted by the importer."""
 
 _VOLUMES: Final = ("volume", "qty", "amount")
 _HEAD: Final = ("symbol", "recv_ns", "received_at", "seq")
@@ -77,6 +73,7 @@ def parse_rows(
     symbol: str | None,
     bad: Quarantine,
     numbers: pl.Series | None = None,
+    looks: dict[str, bool] | None = None,
 ) -> tuple[RowFormat, pl.DataFrame]:
     """Return the shape of a file's rows, and the rows with the columns of its table.
 
@@ -91,6 +88,8 @@ def parse_rows(
         negative quantity, a time that is none, an unknown side.
     numbers
         The places of the rows in the source, unless they are all there.
+    looks
+        What `fxlab.collect._files.fields.moment` remembers between the blocks of a file.
 
     Returns
     -------
@@ -106,14 +105,14 @@ def parse_rows(
     place = bad.place
     shape = row_format_of(place, raw, symbol)
     raw = raw.with_columns(cs.decimal().cast(pl.String))  # its text is exact, and read as a file's
-    _refuse_odd_types(place, raw)
+    if numbers is None:
+        numbers = pl.int_range(raw.height, dtype=pl.Int64, eager=True)
+    _refuse_odd_types(place, raw, numbers)
     if "symbol" in raw.columns and symbol is not None:
         place.refuse(f"it has a column symbol, so symbol={symbol!r} cannot be given too")
     named = raw if symbol is None else raw.with_columns(pl.lit(symbol).alias("symbol"))
-    wanted = [*_head(named), *_BODIES[shape.name](named)]
+    wanted = [*_head(named, {} if looks is None else looks), *_BODIES[shape.name](named)]
     rows = named.select(f.value.alias(f.target) for f in wanted if f.value is not None)
-    if numbers is None:
-        numbers = pl.int_range(raw.height, dtype=pl.Int64, eager=True)
     numbers = numbers.alias(ROW)
     found = fields.broken(named, rows, wanted)
     if found:
@@ -172,7 +171,7 @@ def row_format_of(place: SourceLocation, raw: pl.DataFrame, symbol: str | None) 
     return shape
 
 
-def _refuse_odd_types(place: SourceLocation, raw: pl.DataFrame) -> None:
+def _refuse_odd_types(place: SourceLocation, raw: pl.DataFrame, numbers: pl.Series) -> None:
     """Refuse a typed column that Polars would turn into a number, and that is none."""
     for name, kind in raw.schema.items():
         if name in WORDS:
@@ -184,7 +183,7 @@ def _refuse_odd_types(place: SourceLocation, raw: pl.DataFrame) -> None:
         if not fits and kind not in (pl.String, pl.Null):
             place.refuse(f"column {name!r} is {kind}, not {_wanted(name)}; cast it before")
         if kind in (pl.Float32, pl.Float16):
-            _refuse_lost_digits(place, raw[name])
+            _refuse_lost_digits(place, raw[name], numbers)
 
 
 def _wanted(name: str) -> str:
@@ -193,7 +192,7 @@ def _wanted(name: str) -> str:
     return "a time" if name in _TIMES else "a whole number" if name in _WHOLE else "a number"
 
 
-def _refuse_lost_digits(place: SourceLocation, column: pl.Series) -> None:
+def _refuse_lost_digits(place: SourceLocation, column: pl.Series, numbers: pl.Series) -> None:
     """Refuse short floats that are not what they were written as: 50000.1 is 50000.1015625."""
     held = column.cast(pl.Float64)
     lost = (held != column.cast(pl.String).cast(pl.Float64, strict=False)).arg_true()
@@ -204,15 +203,15 @@ def _refuse_lost_digits(place: SourceLocation, column: pl.Series) -> None:
             f"{column.cast(pl.String)[row]} is {held[row]!r} in it, and digits beyond are lost; "
             "write it as Float64 or Decimal at the source, or, if 7 digits are all there were, "
             f"pl.col({column.name!r}).cast(pl.String).cast(pl.Float64)",
-            row,
+            int(numbers[row]),
         )
 
 
-def _head(raw: pl.DataFrame) -> list[Field]:
+def _head(raw: pl.DataFrame, looks: dict[str, bool]) -> list[Field]:
     """Return what all shapes have: times, symbol, and the venue's number of the row."""
-    found = [fields.moment("timestamp", raw["timestamp"]), fields.symbol()]
+    found = [fields.moment("timestamp", raw["timestamp"], looks), fields.symbol()]
     if "received_at" in raw.columns:
-        found.append(fields.moment("received_at", raw["received_at"]).or_nothing())
+        found.append(fields.moment("received_at", raw["received_at"], looks).or_nothing())
     if "recv_ns" in raw.columns:
         found.append(fields.nanoseconds("received_at", "recv_ns").or_nothing())
     if "seq" in raw.columns:  # the identity of each row: none may lack it

@@ -1,4 +1,4 @@
-"""Session data before it is stored: checked rows with their `seq`, their order, and the session id.
+"""Session data before it is stored: checked rows with their `seq`, and the session's own facts.
 
 A row's `seq` is the venue's number where every row of a symbol has one, whatever order they came
 in, so the same rows are the same session; else the row's position in its source. Either way it is
@@ -11,180 +11,85 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Final
 
 import polars as pl
 
-from fxlab._ticks import find_decimals, mid_decimals
 from fxlab.collect._files import fields
-from fxlab.collect._files.csv import ROW
-from fxlab.collect._files.fields import SourceLocation
-from fxlab.collect._files.parsing import VENUE_SEQ, parse_rows
-from fxlab.collect._files.quarantine import BadRow, Quarantine
+from fxlab.collect._files.fields import ROW, VENUE_SEQ, SourceLocation
+from fxlab.collect._files.parsing import RowFormat, parse_rows
+from fxlab.collect._files.quarantine import (
+    BadRow,
+    FileRows,
+    Quarantine,
+    Room,
+    Spool,
+    Tally,
+    buckets,
+)
 from fxlab.errors import ImportRefused
 from fxlab.schema import ORDERBOOK, PRICES, Table
-
-
-def keyed(
-    place: SourceLocation, piece: pl.DataFrame, key: tuple[str, ...], bad: Quarantine
-) -> tuple[pl.DataFrame, tuple[str, ...], list[str]]:
-    """Return one symbol's rows, each once, their key or none, and what has to be told.
-
-    Parameters
-    ----------
-    place
-        The file, for errors.
-    piece
-        The rows of one symbol in it.
-    key
-        The columns that identify a row if all of them have a number.
-    bad
-        Takes the rows whose id an earlier row has.
-
-    Raises
-    ------
-    ImportRefused
-        If their order is the wrong way round and nothing tells the right one.
-    """
-    ids = piece[VENUE_SEQ]
-    if ids.null_count() == 0:
-        return piece if _rises(ids) else _without_doubles(place, piece, key, bad), key, []
-    if "trade_id" in piece.columns and len(key) == 1:
-        piece = _without_doubles(place, piece, ("trade_id",), bad)
-        ids = piece[VENUE_SEQ]
-    _refuse_newest_first(place, piece)
-    blank = ids.null_count()
-    if blank < piece.height:
-        told = f"{blank:,} of {piece.height:,} rows have no number: their place identifies all"
-        return piece, (), [told]
-    return piece, (), []
-
-
-def in_order(piece: pl.DataFrame, key: tuple[str, ...]) -> pl.DataFrame:
-    """Return rows in the order of their numbers; as they are if they have none."""
-    return piece.sort(*key) if key and not _rises(piece[VENUE_SEQ]) else piece
-
-
-def rounded_times(raw: pl.DataFrame) -> list[str]:
-    """Return what has to be told of times that are finer than the microsecond."""
-    told = []
-    for name in ("timestamp", "received_at", "recv_ns"):
-        finer = fields.finer_than_micros(raw[name]) if name in raw.columns else 0
-        if finer:
-            how = "cut to it" if name == "recv_ns" else "rounded to the nearest one"
-            told.append(
-                f"{name} is finer than a microsecond in {finer:,} of {raw.height:,} rows; each was "
-                f"{how}"
-            )
-    return told
-
-
-def _rises(ids: pl.Series) -> bool:
-    return bool((ids.diff().drop_nulls() > 0).all())
-
-
-def _without_doubles(
-    place: SourceLocation, piece: pl.DataFrame, key: tuple[str, ...], bad: Quarantine
-) -> pl.DataFrame:
-    """Put the rows whose id an earlier row has into quarantine; return the others."""
-    known = pl.all_horizontal(pl.col(*key).is_not_null())
-    again = known & ~pl.struct(*key).is_first_distinct()
-    doubled = piece.filter(again)
-    if doubled.is_empty():
-        return piece
-    firsts = piece.filter(known).group_by(*key).agg(pl.col(ROW).min().alias("first"))
-    found = doubled.join(firsts, on=list(key), how="left", maintain_order="left")
-    told = f" ({found.height:,} rows are doubled so)" if bad.strict else ""
-    rows = []
-    for row in found.iter_rows(named=True):
-        value = row.get("trade_id") if len(key) == 1 and row.get("trade_id") else row[VENUE_SEQ]
-        what = "id" if len(key) == 1 else f"number at {row['timestamp']}"
-        reason = (
-            f"the {what} {value!r} of {row['symbol']} was there before, in {place.word} "
-            f"{place.first + row['first']}{told}: one id cannot be two rows"
-        )
-        cure = "; take the doubled rows out, or, if these are no ids of single rows, the column"
-        rows.append(BadRow(row[ROW], "an id that an earlier row has", reason, cure))
-    bad.add(rows)
-    return piece.filter(~again)
-
-
-def _refuse_newest_first(place: SourceLocation, piece: pl.DataFrame) -> None:
-    """Refuse a file that runs backward where its order decides: among rows of one time."""
-    steps = piece["timestamp"].diff().drop_nulls().to_physical()
-    falls, rises, ties = (steps < 0).sum(), (steps > 0).sum(), (steps == 0).sum()
-    if falls > rises and ties:
-        place.refuse(
-            f"the newest rows of {piece['symbol'][0]} stand first, and {ties:,} have the time of "
-            "the row before, so that their order would be the wrong way round; put the oldest "
-            "first (in a shell: (head -1 FILE; tail -n +2 FILE | tac) > NEW), or add numeric ids"
-        )
-
 
 GATHERED_ROWS: Final = 100_000
 """So many rows of different symbols are written at once; more of one symbol by themselves."""
 
-_DATA_TYPES: Final = {"prices": PRICES, "orderbook": ORDERBOOK}
+DATA_TYPES: Final = {"prices": PRICES, "orderbook": ORDERBOOK}
 
 
-@dataclass(frozen=True)
+@dataclass
 class Part:
     """The rows of one symbol in one file.
 
     Attributes
     ----------
-    path, sha256
-        What the file is called in the catalogue, and its digest.
-    data_type
-        "prices" or "orderbook".
-    frame
-        As `parse_rows` returns it; in the order of the venue's numbers, if
-        every row has one.
+    origin
+        The file.
+    symbol, known
+        The symbol, and what is known of its rows.
+    rows_of
+        All rows of the file.
     key
         The columns that tell its rows apart; none if their place does.
     notes
         What the import did that the rows do not show.
-    size
-        Bytes of the file.
     quarantine
         The bad rows of the whole file, at its first symbol.
+    backward
+        How many rows are earlier than the row before them.
     """
 
-    path: str
-    sha256: str
-    origin: str
-    data_type: str
+    origin: Origin
     symbol: str
-    frame: pl.DataFrame
+    known: Tally
+    rows_of: FileRows
     key: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    size: int = 0
     quarantine: Quarantine | None = None
+    backward: int = 0
+
+    @property
+    def path(self) -> str:
+        """Return what the file is called in the catalogue."""
+        return self.origin.path
+
+    @property
+    def data_type(self) -> str:
+        """Return "prices" or "orderbook"."""
+        return self.rows_of.data_type
+
+    @property
+    def rows(self) -> int:
+        """Return how many there are."""
+        return self.known.rows
 
     @property
     def bad(self) -> int:
         """Return the number of rows in quarantine."""
         return self.quarantine.count if self.quarantine is not None else 0
-
-    @cached_property
-    def first(self) -> datetime | None:
-        """Return the earliest time."""
-        return self.frame["timestamp"].min()  # type: ignore[return-value]  # a datetime column
-
-    @cached_property
-    def last(self) -> datetime | None:
-        """Return the latest time."""
-        return self.frame["timestamp"].max()  # type: ignore[return-value]  # a datetime column
-
-    @cached_property
-    def backward(self) -> int:
-        """Return how many rows are earlier than the row before them."""
-        return int((self.frame["timestamp"].diff().to_physical() < 0).sum())
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,60 +104,221 @@ class Origin:
     """Bytes of the file."""
 
 
+class Intake:
+    """Takes in the rows of one file, block by block.
+
+    Parameters
+    ----------
+    origin, symbol
+        The file; its symbol, if no column says it.
+    bad
+        Takes the rows that are no ticks.
+    room
+        Where the others wait.
+    """
+
+    def __init__(self, origin: Origin, symbol: str | None, bad: Quarantine, room: Room) -> None:
+        self._origin = origin
+        self._symbol = symbol
+        self._bad = bad
+        self._room = room
+        self._rows = FileRows(Spool(room))
+        self._shape: RowFormat | None = None
+        self._has_seq = False
+        self._looks: dict[str, bool] = {}
+        self._finer: dict[str, int] = {}
+
+    def take(self, raw: pl.DataFrame, numbers: pl.Series | None = None) -> None:
+        """Understand a block of rows, and keep the good ones.
+
+        Raises
+        ------
+        ImportRefused
+            If the file is another thing than it seems.
+        """
+        for name in ("timestamp", "received_at", "recv_ns"):
+            if name in raw.columns:
+                finer = fields.finer_than_micros(raw[name])
+                self._finer[name] = self._finer.get(name, 0) + finer
+        self._shape, rows = parse_rows(raw, self._symbol, self._bad, numbers, self._looks)
+        self._has_seq = "seq" in raw.columns
+        self._rows.data_type = self._shape.data_type
+        self._rows.add(rows)
+
+    def parts(
+        self,
+        assumed: Sequence[str] = (),
+        texts: Callable[[Sequence[int]], Mapping[int, str]] | None = None,
+    ) -> list[Part]:
+        """Return the file's good rows, one part a symbol; the others are in quarantine.
+
+        Parameters
+        ----------
+        assumed
+            What was assumed of the file: told among the notes of its first part.
+        texts
+            Finds the text of rows by their places.
+
+        Raises
+        ------
+        ImportRefused
+            If too many rows are bad, or nothing tells their order.
+        """
+        doubles, backward = self._doubles()
+        if doubles:
+            found = texts([one.row for one in doubles]) if texts is not None else {}
+            self._bad.text = lambda row: found.get(row, "")
+            self._bad.add(doubles)
+            places = pl.Series([one.row for one in doubles], dtype=pl.Int64)
+            self._rows = self._rows.without(places, self._room)
+        self._bad.settle()
+        told = (*assumed, *self._rounded())
+        if not self._rows.tallies:
+            if self._bad.count or self._symbol is None:
+                if self._bad.count:
+                    words = f"none of its {self._bad.rows:,} rows is a tick: {self._bad.reasons()}"
+                    self._bad.place.refuse(words)
+                return []
+            self._rows.tallies[self._symbol] = Tally()  # a header alone: known, counted, empty
+        made = [self._part(name, known) for name, known in self._rows.tallies.items()]
+        for one in made:
+            one.backward = backward.get(one.symbol, one.known.falls)
+        made[0].notes = (*told, *made[0].notes)
+        made[0].quarantine = self._bad if self._bad.count else None
+        return made
+
+    def _part(self, name: str, known: Tally) -> Part:
+        notes: tuple[str, ...] = ()
+        if known.blank:
+            _refuse_newest_first(self._bad.place, name, known)
+            if known.blank < known.rows:
+                told = f"{known.blank:,} of {known.rows:,} rows have no number: their place "
+                notes = (f"{told}identifies all",)
+        key = () if known.blank else self._key
+        return Part(self._origin, name, known, self._rows, key, notes)
+
+    @property
+    def _key(self) -> tuple[str, ...]:
+        """Return what identifies a row if every row has a number of the venue.
+
+        An id always names one trade; a book's update id, and a seq of fxlab, a row of one time.
+        """
+        of_trades = self._rows.data_type == "prices" and not self._has_seq
+        return (VENUE_SEQ,) if of_trades else (VENUE_SEQ, "timestamp")
+
+    def _rounded(self) -> list[str]:
+        """Return what has to be told of times that are finer than the microsecond."""
+        return [
+            f"{name} is finer than a microsecond in {finer:,} of {self._bad.rows:,} rows; each was "
+            f"{'cut to it' if name == 'recv_ns' else 'rounded to the nearest one'}"
+            for name, finer in self._finer.items()
+            if finer
+        ]
+
+    def _doubles(self) -> tuple[list[BadRow], dict[str, int]]:
+        """Return the rows whose id an earlier row has, and what runs backward in the ids' order."""
+        known = self._rows.tallies
+        found: list[BadRow] = []
+        backward: dict[str, tuple[int, datetime]] = {}
+        unordered = {n: one for n, one in known.items() if not one.blank and not one.rising}
+        for piece in self._together(unordered, self._key):
+            doubles = _doubled(self._bad, piece, self._key)
+            found += doubles
+            places = pl.Series([one.row for one in doubles], dtype=pl.Int64)
+            once = piece.filter(~pl.col(ROW).is_in(places.implode()))
+            _count_backward(once.sort(self._key[0], "timestamp"), backward)
+        named = {n: one for n, one in known.items() if one.blank and len(self._key) == 1}
+        for piece in self._together(named, ("trade_id",)):
+            found += _doubled(self._bad, piece, ("trade_id",))
+        return found, {name: count for name, (count, _) in backward.items()}
+
+    def _together(self, known: Mapping[str, Tally], key: tuple[str, ...]) -> Iterator[pl.DataFrame]:
+        """Yield what identifies the rows of some symbols, equal keys together."""
+        if not known:
+            return
+        names = list(dict.fromkeys(("symbol", "timestamp", ROW, VENUE_SEQ, *key)))
+        if self._rows.data_type == "prices":
+            names = list(dict.fromkeys((*names, "trade_id")))
+        spool = _Chosen(self._rows.spool, names, list(known))
+        rows = sum(one.rows for one in known.values())
+        yield from buckets(spool, rows, key, self._room)
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """Some columns and symbols of a spool; iterated as often as is needed."""
+
+    spool: Spool
+    names: Sequence[str]
+    symbols: Sequence[str]
+
+    def __iter__(self) -> Iterator[pl.DataFrame]:
+        for frame in self.spool:
+            yield frame.select(self.names).filter(pl.col("symbol").is_in(self.symbols))
+
+
 def parts_of(
     raw: pl.DataFrame,
     origin: Origin,
     symbol: str | None,
     bad: Quarantine,
-    numbers: pl.Series | None = None,
-    *,
-    assumed: Sequence[str] = (),
 ) -> list[Part]:
-    """Return a file's good rows, understood, one part a symbol; the others are in quarantine.
+    """Return the parts of a file that is one block."""
+    intake = Intake(origin, symbol, bad, Room())
+    bad.rows = raw.height
+    intake.take(raw)
+    return intake.parts()
 
-    What was assumed of the file stands among the notes of its first part.
 
-    Raises
-    ------
-    ImportRefused
-        If the file is another thing than it seems, or too many of its rows are bad.
-    """
-    place, bad.rows = bad.place, max(bad.rows, raw.height)
-    shape, rows = parse_rows(raw, symbol, bad, numbers)
-    # An id always names one trade; a book's update id, and a seq of fxlab, a row of one time.
-    of_trades = shape.data_type == "prices" and "seq" not in raw.columns
-    key = (VENUE_SEQ,) if of_trades else (VENUE_SEQ, "timestamp")
-    pieces = rows.partition_by("symbol", maintain_order=True)
-    if not pieces and symbol is not None:
-        pieces = [rows]  # a header and nothing below: known, counted, empty
-    rounded = [*assumed, *rounded_times(raw)]
-    made = []
-    for piece in pieces:
-        name = symbol or str(piece["symbol"][0])
-        once, own, notes = keyed(place, piece, key, bad)
-        told = (*(rounded if piece is pieces[0] else ()), *notes)
-        made.append((name, in_order(once.drop(ROW), own), own, told))
-    bad.settle()
-    if bad.count and not made:
-        place.refuse(f"none of its {bad.rows:,} rows is a tick: {bad.reasons()}")
-    return [
-        Part(
-            path=origin.path,
-            sha256=origin.sha256,
-            origin=origin.kind,
-            data_type=shape.data_type,
-            symbol=name,
-            frame=frame,
-            key=own,
-            notes=notes,
-            size=origin.size,
-            quarantine=bad if number == 0 and bad.count else None,
+def _count_backward(rows: pl.DataFrame, known: dict[str, tuple[int, datetime]]) -> None:
+    """Count the rows that are earlier than the one before them, on from those before."""
+    steps = rows.group_by("symbol", maintain_order=True).agg(
+        falls=(pl.col("timestamp").to_physical().diff() < 0).sum(),
+        opened=pl.col("timestamp").first(),
+        closed=pl.col("timestamp").last(),
+    )
+    for name, falls, opened, closed in steps.iter_rows():
+        before, last = known.get(name, (0, opened))
+        known[name] = (before + falls + (opened < last), closed)
+
+
+def _doubled(bad: Quarantine, piece: pl.DataFrame, key: tuple[str, ...]) -> list[BadRow]:
+    """Return the rows whose id an earlier row of their symbol has."""
+    key = ("symbol", *key)
+    known = piece.filter(pl.all_horizontal(pl.col(*key).is_not_null()))
+    found = known.filter(~pl.struct(*key).is_first_distinct())
+    if found.is_empty():
+        return []
+    firsts = known.join(found.select(key).unique(), on=list(key), how="semi")
+    firsts = firsts.group_by(*key).agg(pl.col(ROW).min().alias("before"))
+    told = f" ({found.height:,} rows are doubled so)" if bad.strict else ""
+    rows = []
+    for row in found.join(firsts, on=list(key), how="left", maintain_order="left").iter_rows(
+        named=True
+    ):
+        is_id = "timestamp" not in key
+        value = row.get("trade_id") if is_id and row.get("trade_id") else row[VENUE_SEQ]
+        what = "id" if is_id else f"number at {row['timestamp']}"
+        reason = (
+            f"the {what} {value!r} of {row['symbol']} was there before, in {bad.place.word} "
+            f"{bad.place.first + row['before']}{told}: one id cannot be two rows"
         )
-        for number, (name, frame, own, notes) in enumerate(made)
-    ]
+        cure = "; take the doubled rows out, or, if these are no ids of single rows, the column"
+        rows.append(BadRow(row[ROW], "an id that an earlier row has", reason, cure))
+    return rows
 
 
-@dataclass(frozen=True)
+def _refuse_newest_first(place: SourceLocation, symbol: str, known: Tally) -> None:
+    """Refuse a file that runs backward where its order decides: among rows of one time."""
+    if known.falls > known.rises and known.ties:
+        place.refuse(
+            f"the newest rows of {symbol} stand first, and {known.ties:,} have the time of "
+            "the row before, so that their order would be the wrong way round; put the oldest "
+            "first (in a shell: (head -1 FILE; tail -n +2 FILE | tac) > NEW), or add numeric ids"
+        )
+
+
+@dataclass
 class ImportedSession:
     """All rows of one session, ready to be stored.
 
@@ -264,9 +330,12 @@ class ImportedSession:
 
     session_id: str
     parts: tuple[Part, ...]
+    room: Room = field(default_factory=Room)
+    shared: dict[tuple[str, str], int] = field(default_factory=dict, init=False)
+    """Rows of a (symbol, data type) that an earlier file has too, under the same ids."""
 
     def __post_init__(self) -> None:
-        if not self.rows:
+        if not any(part.rows for part in self.parts):
             names = ", ".join(part.path for part in self.parts) or "no file"
             raise ImportRefused(
                 f"session {self.session_id!r} has no rows ({names}); nothing was imported"
@@ -279,59 +348,83 @@ class ImportedSession:
                     "rename one of the folders"
                 )
             names_seen.add((part.path, part.symbol))
-        for _, _, group in self._groups():
-            _refuse_overlap(group)
+        for data_type, symbol, group in self._groups():
+            filled = [part for part in group if part.rows]
+            if all(part.key for part in filled):
+                self.shared[symbol, data_type] = _shared_rows(filled, self.room)
+            else:
+                _refuse_overlap(filled)
+
+    def close(self) -> None:
+        """Forget the rows."""
+        for part in self.parts:
+            part.rows_of.spool.close()
 
     @cached_property
     def rows(self) -> int:
         """Return the number of rows."""
-        return sum(part.frame.height for part in self.parts)
+        return sum(self.counts.values())
 
     @cached_property
     def first(self) -> datetime:
         """Return the time of the first tick."""
-        return min(part.first for part in self.parts if part.first is not None)
+        return min(part.known.first for part in self.parts if part.known.first is not None)
 
     @cached_property
     def last(self) -> datetime:
         """Return the time of the last tick."""
-        return max(part.last for part in self.parts if part.last is not None)
+        return max(part.known.last for part in self.parts if part.known.last is not None)
 
     @property
     def identity(self) -> frozenset[tuple[str, str]]:
         """Return what makes two imports the same: (symbol, SHA-256) of each file."""
-        return frozenset((part.symbol, part.sha256) for part in self.parts)
+        return frozenset((part.symbol, part.origin.sha256) for part in self.parts)
 
     @cached_property
     def counts(self) -> dict[tuple[str, str], int]:
         """Return the rows of each (symbol, data type) that has any."""
         found = {
-            (symbol, data_type): sum(part.frame.height for part in group)
+            (symbol, data_type): sum(part.rows for part in group)
+            - self.shared.get((symbol, data_type), 0)
             for data_type, symbol, group in self._groups()
         }
         return {key: rows for key, rows in found.items() if rows}
 
     def frames(self) -> Iterator[tuple[Table, pl.DataFrame]]:
-        """Yield the rows of each symbol with all columns of their table."""
-        for data_type, _, group in self._groups():
-            table = _DATA_TYPES[data_type]
-            whole = pl.concat(part.frame.with_columns(origin=pl.lit(part.origin)) for part in group)
-            filled = [part for part in group if part.frame.height]
-            if all(part.key for part in filled):
-                whole = in_order(whole, (VENUE_SEQ, "timestamp"))
-            else:
-                whole = whole.with_columns(pl.lit(None, pl.Int64).alias(VENUE_SEQ))
-            session = pl.lit(self.session_id).alias("session_id")
-            yield table, whole.with_columns(session, _seq(whole)).select(*table.columns)
+        """Yield all rows in blocks with all columns of their table, file by file."""
+        starts: dict[tuple[int, str], int] = {}
+        keyed: dict[tuple[int, str], bool] = {}
+        for _, _, group in self._groups():
+            has_key = all(part.key for part in group if part.rows)
+            before = 0
+            for part in group:
+                one = (id(part.rows_of), part.symbol)
+                starts[one], keyed[one] = before, has_key
+                before += part.rows
+        for data_type, table in DATA_TYPES.items():
+            parts = [part for part in self.parts if part.data_type == data_type]
+            for part in {
+                id(one.rows_of): one for one in sorted(parts, key=_place_in_time)
+            }.values():
+                names = {name for which, name in starts if which == id(part.rows_of)}
+                own = {name: starts[id(part.rows_of), name] for name in names}
+                by_id = {name for name in names if keyed[id(part.rows_of), name]}
+                for rows in part.rows_of.spool:
+                    filled = rows.with_columns(
+                        _seq(rows, own, by_id),
+                        session_id=pl.lit(self.session_id),
+                        origin=pl.lit(part.origin.kind),
+                    )
+                    yield table, filled.select(*table.columns)
 
     def price_decimals(self) -> dict[str, int]:
         """Return the decimals of each symbol's prices, of its mids where it has no trades."""
         found: dict[str, int | None] = {}
-        for data_type, symbol, group in self._groups():
-            if sum(part.frame.height for part in group) and symbol not in found:
-                whole = pl.concat(part.frame for part in group)
-                is_trades = data_type == "prices"
-                found[symbol] = find_decimals(whole["price"]) if is_trades else mid_decimals(whole)
+        for _, symbol, group in self._groups():
+            filled = [part.known.decimals for part in group if part.rows]
+            if filled and symbol not in found:
+                known = [decimals for decimals in filled if decimals is not None]
+                found[symbol] = max(known) if len(known) == len(filled) else None
         return {symbol: decimals for symbol, decimals in found.items() if decimals is not None}
 
     def catalogue_row(self) -> dict[str, Any]:
@@ -340,7 +433,7 @@ class ImportedSession:
         prices = sum(rows for (_, kind), rows in counts.items() if kind == "prices")
         return {
             "session_id": self.session_id,
-            "source": self.parts[0].origin,
+            "source": self.parts[0].origin.kind,
             "symbols": json.dumps(sorted({symbol for symbol, _ in counts})),
             "data_types": json.dumps(sorted({kind for _, kind in counts}, reverse=True)),
             "price_decimals": json.dumps(self.price_decimals()),
@@ -366,7 +459,7 @@ class ImportedSession:
         groups: dict[tuple[str, str], list[Part]] = {}
         for part in self.parts:
             groups.setdefault((part.data_type, part.symbol), []).append(part)
-        for data_type in _DATA_TYPES:
+        for data_type in DATA_TYPES:
             for kind, symbol in sorted(groups):
                 if kind == data_type:
                     yield data_type, symbol, sorted(groups[kind, symbol], key=_place_in_time)
@@ -393,51 +486,83 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def digest_of(file: Path) -> str:
-    """Return the SHA-256 of a file on disk, however large it is."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def _place_in_time(part: Part) -> tuple[bool, datetime | str, str]:
-    return (part.first is not None, part.first or "", part.path)
+    first = part.known.first
+    return (first is not None, first or "", part.path)
 
 
-def _refuse_overlap(group: Sequence[Part]) -> None:
-    """Refuse parts that may hold the same rows: they would be stored twice."""
-    filled = [part for part in group if part.frame.height]
-    if all(part.key for part in filled):
-        _refuse_common_ids(filled)
-        return
-    for before, after in itertools.pairwise(filled):
-        again = before.sha256 == after.sha256  # both of one moment: they would follow each other
-        if before.last > after.first or again:  # type: ignore[operator]  # both have rows
+def _refuse_overlap(parts: Sequence[Part]) -> None:
+    """Refuse files that may hold the same rows: without ids they would be stored twice."""
+    for before, after in itertools.pairwise(parts):
+        again = before.origin.sha256 == after.origin.sha256  # both of one moment: they would follow
+        if before.known.last > after.known.first or again:  # type: ignore[operator]  # have rows
             raise ImportRefused(
-                f"{before.path} (until {before.last}) and {after.path} (from {after.first}) "
-                f"overlap for {before.symbol} {before.data_type}: rows in both would be doubled; "
+                f"{before.path} (until {before.known.last}) and {after.path} (from "
+                f"{after.known.first}) overlap for {before.symbol} {before.data_type}: rows in "
+                "both would be doubled; "
                 "give files that follow each other, or import them as two sessions"
             )
 
 
-def _refuse_common_ids(parts: Sequence[Part]) -> None:
-    """Refuse files that hold a row twice; with ids of their own they may lie in any order."""
-    if len(parts) < 2:
-        return
-    key = max([list(part.key) for part in parts], key=len)
-    which = pl.concat(
-        part.frame.select(*key, part=pl.lit(number, pl.UInt32)) for number, part in enumerate(parts)
-    )
-    twice = which.filter(which.select(key).is_duplicated()).sort(*key, "part")
-    if twice.height:
-        one, other = (parts[int(number)] for number in twice["part"].head(2))
-        raise ImportRefused(
-            f"{one.path} and {other.path} overlap for {one.symbol} {one.data_type}: both have id "
-            f"{twice[VENUE_SEQ][0]} ({twice.height // 2:,} rows are doubled); take them out of one "
-            "of the files, or import them as two sessions"
-        )
+def _shared_rows(parts: Sequence[Part], room: Room) -> int:
+    """Return how many rows two files share under equal ids: they are stored once, and told.
+
+    Raises
+    ------
+    ImportRefused
+        If rows with one id differ.
+    """
+    ordered = sorted(parts, key=lambda part: (part.known.low, part.known.high))
+    spans = [(part.known.low or 0, part.known.high or 0) for part in ordered]
+    if all(before[1] < after[0] for before, after in itertools.pairwise(spans)):
+        return 0
+    key = max((part.key for part in parts), key=len)
+    frames = _Numbered(parts)
+    shared: dict[int, int] = {}
+    for piece in buckets(frames, sum(part.rows for part in parts), key, room):
+        twice = piece.filter(piece.select(key).is_duplicated()).sort(*key, "part")
+        if twice.is_empty():
+            continue
+        same = twice.drop("part").is_duplicated()
+        if not same.all():
+            odd = twice.filter(~same)[VENUE_SEQ][0]
+            pair = twice.filter(pl.col(VENUE_SEQ) == odd)["part"].head(2)
+            one, other = (parts[int(number)] for number in pair)
+            raise ImportRefused(
+                f"{one.path} and {other.path} overlap for {one.symbol} {one.data_type}: both have "
+                f"id {odd}, with different rows ({twice.height // 2:,} ids are in both); take them "
+                "out of one of the files, or import them as two sessions"
+            )
+        again = twice.filter(~pl.struct(*key).is_first_distinct())
+        for number, count in again.group_by("part").len().iter_rows():
+            shared[number] = shared.get(number, 0) + count
+    for number, count in sorted(shared.items()):
+        told = f"{count:,} rows are in another file too, under the same ids: stored once"
+        parts[number].notes = (*parts[number].notes, told)
+    return sum(shared.values())
 
 
-def _seq(rows: pl.DataFrame) -> pl.Series:
-    if rows[VENUE_SEQ].null_count() == 0:
-        return rows[VENUE_SEQ].alias("seq")
-    return pl.int_range(rows.height, dtype=pl.Int64, eager=True).alias("seq")
+@dataclass(frozen=True, slots=True)
+class _Numbered:
+    """The rows of parts, each with its part's number; iterated as often as is needed."""
+
+    parts: Sequence[Part]
+
+    def __iter__(self) -> Iterator[pl.DataFrame]:
+        for number, part in enumerate(self.parts):
+            for frame in part.rows_of.spool:
+                chosen = frame.filter(pl.col("symbol") == part.symbol).drop(ROW)
+                yield chosen.with_columns(part=pl.lit(number, pl.UInt32))
+
+
+def _seq(rows: pl.DataFrame, starts: dict[str, int], by_id: set[str]) -> pl.Expr:
+    """Return the identity of each row, and count on in `starts` where it is the row's place."""
+    if by_id >= starts.keys():
+        return pl.col(VENUE_SEQ).alias("seq")
+    symbol = pl.col("symbol")
+    before = symbol.replace_strict(dict(starts), return_dtype=pl.Int64)
+    place = before + pl.int_range(pl.len(), dtype=pl.Int64).over("symbol")
+    for name, count in rows.group_by("symbol").len().iter_rows():
+        starts[name] += count
+    is_id = symbol.is_in(list(by_id))
+    return pl.when(is_id).then(pl.col(VENUE_SEQ)).otherwise(place).alias("seq")
