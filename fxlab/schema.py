@@ -210,7 +210,7 @@ IMPORTS: Final = Table(
     dedup=("timestamp", "session_id", "symbol", "path"),
 )
 
-VERSION: Final = 5
+VERSION: Final = 6
 """Of these tables: that of the last step in `fxlab._questdb.migrations`."""
 
 SCHEMA_VERSIONS: Final = Table(

@@ -112,7 +112,7 @@ def of(settings: Settings, pid: int | None = None, machine: Machine | None = Non
         process = psutil.Process(pid)
         allowed = process.rlimit(psutil.RLIMIT_NOFILE)[1]  # Java raises its own to the hard limit
         enough = 2 ** max(16, needed.bit_length())
-        # Nobody but root may raise a hard limit: `ulimit -n` would be refused.
+        # Only root may raise a hard limit: `ulimit -n` would be refused.
         cure = f"fxlab down; {_SUDO}prlimit --pid $$ --nofile={enough}; fxlab up"
         used = process.num_fds() if pid else None
         found.append(Limit("open files", allowed % 2**63, used, needed, cure))

@@ -66,7 +66,7 @@ def rebuild(db: QuestDB, table: Table, progress: Advance = silent) -> None:
     Raises
     ------
     SchemaError
-        If somebody writes to the table meanwhile, or the copy is not equal. All rows are kept.
+        If the table is written to meanwhile, or the copy is not equal. All rows are kept.
     """
     old, new = (dataclasses.replace(table, name=f"{table.name}_{end}") for end in ("old", "new"))
     units = _units(db)

@@ -31,7 +31,7 @@ KNOWN_JARS: Final = {
 """SHA-256 of ``org.questdb:questdb`` by version; a new version is a commit of its own."""
 
 OnDownload = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-"""As jgo wants it: given a name and a size in bytes, a context that is told of bytes."""
+"""As jgo wants it: given a name and a size in bytes, a context that yields what counts bytes."""
 
 _QUIET: Final = logging.NullHandler()
 
@@ -169,7 +169,7 @@ def _fetch(version: str, target: Path, progress: Advance) -> None:
     from jgo.constants import MAVEN_CENTRAL_URL
 
     progress(0.0, f"fetching QuestDB {version}")
-    proxy_for(MAVEN_CENTRAL_URL)  # one that cannot be used is told by its variable
+    proxy_for(MAVEN_CENTRAL_URL)  # one that cannot be used is an error that names its variable
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         say_once(f"fetching QuestDB {version}, 30 MB, once for this machine: a minute or so")

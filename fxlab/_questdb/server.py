@@ -223,7 +223,7 @@ def _drift(settings: Settings, instance: Instance) -> str:
         "questdb_pg_port": found.pg_port,
         "questdb_version": instance.version,
     }
-    # Ports that nobody set are the server's own choice.
+    # Ports that are not set are the server's own choice.
     if all(
         getattr(settings, name) == runs or (name.endswith("_port") and settings.is_default(name))
         for name, runs in pairs.items()
@@ -299,7 +299,7 @@ def _start_at(
     try:
         instance.save(place.instance)
         await_answer(instance, place, settings.start_timeout, progress)
-    except BaseException:  # also Ctrl-C and Cancelled: leave no server that nobody waited for
+    except BaseException:  # also Ctrl-C and Cancelled: leave no server behind
         stop(instance, place, STOP_PATIENCE, silent)
         place.instance.unlink(missing_ok=True)
         raise

@@ -63,7 +63,7 @@ def render(ports: Ports, passwords: Passwords, pg_owner_password: str) -> str:
     ports, passwords
         Where to listen and what to ask for.
     pg_owner_password
-        For the PostgreSQL user that may write. Nobody is told it: PostgreSQL is for reading.
+        For the PostgreSQL user that may write. It is kept nowhere else: PostgreSQL is for reading.
     """
     settings = {
         "http.bind.to": f"{LOOPBACK}:{ports.http}",
@@ -98,7 +98,7 @@ _STORAGE: Final = {
     RESTING_KEY: str(RESTING_PARTITIONS),
     "cairo.inactive.reader.ttl": "20000",
     "cairo.idle.check.interval": "10000",
-    "http.export.connection.limit": "4",  # bulk reads leave connections for everybody else
+    "http.export.connection.limit": "4",  # bulk reads leave connections for others
     # Each open column of each partition reserves one page on the disk. Measured with 24 hours of
     # 10-level books: 540 MB instead of 1,440 MB at the default of 16m, at the same speed.
     "cairo.writer.data.append.page.size": "1m",
@@ -173,7 +173,7 @@ def memory_bytes(text: str) -> int:
     Raises
     ------
     ServerStartFailed
-        If it is none, or too little for a server.
+        If it is no size, or too little for a server.
     """
     match = re.fullmatch(r"(\d{1,15})([kmgt]?)", text.strip().lower())
     size = int(match[1]) * _UNITS[match[2]] if match else 0
@@ -341,7 +341,7 @@ class Instance:
 
     @classmethod
     def load(cls, path: Path) -> Self | None:
-        """Read the instance file; None when there is none, or none that can be understood."""
+        """Read the instance file; None when it is missing or cannot be understood."""
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             endpoint = Endpoint(**content.pop("endpoint"))

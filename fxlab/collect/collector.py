@@ -525,7 +525,7 @@ class Listener:
         self._wake()
 
     def _wake(self) -> None:
-        with contextlib.suppress(RuntimeError):  # its loop has closed: nobody listens any more
+        with contextlib.suppress(RuntimeError):  # its loop has closed
             self._loop.call_soon_threadsafe(self._news.set)
 
     async def __aiter__(self) -> AsyncIterator[Message]:

@@ -55,7 +55,7 @@ class Address:
         Raises
         ------
         InvalidInput
-            When `url` is none of http or https with a host.
+            When `url` is not an http or https address with a host.
         """
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.netloc:
@@ -138,7 +138,7 @@ class Clock:
     def step(self) -> int:
         """Return by how many microseconds the wall clock was set since the last look, mostly 0.
 
-        Steps below `STEP_US` are steering, which is followed without a word.
+        Steps below `STEP_US` are steering, which is followed and not reported.
         """
         before = self._offset
         self._offset = self._wall() - self._monotonic()
@@ -310,7 +310,7 @@ class Instrument:
     price_decimals
         Decimals of its prices, if the venue says.
     status
-        "trading", or the venue's word for why not.
+        "trading", or the reason why not, as the venue names it.
     detail
         What a feed wants to remember, such as decimals of quantities.
 
@@ -460,7 +460,7 @@ def frame_text(frame: str | bytes) -> str:
 
 
 def listed(value: Any) -> list[Any]:  # noqa: ANN401 - any JSON
-    """Return a list; a text or an object, which could be gone through too, is none."""
+    """Return a list; a text or an object, which could be iterated too, is refused."""
     if type(value) is not list:
         raise TypeError(f"{value!r:.40} is no list")
     return value

@@ -94,7 +94,7 @@ class Exchange:
     publishers
         By the name of the venue.
     begun, ended
-        Set when somebody listens first, and when nothing more will happen.
+        Set at the first subscription, and when nothing more will happen.
     still
         Whether all has happened up to the moment at which the market stands still.
     """

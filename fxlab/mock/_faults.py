@@ -122,7 +122,7 @@ class FaultLog:
     faults
         The first `KEPT` of them; the file has them all.
     counts
-        How often each fault befell.
+        How often each fault was injected.
     """
 
     def __init__(self, path: Path | None, header: Mapping[str, Any]) -> None:
@@ -267,7 +267,7 @@ Draw = Callable[[str], float]
 
 
 class FaultInjector:
-    """Applies the faults that befall single frames."""
+    """Applies the faults of single frames."""
 
     def __init__(self, faults: Faults, venue: str, ledger: FaultLog, describe: Any) -> None:  # noqa: ANN401
         self._faults = faults

@@ -196,7 +196,7 @@ def generated(
     books, book_rate
         Whether books change at all, and how often a second.
     start
-        Microseconds since the epoch; None for the moment somebody first listens.
+        Microseconds since the epoch; None for the first subscription.
     trades
         Trades of each symbol after which nothing happens any more; None for no end.
 

@@ -120,7 +120,7 @@ class MockMarket(ABC):
     listings
         By fxlab's symbol.
     start
-        Microseconds since the epoch at which it begins; None for the moment somebody listens.
+        Microseconds since the epoch at which it begins; None for the first subscription.
     """
 
     listings: Mapping[str, Listing]

@@ -60,7 +60,7 @@ class Publisher:
 
     @property
     def streams(self) -> int:
-        """Return how many streams somebody listens to."""
+        """Return how many streams have listeners."""
         return len(self._listeners)
 
     def subscribed(self, socket: Socket, stream: str, symbol: str) -> None:
@@ -90,7 +90,7 @@ class Publisher:
             self.unsubscribed(socket, stream)
 
     def deliver(self, event: MarketEvent) -> None:
-        """Send the frames of an event to whoever listens, as far as the faults allow."""
+        """Send the frames of an event to their listeners, as far as the faults allow."""
         symbol, number, time = event[:3]
         place = len(self._truth.deals[symbol]) - 1 if type(event) is MarketTrade else None
         if not self._damaging:
@@ -109,7 +109,7 @@ class Publisher:
         self._send_all(self._injector.due(None))
 
     def tell(self, stream: str, payload: bytes) -> None:
-        """Send a frame that no fault befalls."""
+        """Send a frame without faults."""
         self._send(stream, payload, "", None)
 
     def cut(self, half: bytes = b"{}" * 40) -> None:

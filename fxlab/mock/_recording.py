@@ -116,7 +116,7 @@ def recorded(path: Path | str, *, retime: bool = False) -> MockMarket:
         A file of Binance spot frames of one symbol, gzipped or not: in each line the local time in
         nanoseconds, a space, and a frame of a combined stream or a REST depth snapshot.
     retime
-        Whether its times are moved so that it begins when somebody first listens.
+        Whether its times are moved so that it begins at the first subscription.
 
     Raises
     ------

@@ -130,7 +130,7 @@ def _flat(side: Side, depth: int) -> list[float | None]:
 
 
 KEPT_KEYS: Final = 4_096
-"""Rows whose identity is remembered, so that a state told twice is stored once."""
+"""Rows whose identity is remembered, so that a repeated state is stored once."""
 
 _PLACES: Final = {name: place for place, name in enumerate(book_levels())}
 _BEST: Final = tuple(
@@ -161,7 +161,7 @@ class BookRecorder:
     every
         Least microseconds between two stored rows; 0 stores each change.
     unstored
-        Changes that were not stored, for `every` or because they were told twice.
+        Changes that were not stored, for `every` or because they came twice.
     crossed
         Whether the newest state has its best bid at or above its best ask (quotes: above). It is
         stored as it came, because it ends what was known before; nothing is ever filled at it.

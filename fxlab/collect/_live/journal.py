@@ -367,7 +367,7 @@ class Sender:
                     self._rest(sum(batch.lines.rows for batch in waiting))
                 else:
                     self._journal.news.wait(1.0)
-        except Exception as error:  # noqa: BLE001 - told by the collector, which then ends
+        except Exception as error:  # noqa: BLE001 - reported by the collector, which then ends
             self.failure = error
         finally:
             reader.close()

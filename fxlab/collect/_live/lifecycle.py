@@ -293,7 +293,7 @@ def server_of(db: QuestDB) -> str:
 
 
 def _drain(journal: Journal, post: LinePost) -> None:
-    # Nobody writes events here: what is refused stands in the receipt, from the quarantine.
+    # No events are written here: what is refused stands in the receipt, from the quarantine.
     sender = Sender(journal, post, on_outage=lambda _: None, on_refused=lambda *_: None)
     sender.start()
     drained, before = False, journal.rows + 1

@@ -103,7 +103,7 @@ class RecordingLoop:
             await self._journal_until_end(reader)
         except FxlabError as error:
             failure = error
-        except Exception as error:  # noqa: BLE001 - what nobody foresaw ends well, too
+        except Exception as error:  # noqa: BLE001 - an unexpected error ends well, too
             failure = _broken(f"the recording of {self._plan.session_id}", error)
             failure.__cause__ = error
         finally:

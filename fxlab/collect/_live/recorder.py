@@ -440,7 +440,7 @@ class Recorder:
         except (ValueError, TypeError) as error:
             self._refuse(symbol, message.received, str(error))
             return
-        if record.book.crossed and not crossed:  # told where it begins; its rows are stored
+        if record.book.crossed and not crossed:  # reported where it begins; its rows are stored
             why = "the best bid is not below the best ask: updates are missing or wrong"
             self.events.add("crossed_book", symbol, message.time, detail=why)
         if self._away:

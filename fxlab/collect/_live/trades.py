@@ -335,7 +335,7 @@ def is_time(value: object) -> bool:
 
 
 def _checked(trades: Sequence[Trade], found: NumberedTrade) -> list[Trade]:
-    """Return those that can be stored; a float that is none would become null in the database."""
+    """Return those that can be stored; NaN and infinity would become null in the database."""
     good = []
     for trade in trades:
         _, identity, side, price, volume, time, received, _ = trade
@@ -358,7 +358,7 @@ def _checked(trades: Sequence[Trade], found: NumberedTrade) -> list[Trade]:
         if fits:
             good.append(plain)
         else:
-            found.refused.append((trade, "id, side, price, volume or time is none"))
+            found.refused.append((trade, "id, side, price, volume or time is invalid"))
     return good
 
 

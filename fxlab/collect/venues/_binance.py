@@ -72,11 +72,6 @@ class StreamGroup:
     lost: str | None = None
     """Why it was lost, until it is open again."""
 
-    @property
-    def keepers(self) -> list[SyncedBook | QuoteStream]:
-        """Return all that has to be told when the connection is lost."""
-        return [*self.books, *self.quotes]
-
 
 def plan(feed: Binance, wanted: Subscription) -> list[StreamGroup]:
     """Return the connections for a subscription."""
@@ -229,7 +224,7 @@ class BinanceRun(SnapshotRun[StreamGroup]):
             messages.append(Event("venue_error", None, closed.time, 1, detail))
         if line.lost is None or not line.opened:
             line.lost = closed.reason
-        for one in line.keepers:
+        for one in (*line.books, *line.quotes):
             messages += one.lose(closed.reason)
             self.abandon(one.symbol)
         return messages

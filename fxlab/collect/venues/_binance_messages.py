@@ -109,7 +109,9 @@ def levels(entries: Any) -> list[Level]:  # noqa: ANN401 - JSON
             raise TypeError("a level is not two texts")
         price, quantity = float(price_text), float(quantity_text)
         if not (0.0 < price < INFINITE and 0.0 <= quantity < INFINITE):
-            raise ValueError(f"level {price_text:.40} x {quantity_text:.40} is none")
+            raise ValueError(
+                f"level {price_text:.40} x {quantity_text:.40} is no price and quantity"
+            )
         found.append((price, quantity))
     return found
 
@@ -148,7 +150,7 @@ def _trade(data: Any, number: Any, received: int, symbols: Mapping[str, str]) ->
         and type(price_text) is str
         and type(quantity_text) is str
     ):
-        raise ValueError("a trade's price, quantity, id, time or side is none")
+        raise ValueError("a trade's price, quantity, id, time or side is invalid")
     side = "sell" if maker else "buy"
     return Trade(symbols[data["s"]], number, side, price, quantity, time * 1000, received)
 

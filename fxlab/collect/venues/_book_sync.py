@@ -28,7 +28,7 @@ class Diff(NamedTuple):
     Attributes
     ----------
     previous
-        Update id that must have come before it: a venue's word for it, or its first id less one.
+        Update id that must have come before it: as the venue says, or its first id less one.
     """
 
     symbol: str

@@ -21,6 +21,7 @@ import contextlib
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from decimal import Decimal
+from functools import partial
 from itertools import islice
 from typing import Any, ClassVar, Final, cast
 
@@ -262,7 +263,7 @@ def _changes(before: list[Level], after: list[Level]) -> list[Level]:
 
 
 MOST_WAITING: Final = 500_000
-"""Messages that may wait for the recorder; ccxt cannot be told to stop reading."""
+"""Messages that may wait for the recorder; ccxt cannot be paused."""
 RETRY: Final = (0.1, 10.0)
 """First and longest wait in seconds before a subscription is tried again."""
 
@@ -365,20 +366,21 @@ class CcxtRun:
     # What keeps ccxt going
 
     def _plan(self) -> list[Awaitable[None]]:
-        works: list[Awaitable[None]] = []
+        exchange, works = self._exchange, list[Awaitable[None]]()
         for one in self._wanted.instruments:
             if self._wanted.trades:
-                self._exchange.tap_trades(one.native)
-                works.append(self._keep(one, self._exchange.watch_trades, self._lose_prices))
-            if one.native in self._books:
-                works.append(self._keep(one, self._exchange.watch_order_book, self._lose_book))
+                exchange.tap_trades(one.native)
+                lose = partial(self._lose_prices, one)
+                works.append(self._keep(one, exchange.watch_trades, lose))
+            if book := self._books.get(one.native):
+                works.append(self._keep(one, exchange.watch_order_book, book.lose))
         return works
 
     async def _keep(
         self,
         one: Instrument,
         watch: Callable[[str], Awaitable[Any]],
-        lose: Callable[[Instrument, str], list[Message]],
+        lose: Callable[[str], list[Message]],
     ) -> None:
         """Await ccxt only to be subscribed, to be connected again, and to hear of errors."""
         import ccxt
@@ -388,12 +390,12 @@ class CcxtRun:
             try:
                 await watch(one.native)
             except (ccxt.AuthenticationError, ccxt.NotSupported, ccxt.BadRequest) as error:
-                self._tell([*lose(one, words(error)), self._trouble(one, f"given up: {error}")])
+                self._tell([*lose(words(error)), self._trouble(one, f"given up: {error}")])
                 return
             except ccxt.BaseError as error:
                 cause = words(error)
                 if not failures:
-                    self._tell([*lose(one, cause), self._trouble(one, cause)])
+                    self._tell([*lose(cause), self._trouble(one, cause)])
                 failures += 1
                 # A book out of step is a NetworkError to ccxt, yet the connection stands.
                 lost |= isinstance(error, ccxt.NetworkError) and not isinstance(
@@ -418,14 +420,11 @@ class CcxtRun:
     def _lose_prices(self, one: Instrument, cause: str) -> list[Message]:
         return self._trade_gaps.lose(cause, [one.symbol])
 
-    def _lose_book(self, one: Instrument, cause: str) -> list[Message]:
-        return self._books[one.native].lose(cause)
-
     def _trouble(self, one: Instrument, detail: str) -> Event:
         return Event("venue_error", one.symbol, self._clock.now(), 1, detail[:300])
 
     def _look_after_tasks(self) -> None:
-        """Raise what nobody expected; end when nothing is watched any more."""
+        """Raise unexpected errors; end when nothing is watched any more."""
         done = [task for task in self._tasks if task.done()]
         for task in done:
             task.result()

@@ -95,7 +95,7 @@ def _deals(
 ) -> list[Parsed]:
     instrument = instruments[message["symbol"]]
     data = message["data"]
-    # One deal is told without a list around it by older servers.
+    # Older servers send one deal without a list around it.
     entries = [data] if isinstance(data, dict) else listed(data)
     found: list[Trade] = []
     bad: list[Parsed] = []

@@ -27,7 +27,7 @@ _log: Final = logging.getLogger(__name__)
 
 ATTEMPTS: Final = 4
 LONGEST_WAIT: Final = 60.0
-"""Seconds; who is told to wait longer gives up at once, with the number."""
+"""Seconds; a venue that asks to wait longer is given up at once, with the number."""
 
 TOO_OFTEN: Final = 429
 REFUSALS: Final = {
@@ -138,7 +138,7 @@ class Rest:
         return asked + self._jittered(0)
 
     def _judged(self, response: httpx.Response, *, last: bool) -> str:
-        """Return why an answer is none, or raise if asking again cannot help."""
+        """Return why an answer is unusable, or raise if asking again cannot help."""
         status = response.status_code
         said = " ".join(response.text[:200].split())
         if status >= 500:
@@ -194,7 +194,7 @@ class RestFeed(Feed):
             ) from error
 
     def _refusal(self, what: str, answer: object, *, too_often: bool) -> VenueError:
-        """Return the error for an answer that says why there is none."""
+        """Return the error for an answer that is a refusal."""
         said = f"{self._rest.host} answers {what} with {answer!r:.200}"
         if too_often:
             return VenueRefused(f"{said}; wait a minute, and run fewer collectors")

@@ -63,7 +63,7 @@ class SnapshotRun(ABC, Generic[Connection]):
     clock
         Stamps arrivals.
     symbols
-        All that is recorded; told once when one is no longer traded.
+        All that is recorded; an event says once that one is no longer traded.
     books
         Those of them whose book is kept in step.
     """
@@ -87,7 +87,7 @@ class SnapshotRun(ABC, Generic[Connection]):
 
     @abstractmethod
     def connections(self) -> list[tuple[Connection, ReconnectingWebSocket]]:
-        """Return the sockets, each with what `opened` and `closed` are told of it."""
+        """Return the sockets, each with the first argument of `opened` and `closed`."""
 
     @abstractmethod
     async def snapshot(self, symbol: str) -> BookSnapshot:

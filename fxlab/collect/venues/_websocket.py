@@ -230,7 +230,7 @@ class _Frames(WebSocketProtocol13):
 
 
 class Connection(WebSocketClientConnection):
-    """Tornado's connection, told apart from a link so that it can be given up half-made."""
+    """Tornado's connection, apart from a link so that it can be given up half-made."""
 
     def __init__(
         self,
@@ -266,7 +266,7 @@ class Connection(WebSocketClientConnection):
         self._link.closed(self.close_code, self.close_reason)
 
     def cut(self) -> None:
-        """Close the socket without a word."""
+        """Close the socket at once, without a close frame."""
         stream = getattr(self.protocol, "stream", None)
         if stream is not None:
             stream.close()
@@ -349,7 +349,7 @@ def _connect_words(error: Exception, host: str, seconds: float) -> str:
 
 
 def _forget(sent: asyncio.Future[Any]) -> None:
-    """Look at a failure to send: that the connection ended is told elsewhere."""
+    """Retrieve a failure to send: that the connection ended is reported elsewhere."""
     if not sent.cancelled():
         sent.exception()
 
@@ -364,7 +364,7 @@ _log: Final = logging.getLogger(__name__)
 FIRST_WAIT: Final = 0.1
 LONGEST_WAIT: Final = 10.0
 LONGEST_WAIT_AFTER_DATA: Final = 1.0
-"""Seconds; who is cut while data flows comes back soon, yet not more often than venues allow."""
+"""Seconds; a client cut while data flows comes back soon, yet not more often than venues allow."""
 SETTLED: Final = 10.0
 """Seconds after which a connection that delivered counts as a good one."""
 

@@ -115,7 +115,7 @@ class Protocol(ABC):
         """React to a text frame of a client; one that is nonsense gets the venue's error."""
 
     def begin(self, stream: str, symbol: str) -> None:  # noqa: B027 - most have nothing to forget
-        """Take note that somebody is about to listen to a stream that nobody listened to."""
+        """Take note of the first listener of a stream."""
 
     def finish(self) -> Iterable[tuple[str, bytes]]:
         """Return the frames that were yet to be sent when the market ends."""
@@ -123,7 +123,7 @@ class Protocol(ABC):
 
     @abstractmethod
     def describe(self, frame: bytes) -> dict[str, Any]:
-        """Return what the ledger should know of a frame that a fault befell: its update ids."""
+        """Return what the ledger should know of a frame with a fault: its update ids."""
 
     def delist(self, symbol: str) -> Iterable[tuple[str, bytes]]:  # noqa: ARG002 - most say nothing
         """Return the frames that tell listeners that a symbol is traded no more."""

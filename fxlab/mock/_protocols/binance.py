@@ -53,7 +53,7 @@ class BookWindow:
         self.asks.update(change.asks)
 
     def skip(self, change: BookChange) -> None:
-        """Pass over a change that nobody listens for."""
+        """Pass over a change that has no listener."""
         self.id = change.id
         self.clear()
 

@@ -287,9 +287,9 @@ def _stream(channel: str, name: str, depth: int | None = None) -> str:
 
 
 def _changes(before: list[Change], after: list[Change], depth: int, sign: int) -> list[Change]:
-    """Return what a subscriber has to be told; sign -1 for bids, whose best is the highest."""
+    """Return what is sent to a subscriber; sign -1 for bids, whose best is the highest."""
     old, new = dict(before), dict(after)
-    # Who holds a full side drops what is worse than its last level without being told.
+    # A client with a full side drops what is worse than its last level by itself.
     last = sign * after[-1][0] if len(after) == depth else float("inf")
     told = [(price, 0) for price in old if price not in new and sign * price < last]
     return told + [change for change in after if old.get(change[0]) != change[1]]

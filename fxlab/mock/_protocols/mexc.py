@@ -97,7 +97,7 @@ class MexcProtocol(Protocol):
         """Return the version of a book; without merging, each change has the next one."""
         seen, version = self._seen[symbol]
         if seen != book_id:
-            # It changed while nobody listened.
+            # It changed without a listener.
             version += 1
             self._seen[symbol] = (book_id, version)
         return version
