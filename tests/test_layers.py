@@ -131,7 +131,7 @@ FLOORS = {
         ["replay"],
     ],
     "fxlab/sessions": [
-        ["_reader"],
+        ["_candles", "_reader"],
         ["_catalog", "_export"],
         ["session"],
         ["runs"],

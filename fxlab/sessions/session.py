@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -22,10 +23,10 @@ from fxlab._questdb.client import QuestDB
 from fxlab._questdb.endpoint import Endpoint
 from fxlab._questdb.sql import Scope
 from fxlab._ticks import with_mid_price
-from fxlab._times import Time, parse_range, to_micros
+from fxlab._times import Duration, Time, parse_range, to_micros
 from fxlab.errors import InvalidParameter, QuestDBUnavailable, SymbolNotFound, some
 from fxlab.schema import ORDERBOOK, PRICES, Table
-from fxlab.sessions import _catalog, _export, _reader
+from fxlab.sessions import _candles, _catalog, _export, _reader
 
 if TYPE_CHECKING:
     from fxlab._questdb.cache import CachedColumns, FrameCache
@@ -420,22 +421,60 @@ class Session(ReplaySource):
 
     def ohlcv(
         self,
-        interval: str,
+        interval: Duration = "1m",
         symbol: str | None = None,
         *,
+        kind: str = "time",
+        fill: bool = False,
         start: Time | None = None,
         end: Time | None = None,
         progress: Progress = None,
     ) -> pl.DataFrame:
-        """Return bars of trades, or of mids for a symbol with books only.
+        """Return candles of trades, or of mids for a symbol with books only, in bounded memory.
 
-        `interval` is one of "1s", "1m", "1h" and the like; the columns are those of
-        `fxlab._ticks.bars`, which also says why the server does not make them.
+        Parameters
+        ----------
+        interval
+            Length of a bar: "1s" to "1d" (or a timedelta, or seconds), starting at whole multiples
+            of it since 1970, UTC. With another `kind` the ticks, the base or the quote units that
+            a bar holds.
+        symbol, start, end, progress
+            As in `prices`.
+        kind
+            "time"; "tick", "volume" or "dollar": a bar ends with the trade by which it holds
+            `interval`, and the last one may hold less. No trade is cut in two.
+        fill
+            Add the bars without a tick between the first and the last one: prices are the close
+            before it, ``trades`` 0, volumes 0, or null where the bar lies in a known gap.
+
+        Returns
+        -------
+        polars.DataFrame
+            One row a bar that has ticks: ``timestamp`` (its start; with another `kind` its first
+            tick's time), ``open``, ``high``, ``low``, ``close`` (of equal times, the highest seq),
+            ``volume``, ``quote_volume``, ``vwap``, ``trades`` (number of ticks), ``buy_volume``,
+            ``sell_volume`` (of takers). With another `kind` also ``end``, the last tick's time.
+            What the ticks do not tell is null: quotes have no volume.
+
+        Raises
+        ------
+        SymbolNotFound, InvalidParameter, InvalidTimeRange
+            For an unknown symbol, interval, kind or range; volume bars of quotes; more than ten
+            million filled bars.
+
+        Examples
+        --------
+        >>> session.ohlcv("1m", "BTC_USDT").columns[:5]
+        ['timestamp', 'open', 'high', 'low', 'close']
+        >>> session.ohlcv(100, "BTC_USDT", kind="tick")["trades"][0]
+        100
         """
-        checked = _ticks.check_interval(interval)
+        name = self.only(symbol)
         with shown(progress, "reading") as advance:
-            chunks = self.scan_ticks(symbol, start=start, end=end, progress=advance)
-            return _ticks.bars(chunks, checked)
+            chunks = self.scan_ticks(name, start=start, end=end, progress=advance)
+            return _candles.candles(
+                chunks, interval, kind, fill=fill, gaps=partial(self.gaps, name)
+            )
 
     def export(
         self,

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markets import markets, random_walk
 
-from fxlab import _ticks as candles
 from fxlab.backtester._source import with_price_ticks
 from fxlab.backtester.strategy._decisions import SCHEMA, Bars, sources_of
+from fxlab.sessions._candles import candles, check_interval
 
 SECOND = 1_000_000
 
@@ -18,10 +18,8 @@ SECOND = 1_000_000
 @settings(max_examples=100, deadline=None)
 @given(frame=markets(), every=st.sampled_from(["1s", "5s", "1m", "1h"]))
 def test_they_are_the_candles_that_people_see(frame, every):
-    shown = candles.bars([frame], every)
-    length = candles.check_interval(every)
-    micros = {"1s": 1, "5s": 5, "1m": 60, "1h": 3600}[length] * SECOND
-    found = Bars(frame, micros).table()
+    shown = candles([frame], every)
+    found = Bars(frame, check_interval(every)).table()
     for name in ("timestamp", "open", "high", "low", "close", "trades"):
         assert found[name].to_list() == shown[name].to_list(), name
 

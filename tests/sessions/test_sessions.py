@@ -14,11 +14,11 @@ from tick_files import HOSTILE_IDS
 import fxlab
 from fxlab import errors
 from fxlab._questdb.client import QuestDB
-from fxlab._ticks import SCHEMA as BAR_SCHEMA
 from fxlab.backtester import _source
 from fxlab.backtester.strategy._decisions import decide
 from fxlab.backtester.strategy.strategy import get
 from fxlab.schema import BOOK_DEPTH, EVENTS, PRICES, UTC_MICROS, book_levels
+from fxlab.sessions._candles import SCHEMA as BAR_SCHEMA
 from fxlab.sessions.session import PRICE_COLUMNS, TICK_COLUMNS
 
 FIRST = datetime(2024, 8, 8, 23, 54, 15, 342_000, tzinfo=UTC)

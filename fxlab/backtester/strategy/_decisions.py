@@ -3,7 +3,7 @@
 A market has millions of ticks and a strategy thousands of decisions, so everything behind this
 module handles decisions only. Nothing is decided at a row without a target.
 
-Bars hold what is known when an interval has ended. `fxlab._ticks` makes candles for people, chunk
+Bars hold what is known when an interval has ended. `Session.ohlcv` makes candles for people, chunk
 by chunk; these are for decisions: their prices are also there as whole ticks, they know the rows
 they were made of, and their sums run in the order of the rows, so that no number of threads can
 change a bit.

@@ -1,0 +1,272 @@
+"""Candles (OHLCV bars) of ticks that come in chunks: by time, by ticks, by volume, by money.
+
+QuestDB's SAMPLE BY would be shorter, but it promises no order inside one timestamp, and most real
+trades share theirs: `first(price)` could then differ from one run to the next. Here the ticks come
+in (timestamp, seq) order, so open and close are the first and the last trade, always: of trades in
+one microsecond the close is the one with the highest seq.
+
+Each tick gets the number of its bar; a chunk becomes one row a bar, and a bar that lies in two
+chunks is there twice and merged. Memory is bounded by a chunk and the bars.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from fxlab._ticks import Spans
+from fxlab._times import Duration, integer, number, parse_duration, required
+from fxlab.errors import InvalidParameter, did_you_mean
+from fxlab.schema import UTC_MICROS
+
+KINDS: Final = ("time", "tick", "volume", "dollar")
+SECOND: Final = 1_000_000
+DAY: Final = 86_400 * SECOND
+
+MOST_FILLED: Final = 10_000_000
+"""Bars that `fill` makes at most: a gigabyte."""
+
+REACHED: Final = 1 - 1e-9
+"""Share of its size at which a bar is full: ten trades of 0.1 are 1, whatever floats make of it."""
+
+SCHEMA: Final = {
+    "timestamp": UTC_MICROS,
+    "open": pl.Float64(),
+    "high": pl.Float64(),
+    "low": pl.Float64(),
+    "close": pl.Float64(),
+    "volume": pl.Float64(),
+    "quote_volume": pl.Float64(),
+    "vwap": pl.Float64(),
+    "trades": pl.Int64(),
+    "buy_volume": pl.Float64(),
+    "sell_volume": pl.Float64(),
+}
+END: Final = {"end": UTC_MICROS}
+"""The last tick's time: a column of bars that have no fixed length of time."""
+
+_SUMS: Final = ("volume", "quote_volume", "notional", "buy_volume", "sell_volume")
+
+Numbers = npt.NDArray[np.int64]
+Numbering = Callable[[pl.DataFrame], Numbers]
+"""What numbers the bars of a chunk's ticks, and goes on where the chunk before it ended."""
+
+
+def check_interval(interval: Duration) -> int:
+    """Return an interval of bars in whole microseconds, one second to one day."""
+    is_month = isinstance(interval, str) and "M" in interval  # elsewhere; a minute is "1m"
+    try:
+        width = -1 if is_month else parse_duration(interval, "interval")
+    except InvalidParameter:
+        width = -1
+    if not SECOND <= width <= DAY:
+        raise InvalidParameter(
+            f"interval={interval!r:.80} is not an interval of bars; give one second to one day, "
+            "such as '1s', '5m', '1h', '1d'"
+        )
+    return width
+
+
+def candles(
+    chunks: Iterable[pl.DataFrame],
+    interval: Duration,
+    kind: str = "time",
+    *,
+    fill: bool = False,
+    gaps: Callable[[], pl.DataFrame] | None = None,
+) -> pl.DataFrame:
+    """Return bars of ticks that come in chunks.
+
+    Parameters
+    ----------
+    chunks
+        Frames with ``timestamp``, ``price`` and, for trades, ``volume``, ``quote_volume`` and
+        ``side``, ordered by (timestamp, seq) within and across the frames.
+    interval, kind, fill
+        As `fxlab.Session.ohlcv` takes them.
+    gaps
+        Called for the known gaps (``from_time``, ``to_time``) when empty bars are filled.
+
+    Returns
+    -------
+    polars.DataFrame
+        As `fxlab.Session.ohlcv` returns it.
+    """
+    choice = _checked_kind(kind)
+    if choice != "time" and fill:
+        raise InvalidParameter(
+            f"fill=True with kind={kind!r}: only bars of time can be empty; leave fill out"
+        )
+    number_of, width = _numbering(choice, interval)
+    parts = [_partial(chunk, number_of(chunk)) for chunk in chunks]
+    bars = _merged(parts)
+    if choice in ("volume", "dollar") and bars.height and bars["volume"].null_count():
+        raise InvalidParameter(
+            f"kind={kind!r} needs trades with a volume, and these ticks (quotes, perhaps) have "
+            "none; give kind='time' or kind='tick'"
+        )
+    if choice != "time":
+        return bars.select(*SCHEMA, *END)
+    timed = bars.with_columns(timestamp=(pl.col("bar") * width).cast(UTC_MICROS)).select(*SCHEMA)
+    return _filled(timed, width, gaps) if fill else timed
+
+
+def _checked_kind(kind: str) -> str:
+    if kind not in KINDS:
+        hint = did_you_mean(str(kind), KINDS)
+        choices = f"choose one of: {', '.join(KINDS)}"
+        raise InvalidParameter(f"kind={kind!r:.80} is not a kind of bars; {hint or choices}")
+    return kind
+
+
+def _numbering(kind: str, interval: Duration) -> tuple[Numbering, int]:
+    if kind == "time":
+        width = check_interval(interval)
+        return lambda chunk: chunk["timestamp"].to_physical().to_numpy() // width, width
+    if kind == "tick":
+        rule = f"interval={interval!r:.80} with kind='tick' is a number of ticks; give 1 or more"
+        return _by_count(required(integer(interval, 1, 2**53), rule)), 0
+    unit = "base" if kind == "volume" else "quote"
+    size = number(interval, 0)
+    if not size or size == float("inf"):
+        raise InvalidParameter(
+            f"interval={interval!r:.80} with kind={kind!r} is the {unit} units of a bar; give a "
+            "number above zero"
+        )
+    return _by_amount(float(size), kind), 0
+
+
+def _by_count(size: int) -> Numbering:
+    seen = 0
+
+    def number_of(chunk: pl.DataFrame) -> Numbers:
+        nonlocal seen
+        seen += chunk.height
+        return np.arange(seen - chunk.height, seen, dtype=np.int64) // size
+
+    return number_of
+
+
+def _by_amount(size: float, kind: str) -> Numbering:
+    """Return the numbers of bars that end with the trade by which they hold `size`."""
+    bar, held = 0, 0.0
+
+    def number_of(chunk: pl.DataFrame) -> Numbers:
+        nonlocal bar, held
+        if "volume" not in chunk.columns:
+            return np.zeros(chunk.height, dtype=np.int64)
+        amount = pl.col("volume") if kind == "volume" else pl.col("volume") * pl.col("price")
+        sums = np.cumsum(chunk.select(amount.fill_null(0.0)).to_series().to_numpy())
+        before = np.concatenate(([0.0], sums))
+        # Of a bar that begins at each row, the row that fills it; then from one to the next.
+        full = np.searchsorted(sums, before[:-1] + size * REACHED)
+        last = np.maximum(full, np.arange(chunk.height)).tolist()
+        row = int(np.searchsorted(sums, size * REACHED - held))
+        ends = np.zeros(chunk.height, dtype=np.int64)
+        begin = 0
+        while row < chunk.height:
+            ends[row] = 1
+            begin = row + 1
+            row = last[begin] if begin < chunk.height else begin
+        held = float(before[-1] - before[begin]) + (held if begin == 0 else 0.0)
+        numbers = bar + np.cumsum(ends) - ends
+        bar += int(ends.sum())
+        return numbers
+
+    return number_of
+
+
+def _partial(chunk: pl.DataFrame, numbers: Numbers) -> pl.DataFrame:
+    price, volume, side = pl.col("price"), pl.col("volume"), pl.col("side")
+    there = {name for name in ("volume", "quote_volume", "side") if name in chunk.columns}
+    sums: dict[str, pl.Expr] = {name: pl.lit(None, dtype=pl.Float64) for name in _SUMS}
+    sums |= {name: _sum(pl.col(name)) for name in there - {"side"}}
+    if "volume" in there:
+        sums["notional"] = _sum(price * volume)
+    if {"volume", "side"} <= there:
+        for name in ("buy", "sell"):
+            own = pl.when(side == name).then(volume).when(side.is_not_null()).then(volume * 0.0)
+            sums[f"{name}_volume"] = _sum(own)
+    return (
+        chunk.with_columns(bar=pl.Series(numbers, dtype=pl.Int64))
+        .group_by("bar", maintain_order=True)
+        .agg(
+            pl.col("timestamp").first(),
+            pl.col("timestamp").last().alias("end"),
+            price.first().alias("open"),
+            price.max().alias("high"),
+            price.min().alias("low"),
+            price.last().alias("close"),
+            pl.len().cast(pl.Int64).alias("trades"),
+            **sums,
+        )
+    )
+
+
+def _merged(parts: list[pl.DataFrame]) -> pl.DataFrame:
+    """Return one row a bar: parts are in order, so one that is in two of them merges exactly."""
+    schema = {"bar": pl.Int64(), **SCHEMA, **END, "notional": pl.Float64()}
+    names = [name for name in schema if name != "vwap"]
+    parts = [part.select(names) for part in parts]
+    whole = (
+        pl.concat([pl.DataFrame(schema={name: schema[name] for name in names}), *parts])
+        .group_by("bar", maintain_order=True)
+        .agg(
+            pl.col("timestamp").first(),
+            pl.col("end").last(),
+            pl.col("open").first(),
+            pl.col("high").max(),
+            pl.col("low").min(),
+            pl.col("close").last(),
+            pl.col("trades").sum(),
+            *(_sum(pl.col(name)).alias(name) for name in _SUMS),
+        )
+    )
+    traded = pl.when(pl.col("volume") > 0)
+    return whole.with_columns(vwap=traded.then(pl.col("notional") / pl.col("volume")))
+
+
+def _sum(values: pl.Expr) -> pl.Expr:
+    """Return the sum of what is known, or null where nothing is."""
+    return pl.when(values.count() > 0).then(values.sum())
+
+
+def _filled(
+    bars: pl.DataFrame, width: int, gaps: Callable[[], pl.DataFrame] | None
+) -> pl.DataFrame:
+    """Add the empty bars between the first and the last one.
+
+    Their prices are the close before them. Nothing was traded in them, as far as they lie in no
+    known gap; in one, the sums are not known and null.
+    """
+    starts = bars["timestamp"].to_physical()
+    count = (starts[-1] - starts[0]) // width + 1 if bars.height else 0
+    if count > MOST_FILLED:
+        raise InvalidParameter(
+            f"fill=True would make {count:,} bars, and {MOST_FILLED:,} are the most; give a longer "
+            "interval or a shorter range (start=, end=)"
+        )
+    if count == bars.height:
+        return bars
+    grid = starts[0] + width * np.arange(count, dtype=np.int64)
+    missing = np.zeros(count, dtype=bool)
+    if gaps is not None:
+        known = gaps()
+        spans = Spans.of(*(known[name].to_physical().to_numpy() for name in known.columns))
+        missing = spans.inside(grid, grid + width) > 0
+    whole = pl.DataFrame({"timestamp": pl.Series(grid).cast(UTC_MICROS), "missing": missing}).join(
+        bars, on="timestamp", how="left", maintain_order="left"
+    )
+    close = pl.col("close").forward_fill()
+    is_empty = pl.col("trades").is_null()
+    sums = [
+        pl.when(is_empty & ~pl.col("missing")).then(0.0).otherwise(pl.col(name)).alias(name)
+        for name in ("volume", "quote_volume", "buy_volume", "sell_volume")
+        if bars[name].null_count() < bars.height
+    ]
+    prices = [pl.col(name).fill_null(close) for name in ("open", "high", "low", "close")]
+    return whole.with_columns(*prices, *sums, pl.col("trades").fill_null(0)).select(*SCHEMA)
