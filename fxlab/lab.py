@@ -13,6 +13,8 @@ from fxlab._progress import Progress, shown
 from fxlab.collect._live.journal import held, left_behind
 from fxlab.config import Settings
 from fxlab.errors import Cancelled, InvalidSettings, SchemaError
+from fxlab.sessions import _purge
+from fxlab.sessions._deletion import Deletions
 
 if TYPE_CHECKING:
     import polars as pl
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from fxlab.sweeper._store import SavedSweep
 
 
-class Lab:
+class Lab(Deletions):
     """A connection to the recorded data; made by `fxlab.connect`, usable with ``with``.
 
     Attributes
@@ -503,6 +505,7 @@ def connect(
         db.check_login()
         upgrade(db, wanted, progress)
         check_schema(db)
+        _purge.finish(db, wanted.home / "locks")
         recovered = _finished_recordings(db, wanted)
     except BaseException:
         db.close()

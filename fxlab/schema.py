@@ -29,6 +29,7 @@ EVENT_KINDS: Final = (
     "gap", "resync", "reconnect", "db_outage", "clock_step", "clock_skew", "quarantine",
     "id_restart", "delisted", "venue_error", "crossed_book",
 )  # fmt: skip
+PURGE_STATES: Final = ("planned", "copied", "done")
 STATUSES: Final = ("collecting", "completed", "aborted", "failed", "deleting", "deleted")
 
 # QuestDB's column types and the Polars type each is read back as.
@@ -233,7 +234,7 @@ PURGE_JOURNAL: Final = Table(
         "session_id": "SYMBOL",
         "table_name": "SYMBOL",
         "partition_name": "SYMBOL",
-        "state": "SYMBOL",  # planned, copied, done
+        "state": "SYMBOL",  # one of PURGE_STATES
         "rows_kept": "LONG",
         "rows_freed": "LONG",
         "updated_at": "TIMESTAMP",

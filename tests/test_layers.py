@@ -133,8 +133,8 @@ FLOORS = {
     "fxlab/sessions": [
         ["_candles", "_reader"],
         ["_catalog", "_export"],
-        ["session"],
-        ["runs"],
+        ["_purge", "session"],
+        ["_deletion", "runs"],
     ],
     "fxlab/sweeper": [
         ["_cache", "_cross_validation", "_space"],

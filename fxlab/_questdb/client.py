@@ -10,8 +10,9 @@ from __future__ import annotations
 import io
 import logging
 import time
+from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import httpx
 import polars as pl
@@ -27,10 +28,14 @@ from fxlab.schema import Table
 if TYPE_CHECKING:
     from fxlab._questdb.cache import FrameCache
 
+Answer = TypeVar("Answer")
+
 _log: Final = logging.getLogger(__name__)
 
 _CONNECT_SECONDS: Final = 5.0
 _ANSWER_SECONDS: Final = 300.0
+_MOVE_WAITS: Final = (200, 0.02, 0.5)
+"""Tries, first and longest wait (s) while a purge moves rows: a second or two, or it was killed."""
 _BUSY_WAITS: Final = (10, 0.04, 8.0)
 """Tries, first and longest wait (s) while all of the server's export connections are taken."""
 
@@ -55,6 +60,7 @@ class QuestDB:
         self.endpoint = endpoint
         self.cache = cache
         self._writer = ingest.Writer(endpoint)
+        self._moved: int | None = None
 
     def ping(self) -> str:
         """Return the server's own description of its build."""
@@ -110,6 +116,41 @@ class QuestDB:
                     words = self._without_secrets(str(error))
                     raise endpoint.query_error(words, statement) from None
         raise AssertionError("the second try returns or raises")
+
+    def steady(self, ask: Callable[[], Answer]) -> Answer:
+        """Return what `ask` returns about ticks, asked while no purge has taken rows out.
+
+        For a moment, a purge takes other sessions' rows out of their table: a count would be short.
+        """
+        before = self._moved
+        if before is None:
+            before = self._wait_moved()
+        while True:
+            answer = ask()
+            self._moved = self._wait_moved()
+            if self._moved == before:
+                return answer
+            before = self._moved
+
+    def is_moving(self) -> bool:
+        """Return whether a purge has taken rows out and not put them back, or is about to."""
+        return bool(self._moves()[0])
+
+    def _moves(self) -> tuple[int, int]:
+        moving, moved = self.execute(sql.moves())[0]
+        return int(moving or 0), int(moved or 0)
+
+    def _wait_moved(self) -> int:
+        """Return how many partitions purges have rewritten, once none is half-way."""
+        for pause in waits(*_MOVE_WAITS):
+            moving, moved = self._moves()
+            if not moving:
+                return moved
+            time.sleep(pause)
+        raise QueryFailed(
+            "a purge of deleted sessions has stopped half-way, and rows of others wait to be put "
+            "back, none is lost: lab.purge() puts them back; if it fails, run fxlab doctor"
+        )
 
     def write(self, table: Table, frame: pl.DataFrame, progress: Advance = silent) -> int:
         """Store rows and return how many; see `fxlab._questdb.ingest.Writer.write`."""

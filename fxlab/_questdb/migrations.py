@@ -121,19 +121,19 @@ def _compare(db: QuestDB, old: Table, table: Table, progress: Advance) -> None:
     """Make sure that every value of the old table is in the new one."""
     db.wait_visible(old, table)
     for span in _spans(db, old, f"{table.name}: compared", progress):
-        if _missing(db, old, table, span):  # written at the very last moment
+        if missing(db, old, table, span):  # written at the very last moment
             db.execute(sql.copy_rows(old, table, span))
             db.wait_visible(table)
-            missing = _missing(db, old, table, span)
-            if missing:
+            lost = missing(db, old, table, span)
+            if lost:
                 raise SchemaError(
-                    f"{missing:,} rows of {old.name} from {from_micros(span.start)} on are not "
+                    f"{lost:,} rows of {old.name} from {from_micros(span.start)} on are not "
                     f"equal in {table.name}; both tables are kept: run fxlab doctor, and do not "
                     "delete either"
                 )
 
 
-def _missing(db: QuestDB, old: Table, table: Table, span: Span) -> int:
+def missing(db: QuestDB, old: Table, table: Table, span: Span) -> int:
     """Return how many rows of a range of time are not in the other table, value for value."""
     left, right = (
         db.export(sql.all_rows(each, span)).cast(pl.Schema(table.frame)) for each in (old, table)
@@ -158,17 +158,18 @@ def _spans(db: QuestDB, table: Table, what: str, progress: Advance) -> Iterator[
         held = sum(each[2] for each in group)
         if group and (held + rows > limit or len(group) == PARTITIONS):
             start, end = group[0][0], max(each[1] for each in group) + 1
-            yield from _cut(Span(start, end), -(-held // limit))
+            yield from cut(Span(start, end), held, table)
             done += held
             progress(done / total, f"{what} {done:,} of {total:,} rows")
             group = []
         group.append((first, last, rows))
 
 
-def _cut(span: Span, parts: int) -> Iterator[Span]:
-    """Yield so many ranges of nearly equal length."""
+def cut(span: Span, rows: int, table: Table) -> Iterator[Span]:
+    """Yield a range that holds so many rows in ranges of equal length, of few enough cells each."""
+    parts = max(1, -(-rows // (CELLS // len(table.columns))))
     edges = [span.start + (span.end - span.start) * n // parts for n in range(parts + 1)]
-    return (Span(*each) for each in itertools.pairwise(edges))
+    return (span._replace(start=low, end=high) for low, high in itertools.pairwise(edges))
 
 
 def _refuse_greedy_server(db: QuestDB, partitions: int) -> None:

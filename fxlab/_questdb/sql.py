@@ -432,15 +432,19 @@ def _select(
 
 
 class Span(NamedTuple):
-    """Times from `start` until before `end` (us)."""
+    """Times from `start` until before `end` (us), of all sessions but those of `without`."""
 
     start: int
     end: int
+    without: tuple[str, ...] = ()
 
     def of(self, table: Table) -> str:
         """Return the condition that selects a table's rows of these times."""
         time = name(table.timestamp)
-        return f"{time} >= {int(self.start)} and {time} < {int(self.end)}"
+        found = f"{time} >= {int(self.start)} and {time} < {int(self.end)}"
+        if self.without:  # a row without a session is none of these
+            found += f" and session_id not in ({', '.join(map(session_id, self.without))})"
+        return found
 
 
 def parameter(path: str) -> str:
@@ -454,6 +458,70 @@ def partitions(table: Table) -> str:
         "select cast(minTimestamp as long), cast(maxTimestamp as long), numRows "
         f"from table_partitions({text(table.name)}) where numRows > 0 order by minTimestamp"
     )
+
+
+def partition_sizes(table: Table) -> str:
+    """Return the query for first time (us), rows and bytes of each partition, in order."""
+    return (
+        "select cast(minTimestamp as long), numRows, diskSize "
+        f"from table_partitions({text(table.name)}) where numRows > 0 order by minTimestamp"
+    )
+
+
+def rows_by_session(table: Table, span: Span) -> str:
+    """Return the query for the number of rows of each session in a range of time."""
+    return (
+        f"select session_id, count() from {name(table.name)} where {span.of(table)} "
+        "group by session_id order by session_id"
+    )
+
+
+def drop_partition(table: Table, partition: str) -> str:
+    """Return the statement that drops a partition: only if what is to stay in it is elsewhere."""
+    return f"alter table {name(table.name)} drop partition list {text(partition)}"
+
+
+def moves() -> str:
+    """Return the query for the purged partitions whose rows move now, and those that were moved.
+
+    Between these two states, rows of other sessions may not be in their table.
+    """
+    states = (f"sum(case when state = {text(one)} then 1 else 0 end)" for one in ("copied", "done"))
+    return f"select {', '.join(states)} from {name(schema.PURGE_JOURNAL.name)}"
+
+
+def purges(state: str) -> str:
+    """Return the query for the journal's rows in a state, those of one rewrite together."""
+    table = schema.PURGE_JOURNAL
+    names = ("table_name", "partition_name", "session_id", "rows_kept", "rows_freed")
+    times = ", ".join(f"cast({name(column)} as long)" for column in ("timestamp", "updated_at"))
+    return (
+        f"select {columns(table, names)}, {times} from {name(table.name)} "
+        f"where state = {choice(state, schema.PURGE_STATES, 'state of a purge')} "
+        "order by timestamp, table_name, partition_name, session_id"
+    )
+
+
+def writers() -> str:
+    """Return the query for the sessions that are being written: id, source and times (us)."""
+    times = ", ".join(f"cast({column} as long)" for column in ("started", "ended", "created_at"))
+    return (
+        f"select session_id, source, {times} from {name(schema.SESSIONS.name)} "
+        f"where {_status('collecting')} order by session_id"
+    )
+
+
+def hidden_sessions() -> str:
+    """Return the query for the whole rows of the sessions that are or were deleted."""
+    hidden = f"status in ({', '.join(map(text, HIDDEN))})"
+    return _select(schema.SESSIONS, [hidden], "updated_at desc, session_id")
+
+
+def ended_sessions() -> str:
+    """Return the query for all sessions that nothing is written to, those that end first first."""
+    conditions = [_status(None), "status != 'collecting'"]
+    names = ["session_id", "started", "ended", "prices_count", "orderbook_count"]
+    return _select(schema.SESSIONS, conditions, "ended, session_id", names)
 
 
 def transactions(table: Table) -> str:

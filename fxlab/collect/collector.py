@@ -376,14 +376,15 @@ def open_session(
     }
     if plan.resume:
         facts = lifecycle.restore_state(store.db, plan, journal, facts)
-    elif _catalog.find_any(store.db, plan.session_id) is not None:
+    elif _catalog.find_free(store.db, plan.session_id) is not None:
         raise SessionExists(
             f"session {plan.session_id!r} exists; choose another session_id, or go on with it: "
             "resume=True"
         )
     journal.append([], {"session": facts})
     recorder = recorder_of(journal, store.encoder, facts)
-    store.put(SESSIONS, [session_row(facts, recorder, "collecting", clock.now())])
+    with _catalog.announcing(journal.path.parents[1] / "locks"):
+        store.put(SESSIONS, [session_row(facts, recorder, "collecting", clock.now())])
     return recorder
 
 

@@ -12,16 +12,18 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final, TypedDict, Unpack
 
 import polars as pl
+from filelock import FileLock
 
 from fxlab import schema
 from fxlab._questdb import sql
 from fxlab._questdb.client import QuestDB
 from fxlab._questdb.sql import Scope
 from fxlab._times import Time, bounds, from_micros, parse_range
-from fxlab.errors import SessionNotFound
+from fxlab.errors import SessionExists, SessionNotFound
 from fxlab.schema import EVENTS, IMPORTS, ORDERBOOK, PRICES, SESSIONS, UTC_MICROS, Table
 
 _LISTED: Final = (
@@ -104,7 +106,7 @@ def listing(db: QuestDB, **query: Unpack[SessionQuery]) -> SessionPage:
     )
     total = found["total_count"][0]
     rows = found.drop("total_count").filter(pl.col("session_id").is_not_null())
-    if after is not None and rows.is_empty() and not raw_rows(db, SESSIONS, after):
+    if after is not None and rows.is_empty() and not _plain_rows(db, SESSIONS, after):
         raise SessionNotFound.named(after, _known_ids(db))
     rows = rows.with_columns(pl.col(_LISTS).fill_null("[]").str.json_decode(pl.List(pl.String)))
     page = rows.head(limit)
@@ -119,27 +121,53 @@ def find(db: QuestDB, session_id: str) -> dict[str, Any]:
     InvalidIdentifier
         If it cannot be an id.
     SessionNotFound
-        If there is none (or it is being deleted), naming near ids.
+        If there is none, naming near ids; or if it was deleted, saying whether it can come back.
     """
     schema.check_session_id(session_id)
     for candidate in dict.fromkeys((session_id, session_id.removeprefix(schema.SESSION_PREFIX))):
         row = find_any(db, candidate) if candidate else None
         if row is not None and row["status"] not in sql.HIDDEN:
             return row
+        if row is not None:
+            raise SessionNotFound(f"session {candidate!r} {what_became_of(row)}")
     raise SessionNotFound.named(session_id, _known_ids(db))
 
 
+def what_became_of(row: Mapping[str, Any]) -> str:
+    """Return what a hidden session's row says, and whether it can come back."""
+    if row["status"] == "deleted":
+        return "was deleted, and its ticks are gone; import or record them again to have it back"
+    return f"was deleted; lab.undelete({row['session_id']!r}) brings it back until it is purged"
+
+
+def find_free(db: QuestDB, session_id: str) -> dict[str, Any] | None:
+    """Return the row of the session that has an id; None if the id is free for a new one."""
+    row = find_any(db, session_id)
+    if row is not None and row["status"] == "deleting":
+        raise SessionExists(
+            f"session {session_id!r} {what_became_of(row)}, and lab.purge([{session_id!r}]) frees "
+            "its id; or choose another session_id"
+        )
+    return None if row is None or row["status"] == "deleted" else row
+
+
 def find_any(db: QuestDB, session_id: str) -> dict[str, Any] | None:
-    """Return a session's row, also while it is being deleted; None if there is none."""
-    found = raw_rows(db, SESSIONS, session_id)
-    newest = max(found, key=lambda row: row["updated_at"], default=None)
-    if newest is None:
-        return None
+    """Return a session's row, also of one that was deleted; None if there was none."""
+    found = _plain_rows(db, SESSIONS, session_id)
+    return max(map(_with_moments, found), key=lambda row: row["updated_at"], default=None)
+
+
+def hidden(db: QuestDB) -> list[dict[str, Any]]:
+    """Return the rows of the sessions that are or were deleted, the last one first."""
+    return db.catalogue(sql.hidden_sessions()).to_dicts()
+
+
+def _with_moments(row: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: from_micros(value)
         if SESSIONS.columns[name] == "TIMESTAMP" and value is not None
         else value
-        for name, value in newest.items()
+        for name, value in row.items()
     }
 
 
@@ -156,6 +184,10 @@ def tick_range(row: Mapping[str, Any]) -> tuple[int | None, int | None]:
 
 def raw_rows(db: QuestDB, table: Table, session_id: str) -> list[dict[str, Any]]:
     """Return a session's rows of a small table; times are microseconds."""
+    return db.steady(lambda: _plain_rows(db, table, session_id))
+
+
+def _plain_rows(db: QuestDB, table: Table, session_id: str) -> list[dict[str, Any]]:
     found = db.execute(sql.raw_rows(table, session_id))
     return [dict(zip(table.columns, values, strict=True)) for values in found]
 
@@ -169,21 +201,36 @@ def store(db: QuestDB, row: dict[str, Any]) -> None:
 
     It can be read a moment later; `QuestDB.wait_visible` waits for it.
     """
-    stamped = {**row, "schema_version": schema.VERSION, "updated_at": datetime.now(UTC)}
-    db.write(SESSIONS, pl.DataFrame([stamped], schema=SESSIONS.frame))
+    put(db, {**row, "schema_version": schema.VERSION, "updated_at": datetime.now(UTC)})
+
+
+def put(db: QuestDB, *rows: dict[str, Any]) -> None:
+    """Write whole rows as they are, all or none."""
+    db.write(SESSIONS, pl.DataFrame(rows, schema=SESSIONS.frame))
+
+
+def announcing(locks: Path) -> FileLock:
+    """Return the lock under which a session says that ticks will be written to it.
+
+    A purge looks for such sessions and drops a partition under the same lock: whoever comes later
+    writes into what was rewritten, and loses nothing.
+    """
+    locks.mkdir(parents=True, exist_ok=True)
+    return FileLock(locks / "writers.lock")
 
 
 def imports(db: QuestDB, session_id: str) -> pl.DataFrame:
     """Return the files that a session was imported from, one row a (file, symbol)."""
     names = list(IMPORTS.columns)
-    return db.catalogue(sql.rows(Scope(IMPORTS, session_id), names, tie="path"))
+    query = sql.rows(Scope(IMPORTS, session_id), names, tie="path")
+    return db.steady(lambda: db.catalogue(query))
 
 
 def events(db: QuestDB, session_id: str) -> pl.DataFrame:
     """Return a session's event table, by time."""
     names = [name for name in EVENTS.columns if name != "session_id"]
     names = ["timestamp", *(name for name in names if name != "timestamp")]
-    return db.catalogue(sql.rows(Scope(EVENTS, session_id), names))
+    return db.steady(lambda: db.catalogue(sql.rows(Scope(EVENTS, session_id), names)))
 
 
 COUNTS: Final = {"symbol": pl.String(), "data_type": pl.String(), "rows": pl.Int64()}
@@ -226,14 +273,21 @@ def counts(
     polars.DataFrame
         ``symbol``, ``data_type`` ("prices" or "orderbook"), ``rows``.
     """
+    found = db.steady(lambda: _counts(db, session_id, start, end))
+    return pl.DataFrame(
+        sorted((*key, rows) for key, rows in found.items()), schema=COUNTS, orient="row"
+    )
+
+
+def _counts(
+    db: QuestDB, session_id: str, start: int | None, end: int | None
+) -> Counter[tuple[str, str]]:
     found: Counter[tuple[str, str]] = Counter()
     for data_type, table in (("prices", PRICES), ("orderbook", ORDERBOOK)):
         for piece in Scope(table, session_id, None, start, end).by_year():
             for symbol, rows in db.execute(sql.count_by_symbol(piece)):
                 found[symbol, data_type] += rows
-    return pl.DataFrame(
-        sorted((*key, rows) for key, rows in found.items()), schema=COUNTS, orient="row"
-    )
+    return found
 
 
 def statistics(
@@ -262,6 +316,12 @@ def statistics(
 
 def _kind(db: QuestDB, scope: Scope, data_type: str, query: Callable[[Scope], str]) -> pl.DataFrame:
     """Return the statistics of all symbols over one table."""
+    return db.steady(lambda: _kind_now(db, scope, data_type, query))
+
+
+def _kind_now(
+    db: QuestDB, scope: Scope, data_type: str, query: Callable[[Scope], str]
+) -> pl.DataFrame:
     shared = dict(db.catalogue(sql.shared_timestamps(scope)).iter_rows())
     found = db.catalogue(query(scope))
     prices = _last_prices(db, scope, found)

@@ -140,7 +140,7 @@ def page(slices: Sequence[Slice], offset: int, limit: int | None) -> tuple[list[
 
 def count_rows(db: QuestDB, scope: Scope, chunk_rows: int) -> list[Slice]:
     """Count the rows of each hour; of each second, then millisecond, where an hour is too large."""
-    return _count(db, scope, chunk_rows, list(sql.STEPS))
+    return db.steady(lambda: _count(db, scope, chunk_rows, list(sql.STEPS)))
 
 
 def _count(db: QuestDB, scope: Scope, chunk_rows: int, steps: Sequence[str]) -> list[Slice]:
@@ -226,8 +226,11 @@ def _fetch_slices(
 
 
 def _read_slice(db: QuestDB, scope: Scope, names: Sequence[str], piece: Slice) -> pl.DataFrame:
-    frame = db.export(sql.rows(replace(scope, start=piece.start, end=piece.end), names))
-    if frame.height < piece.rows:  # a session only grows, so rows are missing
+    query = sql.rows(replace(scope, start=piece.start, end=piece.end), names)
+    frame = db.export(query)
+    if frame.height < piece.rows:  # a session only grows; but a purge moves other sessions' rows
+        frame = db.steady(lambda: db.export(query))
+    if frame.height < piece.rows:
         raise QueryFailed(
             f"session {scope.session_id!r}: {piece.rows:,} rows were counted and only "
             f"{frame.height:,} came; read again, and if it stays so run: fxlab doctor"

@@ -99,7 +99,9 @@ class ReplaySource:
             (PRICES, sql.count_by_symbol) if has_trades else (ORDERBOOK, sql.count_quotes)
         )
         pieces = self._scope(table, name, start, end).by_year()
-        return sum(int(row[-1]) for piece in pieces for row in self._db.execute(count(piece)))
+        return self._db.steady(
+            lambda: sum(int(row[-1]) for piece in pieces for row in self._db.execute(count(piece)))
+        )
 
     def scan_books(
         self,
@@ -143,13 +145,18 @@ class ReplaySource:
             return False
         known = self._stored.get(data_type, set())
         if data_type not in self._stored:
-            for piece in Scope(table, self.id, None, *self._tick_range()).by_year():
-                known |= {row[0] for row in self._db.execute(sql.count_by_symbol(piece))}
-                if len(known) == len(self.symbols):
-                    break
+            known = self._db.steady(lambda: self._symbols_with(table))
             if self.status != "collecting":  # what is still recorded may yet get its first row
                 self._stored[data_type] = known
         return symbol in known
+
+    def _symbols_with(self, table: Table) -> set[str]:
+        known: set[str] = set()
+        for piece in Scope(table, self.id, None, *self._tick_range()).by_year():
+            known |= {row[0] for row in self._db.execute(sql.count_by_symbol(piece))}
+            if len(known) == len(self.symbols):
+                break
+        return known
 
     def only(self, symbol: str | None) -> str:
         """Return a symbol of this session, the only one if None is given."""

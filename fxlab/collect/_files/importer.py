@@ -23,7 +23,6 @@ from filelock import FileLock
 
 from fxlab import _html
 from fxlab._progress import Advance, in_steps, part, silent
-from fxlab._questdb import sql
 from fxlab._questdb.client import QuestDB
 from fxlab._times import bounds, from_micros
 from fxlab.collect._files.quarantine import STRICT, ReadOptions, lent
@@ -263,14 +262,10 @@ def judge(db: QuestDB, draft: ImportedSession) -> str:
     SessionExists
         If other data has the id, or the session is being deleted.
     """
-    row = _catalog.find_any(db, draft.session_id)
+    row = _catalog.find_free(db, draft.session_id)
     known = _catalog.raw_rows(db, IMPORTS, draft.session_id)
     if row is None and not known:
         return "imported"
-    if row is not None and row["status"] in sql.HIDDEN:
-        raise SessionExists(
-            f"session {draft.session_id!r} is {row['status']}; give the data another session_id"
-        )
     if frozenset((each["symbol"], each["sha256"]) for each in known) != draft.identity:
         raise SessionExists(
             f"session {draft.session_id!r} holds other data than these files"
@@ -297,7 +292,8 @@ def _changed(known: Sequence[Mapping[str, Any]], draft: ImportedSession) -> str:
 
 def _store_one(db: QuestDB, item: Checked, about: About, home: Path, progress: Advance) -> str:
     if item.is_known:
-        return _said_anew(db, item.source.session_id, about)
+        with _turn(home / "locks", item.source.session_id):
+            return _said_anew(db, item.source.session_id, about)
     draft = item.draft
     assert draft is not None  # noqa: S101 - it is not known
     with _turn(home / "locks", draft.session_id):
@@ -305,17 +301,17 @@ def _store_one(db: QuestDB, item: Checked, about: About, home: Path, progress: A
         # when what it wrote does not show yet.
         db.wait_visible(IMPORTS, SESSIONS)
         state = judge(db, draft)
-        row = _catalog.find_any(db, draft.session_id)
+        row = _catalog.find_free(db, draft.session_id)
         said = about.beside(row)
         if state != "unchanged":
-            store(db, draft, said, home / "quarantine", progress)
+            store(db, draft, said, home, progress)
             return state
-    return _said_anew(db, draft.session_id, about)
+        return _said_anew(db, draft.session_id, about)
 
 
 def _said_anew(db: QuestDB, session_id: str, about: About) -> str:
     """Write what a user says of a session that is there, if it is new."""
-    row = _catalog.find_any(db, session_id)
+    row = _catalog.find_free(db, session_id)
     said = about.beside(row)
     if row is None or said == About().beside(row):
         return "unchanged"
@@ -335,12 +331,12 @@ def store(
     db: QuestDB,
     draft: ImportedSession,
     about: About,
-    quarantine: Path,
+    home: Path,
     progress: Advance = silent,
 ) -> None:
     """Write a session: its files, its row, its ticks; count them; call it completed.
 
-    Rows in quarantine are kept in a folder of the session below `quarantine`, and in its events.
+    Rows in quarantine are kept in a folder of the session below `home`, and in its events.
 
     Raises
     ------
@@ -352,12 +348,13 @@ def store(
         **about.columns(),
     }
     _log.info("import of %s begins: %d rows", draft.session_id, draft.rows)
-    _record_files(db, draft, "started")
-    _catalog.store(db, {**row, "status": "collecting"})
+    with _catalog.announcing(home / "locks"):
+        _record_files(db, draft, "started")
+        _catalog.store(db, {**row, "status": "collecting"})
     try:
         _write_ticks(db, draft, progress)
         _refuse_difference(db, draft)
-        _keep_quarantine(db, draft, quarantine)
+        _keep_quarantine(db, draft, home / "quarantine")
     except BaseException:
         with contextlib.suppress(QuestDBError):  # the error on its way says more
             _catalog.store(db, {**row, "status": "failed"})

@@ -29,6 +29,7 @@ from fxlab._questdb import sql
 from fxlab._questdb.client import QuestDB
 from fxlab._questdb.ingest import LineEncoder, LinePost
 from fxlab._questdb.sql import Scope
+from fxlab._times import to_micros
 from fxlab.collect._config import Plan
 from fxlab.collect._live.journal import Journal, Sender, left_behind
 from fxlab.collect._live.recorder import Recorder
@@ -338,17 +339,16 @@ def restore_state(
 
     Raises
     ------
-    SessionNotFound, InvalidParameter
-        If there is no such session, or it is of another venue or other symbols.
+    SessionNotFound, SessionExists, InvalidParameter
+        If there is no such session, it is deleted, or it is of another venue or other symbols.
     """
-    found = _catalog.raw_rows(db, SESSIONS, plan.session_id)
-    if not found:
+    row = _catalog.find_free(db, plan.session_id)
+    if row is None:
         raise SessionNotFound(
             f"no session {plan.session_id!r} to resume; leave resume=True out to begin it"
         )
-    row = found[0]
     _refuse_others(row, facts)
-    facts = facts | {name: row[name] for name in ("created_at", "notes")}
+    facts = facts | {"created_at": to_micros(row["created_at"]), "notes": row["notes"]}
     facts["tags"] = json.loads(row["tags"] or "[]")
     journal.append([], {**_receipts(db, plan.session_id), "events": _events(db, plan, row)})
     return facts

@@ -1,0 +1,480 @@
+"""Purge of deleted sessions: partitions rewritten without their rows, whatever is killed meanwhile.
+
+The server deletes partitions, not rows, and a partition holds the ticks of many sessions. So each
+is rewritten, and the journal holds the state of each rewrite:
+
+planned
+    The rows that stay are copied into a staging table and compared, value for value.
+copied
+    The partition is dropped and the copy put back, then compared again. Rows of other sessions may
+    not be in their table now: `QuestDB.steady` keeps readers waiting.
+done
+    Nothing but the deleted sessions' rows is gone; the staging table is dropped.
+
+The next connect finishes what is copied; what is only planned is planned again. A partition that a
+recording or an import may write to is deferred: nobody begins to write between the last look at who
+writes and the drop (`fxlab.sessions._catalog.announcing`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import polars as pl
+from filelock import FileLock, Timeout
+
+from fxlab._progress import Advance
+from fxlab._questdb import migrations, sql
+from fxlab._questdb.client import QuestDB
+from fxlab._questdb.sql import Span
+from fxlab._times import bounds, from_micros, to_micros
+from fxlab.errors import QuestDBError, SchemaError, SessionBusy
+from fxlab.schema import (
+    EVENTS,
+    IMPORTS,
+    ORDERBOOK,
+    PRICES,
+    PURGE_JOURNAL,
+    RECEIPTS,
+    SESSIONS,
+    Table,
+)
+from fxlab.sessions import _catalog
+
+TABLES: Final = (PRICES, ORDERBOOK, EVENTS, RECEIPTS, IMPORTS)
+"""All that hold rows of a session, but for its row in the catalogue, which stays."""
+
+_UNITS: Final = {"WEEK": "1w", "MONTH": "1mo", "YEAR": "1y"}
+_NAMES: Final = {"WEEK": "%G-W%V", "MONTH": "%Y-%m", "YEAR": "%Y"}
+EVER: Final = (-(2**62), 2**62)
+_WEEK: Final = 7 * 86_400_000_000
+_UNDER_WAY: Final = 2.0
+"""Seconds after which what a killed process has sent is with the server, or never will be."""
+
+PLAN: Final = {
+    "session_id": pl.String(),
+    "table": pl.String(),
+    "partition": pl.String(),
+    "rows": pl.Int64(),
+    "bytes": pl.Int64(),
+    "shared_with": pl.Int64(),
+    "state": pl.String(),
+    "reason": pl.String(),
+}
+
+
+class Partition(NamedTuple):
+    """A partition of a table: its range of time (us, half open), rows and bytes."""
+
+    table: Table
+    name: str
+    start: int
+    end: int
+    rows: int
+    size: int
+
+
+class WrittenSession(NamedTuple):
+    """A session that is being written, as its row in the catalogue says (us)."""
+
+    session_id: str
+    source: str
+    started: int | None
+    ended: int | None
+    created_at: int
+
+    def may_write(self, place: Partition) -> bool:
+        """Return whether rows of the session may come into a partition."""
+        low, high = self._range(place.table)
+        return low < place.end and place.start <= high
+
+    def _range(self, table: Table) -> tuple[int, int]:
+        if table in (RECEIPTS, IMPORTS):  # of recordings, of imports
+            is_its = (table is RECEIPTS) == (self.source == "live")
+            return (self.created_at, self.created_at) if is_its else (0, -1)
+        if self.started is None or (self.ended is None and self.source != "live"):
+            return EVER
+        if self.source != "live":
+            return self.started, self.ended or self.started
+        # A venue's history may be asked for what came before the first row.
+        return min(self.started, self.created_at) - _WEEK, EVER[1]
+
+    def __str__(self) -> str:
+        """Say what is happening to it."""
+        what = "recorded" if self.source == "live" else "imported"
+        return f"session {self.session_id!r} is being {what}"
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """A partition that loses the rows of some sessions."""
+
+    place: Partition
+    freed: Mapping[str, int]
+    """Session to its rows."""
+    kept: int
+    shared_with: int
+    """Other sessions with rows in it."""
+    began: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @property
+    def span(self) -> Span:
+        """Return the range and condition of what stays."""
+        return Span(self.place.start, self.place.end, tuple(self.freed))
+
+    @property
+    def staging(self) -> Table:
+        """Return the table that holds what stays while the partition is dropped."""
+        table = self.place.table
+        return replace(table, name=f"{table.name}{_STAGED}{self.place.name.replace('-', '_')}")
+
+    def of(self, names: AbstractSet[str]) -> Rewrite:
+        """Return what it is for some of the sessions; the rows of the others stay."""
+        freed = {name: rows for name, rows in self.freed.items() if name in names}
+        kept = self.kept + sum(self.freed.values()) - sum(freed.values())
+        return replace(self, freed=freed, kept=kept)
+
+    def lines(self, state: str, reason: str = "") -> Iterator[dict[str, Any]]:
+        """Yield a row of `PLAN` for each session."""
+        for session_id, rows in self.freed.items():
+            yield {
+                "session_id": session_id,
+                "table": self.place.table.name,
+                "partition": self.place.name,
+                "rows": rows,
+                "bytes": round(self.place.size * rows / max(1, self.place.rows)),
+                "shared_with": self.shared_with,
+                "state": state,
+                "reason": reason,
+            }
+
+
+_STAGED: Final = "_purge_"
+
+
+def preview(db: QuestDB, rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+    """Return what a purge of sessions would do; nothing is changed.
+
+    Returns
+    -------
+    polars.DataFrame
+        One row a session and partition: ``table``, ``partition``, ``rows``, ``bytes`` (its share),
+        ``shared_with`` (other sessions with rows in it, which stay), ``state`` ("planned" or
+        "deferred") and the ``reason``.
+    """
+    writers = _writers(db)
+    lines = _outcomes(
+        _rewrites(db, rows),
+        "planned",
+        lambda rewrite: _busy(rewrite.place, writers, rewrite.freed),
+    )
+    return pl.DataFrame(lines, schema=PLAN)
+
+
+def _outcomes(
+    rewrites: Iterable[Rewrite], state: str, run: Callable[[Rewrite], str]
+) -> Iterator[dict[str, Any]]:
+    """Yield rows of `PLAN`: each rewrite runs, or says why it has to wait.
+
+    Ticks come first: as long as all ticks of a session wait, nothing of it is gone.
+    """
+    waiting: set[str] = set()
+    for rewrite in rewrites:
+        is_ledger = rewrite.place.table not in (PRICES, ORDERBOOK)
+        later = rewrite.of(waiting if is_ledger else set())
+        yield from later.lines("deferred", "ticks of the session are deferred")
+        now = rewrite.of(rewrite.freed.keys() - later.freed.keys())
+        reason = run(now) if now.freed else ""
+        waiting |= now.freed.keys() if reason else set()
+        yield from now.lines("deferred" if reason else state, reason)
+
+
+def purge(
+    db: QuestDB, rows: Sequence[Mapping[str, Any]], locks: Path, progress: Advance
+) -> pl.DataFrame:
+    """Free the rows of deleted sessions; return what became of each partition, as `preview` does.
+
+    Parameters
+    ----------
+    db, rows, locks
+        The server; the sessions' rows of the catalogue; the folder of lock files.
+    progress
+        Told after each partition. If it raises, the next purge goes on from there.
+
+    Raises
+    ------
+    SessionBusy
+        If another purge is running.
+    SchemaError
+        If a copy differs from what was copied; both are kept then.
+    """
+    with alone(locks):
+        _finish(db)
+        rewrites = list(_rewrites(db, rows))
+        told = _telling(rewrites, progress)
+        lines = list(_outcomes(told, "done", lambda rewrite: _rewrite(db, rewrite, locks)))
+        _sweep(db)
+        deferred = {line["session_id"] for line in lines if line["state"] != "done"}
+        _close(db, [row for row in rows if row["session_id"] not in deferred], locks.parent)
+    return pl.DataFrame(lines, schema=PLAN)
+
+
+def _telling(rewrites: Sequence[Rewrite], progress: Advance) -> Iterator[Rewrite]:
+    for number, rewrite in enumerate(rewrites, 1):
+        yield rewrite
+        progress(number / len(rewrites), f"{number:,} of {len(rewrites):,} partitions")
+
+
+def _close(db: QuestDB, rows: Iterable[Mapping[str, Any]], home: Path) -> None:
+    """Say in the catalogue that nothing is left of sessions, after what lies beside the tables."""
+    for row in rows:
+        quarantine = home / "quarantine" / row["session_id"]
+        if quarantine.exists():
+            shutil.rmtree(quarantine)
+        if db.cache is not None:
+            db.cache.clear(row["session_id"])
+        _catalog.store(db, {**row, "status": "deleted"})
+    db.wait_visible(SESSIONS)
+
+
+def finish(db: QuestDB, locks: Path) -> None:
+    """Put back what a purge that was killed has taken out; do nothing where none was.
+
+    One that is running is left alone. What cannot be finished is said by a warning, and readers
+    are refused.
+    """
+    if not db.is_moving():
+        return
+    try:
+        with contextlib.suppress(SessionBusy), alone(locks):
+            _finish(db)
+    except QuestDBError as error:
+        warnings.warn(f"a purge that was killed cannot be finished: {error}", stacklevel=4)
+
+
+def _finish(db: QuestDB) -> None:
+    """Finish the rewrites whose rows were copied. Readers waited for it."""
+    lines = db.execute(sql.purges("copied"))
+    for (_, name, partition), group in groupby(lines, key=lambda line: (line[5], *line[:2])):
+        found = list(group)
+        # What the killed process had sent last may not have reached the server yet.
+        age = time.time() - found[0][6] / 1e6
+        time.sleep(min(_UNDER_WAY, max(0.0, _UNDER_WAY - age)))
+        table = next(table for table in TABLES if table.name == name)
+        start, end = _bounds(table, _first(partition))
+        freed = {line[2]: int(line[4]) for line in found}
+        began = from_micros(found[0][5])
+        place = Partition(table, partition, start, end, sum(freed.values()), 0)
+        rewrite = Rewrite(place, freed, int(found[0][3]), 0, began)
+        db.wait_visible(table)
+        if freed.keys() & _counts(db, place).keys():  # not dropped: nothing has happened
+            _note(db, rewrite, "planned")
+        else:
+            _put_back(db, rewrite)
+
+
+def _rewrite(db: QuestDB, rewrite: Rewrite, locks: Path) -> str:
+    """Take the sessions' rows out of a partition; return why not, if it has to wait."""
+    if busy := _busy(rewrite.place, _writers(db), rewrite.freed):
+        return busy
+    _note(db, rewrite, "planned")
+    if rewrite.kept and (moved := _stage(db, rewrite)):
+        return moved
+    with _catalog.announcing(locks):  # until it is dropped, nobody begins to write
+        _note(db, rewrite, "copied")
+        db.wait_visible(SESSIONS)
+        busy = _busy(rewrite.place, _writers(db), rewrite.freed) or _moved(db, rewrite)
+        if busy:
+            _note(db, rewrite, "planned")
+            return busy
+        db.execute(sql.drop_partition(rewrite.place.table, rewrite.place.name))
+    _put_back(db, rewrite)
+    return ""
+
+
+def _moved(db: QuestDB, rewrite: Rewrite) -> str:
+    """Return what to say if rows were written to a partition since it was counted."""
+    db.wait_visible(rewrite.place.table)
+    counts = _counts(db, rewrite.place)
+    freed = {name: counts.get(name, 0) for name in rewrite.freed}
+    if freed == rewrite.freed and sum(counts.values()) == rewrite.kept + sum(freed.values()):
+        return ""
+    return "rows were written to it meanwhile; purge again when that is over"
+
+
+def _stage(db: QuestDB, rewrite: Rewrite) -> str:
+    """Copy what stays into the staging table, and compare every value; return why not."""
+    place, staging = rewrite.place, rewrite.staging
+    if staging.name in _names(db):
+        migrations.run(db, sql.drop_table(staging))
+    migrations.run(db, sql.create_table(staging))
+    db.execute(sql.copy_rows(place.table, staging, rewrite.span))
+    db.wait_visible(staging)
+    try:
+        _compare(db, rewrite, place.table, staging, rewrite.span)
+    except SchemaError:
+        if moved := _moved(db, rewrite):
+            return moved
+        raise
+    return ""
+
+
+def _put_back(db: QuestDB, rewrite: Rewrite) -> None:
+    """Make sure that all that stays is in its table again, every value; then end the rewrite."""
+    place, staging = rewrite.place, rewrite.staging
+    whole = Span(place.start, place.end)
+    if rewrite.kept:
+        db.execute(sql.copy_rows(staging, place.table, whole))  # harmless where it is there
+        db.wait_visible(place.table)
+        _compare(db, rewrite, staging, place.table, whole)
+    db.wait_visible(place.table)
+    if rewrite.freed.keys() & _counts(db, place).keys():
+        raise SchemaError(
+            f"the server has not dropped partition {place.name} of {place.table.name}; no row is "
+            "lost: run fxlab doctor, then purge again"
+        )
+    _note(db, rewrite, "done")
+    if rewrite.kept:
+        migrations.run(db, sql.drop_table(staging))
+
+
+def _compare(db: QuestDB, rewrite: Rewrite, left: Table, right: Table, span: Span) -> None:
+    lost = sum(
+        migrations.missing(db, left, right, piece)
+        for piece in migrations.cut(span, rewrite.kept, left)
+    )
+    if lost:
+        raise SchemaError(
+            f"{lost:,} rows of {left.name}, partition {rewrite.place.name}, are not equal in "
+            f"{right.name}; both tables are kept: run fxlab doctor, and delete neither"
+        )
+
+
+def _sweep(db: QuestDB) -> None:
+    """Drop staging tables that a killed purge has left; all they held is where it belongs."""
+    for name in _names(db):
+        table = next((t for t in TABLES if name.startswith(f"{t.name}{_STAGED}")), None)
+        if table is not None:
+            migrations.run(db, sql.drop_table(replace(table, name=name)))
+
+
+def _names(db: QuestDB) -> set[str]:
+    return {str(row[0]) for row in db.execute(sql.list_tables())}
+
+
+def _note(db: QuestDB, rewrite: Rewrite, state: str) -> None:
+    """Write a rewrite's state into the journal, for all its sessions at once."""
+    rows = [
+        {
+            "session_id": session_id,
+            "table_name": rewrite.place.table.name,
+            "partition_name": rewrite.place.name,
+            "state": state,
+            "rows_kept": rewrite.kept,
+            "rows_freed": freed,
+            "updated_at": datetime.now(UTC),
+            "timestamp": rewrite.began,
+        }
+        for session_id, freed in rewrite.freed.items()
+    ]
+    db.write(PURGE_JOURNAL, pl.DataFrame(rows, schema=PURGE_JOURNAL.frame))
+    db.wait_visible(PURGE_JOURNAL)
+
+
+def _writers(db: QuestDB) -> list[WrittenSession]:
+    return [WrittenSession(*row) for row in db.execute(sql.writers())]
+
+
+def _busy(place: Partition, writers: Iterable[WrittenSession], freed: Iterable[str]) -> str:
+    """Return who may write to a partition, or nothing if nobody does."""
+    mine = set(freed)
+    others = (one for one in writers if one.session_id not in mine)
+    return next((str(one) for one in others if one.may_write(place)), "")
+
+
+def _rewrites(db: QuestDB, rows: Sequence[Mapping[str, Any]]) -> Iterator[Rewrite]:
+    """Yield what a purge of these sessions has to rewrite, ticks first."""
+    ranges = {row["session_id"]: _tick_range(row) for row in rows}
+    for table in TABLES if rows else ():
+        for place in partitions(db, table):
+            wanted = {
+                session_id
+                for session_id, (low, high) in ranges.items()
+                if table not in (PRICES, ORDERBOOK) or (low < place.end and place.start < high)
+            }
+            counts = _counts(db, place) if wanted else {}
+            freed = {name: counts[name] for name in sorted(wanted & counts.keys())}
+            if freed:
+                kept = sum(counts.values()) - sum(freed.values())
+                yield Rewrite(place, freed, kept, len(counts) - len(freed))
+
+
+def _tick_range(row: Mapping[str, Any]) -> tuple[int, int]:
+    first, last = bounds(row["started"], row["ended"])
+    return (EVER[0] if first is None else first, EVER[1] if last is None else last)
+
+
+def partitions(db: QuestDB, table: Table) -> list[Partition]:
+    """Return the partitions of a table, in order; one that the server has split is one."""
+    found: dict[int, Partition] = {}
+    for first, rows, size in db.execute(sql.partition_sizes(table)):
+        start, end = _bounds(table, first)
+        before = found.get(start, Partition(table, _name(table, start), start, end, 0, 0))
+        found[start] = before._replace(rows=before.rows + rows, size=before.size + size)
+    return list(found.values())
+
+
+def _counts(db: QuestDB, place: Partition) -> dict[str, int]:
+    """Return the number of rows of each session in a partition."""
+    found = db.execute(sql.rows_by_session(place.table, Span(place.start, place.end)))
+    return {session_id: int(rows) for session_id, rows in found}
+
+
+def _bounds(table: Table, moment: int) -> tuple[int, int]:
+    """Return the half-open range of the partition that holds a moment (us)."""
+    unit = _UNITS[table.partition_by]
+    start = pl.Series([moment]).cast(pl.Datetime("us")).dt.truncate(unit)
+    ends = start.dt.offset_by(unit)
+    return int(start.to_physical()[0]), int(ends.to_physical()[0])
+
+
+def _name(table: Table, start: int) -> str:
+    """Return the name of the partition that begins at a moment (us)."""
+    return from_micros(start).strftime(_NAMES[table.partition_by])
+
+
+def _first(partition: str) -> int:
+    """Return the first moment (us) of the partition with a name: 2024-W32, 2024-08, 2024."""
+    year, _, rest = partition.partition("-")
+    if rest.startswith("W"):
+        day = datetime.fromisocalendar(int(year), int(rest[1:]), 1)
+    else:
+        day = datetime(int(year), int(rest or 1), 1)  # noqa: DTZ001 - made UTC below
+    return to_micros(day.replace(tzinfo=UTC))
+
+
+@contextmanager
+def own(path: Path, what: str) -> Iterator[None]:
+    """Hold a lock file, or say who does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(path, timeout=0):
+            yield
+    except Timeout:
+        raise SessionBusy(f"{what} by another process now; try again when it has ended") from None
+
+
+def alone(locks: Path) -> AbstractContextManager[None]:
+    """Be the only one that purges or brings back; raises `SessionBusy` if another is."""
+    return own(locks / "purge.lock", "the rows of deleted sessions are purged")
