@@ -428,9 +428,6 @@ def _select(
     return f"select {wanted} from {name(table.name)} {where}order by {order}"
 
 
-# ruff: noqa: S608 - of checked parts, as in `fxlab._questdb.sql`
-
-
 class Span(NamedTuple):
     """Times from `start` until before `end` (us), of all sessions but those of `without`."""
 

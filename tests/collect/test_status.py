@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 from status_cases import BUSY, SILENT, status
+from twin_recorder import MemoryJournal, ReadableEncoder
 
+from fxlab.collect._config import Plan
+from fxlab.collect._live.checksum import RowTally
+from fxlab.collect._live.recorder import Recorder
+from fxlab.collect.collector import StatusMonitor
 from fxlab.collect.status import SHORTEST_SECONDS, WINDOW_SECONDS, Rate
 
 
@@ -25,6 +30,39 @@ def test_a_rate_is_of_the_last_seconds_only():
         rate.mark(float(second), 10 * min(second, 50))
         assert len(rate._marks) <= WINDOW_SECONDS + 1
     assert rate.value == 0.0
+
+
+class CountedTallies(dict):
+    """Tallies that know how often all of them were gone through."""
+
+    passes = 0
+
+    def copy(self):  # noqa: D102
+        self.passes += 1
+        return super().copy()
+
+
+def test_many_symbols_are_counted_in_one_pass():
+    names = [f"S{number}_USDT" for number in range(50)]
+    recorder = Recorder(
+        MemoryJournal(), ReadableEncoder(), "one", names, counts_trades=True, book_depth=10
+    )
+    recorder.tallies = CountedTallies(
+        {
+            (name, what, origin): RowTally(rows=rows)
+            for name in names
+            for what, origin, rows in (
+                ("prices", "live", 3), ("prices", "backfill", 2), ("orderbook", "live", 4),
+            )
+        }
+    )  # fmt: skip
+    recorder.events.gaps = {1: names[0], 2: names[0], 3: names[1]}
+    monitor = StatusMonitor(Plan.of("private", names, session_id="one"), "private")
+    monitor._recorder = recorder
+    now = monitor.look()
+    assert {(one.trades, one.backfilled, one.books) for one in now.symbols} == {(5, 2, 4)}
+    assert [one.gaps for one in now.symbols[:3]] == [2, 1, 0]
+    assert recorder.tallies.passes == 1
 
 
 def test_sums_are_those_of_the_symbols():
