@@ -1,0 +1,349 @@
+"""Tick files block by block: any size of block, any packing, nothing unsafe, bounded memory."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import random
+import stat
+import subprocess
+import sys
+import textwrap
+import zipfile
+from datetime import UTC, datetime, timedelta
+
+import polars as pl
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from import_rows import rows_of_part
+from test_import_identity import HEADER, damaged, trades, write
+
+from fxlab import errors
+from fxlab.collect._files import blocks, csv, quarantine
+from fxlab.collect._files.discovery import find_sources, read_file
+from fxlab.collect._files.quarantine import STRICT, ReadOptions, lent
+from fxlab.collect._files.session_data import ImportedSession
+from fxlab.schema import UTC_MICROS
+
+LONG = os.environ.get("FXLAB_FAULTS") == "long"
+LINES = trades(range(1, 201))
+TABLE = pl.read_csv(io.StringIO("\n".join((HEADER, *LINES))), infer_schema=False)
+
+
+def packed(folder, suffix):
+    """Write the same rows as a file of some kind."""
+    text = TABLE.write_csv().encode()
+    jsonl = b"".join(json.dumps(row).encode() + b"\n" for row in TABLE.iter_rows(named=True))
+    typed = TABLE.with_columns(pl.col("timestamp", "price", "qty").cast(pl.Float64))
+    data = jsonl if "json" in suffix else text
+    file = folder / f"ticks{suffix}"
+    if suffix.endswith(".gz"):
+        file.write_bytes(gzip.compress(data))
+    elif suffix.endswith(".zst"):
+        with pa.CompressedOutputStream(str(file), "zstd") as stream:
+            stream.write(data)
+    elif suffix == ".zip":
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("inside/ticks.csv", text)
+            archive.writestr("README.txt", "about them")
+    elif suffix == ".parquet":
+        typed.write_parquet(file, row_group_size=30)
+    elif suffix in blocks.ARROW:
+        typed.write_ipc(file, record_batch_size=30)
+    else:
+        file.write_bytes(data)
+    return file
+
+
+@pytest.mark.parametrize("suffix", blocks.SUFFIXES)
+def test_the_same_rows_come_from_every_kind_of_file(tmp_path, suffix):
+    (wanted,) = read_file(write(tmp_path / "a.csv", HEADER, LINES))
+    (source,), others = find_sources([packed(tmp_path, suffix)])
+    (part,) = source.read(ReadOptions(batch_size=40)).parts
+    assert rows_of_part(part).equals(rows_of_part(wanted))
+    assert part.known == wanted.known
+    assert [name.rpartition("/")[2] for name in others] == ["README.txt"] * (suffix == ".zip")
+    assert source.digests() == {part.path: part.origin.sha256}
+
+
+@pytest.mark.parametrize("suffix", [".csv.gz", ".csv.zst", ".zip", ".arrow"])
+def test_a_damaged_packing_is_refused(tmp_path, suffix):
+    file = packed(tmp_path, suffix)
+    whole = file.read_bytes()
+    for size in (len(whole) // 2, 10, 1):
+        file.write_bytes(whole[:size])
+        with pytest.raises(errors.ImportRefused, match=r"copy (?:the file|it) again"):
+            (find_sources([file])[0])[0].read(STRICT)
+
+
+def archive(folder, *names, mode=0o644, flags=0):
+    file = folder / "a.zip"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as made:
+        for name in names:
+            entry = zipfile.ZipInfo(name)
+            entry.external_attr = mode << 16
+            made.writestr(entry, "\n".join((HEADER, *LINES, "")))
+    if flags:  # the flag of encryption, in the local header and in the directory
+        data = bytearray(file.read_bytes())
+        data[6] |= flags
+        data[data.index(b"PK\x01\x02") + 8] |= flags
+        file.write_bytes(data)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "words"),
+    [
+        (["../a.csv"], {}, "leads out of the archive"),
+        (["x/../../a.csv"], {}, "leads out of the archive"),
+        (["/etc/a.csv"], {}, "leads out of the archive"),
+        (["..\\a.csv"], {}, "leads out of the archive"),
+        (["C:\\a.csv"], {}, "leads out of the archive"),
+        (["a.csv"], {"mode": stat.S_IFLNK | 0o777}, "is a link"),
+        (["a.csv"], {"flags": 1}, "is encrypted"),
+        (["a.parquet"], {}, "is packed already"),
+        (["notes.md"], {}, "holds no .csv"),
+    ],
+)
+def test_an_archive_that_is_none_of_ticks_is_refused(tmp_path, names, options, words):
+    with pytest.raises(errors.ImportRefused, match=words):
+        find_sources([archive(tmp_path, *names, **options)])
+
+
+def test_each_member_is_a_file(tmp_path):
+    found, _ = find_sources([archive(tmp_path, "x/a.csv", "x/b.csv")])
+    assert [source.session_id for source in found] == ["a.zip_x_a", "a.zip_x_b"]
+    (both,), _ = find_sources([archive(tmp_path, "x/a.csv", "x/b.csv")], "both")
+    draft = both.read(STRICT)
+    assert draft.rows == 200, "the members hold the same rows under the same ids"
+    assert "200 rows are in another file too, under the same ids: stored once" in str(
+        [part.notes for part in draft.parts]
+    )
+
+
+@pytest.mark.parametrize("suffix", [".csv.gz", ".zip"])
+def test_what_unpacks_to_far_too_much_is_refused(tmp_path, suffix, monkeypatch):
+    monkeypatch.setattr(blocks, "SMALL", 2**20)
+    text = (HEADER + "\n" + "0" * 900_000 + "\n").encode() * 20
+    file = tmp_path / f"bomb{suffix}"
+    if suffix == ".zip":
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as made:
+            made.writestr("a.csv", text)
+    else:
+        file.write_bytes(gzip.compress(text))
+    with pytest.raises(errors.ImportRefused, match=r"more than 200 times as much.*unpack it your"):
+        (find_sources([file])[0])[0].read(ReadOptions(max_bad=1.0))
+
+
+def test_ten_thousand_columns_are_refused(tmp_path):
+    names = ",".join(f"c{n}" for n in range(10_000))
+    file = write(tmp_path / "a.csv", f"timestamp,{names}", [])
+    with pytest.raises(errors.ImportRefused, match="10,001 columns, and 500 is the most"):
+        read_file(file)
+
+
+def test_lines_of_json_that_are_no_rows_are_quarantined(tmp_path):
+    row = {"timestamp": "2024-08-08T00:00:00Z", "symbol": "A", "price": 1.25, "qty": 1}
+    odd = [
+        "{",
+        "[1]",
+        '{"price": {}}',
+        '{"timestamp": 1, "other": 2}',
+        '{"price": NaN}',
+        "[" * 9999,
+    ]
+    lines = [json.dumps(row)] * 20 + odd + [json.dumps(row)] * 20
+    file = tmp_path / "a.jsonl"
+    file.write_text("\n".join(lines) + "\n")
+    (part,) = read_file(file, None, ReadOptions(max_bad=0.5))
+    assert (part.rows, part.bad, part.quarantine.rows) == (40, len(odd), len(lines))
+    assert [one.text for one in part.quarantine.bad] == [line[:10_000] for line in odd]
+    with pytest.raises(errors.ImportRefused, match="line 21"):
+        read_file(file)
+
+
+# ---- blocks --------------------------------------------------------------------------------
+
+
+def outcome(file, options):
+    """Return all that reading a file gives, or the refusal."""
+    try:
+        parts = read_file(file, None, options)
+    except errors.ImportRefused as error:
+        return str(error)
+    bad = [one for part in parts if part.quarantine for one in part.quarantine.bad]
+    return [(one.row, one.rule, one.text) for one in bad], [
+        (
+            *(part.symbol, part.rows, part.known.first, part.known.last, part.known.decimals),
+            *(part.key, part.backward, part.notes, rows_of_part(part).to_dicts()),
+        )
+        for part in parts
+    ]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_blocks_of_any_size_give_the_same(tmp_path, seed, monkeypatch):
+    draw = random.Random(seed)
+    ids = draw.choice(
+        [list(range(1, 41)), draw.sample(range(1, 99), 40), [f"x{n % 37}" for n in range(40)]]
+    )
+    lines = trades(ids)
+    for _ in range(draw.randint(0, 3)):
+        lines[draw.randrange(40)] = draw.choice(["1,2", "", "x,BTC,1,1,900", lines[3]])
+    file = write(tmp_path / "a.csv", HEADER, lines + [""] * draw.randint(0, 3))
+    if draw.random() < 0.3:
+        file.write_bytes(damaged(draw, file.read_bytes()))
+    whole = outcome(file, ReadOptions(max_bad=1.0))
+    monkeypatch.setattr(csv, "_FIRST_BYTES", draw.randint(20, 300))
+    monkeypatch.setattr(csv, "_MOST_BYTES", 100)
+    monkeypatch.setattr(quarantine, "BUCKET_ROWS", draw.randint(3, 30))
+    monkeypatch.setattr(quarantine, "_SAMPLE", 3)
+    with lent(tmp_path / "spool") as room:
+        room.budget = draw.choice([0, 10**9])
+        cut = outcome(file, ReadOptions(max_bad=1.0, room=room))
+    if isinstance(whole, str):
+        assert isinstance(cut, str)  # of several reasons the first in the file may be told
+    else:
+        assert cut == whole
+    assert [path.name for path in (tmp_path / "spool").iterdir()] == ["lock"]
+
+
+def test_the_folder_of_a_killed_import_is_removed_and_that_of_a_running_one_is_not(tmp_path):
+    left = tmp_path / "import-dead"
+    left.mkdir()
+    (left / "00000001.arrow").write_bytes(b"x")
+    with lent(tmp_path) as first:
+        assert not left.exists()
+        with lent(tmp_path) as second:
+            assert first.folder.exists()
+            assert second.folder != first.folder
+    assert not first.folder.exists()
+
+
+SECONDS = st.integers(631_152_000_000_000, 4_102_444_799_999_999)
+FRAMES = st.lists(
+    st.tuples(
+        SECONDS,
+        st.floats(1e-9, 1e9),
+        st.floats(0, 1e12),
+        st.sampled_from(["A", "BTC_USDT"]),
+        st.sampled_from(["buy", "sell", None]),
+    ),
+    min_size=1,
+    max_size=30,
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(FRAMES, st.sampled_from([".csv", ".parquet", ".arrow", ".csv.gz", ".jsonl"]))
+def test_a_frame_that_is_written_and_read_is_the_same(tmp_path_factory, rows, suffix):
+    folder = tmp_path_factory.mktemp("trip")
+    frame = pl.DataFrame(
+        rows,
+        schema={
+            "timestamp": pl.Int64,
+            "price": pl.Float64,
+            "volume": pl.Float64,
+            "symbol": pl.String,
+            "side": pl.String,
+        },
+        orient="row",
+    ).with_columns(
+        pl.col("timestamp").cast(UTC_MICROS),
+        trade_id=pl.int_range(1, pl.len() + 1).cast(pl.String),
+    )
+    file = folder / f"a{suffix}"
+    iso = frame.with_columns(pl.col("timestamp").dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ"))
+    if suffix == ".parquet":
+        frame.write_parquet(file)
+    elif suffix == ".arrow":
+        frame.write_ipc(file)
+    elif suffix == ".jsonl":
+        file.write_text("".join(json.dumps(row) + "\n" for row in iso.iter_rows(named=True)))
+    else:
+        text = iso.write_csv().encode()
+        file.write_bytes(gzip.compress(text) if suffix.endswith("gz") else text)
+    parts = read_file(file)
+    found = pl.concat(rows_of_part(part).select(frame.columns) for part in parts)
+    assert found.sort(pl.col("trade_id").cast(int)).equals(frame)
+
+
+# ---- several files -------------------------------------------------------------------------
+
+
+def test_rows_that_two_files_share_are_stored_once_and_told(lab, tmp_path, unique):
+    name = unique("seam")
+    one = write(tmp_path / "a.csv", HEADER, LINES[:120])
+    two = write(tmp_path / "b.csv", HEADER, LINES[100:])
+    report = lab.import_files([one, two], session_id=name)
+    assert (report.rows, lab.session(name).records_collected) == (220, 200)
+    assert "20 rows are in another file too, under the same ids: stored once" in str(report.notes)
+    assert lab.session(name).prices()["seq"].to_list() == list(range(1, 201))
+    again = lab.import_files([one, two], session_id=name)
+    assert set(again.table()["state"]) == {"unchanged"}
+
+
+def test_shared_rows_are_found_whatever_the_size_of_buckets(tmp_path, monkeypatch):
+    draw = random.Random(3)
+    lines = draw.sample(LINES, len(LINES))
+    files = [write(tmp_path / f"{n}.csv", HEADER, lines[n * 40 : n * 40 + 60]) for n in range(5)]
+    for rows in (10, 33, 10**6):
+        monkeypatch.setattr(quarantine, "BUCKET_ROWS", rows)
+        monkeypatch.setattr(quarantine, "_SAMPLE", 7)
+        with lent(tmp_path / "spool") as room:
+            how = ReadOptions(strict=True, room=room)
+            parts = [part for file in files for part in read_file(file, None, how)]
+            draft = ImportedSession("s", tuple(parts), room)
+            assert draft.rows == 200
+    odd = write(tmp_path / "odd.csv", HEADER, [lines[0].replace(",BTC,", ",BTC,9")])
+    with pytest.raises(errors.ImportRefused, match="with different rows"):
+        ImportedSession("s", tuple(part for file in (files[0], odd) for part in read_file(file)))
+
+
+# ---- memory --------------------------------------------------------------------------------
+
+READ = textwrap.dedent(
+    """
+    import resource, sys
+    from pathlib import Path
+    from fxlab.collect._files.discovery import read_file
+    from fxlab.collect._files.quarantine import ReadOptions, lent
+    with lent(Path(sys.argv[2])) as room:
+        room.budget = 64 * 2**20
+        parts = read_file(Path(sys.argv[1]), None, ReadOptions(room=room, batch_size=100_000))
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        print(sum(part.rows for part in parts), most)
+    """
+)
+
+
+@pytest.mark.faults
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in other units elsewhere")
+def test_a_file_is_read_in_bounded_memory(tmp_path):
+    """In long form a file of 1 GB; a file read whole takes several times its size."""
+    count = 20_000_000 if LONG else 1_200_000
+    step = 200_000
+    start = datetime(2024, 8, 8, tzinfo=UTC)
+    with (tmp_path / "a.csv").open("wb") as file:
+        for first in range(0, count, step):
+            number = pl.int_range(first, first + step, dtype=pl.Int64, eager=True)
+            rows = pl.select(
+                timestamp=(start + number * timedelta(microseconds=37_001)).dt.strftime(
+                    "%Y-%m-%dT%H:%M:%S%.6fZ"
+                ),
+                symbol=pl.lit("BTC_USDT"),
+                price=60_000 + (number % 997) / 100,
+                volume=(number % 83) / 1_000 + 0.001,
+                trade_id=number + 10**9,
+            )
+            rows.write_csv(file, include_header=not first)
+    size = (tmp_path / "a.csv").stat().st_size
+    words = [sys.executable, "-c", READ, str(tmp_path / "a.csv"), str(tmp_path / "spool")]
+    told = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+    assert int(told[0]) == count
+    assert int(told[1]) < 2**30 if LONG else int(told[1]) < 520 * 2**20
+    assert size > (2**30 if LONG else 60 * 2**20)
