@@ -113,22 +113,21 @@ class Frames:
 
     def trade(self, deal: MarketTrade) -> bytes:
         """Return the data of a trade."""
-        time = deal.time // 1_000
-        whole, part = divmod(deal.price, self._price_unit)
-        much, little = divmod(deal.quantity, self._quantity_unit)
-        maker = "false" if deal.bought else "true"
+        time, numbers, maker = self._said(deal)
         if self._futures:
-            return (self._trade % (time, time, deal.id, whole, part, much, little, maker)).encode()
-        return (self._trade % (time, deal.id, whole, part, much, little, time, maker)).encode()
+            return (self._trade % (time, time, deal.id, *numbers, maker)).encode()
+        return (self._trade % (time, deal.id, *numbers, time, maker)).encode()
 
     def aggregate(self, deal: MarketTrade) -> bytes:
         """Return the data of a trade as an aggregate of one."""
-        time, number = deal.time // 1_000, deal.id
-        price = divmod(deal.price, self._price_unit)
-        quantity = divmod(deal.quantity, self._quantity_unit)
-        maker = "false" if deal.bought else "true"
-        values = (time, number, *price, *quantity, number, number, time, maker)
+        time, numbers, maker = self._said(deal)
+        values = (time, deal.id, *numbers, deal.id, deal.id, time, maker)
         return (self._aggregate % values).encode()
+
+    def _said(self, deal: MarketTrade) -> tuple[int, tuple[int, ...], str]:
+        """Return a trade's milliseconds, the parts of its two numbers, and "buyer is maker"."""
+        numbers = *divmod(deal.price, self._price_unit), *divmod(deal.quantity, self._quantity_unit)
+        return deal.time // 1_000, numbers, "false" if deal.bought else "true"
 
     def depth(self, window: BookWindow) -> bytes:
         """Return the data of a diff."""
