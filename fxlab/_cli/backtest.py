@@ -10,6 +10,7 @@ import typer
 from fxlab._cli.common import (
     ListsByDefault,
     command,
+    for_shell,
     is_text,
     say,
     show_facts,
@@ -189,10 +190,13 @@ def show_run(run_id: RunId) -> None:
 
     with fxlab.connect() as lab:
         run = lab.run(run_id)
+        gone = run.session_deleted
     facts = dict(run)
     metrics = facts.pop("metrics")
     show_facts(facts.items(), "run", key="run")
     show_rows(("metric", "value"), metrics.items(), "metrics", key="metrics")
+    if gone:
+        say(for_shell(gone))
 
 
 def reproduce(

@@ -18,7 +18,9 @@ SHOWN: Final = 50
 """Symbols that a session's statistics are shown of in text; it may have 5,000."""
 
 sessions = typer.Typer(
-    rich_markup_mode=None, help="List and show the sessions in the database.", no_args_is_help=True
+    rich_markup_mode=None,
+    help="List, show and delete the sessions in the database.",
+    no_args_is_help=True,
 )
 cache = typer.Typer(
     rich_markup_mode=None,
@@ -33,7 +35,11 @@ def register(app: typer.Typer) -> None:
     command(app, "export")(export_session)
     command(sessions, "list")(list_sessions)
     command(sessions, "show")(show_session)
+    command(sessions, "delete")(delete_session)
+    command(sessions, "undelete")(undelete_session)
     app.add_typer(sessions, name="sessions")
+    command(app, "purge")(purge)
+    command(app, "retention")(retention)
     command(cache, "list")(list_copies)
     command(cache, "clear")(clear_copies)
     app.add_typer(cache, name="cache")
@@ -147,11 +153,15 @@ def list_sessions(
     ascending: Annotated[bool, typer.Option("--ascending", help="The smallest first.")] = False,
     limit: Annotated[int, typer.Option(min=1, help="Most rows to list.")] = 50,
     after: Annotated[str | None, typer.Option(help="The last id of the page before.")] = None,
+    deleted: Annotated[bool, typer.Option("--deleted", help="Those that are deleted.")] = False,
 ) -> None:
     """List the sessions, newest first."""
     from fxlab.lab import connect
 
     with connect() as lab:
+        if deleted:
+            show_frame(lab.deleted(), empty="no session is deleted")
+            return
         page = lab.session_page(
             symbol=symbol, status=status, exchange=exchange, source=source, tag=tag, text=text,
             start=start, end=end, sort=sort, descending=not ascending, limit=limit, after=after,
@@ -163,6 +173,77 @@ def list_sessions(
         more=f"--after {page.next_after} shows the next, --limit more",
         leave_out=[name for name in page.sessions.columns if name not in LISTED],
     )
+
+
+def delete_session(
+    session_id: Annotated[str, typer.Argument(help="The id, with or without session_.")],
+    *,
+    yes: Annotated[
+        str | None, typer.Option("--yes", help="The id again, instead of being asked for it.")
+    ] = None,
+) -> None:
+    """Delete a session: hidden at once, brought back by undelete until it is purged."""
+    from fxlab.lab import connect
+
+    with connect() as lab:
+        name = lab.session(session_id).id
+        if yes is None:
+            show_frame(lab.deletion_preview(name), f"a purge of {name} would free")
+            yes = typer.prompt("Type the id to delete it (in a script: --yes ID)", err=True)
+        if yes not in (name, session_id):
+            raise InvalidParameter(f"{yes!r:.80} is not {name!r}; nothing was deleted")
+        planned = lab.delete(name)
+    rows, size = int(planned["rows"].sum()), int(planned["bytes"].sum())
+    say(f"{name} is deleted; fxlab sessions undelete {name} brings it back, fxlab purge {name} "
+        f"frees {rows:,} rows ({size / 1e6:,.1f} MB) for good")  # fmt: skip
+
+
+def undelete_session(
+    session_id: Annotated[str, typer.Argument(help="The id; see fxlab sessions list --deleted.")],
+) -> None:
+    """Bring a deleted session back as it was."""
+    from fxlab.lab import connect
+
+    with connect() as lab:
+        say(f"{lab.undelete(session_id).id} is back")
+
+
+def purge(
+    session_ids: Annotated[
+        list[str] | None, typer.Argument(help="Deleted sessions; all of them unless given.")
+    ] = None,
+    *,
+    older_than: Annotated[
+        str | None, typer.Option(help="Only those deleted so long ago, such as 7d.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show it, free nothing.")] = False,
+) -> None:
+    """Free the disk of deleted sessions for good; no other session loses a row."""
+    from fxlab.lab import connect
+
+    with connect() as lab, keeping("no row of another session is lost; the same command goes on"):
+        found = lab.purge(session_ids or None, older_than=older_than, dry_run=dry_run)
+    title = "nothing was freed: dry run" if dry_run else "purged"
+    show_frame(found, title, empty="there is nothing to free; fxlab sessions delete ID comes first")
+
+
+def retention(
+    *,
+    older_than: Annotated[
+        str | None, typer.Option(help="Sessions whose last tick is older, such as 90d.")
+    ] = None,
+    max_bytes: Annotated[
+        str | None, typer.Option(help="The oldest of what is more than this, such as 50GB.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete them; else they are shown.")] = False,
+) -> None:
+    """Show, or delete, the sessions that are too old or too much."""
+    from fxlab.lab import connect
+
+    with connect() as lab:
+        found = lab.retention(older_than=older_than, max_bytes=max_bytes, dry_run=not yes)
+    title = "deleted; fxlab purge frees them" if yes else "to be deleted with --yes"
+    show_frame(found, title, empty="no session is too old or too much")
 
 
 def show_session(

@@ -12,6 +12,7 @@ from fxlab._cli.backtest import EVERY, Limit, Name, RunWords, Words, given, name
 from fxlab._cli.common import (
     ListsByDefault,
     command,
+    for_shell,
     say,
     show_facts,
     show_frame,
@@ -170,9 +171,11 @@ def show_sweep(
     )  # fmt: skip
     with fxlab.connect() as lab:
         found = lab.sweep(sweep_id)
-        points = found.points()
+        points, gone = found.points(), found.session_deleted
     show_facts([(name, getattr(found, name)) for name in names], "sweep", key="sweep")
     show_frame(points, "points", key="points", most=WINDOWS, leave_out=("fingerprint",))
+    if gone:
+        say(for_shell(gone))
 
 
 def _sessions(lab: Lab, text: str) -> list[Any]:

@@ -140,6 +140,14 @@ def what_became_of(row: Mapping[str, Any]) -> str:
     return f"was deleted; lab.undelete({row['session_id']!r}) brings it back until it is purged"
 
 
+def fate(db: QuestDB, session_id: str) -> str:
+    """Return what became of a session that was deleted; nothing of any other."""
+    row = find_any(db, session_id)
+    if row is None or row["status"] not in sql.HIDDEN:
+        return ""
+    return f"session {session_id!r} {what_became_of(row)}"
+
+
 def find_free(db: QuestDB, session_id: str) -> dict[str, Any] | None:
     """Return the row of the session that has an id; None if the id is free for a new one."""
     row = find_any(db, session_id)

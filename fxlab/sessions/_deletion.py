@@ -309,7 +309,11 @@ class Deletions:
 
 
 def _note_of(row: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(row["options"])[_NOTE]
+    found: dict[str, Any] | None = json.loads(row["options"] or "{}").get(_NOTE)
+    if found is None:  # hidden by another hand
+        at = to_micros(row["updated_at"])
+        of_old = {"status": "completed", "updated_at": at, "options": row["options"]}
+        found = {"at": at, "rows": row["records_collected"], "bytes": None, **of_old}
     return found
 
 

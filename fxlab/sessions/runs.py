@@ -167,6 +167,11 @@ class SavedRun(Mapping[str, Any]):
         """Return the fills in their order, one row each, with the columns of `Result.fills`."""
         return _stored_fills(self._db, self.run_id)
 
+    @property
+    def session_deleted(self) -> str:
+        """Return what became of its session, if that was deleted; else nothing."""
+        return _catalog.fate(self._db, self.data_session_id)
+
     def reproduce(self, progress: Progress = None) -> Reproduction:
         """Run it again on its session and compare every bit.
 
@@ -200,7 +205,8 @@ class SavedRun(Mapping[str, Any]):
     def _repr_html_(self) -> str:
         named = [(_html.heading(name), self[name]) for name in _COLUMNS if name != "metrics"]
         figures = [(_html.heading(name), value) for name, value in self.metrics.items()]
-        return _html.facts(named) + _html.facts(figures)
+        gone = self.session_deleted
+        return _html.facts(named) + _html.facts(figures) + _html.paragraphs([gone] if gone else [])
 
 
 _COLUMNS: Final = tuple(one.name for one in fields(SavedRun) if one.name != "_db")

@@ -215,9 +215,18 @@ class SavedSweep:
         ]
         return pl.DataFrame(made, infer_schema_length=None)
 
+    @property
+    def session_deleted(self) -> str:
+        """Return what became of its session, if that was deleted; else nothing."""
+        from fxlab.sessions import _catalog
+
+        return _catalog.fate(self._db, self.data_session_id)
+
     def _repr_html_(self) -> str:
         names = [one.name for one in fields(self) if one.name not in ("_db", "plan")]
-        return _html.facts((_html.heading(name), getattr(self, name)) for name in names)
+        shown = _html.facts((_html.heading(name), getattr(self, name)) for name in names)
+        gone = self.session_deleted
+        return shown + _html.paragraphs([gone] if gone else [])
 
 
 def find(db: QuestDB, sweep_id: str) -> SavedSweep:

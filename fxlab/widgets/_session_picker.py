@@ -7,12 +7,13 @@ silently choose sessions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import ipywidgets as w
+import polars as pl
 import traitlets as t
 
 from fxlab._html import escape, facts, show_time
@@ -90,12 +91,14 @@ class SessionPicker(w.VBox):
             description="Symbols", options=[], rows=4, style=style, layout={"width": "17rem"}
         )
         self.message = Message()
+        self.deletion = DeletionBox(self._lab, self.message, self._on_deleted)
         super().__init__(
             [
                 style_sheet(),
                 in_line([self.filter, self.order, self.refresh, self.count, self.more]),
                 w.VBox([self.heads, self.listing]),
                 beside([self.symbol_list, self.details]),
+                self.deletion,
                 self.message,
                 KeyGuard(),
             ]
@@ -154,6 +157,12 @@ class SessionPicker(w.VBox):
             self._choose_known()
             self._load()
 
+    def _on_deleted(self, undeleted: str | None) -> None:
+        """Show the list without a session that was deleted, or with one that is back."""
+        self._read(self.state.choose(undeleted) if undeleted else self.state)
+        self._choose_known()
+        self._load()
+
     def _on_more(self, _button: Any) -> None:  # noqa: ANN401 - ipywidgets has no types
         with self.message.guard():
             query: SessionQuery = {**self.state.query, "after": self.state.page.next_after}
@@ -194,6 +203,7 @@ class SessionPicker(w.VBox):
         self.details.value = _details(session) if session else ""
         self.symbols = names
         self.value = session
+        self.deletion.ask_about(session)
 
     @contextmanager
     def _quietly(self) -> Iterator[None]:
@@ -203,6 +213,86 @@ class SessionPicker(w.VBox):
             yield
         finally:
             self._showing = False
+
+
+class DeletionBox(w.VBox):
+    """Deletes the chosen session once its id was typed, and brings it back.
+
+    Parameters
+    ----------
+    lab, message
+        Where the sessions are, and where errors are said.
+    changed
+        Called after a deletion with None, and with the id of a session that is back.
+    """
+
+    def __init__(self, lab: Lab, message: Message, changed: Callable[[str | None], None]) -> None:
+        self._lab, self._message, self._changed = lab, message, changed
+        self._session: Session | None = None
+        self._last = ""
+        self.delete = w.Button(description="Delete…", tooltip="Show what a deletion would free")
+        self.undo = w.Button(description="Undo", icon="undo")
+        self.preview = w.HTML()
+        self.typed = w.Text(
+            description="Its id", placeholder="type the id", style=label_width(["Its id"])
+        )
+        self.confirm = w.Button(description="Delete it", button_style="danger", disabled=True)
+        self.cancel = w.Button(description="Keep it")
+        self._asking = w.VBox([self.preview, in_line([self.typed, self.confirm, self.cancel])])
+        super().__init__([in_line([self.delete, self.undo]), self._asking])
+        self.delete.on_click(lambda _: self._ask())
+        self.cancel.on_click(lambda _: self.ask_about(self._session))
+        self.confirm.on_click(lambda _: self._delete())
+        self.undo.on_click(lambda _: self._undelete())
+        self.typed.observe(lambda _: self._on_typed(), "value")
+        self.ask_about(None)
+
+    def ask_about(self, session: Session | None) -> None:
+        """Take the session that is chosen; a question about another one is over."""
+        self._session = session
+        self.delete.disabled = session is None
+        self.undo.layout.display = None if self._last else "none"
+        self.undo.tooltip = f"Bring {self._last} back"
+        self._asking.layout.display = "none"
+
+    def _ask(self) -> None:
+        session = self._session
+        if session is None:
+            return
+        with self._message.guard():
+            planned = self._lab.deletion_preview(session.id)
+            late = planned.filter(state="deferred")
+            pairs: list[tuple[str, object]] = [
+                ("rows", int(planned["rows"].sum())),
+                ("MB", round(int(planned["bytes"].sum()) / 1e6, 1)),
+                ("partitions", planned.height),
+                ("shared with others", planned.filter(pl.col("shared_with") > 0).height),
+                ("deferred", f"{late.height}: {late['reason'][0]}" if late.height else 0),
+            ]
+            self.preview.value = facts(pairs)
+            self.typed.value = ""
+            self._asking.layout.display = None
+
+    def _on_typed(self) -> None:
+        wanted = self._session is not None and self.typed.value == self._session.id
+        self.confirm.disabled = not wanted
+
+    def _delete(self) -> None:
+        session = self._session
+        if session is None or self.typed.value != session.id:
+            return
+        with self._message.guard():
+            self._lab.delete(session.id)
+            self._last = session.id
+            self._changed(None)
+            self._message.say(f"{session.id} is deleted; Undo brings it back until it is purged")
+
+    def _undelete(self) -> None:
+        with self._message.guard():
+            back = self._lab.undelete(self._last).id
+            self._last = ""
+            self._changed(back)
+            self._message.say(f"{back} is back")
 
 
 def _details(session: Session) -> str:

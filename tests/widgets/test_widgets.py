@@ -492,3 +492,55 @@ def test_every_name_of_the_package_loads():
         assert getattr(fxlab.widgets, name)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = fxlab.widgets.nothing
+
+
+def test_a_session_is_deleted_by_typing_its_id_and_comes_back(picker, lab, group):
+    box, name = picker.deletion, f"{group}-c"
+    assert box._asking.layout.display == box.undo.layout.display == "none"
+    box.delete.click()
+    assert box._asking.layout.display is None
+    assert "6,000" not in picker.message.value
+    assert "partitions" in box.preview.value
+    for typed in ("", f"{group}-b", name.upper()):
+        box.typed.set_state({"value": typed})
+        assert box.confirm.disabled
+        box.confirm.click()
+    assert name in lab.sessions(text=group)["session_id"]
+    box.typed.set_state({"value": name})
+    assert not box.confirm.disabled
+    box.confirm.click()
+    assert name not in [value for _, value in picker.listing.options]
+    assert picker.value.id == f"{group}-b"
+    assert "Undo brings it back" in picker.message.value
+    assert box._asking.layout.display == "none"
+    assert box.undo.layout.display is None
+    box.undo.click()
+    assert picker.value.id == name
+    assert name in [value for _, value in picker.listing.options]
+    assert box.undo.layout.display == "none"
+
+
+def test_a_question_about_another_session_is_over(picker, group):
+    picker.deletion.delete.click()
+    select(picker.listing, f"{group}-a")
+    assert picker.deletion._asking.layout.display == "none"
+    picker.deletion.delete.click()
+    picker.deletion.typed.set_state({"value": f"{group}-c"})
+    assert picker.deletion.confirm.disabled
+    picker.deletion.cancel.click()
+    assert picker.deletion._asking.layout.display == "none"
+
+
+def test_what_cannot_be_deleted_is_said_in_the_panel(picker, lab, db, group):
+    row = _catalog.find(db, f"{group}-c")
+    _catalog.store(db, {**row, "status": "collecting", "source": "live"})
+    db.wait_visible(SESSIONS_TABLE)
+    try:
+        picker.deletion.delete.click()
+        picker.deletion.typed.set_state({"value": f"{group}-c"})
+        picker.deletion.confirm.click()
+        assert picker.message.failed
+        assert "is being recorded; end the recording" in picker.message.value
+    finally:
+        _catalog.put(db, row)
+        db.wait_visible(SESSIONS_TABLE)
