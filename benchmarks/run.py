@@ -1,7 +1,7 @@
 """Speeds as ratios, all in one run: ours against the barest thing that does the same work.
 
-    python benchmarks/run.py [--rows 1250000] [--rounds 7] [--only backtest,import,ingest,read]
-                             [--tiny]
+    python benchmarks/run.py [--rows 1250000] [--rounds 7] [--tiny]
+                             [--only backtest,import,ingest,files,read]
 
 Both sides of a pair take turns (A B A B …), so a machine that slows down slows both. A row shows
 the best time of each side, and the median of the pairwise ratios against its goal.
@@ -13,7 +13,8 @@ import argparse
 import io
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,6 +131,8 @@ def _database(lab: fxlab.Lab, frame: pl.DataFrame, rounds: int, wanted: set[str]
         rate = frame.height / row.bare
         print(f"ingest: {rate:,.0f} rows/s visible, checked and counted")
         found.append(row)
+    if "files" in wanted:
+        found += _files(lab, frame, raw_ingest, rounds)
     if "read" in wanted:
         ingest()
         session = lab.session(f"ingest_{next(numbers) - 1}")
@@ -145,6 +148,30 @@ def _database(lab: fxlab.Lab, frame: pl.DataFrame, rounds: int, wanted: set[str]
         row = compare("raw export / our read", bare, read, rounds, ">= 0.8")
         print(f"read: {frame.height / row.bare:,.0f} rows/s")
         found.append(row)
+    return found
+
+
+def _files(
+    lab: fxlab.Lab, frame: pl.DataFrame, raw_ingest: Callable[[], None], rounds: int
+) -> list[Row]:
+    """Compare the import of a file, read, checked, written and counted, with the raw client."""
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        for suffix, write, goal in (
+            ("csv", frame.write_csv, ">= 0.4"),
+            ("parquet", frame.write_parquet, ">= 0.6"),
+        ):
+            path = Path(folder) / f"ticks.{suffix}"
+            write(path)
+            numbers = iter(range(1_000))
+
+            def ours(path: Path = path, numbers: Iterator[int] = numbers) -> None:
+                name = f"{path.suffix[1:]}_{next(numbers)}"
+                lab.import_files(path, session_id=name, symbol="BTC_USDT")
+
+            row = compare(f"raw client / import of {suffix}", raw_ingest, ours, rounds, goal)
+            print(f"{suffix}: {frame.height / row.bare:,.0f} rows/s visible, checked and counted")
+            found.append(row)
     return found
 
 
@@ -192,7 +219,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=1_250_000)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--only", default="backtest,import,ingest,read")
+    parser.add_argument("--only", default="backtest,import,ingest,files,read")
     asked = options(parser, rows=5_000, rounds=2)
     wanted = set(asked.only.split(","))
     found: list[Row] = []
@@ -200,7 +227,7 @@ def main() -> None:
         found += backtests(asked.rows, asked.rounds)
     if "import" in wanted:
         found += imports(asked.rounds)
-    if wanted & {"ingest", "read"}:
+    if wanted & {"ingest", "files", "read"}:
         found += database(asked.rows, asked.rounds, wanted)
     print(f"\n{'work':46} {'ours':>10} {'bare':>10} {'ratio':>8}  goal")
     for row in found:

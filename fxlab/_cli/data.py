@@ -46,9 +46,7 @@ def register(app: typer.Typer) -> None:
 
 
 def import_paths(
-    paths: Annotated[
-        list[Path], typer.Argument(help="CSV or Parquet files, or folders that hold them.")
-    ],
+    paths: Annotated[list[Path], typer.Argument(help="Files of ticks, or folders that hold them.")],
     *,
     session_id: Annotated[
         str | None, typer.Option("--session", help="The new session's id; else from the folder.")
@@ -66,17 +64,29 @@ def import_paths(
     max_bad: Annotated[
         float, typer.Option(help="Share of a file's lines that may be quarantined.")
     ] = 0.01,
+    batch_size: Annotated[
+        int, typer.Option(help="Rows that are read, checked and written at once.")
+    ] = 250_000,
+    workers: Annotated[
+        int | None, typer.Option(help="Sessions read at once; else one a core, 4 at most.")
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show every step in the log.")] = False,
     exchange: Annotated[str | None, typer.Option(help="Where the ticks were traded.")] = None,
     notes: Annotated[str, typer.Option(help="Free text kept with the session.")] = "",
     tag: Annotated[list[str] | None, typer.Option(help="A tag; may be given again.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and count, write none.")] = False,
 ) -> None:
-    """Import ticks from CSV and Parquet files; importing the same files again changes nothing.
+    """Import ticks from files; importing the same files again changes nothing.
+
+    Read are CSV, text, JSON lines (also .gz and .zst), Parquet, Arrow and zip archives.
 
     Lines that are no ticks go to quarantine: number, reason and text, in a file that is told.
     """
+    from fxlab._log import enable_logging
     from fxlab.lab import connect
 
+    if verbose:
+        enable_logging("INFO")
     kept = "sessions that are complete stay, one that is not is marked as failed"
     with connect() as lab, keeping(kept):
         report = lab.import_files(
@@ -86,6 +96,8 @@ def import_paths(
             columns=_mapping(columns),
             strict=strict,
             max_bad=max_bad,
+            batch_size=batch_size,
+            workers=workers,
             exchange=exchange,
             notes=notes,
             tags=tuple(tag or ()),

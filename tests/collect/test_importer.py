@@ -177,6 +177,7 @@ def test_a_cancelled_import_is_failed_and_finished_by_the_next(lab, db, tree, mo
     assert states(db, name) == {"done"}
 
 
+KILLS = 20 if os.environ.get("FXLAB_FAULTS") == "long" else 5
 IMPORT = textwrap.dedent(
     """
     import os, signal, sys
@@ -201,7 +202,7 @@ def run_import(folder, last_call=0):
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("last_call", sorted(random.Random(11).sample(range(2, 25), 5)))
+@pytest.mark.parametrize("last_call", sorted(random.Random(11).sample(range(2, 25), KILLS)))
 def test_a_killed_import_is_finished_by_the_next(lab, db, tree, last_call):
     folder, name = tree
     killed = run_import(folder, last_call)

@@ -199,6 +199,14 @@ def test_columns_are_mapped_by_their_user(tmp_path):
         read_file(file, "BTC", ReadOptions(columns=(("price", "pix"),)))
 
 
+def test_a_quote_without_a_side_is_quarantined(tmp_path):
+    lines = [f"{1723118400 + n},1.1,1.2" for n in range(300)]
+    lines[7], lines[9] = "1723118407,,1.2", "1723118409,1.1,"
+    (part,) = read_file(write(tmp_path / "a.csv", "timestamp,bid,ask", lines), "EUR", ReadOptions())
+    assert (part.rows, [one.row for one in part.quarantine.bad]) == (298, [7, 9])
+    assert part.quarantine.bad[0].reason.startswith("bid=None, but a price is")
+
+
 def test_bad_rows_of_parquet_are_kept_as_json(tmp_path):
     frame = pl.DataFrame({"timestamp": [1.7e9] * 300, "symbol": ["A"] * 300, "price": [1.0] * 300})
     frame = frame.with_columns(qty=pl.Series([1.0] * 299 + [-1.0]))
