@@ -286,7 +286,7 @@ def _finish(db: QuestDB) -> None:
 
 def _rewrite(db: QuestDB, rewrite: Rewrite, locks: Path) -> str:
     """Take the sessions' rows out of a partition; return why not, if it has to wait."""
-    if busy := _busy(rewrite.place, _writers(db), rewrite.freed):
+    if busy := _busy(rewrite.place, _writers(db)):
         return busy
     _note(db, rewrite, "planned")
     if rewrite.kept and (moved := _stage(db, rewrite)):
@@ -294,7 +294,7 @@ def _rewrite(db: QuestDB, rewrite: Rewrite, locks: Path) -> str:
     with _catalog.announcing(locks):  # until it is dropped, nobody begins to write
         _note(db, rewrite, "copied")
         db.wait_visible(SESSIONS)
-        busy = _busy(rewrite.place, _writers(db), rewrite.freed) or _moved(db, rewrite)
+        busy = _busy(rewrite.place, _writers(db)) or _moved(db, rewrite)
         if busy:
             _note(db, rewrite, "planned")
             return busy
@@ -396,10 +396,10 @@ def _writers(db: QuestDB) -> list[WrittenSession]:
     return [WrittenSession(*row) for row in db.execute(sql.writers())]
 
 
-def _busy(place: Partition, writers: Iterable[WrittenSession], freed: Iterable[str]) -> str:
+def _busy(place: Partition, writers: Iterable[WrittenSession], without: Iterable[str] = ()) -> str:
     """Return who may write to a partition, or nothing if nobody does."""
-    mine = set(freed)
-    others = (one for one in writers if one.session_id not in mine)
+    left_out = set(without)
+    others = (one for one in writers if one.session_id not in left_out)
     return next((str(one) for one in others if one.may_write(place)), "")
 
 

@@ -451,6 +451,21 @@ def test_rows_of_writers_that_said_nothing_are_not_lost(lab, beginning):
     assert "rows were written to it meanwhile; purge again when that is over" in reasons
 
 
+def test_a_deleted_session_that_is_recorded_again_is_not_purged(small):
+    # A collector that had read the session's row before it was deleted says that it goes on.
+    db, row = small._db, _catalog.find(small._db, GONE)
+    small.delete(GONE)
+    again = {**row, "status": "collecting", "source": "live"}
+    small._db = Hooked(db, 'insert into "tick_prices_purge', lambda: _catalog.store(db, again))
+    told = small.purge()
+    small._db = db
+    assert told.filter(table="tick_prices")["reason"].to_list() == [
+        "session 'gone' is being recorded"
+    ]
+    assert small.session(GONE).status == "collecting"
+    assert rows_of(db, GONE)["tick_prices"] == 40
+
+
 def test_nobody_begins_to_write_while_a_partition_is_dropped(lab):
     db, held = lab._db, []
     lab.delete(GONE)
