@@ -33,18 +33,18 @@ BLOCK_ROWS: Final = 16_384  # a block and its temporaries stay in the cache
 ROUNDING: Final = 4 * 2.0**-53  # a few units in the last place
 
 
-def find_decimals(prices: pl.Series) -> int | None:
-    """Return the smallest number of decimals that writes all prices, or None.
+def find_decimals(prices: pl.Series, least: int = 0) -> int | None:
+    """Return the smallest number of decimals, from a least one on, that writes all prices, or None.
 
     A price has d decimals if it is the double nearest to such a number, or within a few units in
     the last place of it: a mid of two quotes, or a price after an addition, is off by one or two.
     None if no number of decimals fits that 64-bit floats can still tell apart.
     """
-    values = prices.drop_nulls().to_numpy()
+    values = (prices.drop_nulls() if prices.null_count() else prices).to_numpy()
     largest = float(values.max(initial=0.0))
-    start = 0
+    start = least
     # A small sample rules out most candidates; one full pass confirms the survivor.
-    for some in (values[:1000], values):
+    for some in (values[:1000], values) if len(values) > 1000 else (values,):
         for decimals in range(start, MAX_DECIMALS + 1):
             if largest * 10.0**decimals > LARGEST_TICKS:
                 return None
@@ -153,10 +153,12 @@ def price_decimals(frame: pl.DataFrame) -> int | None:
     return find_decimals(pl.concat([frame[name].alias("price") for name in BEST]))
 
 
-def mid_decimals(frame: pl.DataFrame) -> int | None:
+def mid_decimals(frame: pl.DataFrame, least: int = 0) -> int | None:
     """Return the decimals that write all mids exactly, or None if no number does."""
     decimals = price_decimals(frame)
-    return None if decimals is None else find_decimals(frame.select(mid(decimals + 1)).to_series())
+    if decimals is None:
+        return None
+    return find_decimals(frame.select(mid(decimals + 1)).to_series(), least)
 
 
 def rounded(value: pl.Expr, decimals: int | None) -> pl.Expr:

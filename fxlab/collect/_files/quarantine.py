@@ -212,8 +212,12 @@ def tally(tallies: dict[str, Tally], rows: pl.DataFrame) -> None:
     pieces = {} if alone else rows.partition_by("symbol", as_dict=True)
     for one in table.iter_rows(named=True):
         piece = rows if alone else pieces[one["symbol"],]
-        decimals = find_decimals(piece["price"]) if is_trades else mid_decimals(piece)
         known = tallies.setdefault(one["symbol"], Tally())
+        least, decimals = known.decimals, None  # where a block has none, the whole has none
+        if least is not None and is_trades:
+            decimals = find_decimals(piece["price"], least)
+        elif least is not None:
+            decimals = mid_decimals(piece, least)
         known.add(one, decimals, float(one["largest"] or 0.0))
 
 

@@ -392,26 +392,22 @@ class ImportedSession:
 
     def frames(self) -> Iterator[tuple[Table, pl.DataFrame]]:
         """Yield all rows in blocks with all columns of their table, file by file."""
-        starts: dict[tuple[int, str], int] = {}
-        keyed: dict[tuple[int, str], bool] = {}
-        for _, _, group in self._groups():
+        starts: dict[int, dict[str, int]] = {}
+        keyed: dict[int, set[str]] = {}
+        for _, symbol, group in self._groups():
             has_key = all(part.key for part in group if part.rows)
             before = 0
             for part in group:
-                one = (id(part.rows_of), part.symbol)
-                starts[one], keyed[one] = before, has_key
+                starts.setdefault(id(part.rows_of), {})[symbol] = before
+                keyed.setdefault(id(part.rows_of), set()).update((symbol,) if has_key else ())
                 before += part.rows
         for data_type, table in DATA_TYPES.items():
             parts = [part for part in self.parts if part.data_type == data_type]
-            for part in {
-                id(one.rows_of): one for one in sorted(parts, key=_place_in_time)
-            }.values():
-                names = {name for which, name in starts if which == id(part.rows_of)}
-                own = {name: starts[id(part.rows_of), name] for name in names}
-                by_id = {name for name in names if keyed[id(part.rows_of), name]}
+            files = {id(one.rows_of): one for one in sorted(parts, key=_place_in_time)}
+            for which, part in files.items():
                 for rows in part.rows_of.spool:
                     filled = rows.with_columns(
-                        _seq(rows, own, by_id),
+                        _seq(rows, starts[which], keyed[which]),
                         session_id=pl.lit(self.session_id),
                         origin=pl.lit(part.origin.kind),
                     )
