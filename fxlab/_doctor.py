@@ -29,7 +29,7 @@ from fxlab._questdb.client import QuestDB
 from fxlab._questdb.endpoint import Endpoint
 from fxlab.config import Settings
 from fxlab.errors import FxlabError, QuestDBUnavailable, TableSuspended
-from fxlab.schema import TABLES, Table
+from fxlab.schema import PURGE_JOURNAL, TABLES, Table
 
 if TYPE_CHECKING:
     from fxlab._questdb.limits import Limit
@@ -49,8 +49,8 @@ def mend(
     """Cure what is wrong with the server and its tables, and return what was done.
 
     It starts a server that has ended, restarts one that hangs or is out of memory maps, resumes
-    suspended tables, restores DEDUP keys, and finishes recordings that were
-    cut off. What could not be cured begins with "not mended".
+    suspended tables, restores DEDUP keys, and finishes recordings and purges
+    that were cut off. What could not be cured begins with "not mended".
 
     Parameters
     ----------
@@ -67,6 +67,7 @@ def mend(
                 done += _mend_server(wanted, advance)
             with contextlib.closing(QuestDB(server.endpoint_of(wanted))) as db:
                 done += _mend_tables(db, lambda: _restart(wanted, advance))
+                done += _finish_purge(db, wanted)
             done += _finish_recordings(wanted)
         except FxlabError as error:
             done.append(f"not mended: {error}")
@@ -137,6 +138,24 @@ def _resumed(db: QuestDB, tables: list[Table]) -> bool:
 def _suspended(db: QuestDB, ours: list[Table]) -> list[Table]:
     names = {str(row[0]) for row in db.execute(sql.list_suspended())}
     return [table for table in ours if table.name in names]
+
+
+def _finish_purge(db: QuestDB, settings: Settings) -> Iterator[str]:
+    from fxlab.sessions import _purge
+
+    if not _is_moving(db):
+        return
+    _purge.finish(db, settings.home / "locks")
+    if db.is_moving():
+        yield "not mended: a purge is running; look again when it has ended"
+    else:
+        yield "finished a purge that had stopped half-way: no row of another session is missing"
+
+
+def _is_moving(db: QuestDB) -> bool:
+    """Return whether rows wait to be put back by a purge; a server may have no tables yet."""
+    there = {str(row[0]) for row in db.execute(sql.list_tables())}
+    return PURGE_JOURNAL.name in there and db.is_moving()
 
 
 def _finish_recordings(settings: Settings) -> Iterator[str]:
@@ -373,6 +392,18 @@ def _recordings(settings: Settings) -> Finding:
     return None, f"run or wait: {', '.join(path.stem for path in journals)}", step
 
 
+def _purges(settings: Settings) -> Finding:
+    endpoint = _endpoint(settings)
+    if endpoint is None:
+        return None, _NOT_ASKED, ""
+    with contextlib.closing(QuestDB(endpoint)) as database:
+        moving = _is_moving(database)
+    if not moving:
+        return True, "none has stopped half-way", ""
+    step = "unless a purge is running, fxlab doctor --mend puts them back"
+    return False, "rows of other sessions wait to be put back, none is lost", step
+
+
 def _browser(_: Settings) -> Finding:
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     return True if found else None, found or "not found; only the browser tests need it", ""
@@ -393,6 +424,7 @@ _LOOKS: Final[dict[str, Callable[[Settings], Finding]]] = {
     "login": _login,
     "schema and writing": _schema,
     "recordings": _recordings,
+    "purges": _purges,
     "Chromium": _browser,
 }
 

@@ -28,6 +28,7 @@ NAMES = (
     "login",
     "schema and writing",
     "recordings",
+    "purges",
     "Chromium",
 )
 

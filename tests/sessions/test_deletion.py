@@ -16,7 +16,7 @@ from conftest import pick_ports
 from filelock import FileLock
 
 import fxlab
-from fxlab import errors, schema
+from fxlab import _doctor, errors, schema
 from fxlab._questdb import server as embedded
 from fxlab._questdb import sql
 from fxlab._questdb.sql import Span
@@ -528,7 +528,11 @@ def test_a_purge_that_stays_half_way_is_said_to_readers(lab, monkeypatch):
     monkeypatch.setattr("fxlab._questdb.client._MOVE_WAITS", (2, 0.01, 0.01))
     with pytest.raises(errors.QueryFailed, match=r"stopped half-way.*lab\.purge\(\) puts them"):
         lab.session(STAYS).prices()
-    lab.purge()
+    found = {check.name: check for check in _doctor.diagnose(lab.settings, progress=False)}
+    assert found["purges"].ok is False
+    assert "fxlab doctor --mend puts them back" in found["purges"].next_step
+    told = fxlab.mend(lab.settings, progress=False)
+    assert any(line.startswith("finished a purge") for line in told), told
     assert lab.session(STAYS).prices().height == 400
 
 
