@@ -23,7 +23,7 @@ from command import options
 
 import fxlab
 from fxlab._times import to_micros
-from fxlab.collect._files.synthetic import generate
+from fxlab.demo import generate
 from fxlab.replayer._cursor import ReplayBatch
 
 GOAL = 0.05

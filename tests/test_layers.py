@@ -34,7 +34,7 @@ RANK = {name: rank for rank, names in enumerate(ROOMS) for name in names}
 FLOORS = {
     "fxlab/_cli": [
         ["common", "text_form"],
-        ["backtest", "batch", "collect", "mock", "server"],
+        ["backtest", "collect", "server"],
         ["data", "replay", "sweep"],
     ],
     "fxlab/_questdb": [
@@ -92,7 +92,7 @@ FLOORS = {
         ["collector"],
     ],
     "fxlab/collect/_files": [
-        ["fields", "synthetic", "vendors"],
+        ["fields", "vendors"],
         ["quarantine"],
         ["csv"],
         ["parsing"],
@@ -171,16 +171,12 @@ MOST_LOADED = {
 CRUMBS = {
     "_log": "the log is switched on by a name at the top, and by nothing else",
     "demo": "a script of the package: the tour that the README begins with",
-    "_cli.batch": "one module for each group of commands",
     "_cli.data": "one module for each group of commands",
-    "_cli.mock": "one module for each group of commands",
     "_cli.replay": "one module for each group of commands",
-    "collect._files.synthetic": "a generator of sessions, apart from those that read them",
     "sessions._export": "files are written apart from what is read",
 }
 # Names that two modules share, and why.
 SAME_NAMES = {
-    "batch": "the command of what it is called after",
     "replay": "the command of what it is called after; the kernel's own loop",
     "server": "the command of what it is called after",
     "sweep": "the command of what it is called after",

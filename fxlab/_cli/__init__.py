@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from fxlab._cli import backtest, batch, collect, data, mock, replay, server, sweep
+from fxlab._cli import backtest, collect, data, replay, server, sweep
 from fxlab._cli.common import ErrorsAsSentences, say
 
 app = typer.Typer(
@@ -54,8 +54,6 @@ collect.register(app)
 backtest.register(app)
 replay.register(app)
 sweep.register(app)
-batch.register(app)
-mock.register(app)
 
 
 def main() -> None:

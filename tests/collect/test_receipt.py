@@ -7,8 +7,8 @@ from scripted_feed import NOON, PATIENCE, SYMBOL, Scripted, trade, trades
 
 from fxlab import errors
 from fxlab._questdb.ingest import LineEncoder, LinePost
-from fxlab.collect._files.synthetic import generate
 from fxlab.collect.feed import BookDelta, BookSnapshot
+from fxlab.demo import generate
 from fxlab.schema import ORDERBOOK, PRICES
 
 BOOK = BookSnapshot(SYMBOL, 10, [(99.0, 1.0), (98.0, 2.0)], [(101.0, 3.0)], NOON, NOON + 7)

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from fxlab import errors
-from fxlab.collect._files.synthetic import generate
+from fxlab.demo import generate
 
 
 @pytest.fixture(scope="module")
