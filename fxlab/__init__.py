@@ -79,6 +79,8 @@ if TYPE_CHECKING:
     from fxlab.replayer.replay import Replay as Replay, replay as replay
     from fxlab.sessions._catalog import SessionPage as SessionPage
     from fxlab.sessions.runs import Reproduction as Reproduction, SavedRun as SavedRun
+    from fxlab.sessions._quality import Analysis as Analysis
+    from fxlab.sessions._quality import Quality as Quality
     from fxlab.sessions.session import Session as Session
     from fxlab.sweeper._cross_validation import SweepOverfitting as SweepOverfitting
     from fxlab.sweeper._results import WalkForward as WalkForward
@@ -139,6 +141,7 @@ _HOMES: Final = {
         "fxlab.replayer.replay": ["Replay", "replay"],
         "fxlab.sessions._catalog": ["SessionPage"],
         "fxlab.sessions.runs": ["Reproduction", "SavedRun"],
+        "fxlab.sessions._quality": ["Analysis", "Quality"],
         "fxlab.sessions.session": ["Session"],
         "fxlab.sweeper._cross_validation": ["SweepOverfitting"],
         "fxlab.sweeper._results": ["WalkForward"],

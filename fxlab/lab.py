@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from fxlab.collect.feed import Feed
     from fxlab.collect.receipt import Receipt
     from fxlab.sessions._catalog import SessionPage, SessionQuery
+    from fxlab.sessions._quality import Analysis
     from fxlab.sessions.runs import Reproduction, SavedRun
     from fxlab.sessions.session import Session
     from fxlab.sweeper._store import SavedSweep
@@ -368,6 +369,10 @@ class Lab(Deletions):
 
         with shown(progress, "verify") as advance:
             return verify(self._db, session_id, advance)
+
+    def analysis(self, session_id: str) -> Analysis:
+        """Return a session's statistics and quality; see `fxlab.Session`."""
+        return self.session(session_id).analysis()
 
     def save_run(self, result: Result) -> str:
         """Store a backtest and return its id, as ``result.save(lab)`` does; gone in 0.5."""

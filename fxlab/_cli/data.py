@@ -14,6 +14,10 @@ LISTED: Final = (
     "session_id", "status", "exchange", "symbols", "records_collected", "duration_seconds",
     "gaps_count", "created_at",
 )  # fmt: skip
+STATISTICS_SHOWN: Final = (
+    "symbol", "rows", "books", "open", "high", "low", "close", "volume", "vwap", "mean_spread",
+    "realised_volatility", "interval_p50",
+)  # fmt: skip
 SHOWN: Final = 50
 """Symbols that a session's statistics are shown of in text; it may have 5,000."""
 
@@ -260,6 +264,10 @@ def retention(
 
 def show_session(
     session_id: Annotated[str, typer.Argument(help="The id, with or without session_.")],
+    *,
+    quality: Annotated[
+        bool, typer.Option("--quality", help="Gaps, outliers, bad books, and a score.")
+    ] = False,
 ) -> None:
     """Show one session: what is known of it, and statistics of its ticks."""
     from fxlab.lab import connect
@@ -271,7 +279,8 @@ def show_session(
             "duration_seconds", "prices_count", "orderbook_count", "gaps_count", "errors_count",
             "notes", "tags", "created_at",
         )  # fmt: skip
-        statistics = session.statistics()
+        found = session.analysis() if quality else None
+        statistics = session.statistics() if found is None else found.statistics
     facts = [(name, getattr(session, name)) for name in names]
     show_facts(facts, "session", key="session")
     show_frame(
@@ -280,7 +289,13 @@ def show_session(
         key="statistics",
         total=statistics.height,
         more="--json and --csv have them all",
+        leave_out=[name for name in statistics.columns if name not in STATISTICS_SHOWN],
     )
+    if found is not None:
+        show_facts([("score", found.quality.score)], "quality", key="score")
+        for reason in found.quality.reasons:
+            say(reason)
+        show_frame(found.quality.table, "checks", key="checks", most=SHOWN)
 
 
 def list_copies() -> None:

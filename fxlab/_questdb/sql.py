@@ -238,33 +238,121 @@ def count_quotes(scope: Scope) -> str:
     )
 
 
+MID: Final = "case when bid_price_1 <= ask_price_1 then (bid_price_1 + ask_price_1) / 2 end"
+_SPREAD: Final = "case when bid_price_1 <= ask_price_1 then ask_price_1 - bid_price_1 end"
+
+
 def trade_statistics(scope: Scope) -> str:
     """Return the query for one row of aggregates a symbol over its trades."""
-    volumes = "ksum(volume) as volume, ksum(price * volume) / ksum(volume) as vwap"
-    return _statistics(scope, "price", volumes)
+    sides = ", ".join(
+        f"ksum(case when side = '{side}' then volume end) as {side}_volume" for side in schema.SIDES
+    )
+    volumes = f"ksum(volume) as volume, ksum(price * volume) / ksum(volume) as vwap, {sides}"
+    return _statistics(scope, volumes)
 
 
 def book_statistics(scope: Scope) -> str:
     """Return the query for one row of aggregates a symbol over its books."""
-    spread = "avg(ask_price_1 - bid_price_1) as mean_spread"
-    return _statistics(scope, "(bid_price_1 + ask_price_1) / 2", spread)
+    quantities = [each for each in schema.book_levels() if "_qty_" in each]
+    depth = " + ".join(f"coalesce({each}, 0)" for each in quantities)
+    others = (
+        f"avg({_SPREAD}) as mean_spread, max({_SPREAD}) as max_spread, "
+        f"avg(({_SPREAD}) / ({MID})) * 10000 as mean_spread_bps, "
+        f"avg(bid_qty_1) as mean_bid_qty, avg(ask_qty_1) as mean_ask_qty, "
+        f"avg({depth}) as mean_depth, "
+        "avg((bid_qty_1 - ask_qty_1) / (bid_qty_1 + ask_qty_1)) as book_imbalance, "
+        "sum(case when bid_price_1 > ask_price_1 then 1 else 0 end) as crossed, "
+        "sum(case when bid_price_1 = ask_price_1 then 1 else 0 end) as locked, "
+        "sum(case when bid_price_1 is null or ask_price_1 is null then 1 else 0 end) as one_sided"
+    )
+    return _statistics(scope, others)
 
 
-def _statistics(scope: Scope, price: str, others: str) -> str:
+def _price(scope: Scope) -> str:
+    return "price" if scope.table is schema.PRICES else MID
+
+
+def _statistics(scope: Scope, others: str) -> str:
+    price = _price(scope)
     return (
         "select symbol, count() as row_count, min(timestamp) as first_time, "
-        f"max(timestamp) as last_time, min({price}) as min_price, max({price}) as max_price, "
-        f"{others} from {name(scope.table.name)} where {scope.where} "
-        "group by symbol order by symbol"
+        f"max(timestamp) as last_time, min({price}) as low, max({price}) as high, "
+        f"min(seq) as first_seq, max(seq) as last_seq, {others} "
+        f"from {name(scope.table.name)} where {scope.where} group by symbol order by symbol"
     )
 
 
-def shared_timestamps(scope: Scope) -> str:
-    """Return the query for the number of rows that share their timestamp with another."""
+def intervals(scope: Scope) -> str:
+    """Return the query for the times between neighbouring rows of a symbol: how often each is.
+
+    ``groups`` counts the instants that two rows or more share, in the row of the interval 0.
+    """
+    before, earlier = (
+        f"timestamp - lag(timestamp, {rows}) over (partition by symbol)" for rows in (1, 2)
+    )
     return (
-        "select symbol, sum(tied) as tied_rows from (select symbol, timestamp, count() as tied "
-        f"from {name(scope.table.name)} where {scope.where} group by symbol, timestamp) "
-        "where tied > 1 group by symbol"
+        "select symbol, step, count() as row_count, "
+        "sum(case when step = 0 and (wider is null or wider > 0) then 1 else 0 end) as groups "
+        f"from (select symbol, {before} as step, {earlier} as wider "
+        f"from {name(scope.table.name)} where {scope.where}) group by symbol, step"
+    )
+
+
+def skews(scope: Scope) -> str:
+    """Return the query for arrival minus event time (us): how often each is."""
+    return (
+        "select symbol, received_at - timestamp as step, count() as row_count "
+        f"from {name(scope.table.name)} where {scope.where} group by symbol, step"
+    )
+
+
+def minutes(scope: Scope) -> str:
+    """Return the query for each minute of a symbol with prices: lowest, highest, last one.
+
+    The last is that of the highest seq among the rows of the last instant.
+    """
+    prices = f"(select symbol, timestamp, seq, {_price(scope)} as price {_priced(scope)})"
+    return (
+        "select p.symbol as symbol, p.timestamp as timestamp, "
+        f"arg_max(price, seq) as close, min(low) as low, max(high) as high from {prices} p "
+        "join (select symbol, timestamp as minute, max(timestamp) as last_time, "
+        f"min({_price(scope)}) as low, max({_price(scope)}) as high {_priced(scope)} "
+        "sample by 1m align to calendar) m "
+        "on p.symbol = m.symbol and p.timestamp = m.last_time order by symbol, timestamp"
+    )
+
+
+def _priced(scope: Scope) -> str:
+    """Return the rows that have a price: of books, those with a mid."""
+    mids = "" if scope.table is schema.PRICES else " and bid_price_1 <= ask_price_1"
+    return f"from {name(scope.table.name)} where {scope.where}{mids}"
+
+
+def opens(scope: Scope) -> str:
+    """Return the query for each symbol's first price: of its first instant, the lowest seq."""
+    prices = f"(select symbol, timestamp, seq, {_price(scope)} as price {_priced(scope)})"
+    return (
+        f"select p.symbol as symbol, arg_min(price, seq) as price from {prices} p "
+        f"join (select symbol, min(timestamp) as first_time {_priced(scope)} group by symbol) m "
+        "on p.symbol = m.symbol and p.timestamp = m.first_time"
+    )
+
+
+def outside(scope: Scope, low: float, high: float) -> str:
+    """Return the query for the number of rows whose price is below `low` or above `high`."""
+    price = _price(scope)
+    return (
+        f"select count() from {name(scope.table.name)} where {scope.where} "
+        f"and (({price}) < {float(low)!r} or ({price}) > {float(high)!r})"
+    )
+
+
+def doubles(scope: Scope) -> str:
+    """Return the query for the trades that repeat another in all but their id, by symbol."""
+    return (
+        "select symbol, sum(alike - 1) as row_count from (select symbol, timestamp, price, volume, "
+        f"count() as alike from {name(scope.table.name)} where {scope.where} "
+        "group by symbol, timestamp, price, volume) where alike > 1 group by symbol"
     )
 
 

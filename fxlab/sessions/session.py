@@ -1,7 +1,7 @@
 """Session: the ticks, books and gaps of one recording or import, as Polars frames.
 
-People read prices and books by `Session.prices` and `Session.orderbook`. The engine reads by
-`ReplaySource`: in chunks, with the columns that it needs and no others.
+People read prices and books by `Session.prices` and `Session.orderbook`; the engine reads by
+`_replay_source`.
 """
 
 from __future__ import annotations
@@ -18,198 +18,18 @@ import polars as pl
 
 from fxlab import _html, _ticks
 from fxlab._progress import Advance, Progress, part, shown, silent
-from fxlab._questdb import sql
 from fxlab._questdb.client import QuestDB
 from fxlab._questdb.endpoint import Endpoint
 from fxlab._questdb.sql import Scope
-from fxlab._ticks import with_mid_price
-from fxlab._times import Duration, Time, parse_range, to_micros
-from fxlab.errors import InvalidParameter, QuestDBUnavailable, SymbolNotFound, some
-from fxlab.schema import ORDERBOOK, PRICES, Table
-from fxlab.sessions import _candles, _catalog, _export, _reader
+from fxlab._times import Duration, Time
+from fxlab.errors import QuestDBUnavailable, some
+from fxlab.schema import ORDERBOOK, PRICES
+from fxlab.sessions import _candles, _catalog, _export, _quality, _reader, _statistics
+from fxlab.sessions._quality import Analysis, Quality
+from fxlab.sessions._replay_source import ReplaySource, known_gaps
 
 if TYPE_CHECKING:
-    from fxlab._questdb.cache import CachedColumns, FrameCache
-
-TICK_COLUMNS: Final = ("timestamp", "seq", "price", "volume", "quote_volume", "side")
-QUOTE_COLUMNS: Final = ("bid_price_1", "bid_qty_1", "ask_price_1", "ask_qty_1")
-
-
-class ReplaySource:
-    """The part of a `Session` that makes it a `fxlab.backtester._source.TickSource`."""
-
-    __slots__ = ()
-
-    id: str
-    status: str
-    symbols: tuple[str, ...]
-    data_types: tuple[str, ...]
-    price_decimals: dict[str, int]
-    started: datetime | None
-    ended: datetime | None
-    created_at: datetime
-    updated_at: datetime
-    _db: QuestDB
-    _stored: dict[str, set[str]]
-
-    def scan_ticks(
-        self,
-        symbol: str | None = None,
-        *,
-        start: Time | None = None,
-        end: Time | None = None,
-        chunk_rows: int = 1_000_000,
-        received: bool = False,
-        progress: Advance = silent,
-    ) -> Iterator[pl.DataFrame]:
-        """Yield what a backtest replays, `chunk_rows` rows at a time.
-
-        Yields
-        ------
-        polars.DataFrame
-            For a symbol with trades: ``timestamp``, ``seq``, ``price``, ``volume``,
-            ``quote_volume``, ``side``. For one with books only (FX quotes): ``timestamp``,
-            ``seq``, ``price`` (the mid) and ``bid_price_1``, ``bid_qty_1``, ``ask_price_1``,
-            ``ask_qty_1``; books with an empty side, or whose bid is not below
-            their ask, have no mid and are left out. With `received`
-            also ``received_at``.
-        """
-        name = self.only(symbol)
-        more = ("received_at",) if received else ()
-        if self.has_trades(name):
-            scope, names = self._scope(PRICES, name, start, end), (*TICK_COLUMNS, *more)
-            return self._scan(scope, names, chunk_rows, progress)
-        scope = self._scope(ORDERBOOK, name, start, end)
-        names = ("timestamp", "seq", *QUOTE_COLUMNS, *more)
-        chunks = self._scan(scope, names, chunk_rows, progress)
-        ticks = (with_mid_price(chunk, self.price_decimals.get(name)) for chunk in chunks)
-        return (chunk.select("timestamp", "seq", "price", *QUOTE_COLUMNS, *more) for chunk in ticks)
-
-    def count_ticks(
-        self,
-        symbol: str | None = None,
-        *,
-        start: Time | None = None,
-        end: Time | None = None,
-    ) -> int:
-        """Return how many rows `scan_ticks` yields, without reading them."""
-        name = self.only(symbol)
-        has_trades = self.has_trades(name)
-        table, count = (
-            (PRICES, sql.count_by_symbol) if has_trades else (ORDERBOOK, sql.count_quotes)
-        )
-        pieces = self._scope(table, name, start, end).by_year()
-        return self._db.steady(
-            lambda: sum(int(row[-1]) for piece in pieces for row in self._db.execute(count(piece)))
-        )
-
-    def scan_books(
-        self,
-        symbol: str | None = None,
-        *,
-        start: Time | None = None,
-        end: Time | None = None,
-        chunk_rows: int = 250_000,
-        progress: Advance = silent,
-    ) -> Iterator[pl.DataFrame]:
-        """Yield what a backtest fills from: ``timestamp``, ``seq`` and all level columns."""
-        scope = self._scope(ORDERBOOK, symbol, start, end)
-        names = ("timestamp", "seq", *_ticks.level_columns())
-        return self._scan(scope, names, chunk_rows, progress)
-
-    def has_trades(self, symbol: str | None = None) -> bool:
-        """Return whether there are trades of the symbol; else its ticks are mids of books."""
-        return self._has(PRICES, "prices", self.only(symbol))
-
-    def has_books(self, symbol: str | None = None) -> bool:
-        """Return whether there are order books (or quotes) of the symbol."""
-        return self._has(ORDERBOOK, "orderbook", self.only(symbol))
-
-    def gaps(self, symbol: str | None = None) -> pl.DataFrame:
-        """Return the known gaps of a symbol: ``from_time``, ``to_time``, merged and in order.
-
-        They are the events "gap" of the session that name the symbol or none, but for those that
-        were filled: nothing is missing in them any more.
-        """
-        name, named = self.only(symbol), pl.col("symbol")
-        gaps = _catalog.events(self._db, self.id).filter(
-            pl.col("event") == "gap",
-            named.is_null() | named.is_in(["", name]),
-            pl.col("count").is_null() | (pl.col("count") != 0),
-        )
-        return _ticks.merged(gaps.with_columns(pl.col("from_time").fill_null(pl.col("timestamp"))))
-
-    def _has(self, table: Table, data_type: str, symbol: str) -> bool:
-        """Return whether a symbol has rows of a kind; asked once for all symbols of a session."""
-        if data_type not in self.data_types:
-            return False
-        known = self._stored.get(data_type, set())
-        if data_type not in self._stored:
-            known = self._db.steady(lambda: self._symbols_with(table))
-            if self.status != "collecting":  # what is still recorded may yet get its first row
-                self._stored[data_type] = known
-        return symbol in known
-
-    def _symbols_with(self, table: Table) -> set[str]:
-        known: set[str] = set()
-        for piece in Scope(table, self.id, None, *self._tick_range()).by_year():
-            known |= {row[0] for row in self._db.execute(sql.count_by_symbol(piece))}
-            if len(known) == len(self.symbols):
-                break
-        return known
-
-    def only(self, symbol: str | None) -> str:
-        """Return a symbol of this session, the only one if None is given."""
-        if symbol is None and len(self.symbols) == 1:
-            return self.symbols[0]
-        if symbol is None:
-            raise InvalidParameter(
-                f"session {self.id!r} has {len(self.symbols)} symbols; give one of: "
-                f"{some(self.symbols)}"
-            )
-        if symbol not in self.symbols:
-            raise SymbolNotFound.named(str(symbol), self.symbols)
-        return symbol
-
-    def _scope(
-        self, table: Table, symbol: str | None, start: Time | None, end: Time | None
-    ) -> Scope:
-        name = self.only(symbol)
-        low, high = parse_range(start, end)
-        first, last = self._tick_range()
-        if first is not None:
-            low = first if low is None else max(low, first)
-        if last is not None:
-            high = last if high is None else min(high, last)
-        return Scope(table, self.id, name, low, high)
-
-    def _cached(self, scope: Scope) -> CachedColumns | None:
-        """Return where copies of the rows are kept on this machine: only a closed session's are."""
-        cache = self._db.cache
-        if cache is None or self.status != "completed":
-            return None
-        revision = f"{to_micros(self.created_at):x}-{to_micros(self.updated_at):x}"
-        is_whole = (scope.start, scope.end) == self._tick_range()
-        return cache.columns(scope, revision, is_whole=is_whole)
-
-    def _scan(
-        self, scope: Scope, names: Sequence[str], chunk_rows: int, progress: Advance
-    ) -> Iterator[pl.DataFrame]:
-        return _reader.scan(
-            self._db,
-            scope,
-            names,
-            chunk_rows=chunk_rows,
-            progress=progress,
-            cached=self._cached(scope),
-        )
-
-    def _tick_range(self) -> tuple[int | None, int | None]:
-        """Return the range that excludes no row, and keeps a query on this session's partitions."""
-        return _catalog.tick_range(
-            {"status": self.status, "started": self.started, "ended": self.ended}
-        )
-
+    from fxlab._questdb.cache import FrameCache
 
 PRICE_COLUMNS: Final = (
     "timestamp", "symbol", "seq", "side", "price", "volume", "quote_volume",
@@ -552,8 +372,57 @@ class Session(ReplaySource):
         return _export.write(target.path, target.form, chunks, schema)
 
     def statistics(self) -> pl.DataFrame:
-        """Return one row a symbol; see `fxlab.sessions._catalog.statistics`."""
-        return _catalog.statistics(self._db, self.id, *self._tick_range())
+        """Return one row a symbol, computed by the server from all of its ticks.
+
+        Returns
+        -------
+        polars.DataFrame
+            ``symbol``; ``data_type``: "prices" where there are trades, else "orderbook", whose
+            price is the mid; ``rows`` of it, ``books``, ``first``, ``last``, ``duration_seconds``;
+            ``open``, ``high``, ``low``, ``close``, ``return`` (a fraction) and
+            ``realised_volatility``: the root of the sum of squared log returns between the last
+            prices of minutes, not annualised; ``volume``, ``vwap``, ``buy_volume``,
+            ``sell_volume`` (of takers), ``trade_imbalance`` ((buy - sell) / (buy + sell));
+            ``rows_per_second``, ``shared_timestamps`` (share of rows whose time another row has),
+            ``interval_mean``, ``_p50``, ``_p90``, ``_p99``, ``_max``: seconds between rows;
+            ``mean_spread``, ``mean_spread_bps`` (of the mid), ``max_spread`` of books that do not
+            cross, ``mean_bid_qty``, ``mean_ask_qty`` (best level), ``mean_depth`` (all levels, both
+            sides), ``book_imbalance`` (mean of (bid - ask) / (bid + ask) quantity);
+            ``skew_min``, ``_p50``, ``_p99``, ``_max``: arrival minus event time, seconds.
+            A value that does not exist is null; `fxlab.Lab.analysis` says why.
+
+        Examples
+        --------
+        >>> session.statistics().select("symbol", "rows", "books").row(0)
+        ('BTC_USDT', 9738, 3437)
+        """
+        return _statistics.table(self._db.steady(self._aggregates), self.price_decimals)
+
+    def quality(self) -> Quality:
+        """Return what is wrong with the ticks, and a score; `Quality` has the rules.
+
+        Examples
+        --------
+        >>> print(session.quality())
+        quality of exec_20240808_235413_657c2dd6: 100 of 100
+        nothing was found
+        """
+        return self.analysis().quality
+
+    def analysis(self) -> Analysis:
+        """Return statistics and quality from one pass of the server over the ticks."""
+        return self._db.steady(self._analysis_now)
+
+    def _analysis_now(self) -> Analysis:
+        both = self._aggregates()
+        events = self.events().filter(pl.col("event") == "gap")
+        gaps = {symbol: known_gaps(events, symbol) for symbol in self.symbols}
+        statistics = _statistics.table(both, self.price_decimals)
+        quality = _quality.assess(self._db, self.id, both, gaps)
+        return Analysis(self.id, statistics, quality, _statistics.missing(statistics))
+
+    def _aggregates(self) -> tuple[_statistics.Aggregates, _statistics.Aggregates]:
+        return _statistics.both_tables(self._db, Scope(PRICES, self.id, None, *self._tick_range()))
 
     def counts(self) -> pl.DataFrame:
         """Return the rows of each (symbol, data type); see `fxlab.sessions._catalog.counts`."""

@@ -146,8 +146,8 @@ def test_five_thousand_symbols_cost_a_few_requests(lab, unique, monkeypatch):
     found = session.statistics()
     assert len(asked) < 60
     assert found["rows"].unique().to_list() == [rows // symbols]
-    expected = frame.group_by("symbol").agg(last_price=pl.col("price").last()).sort("symbol")
-    assert found.select("symbol", "last_price").sort("symbol").equals(expected)
+    expected = frame.group_by("symbol").agg(close=pl.col("price").last()).sort("symbol")
+    assert found.select("symbol", "close").sort("symbol").equals(expected)
     assert session.counts()["rows"].sum() == rows
     assert fxlab.backtest(session, "sma_cross", {"fast": 1, "slow": 2}, symbols="S42").ticks == 4
     assert len(repr(session)) < 500

@@ -19,7 +19,8 @@ from fxlab.backtester.strategy._decisions import decide
 from fxlab.backtester.strategy.strategy import get
 from fxlab.schema import BOOK_DEPTH, EVENTS, PRICES, UTC_MICROS, book_levels
 from fxlab.sessions._candles import SCHEMA as BAR_SCHEMA
-from fxlab.sessions.session import PRICE_COLUMNS, TICK_COLUMNS
+from fxlab.sessions._replay_source import TICK_COLUMNS
+from fxlab.sessions.session import PRICE_COLUMNS
 
 FIRST = datetime(2024, 8, 8, 23, 54, 15, 342_000, tzinfo=UTC)
 
@@ -392,8 +393,8 @@ def test_statistics_are_those_of_a_plain_computation(both, trades, book10):
     assert btc["rows"] == 19_904
     assert (btc["first"], btc["last"]) == (trades["timestamp"][0], trades["timestamp"][-1])
     assert btc["duration_seconds"] == seconds
-    assert (btc["min_price"], btc["max_price"]) == (min(prices), max(prices))
-    assert btc["last_price"] == prices[-1]
+    assert (btc["low"], btc["high"]) == (min(prices), max(prices))
+    assert btc["close"] == prices[-1]
     assert btc["volume"] == pytest.approx(437.91552, abs=1e-9)
     notional = sum(p * q for p, q in zip(prices, sizes, strict=True))
     assert btc["vwap"] == pytest.approx(notional / sum(sizes), rel=1e-12)
@@ -406,7 +407,7 @@ def test_statistics_of_quotes_are_of_mids(euro):
     found = euro.statistics().row(0, named=True)
     assert (found["data_type"], found["rows"]) == ("orderbook", 3_733)
     assert found["volume"] is found["vwap"] is None
-    assert found["last_price"] == pytest.approx(1.14557)
+    assert found["close"] == pytest.approx(1.14557)
     assert found["shared_timestamps"] == 0.0
 
 
@@ -419,7 +420,7 @@ def test_a_session_at_one_instant_has_no_rate(lab, unique):
     found = lab.session(name).statistics().row(0, named=True)
     assert found["rows_per_second"] is None
     assert found["shared_timestamps"] == 1.0
-    assert found["last_price"] == 2.0
+    assert found["close"] == 2.0
     assert found["vwap"] is None
 
 
