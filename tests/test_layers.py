@@ -84,6 +84,7 @@ FLOORS = {
     "fxlab/charts": [
         ["_style"],
         ["_runs", "_sweeps", "_trades"],
+        ["_session"],
     ],
     "fxlab/collect": [
         ["_config", "_files", "feed"],

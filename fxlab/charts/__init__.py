@@ -15,13 +15,24 @@ from fxlab.charts._runs import (
     price_chart,
     result_chart,
 )
+from fxlab.charts._session import (
+    CANDLES,
+    candles_chart,
+    candles_text,
+    depth_chart,
+    session_chart,
+)
 from fxlab.charts._sweeps import heatmap_chart, parallel_chart, walk_forward_chart
 from fxlab.charts._trades import distribution_chart, monthly_chart, profile_chart, trades_chart
 
 __all__ = [
+    "CANDLES",
     "MARKERS",
     "POINTS",
+    "candles_chart",
+    "candles_text",
     "comparison_chart",
+    "depth_chart",
     "distribution_chart",
     "downsample",
     "equity_chart",
@@ -32,6 +43,7 @@ __all__ = [
     "price_chart",
     "profile_chart",
     "result_chart",
+    "session_chart",
     "trades_chart",
     "walk_forward_chart",
 ]

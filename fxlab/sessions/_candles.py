@@ -270,3 +270,35 @@ def _filled(
     ]
     prices = [pl.col(name).fill_null(close) for name in ("open", "high", "low", "close")]
     return whole.with_columns(*prices, *sums, pl.col("trades").fill_null(0)).select(*SCHEMA)
+
+
+def sampled(chunks: Iterable[pl.DataFrame], first: int, last: int, most: int) -> pl.DataFrame:
+    """Return the rows that a chart of at most `most` points needs, from ticks in chunks.
+
+    Of each of equal spans of time between two instants (us) the first, last, lowest and highest
+    row stay, so that no spike and no silence is lost.
+    """
+    slots = required(integer(most, 8, 10_000_000), _SAMPLE_RULE.format(most)) // 4
+    width = max((last - first) // slots + 1, 1)
+    parts = [_extremes(chunk, first, width, slots) for chunk in chunks]
+    return _extremes(pl.concat(parts), first, width, slots) if parts else pl.DataFrame()
+
+
+_SAMPLE_RULE: Final = "max_points={!r:.80} is not a number of points; give 8 or more"
+
+
+def _extremes(rows: pl.DataFrame, first: int, width: int, slots: int) -> pl.DataFrame:
+    row, price = pl.int_range(pl.len()), pl.col("price")
+    slot = ((pl.col("timestamp").to_physical() - first) // width).clip(0, slots - 1)
+    chosen = (
+        rows.select("price", row=row, slot=slot)
+        .group_by("slot")
+        .agg(
+            a=pl.col("row").first(),
+            b=pl.col("row").last(),
+            c=pl.col("row").get(price.arg_min()),
+            d=pl.col("row").get(price.arg_max()),
+        )
+    )
+    kept = pl.concat([chosen[name] for name in "abcd"]).unique().sort()
+    return rows[kept]

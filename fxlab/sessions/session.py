@@ -21,7 +21,7 @@ from fxlab._progress import Advance, Progress, part, shown, silent
 from fxlab._questdb.client import QuestDB
 from fxlab._questdb.endpoint import Endpoint
 from fxlab._questdb.sql import Scope
-from fxlab._times import Duration, Time
+from fxlab._times import Duration, Time, parse_range, to_micros
 from fxlab.errors import QuestDBUnavailable, some
 from fxlab.schema import ORDERBOOK, PRICES
 from fxlab.sessions import _candles, _catalog, _export, _quality, _reader, _statistics
@@ -29,6 +29,8 @@ from fxlab.sessions._quality import Analysis, Quality
 from fxlab.sessions._replay_source import ReplaySource, known_gaps
 
 if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
     from fxlab._questdb.cache import FrameCache
 
 PRICE_COLUMNS: Final = (
@@ -302,6 +304,73 @@ class Session(ReplaySource):
             return _candles.candles(
                 chunks, interval, kind, fill=fill, gaps=partial(self.gaps, name)
             )
+
+    def chart_data(
+        self,
+        symbol: str | None = None,
+        *,
+        max_points: int = 2_000,
+        start: Time | None = None,
+        end: Time | None = None,
+        progress: Progress = None,
+    ) -> pl.DataFrame:
+        """Return the ticks that a chart needs: every spike and every silence, few rows.
+
+        Of each of `max_points` / 4 equal spans of time the first, last, lowest and highest tick,
+        with the columns of `scan_ticks` and ``received_at``, read in bounded memory.
+
+        Examples
+        --------
+        >>> session.chart_data("BTC_USDT", max_points=400).height <= 400
+        True
+        """
+        name = self.only(symbol)
+        low, high = parse_range(start, end)
+        first = to_micros(self.started or self.created_at) if low is None else low
+        last = to_micros(self.ended or self.updated_at) if high is None else high
+        with shown(progress, "reading") as advance:
+            chunks = self.scan_ticks(name, start=start, end=end, received=True, progress=advance)
+            return _candles.sampled(chunks, first, last, max_points)
+
+    def charts(
+        self,
+        symbol: str | None = None,
+        *,
+        interval: Duration | None = None,
+        start: Time | None = None,
+        end: Time | None = None,
+        max_points: int = 2_000,
+    ) -> dict[str, Figure]:
+        """Return a symbol's charts: "session" and "candles", and "depth" if there are books.
+
+        The "session" is price, volume, spread and clock skew; `interval` that of the candles, by
+        default the shortest that gives 400 or fewer. Books are read whole: give `start` and `end`
+        where there are millions.
+        """
+        from fxlab import charts
+
+        name = self.only(symbol)
+        ticks = self.chart_data(name, max_points=max_points, start=start, end=end)
+        gaps = known_gaps(self.events(), name)
+        span = (
+            1.0
+            if ticks.is_empty()
+            else (ticks["timestamp"][-1] - ticks["timestamp"][0]).total_seconds()
+        )
+        steps = (1, 5, 15, 60, 300, 900, 3_600, 14_400)
+        width = next((step for step in steps if span / step <= charts.CANDLES), 86_400)
+        bars = self.ohlcv(width if interval is None else interval, name, start=start, end=end)
+        has_books = self.has_books(name)
+        books = self.orderbook(name, start=start, end=end) if has_books else None
+        about = f"{name}, {self.id}"
+        found = {
+            "session": charts.session_chart(
+                ticks, about, candles=bars, books=books, gaps=gaps, points=max_points,
+                ticks_count=self.count_ticks(name, start=start, end=end),
+            ),
+            "candles": charts.candles_chart(bars, about, gaps=gaps),
+        }  # fmt: skip
+        return found if books is None else found | {"depth": charts.depth_chart(books, about)}
 
     def export(
         self,

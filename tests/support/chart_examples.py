@@ -138,6 +138,37 @@ def months(scale: float = 0.1) -> pl.DataFrame:
     return pl.DataFrame({"year": [2023, 2024], **named, "total": values.sum(axis=1)})
 
 
+def candles(rows: int = 60, scale: float = 0.1) -> pl.DataFrame:
+    wave = 100 + scale * np.sin(np.arange(rows) / 5)
+    return pl.DataFrame(
+        {
+            "timestamp": times(rows), "open": wave, "high": wave + scale, "low": wave - scale,
+            "close": wave + scale / 2 * np.cos(np.arange(rows)), "volume": np.full(rows, 3.0),
+            "trades": [2] * rows,
+            "buy_volume": np.full(rows, 2.0), "sell_volume": np.full(rows, 1.0),
+        }
+    )  # fmt: skip
+
+
+def books(rows: int = 60, scale: float = 0.1) -> pl.DataFrame:
+    mid = 100 + scale * np.sin(np.arange(rows) / 9)
+    sides = {
+        f"{side}_{what}_{level}": mid + sign * level * scale / 10
+        if what == "price"
+        else mid / level
+        for side, sign in (("bid", -1), ("ask", 1))
+        for level in (1, 2, 3)
+        for what in ("price", "qty")
+    }
+    spread = np.full(rows, scale / 5)
+    return pl.DataFrame({"timestamp": times(rows), **sides, "spread": spread, "mid": mid})
+
+
+def ticks(rows: int = 400, scale: float = 0.1) -> pl.DataFrame:
+    one = prices(rows, scale).filter(pl.col("symbol") == "BTC_USDT").drop("symbol")
+    return one.with_columns(received_at=pl.col("timestamp") + timedelta(milliseconds=20))
+
+
 def examples(scale: float = 0.1, title: str = "An example") -> dict[str, object]:
     """Return a figure of each function of `charts.__all__`; fractions are about `scale` wide."""
     marks = {"5th percentile": -0.3 * scale, "mean": 0.0, "95th percentile": 0.3 * scale}
@@ -164,6 +195,11 @@ def examples(scale: float = 0.1, title: str = "An example") -> dict[str, object]
             title,
             unit="fraction",
         ),
+        "candles_chart": charts.candles_chart(candles(scale=scale), title),
+        "session_chart": charts.session_chart(
+            ticks(scale=scale), title, candles=candles(scale=scale), books=books(scale=scale)
+        ),
+        "depth_chart": charts.depth_chart(books(scale=scale), title),
         "walk_forward_chart": charts.walk_forward_chart(
             walk_table(scale), title=title, unit="fraction"
         ),

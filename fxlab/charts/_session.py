@@ -1,0 +1,284 @@
+"""Charts of sessions: candles; price, volume, spread and skew; the order book as a heat map.
+
+Each says what it drew of what. Prices keep every spike and break at gaps; candles that do not fit
+are joined into longer ones, exactly; of a book each cell is a mean over its span of time.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import plotly.graph_objects as go
+import polars as pl
+
+from fxlab._html import show
+from fxlab.charts._runs import NO_GAPS, POINTS, gaps_of, line, unfilled
+from fxlab.charts._style import (
+    BUY,
+    INK,
+    LINES,
+    SELL,
+    SEQUENTIAL,
+    Floats,
+    house_figure,
+    milliseconds,
+    note,
+    shade,
+)
+
+CANDLES: Final = 400
+"""Candles drawn at most: fewer pixels than three each show none."""
+
+CELLS: Final = (200, 80)
+"""Columns (time) and rows (price) of a heat map at most."""
+
+
+def candles_chart(
+    candles: pl.DataFrame,
+    title: str = "",
+    *,
+    gaps: pl.DataFrame | None = None,
+    most: int = CANDLES,
+) -> go.Figure:
+    """Draw candles and, below them, the volume by the side of the takers.
+
+    Parameters
+    ----------
+    candles
+        As `fxlab.Session.ohlcv` returns them.
+    title
+        Plain text; it is escaped.
+    gaps
+        from_time, to_time, or a session's event table: shaded.
+    most
+        Candles drawn at most; of more, neighbours are joined into one: its open is the first,
+        its close the last, its volumes are sums.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Rising candles are outlines, falling ones are filled: they differ without colour, too. The
+        note tells how many there are, and open, high, low and close of them all.
+    """
+    figure = house_figure([0.72, 0.28], ["price", "volume"], title, height=520)
+    if candles.is_empty():
+        note(figure, "no candles: there are no ticks")
+        return figure
+    drawn = _joined(candles, -(-candles.height // max(most, 1)))
+    times = milliseconds(drawn["timestamp"])
+    figure.add_candlestick(
+        x=times,
+        **{name: drawn[name].to_numpy() for name in ("open", "high", "low", "close")},
+        increasing={"line": {"color": BUY, "width": 1.2}, "fillcolor": "rgba(0,0,0,0)"},
+        decreasing={"line": {"color": SELL, "width": 1.2}, "fillcolor": SELL},
+        name="price",
+        showlegend=False,
+        row=1,
+        col=1,
+    )
+    figure.update_xaxes(rangeslider_visible=False)
+    _draw_volumes(figure, drawn, times, row=2)
+    known = gaps_of(unfilled(gaps, "prices"), "", drawn)
+    shade(figure, known["start"].to_numpy(), known["end"].to_numpy())
+    note(figure, candles_text(candles, drawn.height))
+    return figure
+
+
+def candles_text(candles: pl.DataFrame, drawn: int | None = None) -> str:
+    """Return candles in words: how many, of how many ticks, open, high, low, close, volume."""
+    if candles.is_empty():
+        return "no candles: there are no ticks"
+    count = f"{candles.height:,} candle{'s' * (candles.height != 1)}"
+    joined = f", joined to {drawn:,}" if drawn is not None and drawn < candles.height else ""
+    values = {
+        "open": candles["open"][0],
+        "high": candles["high"].max(),
+        "low": candles["low"].min(),
+        "close": candles["close"][-1],
+    }
+    if candles["volume"].null_count() < candles.height:
+        values["volume"] = candles["volume"].sum()
+    said = ", ".join(f"{name} {show(value)}" for name, value in values.items())
+    return f"{count}{joined}, {candles['trades'].sum():,} ticks; {said}"
+
+
+def _joined(candles: pl.DataFrame, length: int) -> pl.DataFrame:
+    """Return candles of which `length` neighbours each are one."""
+    sums = [name for name in ("volume", "buy_volume", "sell_volume") if name in candles.columns]
+    known = [
+        pl.when(pl.col(name).count() > 0).then(pl.col(name).sum()).alias(name) for name in sums
+    ]
+    number = pl.int_range(pl.len()) // length
+    return candles.group_by(number.alias("number"), maintain_order=True).agg(
+        pl.col("timestamp", "open").first(),
+        pl.col("high").max(),
+        pl.col("low").min(),
+        pl.col("close").last(),
+        *known,
+    )
+
+
+def _draw_volumes(figure: go.Figure, bars: pl.DataFrame, times: Floats, row: int) -> None:
+    """Draw volumes: those of buyers above zero, of sellers below; where no side is known, all."""
+    sides = [name for name in ("buy_volume", "sell_volume") if bars[name].null_count() == 0]
+    if len(sides) < 2:
+        figure.add_bar(
+            x=times, y=bars["volume"].to_numpy(), name="volume", showlegend=False,
+            marker={"color": LINES[0], "line_width": 0}, row=row, col=1,
+            hovertemplate="volume %{y:,.6~g}<extra></extra>",
+        )  # fmt: skip
+        return
+    for name, colour, sign in (("buy", BUY, 1), ("sell", SELL, -1)):
+        values = bars[f"{name}_volume"].to_numpy()
+        figure.add_bar(
+            x=times, y=sign * values, customdata=values, name=f"{name} volume",
+            marker={"color": colour, "line_width": 0}, row=row, col=1,
+            hovertemplate=f"{name} %{{customdata:,.6~g}}<extra></extra>",
+        )  # fmt: skip
+    figure.update_layout(barmode="relative")
+
+
+def session_chart(
+    ticks: pl.DataFrame,
+    title: str = "",
+    *,
+    candles: pl.DataFrame | None = None,
+    books: pl.DataFrame | None = None,
+    gaps: pl.DataFrame | None = None,
+    ticks_count: int | None = None,
+    points: int = POINTS,
+) -> go.Figure:
+    """Draw a symbol of a session: price, volume by side, spread, clock skew, on one time axis.
+
+    Parameters
+    ----------
+    ticks
+        timestamp, price; with ``received_at`` also the clock skew.
+    title
+        Plain text; it is escaped.
+    candles
+        As `fxlab.Session.ohlcv` returns them, for the volumes.
+    books
+        timestamp, spread.
+    gaps
+        from_time, to_time, or a session's event table: shaded, and no line crosses them.
+    ticks_count
+        How many ticks there are, where the frame is a sample.
+    points
+        Points of each line at most; every spike is kept.
+    """
+    panels = {"price": 0.5}
+    bars = None if candles is None else _joined(candles, -(-candles.height // CANDLES) or 1)
+    if bars is not None and bars["volume"].null_count() < bars.height:
+        panels["volume"] = 0.2
+    if books is not None and not books.is_empty():
+        panels["spread"] = 0.2
+    if "received_at" in ticks.columns and ticks["received_at"].count():
+        panels["arrival, ms"] = 0.2
+    whole = sum(panels.values())
+    heights = [share / whole for share in panels.values()]
+    figure = house_figure(heights, list(panels), title, height=300 + 110 * len(panels))
+    known = gaps_of(unfilled(gaps, "prices"), "", ticks) if ticks.height else NO_GAPS
+    rows = {name: row for row, name in enumerate(panels, start=1)}
+    said = []
+    if ticks.height:
+        total = ticks.height if ticks_count is None else ticks_count
+        drawn = _draw_line(figure, ticks, "price", known, (rows["price"], LINES[0], points))
+        said.append(f"{total:,} ticks, {drawn:,} drawn" if drawn < total else f"{total:,} ticks")
+    if bars is not None and "volume" in panels:
+        _draw_volumes(figure, bars, milliseconds(bars["timestamp"]), rows["volume"])
+    if books is not None and "spread" in panels:
+        look = (rows["spread"], LINES[1], points)
+        drawn = _draw_line(figure, books, "spread", known, look)
+        said.append(f"{books.height:,} spreads, {drawn:,} drawn")
+    if "arrival, ms" in panels:
+        late = (pl.col("received_at") - pl.col("timestamp")).dt.total_microseconds() / 1_000
+        skews = ticks.with_columns(skew=late).drop_nulls("skew")
+        _draw_line(figure, skews, "skew", known, (rows["arrival, ms"], LINES[2], points))
+    shade(figure, known["start"].to_numpy(), known["end"].to_numpy())
+    note(figure, "; ".join(said) or "no ticks: the frame of prices has no rows")
+    return figure
+
+
+def _draw_line(
+    figure: go.Figure,
+    frame: pl.DataFrame,
+    column: str,
+    gaps: pl.DataFrame,
+    look: tuple[int, str, int],
+) -> int:
+    """Draw a column into a row of the figure and return how many points that took."""
+    row, colour, points = look
+    trace = line(frame, column, points, gaps)
+    figure.add_scatter(
+        x=trace.x, y=trace.y, mode=trace.mode, name=column, showlegend=False,
+        line={"width": 1.3, "color": colour}, row=row, col=1,
+        hovertemplate=f"{column} %{{y}}<extra></extra>",
+    )  # fmt: skip
+    return trace.drawn
+
+
+def depth_chart(books: pl.DataFrame, title: str = "") -> go.Figure:
+    """Draw an order book as a heat map: quantity over time and price, with the mid.
+
+    Parameters
+    ----------
+    books
+        ``timestamp``, ``mid`` and the levels, as `fxlab.Session.orderbook` returns them.
+    title
+        Plain text; it is escaped.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        At most `CELLS` columns and rows. A cell holds the mean, over the books of its span of
+        time, of the quantity that its prices showed; its colour is on a logarithmic scale. Levels
+        that are further from the mid than 99 % of all are left out; the note says how many.
+    """
+    figure = house_figure([1.0], ["price"], title, height=460)
+    levels = _levels(books)
+    if levels.is_empty():
+        note(figure, "no order books: there is nothing to draw")
+        return figure
+    low, high = (float(levels["price"].quantile(share) or 0.0) for share in (0.005, 0.995))
+    shown = levels.filter(pl.col("price").is_between(low, high))
+    columns, rows = min(CELLS[0], books.height), CELLS[1]
+    times = milliseconds(books["timestamp"])
+    edges = np.linspace(times[0], max(times[-1], times[0] + 1), columns + 1)
+    steps = np.linspace(low, high if high > low else low * (1 + 1e-9) + 1e-12, rows + 1)
+    at = np.clip(
+        np.searchsorted(edges, milliseconds(shown["timestamp"]), "right") - 1, 0, columns - 1
+    )
+    up = np.clip(np.searchsorted(steps, shown["price"].to_numpy(), "right") - 1, 0, rows - 1)
+    sums = np.zeros((rows, columns))
+    np.add.at(sums, (up, at), shown["qty"].to_numpy())
+    counts = np.histogram(times, edges)[0]
+    cells = np.where(sums > 0, sums / np.maximum(counts, 1), np.nan)
+    figure.add_heatmap(
+        x=(edges[:-1] + edges[1:]) / 2,
+        y=(steps[:-1] + steps[1:]) / 2,
+        z=np.log10(cells),
+        customdata=cells,
+        colorscale=SEQUENTIAL,
+        hoverongaps=False,
+        colorbar={"title": {"text": "quantity, log10", "side": "right"}, "thickness": 14},
+        hovertemplate="%{y:.8~g}: %{customdata:.4~g}<extra></extra>",
+    )
+    _draw_line(figure, books, "mid", NO_GAPS, (1, INK, POINTS))
+    left_out = levels.height - shown.height
+    note(
+        figure, f"{books.height:,} books, {levels.height:,} levels, {left_out:,} far ones left out"
+    )
+    return figure
+
+
+def _levels(books: pl.DataFrame) -> pl.DataFrame:
+    """Return one row a level that is there: timestamp, price, qty."""
+    parts = [
+        books.select("timestamp", pl.col(name).alias("price"), pl.col(qty).alias("qty"))
+        for name in books.columns
+        if "_price_" in name and (qty := name.replace("_price_", "_qty_")) in books.columns
+    ]
+    empty = books.select("timestamp", price=pl.lit(0.0), qty=pl.lit(0.0)).clear()
+    return pl.concat([empty, *parts]).drop_nulls()

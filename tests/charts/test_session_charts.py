@@ -1,0 +1,95 @@
+"""Charts of sessions: what they draw is what the frames say."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+from chart_examples import START, UTC_US, books, candles, ticks, times
+
+from fxlab import charts, errors
+from fxlab.sessions import _candles
+
+
+def said(figure):
+    return figure.layout.annotations[-1].text.replace("<br>", " ")
+
+
+def test_candles_that_do_not_fit_are_joined_exactly():
+    bars = candles(rows=90)
+    figure = charts.candles_chart(bars, most=30)
+    drawn = figure.data[0]
+    assert len(drawn.x) == 30
+    assert list(drawn.open) == bars["open"].gather_every(3).to_list()
+    assert list(drawn.close) == bars["close"].gather_every(3, 2).to_list()
+    assert max(drawn.high) == bars["high"].max()
+    assert sum(figure.data[1].y) == bars["buy_volume"].sum()
+    assert sum(figure.data[2].y) == -bars["sell_volume"].sum()
+    assert "90 candles, joined to 30, 180 ticks" in said(figure)
+
+
+def test_candles_are_told_in_words():
+    text = charts.candles_text(candles(rows=1, scale=1.0))
+    assert text == "1 candle, 2 ticks; open 100, high 101, low 99, close 100.5, volume 3"
+    assert charts.candles_text(candles(rows=0)) == "no candles: there are no ticks"
+
+
+def test_quotes_have_no_panel_of_volume():
+    bars = candles().with_columns(volume=pl.lit(None, pl.Float64))
+    figure = charts.session_chart(ticks().drop("received_at"), candles=bars)
+    assert [trace.name for trace in figure.data] == ["price"]
+
+
+def test_a_gap_breaks_the_line_and_is_shaded():
+    frame = ticks()
+    when = times(400)
+    gap = pl.DataFrame({"from_time": [when[100]], "to_time": [when[120]]}).cast(UTC_US)
+    silent = frame.filter(~pl.int_range(pl.len()).is_between(101, 119))
+    figure = charts.session_chart(silent, gaps=gap, books=books())
+    assert np.isnan(figure.data[0].y).sum() == 1
+    assert len(figure.layout.shapes) == 1
+
+
+def test_cells_of_a_book_are_mean_quantities():
+    figure = charts.depth_chart(
+        books(rows=1, scale=1.0).with_columns(pl.col("^.*_qty_.*$") * 0 + 4.0)
+    )
+    cells = np.asarray(figure.data[0].customdata)
+    assert cells[np.isfinite(cells)].max() == 4.0
+    assert "1 books, 6 levels" in said(figure)
+
+
+@pytest.mark.parametrize("size", [1, 7, 1_000])
+def test_a_sample_keeps_spikes_first_and_last_for_any_chunks(size):
+    rng = np.random.default_rng(1)
+    values = 100 + rng.normal(size=1_000)
+    values[[333, 777]] = (200.0, 1.0)
+    frame = pl.DataFrame({"timestamp": times(1_000), "price": values})
+    micros = frame["timestamp"].to_physical()
+    found = _candles.sampled(frame.iter_slices(size), micros[0], micros[-1], 80)
+    assert found.equals(_candles.sampled([frame], micros[0], micros[-1], 80))
+    assert found.height <= 80
+    assert found["timestamp"].is_sorted()
+    assert {200.0, 1.0, values[0], values[-1]} <= set(found["price"])
+    assert found["timestamp"][0] == START
+
+
+@pytest.mark.parametrize("bad", [7, 0, "many", 1.5, None])
+def test_a_sample_of_no_points_is_refused(bad):
+    with pytest.raises(errors.InvalidParameter, match="give 8 or more"):
+        _candles.sampled([], 0, 1, bad)
+
+
+def test_a_session_draws_itself(lab, shared_data, unique):
+    folder = shared_data / "binance_spot_ethusdt_20240808"
+    name = unique("drawn")
+    lab.import_files([folder / "trades.parquet", folder / "book10.parquet"], session_id=name)
+    session = lab.session(name)
+    found = session.charts(max_points=400)
+    assert set(found) == {"session", "candles", "depth"}
+    assert "6,106 ticks" in said(found["session"])
+    assert "3,432 books" in said(found["depth"])
+    sample = session.chart_data(max_points=400)
+    prices = session.prices()["price"]
+    assert sample.height <= 400
+    assert (sample["price"].max(), sample["price"].min()) == (prices.max(), prices.min())
