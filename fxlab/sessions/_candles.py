@@ -281,7 +281,8 @@ def sampled(chunks: Iterable[pl.DataFrame], first: int, last: int, most: int) ->
     slots = required(integer(most, 8, 10_000_000), _SAMPLE_RULE.format(most)) // 4
     width = max((last - first) // slots + 1, 1)
     parts = [_extremes(chunk, first, width, slots) for chunk in chunks]
-    return _extremes(pl.concat(parts), first, width, slots) if parts else pl.DataFrame()
+    empty = pl.DataFrame(schema={"timestamp": UTC_MICROS, "price": pl.Float64})
+    return _extremes(pl.concat(parts), first, width, slots) if parts else empty
 
 
 _SAMPLE_RULE: Final = "max_points={!r:.80} is not a number of points; give 8 or more"

@@ -93,3 +93,11 @@ def test_a_session_draws_itself(lab, shared_data, unique):
     prices = session.prices()["price"]
     assert sample.height <= 400
     assert (sample["price"].max(), sample["price"].min()) == (prices.max(), prices.min())
+
+
+def test_nothing_is_said_where_there_is_nothing():
+    empty = _candles.sampled([], 0, 1, 80)
+    assert empty.columns == ["timestamp", "price"]
+    assert said(charts.session_chart(empty)).startswith("no ticks")
+    assert said(charts.candles_chart(_candles.candles([], "1m"))).startswith("no candles")
+    assert said(charts.depth_chart(books().clear())).startswith("no order books")
