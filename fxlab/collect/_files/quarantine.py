@@ -36,9 +36,9 @@ from fxlab.collect._files.fields import ROW, VENUE_SEQ, SourceLocation
 from fxlab.errors import InvalidInput
 from fxlab.schema import EVENTS
 
-BUDGET: Final = 192 * 2**20
+BUDGET: Final = 128 * 2**20
 """Bytes of checked rows that all files together keep in memory."""
-BUCKET_ROWS: Final = 2_000_000
+BUCKET_ROWS: Final = 1_000_000
 """So many rows are held at once where rows of equal ids are looked for."""
 _SAMPLE: Final = 1_000
 """One row of so many tells how ids are spread."""
