@@ -35,7 +35,7 @@ FLOORS = {
     "fxlab/_cli": [
         ["common", "text_form"],
         ["backtest", "collect", "server"],
-        ["data", "replay", "sweep"],
+        ["data", "sweep"],
     ],
     "fxlab/_questdb": [
         ["endpoint", "runtime", "sql"],
@@ -139,7 +139,7 @@ FLOORS = {
         ["_deletion", "runs"],
     ],
     "fxlab/sweeper": [
-        ["_cache", "_cross_validation", "_space"],
+        ["_cross_validation", "_space"],
         ["_trial"],
         ["_results", "_study"],
         ["_store", "_threads"],
@@ -175,7 +175,6 @@ CRUMBS = {
     "_log": "the log is switched on by a name at the top, and by nothing else",
     "demo": "a script of the package: the tour that the README begins with",
     "_cli.data": "one module for each group of commands",
-    "_cli.replay": "one module for each group of commands",
     "sessions._export": "files are written apart from what is read",
 }
 # Names that two modules share, and why.

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from fxlab._cli import backtest, collect, data, replay, server, sweep
+from fxlab._cli import backtest, collect, data, server, sweep
 from fxlab._cli.common import ErrorsAsSentences, say
 
 app = typer.Typer(
@@ -52,7 +52,6 @@ server.register(app)
 data.register(app)
 collect.register(app)
 backtest.register(app)
-replay.register(app)
 sweep.register(app)
 
 

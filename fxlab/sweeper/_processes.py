@@ -26,9 +26,8 @@ from typing import TYPE_CHECKING, Any, Final
 from fxlab.backtester._frame_source import FrameSource
 from fxlab.errors import WorkerLost
 from fxlab.sweeper import _study
-from fxlab.sweeper._cache import CachedSource
 from fxlab.sweeper._space import Point
-from fxlab.sweeper._study import SweepStudy
+from fxlab.sweeper._study import CachedSource, SweepStudy
 from fxlab.sweeper._threads import MOST_POINTS, PULSE_SECONDS, Tick, next_size, run_trials
 from fxlab.sweeper._trial import TrialResult
 

@@ -1,8 +1,11 @@
-"""Sweep study: one strategy, session and set of assumptions; its run time, look-ahead check.
+"""Sweep study: strategy, session, assumptions; its cached ticks, run time, look-ahead check.
 
 Its points differ in parameters only, so they share the ticks, can be compared with each other, and
 are found again under the study's key when the same is asked for another time. How long a sweep will
 take is measured on its first ticks and said before it runs.
+
+A sweep goes over its ticks several times: for the look-ahead check, for each group of points, for
+each fold of a walk-forward. What is not larger than `KEEP_BYTES` is read once and kept.
 
 A strategy that sees the future gives the best results of all, so a sweep would find it first. The
 check before a sweep is a sample: few points, the first ticks; `fxlab.check_lookahead` does it
@@ -12,21 +15,24 @@ thoroughly.
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from itertools import chain
+from typing import Any, Final, Unpack
 
 import polars as pl
 import xxhash
 
 from fxlab._progress import Advance
+from fxlab._times import Time, parse_range
 from fxlab.backtester._feeds import SymbolChunk, needs_of, open_feeds
-from fxlab.backtester._frame_source import FrameSource
+from fxlab.backtester._frame_source import FrameSource, slices
 from fxlab.backtester._kernel.records import MarketArrays
 from fxlab.backtester._market_arrays import merge
-from fxlab.backtester._source import TickSource, no_ticks, share_before
+from fxlab.backtester._source import TickSource, Which, no_ticks, share_before
 from fxlab.backtester.engine import new_state, prepare
 from fxlab.backtester.lookahead import SAMPLE_CUTS, SAMPLE_ROWS, check_lookahead
 from fxlab.backtester.options import RunOptions
@@ -35,7 +41,6 @@ from fxlab.backtester.strategy.indicators import MeanCross, with_running_sums
 from fxlab.backtester.strategy.signals import Signals
 from fxlab.backtester.strategy.strategy import Strategy
 from fxlab.errors import Cancelled, FxlabError, InvalidParameter, LookaheadFound
-from fxlab.sweeper._cache import CachedSource
 from fxlab.sweeper._space import Point, Space
 from fxlab.sweeper._trial import Periods, Trial
 
@@ -264,3 +269,120 @@ def check_sampled_lookahead(study: SweepStudy, points: Sequence[Point], progress
             raise
         except FxlabError:  # the sweep meets it again, and keeps it with its point
             continue
+
+
+KEEP_BYTES: Final = 1 << 30
+
+Scan = Callable[..., Iterator[pl.DataFrame]]
+
+
+class CachedSource:
+    """A `TickSource` in front of another one.
+
+    Parameters
+    ----------
+    source
+        A session.
+    """
+
+    def __init__(self, source: TickSource) -> None:
+        self.source = source
+        self._kept: dict[tuple[Any, ...], list[pl.DataFrame]] = {}
+        self._facts: dict[tuple[str, str], Any] = {}
+
+    @property
+    def id(self) -> str:
+        """Return the id of the source."""
+        return self.source.id
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """Return the symbols that have ticks."""
+        return self.source.symbols
+
+    @property
+    def price_decimals(self) -> Mapping[str, int]:
+        """Return the decimals of each symbol's prices."""
+        return self.source.price_decimals
+
+    @property
+    def started(self) -> object:
+        """Return the time of the first tick."""
+        return self.source.started
+
+    @property
+    def ended(self) -> object:
+        """Return the time of the last tick."""
+        return self.source.ended
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether something was kept, so that another pass costs no reading."""
+        return bool(self._kept)
+
+    def scan_ticks(
+        self, symbol: str, *, received: bool = False, **which: Unpack[Which]
+    ) -> Iterator[pl.DataFrame]:
+        """Yield the symbol's ticks, from memory where they were kept."""
+        return self._scan(self.source.scan_ticks, symbol, which, received=received)
+
+    def count_ticks(
+        self, symbol: str, *, start: Time | None = None, end: Time | None = None
+    ) -> int:
+        """Return how many ticks `scan_ticks` yields."""
+        return self.source.count_ticks(symbol, start=start, end=end)
+
+    def scan_books(self, symbol: str, **which: Unpack[Which]) -> Iterator[pl.DataFrame]:
+        """Yield the symbol's books, from memory where they were kept."""
+        return self._scan(self.source.scan_books, symbol, which)
+
+    def has_books(self, symbol: str) -> bool:
+        """Return whether there are order books of the symbol; asked once."""
+        return bool(self._fact("has_books", symbol))
+
+    def has_trades(self, symbol: str) -> bool:
+        """Return whether there are trades of the symbol; asked once."""
+        return bool(self._fact("has_trades", symbol))
+
+    def gaps(self, symbol: str) -> pl.DataFrame:
+        """Return the symbol's known gaps; asked once."""
+        found: pl.DataFrame = self._fact("gaps", symbol)
+        return found
+
+    def _fact(self, name: str, symbol: str) -> Any:  # noqa: ANN401 - whatever the source says
+        if (name, symbol) not in self._facts:
+            self._facts[name, symbol] = getattr(self.source, name)(symbol)
+        return self._facts[name, symbol]
+
+    def _scan(
+        self, scan: Scan, symbol: str, which: Which, **options: bool
+    ) -> Iterator[pl.DataFrame]:
+        start, end, size = which.get("start"), which.get("end"), which.get("chunk_rows")
+        begin, until = parse_range(start, end)
+        low, high = -math.inf if begin is None else begin, math.inf if until is None else until
+        what = (scan.__name__, *options.values())
+        for (kind, name, first, last), frames in self._kept.items():
+            if (kind, name) == (what, symbol) and first <= low and high <= last:
+                return chain.from_iterable(slices(frame, start, end, size) for frame in frames)
+        chunks = scan(symbol, **which, **options)
+        return self._keeping((what, symbol, low, high), chunks)
+
+    def _keeping(
+        self, key: tuple[Any, ...], chunks: Iterator[pl.DataFrame]
+    ) -> Iterator[pl.DataFrame]:
+        """Pass chunks on, and keep them all if they fit."""
+        room = KEEP_BYTES - sum(map(_size, self._kept.values()))
+        kept: list[pl.DataFrame] = []
+        for chunk in chunks:
+            room -= _size([chunk])
+            if room >= 0:
+                kept.append(chunk)
+            else:
+                kept.clear()
+            yield chunk
+        if room >= 0:
+            self._kept[key] = kept
+
+
+def _size(frames: list[pl.DataFrame]) -> int:
+    return sum(int(frame.estimated_size()) for frame in frames)

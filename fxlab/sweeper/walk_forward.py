@@ -26,8 +26,8 @@ from fxlab.backtester.strategy.strategy import Strategy, StrategyFunction, get
 from fxlab.errors import EmptySession, InvalidParameter
 from fxlab.schema import UTC_MICROS
 from fxlab.sweeper import _results
-from fxlab.sweeper._cache import CachedSource
 from fxlab.sweeper._results import TIMES, WalkForward, column_of, open_positions
+from fxlab.sweeper._study import CachedSource
 from fxlab.sweeper.sweep import Sweep, sweep
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import fxlab
 from fxlab._cli import app
-from fxlab._cli.replay import ReplayView
+from fxlab._cli.backtest import ReplayView
 from fxlab._times import to_micros
 from fxlab.replayer._clock import WallClock
 

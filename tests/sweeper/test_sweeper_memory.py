@@ -11,7 +11,7 @@ from markets import random_walk
 
 import fxlab
 from fxlab.backtester._frame_source import FrameSource
-from fxlab.sweeper import _cache
+from fxlab.sweeper import _study
 from fxlab.sweeper._threads import ahead
 
 GRID = {"fast": [3, 5, 8], "slow": [13, 21]}
@@ -59,7 +59,7 @@ def test_what_fits_is_read_once(frame):
 
 def test_what_does_not_fit_is_streamed(frame, monkeypatch):
     whole = fxlab.sweep(Tape(frame), "sma_cross", GRID)
-    monkeypatch.setattr(_cache, "KEEP_BYTES", 0)
+    monkeypatch.setattr(_study, "KEEP_BYTES", 0)
     tape = Tape(frame)
     found = fxlab.sweep(tape, "sma_cross", GRID, chunk_rows=ROWS, check_lookahead=False)
     assert tape.most <= 6  # of 40: the one at hand, those on their way, what is looked back on
@@ -93,7 +93,7 @@ def test_ahead_hands_on_what_is_raised():
 
 
 def test_a_held_session_gives_the_same_rows(frame):
-    keep = _cache.CachedSource(FrameSource(frame))
+    keep = _study.CachedSource(FrameSource(frame))
     symbol = keep.symbols[0]
     first = pl.concat(keep.scan_ticks(symbol, chunk_rows=333))
     assert keep.is_quick
@@ -105,7 +105,7 @@ def test_a_held_session_gives_the_same_rows(frame):
 
 
 def test_a_scan_that_is_left_early_keeps_nothing(frame):
-    keep = _cache.CachedSource(FrameSource(frame))
+    keep = _study.CachedSource(FrameSource(frame))
     next(keep.scan_ticks(keep.symbols[0], chunk_rows=10))
     assert not keep.is_quick
     assert keep.count_ticks(keep.symbols[0]) == frame.height
