@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fxlab._questdb.server import ServerStatus as ServerStatus
     from fxlab.backtester._frame_source import FrameSource as FrameSource
     from fxlab.backtester.compare import Comparison as Comparison, compare_runs as compare_runs
-    from fxlab.backtester.cost_ladder import CostLadder as CostLadder, cost_ladder as cost_ladder
+    from fxlab.backtester.compare import CostLadder as CostLadder, cost_ladder as cost_ladder
     from fxlab.backtester.engine import backtest as backtest
     from fxlab.backtester.execution import (
         Execution as Execution,
@@ -79,8 +79,8 @@ if TYPE_CHECKING:
     from fxlab.replayer.replay import Replay as Replay, replay as replay
     from fxlab.sessions._catalog import SessionPage as SessionPage
     from fxlab.sessions.runs import Reproduction as Reproduction, SavedRun as SavedRun
-    from fxlab.sessions._quality import Analysis as Analysis
-    from fxlab.sessions._quality import Quality as Quality
+    from fxlab.sessions._statistics import Analysis as Analysis
+    from fxlab.sessions._statistics import Quality as Quality
     from fxlab.sessions.session import Session as Session
     from fxlab.sweeper._cross_validation import SweepOverfitting as SweepOverfitting
     from fxlab.sweeper._results import WalkForward as WalkForward
@@ -97,8 +97,7 @@ _HOMES: Final = {
         "fxlab._questdb.endpoint": ["Endpoint"],
         "fxlab._questdb.server": ["ServerStatus"],
         "fxlab.backtester._frame_source": ["FrameSource"],
-        "fxlab.backtester.compare": ["Comparison", "compare_runs"],
-        "fxlab.backtester.cost_ladder": ["CostLadder", "cost_ladder"],
+        "fxlab.backtester.compare": ["Comparison", "CostLadder", "compare_runs", "cost_ladder"],
         "fxlab.backtester.engine": ["backtest"],
         "fxlab.backtester.execution": ["Execution", "Latency", "swap_rates"],
         "fxlab.backtester.lookahead": ["LookaheadReport", "check_lookahead"],
@@ -141,7 +140,7 @@ _HOMES: Final = {
         "fxlab.replayer.replay": ["Replay", "replay"],
         "fxlab.sessions._catalog": ["SessionPage"],
         "fxlab.sessions.runs": ["Reproduction", "SavedRun"],
-        "fxlab.sessions._quality": ["Analysis", "Quality"],
+        "fxlab.sessions._statistics": ["Analysis", "Quality"],
         "fxlab.sessions.session": ["Session"],
         "fxlab.sweeper._cross_validation": ["SweepOverfitting"],
         "fxlab.sweeper._results": ["WalkForward"],

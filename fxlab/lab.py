@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from fxlab.collect.feed import Feed
     from fxlab.collect.receipt import Receipt
     from fxlab.sessions._catalog import SessionPage, SessionQuery
-    from fxlab.sessions._quality import Analysis
+    from fxlab.sessions._statistics import Analysis
     from fxlab.sessions.runs import Reproduction, SavedRun
     from fxlab.sessions.session import Session
     from fxlab.sweeper._store import SavedSweep

@@ -24,9 +24,9 @@ from fxlab._questdb.sql import Scope
 from fxlab._times import Duration, Time, parse_range, to_micros
 from fxlab.errors import QuestDBUnavailable, some
 from fxlab.schema import ORDERBOOK, PRICES
-from fxlab.sessions import _candles, _catalog, _export, _quality, _reader, _statistics
-from fxlab.sessions._quality import Analysis, Quality
+from fxlab.sessions import _candles, _catalog, _export, _reader, _statistics
 from fxlab.sessions._replay_source import ReplaySource, known_gaps
+from fxlab.sessions._statistics import Analysis, Quality
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -487,7 +487,7 @@ class Session(ReplaySource):
         events = self.events().filter(pl.col("event") == "gap")
         gaps = {symbol: known_gaps(events, symbol) for symbol in self.symbols}
         statistics = _statistics.table(both, self.price_decimals)
-        quality = _quality.assess(self._db, self.id, both, gaps)
+        quality = _statistics.assess(self._db, self.id, both, gaps)
         return Analysis(self.id, statistics, quality, _statistics.missing(statistics))
 
     def _aggregates(self) -> tuple[_statistics.Aggregates, _statistics.Aggregates]:

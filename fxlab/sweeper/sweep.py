@@ -16,7 +16,6 @@ from fxlab import _html
 from fxlab._progress import Progress, shown
 from fxlab._times import Duration
 from fxlab.backtester._source import as_source
-from fxlab.backtester.cost_ladder import default_scenarios
 from fxlab.backtester.execution import Execution
 from fxlab.backtester.metrics._performance import METRICS
 from fxlab.backtester.metrics._validation import neighbourhood_stability
@@ -241,6 +240,8 @@ class Sweep:
         polars.DataFrame
             ``point``, the parameters, and a column for each name.
         """
+        from fxlab.backtester.compare import default_scenarios
+
         goal = check_objective(metric or self.metric)
         scenarios = (
             default_scenarios(self.studies[0].run.execution) if executions is None else executions

@@ -7,7 +7,7 @@ from markets import random_walk
 
 import fxlab
 from fxlab import errors
-from fxlab.backtester.cost_ladder import default_scenarios
+from fxlab.backtester.compare import default_scenarios
 
 FRAME = random_walk(3_000, 3)
 PARAMETERS = {"fast": 3, "slow": 8}
