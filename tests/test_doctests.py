@@ -22,6 +22,7 @@ NAMES = sorted(set(fxlab.__all__) - {"__version__"})
 ELSEWHERE = {
     "CollectorStatus": "the README's recording, run by test_docs",
     "Listener": "notebook 05, run by test_notebooks",
+    "backup": "would stop the server of all tests: test_backup",
     "batch": "a kernel a job: test_batch",
     "mend": "would mend the server of all tests: test_mending",
 }

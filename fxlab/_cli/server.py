@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +14,7 @@ import typer
 
 from fxlab._cli.common import command, keeping, say, show_facts, show_rows
 from fxlab.config import Settings
-from fxlab.errors import InvalidInput
+from fxlab.errors import Cancelled, InvalidInput
 
 if TYPE_CHECKING:
     from fxlab._questdb.server import ServerStatus
@@ -29,6 +31,8 @@ def register(app: typer.Typer) -> None:
     command(app)(status)
     command(app)(doctor)
     command(app)(settings)
+    app.command()(backup)
+    app.command()(restore)
     app.command(context_settings={"ignore_unknown_options": True})(lab)
     app.command()(demo)
 
@@ -94,6 +98,36 @@ def _mend() -> None:
         done = mend(Settings.load())
     for sentence in done or ("nothing had to be mended",):
         say(sentence)
+
+
+def backup(
+    folder: Annotated[Path, typer.Argument(help="A new folder, best on another disk.")],
+) -> None:
+    """Copy all data of the embedded server into a new folder; it is stopped meanwhile."""
+    from fxlab.sessions._backup import backup as save
+
+    with _all_or_nothing("no backup was made"):
+        files = save(folder, Settings.load())
+    say(f"{files.height:,} files, {int(files['size'].sum()) / 1e6:,.0f} MB, in {folder}")
+
+
+def restore(
+    folder: Annotated[Path, typer.Argument(help="What fxlab backup made.")],
+) -> None:
+    """Restore a backup into a home without data (FXLAB_HOME), and start its server."""
+    from fxlab.sessions._backup import restore as bring_back
+
+    with _all_or_nothing("nothing was restored, unless fxlab status tells of a server"):
+        files = bring_back(folder, Settings.load())
+    say(f"{files.height:,} files are restored, and the server runs; list: fxlab sessions list")
+
+
+@contextlib.contextmanager
+def _all_or_nothing(words: str) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        raise Cancelled(words) from stop
 
 
 def settings() -> None:

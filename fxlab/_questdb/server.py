@@ -104,7 +104,7 @@ def up(settings: Settings, progress: Advance = silent) -> ServerStatus:
         return status(settings)
     place = ServerLocation.of(settings)
     server_config.check_home(place)
-    with _alone(place, progress):
+    with alone(place, progress):
         running = _running(place)
         if running is None:
             _start(settings, place, progress)
@@ -132,7 +132,7 @@ def down(settings: Settings, progress: Advance = silent) -> bool:
     place = ServerLocation.of(settings)
     if not settings.is_embedded or not place.root.is_dir():
         return False
-    with _alone(place, progress):
+    with alone(place, progress):
         running = _running(place)
         if running is not None and not stop(running, place, STOP_PATIENCE, progress):
             warnings.warn(
@@ -236,7 +236,7 @@ def _drift(settings: Settings, instance: Instance) -> str:
 
 
 @contextlib.contextmanager
-def _alone(place: ServerLocation, progress: Advance) -> Iterator[None]:
+def alone(place: ServerLocation, progress: Advance) -> Iterator[None]:
     """Hold the home's lock: two `up` at once give one server."""
     lock = FileLock(place.lock)
     began = time.monotonic()

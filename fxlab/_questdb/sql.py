@@ -647,3 +647,9 @@ def _all_rows(table: Table, span: Span) -> str:
 def count_rows(table: Table, span: Span) -> str:
     """Return the query for the number of rows of all sessions in a range of time."""
     return f"select count() from {name(table.name)} where {span.of(table)}"
+
+
+def live_sessions() -> str:
+    """Return the query for the whole rows of the sessions that are being recorded."""
+    conditions = [_status("collecting"), "source = 'live'"]
+    return _select(schema.SESSIONS, conditions, "session_id")

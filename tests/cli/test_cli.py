@@ -30,6 +30,8 @@ COMMANDS = (
     "down",
     "status",
     "doctor",
+    "backup",
+    "restore",
     "settings",
     "lab",
     "demo",

@@ -1,0 +1,175 @@
+"""Backup and restore of the embedded server: from home to home, with every row and receipt."""
+
+from __future__ import annotations
+
+import json
+import stat
+from datetime import UTC, datetime, timedelta
+
+import polars as pl
+import pytest
+from conftest import pick_ports
+
+import fxlab
+from fxlab import errors
+from fxlab._questdb import server as embedded
+from fxlab.config import Settings
+from fxlab.mock import MockVenue, generated
+from fxlab.sessions import _backup, _catalog
+
+MONDAY = datetime(2025, 1, 6, tzinfo=UTC)
+
+
+def home(folder):
+    http, pg, health = pick_ports(3)
+    return Settings.load(
+        home=folder,
+        questdb_http_port=http,
+        questdb_pg_port=pg,
+        questdb_health_port=health,
+        questdb_memory="512m",
+    )
+
+
+def ticks(first, rows=5_000):
+    return pl.DataFrame(
+        {
+            "symbol": "BTC_USDT",
+            "timestamp": [MONDAY + timedelta(seconds=first + n // 2) for n in range(rows)],
+            "price": [1e-9 if n % 7 else 1e9 for n in range(rows)],
+            "volume": [0.1 * (1 + n % 3) for n in range(rows)],
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory):
+    settings = home(tmp_path_factory.mktemp("old"))
+    embedded.up(settings)
+    with fxlab.connect(settings) as lab:
+        lab.import_frame(ticks(0), "prices", session_id="first")
+        lab.import_frame(ticks(8 * 86_400), "prices", session_id="second")
+        with MockVenue(generated(["BTC_USDT"], seed=1, rate=200, trades=100)) as venue:
+            options = {"url": venue.url, "duration": "2s", "session_id": "recorded"}
+            lab.collect("binance", ["BTC_USDT"], **options).wait()
+    yield settings
+    embedded.down(settings)
+
+
+@pytest.fixture
+def new(tmp_path):
+    settings = home(tmp_path / "new")
+    yield settings
+    embedded.down(settings)
+
+
+def told(settings):
+    """Return each session's ticks, having verified every receipt."""
+    with fxlab.connect(settings) as lab:
+        assert lab.verify("recorded").whole
+        return [lab.session(name).prices() for name in ("first", "second", "recorded")]
+
+
+def same(left, right):
+    return all(a.height and a.equals(b) for a, b in zip(left, right, strict=True))
+
+
+def test_a_restored_home_has_every_row_and_receipt(old, new, tmp_path):
+    before = told(old)
+    files = fxlab.backup(tmp_path / "saved", old)
+    assert stat.S_IMODE((tmp_path / "saved").stat().st_mode) == 0o700
+    assert not list((tmp_path / "saved").rglob("passwords.json"))
+    fxlab.restore(tmp_path / "saved", new)
+    assert files.height > 10
+    assert same(told(new), before)
+    with fxlab.connect(new) as lab:  # and goes on
+        lab.import_frame(ticks(99), "prices", session_id="third")
+        assert lab.session("third").prices().height == 5_000
+    with pytest.raises(errors.SessionExists, match="has data"):
+        fxlab.restore(tmp_path / "saved", new)
+
+
+def test_a_backup_of_a_stopped_server_is_as_good(old, new, tmp_path):
+    before = told(old)
+    embedded.down(old)
+    fxlab.backup(tmp_path / "saved", old)
+    fxlab.restore(tmp_path / "saved", new)
+    assert same(told(new), before)
+    embedded.up(old)
+
+
+def test_a_session_that_is_being_recorded_is_aborted_in_the_backup(old, new, tmp_path):
+    before = told(old)
+    with fxlab.connect(old) as lab:
+        row = _catalog.find(lab._db, "first")
+        live = {**row, "session_id": "live", "source": "live", "status": "collecting"}
+        _catalog.put(lab._db, live | {"prices_count": 0, "started": None, "ended": None})
+        numbered = ticks(0, 200).with_columns(
+            pl.lit("live").alias("session_id"), pl.int_range(200, dtype=pl.Int64).alias("seq")
+        )
+        lab._db.write(fxlab.schema.PRICES, with_all(numbered))
+    fxlab.backup(tmp_path / "saved", old)
+    assert embedded.status(old).state == "running"
+    fxlab.restore(tmp_path / "saved", new)
+    assert same(told(new), before)
+    with fxlab.connect(new) as lab:
+        session = lab.session("live")
+        assert (session.status, session.prices_count) == ("aborted", 200)
+        assert session.prices().height == 200
+
+
+def with_all(frame):
+    return frame.with_columns(
+        pl.lit(None, kind).alias(name)
+        for name, kind in fxlab.schema.PRICES.frame.items()
+        if name not in frame.columns
+    ).select(fxlab.schema.PRICES.frame.keys())
+
+
+def test_what_is_damaged_missing_or_half_is_refused_by_name(old, new, tmp_path):
+    saved = tmp_path / "saved"
+    files = fxlab.backup(saved, old)
+    victim = saved / files.filter(pl.col("size") > 0)["path"][0]
+    content = victim.read_bytes()
+    victim.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    with pytest.raises(errors.InvalidInput, match="is damaged") as refused:
+        fxlab.restore(saved, new)
+    assert str(victim) in str(refused.value)
+    assert not (new.home / "questdb" / "db").exists()
+    victim.unlink()
+    with pytest.raises(errors.InvalidInput, match="is missing") as refused:
+        fxlab.restore(saved, new)
+    assert str(victim) in str(refused.value)
+    manifest = saved / "manifest.json"
+    facts = json.loads(manifest.read_text())
+    facts["files"][0]["path"] = "db/../../outside"
+    manifest.write_text(json.dumps(facts))
+    with pytest.raises(errors.InvalidInput, match="no file of a backup"):
+        fxlab.restore(saved, new)
+    manifest.unlink()
+    with pytest.raises(errors.InvalidInput, match="no whole backup"):
+        fxlab.restore(saved, new)
+
+
+def test_a_backup_that_stops_leaves_nothing_and_the_server_goes_on(old, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_backup, "_copy", full)
+        with pytest.raises(OSError, match="no space"):
+            fxlab.backup(tmp_path / "saved", old)
+    assert list(tmp_path.iterdir()) == []
+    assert fxlab.backup(tmp_path / "saved", old).height  # and it runs again
+    with pytest.raises(errors.InvalidInput, match="exists"):
+        fxlab.backup(tmp_path / "saved", old)
+    with pytest.raises(errors.InvalidInput, match="lies within"):
+        fxlab.backup(old.home / "saved", old)
+
+
+def test_a_disk_without_room_is_told_before_anything_is_written(old, tmp_path, monkeypatch):
+    usage = type("Usage", (), {"free": 10})
+    monkeypatch.setattr(_backup.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(errors.InvalidInput, match="are needed"):
+        fxlab.backup(tmp_path / "saved", old)
+    assert list(tmp_path.iterdir()) == []
