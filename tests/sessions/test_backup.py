@@ -167,6 +167,7 @@ def test_a_backup_that_stops_leaves_nothing_and_the_server_goes_on(old, tmp_path
         fxlab.backup(old.home / "saved", old)
 
 
+@pytest.mark.filterwarnings("ignore:disk")  # the server that starts again is told too
 def test_a_disk_without_room_is_told_before_anything_is_written(old, tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 10})
     monkeypatch.setattr(_backup.shutil, "disk_usage", lambda _: usage)
