@@ -133,8 +133,8 @@ FLOORS = {
     ],
     "fxlab/sessions": [
         ["_candles", "_reader", "_statistics"],
-        ["_catalog", "_export"],
-        ["_replay_source"],
+        ["_catalog"],
+        ["_backup", "_replay_source"],
         ["_purge", "session"],
         ["_deletion", "runs"],
     ],
@@ -175,7 +175,6 @@ CRUMBS = {
     "_log": "the log is switched on by a name at the top, and by nothing else",
     "demo": "a script of the package: the tour that the README begins with",
     "_cli.data": "one module for each group of commands",
-    "sessions._export": "files are written apart from what is read",
 }
 # Names that two modules share, and why.
 SAME_NAMES = {

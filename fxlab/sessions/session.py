@@ -24,7 +24,7 @@ from fxlab._questdb.sql import Scope
 from fxlab._times import Duration, Time, parse_range, to_micros
 from fxlab.errors import QuestDBUnavailable, some
 from fxlab.schema import ORDERBOOK, PRICES
-from fxlab.sessions import _candles, _catalog, _export, _reader, _statistics
+from fxlab.sessions import _candles, _catalog, _reader, _statistics
 from fxlab.sessions._replay_source import ReplaySource, known_gaps
 from fxlab.sessions._statistics import Analysis, Quality
 
@@ -417,7 +417,7 @@ class Session(ReplaySource):
             for symbol, data_type, rows in self.counts().iter_rows()
             if chosen is None or symbol in chosen
         }
-        targets = _export.targets(path, format, sorted(counts), overwrite=overwrite)
+        targets = _reader.targets(path, format, sorted(counts), overwrite=overwrite)
         lines, done, total = [], 0, sum(counts.values())
         with shown(progress, "export") as advance:
             for target in targets:
@@ -430,15 +430,15 @@ class Session(ReplaySource):
         names = ("file", "symbol", "data_type", "rows", "bytes")
         return pl.DataFrame(lines, schema=list(names), orient="row")
 
-    def _export_one(self, target: _export.Target, progress: Advance) -> int:
+    def _export_one(self, target: _reader.Target, progress: Advance) -> int:
         table = PRICES if target.data_type == "prices" else ORDERBOOK
-        names = _export.columns(table)
+        names = _reader.export_columns(table)
         scope = self._scope(table, target.symbol, None, None)
         chunks = _reader.scan(
-            self._db, scope, names, chunk_rows=_export.CHUNK_ROWS, progress=progress
+            self._db, scope, names, chunk_rows=_reader.EXPORT_ROWS, progress=progress
         )
         schema = pl.Schema({name: table.frame[name] for name in names})
-        return _export.write(target.path, target.form, chunks, schema)
+        return _reader.write_file(target.path, target.form, chunks, schema)
 
     def statistics(self) -> pl.DataFrame:
         """Return one row a symbol, computed by the server from all of its ticks.

@@ -13,10 +13,10 @@ from import_rows import rows_of_part
 from fxlab import errors
 from fxlab.collect._files.discovery import read_file
 from fxlab.schema import ORDERBOOK, PRICES
-from fxlab.sessions import _export
+from fxlab.sessions import _reader
 
 NOON = datetime(2024, 8, 8, 12, tzinfo=UTC)
-NAMES = _export.columns(PRICES)
+NAMES = _reader.export_columns(PRICES)
 SCHEMA = pl.Schema({name: PRICES.frame[name] for name in NAMES})
 
 
@@ -84,14 +84,14 @@ def test_files_that_are_there_are_not_overwritten_unless_said(lab, unique, tmp_p
 def test_one_file_is_for_one_symbol_and_type(tmp_path):
     two = [("A", "orderbook"), ("A", "prices")]
     with pytest.raises(errors.InvalidInput, match="is one file, and these are 2"):
-        _export.targets(tmp_path / "a.csv", None, two, overwrite=False)
+        _reader.targets(tmp_path / "a.csv", None, two, overwrite=False)
     with pytest.raises(errors.InvalidInput, match="named as csv"):
-        _export.targets(tmp_path / "a.csv", "arrow", two[:1], overwrite=False)
+        _reader.targets(tmp_path / "a.csv", "arrow", two[:1], overwrite=False)
     with pytest.raises(errors.InvalidInput, match="the session is empty"):
-        _export.targets(tmp_path, None, [], overwrite=False)
+        _reader.targets(tmp_path, None, [], overwrite=False)
 
 
-@pytest.mark.parametrize("form", _export.FORMATS)
+@pytest.mark.parametrize("form", _reader.FORMATS)
 def test_an_export_that_fails_leaves_nothing_and_spares_the_old_file(tmp_path, form):
     file = tmp_path / f"a.{form}"
     file.write_text("old")
@@ -101,7 +101,7 @@ def test_an_export_that_fails_leaves_nothing_and_spares_the_old_file(tmp_path, f
         raise OSError("the disk is full")
 
     with pytest.raises(OSError, match="disk is full"):
-        _export.write(file, form, chunks(), SCHEMA)
+        _reader.write_file(file, form, chunks(), SCHEMA)
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
 
 
@@ -132,7 +132,7 @@ def test_any_value_comes_back_bit_by_bit(tmp_path, form, rows):
     # Some ids are doubled by chance: a row's identity here is its seq.
     frame = frame.with_columns(pl.when(~pl.col("trade_id").is_duplicated()).then("trade_id"))
     file = tmp_path / f"a.{form}"
-    _export.write(file, form, frame.iter_slices(7), SCHEMA)
+    _reader.write_file(file, form, frame.iter_slices(7), SCHEMA)
     (part,) = read_file(file)
     names = [name for name in NAMES if name not in ("seq", "origin")]
     found = rows_of_part(part)
@@ -141,4 +141,4 @@ def test_any_value_comes_back_bit_by_bit(tmp_path, form, rows):
 
 
 def test_all_columns_of_books_have_a_place():
-    assert set(_export.columns(ORDERBOOK)) == set(ORDERBOOK.columns) - {"session_id"}
+    assert set(_reader.export_columns(ORDERBOOK)) == set(ORDERBOOK.columns) - {"session_id"}
