@@ -160,7 +160,7 @@ class CachedColumns:
 
     def transaction(self, db: QuestDB, table: Table) -> str:
         """Return the number of the last write to a table that readers see."""
-        return str(db.execute(sql.applied_transactions(table))[0][0])
+        return str(db.execute(sql.transactions(table, applied=True))[0][0])
 
     def keeping(
         self, frames: Iterable[pl.DataFrame], rows: int, transaction: str

@@ -2,8 +2,7 @@
 
 The database guards nothing: it stores any id, and connectorx binds no parameters. So whatever
 enters a statement passes here: ids match their pattern *and* are quoted, times are integers, names
-come from `fxlab.schema`, choices come from fixed lists. The statements of a rebuild, over whole
-tables whatever the session, are as guarded.
+come from `fxlab.schema`, choices from fixed lists; so are the statements of a rebuild guarded.
 """
 
 from __future__ import annotations
@@ -609,14 +608,10 @@ def ended_sessions() -> str:
     return _select(schema.SESSIONS, conditions, "ended, session_id", names)
 
 
-def transactions(table: Table) -> str:
-    """Return the query for the number of writes that a table has taken."""
-    return f"select sequencerTxn from wal_tables() where name = {text(table.name)}"
-
-
-def applied_transactions(table: Table) -> str:
-    """Return the query for the number of writes that readers of a table see."""
-    return f"select writerTxn from wal_tables() where name = {text(table.name)}"
+def transactions(table: Table, *, applied: bool = False) -> str:
+    """Return the query for the number of writes that a table has taken, or that readers see."""
+    counter = "writerTxn" if applied else "sequencerTxn"
+    return f"select {counter} from wal_tables() where name = {text(table.name)}"
 
 
 def rename_table(table: Table, to: Table) -> str:
