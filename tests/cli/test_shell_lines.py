@@ -31,6 +31,7 @@ INSTEAD = {
     "--drop 0.01": "--drop 0.01 --for 1s",  # else until Ctrl-C
     "--speed 10": "--speed 1000000",
     "RUN": "{run}",
+    "delete OLD": "delete {old} --yes {old}",
 }
 """What a test has to say otherwise."""
 ELSEWHERE = {
@@ -38,6 +39,8 @@ ELSEWHERE = {
     "./scripts/test": "test_the_two_commands_exist, CI",
     ".venv/bin/fxlab lab": "becomes JupyterLab: test_cli",
     "fxlab lab": "becomes JupyterLab: test_cli",
+    "fxlab backup FOLDER": "stops the server of all tests: test_backup",
+    "FXLAB_HOME=NEW fxlab restore FOLDER": "stops the server of all tests: test_backup",
     "fxlab down": "would stop the server of all tests: test_server",
 }
 COLUMNS = {"COLUMNS": "80"}
@@ -82,16 +85,20 @@ def test_lines_of_alternatives_are_taken_apart():
     assert alternatives("fxlab up | down") == ["fxlab up", "fxlab down"]
 
 
-def test_every_line_of_the_readme_runs(at_home, lab):
+def test_every_line_of_the_readme_runs(at_home, lab, unique):
     session = lab.session(SYNTHETIC_SESSION)
     saved = fxlab.backtest(session, "sma_cross").save(lab)
+    old = unique("old")
+    lab.import_frames(
+        {"prices": random_walk(9, symbol="A").drop("bid_qty_1", "ask_qty_1")}, session_id=old
+    )
     lines = [each for line in SHELL for each in alternatives(line)]
     assert set(ELSEWHERE) <= set(lines)
     with MockVenue(generated(["BTC_USDT", "ETH_USDT"], rate=200)) as venue:
         for line in lines:
             if line not in ELSEWHERE:
                 assert line.startswith("fxlab "), line
-                run(line, venue=venue.url, run=saved)
+                run(line, venue=venue.url, run=saved, old=old)
 
 
 def commands(group=None, path=()):
@@ -120,6 +127,11 @@ def test_help_stands_as_it_was_written(path):
 EXAMPLES = {
     ("lab", "arguments"): [],  # becomes JupyterLab: test_cli
     ("import", "--symbol"): ["BTC_USDT"],
+    ("import", "--columns"): [],  # of a file that has them: test_quarantine
+    ("import", "--workers"): [],  # a number
+    ("purge", "--older-than"): ["7d"],
+    ("retention", "--older-than"): ["90d"],
+    ("retention", "--max-bytes"): ["50GB"],
     ("collect", "symbols"): [],  # an argument of each of the following
     ("collect", "--duration"): [],  # they wait; test_times reads 10m and 8h
     ("collect", "--book-depth"): ["0", "1", "10"],
@@ -145,6 +157,8 @@ AROUND = {
     "sweep": f"fxlab sweep {SYNTHETIC_SESSION} sma_cross",
     "walk-forward": "fxlab walk-forward {long} sma_cross -g fast=10,20",
     "mock": "fxlab mock --for 1s",
+    "purge": "fxlab purge",
+    "retention": "fxlab retention",
 }
 
 
