@@ -168,20 +168,21 @@ def test_pages_of_the_listing_follow_each_other(lab, group):
 @pytest.fixture(scope="module")
 def catalogue(db, unique):
     """Store the rows of sixty sessions with equal and missing values; return them."""
-    word, born = unique("pages"), datetime(2031, 1, 1, tzinfo=UTC)
+    word, born = unique("pages"), datetime(2001, 1, 1, tzinfo=UTC)  # never the newest
     rows = [
         {
             "session_id": f"{word}-{number:02}",
             "status": ["completed", "aborted"][number % 2],
             "exchange": ["", "kraken", None][number % 3],
             "source": "synthetic",
-            "symbols": json.dumps([["BTC_USDT"], ["ADA_USDT", "BTC_USDT"]][number % 2]),
+            "symbols": json.dumps([["PAGE_B"], ["PAGE_A", "PAGE_B"]][number % 2]),
             "tags": json.dumps([["é", 'a "b"'], ["night"]][number % 2]),
             "started": None if number % 7 == 0 else born + timedelta(hours=number % 5),
             "ended": None if number % 7 == 0 else born + timedelta(hours=6),
             "duration_seconds": None if number % 7 == 0 else (6 - number % 5) * 3600.0,
             "records_collected": number % 4,
             "created_at": born + timedelta(seconds=number // 3),
+            "updated_at": born,
         }
         for number in range(60)
     ]
@@ -239,13 +240,13 @@ def test_a_session_that_is_added_moves_no_page(lab, db, catalogue):
         ({"tag": "a"}, 0),
         ({"source": "synthetic"}, 60),
         ({"source": "live"}, 0),
-        ({"start": "2031-01-01T06:00"}, 51),
-        ({"start": "2031-01-01T06:00:01"}, 0),
-        ({"end": "2031-01-01"}, 0),
-        ({"end": "2031-01-01T00:00:01"}, 10),
+        ({"start": "2001-01-01T06:00"}, 51),
+        ({"start": "2001-01-01T06:00:01"}, 0),
+        ({"end": "2001-01-01"}, 0),
+        ({"end": "2001-01-01T00:00:01"}, 10),
         ({"text": "É aborted"}, 0),
-        ({"text": "é ADA"}, 0),
-        ({"text": "é 2031-01-01"}, 25),
+        ({"text": "é page_a"}, 0),
+        ({"text": "é 2001-01-01"}, 25),
     ],
 )
 def test_a_page_counts_all_that_match(lab, catalogue, query, count):

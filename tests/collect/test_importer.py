@@ -142,7 +142,7 @@ def test_an_id_being_deleted_is_refused(lab, db, tree):
     with pytest.raises(errors.SessionNotFound):
         lab.session(name)
     assert name not in lab.sessions(limit=1_000)["session_id"]
-    with pytest.raises(errors.SessionExists, match="is deleting"):
+    with pytest.raises(errors.SessionExists, match="was deleted"):
         lab.import_files(folder)
 
 

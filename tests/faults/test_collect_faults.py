@@ -186,6 +186,8 @@ def test_what_a_killed_recorder_left_is_closed_by_the_next_start(
 # ---- (1) (2) the server is killed, or answers nothing ------------------------------------------
 
 
+# This process asks the killed server too: what is left of a connection goes with the garbage.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_killed_servers_cost_nothing(
     private: Lab, machine: Server, settings: Settings, tmp_path: Path, unique
 ):

@@ -66,7 +66,7 @@ def select(control, value):
 
 
 def test_a_picker_starts_with_the_newest_session(lab, group):
-    newest = lab.sessions(limit=1)["session_id"][0]
+    newest = lab.sessions(sort="started", limit=1)["session_id"][0]
     assert SessionPicker(lab).value.id == newest
 
 
@@ -131,8 +131,15 @@ def test_a_refresh_finds_new_sessions_and_keeps_the_choice(picker, lab, group, u
 def test_a_long_list_comes_in_pages(lab, db, unique):
     word, rows = unique("long"), []
     for number in range(PAGE + 3):
-        born = datetime(2032, 1, 1, tzinfo=UTC) + timedelta(seconds=number)
-        rows.append({"session_id": f"{word}-{number}", "status": "completed", "created_at": born})
+        born = datetime(2002, 1, 1, tzinfo=UTC) + timedelta(seconds=number)
+        rows.append(
+            {
+                "session_id": f"{word}-{number}",
+                "status": "completed",
+                "created_at": born,
+                "updated_at": born,
+            }
+        )
     db.write(SESSIONS_TABLE, pl.DataFrame(rows, schema=SESSIONS_TABLE.frame))
     db.wait_visible(SESSIONS_TABLE)
     picker = SessionPicker(lab)
