@@ -62,6 +62,18 @@ def pick_ports(count: int) -> list[int]:
     return found
 
 
+def settings_at(home: Path) -> Settings:
+    """Return the settings of a server that only some tests use: its own home and ports."""
+    http, pg, health = pick_ports(3)
+    return Settings.load(
+        home=home,
+        questdb_http_port=http,
+        questdb_pg_port=pg,
+        questdb_health_port=health,
+        questdb_memory="512m",
+    )
+
+
 @pytest.fixture
 def free_ports() -> Callable[[int], list[int]]:
     return pick_ports

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from conftest import settings_at
 
 from fxlab import _doctor
 from fxlab._doctor import Check, diagnose, is_well
@@ -42,13 +43,7 @@ def by_name(settings: Settings) -> dict[str, Check]:
 @pytest.fixture
 def nowhere(server_settings: Settings, tmp_path: Path, free_ports) -> Settings:
     """Choose a home where nothing was ever started."""
-    http, pg, health = free_ports(3)
-    return server_settings.replace(
-        home=tmp_path / "home",
-        questdb_http_port=http,
-        questdb_pg_port=pg,
-        questdb_health_port=health,
-    )
+    return settings_at(tmp_path / "home")
 
 
 def test_with_a_server_all_is_well(server: ServerStatus, server_settings: Settings):

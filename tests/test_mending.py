@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 import polars as pl
 import psutil
 import pytest
+from conftest import settings_at
 
 from fxlab import schema
 from fxlab._doctor import mend
@@ -32,15 +33,7 @@ MEND = "fxlab doctor --mend (in Python: fxlab.mend())"
 @pytest.fixture(scope="module")
 def own(tmp_path_factory, server_settings):
     """Choose a server that these tests may break."""
-    from conftest import pick_ports
-
-    http, pg, health = pick_ports(3)
-    settings = server_settings.replace(
-        home=tmp_path_factory.mktemp("broken"),
-        questdb_http_port=http,
-        questdb_pg_port=pg,
-        questdb_health_port=health,
-    )
+    settings = settings_at(tmp_path_factory.mktemp("broken"))
     with pytest.MonkeyPatch.context() as patch:
         # Lets a test suspend a table, as a full disk would.
         patch.setitem(server_config._SAFETY, "dev.mode.enabled", "true")

@@ -23,7 +23,7 @@ import pytest
 import reconcile
 import reconcile_books
 from collect_processes import Command, Recording, Server, eventually, read_to_the_end
-from conftest import pick_ports
+from conftest import settings_at
 from forwarder import Forwarder
 
 import fxlab
@@ -55,13 +55,7 @@ def often(short, long):
 
 @pytest.fixture(scope="module")
 def settings(server_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    http, pg, health = pick_ports(3)
-    return server_settings.replace(
-        home=tmp_path_factory.mktemp("faults"),
-        questdb_http_port=http,
-        questdb_pg_port=pg,
-        questdb_health_port=health,
-    )
+    return settings_at(tmp_path_factory.mktemp("faults"))
 
 
 @pytest.fixture(scope="module")
@@ -610,13 +604,7 @@ def aborted_whole(case: str, lab: Lab, name: str, venue: MockVenue) -> None:
 
 
 def test_without_a_server_nothing_begins(settings: Settings, tmp_path: Path):
-    http, pg, health = pick_ports(3)
-    nowhere = settings.replace(
-        home=tmp_path / "home",
-        questdb_http_port=http,
-        questdb_pg_port=pg,
-        questdb_health_port=health,
-    )
+    nowhere = settings_at(tmp_path / "home")
     with MockVenue(market()) as venue:
         words = ("collect", "binance", PAIR[0], "--url", venue.url)
         with Command(nowhere, tmp_path / "log", *words) as command:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
-from conftest import pick_ports
+from conftest import settings_at
 
 from fxlab import errors, schema
 from fxlab._questdb import migrations, server_config, sql
@@ -27,7 +27,6 @@ from fxlab._questdb.migrations import (
 )
 from fxlab._questdb.sql import Span
 from fxlab.collect._live.journal import Journal, journal_path
-from fxlab.config import Settings
 
 NEWER_PRICES = dataclasses.replace(
     schema.PRICES, columns={**schema.PRICES.columns, "venue_time": "TIMESTAMP"}
@@ -48,14 +47,7 @@ NEWER_STEPS = (
 @pytest.fixture(scope="module")
 def own_settings(tmp_path_factory):
     """Start a server that only these tests use; its tables may be broken."""
-    http, pg, health = pick_ports(3)
-    settings = Settings.load(
-        home=tmp_path_factory.mktemp("throw-away"),
-        questdb_http_port=http,
-        questdb_pg_port=pg,
-        questdb_health_port=health,
-        questdb_memory="512m",
-    )
+    settings = settings_at(tmp_path_factory.mktemp("throw-away"))
     with pytest.MonkeyPatch.context() as patch:
         # Lets a test suspend a table, as a full disk would.
         patch.setitem(server_config._SAFETY, "dev.mode.enabled", "true")

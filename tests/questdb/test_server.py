@@ -20,6 +20,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from conftest import settings_at
 from filelock import FileLock
 
 from fxlab._questdb import endpoint, runtime
@@ -44,13 +45,7 @@ FreePorts = Callable[[int], list[int]]
 @pytest.fixture
 def own(tmp_path: Path, server_settings: Settings, free_ports: FreePorts) -> Iterator[Settings]:
     """Choose a server that this test may break; it is stopped at the end."""
-    http, pg, health = free_ports(3)
-    settings = server_settings.replace(
-        home=tmp_path / "a home with spaces",
-        questdb_http_port=http,
-        questdb_pg_port=pg,
-        questdb_health_port=health,
-    )
+    settings = settings_at(tmp_path / "a home with spaces")
     yield settings
     embedded.down(settings)
 

@@ -8,27 +8,15 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
-from conftest import pick_ports
+from conftest import settings_at
 
 import fxlab
 from fxlab import errors
 from fxlab._questdb import server as embedded
-from fxlab.config import Settings
 from fxlab.mock import MockVenue, generated
 from fxlab.sessions import _backup, _catalog
 
 MONDAY = datetime(2025, 1, 6, tzinfo=UTC)
-
-
-def home(folder):
-    http, pg, health = pick_ports(3)
-    return Settings.load(
-        home=folder,
-        questdb_http_port=http,
-        questdb_pg_port=pg,
-        questdb_health_port=health,
-        questdb_memory="512m",
-    )
 
 
 def ticks(first, rows=5_000):
@@ -44,7 +32,7 @@ def ticks(first, rows=5_000):
 
 @pytest.fixture(scope="module")
 def old(tmp_path_factory):
-    settings = home(tmp_path_factory.mktemp("old"))
+    settings = settings_at(tmp_path_factory.mktemp("old"))
     embedded.up(settings)
     with fxlab.connect(settings) as lab:
         lab.import_frame(ticks(0), "prices", session_id="first")
@@ -58,7 +46,7 @@ def old(tmp_path_factory):
 
 @pytest.fixture
 def new(tmp_path):
-    settings = home(tmp_path / "new")
+    settings = settings_at(tmp_path / "new")
     yield settings
     embedded.down(settings)
 

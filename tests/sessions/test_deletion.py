@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 import psutil
 import pytest
-from conftest import pick_ports
+from conftest import settings_at
 from filelock import FileLock
 
 import fxlab
@@ -20,7 +20,6 @@ from fxlab import _doctor, errors, schema
 from fxlab._questdb import server as embedded
 from fxlab._questdb import sql
 from fxlab._questdb.sql import Span
-from fxlab.config import Settings
 from fxlab.schema import EVENTS, ORDERBOOK, PRICES, SESSIONS
 from fxlab.sessions import _catalog, _purge
 
@@ -32,14 +31,7 @@ GONE, STAYS, OTHER = "gone", "stays", "other"
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory):
     """Start a server that only these tests use: it is killed, and partitions are dropped."""
-    http, pg, health = pick_ports(3)
-    settings = Settings.load(
-        home=tmp_path_factory.mktemp("deletion"),
-        questdb_http_port=http,
-        questdb_pg_port=pg,
-        questdb_health_port=health,
-        questdb_memory="512m",
-    )
+    settings = settings_at(tmp_path_factory.mktemp("deletion"))
     embedded.up(settings)
     yield settings
     embedded.down(settings)
