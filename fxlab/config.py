@@ -54,7 +54,14 @@ def _positive(text: str) -> float:
     return number
 
 
-def _bytes(text: str) -> int:
+def parse_bytes(text: str) -> int:
+    """Return the bytes of a size with a binary unit or none, such as 512m or 4g.
+
+    Raises
+    ------
+    ValueError
+        If it is no size.
+    """
     match = re.fullmatch(r"(\d{1,15})([kmgt]?)", text.strip().lower())
     if match is None:
         raise ValueError("write a number and a unit, such as 512m or 4g")
@@ -106,7 +113,7 @@ class Settings:
         "1g", str, "largest heap of the embedded server, as in java -Xmx"
     )
     cache_size: int = _setting(
-        4 * 2**30, _bytes, "most bytes of sessions copied to this machine, as 4g; 0 for none"
+        4 * 2**30, parse_bytes, "most bytes of sessions copied to this machine, as 4g; 0 for none"
     )
     start_timeout: float = _setting(60.0, _positive, "seconds to wait for the embedded server")
     sources: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)

@@ -165,13 +165,10 @@ class CachedColumns:
     def keeping(
         self, frames: Iterable[pl.DataFrame], rows: int, transaction: str
     ) -> Iterator[pl.DataFrame]:
-        """Yield the frames, and keep a copy once all are taken, if they are all rows there are.
+        """Yield the frames, which are all rows there are, and keep a copy once all are taken.
 
         `transaction` was the table's last one before its rows were counted.
         """
-        if not self.is_whole:
-            yield from frames
-            return
         copy = _Copy(self, rows)
         try:
             for frame in frames:
@@ -186,10 +183,10 @@ class CachedColumns:
             self.cache.shrink()
 
     def _note(self, transaction: str) -> None:
+        from fxlab._questdb.server_config import write_private
+
         with contextlib.suppress(OSError):  # then the rows are counted again the next time
-            aside = self.folder / f"{_SEEN}.{os.getpid()}"
-            aside.write_text(transaction, encoding="ascii")
-            aside.replace(self.folder / _SEEN)
+            write_private(self.folder / _SEEN, transaction)
 
     def _drop_older(self) -> None:
         revision = self.folder.parent

@@ -15,7 +15,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import re
 import secrets
 import socket
 import tempfile
@@ -28,7 +27,7 @@ from typing import Final, Self
 import psutil
 
 from fxlab._questdb.endpoint import Endpoint
-from fxlab.config import Settings
+from fxlab.config import Settings, parse_bytes
 from fxlab.errors import InvalidSettings, PortTaken, ServerStartFailed
 
 LOOPBACK: Final = "127.0.0.1"
@@ -128,7 +127,6 @@ w.stdout.level=ADVISORY,ERROR,CRITICAL
 
 LEAST_MEMORY: Final = 256 * 2**20
 """With 128 MiB the server dies at its start, on two cores; more cores need more."""
-_UNITS: Final = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _CGROUP: Final = Path("/sys/fs/cgroup")
 
 
@@ -175,8 +173,10 @@ def memory_bytes(text: str) -> int:
     ServerStartFailed
         If it is no size, or too little for a server.
     """
-    match = re.fullmatch(r"(\d{1,15})([kmgt]?)", text.strip().lower())
-    size = int(match[1]) * _UNITS[match[2]] if match else 0
+    try:
+        size = parse_bytes(text)
+    except ValueError:
+        size = 0
     if size < LEAST_MEMORY:
         raise ServerStartFailed(
             f"FXLAB_QUESTDB_MEMORY={text!r} is not a memory size of 256m or more; "

@@ -196,13 +196,14 @@ def _fetch(
     slice_rows: int | None = None,
 ) -> tuple[Iterator[pl.DataFrame], int]:
     """Return the slices that hold some rows, and how many others stand before them in the first."""
-    transaction = "" if cached is None else cached.transaction(db, scope.table)
+    keeps = cached if cached is not None and cached.is_whole else None
+    transaction = "" if keeps is None else keeps.transaction(db, scope.table)
     size = slice_rows or SLICE_ROWS[-1]
     planned = plan_slices(count_rows(db, scope, size), size)
     slices, skipped = page(planned, *rows)
     frames = _fetch_slices(db, scope, _stored(scope, names), slices, progress)
-    if cached is not None and len(slices) == len(planned):
-        frames = cached.keeping(frames, sum(piece.rows for piece in slices), transaction)
+    if keeps is not None and len(slices) == len(planned):
+        frames = keeps.keeping(frames, sum(piece.rows for piece in slices), transaction)
     return (_with_constants(frame, scope, names) for frame in frames), skipped
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from fxlab import _ticks
-from fxlab._progress import Advance, silent
+from fxlab._progress import Advance, Progress, shown, silent
 from fxlab._questdb import sql
 from fxlab._questdb.client import QuestDB
 from fxlab._questdb.sql import Scope
@@ -191,6 +191,20 @@ class ReplaySource:
             progress=progress,
             cached=self._cached(scope),
         )
+
+    def _read(
+        self, scope: Scope, names: Sequence[str], limit: int | None, offset: int, progress: Progress
+    ) -> pl.DataFrame:
+        with shown(progress, "reading") as advance:
+            return _reader.read(
+                self._db,
+                scope,
+                names,
+                limit=limit,
+                offset=offset,
+                progress=advance,
+                cached=self._cached(scope),
+            )
 
     def _tick_range(self) -> tuple[int | None, int | None]:
         """Return the range that excludes no row, and keeps a query on this session's partitions."""

@@ -161,16 +161,7 @@ class Session(ReplaySource):
         """
         names = PRICE_COLUMNS if columns is None else tuple(columns)
         scope = self._scope(PRICES, symbol, start, end)
-        with shown(progress, "reading") as advance:
-            return _reader.read(
-                self._db,
-                scope,
-                names,
-                limit=limit,
-                offset=offset,
-                progress=advance,
-                cached=self._cached(scope),
-            )
+        return self._read(scope, names, limit, offset, progress)
 
     def scan_prices(
         self,
@@ -219,16 +210,7 @@ class Session(ReplaySource):
         """
         names = ("timestamp", "symbol", "seq", *_ticks.level_columns(depth))
         scope = self._scope(ORDERBOOK, symbol, start, end)
-        with shown(progress, "reading") as advance:
-            frame = _reader.read(
-                self._db,
-                scope,
-                names,
-                limit=limit,
-                offset=offset,
-                progress=advance,
-                cached=self._cached(scope),
-            )
+        frame = self._read(scope, names, limit, offset, progress)
         return _ticks.shaped(frame, depth, nested=nested)
 
     def scan_orderbook(
