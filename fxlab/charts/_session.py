@@ -255,6 +255,8 @@ def depth_chart(books: pl.DataFrame, title: str = "") -> go.Figure:
     np.add.at(sums, (up, at), shown["qty"].to_numpy())
     counts = np.histogram(times, edges)[0]
     cells = np.where(sums > 0, sums / np.maximum(counts, 1), np.nan)
+    least, most = np.log10(np.nanmin(cells)), np.log10(np.nanmax(cells))
+    marks = np.unique(np.linspace(least, most, 5))
     figure.add_heatmap(
         x=(edges[:-1] + edges[1:]) / 2,
         y=(steps[:-1] + steps[1:]) / 2,
@@ -262,13 +264,21 @@ def depth_chart(books: pl.DataFrame, title: str = "") -> go.Figure:
         customdata=cells,
         colorscale=SEQUENTIAL,
         hoverongaps=False,
-        colorbar={"title": {"text": "quantity, log10", "side": "right"}, "thickness": 14},
+        colorbar={
+            "thickness": 10,
+            "xpad": 4,
+            "tickvals": marks,
+            "ticktext": [f"{10**mark:.3g}" for mark in marks],
+        },
         hovertemplate="%{y:.8~g}: %{customdata:.4~g}<extra></extra>",
     )
+    figure.update_xaxes(nticks=3)  # the colour bar leaves little room for times on a phone
     _draw_line(figure, books, "mid", NO_GAPS, (1, INK, POINTS))
     left_out = levels.height - shown.height
     note(
-        figure, f"{books.height:,} books, {levels.height:,} levels, {left_out:,} far ones left out"
+        figure,
+        f"{books.height:,} books, {levels.height:,} levels, {left_out:,} far ones left out; "
+        "colour: mean quantity",
     )
     return figure
 
@@ -281,4 +291,4 @@ def _levels(books: pl.DataFrame) -> pl.DataFrame:
         if "_price_" in name and (qty := name.replace("_price_", "_qty_")) in books.columns
     ]
     empty = books.select("timestamp", price=pl.lit(0.0), qty=pl.lit(0.0)).clear()
-    return pl.concat([empty, *parts]).drop_nulls()
+    return pl.concat([empty, *parts]).drop_nulls().filter(pl.col("qty") > 0)

@@ -54,7 +54,7 @@ def test_no_label_collides_or_runs_off(width, tmp_path, shots):
         opened.context.set_offline(True)
         opened.set_viewport_size({"width": width, "height": 900})
         opened.goto(path.as_uri())
-        assert opened.locator(".js-plotly-plot .main-svg:first-child").count() == 12
+        assert opened.locator(".js-plotly-plot .main-svg:first-child").count() == len(sections)
         assert opened.locator(".no-webgl").count() == 0  # the policy of the page lets it compile
         opened.screenshot(path=shots / f"charts-{width}.png", full_page=True)
         found = opened.evaluate(COLLISIONS)
