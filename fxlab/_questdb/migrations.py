@@ -151,10 +151,10 @@ def _spans(db: QuestDB, table: Table, what: str, progress: Advance) -> Iterator[
     """Yield ranges of time that hold all rows, each with a bounded number and few partitions."""
     partitions = db.execute(sql.partitions(table))
     _refuse_greedy_server(db, len(partitions))
-    total = sum(rows for _, _, rows in partitions)
+    total = sum(rows for _, _, rows, _ in partitions)
     limit, done = CELLS // len(table.columns), 0
     group: list[Any] = []
-    for first, last, rows in [*partitions, (None, None, limit)]:
+    for first, last, rows, _ in [*partitions, (None, None, limit, 0)]:
         held = sum(each[2] for each in group)
         if group and (held + rows > limit or len(group) == PARTITIONS):
             start, end = group[0][0], max(each[1] for each in group) + 1

@@ -24,6 +24,7 @@ from fxlab.schema import Table, check_session_id, check_symbol
 HIDDEN: Final = ("deleting", "deleted")  # statuses of sessions that readers do not see
 
 # QuestDB's SAMPLE BY units that rows are counted in, and their microseconds.
+MINUTE: Final = 60_000_000
 YEAR: Final = 366 * 86_400_000_000
 _MOST_PARTS: Final = 100
 STEPS: Final = {"1h": 3_600_000_000, "1s": 1_000_000, "1T": 1_000}
@@ -58,12 +59,15 @@ class Scope:
     def by_year(self) -> list[Scope]:
         """Return the scope in parts of a year: a query opens all partitions of its range at once.
 
-        One without both ends is one part; a range of centuries is cut into a hundred.
+        They meet at whole minutes, so that no bar of one is in two. A scope without both ends is
+        one part; a range of centuries is cut into a hundred.
         """
         if self.start is None or self.end is None or self.start >= self.end:
             return [self]
         step = max(YEAR, -(-(self.end - self.start) // _MOST_PARTS))
-        edges = [*range(self.start, self.end, step), self.end]
+        step += -step % MINUTE
+        cuts = range(self.start + -self.start % MINUTE + step, self.end, step)
+        edges = [self.start, *cuts, self.end]
         return [replace(self, start=low, end=high) for low, high in itertools.pairwise(edges)]
 
 
@@ -246,20 +250,24 @@ def trade_statistics(scope: Scope) -> str:
     sides = ", ".join(
         f"ksum(case when side = '{side}' then volume end) as {side}_volume" for side in schema.SIDES
     )
-    volumes = f"ksum(volume) as volume, ksum(price * volume) / ksum(volume) as vwap, {sides}"
+    volumes = f"ksum(volume) as volume, ksum(price * volume) as notional, {sides}"
     return _statistics(scope, volumes)
 
 
 def book_statistics(scope: Scope) -> str:
-    """Return the query for one row of aggregates a symbol over its books."""
+    """Return the query for aggregates of a symbol's books; a mean is a sum and its `_count`."""
     quantities = [each for each in schema.book_levels() if "_qty_" in each]
-    depth = " + ".join(f"coalesce({each}, 0)" for each in quantities)
+    means = {
+        "mean_spread": _SPREAD,
+        "mean_spread_bps": f"({_SPREAD}) / ({MID}) * 10000",
+        "mean_bid_qty": "bid_qty_1",
+        "mean_ask_qty": "ask_qty_1",
+        "mean_depth": " + ".join(f"coalesce({each}, 0)" for each in quantities),
+        "book_imbalance": "(bid_qty_1 - ask_qty_1) / (bid_qty_1 + ask_qty_1)",
+    }
+    sums = (f"ksum({of}) as {each}, count({of}) as {each}_count" for each, of in means.items())
     others = (
-        f"avg({_SPREAD}) as mean_spread, max({_SPREAD}) as max_spread, "
-        f"avg(({_SPREAD}) / ({MID})) * 10000 as mean_spread_bps, "
-        f"avg(bid_qty_1) as mean_bid_qty, avg(ask_qty_1) as mean_ask_qty, "
-        f"avg({depth}) as mean_depth, "
-        "avg((bid_qty_1 - ask_qty_1) / (bid_qty_1 + ask_qty_1)) as book_imbalance, "
+        f"{', '.join(sums)}, max({_SPREAD}) as max_spread, "
         "sum(case when bid_price_1 > ask_price_1 then 1 else 0 end) as crossed, "
         "sum(case when bid_price_1 = ask_price_1 then 1 else 0 end) as locked, "
         "sum(case when bid_price_1 is null or ask_price_1 is null then 1 else 0 end) as one_sided"
@@ -537,17 +545,9 @@ def parameter(path: str) -> str:
 
 
 def partitions(table: Table) -> str:
-    """Return the query for first time, last time (us) and rows of each partition, in order."""
+    """Return the query for first and last time (us), rows and bytes of each partition, in order."""
     return (
-        "select cast(minTimestamp as long), cast(maxTimestamp as long), numRows "
-        f"from table_partitions({text(table.name)}) where numRows > 0 order by minTimestamp"
-    )
-
-
-def partition_sizes(table: Table) -> str:
-    """Return the query for first time (us), rows and bytes of each partition, in order."""
-    return (
-        "select cast(minTimestamp as long), numRows, diskSize "
+        "select cast(minTimestamp as long), cast(maxTimestamp as long), numRows, diskSize "
         f"from table_partitions({text(table.name)}) where numRows > 0 order by minTimestamp"
     )
 

@@ -428,7 +428,7 @@ def _tick_range(row: Mapping[str, Any]) -> tuple[int, int]:
 def partitions(db: QuestDB, table: Table) -> list[Partition]:
     """Return the partitions of a table, in order; one that the server has split is one."""
     found: dict[int, Partition] = {}
-    for first, rows, size in db.execute(sql.partition_sizes(table)):
+    for first, _, rows, size in db.execute(sql.partitions(table)):
         start, end = _bounds(table, first)
         before = found.get(start, Partition(table, _name(table, start), start, end, 0, 0))
         found[start] = before._replace(rows=before.rows + rows, size=before.size + size)

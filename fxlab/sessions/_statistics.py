@@ -30,7 +30,8 @@ null.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -85,9 +86,9 @@ WHY_NONE: Final = {
 
 
 class Aggregates(NamedTuple):
-    """What the server says of one table, by symbol."""
+    """What the server says of one table, by symbol, and the parts of it that have rows."""
 
-    scope: Scope
+    parts: Sequence[Scope]
     core: pl.DataFrame
     steps: pl.DataFrame
     skews: pl.DataFrame
@@ -96,11 +97,63 @@ class Aggregates(NamedTuple):
 
 
 def aggregates(db: QuestDB, scope: Scope) -> Aggregates:
-    """Ask for everything that statistics and quality are made of; several queries at a time."""
-    core = sql.trade_statistics if scope.table is PRICES else sql.book_statistics
-    asked = (core, sql.intervals, sql.skews, sql.minutes, sql.opens)
+    """Ask for everything that statistics and quality are made of; several queries at a time.
+
+    Each is asked a year at a time, and the parts are put together as if they had been one.
+    """
     with ThreadPoolExecutor(_AT_A_TIME, thread_name_prefix="fxlab-statistics") as pool:
-        return Aggregates(scope, *pool.map(lambda query: db.export(query(scope)), asked))
+
+        def asked(query: Callable[[Scope], str]) -> list[pl.DataFrame]:
+            return list(pool.map(lambda part: db.export(query(part)), parts))
+
+        parts = scope.by_year()
+        core = asked(sql.trade_statistics if scope.table is PRICES else sql.book_statistics)
+        found = [(part, figures) for part, figures in zip(parts, core, strict=True) if len(figures)]
+        parts = [part for part, _ in found] or parts[:1]
+        core = [figures for _, figures in found] or core[:1]
+        return Aggregates(
+            parts,
+            joined(core),
+            pl.concat([*asked(sql.intervals), seams(core)]),
+            pl.concat(asked(sql.skews)),
+            pl.concat(asked(sql.minutes)).sort("symbol", "timestamp"),
+            pl.concat(asked(sql.opens)).unique("symbol", keep="first", maintain_order=True),
+        )
+
+
+_LEAST: Final = ("first_time", "low", "first_seq")
+_MOST: Final = ("last_time", "high", "last_seq", "max_spread")
+
+
+def joined(core: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """Return the aggregates of all parts as one row a symbol, sums made into means."""
+    whole = pl.concat(core)
+    means = [name for name in whole.columns if f"{name}_count" in whole.columns]
+
+    def merged(name: str) -> pl.Expr:
+        column = pl.col(name)
+        if name in _LEAST:
+            return column.min()
+        if name in _MOST:
+            return column.max()
+        return pl.when(column.count() > 0).then(column.sum())  # a sum of nothing is null
+
+    found = whole.group_by("symbol", maintain_order=True).agg(
+        merged(name) for name in whole.columns if name != "symbol"
+    )
+    return found.with_columns(pl.col(name) / pl.col(f"{name}_count") for name in means)
+
+
+def seams(core: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """Return the intervals between the last row of a symbol in a part and its next row."""
+    times = pl.concat(core).sort("symbol", "first_time")
+    step = pl.col("first_time") - pl.col("last_time").shift(1).over("symbol")
+    return times.select(
+        "symbol",
+        step=step.dt.total_microseconds(),
+        row_count=pl.lit(1, pl.Int64),
+        groups=pl.lit(0, pl.Int64),
+    ).drop_nulls()
 
 
 def both_tables(db: QuestDB, scope: Scope) -> tuple[Aggregates, Aggregates]:
@@ -159,6 +212,7 @@ def _rows(found: Aggregates, names: set[str]) -> dict[str, dict[str, Any]]:
             "duration_seconds": seconds,
             "open": first,
             "close": None if ends is None else ends["close"][-1],
+            "vwap": row["notional"] / row["volume"] if row.get("volume") else None,
             "realised_volatility": realised_volatility(first, ends),
             "trade_imbalance": _imbalance(row.get("buy_volume"), row.get("sell_volume")),
             "rows_per_second": count / seconds if seconds else None,
@@ -319,7 +373,9 @@ def assess(
 ) -> Quality:
     """Return the quality of a session from its aggregates and each symbol's known gaps."""
     trades, books = ({row["symbol"]: row for row in one.core.iter_rows(named=True)} for one in both)
-    doubles = dict(db.export(sql.doubles(both[0].scope)).iter_rows()) if trades else {}
+    doubles: Counter[str] = Counter()
+    for part in both[0].parts if trades else ():
+        doubles.update(dict(db.export(sql.doubles(part)).iter_rows()))
     steps = {name: part for one in reversed(both) for name, part in by_symbol(one.steps).items()}
     minutes = {
         name: part for one in reversed(both) for name, part in by_symbol(one.minutes).items()
@@ -329,8 +385,8 @@ def assess(
         source = both[0] if symbol in trades else both[1]
         found = _counted(symbol, trades.get(symbol), books.get(symbol), gaps[symbol])
         found |= _silences(steps[symbol])
-        found["outliers"] = _outliers(db, source.scope, symbol, minutes.get(symbol))
-        found["duplicates"] = doubles.get(symbol, 0) if symbol in trades else None
+        found["outliers"] = _outliers(db, source.parts[0], symbol, minutes.get(symbol))
+        found["duplicates"] = doubles[symbol] if symbol in trades else None
         why = _points(found)
         found["score"] = max(0, 100 - sum(points for points, _ in why))
         reasons += [f"{symbol}: {text} (-{points})" for points, text in why]

@@ -76,7 +76,7 @@ def maps(server):
 
 def partitions_of(db, span: Span) -> int:
     found = db.execute(sql.partitions(schema.PRICES))
-    return sum(first < span.end and last >= span.start for first, last, _ in found)
+    return sum(first < span.end and last >= span.start for first, last, *_ in found)
 
 
 def test_twenty_years_are_read_by_four_processes(lab, db, maps, unique):
@@ -98,7 +98,10 @@ def test_twenty_years_are_read_by_four_processes(lab, db, maps, unique):
         result = fxlab.backtest(session, "sma_cross", {"fast": 50, "slow": 200})
         assert result.ticks == frame.height
         assert name in lab.sessions(text=name)["session_id"]
-        assert session.statistics()["rows"].to_list() == [frame.height]
+        found = lab.analysis(name)
+        assert found.statistics["rows"].to_list() == [frame.height]
+        assert found.statistics["interval_mean"].to_list() == [720.0]
+        assert found.quality.table.row(0)[1:4] == (100, frame.height, 0)
     assert maps.most < MANY_MAPS
     whole = Span(to_micros(frame["timestamp"][0]), to_micros(frame["timestamp"][-1]) + 1)
     assert 1_043 <= partitions_of(db, whole) <= 1_046  # a deletion rewrites so many, no more

@@ -101,7 +101,7 @@ def stored(db):
         .filter(pl.col("session_id") != GONE)
         .sort(table.dedup)
         for table in _purge.TABLES
-        if db.execute(sql.partition_sizes(table))
+        if db.execute(sql.partitions(table))
     }
 
 

@@ -13,8 +13,11 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
 
-from fxlab.schema import EVENTS, ORDERBOOK, UTC_MICROS
+from fxlab._questdb import sql
+from fxlab._questdb.sql import Scope
+from fxlab.schema import EVENTS, ORDERBOOK, PRICES, UTC_MICROS
 from fxlab.sessions import _statistics
 from fxlab.sessions._statistics import STATISTICS, WHY_NONE
 
@@ -136,6 +139,45 @@ def test_what_does_not_exist_has_a_reason(made, lab):
     assert {name for names in WHY_NONE for name in names} <= set(STATISTICS)
     assert "skew_min, skew_p50, skew_p99, skew_max: none, as arrival times were" in str(found)
     assert "nan" not in str(found).lower().replace("finance", "")
+
+
+@pytest.fixture(scope="module")
+def quoted(lab, unique):
+    """Import books of three symbols, with empty sides and one symbol that is silent for long."""
+    rng = random.Random(5)
+    rows = []
+    for symbol, pause in (("A", 0.4), ("B", 7.0), ("C", 150.0)):
+        moment = START
+        for seq in range(int(1_600 / pause)):
+            moment += timedelta(milliseconds=rng.choice([0, 0, 1, 2_000 * pause]))
+            bid = 100 + rng.randint(0, 9)
+            sides = (bid, rng.randint(1, 9), bid + rng.randint(1, 2), rng.randint(1, 9))
+            shown = (None, None, *sides[2:]) if rng.random() < 0.1 else sides
+            rows.append((moment, symbol, seq, *map(float_or_none, shown)))
+    names = ["bid_price_1", "bid_qty_1", "ask_price_1", "ask_qty_1"]
+    frame = pl.DataFrame(rows, schema=["timestamp", "symbol", "seq", *names], orient="row")
+    name = unique("quotes")
+    lab.import_frame(frame.cast({"timestamp": UTC_MICROS}), "orderbook", session_id=name)
+    return lab.session(name)
+
+
+def float_or_none(value):
+    return None if value is None else float(value)
+
+
+@pytest.mark.parametrize("which", ["made", "quoted"])
+@pytest.mark.parametrize("minutes", [3, 11])
+def test_figures_do_not_depend_on_where_a_session_is_cut(request, monkeypatch, which, minutes):
+    found = request.getfixturevalue(which)
+    session = found if which == "quoted" else found[0]
+    whole = session.analysis()
+    monkeypatch.setattr(sql, "YEAR", minutes * sql.MINUTE)
+    parts = Scope(PRICES, session.id, None, *session._tick_range()).by_year()
+    assert len(parts) > 1
+    cut = session.analysis()
+    assert_frame_equal(cut.statistics, whole.statistics, rel_tol=1e-13, abs_tol=0)
+    assert cut.quality.table.equals(whole.quality.table)
+    assert (cut.quality.reasons, cut.missing) == (whole.quality.reasons, whole.missing)
 
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=200), st.floats(0, 1))
