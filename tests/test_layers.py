@@ -66,7 +66,7 @@ FLOORS = {
         ["_overfitting", "_performance"],
     ],
     "fxlab/backtester/report": [
-        ["_figures", "_summary"],
+        ["_summary"],
         ["_tearsheet"],
         ["notebook_export"],
     ],
@@ -77,7 +77,7 @@ FLOORS = {
         ["_builtin"],
     ],
     "fxlab/batcher": [
-        ["_jobs", "_pages", "runner"],
+        ["_jobs", "runner"],
         ["batch"],
         ["nightly"],
     ],
@@ -123,7 +123,6 @@ FLOORS = {
         ["_venue"],
     ],
     "fxlab/mock/_protocols": [
-        ["base"],
         ["binance", "kraken", "mexc"],
     ],
     "fxlab/replayer": [

@@ -201,14 +201,14 @@ class Result:
         return _analysis.hourly_returns(self.equity, self.trades)
 
     def figures(self) -> dict[str, go.Figure]:
-        """Return every figure of the run by name; see `figures.result_figures`."""
-        from fxlab.backtester.report._figures import result_figures
+        """Return every figure of the run by name; see `_tearsheet.result_figures`."""
+        from fxlab.backtester.report._tearsheet import result_figures
 
         return result_figures(self)
 
     def plot(self) -> go.Figure:
         """Return the figure of the run: price with fills, equity, drawdown, known gaps."""
-        from fxlab.backtester.report._figures import run_figure
+        from fxlab.backtester.report._tearsheet import run_figure
 
         return run_figure(self)
 

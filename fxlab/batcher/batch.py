@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,10 +20,11 @@ import polars as pl
 from filelock import FileLock, Timeout
 
 from fxlab import _html
+from fxlab._html import NOTHING
 from fxlab._progress import Advance, Progress, shown
 from fxlab.backtester.metrics._performance import METRICS
+from fxlab.backtester.report._summary import show_metric, show_seconds
 from fxlab.backtester.report._tearsheet import write_whole
-from fxlab.batcher import _pages
 from fxlab.batcher._jobs import BatchJob, checked, load_jobs
 from fxlab.batcher.runner import (
     NOTEBOOK,
@@ -154,7 +156,7 @@ class BatchState:
         """Write the page, and return the table."""
         path = self._folder / INDEX
         rows = [self._row(*pair) for pair in zip(self._ready, self._records, strict=True)]
-        write_whole(path, _pages.render_batch(rows, self.words))
+        write_whole(path, render_batch(rows, self.words))
         return Batch(_table(rows, self._folder), path)
 
     def _found(self, one: ResolvedJob, lab: Lab) -> dict[str, Any]:
@@ -341,3 +343,38 @@ def _run(
             f"the batch was stopped after {state.words}; what is done is in {page}, and the same "
             "call goes on from there"
         ) from stop
+
+
+def render_batch(rows: Sequence[Mapping[str, Any]], words: str) -> str:
+    """Return the page of a batch.
+
+    Parameters
+    ----------
+    rows
+        Of each job: ``job``, ``state``, ``run_id``, those of `METRICS`, ``seconds``, ``error``,
+        ``terms``, ``sparkline`` (SVG), ``notebook`` and ``report`` (links, seen from the page).
+    words
+        How far the batch is.
+    """
+    metrics = [name for name in rows[0] if name in METRICS]
+    shown = [
+        {
+            **row,
+            "state": f"{row['state']} (before)" if row["from_before"] else row["state"],
+            "numbers": [
+                *(show_metric(row[name], METRICS[name][0]) for name in metrics),
+                NOTHING if row["seconds"] is None else show_seconds(row["seconds"]),
+            ],
+        }
+        for row in rows
+    ]
+    now = datetime.now(UTC).replace(microsecond=0)
+    return _html.page(
+        "batch",
+        title="Batch",
+        words=words,
+        now=now,
+        rows=shown,
+        metrics=metrics,
+        plotly="",
+    )

@@ -21,14 +21,16 @@ import polars as pl
 from fxlab import _html
 from fxlab._progress import Advance, Progress, part, shown
 from fxlab._times import integer
+from fxlab.backtester.metrics._performance import METRICS
 from fxlab.backtester.options import RunOptions
-from fxlab.backtester.report._tearsheet import write_whole
+from fxlab.backtester.report._summary import show_metric, show_seconds
+from fxlab.backtester.report._tearsheet import Section, embed, plotly_source, write_whole
 from fxlab.backtester.strategy.strategy import Strategy, get, values_between
-from fxlab.batcher import _pages
 from fxlab.batcher._jobs import each_checked, load_jobs, named_fields, slug
 from fxlab.batcher.batch import connected, only_one
 from fxlab.errors import Cancelled, EmptySession, FxlabError, InvalidParameter, SweepCancelled
 from fxlab.sweeper import _results
+from fxlab.sweeper._cross_validation import verdict
 from fxlab.sweeper._space import Space
 from fxlab.sweeper._threads import check_workers
 from fxlab.sweeper.sweep import sweep
@@ -408,8 +410,8 @@ class _Log:
     def show(self) -> Night:
         """Write the page of the night and that of all nights."""
         page = self._folder / "index.html"
-        write_whole(page, _pages.render_night(self._day, self._rows, self._sweeps))
-        write_whole(self._root / "index.html", _pages.render_all(self._root))
+        write_whole(page, render_night(self._day, self._rows, self._sweeps))
+        write_whole(self._root / "index.html", render_all(self._root))
         return Night(pl.DataFrame(self._rows, schema=SCHEMA), self._sweeps, page)
 
     def _keep(self, one: NightlySweep, found: Sweep, began: datetime) -> None:
@@ -429,3 +431,59 @@ class _Log:
 
 def _named(progress: Advance, name: str) -> Advance:
     return lambda share, words: progress(share, f"{name}: {words}")
+
+
+RANKED: Final = 10
+
+
+def render_night(day: date, rows: Sequence[Mapping[str, Any]], sweeps: Mapping[str, Sweep]) -> str:
+    """Return the page of one night.
+
+    Parameters
+    ----------
+    day
+        Its date.
+    rows
+        Of `SCHEMA`, one a sweep.
+    sweeps
+        Those that have points, by name.
+    """
+    shown = [
+        {
+            **row,
+            "notebook": None,
+            "figure": show_metric(row["best"], METRICS[row["metric"]][0]),
+            "odds": [show_metric(row[name], "probability") for name in ("deflated_sharpe", "pbo")],
+            "took": show_seconds(row["seconds"]),
+        }
+        for row in rows
+    ]
+    now = datetime.now(UTC).replace(microsecond=0)
+    return _html.page(
+        "night",
+        title=f"Sweeps of {day.isoformat()}",
+        now=now,
+        rows=shown,
+        sections=[_section(number, *found) for number, found in enumerate(sweeps.items())],
+        plotly=plotly_source() if sweeps else "",
+    )
+
+
+def render_all(root: Path) -> str:
+    """Return the page that leads to all nights in a folder, the newest first."""
+    nights = sorted((path.parent.name for path in root.glob("*/index.html")), reverse=True)
+    return _html.page("nights", title="Nights", nights=nights, plotly="")
+
+
+def _section(number: int, name: str, found: Sweep) -> Section:
+    """Return the picture of a sweep and its best points."""
+    words = [] if found.table.is_empty() else [verdict(found)]
+    best = found.ranking().head(RANKED)
+    if best.is_empty():
+        return name, [*words, str(found)]
+    if len(found.sessions) == 1:
+        best = best.drop("sessions", "worst", "best")
+    digits = dict.fromkeys((found.metric, "worst", "best"), 4)
+    ranked = _html.table(best, caption="The best points", decimals=digits, inline=False)
+    figure = found.heatmap() if len(found.varied) > 1 else found.parallel()
+    return name, [*words, embed(figure, f"sweep-{number}", ""), ranked]

@@ -24,8 +24,7 @@ from typing import Any, Final, Literal
 from fxlab.errors import InvalidParameter, SymbolNotFound, VenueNotFound
 from fxlab.mock._faults import FaultLog, Faults
 from fxlab.mock._market import MarketEvent, MarketTrade, MockMarket, Truth
-from fxlab.mock._protocols import PROTOCOLS
-from fxlab.mock._protocols.base import World
+from fxlab.mock._protocols import PROTOCOLS, World
 from fxlab.mock._publisher import Publisher
 
 Planned = tuple[int, Callable[[], None]]

@@ -13,7 +13,7 @@ from typing import Any
 
 from fxlab.mock._faults import FaultInjector, FaultLog, Faults, OutgoingFrame
 from fxlab.mock._market import MarketEvent, MarketTrade, Truth
-from fxlab.mock._protocols.base import Protocol
+from fxlab.mock._protocols import Protocol
 from fxlab.mock._sockets import Socket, framed
 
 

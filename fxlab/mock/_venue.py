@@ -27,8 +27,7 @@ from fxlab.mock._exchange import Exchange, Speed
 from fxlab.mock._faults import Faults
 from fxlab.mock._generator import generated
 from fxlab.mock._market import MockMarket, Truth
-from fxlab.mock._protocols import PROTOCOLS
-from fxlab.mock._protocols.base import Answer, Query
+from fxlab.mock._protocols import PROTOCOLS, Answer, Query
 from fxlab.mock._sockets import Socket, handshake
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import fxlab
 from fxlab.backtester.metrics import _analysis
 from fxlab.backtester.metrics._analysis import MONTHS
 from fxlab.backtester.metrics._exposure import exposure_over_time, gap_exposure
-from fxlab.backtester.report._figures import interval_returns
+from fxlab.backtester.report._tearsheet import interval_returns
 from fxlab.errors import InvalidParameter
 
 START = datetime(2024, 12, 30, tzinfo=UTC)

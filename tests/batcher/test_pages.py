@@ -12,9 +12,8 @@ from markets import random_walk
 
 import fxlab
 from fxlab import _html
-from fxlab.batcher import _pages
-from fxlab.batcher.batch import SHOWN
-from fxlab.batcher.nightly import SCHEMA
+from fxlab.batcher.batch import SHOWN, render_batch
+from fxlab.batcher.nightly import SCHEMA, render_all, render_night
 
 HOSTILE = "</script></style><script>alert('1')</script>\"'"
 TEMPLATES = Path(_html.__file__).with_name("templates")
@@ -40,7 +39,7 @@ def night_row(**other):
 
 
 def test_a_batch_shows_hostile_texts_as_they_are():
-    page = _pages.render_batch([batch_row()], HOSTILE)
+    page = render_batch([batch_row()], HOSTILE)
     assert scripts(page) == []
     # Words, seven in the row (two of them are links), three in what went wrong.
     assert page.count("&lt;script&gt;") == 11
@@ -51,7 +50,7 @@ def test_a_batch_shows_hostile_texts_as_they_are():
 
 def test_a_job_that_waits_has_dashes():
     row = batch_row(run_id=None, error=None, notebook=None, report=None, seconds=None)
-    page = _pages.render_batch([row], "words")
+    page = render_batch([row], "words")
     cells = re.findall(r"<td[^>]*>(.*?)</td>", page)
     assert (cells[1], cells[3], cells[-1]) == (_html.NOTHING,) * 3
     assert "What went wrong" not in page
@@ -65,7 +64,7 @@ def test_a_night_shows_hostile_texts_as_they_are():
 
     ticks = random_walk(500, symbol=HOSTILE)
     found = fxlab.sweep(ticks, hostile, {"word": [HOSTILE, "b"]})
-    page = _pages.render_night(date(2026, 1, 1), [night_row()], {HOSTILE: found})
+    page = render_night(date(2026, 1, 1), [night_row()], {HOSTILE: found})
     first, *others = scripts(page)
     assert "plotly.js v" in first
     assert all(one.startswith("<script>Plotly.newPlot(") for one in others)
@@ -77,7 +76,7 @@ def test_all_nights_show_hostile_folders_as_they_are(tmp_path):
     folder = tmp_path / "<script>alert(1)<"
     folder.mkdir()
     (folder / "index.html").touch()
-    assert scripts(_pages.render_all(tmp_path)) == []
+    assert scripts(render_all(tmp_path)) == []
 
 
 @pytest.mark.parametrize("path", sorted(TEMPLATES.glob("*.j2")), ids=lambda path: path.name)

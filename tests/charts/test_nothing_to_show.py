@@ -12,7 +12,7 @@ from markets import random_walk
 
 import fxlab
 from fxlab.backtester.report import _tearsheet
-from fxlab.batcher import _pages
+from fxlab.batcher.nightly import render_night
 
 UNSAID = re.compile(r"(?<![\w-])(nan|inf|None|NaN|null)(?![\w-])", re.IGNORECASE)
 
@@ -80,9 +80,7 @@ SWEEPS = {
 def test_a_sweep_that_came_to_nothing_says_so(name):
     sweep = fxlab.sweep(*SWEEPS[name])
     judged = sweep.overfitting()
-    check(
-        *said(sweep), *said(judged), words(_pages.render_night(date(2026, 1, 1), [], {name: sweep}))
-    )
+    check(*said(sweep), *said(judged), words(render_night(date(2026, 1, 1), [], {name: sweep})))
     figure = sweep.parallel()
     text = " ".join(one.text for one in figure.layout.annotations)
     assert figure.data or text.startswith("no sharpe per period of ")
@@ -99,7 +97,7 @@ def test_a_sweep_of_one_point_has_no_neighbours():
 
 def test_where_all_points_failed_the_failures_are_what_is_said():
     sweep = fxlab.sweep(ruinous(), sold, {"size": [3.0, 4.0]})  # beyond the leverage
-    page = words(_pages.render_night(date(2026, 1, 1), [], {"all failed": sweep}))
+    page = words(render_night(date(2026, 1, 1), [], {"all failed": sweep}))
     for text in (*said(sweep), page):
         check(text)
         assert "no point is done; .failed says why" in text

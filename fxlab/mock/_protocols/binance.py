@@ -25,7 +25,7 @@ from fxlab.mock._market import (
     MarketTrade,
     decimal_text,
 )
-from fxlab.mock._protocols.base import Answer, Protocol, Query, World, compact
+from fxlab.mock._protocols import Answer, Protocol, Query, World, compact
 from fxlab.mock._sockets import Socket
 
 SPOT_DECIMALS: Final = 8

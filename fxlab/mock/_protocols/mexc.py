@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, Final
 
 from fxlab.mock._market import BookChange, Change, Listing, MarketEvent, MarketTrade
-from fxlab.mock._protocols.base import Answer, Protocol, Query, World, compact
+from fxlab.mock._protocols import Answer, Protocol, Query, World, compact
 from fxlab.mock._sockets import Socket
 
 COMMITS: Final = 1_000
