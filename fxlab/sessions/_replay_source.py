@@ -213,12 +213,18 @@ class ReplaySource:
         )
 
 
-def known_gaps(events: pl.DataFrame, symbol: str) -> pl.DataFrame:
-    """Return the gaps among the events that are a symbol's and were not filled, merged."""
+def known_gaps(events: pl.DataFrame, symbol: str, data_type: str | None = None) -> pl.DataFrame:
+    """Return the gaps among the events that are a symbol's and were not filled, merged.
+
+    With a data type, without those that the recorder says are of the other one.
+    """
     named = pl.col("symbol")
     gaps = events.filter(
         pl.col("event") == "gap",
         named.is_null() | named.is_in(["", symbol]),
         pl.col("count").is_null() | (pl.col("count") != 0),
     )
+    if data_type is not None:
+        said = pl.col("detail").str.extract(r'^\{"what": "(\w+)"')
+        gaps = gaps.filter(said.is_null() | (said == data_type))
     return _ticks.merged(gaps.with_columns(pl.col("from_time").fill_null(pl.col("timestamp"))))

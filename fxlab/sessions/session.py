@@ -256,7 +256,8 @@ class Session(ReplaySource):
             `interval`, and the last one may hold less. No trade is cut in two.
         fill
             Add the bars without a tick between the first and the last one: prices are the close
-            before it, ``trades`` 0, volumes 0, or null where the bar lies in a known gap.
+            before it, ``trades`` 0, volumes 0, or null where the bar lies in a known gap of the
+            ticks: a gap of books says nothing about trades.
 
         Returns
         -------
@@ -284,8 +285,12 @@ class Session(ReplaySource):
         with shown(progress, "reading") as advance:
             chunks = self.scan_ticks(name, start=start, end=end, progress=advance)
             return _candles.candles(
-                chunks, interval, kind, fill=fill, gaps=partial(self.gaps, name)
+                chunks, interval, kind, fill=fill, gaps=partial(self._gaps_of_ticks, name)
             )
+
+    def _gaps_of_ticks(self, name: str) -> pl.DataFrame:
+        data_type = "prices" if self.has_trades(name) else "orderbook"
+        return known_gaps(self.events(), name, data_type)
 
     def chart_data(
         self,

@@ -445,6 +445,35 @@ def test_holes_of_a_symbol_are_joined(lab, db, euro, unique):
     assert euro.gaps("EURUSD").schema == found.schema
 
 
+def test_a_gap_of_books_is_none_of_the_candles_of_trades(lab, db, unique):
+    name, second = unique(), timedelta(seconds=1)
+    times = [FIRST.replace(microsecond=0) + n * second for n in (0, 9)]
+    frame = pl.DataFrame(
+        {"timestamp": times, "symbol": ["X"] * 2, "price": [1.0] * 2, "qty": [1.0] * 2}
+    )
+    lab.import_frame(frame, "prices", session_id=name)
+    kinds = [
+        ('{"what": "orderbook", "cause": "lost"}', 1, 3),
+        ('{"what": "prices", "cause": "{\\"what\\": \\"orderbook\\""}', 4, 5),
+        ("", 6, 7),  # of a recorder that does not say
+    ]
+    rows = [
+        {
+            "session_id": name, "symbol": "X", "event": "gap", "seq": number, "count": None,
+            "from_time": times[0] + a * second, "to_time": times[0] + b * second, "detail": detail,
+            "timestamp": times[0] + a * second,
+        }
+        for number, (detail, a, b) in enumerate(kinds)
+    ]  # fmt: skip
+    db.write(EVENTS, pl.DataFrame(rows, schema=EVENTS.frame))
+    db.wait_visible(EVENTS)
+    session = lab.session(name)
+    bars = session.ohlcv("1s", fill=True)
+    unknown = bars.with_row_index().filter(pl.col("volume").is_null())["index"].to_list()
+    assert unknown == [4, 6]
+    assert session.gaps().height == 3
+
+
 def test_events_are_the_ledger_of_this_session_only(lab, db, both, unique):
     mine = {
         "session_id": both.id, "symbol": "BTCUSDT", "event": "gap", "seq": 1, "from_time": FIRST,
