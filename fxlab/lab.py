@@ -389,11 +389,11 @@ class Lab(Deletions):
 
         return runs.save(self._db, result)
 
-    def runs(self, limit: int = 50) -> pl.DataFrame:
+    def runs(self, limit: int = 50, *, text: str = "", deleted: bool = False) -> pl.DataFrame:
         """Return the newest saved runs; see `fxlab.sessions.runs.listing`."""
         from fxlab.sessions import runs
 
-        return runs.listing(self._db, limit)
+        return runs.listing(self._db, limit, text=text, deleted=deleted)
 
     def run(self, run_id: str) -> SavedRun:
         """Return a saved run, as `fxlab.compare_runs` takes it.
@@ -419,11 +419,35 @@ class Lab(Deletions):
 
         return reproduce(self._db, run_id, progress)
 
-    def sweeps(self, limit: int = 50) -> pl.DataFrame:
+    def delete_run(self, run_id: str) -> None:
+        """Hide a saved run until `undelete_run`; see `fxlab.sessions.runs.delete`."""
+        from fxlab.sessions import runs
+
+        runs.delete(self._db, run_id)
+
+    def undelete_run(self, run_id: str) -> SavedRun:
+        """Bring a deleted run back, and return it; see `fxlab.sessions.runs.undelete`."""
+        from fxlab.sessions import runs
+
+        return runs.undelete(self._db, run_id)
+
+    def delete_sweep(self, sweep_id: str) -> None:
+        """Hide a sweep until `undelete_sweep`; see `fxlab.sweeper._store.delete`."""
+        from fxlab.sweeper import _store
+
+        _store.delete(self._db, sweep_id)
+
+    def undelete_sweep(self, sweep_id: str) -> SavedSweep:
+        """Bring a deleted sweep back, and return it; see `fxlab.sweeper._store.undelete`."""
+        from fxlab.sweeper import _store
+
+        return _store.undelete(self._db, sweep_id)
+
+    def sweeps(self, limit: int = 50, *, deleted: bool = False) -> pl.DataFrame:
         """Return the newest sweeps, one row for each study; see `fxlab.sweeper._store.listing`."""
         from fxlab.sweeper import _store
 
-        return _store.listing(self._db, limit)
+        return _store.listing(self._db, limit, deleted=deleted)
 
     def sweep(self, sweep_id: str) -> SavedSweep:
         """Return a kept sweep with all its points.

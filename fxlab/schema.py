@@ -211,7 +211,7 @@ IMPORTS: Final = Table(
     dedup=("timestamp", "session_id", "symbol", "path"),
 )
 
-VERSION: Final = 6
+VERSION: Final = 7
 """Of these tables: that of the last step in `fxlab._questdb.migrations`."""
 
 SCHEMA_VERSIONS: Final = Table(
@@ -262,6 +262,7 @@ RUNS: Final = Table(
         "fingerprint": "VARCHAR",
         "fxlab_version": "VARCHAR",
         "timestamp": "TIMESTAMP",  # when it ran
+        "deleted_at": "TIMESTAMP",  # null unless it is hidden
     },
     timestamp="timestamp",
     partition_by="MONTH",
@@ -297,7 +298,7 @@ SWEEP_RUNS: Final = Table(
         "sweep_id": "SYMBOL",
         "data_session_id": "SYMBOL",
         "strategy": "SYMBOL",
-        "state": "SYMBOL",  # done, failed, skipped; asked: the request itself
+        "state": "SYMBOL",  # done, failed, skipped; asked: the request; deleted, undeleted
         "point": "LONG",  # hash of the parameters
         "parameters": "VARCHAR",  # JSON object, canonical
         "metrics": "VARCHAR",  # JSON object; nan is null

@@ -117,7 +117,7 @@ FLOORS = {
     ],
     "fxlab/mock": [
         ["_faults", "_market", "_sockets"],
-        ["_generator", "_protocols", "_recording"],
+        ["_protocols", "_sources"],
         ["_publisher"],
         ["_exchange"],
         ["_venue"],
@@ -142,16 +142,16 @@ FLOORS = {
         ["_trial"],
         ["_results", "_study"],
         ["_store", "_threads"],
-        ["_processes"],
         ["_executors"],
         ["sweep"],
         ["walk_forward"],
     ],
     "fxlab/widgets": [
-        ["_base", "_picker_state"],
-        ["_forms", "_session_picker"],
+        ["_base", "_list_state"],
+        ["_runs_browser", "_session_picker"],
+        ["_forms"],
         ["_backtest_panel"],
-        ["_replay_panel", "_sweep_panel"],
+        ["_quality_panel", "_replay_panel", "_sweep_panel"],
         ["_collect_panel"],
     ],
 }
@@ -159,7 +159,7 @@ FLOORS = {
 MOST_MODULES = 150
 MOST_IN_A_FOLDER = 12
 LONGEST_MODULE = 620
-LONGER_MODULES = {"sql.py": 700}  # all SQL of the package stands in it
+LONGER_MODULES = {"sql.py": 700, "lab.py": 650}  # all SQL; every call of a `Lab`
 LONGEST_FUNCTION = 60
 SMALLEST_CRUMB = 150
 # A job's module, and how many modules of the package are loaded with it.
@@ -174,6 +174,7 @@ CRUMBS = {
     "_log": "the log is switched on by a name at the top, and by nothing else",
     "demo": "a script of the package: the tour that the README begins with",
     "_cli.data": "one module for each group of commands",
+    "widgets._quality_panel": "one module for each panel",
 }
 # Names that two modules share, and why.
 SAME_NAMES = {

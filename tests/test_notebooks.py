@@ -195,9 +195,12 @@ def test_batch_output_is_small(batch):
 
 
 OTHERS = (
-    ("02_backtest", {"taker_bps": 0.7}, 3),
-    ("04_sweep", {"taker_bps": 0.7}, 3),
-    ("05_collect", {"seconds": 3.0, "symbols": "SOL_USDT"}, 1),
+    ("02_collect", {"seconds": 3.0, "symbols": "SOL_USDT"}, 1),
+    ("03_sessions", {"interval": "30s"}, 3),
+    ("04_backtest", {"taker_bps": 0.7}, 3),
+    ("06_sweep", {"taker_bps": 0.7}, 3),
+    ("07_strategy", {"window": 300}, 2),
+    ("08_import", {"session_id": "own_data_in_a_batch"}, 2),
 )
 
 

@@ -67,6 +67,11 @@ Symbols = Annotated[str, typer.Option(help="ALL, or symbols with commas between.
 Start = Annotated[str | None, typer.Option(help="First tick's time; naive is UTC.")]
 End = Annotated[str | None, typer.Option(help="Ticks before this time.")]
 Limit = Annotated[int, typer.Option(min=1, help="Most rows to list, newest first.")]
+SAVE_ONE: Final = "fxlab backtest SESSION STRATEGY --save"
+NO_DELETED: Final = "none is deleted"
+
+Deleted = Annotated[bool, typer.Option("--deleted", help="Those that are deleted.")]
+RunText = Annotated[str, typer.Option("--text", help="Words in id, session, parameters, ...")]
 RunId = Annotated[str, typer.Argument(help="Id of a saved run; see fxlab runs list.")]
 
 
@@ -133,6 +138,8 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(cls=ListsByDefault, rich_markup_mode=None, help="List and show saved runs.")
     command(group, "list")(list_runs)
     command(group, "show")(show_run)
+    command(group, "delete")(delete_run)
+    command(group, "undelete")(undelete_run)
     app.add_typer(group, name="runs")
     app.command()(reproduce)
     command(app, "cost-ladder")(cost_ladder)
@@ -180,16 +187,17 @@ def backtest(
         _show_result(result, saved, report)  # a report reads prices: the lab must be open
 
 
-def list_runs(*, limit: Limit = 20) -> None:
+def list_runs(*, limit: Limit = 20, text: RunText = "", deleted: Deleted = False) -> None:
     """List the saved backtests, newest first."""
     import fxlab
 
     with fxlab.connect() as lab:
-        found = lab.runs(limit=EVERY)
+        found = lab.runs(limit=EVERY, text=text, deleted=deleted)
+    none = "no saved run" + " has all these words" * bool(text)
     show_newest(
         found,
         limit,
-        empty="no saved runs; save one with: fxlab backtest SESSION STRATEGY --save",
+        empty=NO_DELETED if deleted else f"{none}; save one with: {SAVE_ONE}",
         leave_out=("fingerprint", "execution", "options", "metrics", "fxlab_version"),
     )
 
@@ -207,6 +215,25 @@ def show_run(run_id: RunId) -> None:
     show_rows(("metric", "value"), metrics.items(), "metrics", key="metrics")
     if gone:
         say(for_shell(gone))
+
+
+def delete_run(run_id: RunId) -> None:
+    """Hide a saved run; nothing of it is lost, and undelete brings it back."""
+    import fxlab
+
+    with fxlab.connect() as lab:
+        lab.delete_run(run_id)
+    say(f"{run_id} is deleted; fxlab runs undelete {run_id} brings it back")
+
+
+def undelete_run(
+    run_id: Annotated[str, typer.Argument(help="The id; see fxlab runs list --deleted.")],
+) -> None:
+    """Bring a deleted run back."""
+    import fxlab
+
+    with fxlab.connect() as lab:
+        say(f"{lab.undelete_run(run_id).run_id} is back")
 
 
 def reproduce(

@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from fxlab._cli.backtest import EVERY, Limit, Name, RunWords, Words, given, named, run_options
+from fxlab._cli.backtest import (
+    EVERY,
+    NO_DELETED,
+    Deleted,
+    Limit,
+    Name,
+    RunWords,
+    Words,
+    given,
+    named,
+    run_options,
+)
 from fxlab._cli.common import (
     ListsByDefault,
     command,
@@ -67,6 +78,9 @@ Save = Annotated[
 ]
 
 
+SweepId = Annotated[str, typer.Argument(help="Id of a kept sweep; see fxlab sweeps list.")]
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     command(app)(sweep)
@@ -78,6 +92,8 @@ def register(app: typer.Typer) -> None:
     )
     command(group, "list")(list_sweeps)
     command(group, "show")(show_sweep)
+    command(group, "delete")(delete_sweep)
+    command(group, "undelete")(undelete_sweep)
     app.add_typer(group, name="sweeps")
 
 
@@ -161,19 +177,36 @@ def walk_forward(
     show_frame(found.summary, str(found), most=WINDOWS, leave_out=("train_start", "train_end"))
 
 
-def list_sweeps(*, limit: Limit = 20) -> None:
+def list_sweeps(*, limit: Limit = 20, deleted: Deleted = False) -> None:
     """List the sweeps that are kept, newest first."""
     import fxlab
 
     with fxlab.connect() as lab:
-        found = lab.sweeps(limit=EVERY)
+        found = lab.sweeps(limit=EVERY, deleted=deleted)
     empty = "no sweeps are kept; keep one with: fxlab sweep SESSION STRATEGY --grid ... --save"
-    show_newest(found, limit, empty=empty, leave_out=("plan",))
+    show_newest(found, limit, empty=NO_DELETED if deleted else empty, leave_out=("plan",))
 
 
-def show_sweep(
-    sweep_id: Annotated[str, typer.Argument(help="Id of a kept sweep; see fxlab sweeps list.")],
+def delete_sweep(sweep_id: SweepId) -> None:
+    """Hide a kept sweep; nothing of it is lost: undelete brings it back, as running it does."""
+    import fxlab
+
+    with fxlab.connect() as lab:
+        lab.delete_sweep(sweep_id)
+    say(f"{sweep_id} is deleted; fxlab sweeps undelete {sweep_id} brings it back")
+
+
+def undelete_sweep(
+    sweep_id: Annotated[str, typer.Argument(help="The id; see fxlab sweeps list --deleted.")],
 ) -> None:
+    """Bring a deleted sweep back."""
+    import fxlab
+
+    with fxlab.connect() as lab:
+        say(f"{lab.undelete_sweep(sweep_id).sweep_id} is back")
+
+
+def show_sweep(sweep_id: SweepId) -> None:
     """Show one kept sweep: what was asked, and what became of its points."""
     import fxlab
 

@@ -233,6 +233,7 @@ STEPS: Final = (
             )
         },
     ),
+    Step(7, "runs that are deleted", columns={"backtest_runs": ("deleted_at",)}),
 )
 
 

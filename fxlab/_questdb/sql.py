@@ -394,11 +394,7 @@ class SessionFilter:
         if self.tag is not None:
             parts.append(_holds("tags", json.dumps(self.tag)))
         if self.text is not None:
-            text(self.text)
-            for word in self.text.lower().split():
-                found = [_holds(f"lower({place})", word) for place in _SEARCHED]
-                found.append(_holds("lower(tags)", json.dumps(word)[1:-1]))  # kept as JSON
-                parts.append(f"({' or '.join(found)})")
+            parts += _worded(self.text, _SEARCHED)
         if self.start is not None:
             parts.append(f"ended >= {int(self.start)}")
         if self.end is not None:
@@ -407,7 +403,7 @@ class SessionFilter:
 
 
 _SEARCHED: Final = (
-    "session_id", "status", "exchange", "source", "symbols", "data_types", "notes",
+    "session_id", "status", "exchange", "source", "symbols", "data_types", "notes", "tags",
     "to_str(started, 'yyyy-MM-dd HH:mm:ss')",
 )  # fmt: skip
 
@@ -474,14 +470,42 @@ def _holds(place: str, needle: str) -> str:
     return f"strpos({place}, {text(needle)}) > 0"
 
 
+def _worded(words: str, places: Sequence[str]) -> list[str]:
+    """Return the conditions that each word occurs in one of the places, in any case."""
+    text(words)
+    kept = {"tags": json.dumps}  # tags are kept as JSON
+    found = [
+        [
+            _holds(f"lower({place})", kept[place](word)[1:-1] if place in kept else word)
+            for place in places
+        ]
+        for word in words.lower().split()
+    ]
+    return [f"({' or '.join(each)})" for each in found]
+
+
 def session_ids() -> str:
     """Return the query for the ids a user may have meant."""
     return _select(schema.SESSIONS, [_status(None)], "created_at desc limit 10000", ["session_id"])
 
 
-def runs(*, limit: int = 50, run_id: str | None = None, fingerprint: str | None = None) -> str:
-    """Return the query for the newest runs, or those with one id or fingerprint."""
-    parts = []
+_RUN_WORDS: Final = ("run_id", "data_session_id", "strategy", "symbols", "parameters")
+
+
+def runs(
+    *,
+    limit: int = 50,
+    run_id: str | None = None,
+    fingerprint: str | None = None,
+    words: str = "",
+    deleted: bool | None = False,
+) -> str:
+    """Return the query for the newest runs: with one id or fingerprint, or with all these words.
+
+    A run that is deleted is found only where `deleted` is True (no others then) or None.
+    """
+    parts = [] if deleted is None else [f"deleted_at {'!=' if deleted else '='} null"]
+    parts += _worded(words, _RUN_WORDS)
     if run_id is not None:
         parts.append(f"run_id = {session_id(run_id)}")
     if fingerprint is not None:

@@ -23,7 +23,7 @@ from fxlab.backtester.options import check_names
 from fxlab.backtester.report._summary import sparkline
 from fxlab.backtester.report._tearsheet import write_whole
 from fxlab.errors import InvalidInput
-from fxlab.sweeper import _processes
+from fxlab.sweeper import _executors
 
 if TYPE_CHECKING:
     from fxlab.backtester.result import Result
@@ -117,12 +117,12 @@ def run_all(
     try:
         while waiting or running:
             while waiting and len(running) < workers:
-                executor = idle.pop() if idle else _processes.start(environment)
+                executor = idle.pop() if idle else _executors.start(environment)
                 _prepare(waiting[-1][1].folder)
                 try:
                     future = executor.submit(execute, waiting[-1][1])
                 except BrokenExecutor:  # its process was lost while it had nothing to do
-                    _processes.end(executor)
+                    _executors.end(executor)
                     continue
                 running[future] = waiting.pop()[0], executor, time.monotonic()
             ended = wait(running, LOOK_EVERY, FIRST_COMPLETED).done
@@ -133,13 +133,13 @@ def run_all(
                     outcome = future.result()
                     idle.append(executor)
                 except BrokenExecutor as error:
-                    words = f"its process ended with code {_processes.exit_code(error)}; see {LOG}"
+                    words = f"its process ended with code {_executors.exit_code(error)}; see {LOG}"
                     outcome = NotebookOutcome("died", words, time.monotonic() - began)
-                    _processes.end(executor)
+                    _executors.end(executor)
                 yield number, outcome
     finally:
         for executor in [*idle, *(one for _, one, _ in running.values())]:
-            _processes.end(executor)
+            _executors.end(executor)
 
 
 def _prepare(folder: Path) -> None:

@@ -37,9 +37,8 @@ last decimals), and ``POST /cut``, ``/stall`` and ``/speak`` make trouble by han
 from __future__ import annotations
 
 from fxlab.mock._faults import Faults, mutations
-from fxlab.mock._generator import generated
 from fxlab.mock._market import Listing, MockMarket
-from fxlab.mock._recording import recorded
+from fxlab.mock._sources import generated, recorded
 from fxlab.mock._venue import MockVenue
 
 __all__ = ["Faults", "Listing", "MockMarket", "MockVenue", "generated", "mutations", "recorded"]

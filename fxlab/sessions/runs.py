@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final
 
@@ -36,7 +36,7 @@ def save(db: QuestDB, result: Result) -> str:
     """Store a run with its fills and return its id.
 
     A run with the same fingerprint and the same metrics is the same run: nothing is written, and
-    the id under which it was stored first is returned.
+    the id under which it was stored first is returned. If it was deleted, it is back.
 
     Raises
     ------
@@ -44,7 +44,7 @@ def save(db: QuestDB, result: Result) -> str:
         If the fingerprint is stored with other metrics: the run was not reproduced.
     """
     metrics = _plain(result.metrics)
-    same = db.catalogue(sql.runs(fingerprint=result.fingerprint, limit=1))
+    same = db.catalogue(sql.runs(fingerprint=result.fingerprint, limit=1, deleted=None))
     if not same.is_empty():
         stored = same.row(0, named=True)
         found = _metric_difference(json.loads(stored["metrics"]), metrics)
@@ -54,6 +54,8 @@ def save(db: QuestDB, result: Result) -> str:
                 "reproduced; do not trust either until you know why (other hardware, a damaged "
                 "table, a strategy that uses chance or time?)"
             )
+        if stored["deleted_at"] is not None:
+            _mark(db, stored["run_id"], None)
         return str(stored["run_id"])
     row = {
         "run_id": check_session_id(result.run_id),
@@ -70,6 +72,7 @@ def save(db: QuestDB, result: Result) -> str:
         "fingerprint": result.fingerprint,
         "fxlab_version": metadata.version("fxlab"),
         "timestamp": result.created_at,
+        "deleted_at": None,
     }
     # Fills first: a run that is listed has all its fills.
     if result.fills.height:
@@ -79,8 +82,51 @@ def save(db: QuestDB, result: Result) -> str:
     return result.run_id
 
 
-def listing(db: QuestDB, limit: int = 50) -> pl.DataFrame:
+def delete(db: QuestDB, run_id: str) -> None:
+    """Hide a run by one write; nothing of it is lost, and `undelete` brings it back.
+
+    Raises
+    ------
+    RunNotFound
+        If no run has this id, or it is deleted already.
+    """
+    find(db, run_id)
+    _mark(db, run_id, datetime.now(UTC))
+
+
+def undelete(db: QuestDB, run_id: str) -> SavedRun:
+    """Bring a deleted run back, and return it.
+
+    Raises
+    ------
+    RunNotFound
+        If no deleted run has this id, naming near ids.
+    """
+    if db.catalogue(sql.runs(run_id=run_id, limit=1, deleted=True)).is_empty():
+        gone = db.catalogue(sql.runs(limit=1_000, deleted=True))["run_id"].to_list()
+        raise RunNotFound.named(run_id, gone)
+    _mark(db, run_id, None)
+    return find(db, run_id)
+
+
+def _mark(db: QuestDB, run_id: str, deleted_at: datetime | None) -> None:
+    row = db.catalogue(sql.runs(run_id=run_id, limit=1, deleted=None))
+    marked = row.with_columns(pl.lit(deleted_at, RUNS.frame["deleted_at"]).alias("deleted_at"))
+    db.write(RUNS, marked.select(*RUNS.columns))
+    db.wait_visible(RUNS)
+
+
+def listing(db: QuestDB, limit: int = 50, *, text: str = "", deleted: bool = False) -> pl.DataFrame:
     """Return the newest runs.
+
+    Parameters
+    ----------
+    db, limit
+        Where they are, and how many at most.
+    text
+        Words that must each occur, in any case, in id, session, strategy, symbols or parameters.
+    deleted
+        Whether those that were deleted are listed, instead of the others.
 
     Returns
     -------
@@ -90,7 +136,7 @@ def listing(db: QuestDB, limit: int = 50) -> pl.DataFrame:
         ``fxlab_version``, ``fingerprint``, and as JSON text ``parameters``, ``execution``,
         ``options`` and all ``metrics``.
     """
-    found = db.catalogue(sql.runs(limit=limit))
+    found = db.catalogue(sql.runs(limit=limit, words=text, deleted=deleted))
     figures = [
         pl.col("metrics").str.json_path_match(f"$.{name}").cast(pl.Float64).alias(name)
         for name in _SHOWN

@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 REQUEST: Final = "asked"
 """State of a row that says what was asked for, where others say what became of a point."""
 
+MARKS: Final = {"deleted": -2, "undeleted": -3}
+"""States of the rows that hide a sweep and bring it back, and what stands for their point."""
+
 _KEPT: Final = ("parameters", "state", "metrics", "returns", "error", "fingerprint")
 _LISTED: Final = ("sweep_id", "data_session_id", "strategy")
 
@@ -79,7 +82,7 @@ class SweepRunStore(TrialStore):
         """Return all that is kept of a study's points, by their canonical parameters."""
         self._db.wait_visible(SWEEP_RUNS)
         rows = self._db.export(sql.sweep_points(_KEPT, sweep_id=study.key))
-        points = rows.filter(pl.col("state") != REQUEST).iter_rows(named=True)
+        points = rows.filter(pl.col("state").is_in(STATES)).iter_rows(named=True)
         return {row["parameters"]: _outcome(row) for row in points}
 
     def announce(self, study: SweepStudy, asked: Mapping[str, Any]) -> None:
@@ -115,13 +118,45 @@ def store_of(lab: Lab | None) -> TrialStore:
     return SweepRunStore(QuestDB(lab.endpoint))
 
 
-def listing(db: QuestDB, limit: int = 50, **equal: str) -> pl.DataFrame:
+def delete(db: QuestDB, sweep_id: str) -> None:
+    """Hide a sweep; nothing of it is lost: `undelete` brings it back, and so does a run of it.
+
+    Raises
+    ------
+    SweepNotFound
+        If no sweep has this id, or it is deleted already.
+    """
+    _mark(db, find(db, sweep_id), "deleted")
+
+
+def undelete(db: QuestDB, sweep_id: str) -> SavedSweep:
+    """Bring a deleted sweep back, and return it.
+
+    Raises
+    ------
+    SweepNotFound
+        If no deleted sweep has this id, naming near ids.
+    """
+    _mark(db, find(db, sweep_id, deleted=True), "undeleted")
+    return find(db, sweep_id)
+
+
+def _mark(db: QuestDB, found: SavedSweep, state: str) -> None:
+    row = dict.fromkeys(SWEEP_RUNS.columns) | {name: getattr(found, name) for name in _LISTED}
+    row |= {"state": state, "point": MARKS[state], "timestamp": datetime.now(UTC)}
+    db.write(SWEEP_RUNS, pl.DataFrame([row], schema=SWEEP_RUNS.frame))
+    db.wait_visible(SWEEP_RUNS)
+
+
+def listing(db: QuestDB, limit: int = 50, *, deleted: bool = False, **equal: str) -> pl.DataFrame:
     """Return the newest sweeps, one row for each study.
 
     Parameters
     ----------
     db, limit
         Where they are, and how many at most.
+    deleted
+        Whether those that were deleted are listed, instead of the others.
     **equal
         Columns of `sweep_runs` and their values, such as ``sweep_id``.
 
@@ -139,11 +174,15 @@ def listing(db: QuestDB, limit: int = 50, **equal: str) -> pl.DataFrame:
         pl.col("plan").str.json_path_match("$.points").cast(pl.Int64).alias("asked"),
         pl.col("plan").str.json_path_match("$.search").alias("search"),
     )
+    rows = ~pl.col("state").is_in(list(MARKS))
+    last = pl.col("state").sort_by("last_time").last()
     found = states.group_by(_LISTED).agg(
         *(pl.col("points").filter(state=state).sum().alias(state) for state in STATES),
-        pl.col("first_time").min().alias("started"),
-        pl.col("last_time").max().alias("finished"),
+        pl.col("first_time").filter(rows).min().alias("started"),
+        pl.col("last_time").filter(rows).max().alias("finished"),
+        (last == "deleted").alias("deleted"),
     )
+    found = found.filter(pl.col("deleted") == deleted)
     ordered = found.join(newest, on="sweep_id", how="left").sort(
         "finished", "sweep_id", descending=[True, False]
     )
@@ -201,7 +240,7 @@ class SavedSweep:
         rows = self._db.export(
             sql.sweep_points([*_KEPT, "point", "timestamp"], sweep_id=self.sweep_id)
         )
-        found = rows.filter(pl.col("state") != REQUEST).unique("parameters", keep="last")
+        found = rows.filter(pl.col("state").is_in(STATES)).unique("parameters", keep="last")
         made = [
             {
                 **json.loads(row["parameters"]),
@@ -229,18 +268,18 @@ class SavedSweep:
         return shown + _html.paragraphs([gone] if gone else [])
 
 
-def find(db: QuestDB, sweep_id: str) -> SavedSweep:
-    """Return a kept sweep.
+def find(db: QuestDB, sweep_id: str, *, deleted: bool = False) -> SavedSweep:
+    """Return a kept sweep, or one that was deleted.
 
     Raises
     ------
     SweepNotFound
         If no sweep has this id, naming near ids.
     """
-    found = listing(db, 1, sweep_id=sweep_id)
+    found = listing(db, 1, deleted=deleted, sweep_id=sweep_id)
     if found.is_empty():
-        known = db.export(sql.sweep_points(["sweep_id"], state=REQUEST))["sweep_id"].unique()
-        raise SweepNotFound.named(sweep_id, known.sort().to_list())
+        known = listing(db, 1_000, deleted=deleted)["sweep_id"].to_list()
+        raise SweepNotFound.named(sweep_id, sorted(known))
     row = found.row(0, named=True)
     return SavedSweep(**row | {"plan": json.loads(row["plan"] or "{}")}, _db=db)
 

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
         GridForm as GridForm,
         StrategyForm as StrategyForm,
     )
-    from fxlab.widgets._picker_state import PickerState as PickerState
+    from fxlab.widgets._quality_panel import QualityPanel as QualityPanel
     from fxlab.widgets._replay_panel import ReplayPanel as ReplayPanel
+    from fxlab.widgets._runs_browser import RunsBrowser as RunsBrowser
     from fxlab.widgets._session_picker import SessionPicker as SessionPicker
+    from fxlab.widgets._list_state import PickerState as PickerState
     from fxlab.widgets._sweep_panel import SweepPanel as SweepPanel
 
 _HOMES: Final = {
@@ -29,9 +31,11 @@ _HOMES: Final = {
         "_base": ["KeyGuard", "ProgressBar"],
         "_collect_panel": ["LiveMonitor"],
         "_forms": ["ExecutionForm", "GridForm", "StrategyForm"],
-        "_picker_state": ["PickerState"],
+        "_quality_panel": ["QualityPanel"],
         "_replay_panel": ["ReplayPanel"],
+        "_runs_browser": ["RunsBrowser"],
         "_session_picker": ["SessionPicker"],
+        "_list_state": ["PickerState"],
         "_sweep_panel": ["SweepPanel"],
     }.items()
     for name in names

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from fxlab.lab import Lab
 
 
-class RunPanel(w.VBox):
-    """Base of panels of runs: session on top, costs, messages, and the metrics at the end.
+class SessionPanel(w.VBox):
+    """Base of panels about a session: its picker on top, messages, and the metrics at the end.
 
     Parameters
     ----------
@@ -48,8 +48,6 @@ class RunPanel(w.VBox):
 
     def __init__(self, lab: Lab, session_id: str | None) -> None:
         self.picker = SessionPicker(lab, session_id)
-        self.execution = ExecutionForm()
-        self.execution.follow(self.picker)
         self.message = Message()
         self.figures = w.HTML()
         super().__init__()
@@ -60,7 +58,7 @@ class RunPanel(w.VBox):
         top = (style_sheet(), heading("Session"), self.picker)
         self.children = (*top, *rows, self.figures, KeyGuard())
         self.picker.observe(lambda _: self._tell(), ["value", "symbols", "hidden"])
-        for control in (*forms, *self.execution.controls):
+        for control in forms:
             control.observe(lambda _: self._tell(), "value")
 
     @abstractmethod
@@ -68,7 +66,7 @@ class RunPanel(w.VBox):
         """Say why what is chosen cannot run, or what there is to know of it."""
 
 
-class LaunchPanel(RunPanel):
+class LaunchPanel(SessionPanel):
     """Base of panels with a Run button, whose work goes on beside the kernel's own thread."""
 
     def __init__(self, lab: Lab, session_id: str | None) -> None:
@@ -156,9 +154,9 @@ class Workbench(LaunchPanel):
         self, lab: Lab, *, session_id: str | None = None, strategy: str = "sma_cross"
     ) -> None:
         super().__init__(lab, session_id)
-        self.strategy = StrategyForm(strategy)
+        self.strategy, self.execution = StrategyForm(strategy), ExecutionForm(self.picker)
         forms = strategy_and_costs(self.strategy, self.execution)
-        self._lay_out([forms, *self._below], self.strategy)
+        self._lay_out([forms, *self._below], self.strategy, *self.execution.controls)
         self._tell()
 
     def __repr__(self) -> str:

@@ -255,6 +255,11 @@ OLDEST: Final = "5s"
 class ExecutionForm(w.VBox):
     """Fill rule, fees, slippage, latency and capital; `value` is the `Execution` they make.
 
+    Parameters
+    ----------
+    picker
+        Whose chosen session it follows.
+
     Attributes
     ----------
     fill
@@ -265,7 +270,7 @@ class ExecutionForm(w.VBox):
         All of them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, picker: SessionPicker | None = None) -> None:
         usual = Execution()
         self.fill = w.Dropdown(options=FILLS, value=usual.fill, description="Fill at")
         self.taker_bps = _field("taker_bps", usual.taker_bps, read_number, "Fee, bps")
@@ -294,6 +299,8 @@ class ExecutionForm(w.VBox):
         self.fill.observe(lambda _: self._show_books(), "value")
         super().__init__([beside(self.controls), self.no_books])
         self._show_books()
+        if picker is not None:
+            self.follow(picker)
 
     def follow(self, picker: SessionPicker) -> None:
         """Offer order books only while the session chosen in a picker has some."""

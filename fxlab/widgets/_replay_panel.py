@@ -24,7 +24,7 @@ from fxlab.charts._style import BUY, CONFIG, LINES, SELL, Floats, house_figure, 
 from fxlab.replayer._clock import TimeSource, WallClock
 from fxlab.replayer._cursor import ReplayBatch
 from fxlab.replayer.replay import Replay, replay
-from fxlab.widgets._backtest_panel import RunPanel, result_facts, strategy_and_costs
+from fxlab.widgets._backtest_panel import SessionPanel, result_facts, strategy_and_costs
 from fxlab.widgets._base import (
     Message,
     RollingSeries,
@@ -33,7 +33,7 @@ from fxlab.widgets._base import (
     run_aside,
     soft,
 )
-from fxlab.widgets._forms import StrategyForm
+from fxlab.widgets._forms import ExecutionForm, StrategyForm
 
 if TYPE_CHECKING:
     from fxlab.backtester.result import Result
@@ -254,7 +254,7 @@ REDRAW: Final = 0.2
 BATCH_SIZE: Final = 100_000  # a picture is drawn when it is time, not when a batch is full
 
 
-class ReplayPanel(RunPanel):
+class ReplayPanel(SessionPanel):
     """Session and strategy on top, the player below them, then a live picture and metrics.
 
     Parameters
@@ -293,13 +293,14 @@ class ReplayPanel(RunPanel):
             description="Run a strategy on it", value=strategy is not None, indent=False
         )
         self.strategy = StrategyForm(strategy or "sma_cross")
+        self.execution = ExecutionForm(self.picker)
         self.transport = PlaybackControls(
             self._on_play, self._on_stop, self._on_speed, self._on_place
         )
         self.stage = w.VBox(layout={"width": "100%"})
         self._forms = strategy_and_costs(self.strategy, self.execution)
         rows = [self.trade, self._forms, self.transport, self.message, self.stage]
-        self._lay_out(rows, self.strategy)
+        self._lay_out(rows, self.strategy, *self.execution.controls)
         self.trade.observe(lambda _: self._show_forms(), "value")
         self._show_forms()
 

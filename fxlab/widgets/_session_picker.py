@@ -19,7 +19,7 @@ import traitlets as t
 from fxlab._html import escape, facts, show_time
 from fxlab.errors import InvalidInput, SessionNotFound
 from fxlab.widgets._base import KeyGuard, Message, beside, in_line, label_width, style_sheet
-from fxlab.widgets._picker_state import ORDERS, PickerState
+from fxlab.widgets._list_state import ORDERS, PickerState
 
 if TYPE_CHECKING:
     from fxlab.lab import Lab

@@ -28,7 +28,7 @@ from fxlab.sweeper._threads import check_workers
 from fxlab.sweeper.sweep import sweep
 from fxlab.widgets._backtest_panel import LaunchPanel
 from fxlab.widgets._base import heading, label_above, run_aside
-from fxlab.widgets._forms import GridForm
+from fxlab.widgets._forms import ExecutionForm, GridForm
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -125,7 +125,7 @@ class SweepPanel(LaunchPanel):
         self._lab = lab
         self._rates: dict[tuple[object, ...], float] = {}
         self._measuring: tuple[object, ...] | None = None
-        self.grid = GridForm(strategy)
+        self.grid, self.execution = GridForm(strategy), ExecutionForm(self.picker)
         self.metric = w.Dropdown(
             options=[(_html.heading(name), name) for name in GOALS],
             value="sharpe_per_period",
@@ -138,7 +138,8 @@ class SweepPanel(LaunchPanel):
         label_above(self.metric, "the figure that makes a point the best", 17)
         how = w.HBox([self.metric, self.keep], layout={"align_items": "flex-end"})
         costs = (heading("Costs and capital"), self.execution)
-        self._lay_out([heading("Grid"), self.grid, *costs, how, *self._below])
+        rows = [heading("Grid"), self.grid, *costs, how, *self._below]
+        self._lay_out(rows, *self.execution.controls)
         self.grid.observe(lambda _: self._tell(), "changes")
         self._tell()
 

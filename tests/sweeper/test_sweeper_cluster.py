@@ -13,7 +13,7 @@ from sweep_strategies import moody, slow_digit
 import fxlab
 from fxlab import errors
 from fxlab.sweeper import _executors as clusters
-from fxlab.sweeper._processes import forget
+from fxlab.sweeper._executors import forget
 
 GRID = {"fast": [3, 5, 8], "slow": [5, 13, 21]}
 

@@ -17,7 +17,7 @@ from sweep_strategies import moody, slow_digit
 
 import fxlab
 from fxlab import errors
-from fxlab.sweeper import _processes
+from fxlab.sweeper import _executors
 
 GRID = {"fast": [3, 5, 8], "slow": [5, 13, 21]}
 
@@ -27,15 +27,15 @@ SUPPORT = Path(__file__).parents[1] / "support"
 @pytest.fixture
 def always(monkeypatch):
     """Make processes worth it for the smallest sweep."""
-    monkeypatch.setattr(_processes, "WORTH_SECONDS", 0.0)
+    monkeypatch.setattr(_executors, "WORTH_SECONDS", 0.0)
     made = []
-    plain = _processes.Processes.__init__
+    plain = _executors.Processes.__init__
 
     def noted(self, *arguments):
         made.append(self)
         plain(self, *arguments)
 
-    monkeypatch.setattr(_processes.Processes, "__init__", noted)
+    monkeypatch.setattr(_executors.Processes, "__init__", noted)
     return made
 
 
@@ -50,10 +50,10 @@ def pids(executor):
 
 def test_small_work_starts_no_process(frames):
     studies = fxlab.sweep(frames, "sma_cross", {"fast": 3}).studies
-    assert _processes.worth(studies, 1, 2) is None
-    assert _processes.worth(studies[:1], 10**9, 2) is None
-    assert _processes.worth(studies, 10**9, 1) is None
-    assert _processes.worth(studies, 10**9, 2) is not None
+    assert _executors.worth(studies, 1, 2) is None
+    assert _executors.worth(studies[:1], 10**9, 2) is None
+    assert _executors.worth(studies, 10**9, 1) is None
+    assert _executors.worth(studies, 10**9, 2) is not None
 
 
 def test_processes_change_no_bit(frames, always):
@@ -126,7 +126,7 @@ def test_an_error_in_a_process_is_raised_here(frames, always):
 def test_a_script_without_a_main_guard_may_sweep_over_sessions(tmp_path):
     script = tmp_path / "nightly.py"
     script.write_text(
-        "import fxlab\nfrom fxlab.sweeper import _processes as processes\n"
+        "import fxlab\nfrom fxlab.sweeper import _executors as processes\n"
         "from markets import random_walk\n"
         "processes.WORTH_SECONDS = 0.0\n"
         "def mine(*, level: int = 1) -> fxlab.Signals:\n"
@@ -151,7 +151,7 @@ def test_a_script_without_a_main_guard_may_sweep_over_sessions(tmp_path):
 def test_nothing_outlives_a_sweep_that_is_killed(tmp_path):
     script = tmp_path / "killed.py"
     script.write_text(
-        "import fxlab, os\nfrom fxlab.sweeper import _processes as processes\n"
+        "import fxlab, os\nfrom fxlab.sweeper import _executors as processes\n"
         "from markets import random_walk\n"
         "from sweep_strategies import slow_digit\n"
         "processes.WORTH_SECONDS = 0.0\n"

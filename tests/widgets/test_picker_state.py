@@ -11,7 +11,7 @@ import pytest
 from fxlab._questdb import sql
 from fxlab.schema import UTC_MICROS
 from fxlab.sessions._catalog import SessionPage
-from fxlab.widgets._picker_state import NO_SESSIONS, ORDERS, PAGE, PickerState
+from fxlab.widgets._list_state import NO_SESSIONS, ORDERS, PAGE, PickerState
 
 NEWEST = datetime(2024, 8, 9, 12, tzinfo=UTC)
 SCHEMA = {

@@ -30,7 +30,7 @@ from fxlab.widgets import (
 )
 from fxlab.widgets._base import PLOTLY, Message, run_aside
 from fxlab.widgets._forms import WRONG, TextField
-from fxlab.widgets._picker_state import PAGE
+from fxlab.widgets._list_state import PAGE
 
 SESSIONS = {"a": ["BTC"], "b": ["ETH"], "c": ["BTC", "ETH"]}
 HOSTILE = "<img src=x onerror=alert(1)>"

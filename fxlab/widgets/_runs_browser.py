@@ -1,0 +1,261 @@
+"""Runs browser: saved runs and sweeps: filter, sort, open, compare, reproduce, delete, undo."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+import ipywidgets as w
+import polars as pl
+
+from fxlab import _html
+from fxlab.backtester.compare import compare_runs
+from fxlab.backtester.metrics._performance import METRICS
+from fxlab.charts import heatmap_chart
+from fxlab.errors import InvalidInput
+from fxlab.sweeper._results import direction
+from fxlab.widgets._base import (
+    FigureOutput,
+    KeyGuard,
+    Message,
+    ProgressBar,
+    heading,
+    in_line,
+    label_width,
+    run_aside,
+    style_sheet,
+)
+from fxlab.widgets._list_state import IDS, MOST, RUN_ORDERS, RUNS, SWEEPS, RunsState
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from fxlab.lab import Lab
+    from fxlab.sessions.runs import Reproduction
+    from fxlab.sweeper._store import SavedSweep
+
+POINTS: Final = 20
+"""Points of a sweep that its table shows."""
+
+
+class RunsBrowser(w.VBox):
+    """A list of saved runs or sweeps, and below it what is chosen: one opened, several compared.
+
+    Parameters
+    ----------
+    lab
+        Where they are kept.
+
+    Attributes
+    ----------
+    state : RunsState
+        What is listed and chosen.
+    reproduced : Reproduction or None
+        The last run that was reproduced, with its result.
+    """
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._showing = False
+        self._deleted: tuple[str, ...] = ()
+        self.reproduced: Reproduction | None = None
+        self._build()
+        self.state = RunsState(RUNS, lab.runs(limit=0))
+        with self.message.guard():
+            self._read()
+
+    def _build(self) -> None:
+        style = label_width(["Saved"])
+        wide = {"width": "72rem"}
+        self.kind = w.ToggleButtons(options=[RUNS, SWEEPS], description="Saved", style=style)
+        self.kind.style.button_width = "5rem"
+        self.filter = w.Text(
+            description="Filter", placeholder="words, e.g. sma btc", style=label_width(["Filter"])
+        )
+        self.order = w.Dropdown(
+            description="Sort by", options=list(RUN_ORDERS[RUNS]), style=label_width(["Sort by"]),
+            layout={"width": "18rem"},
+        )  # fmt: skip
+        self.refresh = w.Button(
+            description="Refresh", icon="refresh", tooltip="Read the list again"
+        )
+        self.count = w.HTML()
+        self.heads = w.HTML(description=" ", style=style, layout=wide)
+        self.heads.add_class("fxlab-heads")
+        self.listing = w.SelectMultiple(
+            description="Chosen", options=[], rows=9, style=style, layout=wide
+        )
+        self.listing.add_class("fxlab-list")
+        self.reproduce = w.Button(
+            description="Reproduce", icon="play", tooltip="Run it again and compare every bit"
+        )
+        self.delete = w.Button(
+            description="Delete", tooltip="Hide what is chosen; Undo brings it back"
+        )
+        self.undo = w.Button(description="Undo", icon="undo")
+        self.message, self.progress = Message(), ProgressBar()
+        self.plot, self.details = FigureOutput(), w.HTML()
+        super().__init__(
+            [
+                style_sheet(),
+                heading("Saved runs and sweeps"),
+                in_line([self.kind, self.filter, self.order, self.refresh, self.count]),
+                w.VBox([self.heads, self.listing]),
+                in_line([self.reproduce, self.delete, self.undo, self.progress]),
+                self.message,
+                self.plot,
+                self.details,
+                KeyGuard(),
+            ]
+        )
+        self.add_class("fxlab-panel")
+        self.kind.observe(lambda _: self._on_kind(), "value")
+        self.filter.observe(lambda _: self._on_filter(), "value")
+        self.order.observe(lambda _: self._on_filter(), "value")
+        self.listing.observe(lambda _: self._on_choice(), "value")
+        for button, work in (
+            (self.refresh, self._read), (self.reproduce, self._reproduce),
+            (self.delete, self._delete), (self.undo, self._undelete),
+        ):  # fmt: skip
+            button.on_click(lambda _, work=work: self._guarded(work))
+
+    def __repr__(self) -> str:
+        """Show what is chosen."""
+        return f"<RunsBrowser {', '.join(self.state.chosen) or 'nothing'}; {self.state.count}>"
+
+    def _guarded(self, work: Callable[[], object]) -> None:
+        with self.message.guard():
+            work()
+
+    # ---- the list --------------------------------------------------------------------------
+
+    def _on_kind(self) -> None:
+        if self._showing:
+            return
+        self._showing = True
+        self.order.options = list(RUN_ORDERS[self.kind.value])
+        self._showing = False
+        self._deleted = ()
+        self.state = RunsState(self.kind.value, self.state.found.clear(), self.filter.value)
+        self._guarded(self._read)
+
+    def _on_filter(self) -> None:
+        if not self._showing:
+            order = self.order.value or "newest first"
+            self._show(replace(self.state, text=self.filter.value, order=order))
+
+    def _on_choice(self) -> None:
+        if self._showing:
+            return
+        self._show(self.state.choose(tuple(self.listing.value)))
+        self._guarded(self._open)
+
+    def _read(self) -> None:
+        """Ask for the newest, and show them; what is no more is chosen no longer."""
+        kind = self.kind.value
+        found = self._lab.runs(MOST) if kind == RUNS else self._lab.sweeps(MOST)
+        known = set(found[IDS[kind]])
+        chosen = tuple(one for one in self.state.chosen if one in known)
+        self._show(replace(self.state, kind=kind, found=found, chosen=chosen))
+        self._open()
+
+    def _show(self, state: RunsState) -> None:
+        """Make the list a picture of the state."""
+        self.state = state
+        self._showing = True
+        with self.listing.hold_sync():
+            self.listing.options = state.options
+            self.listing.value = state.listed
+        self._showing = False
+        self.heads.value = f"<pre>{_html.escape(state.heads)}</pre>"
+        self.count.value = (
+            f'<span role="status" class="fxlab-soft">{_html.escape(state.count)}</span>'
+        )
+        self.reproduce.disabled = state.kind != RUNS or len(state.chosen) != 1
+        self.delete.disabled = not state.chosen
+        self.undo.layout.display = None if self._deleted else "none"
+        self.undo.tooltip = f"Bring {', '.join(self._deleted)} back"
+
+    # ---- what is chosen --------------------------------------------------------------------
+
+    def _open(self) -> None:
+        """Show one run or sweep, or several runs side by side."""
+        chosen, lab = self.state.chosen, self._lab
+        self.plot.show(None)
+        if not chosen:
+            self.details.value = ""
+        elif self.state.kind == SWEEPS:
+            sweep = lab.sweep(chosen[0])
+            self.details.value = sweep_html(sweep)
+            self.plot.show(sweep_chart(sweep), sweep.sweep_id)
+        elif len(chosen) == 1:
+            self.details.value = lab.run(chosen[0])._repr_html_()
+        else:
+            runs = {run_id: lab.run(run_id) for run_id in chosen}
+            self.details.value = compare_runs(runs)._repr_html_()
+
+    def _reproduce(self) -> None:
+        if len(self.state.chosen) != 1:
+            raise InvalidInput(
+                f"{len(self.state.chosen)} runs are chosen; choose one in the list above"
+            )
+        run = self._lab.run(self.state.chosen[0])
+        progress = self.progress.start()
+        self.reproduce.disabled = True
+        run_aside(lambda: run.reproduce(progress), self._on_reproduced)
+
+    def _on_reproduced(self, outcome: Callable[[], Reproduction]) -> None:
+        self.reproduce.disabled = False
+        ended = "cancelled" if self.progress.is_cancelled else "not finished"
+        self.progress.finish(ended, failed=True)  # replaced below, unless it failed
+        with self.message.guard():
+            found = self.reproduced = outcome()
+            self.progress.finish(f"{found.result.ticks:,} ticks", failed=bool(found.difference))
+            self.plot.show(found.result.plot(), found.result.title)
+            self.message.say(str(found))
+
+    def _delete(self) -> None:
+        work = self._lab.delete_run if self.state.kind == RUNS else self._lab.delete_sweep
+        gone = self.state.chosen
+        for one in gone:
+            work(one)
+            self._deleted = gone
+        self._read()
+        self.message.say(f"{', '.join(gone)}: deleted; Undo brings it back")
+
+    def _undelete(self) -> None:
+        work = self._lab.undelete_run if self.state.kind == RUNS else self._lab.undelete_sweep
+        back, self._deleted = self._deleted, ()
+        for one in back:
+            work(one)
+        self.state = self.state.choose(back)
+        self._read()
+        self.message.say(f"{', '.join(back)}: back")
+
+
+def sweep_html(sweep: SavedSweep) -> str:
+    """Return what a kept sweep was, and its best points by the metric that it was asked for."""
+    points, metric = sweep.points(), sweep.plan.get("metric", "sharpe_per_period")
+    names = [name for name in points.columns if name not in METRICS and name != "fingerprint"]
+    if metric not in points.columns:
+        return sweep._repr_html_()
+    best = points.sort(metric, descending=direction(metric) >= 0, nulls_last=True)
+    caption = f"The best of {points.height:,} points by {_html.heading(metric)}"
+    shown = _html.table(best.select(*names, metric).head(POINTS), caption=caption)
+    return f"{shown}{sweep._repr_html_()}"
+
+
+def sweep_chart(sweep: SavedSweep) -> go.Figure | None:
+    """Return the heat map of a kept sweep's metric over the first two parameters that vary."""
+    points, metric = sweep.points(), sweep.plan.get("metric")
+    done = points.filter(pl.col("state") == "done") if points.height else points
+    varied = [
+        name for name in sweep.plan.get("grid", {}).get("axes", ())
+        if name in done.columns and done[name].n_unique() > 1
+    ]  # fmt: skip
+    if metric not in done.columns or len(varied) < 2:
+        return None
+    title, unit = f"{sweep.strategy} on {sweep.data_session_id}", METRICS[metric][0]
+    less = direction(metric) < 0
+    return heatmap_chart(done, varied[0], varied[1], metric, title, unit=unit, lower_is_better=less)

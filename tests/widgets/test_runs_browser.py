@@ -1,0 +1,248 @@
+"""The runs browser without a browser: list, filter, open, compare, reproduce, delete, undo."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from markets import recorded_walk
+
+import fxlab
+from fxlab.errors import RunNotFound, SweepNotFound
+from fxlab.widgets import RunsBrowser
+from fxlab.widgets._base import PLOTLY
+from fxlab.widgets._list_state import MOST, RUN_ORDERS, RUNS, SWEEPS, RunsState
+
+FASTS = (3, 5, 9)
+START = datetime(2024, 1, 1, tzinfo=UTC)
+
+
+def frame(rows: list[tuple[str, str, float | None]]) -> pl.DataFrame:
+    """Return runs as the lab lists them: (id, symbol, return)."""
+    return pl.DataFrame(
+        [
+            {
+                "run_id": run_id,
+                "data_session_id": "recorded",
+                "strategy": "sma_cross",
+                "symbols": [symbol],
+                "total_return": value,
+                "sharpe": value,
+                "max_drawdown": value,
+                "fills_count": number,
+                "timestamp": START + timedelta(minutes=number),
+                "parameters": '{"fast": 3}',
+            }
+            for number, (run_id, symbol, value) in enumerate(rows)
+        ],
+        schema={
+            "run_id": pl.String, "data_session_id": pl.String, "strategy": pl.String,
+            "symbols": pl.List(pl.String), "total_return": pl.Float64, "sharpe": pl.Float64,
+            "max_drawdown": pl.Float64, "fills_count": pl.Int64,
+            "timestamp": pl.Datetime("us", "UTC"), "parameters": pl.String,
+        },
+    )  # fmt: skip
+
+
+ROWS = frame([("run-a", "BTC", 0.01), ("run-b", "ETH", None), ("run-c", "BTC", -0.02)])
+
+
+# ---- the state: plain values ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("order", "ids"),
+    [
+        ("newest first", ["run-c", "run-b", "run-a"]),
+        ("oldest first", ["run-a", "run-b", "run-c"]),
+        ("highest return first", ["run-a", "run-c", "run-b"]),
+        ("highest Sharpe first", ["run-a", "run-c", "run-b"]),
+        ("smallest drawdown first", ["run-a", "run-c", "run-b"]),
+    ],
+)
+def test_missing_values_stand_last_in_any_order(order, ids):
+    state = RunsState(RUNS, ROWS, order=order)
+    assert [run_id for _, run_id in state.options] == ids
+
+
+def test_a_line_shows_fractions_in_percent():
+    state = RunsState(RUNS, ROWS)
+    assert state.heads.split() == [
+        "Run", "Strategy", "Session", "Ran", "(UTC)", "Return", "Sharpe", "Drawdown", "Fills",
+    ]  # fmt: skip
+    assert "-2.00%" in state.options[0][0]
+    assert "\u2013" in state.options[1][0]
+    assert len({len(label) for label, _ in state.options} | {len(state.heads)}) == 1
+
+
+@given(st.lists(st.sampled_from(["btc", "ETH", "run-a", "sma", "2024-01-01", "nothing"])))
+def test_all_words_must_occur(words):
+    state = RunsState(RUNS, ROWS, text=" ".join(words))
+    whole = {"run-a": "btc", "run-b": "eth", "run-c": "btc"}
+    expected = {
+        run_id
+        for run_id, symbol in whole.items()
+        if all(word.lower() in f"{run_id} {symbol} sma 2024-01-01" for word in words)
+    }
+    assert {run_id for _, run_id in state.options} == expected
+
+
+def test_the_count_says_what_is_hidden_and_what_is_cut():
+    assert RunsState(RUNS, ROWS).count == "3 runs"
+    state = RunsState(RUNS, ROWS, text="eth", chosen=("run-a", "run-b"))
+    assert state.count == "1 run matches; 1 chosen, hidden by the filter"
+    assert state.listed == ("run-b",)
+    assert "none of 3 runs has all these words" in RunsState(RUNS, ROWS, text="x y").count
+    assert "no saved runs yet" in RunsState(RUNS, ROWS.clear()).count
+    many = frame([(f"run-{n}", "BTC", 0.0) for n in range(MOST)])
+    assert RunsState(RUNS, many).count.endswith("of the newest 1,000")
+
+
+# ---- the widget ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def session(lab, unique):
+    name = unique("browsed")
+    lab.import_frames({"prices": recorded_walk(3_000, 1, symbol="BTC")}, session_id=name)
+    return lab.session(name)
+
+
+@pytest.fixture(scope="module")
+def saved(lab, session):
+    return [
+        fxlab.backtest(session, "sma_cross", {"fast": fast, "slow": 20}).save(lab) for fast in FASTS
+    ]
+
+
+@pytest.fixture(scope="module")
+def swept(lab, session):
+    grid = {"fast": [3, 5, 9], "slow": [20, 30]}
+    return fxlab.sweep(session, "sma_cross", grid, lab=lab).sweep_ids[0]
+
+
+@pytest.fixture
+def browser(lab, session, saved, swept):
+    made = RunsBrowser(lab)
+    made.filter.value = session.id
+    return made
+
+
+def choose(browser, *ids):
+    """Send what the browser sends when a person selects rows."""
+    every = [option for _, option in browser.listing._options_full]
+    browser.listing.set_state({"index": [every.index(one) for one in ids]})
+
+
+def listed(browser):
+    return [option for _, option in browser.listing.options]
+
+
+def test_the_runs_of_a_session_are_found_by_its_words(browser, saved):
+    assert sorted(listed(browser)) == sorted(saved)
+    assert "3 runs match<" in browser.count.value
+    browser.filter.value += " nothing-has-this"
+    assert listed(browser) == []
+
+
+def test_one_run_is_opened_and_several_are_compared(browser, saved):
+    choose(browser, saved[0])
+    assert saved[0] in browser.details.value
+    assert "total return" in browser.details.value
+    assert not browser.reproduce.disabled
+    choose(browser, saved[0], saved[2])
+    assert browser.reproduce.disabled
+    assert ">fast<" in browser.details.value
+
+
+def test_a_filter_keeps_what_is_chosen(browser, saved):
+    choose(browser, saved[0])
+    browser.filter.value = "nothing-has-this"
+    assert browser.state.chosen == (saved[0],)
+    assert "1 chosen, hidden by the filter" in browser.count.value
+
+
+def test_a_run_is_reproduced_bit_by_bit(browser, saved):
+    choose(browser, saved[1])
+    browser.reproduce.click()
+    assert browser.reproduced.run_id == saved[1]
+    assert not browser.reproduced.difference
+    assert "bit by bit" in browser.message.value
+    assert PLOTLY in browser.plot.outputs[0]["data"]
+    assert not browser.reproduce.disabled
+
+
+def test_a_run_is_deleted_and_brought_back(lab, browser, saved):
+    choose(browser, saved[0])
+    browser.delete.click()
+    assert sorted(listed(browser)) == sorted(saved[1:])
+    assert saved[0] in lab.runs(MOST, deleted=True)["run_id"]
+    with pytest.raises(RunNotFound):
+        lab.run(saved[0])
+    with pytest.raises(RunNotFound):
+        lab.delete_run(saved[0])
+    browser.undo.click()
+    assert sorted(listed(browser)) == sorted(saved)
+    assert browser.state.chosen == (saved[0],)
+    assert not lab.reproduce(saved[0]).difference
+    with pytest.raises(RunNotFound):
+        lab.undelete_run(saved[0])
+
+
+def test_a_deleted_run_that_is_saved_again_is_back(lab, session, saved):
+    lab.delete_run(saved[2])
+    again = fxlab.backtest(session, "sma_cross", {"fast": FASTS[2], "slow": 20}).save(lab)
+    assert again == saved[2]
+    assert lab.run(saved[2]).fills_count == lab.run_fills(saved[2]).height
+
+
+def test_runs_are_listed_by_words(lab, session, saved):
+    assert set(lab.runs(text=session.id.upper())["run_id"]) == set(saved)
+    assert lab.runs(text=f'{session.id} "fast": 5,')["run_id"].to_list() == [saved[1]]
+    assert lab.runs(text=f"{session.id} '; drop table x").is_empty()
+
+
+def test_a_sweep_is_opened_deleted_and_brought_back(lab, browser, session, swept):
+    browser.kind.value = SWEEPS
+    assert tuple(browser.order.options) == tuple(RUN_ORDERS[SWEEPS])
+    assert listed(browser) == [swept]
+    choose(browser, swept)
+    assert "The best of 6 points" in browser.details.value
+    assert PLOTLY in browser.plot.outputs[0]["data"]
+    before = lab.sweep(swept)
+    browser.delete.click()
+    assert listed(browser) == []
+    assert browser.plot.outputs == ()
+    assert swept in lab.sweeps(MOST, deleted=True)["sweep_id"]
+    with pytest.raises(SweepNotFound):
+        lab.sweep(swept)
+    browser.undo.click()
+    assert listed(browser) == [swept]
+    assert lab.sweep(swept) == before
+    assert lab.sweep(swept).points().height == 6
+
+
+def test_a_deleted_sweep_that_runs_again_is_back_and_repeats_nothing(lab, session, swept):
+    lab.delete_sweep(swept)
+    again = fxlab.sweep(session, "sma_cross", {"fast": [3, 5, 9], "slow": [20, 30]}, lab=lab)
+    assert again.sweep_ids == (swept,)
+    assert lab.sweep(swept).done == 6
+
+
+def test_what_fails_is_said_in_the_panel(lab, browser, saved):
+    choose(browser, saved[0])
+    lab.delete_run(saved[0])
+    browser.reproduce.click()
+    assert browser.message.failed
+    lab.undelete_run(saved[0])
+
+
+def test_an_empty_list_says_how_to_fill_it(lab):
+    browser = RunsBrowser(lab)
+    browser.filter.value = "no run has this word"
+    assert "has all these words" in browser.count.value
+    assert browser.delete.disabled
+    assert "nothing" in repr(browser)
