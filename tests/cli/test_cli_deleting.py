@@ -84,3 +84,31 @@ def test_runs_and_sweeps_of_a_deleted_session_say_so(lab, name):
         lab.reproduce(run_id)
     lab.undelete(name)
     assert lab.reproduce(run_id).difference == ""
+
+
+def test_a_saved_run_is_deleted_and_brought_back(lab, name):
+    run = package.backtest(lab.session(name), "sma_cross", {"fast": 3, "slow": 9}).save(lab)
+    gone = fxlab("runs", "delete", run)
+    assert gone.exit_code == 0, gone.output
+    assert f"fxlab runs undelete {run} brings it back" in gone.output
+    assert fxlab("runs", "delete", run).exit_code == 1
+    assert fxlab("runs", "show", run).exit_code == 1
+    listed = fxlab("runs", "list", "--text", f"{name} sma", "--json")
+    assert json.loads(listed.stdout)["rows"] == []
+    hidden = fxlab("runs", "list", "--deleted", "--text", name, "--json")
+    assert run in hidden.stdout
+    assert fxlab("runs", "undelete", run).exit_code == 0
+    assert run in fxlab("runs", "list", "--text", name, "--json").stdout
+    none = fxlab("runs", "list", "--text", "no-run-has-this-word")
+    assert "no saved run has all these words" in none.stdout + none.stderr
+
+
+def test_a_kept_sweep_is_deleted_and_brought_back(lab, name):
+    grid = {"fast": [3, 4], "slow": [9]}
+    sweep = package.sweep(lab.session(name), "sma_cross", grid, lab=lab).sweep_ids[0]
+    gone = fxlab("sweeps", "delete", sweep)
+    assert gone.exit_code == 0, gone.output
+    assert fxlab("sweeps", "show", sweep).exit_code == 1
+    assert sweep in fxlab("sweeps", "list", "--deleted", "--json").stdout
+    assert fxlab("sweeps", "undelete", sweep).exit_code == 0
+    assert fxlab("sweeps", "show", sweep).exit_code == 0
