@@ -94,7 +94,7 @@ def test_a_saved_run_is_deleted_and_brought_back(lab, name):
     assert fxlab("runs", "delete", run).exit_code == 1
     assert fxlab("runs", "show", run).exit_code == 1
     listed = fxlab("runs", "list", "--text", f"{name} sma", "--json")
-    assert json.loads(listed.stdout)["rows"] == []
+    assert json.loads(listed.stdout) == []
     hidden = fxlab("runs", "list", "--deleted", "--text", name, "--json")
     assert run in hidden.stdout
     assert fxlab("runs", "undelete", run).exit_code == 0
