@@ -77,7 +77,7 @@ if TYPE_CHECKING:
     from fxlab.replayer._clock import TimeSource as TimeSource
     from fxlab.replayer._cursor import ReplayBatch as ReplayBatch
     from fxlab.replayer.replay import Replay as Replay, replay as replay
-    from fxlab.sessions._backup import backup as backup, restore as restore
+    from fxlab.sessions._archive import backup as backup, restore as restore
     from fxlab.sessions._catalog import SessionPage as SessionPage
     from fxlab.sessions.runs import Reproduction as Reproduction, SavedRun as SavedRun
     from fxlab.sessions._statistics import Analysis as Analysis
@@ -139,7 +139,7 @@ _HOMES: Final = {
         "fxlab.replayer._clock": ["TimeSource"],
         "fxlab.replayer._cursor": ["ReplayBatch"],
         "fxlab.replayer.replay": ["Replay", "replay"],
-        "fxlab.sessions._backup": ["backup", "restore"],
+        "fxlab.sessions._archive": ["backup", "restore"],
         "fxlab.sessions._catalog": ["SessionPage"],
         "fxlab.sessions.runs": ["Reproduction", "SavedRun"],
         "fxlab.sessions._statistics": ["Analysis", "Quality"],

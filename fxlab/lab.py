@@ -14,6 +14,7 @@ from fxlab.collect._live.journal import held, left_behind
 from fxlab.config import Settings
 from fxlab.errors import Cancelled, InvalidSettings, SchemaError
 from fxlab.sessions import _purge
+from fxlab.sessions._archive import Archives
 from fxlab.sessions._deletion import Deletions
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from fxlab.sweeper._store import SavedSweep
 
 
-class Lab(Deletions):
+class Lab(Deletions, Archives):
     """A connection to the recorded data; made by `fxlab.connect`, usable with ``with``.
 
     Attributes

@@ -133,9 +133,9 @@ FLOORS = {
     "fxlab/sessions": [
         ["_candles", "_reader", "_statistics"],
         ["_catalog"],
-        ["_backup", "_replay_source"],
+        ["_replay_source"],
         ["_purge", "session"],
-        ["_deletion", "runs"],
+        ["_archive", "_deletion", "runs"],
     ],
     "fxlab/sweeper": [
         ["_cross_validation", "_space"],

@@ -104,7 +104,7 @@ def backup(
     folder: Annotated[Path, typer.Argument(help="A new folder, best on another disk.")],
 ) -> None:
     """Copy all data of the embedded server into a new folder; it is stopped meanwhile."""
-    from fxlab.sessions._backup import backup as save
+    from fxlab.sessions._archive import backup as save
 
     with _all_or_nothing("no backup was made"):
         files = save(folder, Settings.load())
@@ -115,7 +115,7 @@ def restore(
     folder: Annotated[Path, typer.Argument(help="What fxlab backup made.")],
 ) -> None:
     """Restore a backup into a home without data (FXLAB_HOME), and start its server."""
-    from fxlab.sessions._backup import restore as bring_back
+    from fxlab.sessions._archive import restore as bring_back
 
     with _all_or_nothing("nothing was restored, unless fxlab status tells of a server"):
         files = bring_back(folder, Settings.load())

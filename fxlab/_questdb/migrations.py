@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
-from typing import Any, Final
+from typing import Final, NamedTuple
 
 import polars as pl
 
@@ -48,9 +48,63 @@ PARTITIONS: Final = 200
 MANY: Final = 1_000
 """Partitions that a resting reader may keep open while a table is read from end to end."""
 
+_UNITS: Final = {
+    "HOUR": ("1h", "%Y-%m-%dT%H"),
+    "WEEK": ("1w", "%G-W%V"),
+    "MONTH": ("1mo", "%Y-%m"),
+    "YEAR": ("1y", "%Y"),
+}
+"""Unit of partitions to its length as Polars calls it, and to the names that they have."""
+
 _RACE_WAITS: Final = (7, 0.07, 5.0)
 """Tries, first and longest wait (s) while others change the same table."""
 _RACE_WORDS: Final = ("busy", "already exists", "could not lock", "duplicate column", "being")
+
+
+class Partition(NamedTuple):
+    """A partition of a table: its range of time (us, half open), rows and bytes."""
+
+    table: Table
+    name: str
+    start: int
+    end: int
+    rows: int
+    size: int
+    is_parquet: bool = False
+    is_last: bool = False
+    """New rows are appended to it."""
+
+
+def partitions(db: QuestDB, table: Table) -> list[Partition]:
+    """Return the partitions of a table, in order; one that the server has split is one."""
+    found: dict[str, Partition] = {}
+    for unit, part_name, rows, size, is_parquet, is_last in db.execute(sql.partitions(table)):
+        name = part_name[: len(_name(unit, 0))]
+        before = found.get(name) or partition(table, name, unit)
+        found[name] = before._replace(
+            rows=before.rows + rows,
+            size=before.size + size,
+            is_parquet=before.is_parquet or is_parquet,
+            is_last=before.is_last or is_last,
+        )
+    return list(found.values())
+
+
+def partition(table: Table, name: str, unit: str = "") -> Partition:
+    """Return the partition with a name (2024-W32, 2024-08, 2024), with no rows."""
+    unit = unit or table.partition_by
+    length, pattern = _UNITS[unit]
+    if unit == "WEEK":
+        name, pattern = f"{name}-1", f"{pattern}-%u"
+    first = datetime.strptime(name, pattern)  # noqa: DTZ007 - Polars takes it for UTC
+    start = pl.Series([first], dtype=pl.Datetime("us"))
+    low, high = start.append(start.dt.offset_by(length)).to_physical()
+    return Partition(table, _name(unit, low), low, high, 0, 0)
+
+
+def _name(unit: str, start: int) -> str:
+    """Return the name of the partition that begins at a moment (us)."""
+    return from_micros(start).strftime(_UNITS[unit][1])
 
 
 def rebuild(db: QuestDB, table: Table, progress: Advance = silent) -> None:
@@ -149,20 +203,20 @@ def _count(db: QuestDB, table: Table, span: Span) -> int:
 
 def _spans(db: QuestDB, table: Table, what: str, progress: Advance) -> Iterator[Span]:
     """Yield ranges of time that hold all rows, each with a bounded number and few partitions."""
-    partitions = db.execute(sql.partitions(table))
-    _refuse_greedy_server(db, len(partitions))
-    total = sum(rows for _, _, rows, _ in partitions)
+    found = partitions(db, table)
+    _refuse_greedy_server(db, len(found))
+    total = sum(place.rows for place in found)
     limit, done = CELLS // len(table.columns), 0
-    group: list[Any] = []
-    for first, last, rows, _ in [*partitions, (None, None, limit, 0)]:
-        held = sum(each[2] for each in group)
-        if group and (held + rows > limit or len(group) == PARTITIONS):
-            start, end = group[0][0], max(each[1] for each in group) + 1
-            yield from cut(Span(start, end), held, table)
+    group: list[Partition] = []
+    for place in [*found, None]:
+        held = sum(each.rows for each in group)
+        if group and (place is None or held + place.rows > limit or len(group) == PARTITIONS):
+            yield from cut(Span(group[0].start, group[-1].end), held, table)
             done += held
             progress(done / total, f"{what} {done:,} of {total:,} rows")
             group = []
-        group.append((first, last, rows))
+        if place is not None:
+            group.append(place)
 
 
 def cut(span: Span, rows: int, table: Table) -> Iterator[Span]:

@@ -233,6 +233,15 @@ def count_scope(scope: Scope) -> str:
     return f"select count() from {name(scope.table.name)} where {scope.where}"
 
 
+def extent(scope: Scope) -> str:
+    """Return the query for the number of rows, and their first and last time (us)."""
+    time = name(scope.table.timestamp)
+    return (
+        f"select count(), cast(min({time}) as long), cast(max({time}) as long) "
+        f"from {name(scope.table.name)} where {scope.where}"
+    )
+
+
 def count_quotes(scope: Scope) -> str:
     """Return the query for the number of books that have a mid: both sides, and no cross."""
     return (
@@ -569,10 +578,13 @@ def parameter(path: str) -> str:
 
 
 def partitions(table: Table) -> str:
-    """Return the query for first and last time (us), rows and bytes of each partition, in order."""
+    """Return the query for unit, name, rows, bytes of partitions; whether Parquet, whether last.
+
+    They come in order; of those in Parquet, the server does not know the times.
+    """
     return (
-        "select cast(minTimestamp as long), cast(maxTimestamp as long), numRows, diskSize "
-        f"from table_partitions({text(table.name)}) where numRows > 0 order by minTimestamp"
+        "select partitionBy, name, numRows, diskSize, isParquet, active "
+        f'from table_partitions({text(table.name)}) where numRows > 0 order by "index"'
     )
 
 
@@ -587,6 +599,19 @@ def rows_by_session(table: Table, span: Span) -> str:
 def drop_partition(table: Table, partition: str) -> str:
     """Return the statement that drops a partition: only if what is to stay in it is elsewhere."""
     return f"alter table {name(table.name)} drop partition list {text(partition)}"
+
+
+FORMS: Final = ("parquet", "native")
+
+
+def convert_partition(table: Table, partition: str, form: str) -> str:
+    """Return the statement that rewrites a partition in place, in one of `FORMS`.
+
+    A partition that is not there suspends its table: only for one that nobody drops meanwhile.
+    """
+    if form not in FORMS:
+        raise InvalidParameter(f"{form!r:.80} is no form of a partition; give one of {FORMS}")
+    return f"alter table {name(table.name)} convert partition to {form} list {text(partition)}"
 
 
 def moves() -> str:
@@ -651,15 +676,16 @@ def drop_table(table: Table) -> str:
 def copy_rows(table: Table, to: Table, span: Span) -> str:
     """Return the statement that copies all rows of a range of time into a table alike."""
     names = columns(table, table.columns)
-    return f"insert into {name(to.name)} ({names}) {_all_rows(table, span)}"
+    return f"insert into {name(to.name)} ({names}) {unordered_rows(table, span)}"
 
 
 def all_rows(table: Table, span: Span) -> str:
     """Return the query for all rows of a range of time, ordered by what tells them apart."""
-    return f"{_all_rows(table, span)} order by {columns(table, table.dedup)}"
+    return f"{unordered_rows(table, span)} order by {columns(table, table.dedup)}"
 
 
-def _all_rows(table: Table, span: Span) -> str:
+def unordered_rows(table: Table, span: Span) -> str:
+    """Return the query for all rows of a range of time, as the server finds them."""
     return f"select {columns(table, table.columns)} from {name(table.name)} where {span.of(table)}"
 
 

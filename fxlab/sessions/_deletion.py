@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import polars as pl
 
 from fxlab._progress import Progress, shown
-from fxlab._questdb import sql
+from fxlab._questdb import migrations, sql
 from fxlab._questdb.client import QuestDB
 from fxlab._times import Duration, from_micros, parse_duration, to_micros
 from fxlab.errors import InvalidParameter, SessionBusy, SessionNotFound
@@ -322,7 +322,7 @@ def _sized(db: QuestDB) -> pl.DataFrame:
     found = db.catalogue(sql.ended_sessions())
     size, rows = pl.lit(0.0), pl.lit(0)
     for table, column in ((PRICES, "prices_count"), (ORDERBOOK, "orderbook_count")):
-        places = _purge.partitions(db, table)
+        places = migrations.partitions(db, table)
         share = sum(place.size for place in places) / max(1, sum(place.rows for place in places))
         count = pl.col(column).fill_null(0)
         size, rows = size + count * share, rows + count

@@ -37,8 +37,9 @@ from filelock import FileLock, Timeout
 from fxlab._progress import Advance
 from fxlab._questdb import migrations, sql
 from fxlab._questdb.client import QuestDB
+from fxlab._questdb.migrations import Partition
 from fxlab._questdb.sql import Span
-from fxlab._times import bounds, from_micros, to_micros
+from fxlab._times import bounds, from_micros
 from fxlab.errors import QuestDBError, SchemaError, SessionBusy
 from fxlab.schema import (
     EVENTS,
@@ -55,8 +56,6 @@ from fxlab.sessions import _catalog
 TABLES: Final = (PRICES, ORDERBOOK, EVENTS, RECEIPTS, IMPORTS)
 """All that hold rows of a session, but for its row in the catalogue, which stays."""
 
-_UNITS: Final = {"WEEK": "1w", "MONTH": "1mo", "YEAR": "1y"}
-_NAMES: Final = {"WEEK": "%G-W%V", "MONTH": "%Y-%m", "YEAR": "%Y"}
 EVER: Final = (-(2**62), 2**62)
 _WEEK: Final = 7 * 86_400_000_000
 _UNDER_WAY: Final = 2.0
@@ -72,17 +71,6 @@ PLAN: Final = {
     "state": pl.String(),
     "reason": pl.String(),
 }
-
-
-class Partition(NamedTuple):
-    """A partition of a table: its range of time (us, half open), rows and bytes."""
-
-    table: Table
-    name: str
-    start: int
-    end: int
-    rows: int
-    size: int
 
 
 class WrittenSession(NamedTuple):
@@ -173,11 +161,11 @@ def preview(db: QuestDB, rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
         ``shared_with`` (other sessions with rows in it, which stay), ``state`` ("planned" or
         "deferred") and the ``reason``.
     """
-    writers = _writers(db)
+    writers = find_writers(db)
     lines = _outcomes(
         _rewrites(db, rows),
         "planned",
-        lambda rewrite: _busy(rewrite.place, writers, rewrite.freed),
+        lambda rewrite: who_writes(rewrite.place, writers, rewrite.freed),
     )
     return pl.DataFrame(lines, schema=PLAN)
 
@@ -272,13 +260,12 @@ def _finish(db: QuestDB) -> None:
         age = time.time() - found[0][6] / 1e6
         time.sleep(min(_UNDER_WAY, max(0.0, _UNDER_WAY - age)))
         table = next(table for table in TABLES if table.name == name)
-        start, end = _bounds(table, _first(partition))
         freed = {line[2]: int(line[4]) for line in found}
         began = from_micros(found[0][5])
-        place = Partition(table, partition, start, end, sum(freed.values()), 0)
+        place = migrations.partition(table, partition)._replace(rows=sum(freed.values()))
         rewrite = Rewrite(place, freed, int(found[0][3]), 0, began)
         db.wait_visible(table)
-        if freed.keys() & _counts(db, place).keys():  # not dropped: nothing has happened
+        if freed.keys() & count_rows(db, place).keys():  # not dropped: nothing has happened
             _note(db, rewrite, "planned")
         else:
             _put_back(db, rewrite)
@@ -286,7 +273,7 @@ def _finish(db: QuestDB) -> None:
 
 def _rewrite(db: QuestDB, rewrite: Rewrite, locks: Path) -> str:
     """Take the sessions' rows out of a partition; return why not, if it has to wait."""
-    if busy := _busy(rewrite.place, _writers(db)):
+    if busy := who_writes(rewrite.place, find_writers(db)):
         return busy
     _note(db, rewrite, "planned")
     if rewrite.kept and (moved := _stage(db, rewrite)):
@@ -294,7 +281,7 @@ def _rewrite(db: QuestDB, rewrite: Rewrite, locks: Path) -> str:
     with _catalog.announcing(locks):  # until it is dropped, nobody begins to write
         _note(db, rewrite, "copied")
         db.wait_visible(SESSIONS)
-        busy = _busy(rewrite.place, _writers(db)) or _moved(db, rewrite)
+        busy = who_writes(rewrite.place, find_writers(db)) or _moved(db, rewrite)
         if busy:
             _note(db, rewrite, "planned")
             return busy
@@ -306,7 +293,7 @@ def _rewrite(db: QuestDB, rewrite: Rewrite, locks: Path) -> str:
 def _moved(db: QuestDB, rewrite: Rewrite) -> str:
     """Return what to say if rows were written to a partition since it was counted."""
     db.wait_visible(rewrite.place.table)
-    counts = _counts(db, rewrite.place)
+    counts = count_rows(db, rewrite.place)
     freed = {name: counts.get(name, 0) for name in rewrite.freed}
     if freed == rewrite.freed and sum(counts.values()) == rewrite.kept + sum(freed.values()):
         return ""
@@ -339,7 +326,7 @@ def _put_back(db: QuestDB, rewrite: Rewrite) -> None:
         db.wait_visible(place.table)
         _compare(db, rewrite, staging, place.table, whole)
     db.wait_visible(place.table)
-    if rewrite.freed.keys() & _counts(db, place).keys():
+    if rewrite.freed.keys() & count_rows(db, place).keys():
         raise SchemaError(
             f"the server has not dropped partition {place.name} of {place.table.name}; no row is "
             "lost: run fxlab doctor, then purge again"
@@ -392,11 +379,13 @@ def _note(db: QuestDB, rewrite: Rewrite, state: str) -> None:
     db.wait_visible(PURGE_JOURNAL)
 
 
-def _writers(db: QuestDB) -> list[WrittenSession]:
+def find_writers(db: QuestDB) -> list[WrittenSession]:
     return [WrittenSession(*row) for row in db.execute(sql.writers())]
 
 
-def _busy(place: Partition, writers: Iterable[WrittenSession], without: Iterable[str] = ()) -> str:
+def who_writes(
+    place: Partition, writers: Iterable[WrittenSession], without: Iterable[str] = ()
+) -> str:
     """Return who may write to a partition, or nothing if nobody does."""
     left_out = set(without)
     others = (one for one in writers if one.session_id not in left_out)
@@ -405,63 +394,30 @@ def _busy(place: Partition, writers: Iterable[WrittenSession], without: Iterable
 
 def _rewrites(db: QuestDB, rows: Sequence[Mapping[str, Any]]) -> Iterator[Rewrite]:
     """Yield what a purge of these sessions has to rewrite, ticks first."""
-    ranges = {row["session_id"]: _tick_range(row) for row in rows}
+    ranges = {row["session_id"]: tick_range(row) for row in rows}
     for table in TABLES if rows else ():
-        for place in partitions(db, table):
+        for place in migrations.partitions(db, table):
             wanted = {
                 session_id
                 for session_id, (low, high) in ranges.items()
                 if table not in (PRICES, ORDERBOOK) or (low < place.end and place.start < high)
             }
-            counts = _counts(db, place) if wanted else {}
+            counts = count_rows(db, place) if wanted else {}
             freed = {name: counts[name] for name in sorted(wanted & counts.keys())}
             if freed:
                 kept = sum(counts.values()) - sum(freed.values())
                 yield Rewrite(place, freed, kept, len(counts) - len(freed))
 
 
-def _tick_range(row: Mapping[str, Any]) -> tuple[int, int]:
+def tick_range(row: Mapping[str, Any]) -> tuple[int, int]:
     first, last = bounds(row["started"], row["ended"])
     return (EVER[0] if first is None else first, EVER[1] if last is None else last)
 
 
-def partitions(db: QuestDB, table: Table) -> list[Partition]:
-    """Return the partitions of a table, in order; one that the server has split is one."""
-    found: dict[int, Partition] = {}
-    for first, _, rows, size in db.execute(sql.partitions(table)):
-        start, end = _bounds(table, first)
-        before = found.get(start, Partition(table, _name(table, start), start, end, 0, 0))
-        found[start] = before._replace(rows=before.rows + rows, size=before.size + size)
-    return list(found.values())
-
-
-def _counts(db: QuestDB, place: Partition) -> dict[str, int]:
+def count_rows(db: QuestDB, place: Partition) -> dict[str, int]:
     """Return the number of rows of each session in a partition."""
     found = db.execute(sql.rows_by_session(place.table, Span(place.start, place.end)))
     return {session_id: int(rows) for session_id, rows in found}
-
-
-def _bounds(table: Table, moment: int) -> tuple[int, int]:
-    """Return the half-open range of the partition that holds a moment (us)."""
-    unit = _UNITS[table.partition_by]
-    start = pl.Series([moment]).cast(pl.Datetime("us")).dt.truncate(unit)
-    ends = start.dt.offset_by(unit)
-    return int(start.to_physical()[0]), int(ends.to_physical()[0])
-
-
-def _name(table: Table, start: int) -> str:
-    """Return the name of the partition that begins at a moment (us)."""
-    return from_micros(start).strftime(_NAMES[table.partition_by])
-
-
-def _first(partition: str) -> int:
-    """Return the first moment (us) of the partition with a name: 2024-W32, 2024-08, 2024."""
-    year, _, rest = partition.partition("-")
-    if rest.startswith("W"):
-        day = datetime.fromisocalendar(int(year), int(rest[1:]), 1)
-    else:
-        day = datetime(int(year), int(rest or 1), 1)  # noqa: DTZ001 - made UTC below
-    return to_micros(day.replace(tzinfo=UTC))
 
 
 @contextmanager
@@ -476,5 +432,8 @@ def own(path: Path, what: str) -> Iterator[None]:
 
 
 def alone(locks: Path) -> AbstractContextManager[None]:
-    """Be the only one that purges or brings back; raises `SessionBusy` if another is."""
-    return own(locks / "purge.lock", "the rows of deleted sessions are purged")
+    """Be the only one that purges, brings back or archives; raises `SessionBusy` if another does.
+
+    The lock is a file of the home: processes of another home on the same server do not see it.
+    """
+    return own(locks / "purge.lock", "partitions are purged or archived")

@@ -331,8 +331,8 @@ def test_hours_become_weeks_and_no_value_changes(fresh, small_pieces):
     assert shares == sorted(shares)
     assert shares[-1] == pytest.approx(1.0)
     assert any("compared" in text for _, text in said)
-    parts = fresh.execute(sql.partitions(schema.PRICES))
-    assert sum(rows for _, _, rows, _ in parts) == before["tick_prices"].height
+    parts = migrations.partitions(fresh, schema.PRICES)
+    assert sum(place.rows for place in parts) == before["tick_prices"].height
     assert len(parts) < 60 / 8
 
 

@@ -16,7 +16,7 @@ import pytest
 
 import fxlab
 from fxlab import schema
-from fxlab._questdb import sql
+from fxlab._questdb import migrations, sql
 from fxlab._questdb.sql import Scope, Span
 from fxlab._times import to_micros
 from fxlab.sessions import _reader
@@ -75,8 +75,8 @@ def maps(server):
 
 
 def partitions_of(db, span: Span) -> int:
-    found = db.execute(sql.partitions(schema.PRICES))
-    return sum(first < span.end and last >= span.start for first, last, *_ in found)
+    found = migrations.partitions(db, schema.PRICES)
+    return sum(place.start < span.end and place.end > span.start for place in found)
 
 
 def test_twenty_years_are_read_by_four_processes(lab, db, maps, unique):

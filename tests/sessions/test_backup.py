@@ -14,7 +14,7 @@ import fxlab
 from fxlab import errors
 from fxlab._questdb import server as embedded
 from fxlab.mock import MockVenue, generated
-from fxlab.sessions import _backup, _catalog
+from fxlab.sessions import _archive, _catalog
 
 MONDAY = datetime(2025, 1, 6, tzinfo=UTC)
 
@@ -40,6 +40,7 @@ def old(tmp_path_factory):
         with MockVenue(generated(["BTC_USDT"], seed=1, rate=200, trades=100)) as venue:
             options = {"url": venue.url, "duration": "2s", "session_id": "recorded"}
             lab.collect("binance", ["BTC_USDT"], **options).wait()
+        assert "done" in lab.archive()["state"].to_list()  # Parquet is saved and restored too
     yield settings
     embedded.down(settings)
 
@@ -144,7 +145,7 @@ def test_a_backup_that_stops_leaves_nothing_and_the_server_goes_on(old, tmp_path
         raise OSError("no space left")
 
     with monkeypatch.context() as patch:
-        patch.setattr(_backup, "_copy", full)
+        patch.setattr(_archive, "_copy", full)
         with pytest.raises(OSError, match="no space"):
             fxlab.backup(tmp_path / "saved", old)
     assert list(tmp_path.iterdir()) == []
@@ -158,7 +159,7 @@ def test_a_backup_that_stops_leaves_nothing_and_the_server_goes_on(old, tmp_path
 @pytest.mark.filterwarnings("ignore:disk")  # the server that starts again is told too
 def test_a_disk_without_room_is_told_before_anything_is_written(old, tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 10})
-    monkeypatch.setattr(_backup.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(_archive.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(errors.InvalidInput, match="are needed"):
         fxlab.backup(tmp_path / "saved", old)
     assert list(tmp_path.iterdir()) == []
