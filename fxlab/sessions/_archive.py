@@ -1,6 +1,6 @@
 """Archive and backup: partitions in place as Parquet; copies of the embedded server's home.
 
-An archived partition takes a third to half of the disk. The server reads it as before, and takes
+An archived partition takes half of the disk or less. The server reads it as before, and takes
 late rows into it. What is there is read before and after, and compared by a digest of each
 session's rows. Partitions change their form one at a time, while no purge runs; the server itself
 swaps each of them whole, so that a kill leaves the one form or the other.
@@ -56,6 +56,8 @@ _BYTES_A_ROW: Final = {
 """What is expected where the table has no partition of that form yet."""
 _DATA: Final = "db"
 _MANIFEST: Final = "manifest.json"
+_MARK: Final = "restoring"
+"""The file that says which backup is being restored, until its recordings are ended too."""
 _PIECE: Final = 1 << 20
 _ROOM: Final = 1 << 26  # bytes that stay free for the server's own needs
 
@@ -69,7 +71,7 @@ class Archives:
     def archive(
         self, *, before: Time | None = None, dry_run: bool = False, progress: Progress = None
     ) -> pl.DataFrame:
-        """Rewrite old partitions of ticks as Parquet, in place: a third to half of the disk.
+        """Rewrite old partitions of ticks as Parquet, in place: half of the disk or less.
 
         Everything reads them as before, and late rows still come into them. The last partition of
         a table stays as it is, and so does one that a recording or an import may write to, or that
@@ -321,7 +323,7 @@ def restore(
     """Restore a backup into a home without data, and start its server.
 
     A session that was being recorded when the backup was made is "aborted" in it. The home gets
-    passwords of its own.
+    passwords of its own. A restore that was killed is finished by the same call.
 
     Parameters
     ----------
@@ -351,26 +353,48 @@ def restore(
     chosen = settings or Settings.load()
     place = _embedded(chosen)
     source = Path(folder).expanduser().absolute()
-    _refuse_data(place)
+    mark = place.root / _MARK
+    known = _known(source)
+    if not _is_of(mark, known):
+        _refuse_data(place)
     files = _manifest(source)
-    half = place.root / ".restoring"
     with shown(progress, "restore") as advance:
         place.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         with server.alone(place, advance):
-            _refuse_data(place)
-            shutil.rmtree(half, ignore_errors=True)  # of a restore that was killed
-            try:
-                half.mkdir(mode=0o700)
-                found = _copied(
-                    source, half, [str(row["path"]) for row in files], part(advance, 0, 0.9)
-                )
-                _check(source, files, found)
-                (half / _DATA).rename(place.root / _DATA)
-            finally:
-                shutil.rmtree(half, ignore_errors=True)
+            if not (_is_of(mark, known) and (place.root / _DATA).exists()):
+                _refuse_data(place)
+                write_private(mark, known)
+                _bring_back(source, place.root, files, part(advance, 0, 0.9))
         server.up(chosen, part(advance, 0.9, 1.0))
     _end_recordings(chosen)
+    mark.unlink(missing_ok=True)
     return pl.DataFrame(files, schema={"path": pl.String, "size": pl.Int64, "digest": pl.String})
+
+
+def _known(source: Path) -> str:
+    """Return what tells a backup from all others."""
+    manifest = source / _MANIFEST
+    return xxhash.xxh3_128_hexdigest(manifest.read_bytes()) if manifest.is_file() else ""
+
+
+def _is_of(mark: Path, known: str) -> bool:
+    """Return whether a restore of that backup was killed here."""
+    return mark.is_file() and mark.read_text(encoding="ascii") == known
+
+
+def _bring_back(
+    source: Path, root: Path, files: list[dict[str, str | int]], advance: Advance
+) -> None:
+    """Copy the files of a backup, check them, and only then make them the home's data."""
+    half = root / ".restoring"
+    shutil.rmtree(half, ignore_errors=True)  # of a restore that was killed
+    try:
+        half.mkdir(mode=0o700)
+        found = _copied(source, half, [str(row["path"]) for row in files], advance)
+        _check(source, files, found)
+        (half / _DATA).rename(root / _DATA)
+    finally:
+        shutil.rmtree(half, ignore_errors=True)
 
 
 def _embedded(settings: Settings) -> ServerLocation:

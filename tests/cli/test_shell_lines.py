@@ -132,6 +132,7 @@ EXAMPLES = {
     ("purge", "--older-than"): ["7d"],
     ("retention", "--older-than"): ["90d"],
     ("retention", "--max-bytes"): ["50GB"],
+    ("archive", "--before"): ["2025-01-01"],
     ("collect", "symbols"): [],  # an argument of each of the following
     ("collect", "--duration"): [],  # they wait; test_times reads 10m and 8h
     ("collect", "--book-depth"): ["0", "1", "10"],
@@ -159,6 +160,7 @@ AROUND = {
     "mock": "fxlab mock --for 1s",
     "purge": "fxlab purge",
     "retention": "fxlab retention",
+    "archive": "fxlab archive --dry-run",
 }
 
 

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import stat
+import subprocess
+import sys
+import time
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
@@ -13,6 +18,8 @@ from conftest import settings_at
 import fxlab
 from fxlab import errors
 from fxlab._questdb import server as embedded
+from fxlab._questdb import sql
+from fxlab._questdb.sql import Scope
 from fxlab.mock import MockVenue, generated
 from fxlab.sessions import _archive, _catalog
 
@@ -105,6 +112,97 @@ def test_a_session_that_is_being_recorded_is_aborted_in_the_backup(old, new, tmp
         session = lab.session("live")
         assert (session.status, session.prices_count) == ("aborted", 200)
         assert session.prices().height == 200
+
+
+RESTORE = """
+import os, signal, sys
+from pathlib import Path
+import fxlab
+from fxlab._questdb import server
+from fxlab.config import Settings
+from fxlab.sessions import _archive
+
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+copies = [0]
+def copy(*place, real=_archive._copy):
+    copies[0] += 1
+    return real(*place) if copies[0] < 5 else die()
+
+if sys.argv[2] == "copying":
+    _archive._copy = copy
+else:
+    places = {"swapped": (server, "up"), "started": (_archive, "_end_recordings")}
+    setattr(*places[sys.argv[2]], die)
+fxlab.restore(sys.argv[1], Settings.load(), progress=False)
+"""
+
+
+def test_a_restore_that_is_killed_is_finished_by_the_same_call(old, tmp_path):
+    with fxlab.connect(old) as lab:
+        row = _catalog.find(lab._db, "first")
+        _catalog.put(
+            lab._db, {**row, "session_id": "cut", "source": "live", "status": "collecting"}
+        )
+        lab._db.wait_visible(fxlab.schema.SESSIONS)
+    saved = tmp_path / "saved"
+    fxlab.backup(saved, old)
+    before = told(old)
+    new = settings_at(tmp_path / "killed")
+    try:
+        for where in ("copying", "swapped", "started"):
+            done = subprocess.run(
+                [sys.executable, "-c", RESTORE, str(saved), where],
+                env={**os.environ, **new.environment()},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == -signal.SIGKILL, done.stderr
+        with pytest.raises(errors.SessionExists, match="has data"):
+            fxlab.restore(another(saved, tmp_path), new)
+        fxlab.restore(saved, new)
+        assert same(told(new), before)
+        with fxlab.connect(new) as lab:
+            assert lab.session("cut").status == "aborted"
+        with pytest.raises(errors.SessionExists, match="has data"):
+            fxlab.restore(saved, new)
+    finally:
+        embedded.down(new)
+        with fxlab.connect(old) as lab:
+            row = _catalog.find(lab._db, "cut")
+            _catalog.put(lab._db, {**row, "status": "deleted"})
+
+
+def another(saved, folder):
+    """Return a backup that is another one."""
+    other = folder / "other"
+    other.mkdir()
+    facts = json.loads((saved / "manifest.json").read_text()) | {"made_at": "earlier"}
+    (other / "manifest.json").write_text(json.dumps(facts))
+    return other
+
+
+def test_a_backup_while_something_is_recorded_is_consistent_and_loses_nothing(old, new, tmp_path):
+    name, scope = "during", Scope(fxlab.schema.PRICES, "during")
+    venue = MockVenue(generated(["BTC_USDT"], seed=3, rate=500, trades=2_000))
+    with venue, fxlab.connect(old) as lab:
+        collector = lab.collect("binance", ["BTC_USDT"], url=venue.url, session_id=name)
+        while not lab._db.execute(sql.count_scope(scope))[0][0]:
+            time.sleep(0.05)
+        lab.backup(tmp_path / "saved")
+        collector.stop()
+        assert lab.verify(name).whole
+        whole = lab.session(name).prices()
+    fxlab.restore(tmp_path / "saved", new)
+    with fxlab.connect(new) as lab:
+        session = lab.session(name)
+        assert session.status == "aborted"
+        part = session.prices()
+        assert part.height == session.prices_count == session.count_ticks() > 0
+        # What is there is there as it was recorded.
+        assert part.join(whole, on=whole.columns, how="anti", nulls_equal=True).is_empty()
 
 
 def with_all(frame):
