@@ -12,6 +12,7 @@ import polars as pl
 import psutil
 import pytest
 from conftest import settings_at
+from polars.testing import assert_frame_equal
 from typer.testing import CliRunner
 
 import fxlab
@@ -129,7 +130,7 @@ def test_what_is_archived_is_smaller_and_reads_as_before(lab):
     assert all(a.equals(b) for a, b in zip(exact, exact_now, strict=True))
     for left, right in zip(rounded, rounded_now, strict=True):
         # Sums over parts are added in another order.
-        pl.testing.assert_frame_equal(left, right, rel_tol=1e-12)
+        assert_frame_equal(left, right, rel_tol=1e-12)
     assert set(lab.archive()["state"]) == {"skipped"}
     back = lab.unarchive()
     assert back["partition"].to_list() == changed["partition"].to_list()
