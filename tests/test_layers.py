@@ -25,7 +25,7 @@ ROOMS = [
     ["sessions"],
     ["collect", "mock"],
     ["batcher", "lab", "replayer", "sweeper"],
-    ["_doctor", "demo", "widgets"],
+    ["_doctor", "demo", "web", "widgets"],
     ["_cli", "__main__"],
 ]
 RANK = {name: rank for rank, names in enumerate(ROOMS) for name in names}
@@ -146,6 +146,11 @@ FLOORS = {
         ["sweep"],
         ["walk_forward"],
     ],
+    "fxlab/web": [
+        ["_requests"],
+        ["_executions"],
+        ["extension"],
+    ],
     "fxlab/widgets": [
         ["_base", "_list_state"],
         ["_runs_browser", "_session_picker"],
@@ -193,7 +198,9 @@ ONLY_IN = {
     "distributed": {"sweeper"},
     "loky": {"sweeper"},
     "optuna": {"sweeper"},
-    "tornado": {"collect", "mock"},
+    "jsonschema": {"web"},
+    "jupyter_server": {"web"},
+    "tornado": {"collect", "mock", "web"},
     "ccxt": {"collect"},
 }
 HEAVY = [

@@ -20,7 +20,7 @@ import weakref
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, Self, TypeVar
 
 from fxlab import _html
 from fxlab._questdb.client import QuestDB
@@ -95,7 +95,7 @@ class Collector:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._work: RecordingLoop | None = None
         self._watch = StatusMonitor(plan, feed.venue)
-        self._listeners = Subscribers()
+        self._listeners: Subscribers[Message] = Subscribers()
         self._thread = threading.Thread(target=self._run, name="fxlab collector", daemon=True)
 
     def start(self) -> Self:
@@ -161,7 +161,7 @@ class Collector:
         """Return what the recording looks like at this moment."""
         return self._watch.look()
 
-    def events(self, symbols: Sequence[str] | None = None) -> Listener:
+    def events(self, symbols: Sequence[str] | None = None) -> Listener[Message]:
         """Return the live messages: ``async for message in collector.events(): ...``.
 
         They are those of `fxlab.collect.feed`: Trade, Quote, BookSnapshot, BookDelta, Gap, Event.
@@ -494,7 +494,18 @@ class StatusMonitor:
 MOST_WAITING: Final = 10_000
 
 
-class Listener:
+class AboutSymbol(Protocol):
+    """What listeners get: it is about a symbol, or about them all."""
+
+    @property
+    def symbol(self) -> str | None:
+        """Return the symbol, None for all."""
+
+
+Told = TypeVar("Told", bound=AboutSymbol)
+
+
+class Listener(Generic[Told]):
     """One listener in one event loop: iterate over it with ``async for``.
 
     Attributes
@@ -503,16 +514,18 @@ class Listener:
         Messages that were dropped because the listener was slow.
     """
 
-    def __init__(self, symbols: Sequence[str] | None, on_close: Callable[[Listener], None]) -> None:
+    def __init__(
+        self, symbols: Sequence[str] | None, on_close: Callable[[Listener[Told]], None]
+    ) -> None:
         self._symbols = None if symbols is None else frozenset(symbols)
         self._on_close = on_close
-        self._waiting: deque[Message] = deque(maxlen=MOST_WAITING)
+        self._waiting: deque[Told] = deque(maxlen=MOST_WAITING)
         self._loop = asyncio.get_running_loop()
         self._news = asyncio.Event()
         self._over = False
         self.missed = 0
 
-    def put(self, messages: Sequence[Message]) -> None:
+    def put(self, messages: Sequence[Told]) -> None:
         """Take messages in, from any thread."""
         wanted = [m for m in messages if self._symbols is None or m.symbol in self._symbols]
         excess = len(self._waiting) + len(wanted) - MOST_WAITING
@@ -529,7 +542,7 @@ class Listener:
         with contextlib.suppress(RuntimeError):  # its loop has closed
             self._loop.call_soon_threadsafe(self._news.set)
 
-    async def __aiter__(self) -> AsyncIterator[Message]:
+    async def __aiter__(self) -> AsyncIterator[Told]:
         try:
             while True:
                 while self._waiting:
@@ -542,15 +555,15 @@ class Listener:
             self._on_close(self)
 
 
-class Subscribers:
-    """All listeners of a collector."""
+class Subscribers(Generic[Told]):
+    """All listeners of a collector, or of another source."""
 
     def __init__(self) -> None:
         self._turn = threading.Lock()
-        self._all: list[Listener] = []
+        self._all: list[Listener[Told]] = []
         self._over = False
 
-    def add(self, symbols: Sequence[str] | None) -> Listener:
+    def add(self, symbols: Sequence[str] | None) -> Listener[Told]:
         """Return a new listener for the running event loop."""
         one = Listener(symbols, self._remove)
         with self._turn:
@@ -559,7 +572,7 @@ class Subscribers:
                 one.end()
         return one
 
-    def publish(self, messages: Sequence[Message]) -> None:
+    def publish(self, messages: Sequence[Told]) -> None:
         """Give messages to all listeners."""
         if self._all:
             with self._turn:
@@ -575,7 +588,7 @@ class Subscribers:
         for one in listeners:
             one.end()
 
-    def _remove(self, one: Listener) -> None:
+    def _remove(self, one: Listener[Told]) -> None:
         with self._turn:
             if one in self._all:
                 self._all.remove(one)

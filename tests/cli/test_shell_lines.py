@@ -43,6 +43,11 @@ ELSEWHERE = {
     "FXLAB_HOME=NEW fxlab restore FOLDER": "stops the server of all tests: test_backup",
     "fxlab down": "would stop the server of all tests: test_server",
 }
+ELSEWHERE |= {
+    line: "asks a Jupyter Server: test_the_lines_of_the_readme_are_answered"
+    for line in SHELL
+    if line.startswith("curl ")
+}
 COLUMNS = {"COLUMNS": "80"}
 
 
