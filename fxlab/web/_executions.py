@@ -100,16 +100,19 @@ class BacktestExecution:
     def stop(self) -> None:
         """Ask for the end; one that waits is over at once."""
         with self._turn:
-            if self._player is not None:
-                self._player.stop()
-                self._now["state"] = "stopped" if self.state == "queued" else "stopping"
+            if self._player is None:
+                return
+            self._player.stop()
+            if self.state == "queued":
+                self._end("stopped")
+            else:
+                self._now["state"] = "stopping"
 
     def run(self, lab: Lab, tell: Callable[[BacktestExecution], None]) -> None:
         """Replay to the end, or until `stop`; `tell` is called with each change."""
         with self._turn:
             player = self._player
-            if player is None or self.state != "queued":
-                self._end(self.state)
+            if player is None:  # stopped while it waited
                 return
             self._now |= {"state": "running", "started_at": datetime.now(UTC)}
         tell(self)
