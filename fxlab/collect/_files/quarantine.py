@@ -38,7 +38,7 @@ from fxlab.schema import EVENTS
 
 BUDGET: Final = 128 * 2**20
 """Bytes of checked rows that all files together keep in memory."""
-BUCKET_ROWS: Final = 1_000_000
+BUCKET_ROWS: Final = 250_000
 """So many rows are held at once where rows of equal ids are looked for."""
 _SAMPLE: Final = 1_000
 """One row of so many tells how ids are spread."""
