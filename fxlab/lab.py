@@ -12,7 +12,7 @@ from filelock import FileLock
 from fxlab._progress import Progress, shown
 from fxlab.collect._live.journal import held, left_behind
 from fxlab.config import Settings
-from fxlab.errors import Cancelled, InvalidSettings, SchemaError
+from fxlab.errors import Cancelled, InvalidInput, InvalidSettings, SchemaError
 from fxlab.sessions import _purge
 from fxlab.sessions._archive import Archives
 from fxlab.sessions._deletion import Deletions
@@ -238,7 +238,8 @@ class Lab(Deletions, Archives):
         if not dry_run:
             limits.check_room(self.settings, (file for one in found for file in one.files))
         about = {"exchange": exchange, "notes": notes, "tags": tags}
-        how = ReadOptions(strict, max_bad, tuple((columns or {}).items()), batch_size)
+        called = tuple(_mapping("columns", columns or {}, "{'price': 'px'}").items())
+        how = ReadOptions(strict, max_bad, called, batch_size)
         options = {"dry_run": dry_run, "skipped": skipped, "workers": workers_of(workers)}
         return self._import(found, about, progress, how=how, **options)
 
@@ -280,7 +281,8 @@ class Lab(Deletions, Archives):
         from fxlab.collect._files.discovery import FrameSession
         from fxlab.schema import check_session_id
 
-        one = FrameSession(check_session_id(session_id), frames, source)
+        given = _mapping("frames", frames, "{'prices': frame}")
+        one = FrameSession(check_session_id(session_id), given, source)
         about = {"exchange": exchange, "notes": notes, "tags": tags}
         return self._import([one], about, progress)
 
@@ -636,6 +638,12 @@ def status(chosen: Settings | None = None, /, **settings: Any) -> ServerStatus: 
     from fxlab._questdb import server
 
     return server.status(_settings(chosen, settings))
+
+
+def _mapping(name: str, value: Any, such_as: str) -> Mapping[str, Any]:  # noqa: ANN401 - judged
+    if not isinstance(value, Mapping):
+        raise InvalidInput(f"{name}={value!r:.80} is no mapping; give one, such as {such_as}")
+    return value
 
 
 def _settings(chosen: Settings | None, changes: Mapping[str, Any]) -> Settings:

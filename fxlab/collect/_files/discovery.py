@@ -300,7 +300,8 @@ def check_files(files: Sequence[Path]) -> None:
     """Refuse what is not a file of a known kind, before any is read."""
     for file in files:
         if not file.is_file():
-            raise ImportRefused(f"{file} is not there; give files or folders that exist")
+            shown = f"{str(file)!r:.200}" if not str(file).isprintable() else f"{file!s:.200}"
+            raise ImportRefused(f"{shown} is not there; give files or folders that exist")
         if not suffix_of(file.name):
             raise ImportRefused(
                 f"{file} is neither of {', '.join(PLAIN)}, text as .gz or .zst, nor .zip; write "
