@@ -106,7 +106,7 @@ def parse_duration(value: Duration, name: str) -> int:
     micros = _duration_micros(value)
     if micros is None or not 0 <= micros <= LONGEST:
         raise InvalidParameter(
-            f"{name}={value!r} is not a duration; give seconds, a timedelta, or text such as "
+            f"{name}={value!r:.80} is not a duration; give seconds, a timedelta, or text such as "
             "'50ms', '1.5s', '1h30m', of 100,000 days at most"
         )
     return micros
@@ -174,6 +174,6 @@ def _moment(value: Time | None, name: str) -> datetime | None:
         except ValueError:
             pass
     raise InvalidTimeRange(
-        f"{name}={value!r} is not a time; give a datetime or ISO text such as "
+        f"{name}={value!r:.80} is not a time; give a datetime or ISO text such as "
         "'2024-08-08T23:54:15.342Z'"
     )

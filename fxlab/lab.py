@@ -12,7 +12,7 @@ from filelock import FileLock
 from fxlab._progress import Progress, shown
 from fxlab.collect._live.journal import held, left_behind
 from fxlab.config import Settings
-from fxlab.errors import Cancelled, InvalidInput, InvalidSettings, SchemaError
+from fxlab.errors import Cancelled, InvalidSettings, SchemaError
 from fxlab.sessions import _purge
 from fxlab.sessions._archive import Archives
 from fxlab.sessions._deletion import Deletions
@@ -231,14 +231,14 @@ class Lab(Deletions, Archives):
         """
         from fxlab._questdb import limits
         from fxlab.collect._files import discovery
-        from fxlab.collect._files.quarantine import ReadOptions, workers_of
+        from fxlab.collect._files.quarantine import ReadOptions, mapping, workers_of
 
         given = [paths] if isinstance(paths, str | Path) else list(paths)
         found, skipped = discovery.find_sources(given, session_id, symbol)
         if not dry_run:
             limits.check_room(self.settings, (file for one in found for file in one.files))
         about = {"exchange": exchange, "notes": notes, "tags": tags}
-        called = tuple(_mapping("columns", columns or {}, "{'price': 'px'}").items())
+        called = tuple(mapping("columns", columns or {}, "{'price': 'px'}").items())
         how = ReadOptions(strict, max_bad, called, batch_size)
         options = {"dry_run": dry_run, "skipped": skipped, "workers": workers_of(workers)}
         return self._import(found, about, progress, how=how, **options)
@@ -279,9 +279,10 @@ class Lab(Deletions, Archives):
             As in `import_files`.
         """
         from fxlab.collect._files.discovery import FrameSession
+        from fxlab.collect._files.quarantine import mapping
         from fxlab.schema import check_session_id
 
-        given = _mapping("frames", frames, "{'prices': frame}")
+        given = mapping("frames", frames, "{'prices': frame}")
         one = FrameSession(check_session_id(session_id), given, source)
         about = {"exchange": exchange, "notes": notes, "tags": tags}
         return self._import([one], about, progress)
@@ -638,12 +639,6 @@ def status(chosen: Settings | None = None, /, **settings: Any) -> ServerStatus: 
     from fxlab._questdb import server
 
     return server.status(_settings(chosen, settings))
-
-
-def _mapping(name: str, value: Any, such_as: str) -> Mapping[str, Any]:  # noqa: ANN401 - judged
-    if not isinstance(value, Mapping):
-        raise InvalidInput(f"{name}={value!r:.80} is no mapping; give one, such as {such_as}")
-    return value
 
 
 def _settings(chosen: Settings | None, changes: Mapping[str, Any]) -> Settings:

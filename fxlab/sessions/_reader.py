@@ -324,6 +324,9 @@ def targets(
         For an unknown format, one file for several pieces, or files that are there already.
     """
     place = Path(path).expanduser()
+    if not str(place).isprintable():
+        odd = f"path={str(place)!r:.200} has characters that do not print"
+        raise InvalidInput(f"{odd}; give a path of plain ones")
     said = _SUFFIXES.get(place.suffix.lower())
     chosen = form if form is not None else said or "parquet"
     if chosen not in FORMATS:
@@ -342,7 +345,12 @@ def targets(
         found = [Target(place, *pieces[0], chosen)]
     else:
         found = [Target(place / name, *piece, chosen) for name, piece in _named(pieces, chosen)]
-    there = [str(target.path) for target in found if target.path.exists()]
+    try:
+        there = [str(target.path) for target in found if target.path.exists()]
+    except OSError as error:
+        raise InvalidInput(
+            f"{place!s:.80} is no place for files ({error.strerror}); give another path"
+        ) from error
     if there and not overwrite:
         raise InvalidInput(
             f"{some(there)} would be overwritten; export elsewhere, or say overwrite=True"

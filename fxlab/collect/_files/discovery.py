@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -296,12 +297,16 @@ def in_folder(folder: Path) -> tuple[list[Path], list[Path]]:
     return found, others
 
 
+def _refuse_missing(path: Path) -> None:
+    if not os.path.exists(path):  # noqa: PTH110 - false also for what no path can be
+        shown = f"{path!s:.200}" if str(path).isprintable() else f"{str(path)!r:.200}"
+        raise ImportRefused(f"{shown} is not there; give files or folders that exist")
+
+
 def check_files(files: Sequence[Path]) -> None:
     """Refuse what is not a file of a known kind, before any is read."""
     for file in files:
-        if not file.is_file():
-            shown = f"{str(file)!r:.200}" if not str(file).isprintable() else f"{file!s:.200}"
-            raise ImportRefused(f"{shown} is not there; give files or folders that exist")
+        _refuse_missing(file)
         if not suffix_of(file.name):
             raise ImportRefused(
                 f"{file} is neither of {', '.join(PLAIN)}, text as .gz or .zst, nor .zip; write "
@@ -414,6 +419,8 @@ def find_sources(
         If a path is not there or holds nothing to import, or two sessions would get one id.
     """
     given = [Path(path) for path in paths]
+    for path in given:
+        _refuse_missing(path)
     folders = [path for path in given if path.is_dir() and holds_sessions(path)]
     others: list[Path] = []
     singles: list[Path] = []
