@@ -164,7 +164,7 @@ FLOORS = {
 MOST_MODULES = 150
 MOST_IN_A_FOLDER = 12
 LONGEST_MODULE = 620
-LONGER_MODULES = {"sql.py": 700, "lab.py": 650}  # all SQL; every call of a `Lab`
+LONGER_MODULES = {"sql.py": 710, "lab.py": 650}  # all SQL; every call of a `Lab`
 LONGEST_FUNCTION = 60
 SMALLEST_CRUMB = 150
 # A job's module, and how many modules of the package are loaded with it.

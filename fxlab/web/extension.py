@@ -153,6 +153,9 @@ class ApiHandler(APIHandler):
         """Take what a route brings."""
         self._api, self._path = api, path
 
+    def set_cors_headers(self) -> None:
+        """Let no page of another origin read an answer, not even one that knows the token."""
+
     @authenticated
     @authorized
     async def get(self, **parts: str) -> None:

@@ -19,7 +19,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from markets import random_walk
-from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.websocket import websocket_connect
 from web_server import ROOT, TOKEN, WAIT, web_server
 
@@ -199,9 +198,10 @@ def test_a_session_is_deleted_and_brought_back(web, lab, unique):
     name = unique("gone")
     ticks = random_walk(50, symbol="A").drop("bid_qty_1", "ask_qty_1")
     lab.import_frame(ticks, "prices", session_id=name)
+    planned = lab.deletion_preview(name)["rows"].sum()
     gone = web.client.delete(f"/data-collection/{name}").json()
     assert (gone["session_id"], gone["status"]) == (name, "deleting")
-    assert sum(one["rows"] for one in gone["planned"]) == 50
+    assert sum(one["rows"] for one in gone["planned"]) == planned >= 50
     assert web.client.get(f"/data-collection/{name}/analysis").status_code == 404
     back = web.client.post(f"/data-collection/{name}/undelete").json()
     assert (back["session_id"], back["records_collected"]) == (name, 50)
@@ -260,14 +260,18 @@ def test_progress_and_state_come_over_the_socket(web, recorded):
 
 
 def test_the_socket_is_for_those_with_the_token_and_of_this_origin(web):
-    async def opened(query, **headers):
-        url = f"ws://{web.address}/fxlab/api/events{query}"
-        return await websocket_connect(HTTPRequest(url, headers=headers))
-
-    for query, headers in (("", {}), (f"?token={TOKEN}", {"Origin": "http://elsewhere.example"})):
-        with pytest.raises(HTTPClientError) as refused:
-            asyncio.run(opened(query, **headers))
-        assert refused.value.code == 403
+    upgrade = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+        "Sec-WebSocket-Version": "13",
+    }
+    with httpx.Client(timeout=WAIT) as browser:  # whoever is logged in, on a page of another origin
+        browser.get(f"http://{web.address}/api/status", params={"token": TOKEN})
+        cookie = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
+    for headers in ({}, {"Cookie": cookie, "Origin": "http://elsewhere.example"}):
+        answer = httpx.get(f"{web.url}/events", headers=upgrade | headers, timeout=WAIT)
+        assert answer.status_code == 403
 
 
 def test_the_lines_of_the_readme_are_answered(web, recorded):
