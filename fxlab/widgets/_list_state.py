@@ -253,7 +253,7 @@ class RunsState:
         shown = self.rows.with_columns(
             pl.Series(name, [_metric(name, value) for value in self.rows[name]], pl.String)
             for name in self.rows.columns
-            if name in METRICS
+            if name in METRICS and self.rows.schema[name].is_float()
         )
         return aligned(shown, RUN_COLUMNS[self.kind])
 
