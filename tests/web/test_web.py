@@ -218,6 +218,8 @@ async def _heard(web, enough, then=None):
         assert text is not None
         found.append(json.loads(text))
     socket.close()
+    while await asyncio.wait_for(socket.read_message(), WAIT) is not None:
+        pass  # until the server has closed its side: no socket is left to the garbage
     return found
 
 
