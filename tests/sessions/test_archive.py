@@ -104,8 +104,12 @@ def everything(lab):
         rounded += [session.statistics(), session.quality().table]
         run = fxlab.backtest(session, "sma_cross", {"fast": 5, "slow": 20})
         exact += [run.fills, run.equity, pl.DataFrame({"rows": session.count_ticks()})]
-    again = fxlab.replay(lab.session(ONE), "sma_cross", {"fast": 5, "slow": 20}, speed=1e9)
-    exact.append(again.run().fills)
+    again = fxlab.replay(
+        lab.session(ONE), strategy="sma_cross", parameters={"fast": 5, "slow": 20}, speed=1e9
+    )
+    for _ in again:
+        pass
+    exact.append(again.result.fills)
     return exact, rounded
 
 
