@@ -41,10 +41,8 @@ def exported(bundles, folder):
 def test_an_install_tells_nbconvert():
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
     shared = project["tool"]["hatch"]["build"]["targets"]["wheel"]["shared-data"]
-    assert shared == {
-        f"jupyter/{path.name}": f"etc/jupyter/{path.name}"
-        for path in (PROJECT / "jupyter").iterdir()
-    }
+    assert shared == {"jupyter": "etc/jupyter"}
+    assert (PROJECT / "jupyter" / "jupyter_nbconvert_config.json").is_file()
 
 
 def test_all_charts_are_in_one_file_with_the_script_once(figures, tmp_path):
