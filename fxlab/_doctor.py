@@ -24,7 +24,7 @@ import polars as pl
 
 from fxlab._network import proxy_for, variables
 from fxlab._progress import Advance, Progress, shown
-from fxlab._questdb import endpoint, limits, server, sql
+from fxlab._questdb import endpoint, limits, server, sql, sql_tables
 from fxlab._questdb.client import QuestDB
 from fxlab._questdb.endpoint import Endpoint
 from fxlab.config import Settings
@@ -103,7 +103,7 @@ def _mend_tables(db: QuestDB, restart: Callable[[], bool]) -> Iterator[str]:
     for table in ours:
         keys = {str(row[0]) for row in db.execute(sql.list_columns(table)) if row[2]}
         if keys != set(table.dedup):
-            db.execute(sql.enable_dedup(table))
+            db.execute(sql_tables.enable_dedup(table))
             yield f"gave {table.name} its DEDUP keys back"
     yield from _resume(db, ours, restart)
 
@@ -127,7 +127,7 @@ def _resume(db: QuestDB, ours: list[Table], restart: Callable[[], bool]) -> Iter
 def _resumed(db: QuestDB, tables: list[Table]) -> bool:
     """Resume tables, and return whether all that they had taken is shown now."""
     for table in tables:
-        db.execute(sql.resume_wal(table))
+        db.execute(sql_tables.resume_wal(table))
     try:
         db.wait_visible(*tables)
     except TableSuspended:

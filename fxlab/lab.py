@@ -231,14 +231,15 @@ class Lab(Deletions, Archives):
         """
         from fxlab._questdb import limits
         from fxlab.collect._files import discovery
-        from fxlab.collect._files.quarantine import ReadOptions, mapping, workers_of
+        from fxlab.collect._files.quarantine import ReadOptions, workers_of
+        from fxlab.schema import check_mapping
 
         given = [paths] if isinstance(paths, str | Path) else list(paths)
         found, skipped = discovery.find_sources(given, session_id, symbol)
         if not dry_run:
             limits.check_room(self.settings, (file for one in found for file in one.files))
         about = {"exchange": exchange, "notes": notes, "tags": tags}
-        called = tuple(mapping("columns", columns or {}, "{'price': 'px'}").items())
+        called = tuple(check_mapping("columns", columns or {}, "{'price': 'px'}").items())
         how = ReadOptions(strict, max_bad, called, batch_size)
         options = {"dry_run": dry_run, "skipped": skipped, "workers": workers_of(workers)}
         return self._import(found, about, progress, how=how, **options)
@@ -279,10 +280,9 @@ class Lab(Deletions, Archives):
             As in `import_files`.
         """
         from fxlab.collect._files.discovery import FrameSession
-        from fxlab.collect._files.quarantine import mapping
-        from fxlab.schema import check_session_id
+        from fxlab.schema import check_mapping, check_session_id
 
-        given = mapping("frames", frames, "{'prices': frame}")
+        given = check_mapping("frames", frames, "{'prices': frame}")
         one = FrameSession(check_session_id(session_id), given, source)
         about = {"exchange": exchange, "notes": notes, "tags": tags}
         return self._import([one], about, progress)

@@ -12,13 +12,13 @@ anything. They are checked here, and quoted there as well.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import polars as pl
 
-from fxlab.errors import InvalidIdentifier
+from fxlab.errors import InvalidIdentifier, InvalidInput
 
 UTC_MICROS: Final = pl.Datetime("us", "UTC")
 BOOK_DEPTH: Final = 10
@@ -364,6 +364,13 @@ def check_tags(tags: object) -> tuple[str, ...]:
         if not isinstance(tag, str):
             raise InvalidIdentifier(f"tags[{number}]={tag!r:.80} is not text; give texts")
     return found
+
+
+def check_mapping(name: str, value: Any, such_as: str) -> Mapping[str, Any]:  # noqa: ANN401 - judged here
+    """Return a mapping as it is; refuse what is none."""
+    if not isinstance(value, Mapping):
+        raise InvalidInput(f"{name}={value!r:.80} is no mapping; give one, such as {such_as}")
+    return value
 
 
 def is_symbol(value: str) -> bool:

@@ -39,7 +39,7 @@ FLOORS = {
     ],
     "fxlab/_questdb": [
         ["endpoint", "runtime", "sql"],
-        ["server_config"],
+        ["server_config", "sql_tables"],
         ["limits"],
         ["ingest", "server"],
         ["cache", "client"],
@@ -118,7 +118,6 @@ FLOORS = {
     "fxlab/mock": [
         ["_faults", "_market", "_sockets"],
         ["_protocols", "_sources"],
-        ["_publisher"],
         ["_exchange"],
         ["_venue"],
     ],
@@ -164,7 +163,7 @@ FLOORS = {
 MOST_MODULES = 150
 MOST_IN_A_FOLDER = 12
 LONGEST_MODULE = 620
-LONGER_MODULES = {"sql.py": 710, "lab.py": 650}  # all SQL; every call of a `Lab`
+LONGER_MODULES = {"lab.py": 650}  # every call of a `Lab`
 LONGEST_FUNCTION = 60
 SMALLEST_CRUMB = 150
 # A job's module, and how many modules of the package are loaded with it.

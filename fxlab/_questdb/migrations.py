@@ -31,7 +31,7 @@ import polars as pl
 from fxlab import schema
 from fxlab._network import waits
 from fxlab._progress import Advance, part, silent
-from fxlab._questdb import endpoint, sql
+from fxlab._questdb import endpoint, sql, sql_tables
 from fxlab._questdb.client import QuestDB
 from fxlab._questdb.endpoint import MEND
 from fxlab._questdb.server_config import RESTING_KEY, RESTING_PARTITIONS
@@ -78,7 +78,8 @@ class Partition(NamedTuple):
 def partitions(db: QuestDB, table: Table) -> list[Partition]:
     """Return the partitions of a table, in order; one that the server has split is one."""
     found: dict[str, Partition] = {}
-    for unit, part_name, rows, size, is_parquet, is_last in db.execute(sql.partitions(table)):
+    listed = db.execute(sql_tables.partitions(table))
+    for unit, part_name, rows, size, is_parquet, is_last in listed:
         name = part_name[: len(_name(unit, 0))]
         before = found.get(name) or partition(table, name, unit)
         found[name] = before._replace(
@@ -126,14 +127,14 @@ def rebuild(db: QuestDB, table: Table, progress: Advance = silent) -> None:
     units = _units(db)
     if table.name in units and units[table.name] != table.partition_by:
         _copy(db, table, new, part(progress, 0.0, 0.5))
-        run(db, sql.rename_table(table, old))
+        run(db, sql_tables.rename_table(table, old))
         units = _units(db)
     if table.name not in units and new.name in units:
-        run(db, sql.rename_table(new, table))
+        run(db, sql_tables.rename_table(new, table))
         units = _units(db)
     if old.name in units:
         _compare(db, old, table, part(progress, 0.5, 1.0))
-        run(db, sql.drop_table(old))
+        run(db, sql_tables.drop_table(old))
 
 
 def run(db: QuestDB, command: str) -> None:
@@ -156,12 +157,12 @@ def _units(db: QuestDB) -> dict[str, str]:
 
 def _copy(db: QuestDB, table: Table, new: Table, progress: Advance) -> None:
     """Copy what is not there yet; raise if the table took other rows meanwhile."""
-    run(db, sql.create_table(new))
+    run(db, sql_tables.create_table(new))
     db.wait_visible(table, new)
     before = db.execute(sql.transactions(table))
     for span in _spans(db, table, f"{table.name}: copied", progress):
         if _count(db, new, span) != _count(db, table, span):
-            db.execute(sql.copy_rows(table, new, span))
+            db.execute(sql_tables.copy_rows(table, new, span))
             db.wait_visible(new)
     if db.execute(sql.transactions(table)) != before:
         raise SchemaError(
@@ -176,7 +177,7 @@ def _compare(db: QuestDB, old: Table, table: Table, progress: Advance) -> None:
     db.wait_visible(old, table)
     for span in _spans(db, old, f"{table.name}: compared", progress):
         if missing(db, old, table, span):  # written at the very last moment
-            db.execute(sql.copy_rows(old, table, span))
+            db.execute(sql_tables.copy_rows(old, table, span))
             db.wait_visible(table)
             lost = missing(db, old, table, span)
             if lost:
@@ -190,7 +191,8 @@ def _compare(db: QuestDB, old: Table, table: Table, progress: Advance) -> None:
 def missing(db: QuestDB, old: Table, table: Table, span: Span) -> int:
     """Return how many rows of a range of time are not in the other table, value for value."""
     left, right = (
-        db.export(sql.all_rows(each, span)).cast(pl.Schema(table.frame)) for each in (old, table)
+        db.export(sql_tables.all_rows(each, span)).cast(pl.Schema(table.frame))
+        for each in (old, table)
     )
     if left.equals(right):
         return 0
@@ -198,7 +200,7 @@ def missing(db: QuestDB, old: Table, table: Table, span: Span) -> int:
 
 
 def _count(db: QuestDB, table: Table, span: Span) -> int:
-    return int(db.execute(sql.count_rows(table, span))[0][0])
+    return int(db.execute(sql_tables.count_rows(table, span))[0][0])
 
 
 def _spans(db: QuestDB, table: Table, what: str, progress: Advance) -> Iterator[Span]:
@@ -297,12 +299,12 @@ def statements(
     """Return what a step runs; the first step creates all that no later step adds."""
     first = step.version == steps[0].version
     created = [
-        sql.create_table(table)
+        sql_tables.create_table(table)
         for table in tables_as_of(step.version, steps, tables)
         if first or table.name in step.tables or table.name in step.units
     ]
     added = [
-        sql.add_column(table, column)
+        sql_tables.add_column(table, column)
         for table in tables
         for column in step.columns.get(table.name, ())
     ]
@@ -361,7 +363,7 @@ def migrate(
     existing = _existing_columns(db, tables)
     applied: dict[int, str] = {}
     if existing.get(SCHEMA_VERSIONS.name) == SCHEMA_VERSIONS.columns:
-        applied = {int(one): str(found) for one, found in db.execute(sql.applied_versions())}
+        applied = {int(one): str(found) for one, found in db.execute(sql_tables.applied_versions())}
     _refuse_other_versions(applied, plan)
     if not applied:
         _refuse_foreign(existing, tables_as_of(steps[0].version, steps, tables))

@@ -135,37 +135,6 @@ def build() -> str:
     return "select build()"
 
 
-def create_table(table: Table) -> str:
-    """Return the statement that creates a table unless it is there."""
-    parts = ", ".join(_definition(table, column) for column in table.columns)
-    return (
-        f"create table if not exists {name(table.name)} ({parts}) "
-        f"timestamp({name(table.timestamp)}) partition by {table.partition_by} wal "
-        f"dedup upsert keys({columns(table, table.dedup)})"
-    )
-
-
-def add_column(table: Table, column: str) -> str:
-    """Return the statement that adds a column unless it is there."""
-    return f"alter table {name(table.name)} add column if not exists {_definition(table, column)}"
-
-
-def _definition(table: Table, column: str) -> str:
-    kind = table.columns[column]
-    capacity = f" capacity {table.symbol_capacity}" if kind == "SYMBOL" else ""
-    return f"{columns(table, [column])} {kind}{capacity}"
-
-
-def enable_dedup(table: Table) -> str:
-    """Return the statement that sets a table's DEDUP keys: the cure that an error shows."""
-    return f"ALTER TABLE {table.name} DEDUP ENABLE UPSERT KEYS({', '.join(table.dedup)})"
-
-
-def resume_wal(table: Table) -> str:
-    """Return the statement that resumes a suspended table."""
-    return f"ALTER TABLE {table.name} RESUME WAL"
-
-
 def wait_visible(table: Table) -> str:
     """Return the query that comes back once all that was written can be read."""
     return f"select wait_wal_table({text(table.name)})"
@@ -186,14 +155,9 @@ def list_suspended() -> str:
     return "select name, errorMessage from wal_tables() where suspended"
 
 
-def applied_versions() -> str:
-    """Return the query for version and checksum of each migration that was done."""
-    return _select(schema.SCHEMA_VERSIONS, [], "timestamp", ["version", "checksum"])
-
-
 def newest_version() -> str:
     """Return the query for the whole row of the newest migration that was done."""
-    return _select(schema.SCHEMA_VERSIONS, [], "version desc, timestamp limit 1")
+    return select(schema.SCHEMA_VERSIONS, [], "version desc, timestamp limit 1")
 
 
 def rows(scope: Scope, names: Sequence[str], *, tie: str = "seq") -> str:
@@ -495,7 +459,7 @@ def _worded(words: str, places: Sequence[str]) -> list[str]:
 
 def session_ids() -> str:
     """Return the query for the ids a user may have meant."""
-    return _select(schema.SESSIONS, [_status(None)], "created_at desc limit 10000", ["session_id"])
+    return select(schema.SESSIONS, [_status(None)], "created_at desc limit 10000", ["session_id"])
 
 
 _RUN_WORDS: Final = ("run_id", "data_session_id", "strategy", "symbols", "parameters")
@@ -519,17 +483,17 @@ def runs(
         parts.append(f"run_id = {session_id(run_id)}")
     if fingerprint is not None:
         parts.append(f"fingerprint = {text(fingerprint)}")
-    return _select(schema.RUNS, parts, f"timestamp desc limit {count(limit, 'limit')}")
+    return select(schema.RUNS, parts, f"timestamp desc limit {count(limit, 'limit')}")
 
 
 def fills(run_id: str) -> str:
     """Return the query for the fills of one run, in their order."""
-    return _select(schema.FILLS, [f"run_id = {session_id(run_id)}"], "timestamp, seq")
+    return select(schema.FILLS, [f"run_id = {session_id(run_id)}"], "timestamp, seq")
 
 
 def sweep_points(names: Sequence[str], **equal: str) -> str:
     """Return the query for the rows of sweeps whose columns have these texts, oldest first."""
-    return _select(schema.SWEEP_RUNS, _equal(schema.SWEEP_RUNS, equal), "timestamp, point", names)
+    return select(schema.SWEEP_RUNS, _equal(schema.SWEEP_RUNS, equal), "timestamp, point", names)
 
 
 def sweeps(**equal: str) -> str:
@@ -548,9 +512,10 @@ def _equal(table: Table, wanted: Mapping[str, str]) -> list[str]:
     return [f"{columns(table, [column])} = {text(wanted[column])}" for column in wanted]
 
 
-def _select(
+def select(
     table: Table, conditions: Sequence[str], order: str, names: Iterable[str] | None = None
 ) -> str:
+    """Return the query for rows of a small table, in an order; all columns unless named."""
     where = f"where {' and '.join(conditions)} " if conditions else ""
     wanted = columns(table, table.columns if names is None else names)
     return f"select {wanted} from {name(table.name)} {where}order by {order}"
@@ -577,43 +542,6 @@ def parameter(path: str) -> str:
     return f"select value from (show parameters) where property_path = {text(path)}"
 
 
-def partitions(table: Table) -> str:
-    """Return the query for unit, name, rows, bytes of partitions; whether Parquet, whether last.
-
-    They come in order; of those in Parquet, the server does not know the times.
-    """
-    return (
-        "select partitionBy, name, numRows, diskSize, isParquet, active "
-        f'from table_partitions({text(table.name)}) where numRows > 0 order by "index"'
-    )
-
-
-def rows_by_session(table: Table, span: Span) -> str:
-    """Return the query for the number of rows of each session in a range of time."""
-    return (
-        f"select session_id, count() from {name(table.name)} where {span.of(table)} "
-        "group by session_id order by session_id"
-    )
-
-
-def drop_partition(table: Table, partition: str) -> str:
-    """Return the statement that drops a partition: only if what is to stay in it is elsewhere."""
-    return f"alter table {name(table.name)} drop partition list {text(partition)}"
-
-
-FORMS: Final = ("parquet", "native")
-
-
-def convert_partition(table: Table, partition: str, form: str) -> str:
-    """Return the statement that rewrites a partition in place, in one of `FORMS`.
-
-    A partition that is not there suspends its table: only for one that nobody drops meanwhile.
-    """
-    if form not in FORMS:
-        raise InvalidParameter(f"{form!r:.80} is no form of a partition; give one of {FORMS}")
-    return f"alter table {name(table.name)} convert partition to {form} list {text(partition)}"
-
-
 def moves() -> str:
     """Return the query for the purged partitions whose rows move now, and those that were moved.
 
@@ -621,18 +549,6 @@ def moves() -> str:
     """
     states = (f"sum(case when state = {text(one)} then 1 else 0 end)" for one in ("copied", "done"))
     return f"select {', '.join(states)} from {name(schema.PURGE_JOURNAL.name)}"
-
-
-def purges(state: str) -> str:
-    """Return the query for the journal's rows in a state, those of one rewrite together."""
-    table = schema.PURGE_JOURNAL
-    names = ("table_name", "partition_name", "session_id", "rows_kept", "rows_freed")
-    times = ", ".join(f"cast({name(column)} as long)" for column in ("timestamp", "updated_at"))
-    return (
-        f"select {columns(table, names)}, {times} from {name(table.name)} "
-        f"where state = {choice(state, schema.PURGE_STATES, 'state of a purge')} "
-        "order by timestamp, table_name, partition_name, session_id"
-    )
 
 
 def writers() -> str:
@@ -647,14 +563,14 @@ def writers() -> str:
 def hidden_sessions() -> str:
     """Return the query for the whole rows of the sessions that are or were deleted."""
     hidden = f"status in ({', '.join(map(text, HIDDEN))})"
-    return _select(schema.SESSIONS, [hidden], "updated_at desc, session_id")
+    return select(schema.SESSIONS, [hidden], "updated_at desc, session_id")
 
 
 def ended_sessions() -> str:
     """Return the query for all sessions that nothing is written to, those that end first first."""
     conditions = [_status(None), "status != 'collecting'"]
     names = ["session_id", "started", "ended", "prices_count", "orderbook_count"]
-    return _select(schema.SESSIONS, conditions, "ended, session_id", names)
+    return select(schema.SESSIONS, conditions, "ended, session_id", names)
 
 
 def transactions(table: Table, *, applied: bool = False) -> str:
@@ -663,38 +579,7 @@ def transactions(table: Table, *, applied: bool = False) -> str:
     return f"select {counter} from wal_tables() where name = {text(table.name)}"
 
 
-def rename_table(table: Table, to: Table) -> str:
-    """Return the statement that gives a table another name."""
-    return f"rename table {name(table.name)} to {name(to.name)}"
-
-
-def drop_table(table: Table) -> str:
-    """Return the statement that drops a table: only for one whose rows are elsewhere."""
-    return f"drop table {name(table.name)}"
-
-
-def copy_rows(table: Table, to: Table, span: Span) -> str:
-    """Return the statement that copies all rows of a range of time into a table alike."""
-    names = columns(table, table.columns)
-    return f"insert into {name(to.name)} ({names}) {unordered_rows(table, span)}"
-
-
-def all_rows(table: Table, span: Span) -> str:
-    """Return the query for all rows of a range of time, ordered by what tells them apart."""
-    return f"{unordered_rows(table, span)} order by {columns(table, table.dedup)}"
-
-
-def unordered_rows(table: Table, span: Span) -> str:
-    """Return the query for all rows of a range of time, as the server finds them."""
-    return f"select {columns(table, table.columns)} from {name(table.name)} where {span.of(table)}"
-
-
-def count_rows(table: Table, span: Span) -> str:
-    """Return the query for the number of rows of all sessions in a range of time."""
-    return f"select count() from {name(table.name)} where {span.of(table)}"
-
-
 def live_sessions() -> str:
     """Return the query for the whole rows of the sessions that are being recorded."""
     conditions = [_status("collecting"), "source = 'live'"]
-    return _select(schema.SESSIONS, conditions, "session_id")
+    return select(schema.SESSIONS, conditions, "session_id")

@@ -31,8 +31,8 @@ from fxlab.mock._sockets import Socket, handshake
 from fxlab.mock._sources import generated
 
 if TYPE_CHECKING:
+    from fxlab.mock._exchange import Publisher
     from fxlab.mock._market import Deals
-    from fxlab.mock._publisher import Publisher
 
 
 _READ_TIMEOUT: Final = 1.0

@@ -27,7 +27,7 @@ import polars as pl
 import xxhash
 
 from fxlab._progress import Advance, Progress, part, shown
-from fxlab._questdb import migrations, server, sql
+from fxlab._questdb import migrations, server, sql, sql_tables
 from fxlab._questdb.client import QuestDB
 from fxlab._questdb.migrations import Partition
 from fxlab._questdb.server_config import ServerLocation, write_private
@@ -183,7 +183,7 @@ class Archives:
 def _waiting(db: QuestDB) -> list[tuple[str, int, int]]:
     """Return deleted sessions that are not purged, and the ranges of their ticks."""
     rows = (row for row in _catalog.hidden(db) if row["status"] == "deleting")
-    return [(row["session_id"], *_purge.tick_range(row)) for row in rows]
+    return [(row["session_id"], *_purge.ever_range(row)) for row in rows]
 
 
 def _in_use(
@@ -218,7 +218,7 @@ def _rewrite(db: QuestDB, place: Partition, form: str) -> int:
     """Change the form of a partition, compare its sessions, and return its bytes."""
     writing = {one.session_id for one in _purge.find_writers(db)}
     before = _digests(db, place)
-    migrations.run(db, sql.convert_partition(place.table, place.name, form))
+    migrations.run(db, sql_tables.convert_partition(place.table, place.name, form))
     _await_rewritten(db, place.table)
     found = {one.name: one for one in migrations.partitions(db, place.table)}
     now = _digests(db, place)
@@ -248,7 +248,7 @@ def _digests(db: QuestDB, place: Partition) -> dict[str, tuple[int, int]]:
     """Return the number and digest of each session's rows in a partition, in whatever order."""
     found: dict[str, tuple[int, int]] = {}
     for span in migrations.cut(Span(place.start, place.end), place.rows, place.table):
-        rows = db.export(sql.unordered_rows(place.table, span))
+        rows = db.export(sql_tables.unordered_rows(place.table, span))
         hashes = rows.select("session_id", digest=rows.hash_rows())
         sums = hashes.group_by("session_id").agg(pl.len(), pl.col("digest").bitwise_xor())
         for name, count, digest in sums.iter_rows():

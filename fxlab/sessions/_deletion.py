@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import polars as pl
 
 from fxlab._progress import Progress, shown
-from fxlab._questdb import migrations, sql
+from fxlab._questdb import migrations, sql, sql_tables
 from fxlab._questdb.client import QuestDB
 from fxlab._times import Duration, from_micros, parse_duration, to_micros
 from fxlab.errors import InvalidParameter, SessionBusy, SessionNotFound
@@ -153,7 +153,7 @@ class Deletions:
         """Return id and time of deletion of those sessions of which rows are gone."""
         begun: dict[str, int] = {}
         for state in ("copied", "done"):
-            for line in self._db.execute(sql.purges(state)):
+            for line in self._db.execute(sql_tables.purges(state)):
                 begun[line[2]] = max(line[5], begun.get(line[2], 0))
         found = {(row["session_id"], _note_of(row)["at"]) for row in rows}
         return {(name, at) for name, at in found if begun.get(name, at) > at}

@@ -35,7 +35,7 @@ import polars as pl
 from filelock import FileLock, Timeout
 
 from fxlab._progress import Advance
-from fxlab._questdb import migrations, sql
+from fxlab._questdb import migrations, sql, sql_tables
 from fxlab._questdb.client import QuestDB
 from fxlab._questdb.migrations import Partition
 from fxlab._questdb.sql import Span
@@ -253,7 +253,7 @@ def finish(db: QuestDB, locks: Path) -> None:
 
 def _finish(db: QuestDB) -> None:
     """Finish the rewrites whose rows were copied. Readers waited for it."""
-    lines = db.execute(sql.purges("copied"))
+    lines = db.execute(sql_tables.purges("copied"))
     for (_, name, partition), group in groupby(lines, key=lambda line: (line[5], *line[:2])):
         found = list(group)
         # What the killed process had sent last may not have reached the server yet.
@@ -285,7 +285,7 @@ def _rewrite(db: QuestDB, rewrite: Rewrite, locks: Path) -> str:
         if busy:
             _note(db, rewrite, "planned")
             return busy
-        db.execute(sql.drop_partition(rewrite.place.table, rewrite.place.name))
+        db.execute(sql_tables.drop_partition(rewrite.place.table, rewrite.place.name))
     _put_back(db, rewrite)
     return ""
 
@@ -304,9 +304,9 @@ def _stage(db: QuestDB, rewrite: Rewrite) -> str:
     """Copy what stays into the staging table, and compare every value; return why not."""
     place, staging = rewrite.place, rewrite.staging
     if staging.name in _names(db):
-        migrations.run(db, sql.drop_table(staging))
-    migrations.run(db, sql.create_table(staging))
-    db.execute(sql.copy_rows(place.table, staging, rewrite.span))
+        migrations.run(db, sql_tables.drop_table(staging))
+    migrations.run(db, sql_tables.create_table(staging))
+    db.execute(sql_tables.copy_rows(place.table, staging, rewrite.span))
     db.wait_visible(staging)
     try:
         _compare(db, rewrite, place.table, staging, rewrite.span)
@@ -322,7 +322,7 @@ def _put_back(db: QuestDB, rewrite: Rewrite) -> None:
     place, staging = rewrite.place, rewrite.staging
     whole = Span(place.start, place.end)
     if rewrite.kept:
-        db.execute(sql.copy_rows(staging, place.table, whole))  # harmless where it is there
+        db.execute(sql_tables.copy_rows(staging, place.table, whole))  # harmless where it is there
         db.wait_visible(place.table)
         _compare(db, rewrite, staging, place.table, whole)
     db.wait_visible(place.table)
@@ -333,7 +333,7 @@ def _put_back(db: QuestDB, rewrite: Rewrite) -> None:
         )
     _note(db, rewrite, "done")
     if rewrite.kept:
-        migrations.run(db, sql.drop_table(staging))
+        migrations.run(db, sql_tables.drop_table(staging))
 
 
 def _compare(db: QuestDB, rewrite: Rewrite, left: Table, right: Table, span: Span) -> None:
@@ -353,7 +353,7 @@ def _sweep(db: QuestDB) -> None:
     for name in _names(db):
         table = next((t for t in TABLES if name.startswith(f"{t.name}{_STAGED}")), None)
         if table is not None:
-            migrations.run(db, sql.drop_table(replace(table, name=name)))
+            migrations.run(db, sql_tables.drop_table(replace(table, name=name)))
 
 
 def _names(db: QuestDB) -> set[str]:
@@ -380,6 +380,7 @@ def _note(db: QuestDB, rewrite: Rewrite, state: str) -> None:
 
 
 def find_writers(db: QuestDB) -> list[WrittenSession]:
+    """Return the sessions that are being recorded or imported, in any process."""
     return [WrittenSession(*row) for row in db.execute(sql.writers())]
 
 
@@ -394,7 +395,7 @@ def who_writes(
 
 def _rewrites(db: QuestDB, rows: Sequence[Mapping[str, Any]]) -> Iterator[Rewrite]:
     """Yield what a purge of these sessions has to rewrite, ticks first."""
-    ranges = {row["session_id"]: tick_range(row) for row in rows}
+    ranges = {row["session_id"]: ever_range(row) for row in rows}
     for table in TABLES if rows else ():
         for place in migrations.partitions(db, table):
             wanted = {
@@ -409,14 +410,15 @@ def _rewrites(db: QuestDB, rows: Sequence[Mapping[str, Any]]) -> Iterator[Rewrit
                 yield Rewrite(place, freed, kept, len(counts) - len(freed))
 
 
-def tick_range(row: Mapping[str, Any]) -> tuple[int, int]:
+def ever_range(row: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the range that holds all ticks of a session (us); `EVER` where its row has no time."""
     first, last = bounds(row["started"], row["ended"])
     return (EVER[0] if first is None else first, EVER[1] if last is None else last)
 
 
 def count_rows(db: QuestDB, place: Partition) -> dict[str, int]:
     """Return the number of rows of each session in a partition."""
-    found = db.execute(sql.rows_by_session(place.table, Span(place.start, place.end)))
+    found = db.execute(sql_tables.rows_by_session(place.table, Span(place.start, place.end)))
     return {session_id: int(rows) for session_id, rows in found}
 
 

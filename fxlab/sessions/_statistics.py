@@ -31,10 +31,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -101,24 +102,22 @@ def aggregates(db: QuestDB, scope: Scope) -> Aggregates:
 
     Each is asked a year at a time, and the parts are put together as if they had been one.
     """
+    core_query = sql.trade_statistics if scope.table is PRICES else sql.book_statistics
+    others = (sql.intervals, sql.skews, sql.minutes, sql.opens)
     with ThreadPoolExecutor(_AT_A_TIME, thread_name_prefix="fxlab-statistics") as pool:
-
-        def asked(query: Callable[[Scope], str]) -> list[pl.DataFrame]:
-            return list(pool.map(lambda part: db.export(query(part)), parts))
-
-        parts = scope.by_year()
-        core = asked(sql.trade_statistics if scope.table is PRICES else sql.book_statistics)
-        found = [(part, figures) for part, figures in zip(parts, core, strict=True) if len(figures)]
-        parts = [part for part, _ in found] or parts[:1]
-        core = [figures for _, figures in found] or core[:1]
-        return Aggregates(
-            parts,
-            joined(core),
-            pl.concat([*asked(sql.intervals), seams(core)]),
-            pl.concat(asked(sql.skews)),
-            pl.concat(asked(sql.minutes)).sort("symbol", "timestamp"),
-            pl.concat(asked(sql.opens)).unique("symbol", keep="first", maintain_order=True),
-        )
+        years = scope.by_year()
+        answers = list(zip(years, pool.map(db.export, map(core_query, years)), strict=True))
+        parts, core = zip(*([one for one in answers if len(one[1])] or answers[:1]), strict=True)
+        asked = pool.map(db.export, [query(part) for query in others for part in parts])
+        steps, skews, minutes, opens = (pl.concat(islice(asked, len(parts))) for _ in others)
+    return Aggregates(
+        parts,
+        joined(core),
+        pl.concat([steps, seams(core)]),
+        skews,
+        minutes.sort("symbol", "timestamp"),
+        opens.unique("symbol", keep="first", maintain_order=True),
+    )
 
 
 _LEAST: Final = ("first_time", "low", "first_seq")
@@ -374,7 +373,8 @@ def assess(
     """Return the quality of a session from its aggregates and each symbol's known gaps."""
     trades, books = ({row["symbol"]: row for row in one.core.iter_rows(named=True)} for one in both)
     doubles: Counter[str] = Counter()
-    for part in both[0].parts if trades else ():
+    ties = (both[0].steps["step"] == 0).any()  # without one nothing repeats: no need to ask
+    for part in both[0].parts if ties else ():
         doubles.update(dict(db.export(sql.doubles(part)).iter_rows()))
     steps = {name: part for one in reversed(both) for name, part in by_symbol(one.steps).items()}
     minutes = {

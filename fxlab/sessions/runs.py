@@ -55,7 +55,7 @@ def save(db: QuestDB, result: Result) -> str:
                 "table, a strategy that uses chance or time?)"
             )
         if stored["deleted_at"] is not None:
-            _mark(db, stored["run_id"], None)
+            _mark(db, same, None)
         return str(stored["run_id"])
     row = {
         "run_id": check_session_id(result.run_id),
@@ -90,8 +90,7 @@ def delete(db: QuestDB, run_id: str) -> None:
     RunNotFound
         If no run has this id, or it is deleted already.
     """
-    find(db, run_id)
-    _mark(db, run_id, datetime.now(UTC))
+    _mark(db, _row(db, run_id), datetime.now(UTC))
 
 
 def undelete(db: QuestDB, run_id: str) -> SavedRun:
@@ -102,15 +101,20 @@ def undelete(db: QuestDB, run_id: str) -> SavedRun:
     RunNotFound
         If no deleted run has this id, naming near ids.
     """
-    if db.catalogue(sql.runs(run_id=run_id, limit=1, deleted=True)).is_empty():
-        gone = db.catalogue(sql.runs(limit=1_000, deleted=True))["run_id"].to_list()
-        raise RunNotFound.named(run_id, gone)
-    _mark(db, run_id, None)
+    _mark(db, _row(db, run_id, deleted=True), None)
     return find(db, run_id)
 
 
-def _mark(db: QuestDB, run_id: str, deleted_at: datetime | None) -> None:
-    row = db.catalogue(sql.runs(run_id=run_id, limit=1, deleted=None))
+def _row(db: QuestDB, run_id: str, *, deleted: bool = False) -> pl.DataFrame:
+    """Return a run's row as it is stored, or say which ids are near."""
+    found = db.catalogue(sql.runs(run_id=run_id, limit=1, deleted=deleted))
+    if found.is_empty():
+        known = db.catalogue(sql.runs(limit=1_000, deleted=deleted))["run_id"].to_list()
+        raise RunNotFound.named(run_id, known)
+    return found
+
+
+def _mark(db: QuestDB, row: pl.DataFrame, deleted_at: datetime | None) -> None:
     marked = row.with_columns(pl.lit(deleted_at, RUNS.frame["deleted_at"]).alias("deleted_at"))
     db.write(RUNS, marked.select(*RUNS.columns))
     db.wait_visible(RUNS)
@@ -266,11 +270,7 @@ def find(db: QuestDB, run_id: str) -> SavedRun:
     RunNotFound
         If no run has this id, naming near ids.
     """
-    found = db.catalogue(sql.runs(run_id=run_id, limit=1))
-    if found.is_empty():
-        known = db.catalogue(sql.runs(limit=1_000))["run_id"].to_list()
-        raise RunNotFound.named(run_id, known)
-    row = found.row(0, named=True)
+    row = _row(db, run_id).row(0, named=True)
     row |= {name: json.loads(row[name]) for name in _JSON}
     return SavedRun(**{name: row[name] for name in _COLUMNS}, _db=db)
 

@@ -9,7 +9,7 @@ import threading
 import pytest
 from forwarder import Forwarder
 
-from fxlab._questdb import sql
+from fxlab._questdb import sql, sql_tables
 from fxlab._questdb.ingest import LineEncoder, LinePost
 from fxlab._questdb.sql import Scope
 from fxlab.collect._live import journal as module
@@ -153,7 +153,7 @@ def test_a_table_that_is_not_there_is_no_fault_of_the_rows(db, unique, encoder, 
     assert isinstance(sender.failure, BatchRefused)
     assert nowhere.name in str(sender.failure)
     assert (journal.rows, journal.quarantined(), refused) == (100, [], [])
-    db.execute(sql.create_table(nowhere))
+    db.execute(sql_tables.create_table(nowhere))
     try:
         with sending(journal, post) as sender:
             assert sender.drain(PATIENCE)

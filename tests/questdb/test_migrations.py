@@ -12,7 +12,7 @@ import pytest
 from conftest import settings_at
 
 from fxlab import errors, schema
-from fxlab._questdb import migrations, server_config, sql
+from fxlab._questdb import migrations, server_config, sql, sql_tables
 from fxlab._questdb import server as embedded
 from fxlab._questdb.client import QuestDB
 from fxlab._questdb.migrations import (
@@ -102,9 +102,9 @@ def test_a_fresh_database_gets_all_tables(fresh):
 
 def test_migrating_again_changes_nothing(fresh):
     migrate(fresh)
-    before = fresh.execute(sql.applied_versions())
+    before = fresh.execute(sql_tables.applied_versions())
     assert migrate(fresh) == NEWEST
-    assert fresh.execute(sql.applied_versions()) == before
+    assert fresh.execute(sql_tables.applied_versions()) == before
     assert len(before) == len(STEPS)
 
 
@@ -129,7 +129,7 @@ def test_an_older_schema_is_upgraded_and_keeps_its_rows(fresh):
     assert migrate(fresh, NEWER_STEPS, NEWER_TABLES) == NEWER
     check_schema(fresh, NEWER_TABLES)
     assert fresh.execute("select seq, price, venue_time from tick_prices") == [[1, 2.0, None]]
-    versions = [version for version, _ in fresh.execute(sql.applied_versions())]
+    versions = [version for version, _ in fresh.execute(sql_tables.applied_versions())]
     assert versions == [step.version for step in NEWER_STEPS]
 
 
@@ -183,7 +183,7 @@ def test_missing_dedup_keys_are_refused_until_the_cure_ran(fresh):
     fresh.wait_visible(schema.PRICES)
     with pytest.raises(errors.SchemaError, match="DEDUP keys: none"):
         check_schema(fresh)
-    fresh.execute(sql.enable_dedup(schema.PRICES))
+    fresh.execute(sql_tables.enable_dedup(schema.PRICES))
     fresh.wait_visible(schema.PRICES)
     check_schema(fresh)
 
@@ -204,7 +204,7 @@ def test_a_suspended_table_is_refused_until_the_cure_ran(fresh):
     fresh.write(schema.PRICES, one_trade())
     with pytest.raises(errors.SchemaError, match="fxlab doctor --mend"):
         fresh.wait_visible(schema.PRICES)
-    fresh.execute(sql.resume_wal(schema.PRICES))
+    fresh.execute(sql_tables.resume_wal(schema.PRICES))
     fresh.wait_visible(schema.PRICES)
     check_schema(fresh)
     assert fresh.execute("select seq from tick_prices") == [[1]]
@@ -213,7 +213,9 @@ def test_a_suspended_table_is_refused_until_the_cure_ran(fresh):
 def test_a_table_without_a_wal_is_refused(fresh):
     migrate(fresh)
     fresh.execute("drop table purge_journal")
-    fresh.execute(sql.create_table(schema.PURGE_JOURNAL).split(" wal dedup")[0] + " bypass wal")
+    fresh.execute(
+        sql_tables.create_table(schema.PURGE_JOURNAL).split(" wal dedup")[0] + " bypass wal"
+    )
     with pytest.raises(errors.SchemaError, match=r"has no write-ahead log.*FXLAB_HOME"):
         check_schema(fresh)
 
@@ -263,7 +265,7 @@ EVER = Span(0, 2**52)
 
 
 def ticks(db, table):
-    return db.export(sql.all_rows(table, EVER)).cast(pl.Schema(table.frame))
+    return db.export(sql_tables.all_rows(table, EVER)).cast(pl.Schema(table.frame))
 
 
 def units(db):
@@ -408,17 +410,17 @@ def test_a_table_that_takes_rows_meanwhile_is_not_rebuilt(fresh, small_pieces):
     before["tick_prices"] = ticks(fresh, schema.PRICES)
     migrate(fresh)
     assert_weekly(fresh, before)
-    assert fresh.execute(sql.count_rows(schema.PRICES, EVER)) == [[481]]
+    assert fresh.execute(sql_tables.count_rows(schema.PRICES, EVER)) == [[481]]
 
 
 def test_a_copy_that_is_not_equal_keeps_both_tables(fresh, small_pieces, monkeypatch):
     before = hourly_database(fresh)
-    copy_rows = sql.copy_rows
+    copy_rows = sql_tables.copy_rows
 
     def with_a_loss(table, to, span):
         return copy_rows(table, to, span) + " and seq = 1"
 
-    monkeypatch.setattr(sql, "copy_rows", with_a_loss)
+    monkeypatch.setattr(sql_tables, "copy_rows", with_a_loss)
     with pytest.raises(errors.SchemaError, match=r"not equal in tick_prices; both tables are kept"):
         migrate(fresh)
     assert rows_of(fresh, "tick_prices_old").equals(before["tick_prices"])

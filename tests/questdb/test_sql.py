@@ -148,7 +148,7 @@ def test_no_other_module_writes_sql():
     for path in PACKAGE.rglob("*.py"):
         if path.name in (
             "sql.py",
-            "sql_rebuild.py",
+            "sql_tables.py",
             "journal.py",
         ):  # the journal is SQLite
             continue

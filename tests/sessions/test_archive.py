@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 import fxlab
 from fxlab import errors
 from fxlab._cli import app
-from fxlab._questdb import migrations, sql
+from fxlab._questdb import migrations, sql_tables
 from fxlab._questdb import server as embedded
 from fxlab._questdb.sql import Span
 from fxlab.schema import ORDERBOOK, PRICES, PURGE_JOURNAL, SESSIONS
@@ -75,7 +75,7 @@ def ticks(number, rows=3_000):
 
 
 def stored(db):
-    return {table.name: db.export(sql.all_rows(table, EVER)) for table in TICKS}
+    return {table.name: db.export(sql_tables.all_rows(table, EVER)) for table in TICKS}
 
 
 def same(left, right):

@@ -18,7 +18,7 @@ from filelock import FileLock
 import fxlab
 from fxlab import _doctor, errors, schema
 from fxlab._questdb import server as embedded
-from fxlab._questdb import sql
+from fxlab._questdb import sql, sql_tables
 from fxlab._questdb.sql import Span
 from fxlab.schema import EVENTS, ORDERBOOK, PRICES, SESSIONS
 from fxlab.sessions import _catalog, _purge
@@ -96,18 +96,18 @@ def ticks(number, rows=400):
 def stored(db):
     """Return all rows of each table that a purge touches, without those of the deleted session."""
     return {
-        table.name: db.export(sql.all_rows(table, EVER))
+        table.name: db.export(sql_tables.all_rows(table, EVER))
         .cast(pl.Schema(table.frame))
         .filter(pl.col("session_id") != GONE)
         .sort(table.dedup)
         for table in _purge.TABLES
-        if db.execute(sql.partitions(table))
+        if db.execute(sql_tables.partitions(table))
     }
 
 
 def rows_of(db, session_id):
     return {
-        table.name: dict(db.execute(sql.rows_by_session(table, EVER))).get(session_id, 0)
+        table.name: dict(db.execute(sql_tables.rows_by_session(table, EVER))).get(session_id, 0)
         for table in _purge.TABLES
     }
 
@@ -331,7 +331,7 @@ def test_a_server_that_is_killed_loses_nothing(small, settings, seed):
     small.delete(GONE)
     process = child(settings, 1_000)
     # Killed a random time after the purge has begun: its first state is in the journal.
-    while process.poll() is None and not small._db.execute(sql.purges("planned")):
+    while process.poll() is None and not small._db.execute(sql_tables.purges("planned")):
         time.sleep(0.01)
     time.sleep(random.Random(seed).uniform(0, 0.6))
     server = psutil.Process(embedded.status(settings).pid)

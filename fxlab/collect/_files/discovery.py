@@ -306,7 +306,6 @@ def _refuse_missing(path: Path) -> None:
 def check_files(files: Sequence[Path]) -> None:
     """Refuse what is not a file of a known kind, before any is read."""
     for file in files:
-        _refuse_missing(file)
         if not suffix_of(file.name):
             raise ImportRefused(
                 f"{file} is neither of {', '.join(PLAIN)}, text as .gz or .zst, nor .zip; write "

@@ -471,10 +471,3 @@ def workers_of(count: int | None) -> int:
         return min(os.cpu_count() or 1, 4)
     rule = f"workers={count!r:.80} is no number of threads; give 1 to {_MOST_WORKERS}, or None"
     return required(integer(count, 1, _MOST_WORKERS), rule)
-
-
-def mapping(name: str, value: Any, such_as: str) -> Mapping[str, Any]:  # noqa: ANN401 - judged here
-    """Return a mapping as it is; refuse what is none."""
-    if not isinstance(value, Mapping):
-        raise InvalidInput(f"{name}={value!r:.80} is no mapping; give one, such as {such_as}")
-    return value

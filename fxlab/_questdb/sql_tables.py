@@ -1,0 +1,129 @@
+"""SQL of whole tables: definitions, partitions, rows copied between tables.
+
+These are the statements of migrations, purges and archives, with the checks and quotes of `sql`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fxlab import schema
+from fxlab._questdb.sql import Span, choice, columns, name, select, text
+from fxlab.schema import Table
+
+# ruff: noqa: S608 - this is the place where SQL may be put together, of checked parts
+
+
+def create_table(table: Table) -> str:
+    """Return the statement that creates a table unless it is there."""
+    parts = ", ".join(_definition(table, column) for column in table.columns)
+    return (
+        f"create table if not exists {name(table.name)} ({parts}) "
+        f"timestamp({name(table.timestamp)}) partition by {table.partition_by} wal "
+        f"dedup upsert keys({columns(table, table.dedup)})"
+    )
+
+
+def add_column(table: Table, column: str) -> str:
+    """Return the statement that adds a column unless it is there."""
+    return f"alter table {name(table.name)} add column if not exists {_definition(table, column)}"
+
+
+def _definition(table: Table, column: str) -> str:
+    kind = table.columns[column]
+    capacity = f" capacity {table.symbol_capacity}" if kind == "SYMBOL" else ""
+    return f"{columns(table, [column])} {kind}{capacity}"
+
+
+def enable_dedup(table: Table) -> str:
+    """Return the statement that sets a table's DEDUP keys: the cure that an error shows."""
+    return f"ALTER TABLE {table.name} DEDUP ENABLE UPSERT KEYS({', '.join(table.dedup)})"
+
+
+def resume_wal(table: Table) -> str:
+    """Return the statement that resumes a suspended table."""
+    return f"ALTER TABLE {table.name} RESUME WAL"
+
+
+def applied_versions() -> str:
+    """Return the query for version and checksum of each migration that was done."""
+    return select(schema.SCHEMA_VERSIONS, [], "timestamp", ["version", "checksum"])
+
+
+def partitions(table: Table) -> str:
+    """Return the query for unit, name, rows, bytes of partitions; whether Parquet, whether last.
+
+    They come in order; of those in Parquet, the server does not know the times.
+    """
+    return (
+        "select partitionBy, name, numRows, diskSize, isParquet, active "
+        f'from table_partitions({text(table.name)}) where numRows > 0 order by "index"'
+    )
+
+
+def rows_by_session(table: Table, span: Span) -> str:
+    """Return the query for the number of rows of each session in a range of time."""
+    return (
+        f"select session_id, count() from {name(table.name)} where {span.of(table)} "
+        "group by session_id order by session_id"
+    )
+
+
+def drop_partition(table: Table, partition: str) -> str:
+    """Return the statement that drops a partition: only if what is to stay in it is elsewhere."""
+    return f"alter table {name(table.name)} drop partition list {text(partition)}"
+
+
+FORMS: Final = ("parquet", "native")
+
+
+def convert_partition(table: Table, partition: str, form: str) -> str:
+    """Return the statement that rewrites a partition in place, in one of `FORMS`.
+
+    A partition that is not there suspends its table: only for one that nobody drops meanwhile.
+    """
+    choice(form, FORMS, "form of a partition")
+    return f"alter table {name(table.name)} convert partition to {form} list {text(partition)}"
+
+
+def purges(state: str) -> str:
+    """Return the query for the journal's rows in a state, those of one rewrite together."""
+    table = schema.PURGE_JOURNAL
+    names = ("table_name", "partition_name", "session_id", "rows_kept", "rows_freed")
+    times = ", ".join(f"cast({name(column)} as long)" for column in ("timestamp", "updated_at"))
+    return (
+        f"select {columns(table, names)}, {times} from {name(table.name)} "
+        f"where state = {choice(state, schema.PURGE_STATES, 'state of a purge')} "
+        "order by timestamp, table_name, partition_name, session_id"
+    )
+
+
+def rename_table(table: Table, to: Table) -> str:
+    """Return the statement that gives a table another name."""
+    return f"rename table {name(table.name)} to {name(to.name)}"
+
+
+def drop_table(table: Table) -> str:
+    """Return the statement that drops a table: only for one whose rows are elsewhere."""
+    return f"drop table {name(table.name)}"
+
+
+def copy_rows(table: Table, to: Table, span: Span) -> str:
+    """Return the statement that copies all rows of a range of time into a table alike."""
+    names = columns(table, table.columns)
+    return f"insert into {name(to.name)} ({names}) {unordered_rows(table, span)}"
+
+
+def all_rows(table: Table, span: Span) -> str:
+    """Return the query for all rows of a range of time, ordered by what tells them apart."""
+    return f"{unordered_rows(table, span)} order by {columns(table, table.dedup)}"
+
+
+def unordered_rows(table: Table, span: Span) -> str:
+    """Return the query for all rows of a range of time, as the server finds them."""
+    return f"select {columns(table, table.columns)} from {name(table.name)} where {span.of(table)}"
+
+
+def count_rows(table: Table, span: Span) -> str:
+    """Return the query for the number of rows of all sessions in a range of time."""
+    return f"select count() from {name(table.name)} where {span.of(table)}"
