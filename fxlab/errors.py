@@ -48,8 +48,11 @@ FxlabError
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
-from typing import Self
+from typing import Final, Self
+
+_LONG: Final = re.compile(r"(\S{310})\S{90,}")
 
 
 class FxlabError(Exception):
@@ -63,6 +66,10 @@ class FxlabError(Exception):
     ...     print(type(error).__name__)
     StrategyNotFound
     """
+
+    def __str__(self) -> str:
+        """Return the message; of a value that nobody would read to its end, the beginning."""
+        return _LONG.sub(r"\1...", super().__str__())
 
 
 class QuestDBError(FxlabError):

@@ -45,6 +45,13 @@ def test_a_long_name_is_cut():
     assert len(str(errors.SymbolNotFound.named("x" * 10_000, ["BTC"]))) < 300
 
 
+def test_every_error_cuts_a_value_that_nobody_would_read():
+    for error in (errors.InvalidInput, errors.SymbolNotFound):
+        assert len(str(error(f"name={'x' * 10_000!r} is not a name; give a shorter one"))) < 400
+    path = "/" + "x" * 350
+    assert str(errors.ImportRefused(f"{path} is not there")) == f"{path} is not there"
+
+
 def test_no_server_says_what_to_run():
     error = errors.QuestDBUnavailable.at("127.0.0.1", 9000, "refused")
     assert str(error).startswith("QuestDB is required but could not be reached at 127.0.0.1:9000")

@@ -184,12 +184,13 @@ class QuestDB:
 
     @cached_property
     def _short(self) -> httpx.Client:
-        return ingest.http_client(self.endpoint, _ANSWER_SECONDS, _CONNECT_SECONDS)
+        return ingest.http_client(self, self.endpoint, _ANSWER_SECONDS, _CONNECT_SECONDS)
 
     @cached_property
     def _bulk(self) -> httpx.Client:
         # The server counts idle connections against its few export slots: keep none.
-        return ingest.http_client(self.endpoint, _ANSWER_SECONDS, _CONNECT_SECONDS, keep=False)
+        seconds = _ANSWER_SECONDS, _CONNECT_SECONDS
+        return ingest.http_client(self, self.endpoint, *seconds, keep=False)
 
     def _get(self, client: httpx.Client, path: str, query: dict[str, str]) -> httpx.Response:
         answer = self._send(client, path, query)

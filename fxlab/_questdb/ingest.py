@@ -17,6 +17,7 @@ import functools
 import logging
 import threading
 import time
+import weakref
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -149,10 +150,18 @@ def _buffer_kind() -> type[Buffer]:
 
 
 def http_client(
-    endpoint: Endpoint, answer_seconds: float, connect_seconds: float, *, keep: bool = True
+    owner: object,
+    endpoint: Endpoint,
+    answer_seconds: float,
+    connect_seconds: float,
+    *,
+    keep: bool = True,
 ) -> httpx.Client:
-    """Return a client of the server; it keeps a connection until that rests, or none at all."""
-    return httpx.Client(
+    """Return a client of the server; it keeps a connection until that rests, or none at all.
+
+    It is closed with its owner at the latest: one that nobody closed leaves no socket open.
+    """
+    client = httpx.Client(
         base_url=endpoint.http_url,
         auth=endpoint.http_auth,
         timeout=httpx.Timeout(answer_seconds, connect=connect_seconds),
@@ -161,6 +170,8 @@ def http_client(
         ),
         trust_env=False,  # a proxy must not come between fxlab and its server
     )
+    weakref.finalize(owner, client.close)
+    return client
 
 
 class LinePost:
@@ -176,7 +187,7 @@ class LinePost:
 
     def __init__(self, endpoint: Endpoint, answer_seconds: float = ANSWER_SECONDS) -> None:
         self._endpoint = endpoint
-        self._http = http_client(endpoint, answer_seconds, CONNECT_SECONDS)
+        self._http = http_client(self, endpoint, answer_seconds, CONNECT_SECONDS)
 
     def close(self) -> None:
         """Close the connection."""

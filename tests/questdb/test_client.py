@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import socket
 import threading
 from datetime import UTC, datetime
@@ -182,6 +183,15 @@ def test_clients_that_rest_take_no_export_connection(variant):
     """Ten notebooks may be open: only those that read right now count."""
     for _ in range(6):
         assert variant().export("select 1 as a").height == 1
+
+
+def test_a_client_that_nobody_closed_leaves_no_connection(db):
+    client = QuestDB(db.endpoint)
+    client.execute("select 1")
+    opened = client._short
+    del client
+    gc.collect()
+    assert opened.is_closed
 
 
 def test_a_closed_client_opens_again(variant):
