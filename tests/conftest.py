@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import random
 import signal
@@ -32,6 +33,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 hypothesis.settings.register_profile("new", deadline=None)
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") == "true" else "new")
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector off what stays to the end: all tests and their modules."""
+    gc.collect()
+    gc.freeze()
+
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 BELOW_EPHEMERAL = range(10_000, 32_000)

@@ -48,6 +48,7 @@ class Tape:
 
 @pytest.fixture(scope="module")
 def frame():
+    gc.freeze()  # each chunk of a tape collects garbage: only its own
     return random_walk(20_000)
 
 
