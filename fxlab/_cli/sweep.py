@@ -25,6 +25,7 @@ from fxlab._cli.common import (
     ListsByDefault,
     command,
     for_shell,
+    is_text,
     say,
     show_facts,
     show_frame,
@@ -332,11 +333,18 @@ def nightly(
     """Run a list of sweeps, keep every point, write the night's page; exit code 1 if one failed.
 
     Sessions are named by id, by tag, or as the newest of a symbol. Run twice in one night, no point
-    is replayed twice. Points of all nights count as trials when the best one is judged.
+    is replayed twice. Points of all nights count as trials when the best one is judged. Each sweep
+    is compared with the night before: better, decayed, same, new, gone, or why it is not compared.
     """
     import fxlab
 
     found = fxlab.nightly(file, out=out, workers=workers)
+    show_frame(
+        found.changes if is_text() else found.comparison,
+        "against the night before",
+        key="comparison",
+        leave_out=("strategy", "metric", "parameters", "parameters_before"),
+    )
     _show_jobs(found, "sweep", ("strategy", "sessions", "metric", "seconds"))
 
 

@@ -1,7 +1,8 @@
-"""Jobs of a batch: job files read, each backtest checked before a notebook is started for it.
+"""Jobs of a batch, sweeps of a night: job files read, each one checked before anything runs.
 
 A kernel takes seconds to start, and a typing error would cost a whole night. So a job is prepared
-here as far as the engine goes without reading a tick.
+here as far as the engine goes without reading a tick, and a sweep as far as that goes without a
+session.
 
 A job file says shared values once, then a table for each piece of work: ``[defaults]`` holds what
 the pieces have in common, such as session and execution; each ``[[job]]`` or ``[[sweep]]`` below it
@@ -10,6 +11,8 @@ adds its own values, or replaces shared ones.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -18,13 +21,15 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
-from fxlab._times import Time
+from fxlab._times import Time, integer
 from fxlab.backtester.engine import prepare
 from fxlab.backtester.execution import Execution
 from fxlab.backtester.options import RunOptions, check_names, execution_of, renamed
 from fxlab.backtester.result import Run, fingerprint_inputs, fingerprint_of
-from fxlab.backtester.strategy.strategy import Strategy, Value, get
-from fxlab.errors import FxlabError, InvalidInput, InvalidParameter
+from fxlab.backtester.strategy.strategy import Strategy, Value, get, values_between
+from fxlab.errors import EmptySession, FxlabError, InvalidInput, InvalidParameter
+from fxlab.sweeper._results import check_objective
+from fxlab.sweeper._space import Space
 
 if TYPE_CHECKING:
     from fxlab.lab import Lab
@@ -211,6 +216,166 @@ def _time_text(value: Time | None) -> str:
     if value is None:
         return ""
     return value.isoformat() if isinstance(value, date) else value
+
+
+_MANY: Final = 100_000  # sessions looked through
+_RANGE: Final = {"from", "to", "step"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class NightlySweep(RunOptions):
+    """A sweep over the sessions that a rule finds; what it does not name, `fxlab.sweep` decides.
+
+    Attributes
+    ----------
+    strategy
+        Its name, or ``module:function``.
+    parameters
+        Name to one value, a list, or ``{from, to, step}``, both ends inside.
+    name
+        What it is called; the strategy's name unless given.
+    sessions
+        Ids of sessions.
+    tag
+        All completed sessions with this tag; with `newest` only so many of them.
+    newest
+        So many of the newest completed sessions; with `symbol`, of those that have it.
+    symbol
+        See `newest`; then only this symbol is traded, unless `symbols` says otherwise.
+    """
+
+    strategy: str
+    parameters: Mapping[str, Any]
+    name: str = ""
+    sessions: Sequence[str] = ()
+    tag: str = ""
+    newest: int = 0
+    symbol: str = ""
+    search: str = "grid"
+    points: int | None = None
+    seed: int = 0
+    metric: str = "sharpe_per_period"
+
+    @classmethod
+    def of(cls, given: Self | Mapping[str, Any]) -> Self:
+        """Return a sweep as people write it, checked as far as that goes without a session.
+
+        Raises
+        ------
+        InvalidParameter, StrategyNotFound
+            For an unknown name, a value out of range, or a sweep without sessions.
+        """
+        if isinstance(given, cls):
+            return given
+        values = named_fields(cls, given, "sweep", ("strategy", "parameters"))
+        chosen = get(values["strategy"])
+        values["name"] = values.get("name") or chosen.name
+        values["parameters"] = _grid(chosen, values["parameters"])
+        made = cls(**values)
+        Space.of(chosen, made.parameters)
+        check_objective(made.metric)
+        made.check_rule()
+        return made
+
+    @property
+    def slug(self) -> str:
+        """Return the name as it can stand in names of files."""
+        return slug(self.name, "sweep")
+
+    @property
+    def terms(self) -> dict[str, str]:
+        """Return what decides its figures beside the ticks, as texts by name.
+
+        Figures of two nights can be compared if all of these are the same. The strategy's code is
+        a hash here; which sessions the rule finds is no term: they change from night to night.
+        """
+        left_out = {"name", "chunk_rows", "sessions", "tag", "newest"}
+        values = {s.name: getattr(self, s.name) for s in fields(self) if s.name not in left_out}
+        values["execution"] = self.execution.as_dict()
+        texts = {name: json.dumps(value, default=_plain) for name, value in values.items()}
+        return texts | {"code": hashlib.sha256(get(self.strategy).source.encode()).hexdigest()[:16]}
+
+    def check_rule(self) -> None:
+        """Raise `InvalidParameter` unless exactly one rule says which sessions."""
+        if integer(self.newest, 0) is None:
+            raise InvalidParameter(f"newest={self.newest!r:.80} is not a number of sessions")
+        if bool(self.sessions) == bool(self.tag or self.newest):
+            raise InvalidParameter(
+                "say once which sessions: sessions = [ids], tag = 'btc', or newest = 3 with "
+                "symbol = 'BTC_USDT'"
+            )
+
+    def find(self, lab: Lab) -> list[Session]:
+        """Return the sessions, those of a rule the newest first.
+
+        Raises
+        ------
+        SessionNotFound, EmptySession
+            If an id does not exist, or the rule finds none.
+        """
+        ids = [self.sessions] if isinstance(self.sessions, str) else list(self.sessions)
+        if not ids:
+            rows = lab.sessions(symbol=self.symbol or None, status="completed", limit=_MANY)
+            kept = [
+                row
+                for row in rows.iter_rows(named=True)
+                if not self.tag or self.tag in (row["tags"] or ())
+            ]
+            ids = [row["session_id"] for row in kept[: self.newest or None]]
+        if not ids:
+            rule = f"the tag {self.tag!r}" if self.tag else "a tick"
+            also = f" and the symbol {self.symbol!r}" if self.symbol else ""
+            raise EmptySession(
+                f"no completed session has {rule}{also}; list them with: fxlab sessions list"
+            )
+        return [lab.session(name) for name in ids]
+
+
+def checked_sweeps(given: Sequence[NightlySweep | Mapping[str, Any]]) -> list[NightlySweep]:
+    """Return the sweeps of a night, each under a name of its own.
+
+    Raises
+    ------
+    InvalidInput
+        With what is wrong, sweep by sweep.
+    """
+
+    def ready(
+        one: NightlySweep | Mapping[str, Any], others: Sequence[NightlySweep]
+    ) -> NightlySweep:
+        made = NightlySweep.of(one)
+        if made.slug in {other.slug for other in others}:
+            raise InvalidParameter(f"another sweep is called {made.name!r} too; give each a name")
+        return made
+
+    return each_checked(given, "sweep", ready)
+
+
+def _grid(strategy: Strategy, given: Any) -> Any:  # noqa: ANN401 - checked by `Space.of`
+    if not isinstance(given, Mapping):
+        return given
+    return {
+        name: _between(strategy, name, values) if isinstance(values, Mapping) else values
+        for name, values in given.items()
+    }
+
+
+def _between(strategy: Strategy, name: str, given: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    if given.keys() != _RANGE or name not in strategy.parameters:
+        if name not in strategy.parameters:
+            strategy.check({name: 0})  # raises, with the names that are near
+        raise InvalidParameter(
+            f"{name}={dict(given)!r:.80} is not a range; write "
+            f"{name} = {{ from = 10, to = 100, step = 10 }}"
+        )
+    return values_between(strategy.parameters[name], given["from"], given["to"], given["step"])
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever a plan holds
+    """Return what `json` cannot write in a form that it can."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    return list(value) if isinstance(value, range) else str(value)
 
 
 DEFAULTS: Final = "defaults"

@@ -1,43 +1,55 @@
-"""Nightly sweeps: the same sweeps every night, over new sessions and points only; and their table.
+"""Nightly sweeps: the same sweeps every night, over new sessions and points only, and compared.
 
-A sweep says which sessions, which points, under which assumptions. What was tried is not tried
-twice, and a sweep that fails costs its own row. The table has one row a sweep, with what its best
-point is worth. What was tried in earlier nights counts there: a best point that is looked for every
-night is found sooner or later, and the deflated Sharpe ratio knows how often.
+What was tried is not tried twice, and a sweep that fails costs its own row. The table has one row
+a sweep, with what its best point is worth. What was tried in earlier nights counts there: a best
+point that is looked for every night is found sooner or later, and the deflated Sharpe ratio knows
+how often.
+
+Each night leaves a record of its figures beside its page. The comparison with the night before is
+made of these records alone, so it needs no server, and it says so where the night before died, or
+was asked for something else.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
 from fxlab import _html
 from fxlab._progress import Advance, Progress, part, shown
-from fxlab._times import integer
 from fxlab.backtester.metrics._performance import METRICS
-from fxlab.backtester.options import RunOptions
-from fxlab.backtester.report._summary import show_metric, show_seconds
+from fxlab.backtester.report._summary import history_picture, show_metric, show_seconds
 from fxlab.backtester.report._tearsheet import Section, embed, plotly_source, write_whole
-from fxlab.backtester.strategy.strategy import Strategy, get, values_between
-from fxlab.batcher._jobs import each_checked, load_jobs, named_fields, slug
+from fxlab.batcher._jobs import NightlySweep, checked_sweeps, load_jobs
 from fxlab.batcher.batch import connected, only_one
-from fxlab.errors import Cancelled, EmptySession, FxlabError, InvalidParameter, SweepCancelled
-from fxlab.sweeper import _results
+from fxlab.errors import Cancelled, FxlabError, SweepCancelled
 from fxlab.sweeper._cross_validation import verdict
-from fxlab.sweeper._space import Space
+from fxlab.sweeper._results import (
+    CHANGES,
+    COMPARISON,
+    FIGURES,
+    NIGHTS,
+    POINTS,
+    check_objective,
+    compare_nights,
+    figure_history,
+)
 from fxlab.sweeper._threads import check_workers
 from fxlab.sweeper.sweep import sweep
 
 if TYPE_CHECKING:
+    from markupsafe import Markup
+
     from fxlab.lab import Lab
-    from fxlab.sessions.session import Session
     from fxlab.sweeper.sweep import Sweep
 
 
@@ -85,12 +97,7 @@ def _worth(found: Sweep) -> dict[str, Any]:
     if top.is_empty():
         return {}
     row = top.row(0, named=True)
-    values = found.points[row["point"]].values
-    varied = list(found.space.axes or values)
-    best = {
-        "best": row[found.metric],
-        "parameters": ", ".join(f"{name}={values[name]}" for name in varied),
-    }
+    best = {"best": row[found.metric], "parameters": _point_words(found, row["point"])}
     try:
         judged = found.overfitting()
     except FxlabError:  # too few points or periods to judge
@@ -101,6 +108,12 @@ def _worth(found: Sweep) -> dict[str, Any]:
         "pbo": _known(judged.pbo),
         "tried": judged.tried,
     }
+
+
+def _point_words(found: Sweep, number: int) -> str:
+    """Return the parameters of a point, those that vary."""
+    values = found.points[number].values
+    return ", ".join(f"{name}={values[name]}" for name in found.space.axes or values)
 
 
 def _row(one: NightlySweep, began: datetime, **values: Any) -> dict[str, Any]:  # noqa: ANN401
@@ -118,163 +131,24 @@ def _known(value: float | None) -> float | None:
     return None if value is None or math.isnan(value) else value
 
 
-_MANY = 100_000  # sessions looked through
-_RANGE = {"from", "to", "step"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class NightlySweep(RunOptions):
-    """A sweep over the sessions that a rule finds; what it does not name, `fxlab.sweep` decides.
-
-    Attributes
-    ----------
-    strategy
-        Its name, or ``module:function``.
-    parameters
-        Name to one value, a list, or ``{from, to, step}``, both ends inside.
-    name
-        What it is called; the strategy's name unless given.
-    sessions
-        Ids of sessions.
-    tag
-        All completed sessions with this tag; with `newest` only so many of them.
-    newest
-        So many of the newest completed sessions; with `symbol`, of those that have it.
-    symbol
-        See `newest`; then only this symbol is traded, unless `symbols` says otherwise.
-    """
-
-    strategy: str
-    parameters: Mapping[str, Any]
-    name: str = ""
-    sessions: Sequence[str] = ()
-    tag: str = ""
-    newest: int = 0
-    symbol: str = ""
-    search: str = "grid"
-    points: int | None = None
-    seed: int = 0
-    metric: str = "sharpe_per_period"
-
-    @classmethod
-    def of(cls, given: Self | Mapping[str, Any]) -> Self:
-        """Return a sweep as people write it, checked as far as that goes without a session.
-
-        Raises
-        ------
-        InvalidParameter, StrategyNotFound
-            For an unknown name, a value out of range, or a sweep without sessions.
-        """
-        if isinstance(given, cls):
-            return given
-        values = named_fields(cls, given, "sweep", ("strategy", "parameters"))
-        chosen = get(values["strategy"])
-        values["name"] = values.get("name") or chosen.name
-        values["parameters"] = _grid(chosen, values["parameters"])
-        made = cls(**values)
-        Space.of(chosen, made.parameters)
-        _results.check_objective(made.metric)
-        made.check_rule()
-        return made
-
-    @property
-    def slug(self) -> str:
-        """Return the name as it can stand in names of files."""
-        return slug(self.name, "sweep")
-
-    def check_rule(self) -> None:
-        """Raise `InvalidParameter` unless exactly one rule says which sessions."""
-        if integer(self.newest, 0) is None:
-            raise InvalidParameter(f"newest={self.newest!r:.80} is not a number of sessions")
-        if bool(self.sessions) == bool(self.tag or self.newest):
-            raise InvalidParameter(
-                "say once which sessions: sessions = [ids], tag = 'btc', or newest = 3 with "
-                "symbol = 'BTC_USDT'"
-            )
-
-    def find(self, lab: Lab) -> list[Session]:
-        """Return the sessions, those of a rule the newest first.
-
-        Raises
-        ------
-        SessionNotFound, EmptySession
-            If an id does not exist, or the rule finds none.
-        """
-        ids = [self.sessions] if isinstance(self.sessions, str) else list(self.sessions)
-        if not ids:
-            rows = lab.sessions(symbol=self.symbol or None, status="completed", limit=_MANY)
-            kept = [
-                row
-                for row in rows.iter_rows(named=True)
-                if not self.tag or self.tag in (row["tags"] or ())
-            ]
-            ids = [row["session_id"] for row in kept[: self.newest or None]]
-        if not ids:
-            rule = f"the tag {self.tag!r}" if self.tag else "a tick"
-            also = f" and the symbol {self.symbol!r}" if self.symbol else ""
-            raise EmptySession(
-                f"no completed session has {rule}{also}; list them with: fxlab sessions list"
-            )
-        return [lab.session(name) for name in ids]
-
-    def run(self, lab: Lab, workers: int, progress: Advance) -> Sweep:
-        """Run the sweep, every point kept in the lab's database."""
-        options = self.keywords()
-        if self.symbol and self.symbols == "ALL":
-            options["symbols"] = [self.symbol]
-        return sweep(
-            self.find(lab),
-            self.strategy,
-            self.parameters,
-            search=self.search,
-            points=self.points,
-            seed=self.seed,
-            metric=self.metric,
-            workers=workers,
-            lab=lab,
-            progress=progress,
-            **options,
-        )
-
-
-def checked(given: Sequence[NightlySweep | Mapping[str, Any]]) -> list[NightlySweep]:
-    """Return the sweeps of a night, each under a name of its own.
-
-    Raises
-    ------
-    InvalidInput
-        With what is wrong, sweep by sweep.
-    """
-
-    def ready(
-        one: NightlySweep | Mapping[str, Any], others: Sequence[NightlySweep]
-    ) -> NightlySweep:
-        made = NightlySweep.of(one)
-        if made.slug in {other.slug for other in others}:
-            raise InvalidParameter(f"another sweep is called {made.name!r} too; give each a name")
-        return made
-
-    return each_checked(given, "sweep", ready)
-
-
-def _grid(strategy: Strategy, given: Any) -> Any:  # noqa: ANN401 - checked by `Space.of`
-    if not isinstance(given, Mapping):
-        return given
-    return {
-        name: _between(strategy, name, values) if isinstance(values, Mapping) else values
-        for name, values in given.items()
-    }
-
-
-def _between(strategy: Strategy, name: str, given: Mapping[str, Any]) -> Any:  # noqa: ANN401
-    if given.keys() != _RANGE or name not in strategy.parameters:
-        if name not in strategy.parameters:
-            strategy.check({name: 0})  # raises, with the names that are near
-        raise InvalidParameter(
-            f"{name}={dict(given)!r:.80} is not a range; write "
-            f"{name} = {{ from = 10, to = 100, step = 10 }}"
-        )
-    return values_between(strategy.parameters[name], given["from"], given["to"], given["step"])
+def _run(one: NightlySweep, lab: Lab, workers: int, progress: Advance) -> Sweep:
+    """Run the sweep, every point kept in the lab's database."""
+    options = one.keywords()
+    if one.symbol and one.symbols == "ALL":
+        options["symbols"] = [one.symbol]
+    return sweep(
+        one.find(lab),
+        one.strategy,
+        one.parameters,
+        search=one.search,
+        points=one.points,
+        seed=one.seed,
+        metric=one.metric,
+        workers=workers,
+        lab=lab,
+        progress=progress,
+        **options,
+    )
 
 
 @dataclass(frozen=True)
@@ -294,6 +168,12 @@ class Night:
         By name, those that did not fail.
     index : Path
         The page that shows them.
+    comparison : polars.DataFrame
+        A row a sweep (``session`` is null) and one for each of its sessions: ``change`` against
+        the night before (better, decayed, same, new, gone, not compared), ``figure`` of the best
+        point and ``figure_before``, ``since`` (the night of that one), ``parameters`` and
+        ``parameters_before``, ``before_tonight`` (what the parameters of the night before give on
+        the sessions of this one), ``note``. A session's figure is that of the sweep's best point.
 
     Examples
     --------
@@ -305,6 +185,14 @@ class Night:
     table: pl.DataFrame = field(repr=False)
     sweeps: dict[str, Sweep] = field(repr=False)
     index: Path
+    comparison: pl.DataFrame = field(
+        repr=False, default_factory=lambda: pl.DataFrame(schema=COMPARISON)
+    )
+
+    @property
+    def changes(self) -> pl.DataFrame:
+        """Return the comparison of whole sweeps, without that of their sessions."""
+        return self.comparison.filter(pl.col("session").is_null()).drop("session")
 
     @property
     def failed(self) -> pl.DataFrame:
@@ -316,7 +204,7 @@ class Night:
         points, known = (int(self.table[name].sum()) for name in ("points", "from_before"))
         return (
             f"{self.table.height:,} sweeps, {self.failed.height:,} failed; {points:,} points, "
-            f"{known:,} of them from before; see {self.index}"
+            f"{known:,} of them from before{_change_words(self.changes)}; see {self.index}"
         )
 
     def _repr_html_(self) -> str:
@@ -339,11 +227,12 @@ def nightly(
     Parameters
     ----------
     sweeps
-        Mappings with the fields of `fxlab.batcher.nightly.NightlySweep`, or a TOML file
+        Mappings with the fields of `fxlab.batcher._jobs.NightlySweep`, or a TOML file
         with a table ``[defaults]`` and a table ``[[sweep]]`` for each.
     out
-        The folder of all nights; each has a folder in it, named by its date, with ``index.html``
-        and the whole table of every sweep as Parquet. ``index.html`` above leads to all nights.
+        The folder of all nights; each has a folder in it, named by its date, with ``index.html``,
+        the whole table of every sweep as Parquet, and ``night.json``, the record with which later
+        nights are compared. ``index.html`` above leads to all nights.
     lab
         Where the sessions are and points are kept; connected to unless given.
     workers
@@ -368,32 +257,39 @@ def nightly(
     ('sma_cross', 'done', 2)
     """
     threads, day = check_workers(workers), night or datetime.now(UTC).date()
-    plan = checked(load_jobs(sweeps, "sweep"))
+    plan = checked_sweeps(load_jobs(sweeps, "sweep"))
     root = Path(out).resolve()
     with connected(lab) as store, only_one(root), shown(progress, "nightly") as advance:
-        log = _Log(root, day)
+        log = _Log(root, day, plan)
         for number, one in enumerate(plan):
             share = part(advance, number / len(plan), (number + 1) / len(plan))
             log.add(one, store, threads, _named(share, one.name))
         advance(1.0, f"{len(plan):,} sweeps")
-        return log.show()
+        return log.show("done")
+
+
+RECORD: Final = "night.json"
 
 
 class _Log:
     """The sweeps of a night so far, and its page."""
 
-    def __init__(self, root: Path, day: date) -> None:
+    def __init__(self, root: Path, day: date, plan: Sequence[NightlySweep]) -> None:
         self._root, self._day = root, day
         self._folder = root / day.isoformat()
         self._folder.mkdir(exist_ok=True)
         self._rows: list[dict[str, Any]] = []
         self._sweeps: dict[str, Sweep] = {}
+        self._terms = {one.name: one.terms for one in plan}
+        waiting = [{"sweep": one.name, "strategy": one.strategy, "metric": one.metric,
+                    "state": "waiting"} for one in plan]  # fmt: skip
+        self._waiting = {row["sweep"]: dict.fromkeys(SCHEMA) | row for row in waiting}
 
     def add(self, one: NightlySweep, lab: Lab, workers: int, progress: Advance) -> None:
         """Run a sweep and note how it ended; only an interruption goes on to the caller."""
         began = datetime.now(UTC)
         try:
-            found = one.run(lab, workers, progress)
+            found = _run(one, lab, workers, progress)
         except (KeyboardInterrupt, Cancelled) as stop:
             self._stopped(one, stop, began)
         except FxlabError as error:
@@ -407,12 +303,37 @@ class _Log:
             self._keep(one, found, began)
         self.show()
 
-    def show(self) -> Night:
-        """Write the page of the night and that of all nights."""
-        page = self._folder / "index.html"
-        write_whole(page, render_night(self._day, self._rows, self._sweeps))
-        write_whole(self._root / "index.html", render_all(self._root))
-        return Night(pl.DataFrame(self._rows, schema=SCHEMA), self._sweeps, page)
+    def show(self, state: str = "running") -> Night:
+        """Write the record of the night, its page and that of all nights."""
+        nights = read_nights(self._root, but=self._day)
+        nights[self._day] = NightRecord(state, self._figures())
+        points = pl.DataFrame(list(self._points()), schema=POINTS, orient="row")
+        made = nights[self._day]
+        made.comparison = compare_nights(*frames_of(nights), points, self._day)
+        write_whole(self._folder / RECORD, made.to_json(self._rows))
+        page, pictures = self._folder / "index.html", _pictures(nights, self._day)
+        shown = render_night(self._day, self._rows, self._sweeps, made.comparison, pictures)
+        write_whole(page, shown)
+        write_whole(self._root / "index.html", render_all(self._root, nights))
+        table = pl.DataFrame(self._rows, schema=SCHEMA)
+        return Night(table, self._sweeps, page, made.comparison)
+
+    def _figures(self) -> pl.DataFrame:
+        """Return a row for each sweep of the plan and for each of its sessions."""
+        rows = []
+        for row in (self._waiting | {row["sweep"]: row for row in self._rows}).values():
+            terms = json.dumps(self._terms[row["sweep"]], sort_keys=True)
+            whole = {"night": self._day, "figure": _finite(row["best"]), "terms": terms}
+            whole = dict.fromkeys(FIGURES) | {k: row[k] for k in FIGURES if k in row} | whole
+            rows.append(whole)
+            if row["best"] is not None:
+                rows += [whole | one for one in _by_session(self._sweeps[row["sweep"]])]
+        return pl.DataFrame(rows, schema=FIGURES)
+
+    def _points(self) -> Iterator[tuple[str, str, float | None]]:
+        for name, found in self._sweeps.items():
+            for number, figure in found.ranking().select("point", found.metric).iter_rows():
+                yield name, _point_words(found, number), _finite(figure)
 
     def _keep(self, one: NightlySweep, found: Sweep, began: datetime) -> None:
         found.table.write_parquet(self._folder / f"{one.slug}.parquet")
@@ -422,7 +343,7 @@ class _Log:
     def _stopped(self, one: NightlySweep, stop: BaseException, began: datetime) -> None:
         if isinstance(stop, SweepCancelled):
             self._keep(one, stop.sweep, began)  # type: ignore[arg-type]  # errors know no sweep
-        page = self.show().index
+        page = self.show("stopped").index
         raise Cancelled(
             f"the night was stopped in its sweep {one.name!r}; every point that was done is kept, "
             f"{page} shows them, and the same call goes on from there"
@@ -433,10 +354,108 @@ def _named(progress: Advance, name: str) -> Advance:
     return lambda share, words: progress(share, f"{name}: {words}")
 
 
+def _by_session(found: Sweep) -> Iterator[dict[str, Any]]:
+    """Yield session and figure of the best point."""
+    best = found.ranking()["point"][0]
+    rows = found.table.filter(pl.col("point") == best).select("session", found.metric)
+    for session, figure in rows.iter_rows():
+        yield {"session": session, "figure": _finite(figure)}
+
+
+def _finite(value: float | None) -> float | None:
+    """Return a figure that can be compared, and that JSON can hold."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _change_words(changes: pl.DataFrame) -> str:
+    counts = dict(changes["change"].value_counts().iter_rows())
+    words = [f"{counts[change]:,} {change}" for change in CHANGES if counts.get(change)]
+    return f"; against the night before {', '.join(words)}" if words else ""
+
+
+@dataclass
+class NightRecord:
+    """What is kept of a night: how it ended, its figures, and the comparison.
+
+    Attributes
+    ----------
+    state
+        running, done or stopped; died, of one that runs no more and has not ended; unreadable.
+    """
+
+    state: str
+    figures: pl.DataFrame
+    comparison: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=COMPARISON))
+
+    def to_json(self, table: Sequence[Mapping[str, Any]]) -> str:
+        """Return the record; `table` are the rows of `Night.table`."""
+        rows = [{k: _finite(v) if isinstance(v, float) else v for k, v in r.items()} for r in table]
+        parts = {"figures": self.figures, "comparison": self.comparison}
+        frames = {name: frame.rows(named=True) for name, frame in parts.items()}
+        whole = {"state": self.state, "table": rows, **frames}
+        return json.dumps(whole, indent=1, default=str, allow_nan=False)
+
+    @classmethod
+    def read(cls, path: Path, day: date) -> NightRecord:
+        """Return a record that an earlier process wrote, perhaps before it was killed."""
+        try:
+            return cls(*_read_record(path.read_text(encoding="utf-8"), day))
+        except (
+            OSError,
+            LookupError,
+            TypeError,
+            ValueError,
+            AttributeError,
+            pl.exceptions.PolarsError,
+        ):
+            return cls("unreadable", pl.DataFrame(schema=FIGURES))
+
+
+def _read_record(text: str, day: date) -> tuple[str, pl.DataFrame, pl.DataFrame]:
+    """Return state, figures and comparison; whatever is not as we write it raises."""
+    found = json.loads(text)
+    state = {"running": "died", "done": "done", "stopped": "stopped"}[found["state"]]
+    figures = pl.DataFrame([{**row, "night": day} for row in found["figures"]], schema=FIGURES)
+    rows = [
+        {**row, "since": date.fromisoformat(row["since"]) if row["since"] else None}
+        for row in found["comparison"]
+    ]
+    comparison = pl.DataFrame(rows, schema=COMPARISON)
+    for name in {*comparison["metric"], *figures["metric"]}:
+        check_objective(name)
+    for terms in figures["terms"]:
+        dict(json.loads(terms))
+    return state, figures, comparison
+
+
+def read_nights(root: Path, but: date | None = None) -> dict[date, NightRecord]:
+    """Return the records of all nights in a folder, except of one that is to be written."""
+    found = {}
+    for folder in root.iterdir():
+        with suppress(ValueError):  # not a night's folder
+            day = date.fromisoformat(folder.name)
+            if day != but and day.isoformat() == folder.name:
+                found[day] = NightRecord.read(folder / RECORD, day)
+    return found
+
+
+def frames_of(nights: Mapping[date, NightRecord]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the figures of all nights, and their states, as `compare_nights` takes them."""
+    figures = pl.concat([pl.DataFrame(schema=FIGURES), *(one.figures for one in nights.values())])
+    states = [(day, one.state) for day, one in sorted(nights.items())]
+    return figures, pl.DataFrame(states, schema=NIGHTS, orient="row")
+
+
 RANKED: Final = 10
 
 
-def render_night(day: date, rows: Sequence[Mapping[str, Any]], sweeps: Mapping[str, Sweep]) -> str:
+def render_night(
+    day: date,
+    rows: Sequence[Mapping[str, Any]],
+    sweeps: Mapping[str, Sweep],
+    comparison: pl.DataFrame | None = None,
+    pictures: Mapping[str, Markup | str] | None = None,
+) -> str:
     """Return the page of one night.
 
     Parameters
@@ -447,6 +466,10 @@ def render_night(day: date, rows: Sequence[Mapping[str, Any]], sweeps: Mapping[s
         Of `SCHEMA`, one a sweep.
     sweeps
         Those that have points, by name.
+    comparison
+        Of `COMPARISON`.
+    pictures
+        Charts of the history of sweeps, by name.
     """
     shown = [
         {
@@ -459,20 +482,85 @@ def render_night(day: date, rows: Sequence[Mapping[str, Any]], sweeps: Mapping[s
         for row in rows
     ]
     now = datetime.now(UTC).replace(microsecond=0)
+    compared = pl.DataFrame(schema=COMPARISON) if comparison is None else comparison
     return _html.page(
         "night",
         title=f"Sweeps of {day.isoformat()}",
         now=now,
         rows=shown,
+        changes=_change_rows(compared, pictures or {}),
+        by_session=_by_session_table(compared),
         sections=[_section(number, *found) for number, found in enumerate(sweeps.items())],
         plotly=plotly_source() if sweeps else "",
     )
 
 
-def render_all(root: Path) -> str:
-    """Return the page that leads to all nights in a folder, the newest first."""
-    nights = sorted((path.parent.name for path in root.glob("*/index.html")), reverse=True)
-    return _html.page("nights", title="Nights", nights=nights, plotly="")
+def render_all(root: Path, nights: Mapping[date, NightRecord] | None = None) -> str:
+    """Return the page that leads to all nights in a folder, the newest first.
+
+    It begins with what changed in the newest one of `nights`, the records by date.
+    """
+    records = nights or {}
+    newest = max(records, default=None)
+    changes = []
+    if newest is not None:
+        changes = _change_rows(records[newest].comparison, _pictures(records, newest))
+    pages = {path.parent.name for path in root.glob("*/index.html")}
+    known = {day.isoformat(): record for day, record in records.items()}
+    return _html.page(
+        "nights",
+        title="Nights",
+        newest=newest and newest.isoformat(),
+        changes=changes,
+        nights=[
+            (name, f"{name}/index.html" if name in pages else "", *_counts(known.get(name)))
+            for name in sorted(pages | known.keys(), reverse=True)
+        ],
+        kinds=CHANGES,
+        plotly="",
+    )
+
+
+def _counts(record: NightRecord | None) -> tuple[str | None, list[int | None]]:
+    """Return how a night ended, and how many of its sweeps changed in which way."""
+    if record is None:
+        return None, [None] * len(CHANGES)
+    if record.comparison.is_empty():
+        return record.state, [None] * len(CHANGES)
+    changes = record.comparison.filter(pl.col("session").is_null())["change"].to_list()
+    return record.state, [changes.count(change) for change in CHANGES]
+
+
+def _change_rows(
+    comparison: pl.DataFrame, pictures: Mapping[str, Markup | str]
+) -> list[dict[str, Any]]:
+    """Return what changed of whole sweeps, as pages show it."""
+    figures = ("figure", "figure_before", "before_tonight")
+    return [
+        {
+            **row,
+            **{name: show_metric(row[name], METRICS[row["metric"]][0]) for name in figures},
+            "picture": pictures.get(row["sweep"], ""),
+            "since": row["since"] and row["since"].isoformat(),
+        }
+        for row in comparison.filter(pl.col("session").is_null()).iter_rows(named=True)
+    ]
+
+
+def _by_session_table(comparison: pl.DataFrame) -> Markup | str:
+    names = ("sweep", "session", "change", "metric", "figure", "figure_before", "since")
+    rows = comparison.filter(pl.col("session").is_not_null()).select(names)
+    digits = dict.fromkeys(("figure", "figure_before"), 4)
+    return "" if rows.is_empty() else _html.table(rows, decimals=digits, inline=False)
+
+
+def _pictures(nights: Mapping[date, NightRecord], day: date) -> dict[str, Markup | str]:
+    """Return the history of each sweep that a night compares, up to that night, as inline SVG."""
+    figures, states = frames_of({when: one for when, one in nights.items() if when <= day})
+    return {
+        row["sweep"]: history_picture(figure_history(figures, states, row["sweep"]), row["metric"])
+        for row in nights[day].comparison.filter(pl.col("session").is_null()).iter_rows(named=True)
+    }
 
 
 def _section(number: int, name: str, found: Sweep) -> Section:

@@ -1,14 +1,16 @@
-"""Result tables of a sweep and of a walk-forward, and the ranking of points by an objective.
+"""Result tables of sweeps, walk-forwards and nights, and the ranking of points by an objective.
 
 A sweep's table has one row for each point and session. The objective is one metric, of which more
 is better unless it is a cost. A walk-forward's result says what was chosen in each window, and what
-became of it.
+became of it. Nights that sweep the same again are compared: better, decayed, new or gone.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -17,7 +19,7 @@ import polars as pl
 from fxlab import _html
 from fxlab.backtester.metrics._performance import LESS_IS_BETTER, METRICS, NEITHER
 from fxlab.backtester.strategy.strategy import Strategy
-from fxlab.errors import InvalidParameter, did_you_mean
+from fxlab.errors import InvalidParameter, did_you_mean, some
 from fxlab.sweeper._space import Point
 from fxlab.sweeper._trial import STATES, TrialResult
 
@@ -262,4 +264,187 @@ def rank(table: pl.DataFrame, strategy: Strategy, metric: str, sign: float) -> p
         pl.col(metric) * sign,
         "point",
         descending=[False, True, True, False],
+    )
+
+
+NIGHTS: Final[dict[str, Any]] = {"night": pl.Date, "state": pl.String}
+FIGURES: Final[dict[str, Any]] = {
+    "night": pl.Date,
+    "sweep": pl.String,
+    "session": pl.String,
+    "strategy": pl.String,
+    "metric": pl.String,
+    "state": pl.String,
+    "figure": pl.Float64,
+    "parameters": pl.String,
+    "terms": pl.String,
+}
+POINTS: Final[dict[str, Any]] = {
+    "sweep": pl.String,
+    "parameters": pl.String,
+    "figure": pl.Float64,
+}
+COMPARISON: Final[dict[str, Any]] = {
+    "sweep": pl.String,
+    "session": pl.String,
+    "strategy": pl.String,
+    "change": pl.String,
+    "metric": pl.String,
+    "figure": pl.Float64,
+    "figure_before": pl.Float64,
+    "since": pl.Date,
+    "parameters": pl.String,
+    "parameters_before": pl.String,
+    "before_tonight": pl.Float64,
+    "note": pl.String,
+}
+CHANGES: Final = ("better", "decayed", "same", "new", "gone", "not compared")
+SAME: Final = 0.01
+"""Share of the larger figure by which two may differ and still be called the same."""
+
+HISTORY: Final = 60
+"""Nights that a chart of history shows, at most."""
+
+
+def change_of(before: float, now: float, metric: str) -> str:
+    """Return better, decayed or same, as the metric goes.
+
+    Examples
+    --------
+    >>> from fxlab.sweeper._results import change_of
+    >>> change_of(1.0, 2.0, "total_return"), change_of(1.0, 2.0, "fees")
+    ('better', 'decayed')
+    """
+    if abs(now - before) <= SAME * max(abs(now), abs(before)):
+        return "same"
+    return "better" if (now > before) == (direction(metric) > 0) else "decayed"
+
+
+def compare_nights(
+    figures: pl.DataFrame, nights: pl.DataFrame, points: pl.DataFrame, day: date
+) -> pl.DataFrame:
+    """Return what changed against the last night with which each sweep can be compared.
+
+    Nights in which a sweep has no figure (they died before it, were stopped in it, or it failed)
+    are passed over, and the note names them. Where the sweep was asked for otherwise it is not
+    compared, neither with that night nor with those before it.
+
+    Parameters
+    ----------
+    figures
+        Of `FIGURES`, of all nights: a row a sweep, whose ``session`` is null, and one for each of
+        its sessions, with the figure of the night's best point.
+    nights
+        Of `NIGHTS`; whoever is not ``done`` may lack sweeps that it would have had.
+    points
+        Of `POINTS`, those of the night: what the best point of the night before gives now.
+    day
+        The night.
+
+    Returns
+    -------
+    polars.DataFrame
+        Of `COMPARISON`, in the order of the figures; what is gone comes last.
+    """
+    known = {(row["night"], row["sweep"], row["session"]): row for row in figures.rows(named=True)}
+    tonight = {key[1:]: row for key, row in known.items() if key[0] == day}
+    earlier = sorted((row for row in nights.iter_rows() if row[0] < day), reverse=True)
+    points_now = {(name, words): value for name, words, value in points.iter_rows()}
+    rows = [_against(row, earlier, known) for row in tonight.values()]
+    gone = _gone_sweeps({name for name, _ in tonight}, earlier, known)
+    for row in [one for one in rows if one["session"] is None and one["since"]]:
+        row["before_tonight"] = points_now.get((row["sweep"], row["parameters_before"]))
+        then = {k[2] for k in known if k[:2] == (row["since"], row["sweep"]) and k[2]}
+        now = {session for name, session in tonight if name == row["sweep"] and session}
+        counts = ((len(now - then), "new"), (len(then - now), "gone"))
+        words = ", ".join(f"{count} {word}" for count, word in counts if count)
+        row["note"] = "; ".join(filter(None, [row["note"], words and f"sessions: {words}"]))
+        lost = (known[row["since"], row["sweep"], session] for session in sorted(then - now))
+        gone += [_was(one) | {"change": "gone", "note": ""} for one in lost]
+    return pl.DataFrame(rows + gone, schema=COMPARISON)
+
+
+def _against(
+    now: Mapping[str, Any], earlier: Sequence[tuple[date, str]], known: Mapping[Any, Any]
+) -> dict[str, Any]:
+    """Return the row of a figure of tonight; nights come with the newest first."""
+    row = dict.fromkeys(COMPARISON) | {name: now[name] for name in COMPARISON if name in now}
+    if now["state"] != "done" or now["figure"] is None:
+        return row | {"change": "not compared", "note": f"{_why_none(now)} tonight"}
+    passed: list[str] = []
+    change, had_any = "new", False
+    for night, state in earlier:
+        whole = known.get((night, now["sweep"], None))
+        then = known.get((night, now["sweep"], now["session"]))
+        if whole is None or whole["state"] == "waiting":
+            if state == "done":
+                break
+            passed.append(f"{night} {state} before it")
+        elif whole["terms"] != now["terms"]:
+            change = "not compared"
+            passed.append(f"other {_differing(whole['terms'], now['terms'])} on {night}")
+            break
+        elif whole["state"] == "done" and then is None:
+            break
+        elif then is not None and then["state"] == "done" and then["figure"] is not None:
+            change = change_of(then["figure"], now["figure"], now["metric"])
+            row |= {name: value for name, value in _was(then).items() if value is not None}
+            passed += [] if state == "done" else [f"{night} {state} after it"]
+            break
+        else:
+            had_any = True
+            passed.append(f"{_why_none(then or whole)} on {night}")
+    if change == "new" and had_any:
+        change = "not compared"
+    return row | {"change": change, "note": "; ".join(passed)}
+
+
+def _was(then: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a row tells of an earlier night."""
+    same = {name: then[name] for name in ("sweep", "session", "strategy", "metric")}
+    return {
+        **dict.fromkeys(COMPARISON),
+        **same,
+        "since": then["night"],
+        "figure_before": then["figure"],
+        "parameters_before": then["parameters"],
+    }
+
+
+def _gone_sweeps(
+    names: set[str], earlier: Sequence[tuple[date, str]], known: Mapping[Any, Any]
+) -> list[dict[str, Any]]:
+    """Return the sweeps that the last whole night had, or one that did not end after it."""
+    found: dict[str, dict[str, Any]] = {}
+    for night, state in earlier:
+        for (when, name, session), then in known.items():
+            if when == night and session is None and name not in names | found.keys():
+                found[name] = _was(then) | {"change": "gone", "note": ""}
+        if state == "done":
+            break
+    return list(found.values())
+
+
+def _why_none(row: Mapping[str, Any]) -> str:
+    return "no figure" if row["state"] == "done" else str(row["state"])
+
+
+def _differing(before: str, now: str) -> str:
+    old, new = json.loads(before), json.loads(now)
+    return some(name for name in [*new, *old.keys() - new.keys()] if old.get(name) != new.get(name))
+
+
+def figure_history(figures: pl.DataFrame, nights: pl.DataFrame, name: str) -> pl.DataFrame:
+    """Return ``night`` and ``figure`` of a sweep, null where a night has none.
+
+    Only figures that can be compared with the newest one are there.
+    """
+    own = figures.filter(pl.col("sweep") == name, pl.col("session").is_null()).sort("night")
+    terms = own["terms"].last() if own.height else None
+    done = own.filter(pl.col("terms").eq_missing(terms), pl.col("state") == "done")
+    return (
+        nights.select("night")
+        .sort("night")
+        .join(done.select("night", "figure"), on="night", how="left", maintain_order="left")
+        .tail(HISTORY)
     )

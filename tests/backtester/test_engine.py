@@ -18,7 +18,7 @@ from fxlab._times import from_micros
 from fxlab.backtester._frame_source import FrameSource
 from fxlab.backtester.engine import backtest, choose_interval
 from fxlab.backtester.strategy import strategy as registry
-from fxlab.batcher.nightly import NightlySweep
+from fxlab.batcher._jobs import NightlySweep
 
 
 def test_every_shipped_strategy_has_small_parameters_here():

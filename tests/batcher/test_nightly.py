@@ -11,7 +11,7 @@ from markets import recorded_walk
 
 import fxlab
 from fxlab import errors
-from fxlab.batcher.nightly import NightlySweep, checked
+from fxlab.batcher._jobs import NightlySweep, checked_sweeps
 
 FIRST, SECOND = date(2026, 1, 31), date(2026, 2, 1)
 GRID = {"fast": [2, 4], "slow": {"from": 10, "to": 20, "step": 5}}
@@ -230,4 +230,4 @@ def test_a_sweep_that_is_not_possible_is_refused(rule, words):
 def test_two_sweeps_of_one_name_are_refused():
     one = {"newest": 1, "strategy": "sma_cross", "parameters": GRID}
     with pytest.raises(errors.InvalidInput, match="give each a name"):
-        checked([one, one])
+        checked_sweeps([one, one])

@@ -17,8 +17,7 @@ from typer.testing import CliRunner
 
 import fxlab
 from fxlab._cli import app
-from fxlab.batcher._jobs import BatchJob, load_jobs
-from fxlab.batcher.nightly import checked
+from fxlab.batcher._jobs import BatchJob, checked_sweeps, load_jobs
 
 EXAMPLES = Path(__file__).parents[2] / "notebooks" / "batch"
 PEEKING = '''
@@ -240,6 +239,12 @@ def test_a_night_from_its_file(session, tmp_path):
                     'strategy = "sma_cross"\nparameters = { fast = 2 }\n')  # fmt: skip
     second = run("nightly", plan, "--out", out)
     assert second.exit_code == 1
+    assert "against the night before 1 new, 1 not compared" in second.stdout
+    whole = json.loads(run("nightly", plan, "--out", out, "--json").stdout)
+    assert [row["sweep"] for row in whole["rows"]] == ["sma_cross", "x"]
+    changes = [(row["sweep"], row["change"], row["note"]) for row in whole["comparison"]
+               if row["session"] is None]  # fmt: skip
+    assert changes == [("sma_cross", "new", ""), ("x", "not compared", "failed tonight")]
     assert "x: no completed session has the tag 'nobody'" in second.stdout
 
 
@@ -258,4 +263,4 @@ def test_the_shipped_plans_are_possible():
     jobs = [BatchJob.of(job) for job in load_jobs(EXAMPLES / "jobs.toml", "job")]
     assert [job.strategy for job in jobs] == ["sma_cross", "mean_reversion", "mean_reversion"]
     assert [job.execution.fill for job in jobs] == ["next_trade", "next_trade", "book"]
-    assert len(checked(load_jobs(EXAMPLES / "nights.toml", "sweep"))) == 2
+    assert len(checked_sweeps(load_jobs(EXAMPLES / "nights.toml", "sweep"))) == 2

@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 
 from fxlab._html import NOTHING, heading, part, show_number, show_time, table
+from fxlab.backtester.metrics._performance import METRICS
 from fxlab.charts._style import Floats, min_max_rows
 from fxlab.errors import some
 
@@ -189,3 +190,42 @@ def _path(values: Floats) -> str:
     x = np.linspace(_MARGIN, _WIDTH - _MARGIN, len(values))
     y = _HEIGHT - _MARGIN - share * (_HEIGHT - 2 * _MARGIN)
     return " ".join(f"{a:.0f},{b:.1f}" for a, b in zip(x, y, strict=True))
+
+
+_NIGHTS_WIDTH, _NIGHTS_HEIGHT, _DOT = 150.0, 36.0, 4.0
+
+
+def history_picture(history: pl.DataFrame, metric: str) -> Markup | str:
+    """Return figures of nights as inline SVG: a line, broken at nights that have none, and dots.
+
+    Parameters
+    ----------
+    history
+        ``night`` and ``figure``, ordered, null where a night has none.
+    metric
+        Whose unit the spoken label and the tips of the dots have.
+    """
+    known = history.with_row_index("at").drop_nulls("figure")
+    if known.is_empty():
+        return ""
+    unit = METRICS[metric][0]
+    low, high = min(known["figure"]), max(known["figure"])
+    span = high / 2 - low / 2  # halves: the difference of two huge numbers may overflow
+    step = (_NIGHTS_WIDTH - 2 * _DOT) / max(history.height - 1, 1)
+    dots: list[tuple[str, str, str]] = []
+    lines: list[list[str]] = []
+    last = -2
+    for at, night, figure in known.select("at", "night", "figure").iter_rows():
+        share = (figure / 2 - low / 2) / span if span else 0.5
+        x = _DOT + at * step
+        y = _NIGHTS_HEIGHT - _DOT - share * (_NIGHTS_HEIGHT - 2 * _DOT)
+        dots.append((f"{x:.1f}", f"{y:.1f}", f"{night.isoformat()}: {show_metric(figure, unit)}"))
+        if at > last + 1:
+            lines.append([])
+        lines[-1].append(f"{x:.1f},{y:.1f}")
+        last = at
+    texts = [show_metric(value, unit) for value in (low, high)]
+    label = f"{heading(metric)} of {known.height:,} nights, lowest {texts[0]}, "
+    label += f"highest {texts[1]}; newest {dots[-1][2]}"
+    paths = [" ".join(line) for line in lines if len(line) > 1]
+    return part("history", label, paths, dots, f"{_NIGHTS_WIDTH:g}", f"{_NIGHTS_HEIGHT:g}")
