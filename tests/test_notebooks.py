@@ -201,6 +201,8 @@ OTHERS = (
     ("06_sweep", {"taker_bps": 0.7}, 3),
     ("07_strategy", {"window": 300}, 2),
     ("08_import", {"session_id": "own_data_in_a_batch"}, 2),
+    ("batch/sweep", {"grid": {"fast": [150, 300], "slow": [1_500]}, "symbols": ["BTC_USDT"]}, 2),
+    ("batch/nightly", {"top": 1}, 1),
 )
 
 

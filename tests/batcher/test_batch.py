@@ -356,6 +356,36 @@ def order(tmp_path, *sources, **parameters):
     return runner.NotebookTask(path, parameters, tmp_path / "made")
 
 
+def test_the_notebook_of_a_sweep_runs_as_those_of_a_batch_do(lab, session, tmp_path):
+    given = {"session_id": session.id, "grid": {"fast": [3, 5], "slow": [11, 21]},
+             "metric": "total_return", "execution": {"taker_bps": 1},
+             "return_interval": "1s"}  # fmt: skip
+    ways = [
+        {"out": str(tmp_path / "table")},
+        {"grid": {"fst": [3]}},
+        {"execution": {"takr_bps": 1}},
+    ]
+    path = runner.find("sweep")
+    runner.check_parameters(path, given)
+    tasks = [
+        runner.NotebookTask(path, given | more, tmp_path / str(number))
+        for number, more in enumerate(ways)
+    ]
+    environment = runner.environment_for(lab.settings.environment())
+    ended = dict(runner.run_all(tasks, 1, environment, lambda _: None))
+    assert [ended[number].state for number in range(3)] == ["done", "failed", "failed"]
+    assert "did you mean 'fast'" in ended[1].error
+    assert "did you mean 'taker_bps'" in ended[2].error
+    table = pl.read_parquet(tmp_path / "table" / "sweep.parquet")
+    alone = fxlab.sweep(
+        session, "sma_cross", given["grid"], metric="total_return", return_interval="1s",
+        execution=fxlab.Execution(taker_bps=1),
+    )  # fmt: skip
+    assert table.equals(alone.table)
+    text = (tmp_path / "0" / runner.NOTEBOOK).read_text(encoding="utf-8")
+    assert "application/vnd.plotly.v1+json" in text
+
+
 def test_a_kernel_that_is_lost_is_told_apart(tmp_path):
     orders = [order(tmp_path, "import os; os._exit(5)")]
     orders[0].folder.mkdir()
