@@ -329,6 +329,9 @@ def nightly(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Threads; every core unless given.")
     ] = None,
+    top: Annotated[
+        int, typer.Option(min=0, help="Run a notebook and a report for so many of the best points.")
+    ] = 0,
 ) -> None:
     """Run a list of sweeps, keep every point, write the night's page; exit code 1 if one failed.
 
@@ -338,14 +341,19 @@ def nightly(
     """
     import fxlab
 
-    found = fxlab.nightly(file, out=out, workers=workers)
+    found = fxlab.nightly(file, out=out, workers=workers, top=top)
     show_frame(
         found.changes if is_text() else found.comparison,
         "against the night before",
         key="comparison",
         leave_out=("strategy", "metric", "parameters", "parameters_before"),
     )
+    failed = found.reports.failed if found.reports else None
+    for name, error in [] if failed is None else failed.select("job", "error").iter_rows():
+        say(f"report of {name}: {error}")
     _show_jobs(found, "sweep", ("strategy", "sessions", "metric", "seconds"))
+    if failed is not None and failed.height:
+        raise typer.Exit(1)
 
 
 def _show_jobs(found: Batch | Night, kind: str, leave_out: Sequence[str]) -> None:

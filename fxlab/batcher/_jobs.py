@@ -34,6 +34,7 @@ from fxlab.sweeper._space import Space
 if TYPE_CHECKING:
     from fxlab.lab import Lab
     from fxlab.sessions.session import Session
+    from fxlab.sweeper.sweep import Sweep
 
 
 _SHIPPED: Final = "fxlab.backtester.strategy._builtin"
@@ -295,6 +296,13 @@ class NightlySweep(RunOptions):
         texts = {name: json.dumps(value, default=_plain) for name, value in values.items()}
         return texts | {"code": hashlib.sha256(get(self.strategy).source.encode()).hexdigest()[:16]}
 
+    def run_keywords(self) -> dict[str, Any]:
+        """Return the options of its runs as keywords."""
+        options = self.keywords()
+        if self.symbol and self.symbols == "ALL":
+            options["symbols"] = [self.symbol]
+        return options
+
     def check_rule(self) -> None:
         """Raise `InvalidParameter` unless exactly one rule says which sessions."""
         if integer(self.newest, 0) is None:
@@ -349,6 +357,25 @@ def checked_sweeps(given: Sequence[NightlySweep | Mapping[str, Any]]) -> list[Ni
         return made
 
     return each_checked(given, "sweep", ready)
+
+
+def best_jobs(found: Sequence[tuple[NightlySweep, Sweep]], most: int, lab: Lab) -> list[BatchJob]:
+    """Return backtests of the best points of sweeps, each on the first of the sweep's sessions.
+
+    Of two that are the same backtest only the first is there; at most `most` of them.
+    """
+    jobs: dict[str, BatchJob] = {}
+    for one, made in found:
+        if len(jobs) < most:
+            job = BatchJob(
+                session=made.sessions[0],
+                strategy=one.strategy,
+                parameters=made.best,
+                name=one.name,
+                **one.run_keywords(),
+            )
+            jobs.setdefault(checked([job], lab)[0].key, job)
+    return list(jobs.values())
 
 
 def _grid(strategy: Strategy, given: Any) -> Any:  # noqa: ANN401 - checked by `Space.of`

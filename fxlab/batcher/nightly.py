@@ -26,11 +26,12 @@ import polars as pl
 
 from fxlab import _html
 from fxlab._progress import Advance, Progress, part, shown
+from fxlab._times import integer, required
 from fxlab.backtester.metrics._performance import METRICS
 from fxlab.backtester.report._summary import history_picture, show_metric, show_seconds
 from fxlab.backtester.report._tearsheet import Section, embed, plotly_source, write_whole
-from fxlab.batcher._jobs import NightlySweep, checked_sweeps, load_jobs
-from fxlab.batcher.batch import connected, only_one
+from fxlab.batcher._jobs import NightlySweep, best_jobs, checked_sweeps, load_jobs
+from fxlab.batcher.batch import INDEX, Batch, batch, connected, only_one
 from fxlab.errors import Cancelled, FxlabError, SweepCancelled
 from fxlab.sweeper._cross_validation import verdict
 from fxlab.sweeper._results import (
@@ -39,9 +40,9 @@ from fxlab.sweeper._results import (
     FIGURES,
     NIGHTS,
     POINTS,
-    check_objective,
     compare_nights,
     figure_history,
+    parse_night,
 )
 from fxlab.sweeper._threads import check_workers
 from fxlab.sweeper.sweep import sweep
@@ -133,9 +134,6 @@ def _known(value: float | None) -> float | None:
 
 def _run(one: NightlySweep, lab: Lab, workers: int, progress: Advance) -> Sweep:
     """Run the sweep, every point kept in the lab's database."""
-    options = one.keywords()
-    if one.symbol and one.symbols == "ALL":
-        options["symbols"] = [one.symbol]
     return sweep(
         one.find(lab),
         one.strategy,
@@ -147,7 +145,7 @@ def _run(one: NightlySweep, lab: Lab, workers: int, progress: Advance) -> Sweep:
         workers=workers,
         lab=lab,
         progress=progress,
-        **options,
+        **one.run_keywords(),
     )
 
 
@@ -174,6 +172,8 @@ class Night:
         point and ``figure_before``, ``since`` (the night of that one), ``parameters`` and
         ``parameters_before``, ``before_tonight`` (what the parameters of the night before give on
         the sessions of this one), ``note``. A session's figure is that of the sweep's best point.
+    reports : Batch or None
+        The notebooks and reports of the best points, if they were asked for.
 
     Examples
     --------
@@ -188,6 +188,7 @@ class Night:
     comparison: pl.DataFrame = field(
         repr=False, default_factory=lambda: pl.DataFrame(schema=COMPARISON)
     )
+    reports: Batch | None = None
 
     @property
     def changes(self) -> pl.DataFrame:
@@ -218,6 +219,7 @@ def nightly(
     lab: Lab | None = None,
     workers: int | None = None,
     night: date | None = None,
+    top: int = 0,
     progress: Progress = None,
 ) -> Night:
     """Run sweeps one after the other, keep every point, and write a page of what they gave.
@@ -239,6 +241,9 @@ def nightly(
         Threads; as many as there are cores unless given.
     night
         The date; that of now, in UTC, unless given.
+    top
+        So many of the best points, of different sweeps by their deflated Sharpe ratio, are
+        backtested in a notebook and get a report, as `fxlab.batch` does it.
     progress
         As `fxlab.backtest` takes it; it hears of the sweep and the time left.
 
@@ -257,33 +262,37 @@ def nightly(
     ('sma_cross', 'done', 2)
     """
     threads, day = check_workers(workers), night or datetime.now(UTC).date()
+    wanted = required(integer(top, 0), f"top={top!r:.80} is not a number of points; give 0 or more")
     plan = checked_sweeps(load_jobs(sweeps, "sweep"))
     root = Path(out).resolve()
     with connected(lab) as store, only_one(root), shown(progress, "nightly") as advance:
         log = _Log(root, day, plan)
+        steps = len(plan) + bool(wanted)
         for number, one in enumerate(plan):
-            share = part(advance, number / len(plan), (number + 1) / len(plan))
+            share = part(advance, number / steps, (number + 1) / steps)
             log.add(one, store, threads, _named(share, one.name))
+        if wanted:
+            share = part(advance, len(plan) / steps, 1.0)
+            log.report(wanted, store, _named(share, "reports"))
         advance(1.0, f"{len(plan):,} sweeps")
         return log.show("done")
 
 
 RECORD: Final = "night.json"
+_REPORTS: Final = "reports"
 
 
 class _Log:
     """The sweeps of a night so far, and its page."""
 
     def __init__(self, root: Path, day: date, plan: Sequence[NightlySweep]) -> None:
-        self._root, self._day = root, day
+        self._root, self._day, self._plan = root, day, plan
         self._folder = root / day.isoformat()
         self._folder.mkdir(exist_ok=True)
         self._rows: list[dict[str, Any]] = []
         self._sweeps: dict[str, Sweep] = {}
-        self._terms = {one.name: one.terms for one in plan}
-        waiting = [{"sweep": one.name, "strategy": one.strategy, "metric": one.metric,
-                    "state": "waiting"} for one in plan]  # fmt: skip
-        self._waiting = {row["sweep"]: dict.fromkeys(SCHEMA) | row for row in waiting}
+        self._reports: Batch | None = None
+        self._report_words = ""
 
     def add(self, one: NightlySweep, lab: Lab, workers: int, progress: Advance) -> None:
         """Run a sweep and note how it ended; only an interruption goes on to the caller."""
@@ -303,6 +312,28 @@ class _Log:
             self._keep(one, found, began)
         self.show()
 
+    def report(self, most: int, lab: Lab, progress: Advance) -> None:
+        """Run a notebook for the best points; what fails there fails no sweep."""
+        odds = {row["sweep"]: row["deflated_sharpe"] or 0.0 for row in self._rows
+                if row["best"] is not None}  # fmt: skip
+        ranked = sorted(
+            (one for one in self._plan if one.name in odds), key=lambda one: -odds[one.name]
+        )
+        try:
+            jobs = best_jobs([(one, self._sweeps[one.name]) for one in ranked], most, lab)
+            if jobs:
+                self._reports = batch(
+                    jobs, out=self._folder / _REPORTS, lab=lab, check_lookahead=False,
+                    progress=progress,
+                )  # fmt: skip
+        except (KeyboardInterrupt, Cancelled):
+            self.show("stopped")
+            raise
+        except FxlabError as error:
+            self._report_words = f"none: {error}"
+        else:
+            self._report_words = self._reports.counts if self._reports else "none: no best point"
+
     def show(self, state: str = "running") -> Night:
         """Write the record of the night, its page and that of all nights."""
         nights = read_nights(self._root, but=self._day)
@@ -312,23 +343,38 @@ class _Log:
         made.comparison = compare_nights(*frames_of(nights), points, self._day)
         write_whole(self._folder / RECORD, made.to_json(self._rows))
         page, pictures = self._folder / "index.html", _pictures(nights, self._day)
-        shown = render_night(self._day, self._rows, self._sweeps, made.comparison, pictures)
+        shown = render_night(
+            self._day,
+            self._rows,
+            self._sweeps,
+            made.comparison,
+            pictures,
+            reports=self._report_words,
+        )
         write_whole(page, shown)
         write_whole(self._root / "index.html", render_all(self._root, nights))
         table = pl.DataFrame(self._rows, schema=SCHEMA)
-        return Night(table, self._sweeps, page, made.comparison)
+        return Night(table, self._sweeps, page, made.comparison, self._reports)
 
     def _figures(self) -> pl.DataFrame:
         """Return a row for each sweep of the plan and for each of its sessions."""
-        rows = []
-        for row in (self._waiting | {row["sweep"]: row for row in self._rows}).values():
-            terms = json.dumps(self._terms[row["sweep"]], sort_keys=True)
+        rows: list[dict[str, Any]] = []
+        ended = {row["sweep"]: row for row in self._rows}
+        for one in self._plan:
+            row = ended.get(one.name) or _row(one, datetime.now(UTC), state="waiting")
+            terms = json.dumps(one.terms, sort_keys=True)
             whole = {"night": self._day, "figure": _finite(row["best"]), "terms": terms}
-            whole = dict.fromkeys(FIGURES) | {k: row[k] for k in FIGURES if k in row} | whole
-            rows.append(whole)
+            rows.append({name: row.get(name) for name in FIGURES} | whole)
             if row["best"] is not None:
-                rows += [whole | one for one in _by_session(self._sweeps[row["sweep"]])]
+                rows += [rows[-1] | each for each in self._by_session(one.name)]
         return pl.DataFrame(rows, schema=FIGURES)
+
+    def _by_session(self, name: str) -> list[dict[str, Any]]:
+        """Return session and figure of the best point of a sweep."""
+        found = self._sweeps[name]
+        best = found.table.filter(pl.col("point") == found.ranking()["point"][0])
+        rows = best.select("session", found.metric).iter_rows()
+        return [{"session": session, "figure": _finite(figure)} for session, figure in rows]
 
     def _points(self) -> Iterator[tuple[str, str, float | None]]:
         for name, found in self._sweeps.items():
@@ -352,14 +398,6 @@ class _Log:
 
 def _named(progress: Advance, name: str) -> Advance:
     return lambda share, words: progress(share, f"{name}: {words}")
-
-
-def _by_session(found: Sweep) -> Iterator[dict[str, Any]]:
-    """Yield session and figure of the best point."""
-    best = found.ranking()["point"][0]
-    rows = found.table.filter(pl.col("point") == best).select("session", found.metric)
-    for session, figure in rows.iter_rows():
-        yield {"session": session, "figure": _finite(figure)}
 
 
 def _finite(value: float | None) -> float | None:
@@ -399,33 +437,9 @@ class NightRecord:
     def read(cls, path: Path, day: date) -> NightRecord:
         """Return a record that an earlier process wrote, perhaps before it was killed."""
         try:
-            return cls(*_read_record(path.read_text(encoding="utf-8"), day))
-        except (
-            OSError,
-            LookupError,
-            TypeError,
-            ValueError,
-            AttributeError,
-            pl.exceptions.PolarsError,
-        ):
+            return cls(*parse_night(path.read_text(encoding="utf-8"), day))
+        except (OSError, ValueError):
             return cls("unreadable", pl.DataFrame(schema=FIGURES))
-
-
-def _read_record(text: str, day: date) -> tuple[str, pl.DataFrame, pl.DataFrame]:
-    """Return state, figures and comparison; whatever is not as we write it raises."""
-    found = json.loads(text)
-    state = {"running": "died", "done": "done", "stopped": "stopped"}[found["state"]]
-    figures = pl.DataFrame([{**row, "night": day} for row in found["figures"]], schema=FIGURES)
-    rows = [
-        {**row, "since": date.fromisoformat(row["since"]) if row["since"] else None}
-        for row in found["comparison"]
-    ]
-    comparison = pl.DataFrame(rows, schema=COMPARISON)
-    for name in {*comparison["metric"], *figures["metric"]}:
-        check_objective(name)
-    for terms in figures["terms"]:
-        dict(json.loads(terms))
-    return state, figures, comparison
 
 
 def read_nights(root: Path, but: date | None = None) -> dict[date, NightRecord]:
@@ -455,6 +469,8 @@ def render_night(
     sweeps: Mapping[str, Sweep],
     comparison: pl.DataFrame | None = None,
     pictures: Mapping[str, Markup | str] | None = None,
+    *,
+    reports: str = "",
 ) -> str:
     """Return the page of one night.
 
@@ -470,6 +486,8 @@ def render_night(
         Of `COMPARISON`.
     pictures
         Charts of the history of sweeps, by name.
+    reports
+        What became of the reports of the best points, in words; empty if none were asked for.
     """
     shown = [
         {
@@ -488,6 +506,8 @@ def render_night(
         title=f"Sweeps of {day.isoformat()}",
         now=now,
         rows=shown,
+        reports=reports,
+        reports_page="" if reports.startswith("none") else f"{_REPORTS}/{INDEX}",
         changes=_change_rows(compared, pictures or {}),
         by_session=_by_session_table(compared),
         sections=[_section(number, *found) for number, found in enumerate(sweeps.items())],

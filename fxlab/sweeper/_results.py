@@ -434,6 +434,35 @@ def _differing(before: str, now: str) -> str:
     return some(name for name in [*new, *old.keys() - new.keys()] if old.get(name) != new.get(name))
 
 
+def parse_night(text: str, day: date) -> tuple[str, pl.DataFrame, pl.DataFrame]:
+    """Return state, figures and comparison of a night's record in JSON.
+
+    Raises
+    ------
+    ValueError
+        If it is not as it was written.
+    """
+    try:
+        return _parsed_night(json.loads(text), day)
+    except (LookupError, TypeError, AttributeError, pl.exceptions.PolarsError) as error:
+        raise ValueError(f"no record of a night: {error}") from error
+
+
+def _parsed_night(found: Any, day: date) -> tuple[str, pl.DataFrame, pl.DataFrame]:  # noqa: ANN401
+    state = {"running": "died", "done": "done", "stopped": "stopped"}[found["state"]]
+    figures = pl.DataFrame([{**row, "night": day} for row in found["figures"]], schema=FIGURES)
+    rows = [
+        {**row, "since": date.fromisoformat(row["since"]) if row["since"] else None}
+        for row in found["comparison"]
+    ]
+    comparison = pl.DataFrame(rows, schema=COMPARISON)
+    for name in {*comparison["metric"], *figures["metric"]}:
+        check_objective(name)
+    for terms in figures["terms"]:
+        json.loads(terms).keys()
+    return state, figures, comparison
+
+
 def figure_history(figures: pl.DataFrame, nights: pl.DataFrame, name: str) -> pl.DataFrame:
     """Return ``night`` and ``figure`` of a sweep, null where a night has none.
 

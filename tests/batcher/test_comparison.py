@@ -313,6 +313,7 @@ def record(**changed):
         record(figures=[{"sweep": 1}]),
         record(figures=[figure(0, "a") | {"figure": "high"}]),
         record(figures=[figure(0, "a") | {"terms": "no JSON"}]),
+        record(figures=[figure(0, "a") | {"terms": "[]"}]),
         record(figures=[figure(0, "a") | {"metric": HOSTILE}]),
         record(comparison=[{"since": "yesterday"}]),
     ],

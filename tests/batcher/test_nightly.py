@@ -12,6 +12,7 @@ from markets import recorded_walk
 import fxlab
 from fxlab import errors
 from fxlab.batcher._jobs import NightlySweep, checked_sweeps
+from fxlab.batcher.nightly import read_nights
 
 FIRST, SECOND = date(2026, 1, 31), date(2026, 2, 1)
 GRID = {"fast": [2, 4], "slow": {"from": 10, "to": 20, "step": 5}}
@@ -231,3 +232,70 @@ def test_two_sweeps_of_one_name_are_refused():
     one = {"newest": 1, "strategy": "sma_cross", "parameters": GRID}
     with pytest.raises(errors.InvalidInput, match="give each a name"):
         checked_sweeps([one, one])
+
+
+@pytest.fixture(scope="module")
+def reported(lab, group, plan, tmp_path_factory):
+    """Run a night whose two best points are reported, and once more."""
+    out = tmp_path_factory.mktemp("reported")
+    one = {key: value for key, value in plan[0].items() if key != "name"}
+    alike = [one | {"name": name, "symbols": [group.upper()]} for name in ("a <b>", "the same")]
+    sweeps = [*alike, plan[1], plan[2]]
+    told = []
+    first = fxlab.nightly(
+        sweeps, out=out, lab=lab, night=FIRST, top=2, progress=lambda *words: told.append(words)
+    )
+    return out, told, first, fxlab.nightly(sweeps, out=out, lab=lab, night=FIRST, top=2)
+
+
+def test_the_best_points_get_a_notebook_and_a_report(reported, lab):
+    out, told, first, again = reported
+    table = first.reports.table
+    assert table["state"].to_list() == ["done", "done"]
+    assert set(table["job"]) == {"a <b>", "sma_cross"}  # the same backtest is reported once
+    assert first.reports.index == out / "2026-01-31" / "reports" / "index.html"
+    for row in table.rows(named=True):
+        found = first.sweeps[row["job"]]
+        best = found.table.filter(pl.col("point") == found.ranking()["point"][0])
+        assert lab.run(row["run_id"])["fingerprint"] == best["fingerprint"][0]
+    page = first.index.read_text(encoding="utf-8")
+    assert '<a href="reports/index.html">reports of the best points</a>: 2 done' in page
+    assert again.reports.table["from_before"].to_list() == [True, True]
+    shares = [share for share, _ in told]
+    assert shares == sorted(shares)
+    assert any(words.startswith("reports: ") for _, words in told)
+    assert first.failed["sweep"].to_list() == ["no such tag"]
+
+
+def test_a_night_without_a_best_point_has_no_report_and_says_so(lab, plan, tmp_path):
+    night = fxlab.nightly(plan[2:], out=tmp_path, lab=lab, night=FIRST, top=1)
+    assert night.reports is None
+    assert "reports of the best points: none: no best point" in night.index.read_text()
+
+
+def test_what_reports_cannot_do_fails_no_sweep(lab, plan, tmp_path, monkeypatch):
+    def refused(*_args, **_options):
+        raise errors.InvalidInput("no <room>")
+
+    monkeypatch.setattr("fxlab.batcher.nightly.batch", refused)
+    night = fxlab.nightly(plan[1:2], out=tmp_path, lab=lab, night=FIRST, top=1)
+    assert rows(night)[0]["state"] == "done"
+    assert night.reports is None
+    assert "none: no &lt;room&gt;" in night.index.read_text()
+
+
+def test_reports_that_are_stopped_stop_the_night(lab, plan, tmp_path, monkeypatch):
+    def stopped(*_args, **_options):
+        raise errors.Cancelled("enough")
+
+    monkeypatch.setattr("fxlab.batcher.nightly.batch", stopped)
+    with pytest.raises(errors.Cancelled, match="enough"):
+        fxlab.nightly(plan[1:2], out=tmp_path, lab=lab, night=FIRST, top=1)
+    assert read_nights(tmp_path)[FIRST].state == "stopped"
+
+
+@pytest.mark.parametrize("top", [-1, 1.5, True, "all"])
+def test_top_is_a_number_of_points(top, tmp_path):
+    with pytest.raises(errors.InvalidParameter, match="is not a number of points; give 0 or more"):
+        fxlab.nightly([], out=tmp_path / "out", lab=object(), top=top)
+    assert not (tmp_path / "out").exists()

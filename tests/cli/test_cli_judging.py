@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 import fxlab
 from fxlab._cli import app
 from fxlab.batcher._jobs import BatchJob, checked_sweeps, load_jobs
+from fxlab.sweeper._results import COMPARISON
 
 EXAMPLES = Path(__file__).parents[2] / "notebooks" / "batch"
 PEEKING = '''
@@ -246,6 +247,28 @@ def test_a_night_from_its_file(session, tmp_path):
                if row["session"] is None]  # fmt: skip
     assert changes == [("sma_cross", "new", ""), ("x", "not compared", "failed tonight")]
     assert "x: no completed session has the tag 'nobody'" in second.stdout
+
+
+def test_a_night_fails_with_a_report(monkeypatch, tmp_path):
+    table = pl.DataFrame({"sweep": ["a"], "state": ["done"], "error": [None]})
+    reports = pl.DataFrame({"job": ["[red]a"], "error": ["ValueError: no"]})
+    given = {}
+
+    def fake(_file, **options):
+        given.update(options)
+        return SimpleNamespace(
+            table=table,
+            failed=table.clear(),
+            changes=pl.DataFrame(schema=COMPARISON),
+            reports=SimpleNamespace(failed=reports) if options["top"] else None,
+        )
+
+    monkeypatch.setattr(fxlab, "nightly", fake, raising=False)
+    answer = run("nightly", "nights.toml", "--out", tmp_path, "--top", "2")
+    assert answer.exit_code == 1
+    assert "report of [red]a: ValueError: no" in answer.stdout
+    assert given == {"out": tmp_path, "workers": None, "top": 2}
+    assert run("nightly", "nights.toml", "--out", tmp_path).exit_code == 0
 
 
 def test_the_line_for_the_crontab_stands_in_the_help():
