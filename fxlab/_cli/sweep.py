@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
+import subprocess
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -50,6 +53,9 @@ CRONTAB: Final = (
     "0 2 * * * cd $HOME/research && .venv/bin/fxlab nightly nights.toml --out nights"
     " >> nights.log 2>&1"
 )
+
+HOOK_TIMEOUT: Final = 60
+"""Seconds that the command of a failure may take: it must not hold the next night up."""
 
 SHOWN: Final = 10
 WINDOWS: Final = 50
@@ -332,6 +338,13 @@ def nightly(
     top: Annotated[
         int, typer.Option(min=0, help="Run a notebook and a report for so many of the best points.")
     ] = 0,
+    on_failure: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COMMAND",
+            help="Run this, without a shell, after a failure; it reads what failed.",
+        ),
+    ] = None,
 ) -> None:
     """Run a list of sweeps, keep every point, write the night's page; exit code 1 if one failed.
 
@@ -341,19 +354,70 @@ def nightly(
     """
     import fxlab
 
-    found = fxlab.nightly(file, out=out, workers=workers, top=top)
+    hook = _split_command(on_failure)
+    try:
+        found = fxlab.nightly(file, out=out, workers=workers, top=top)
+    except BaseException as error:  # whoever sleeps has to hear of it, whatever ended the night
+        _tell(hook, f"the night did not end: {type(error).__name__}: {error}")
+        raise
     show_frame(
         found.changes if is_text() else found.comparison,
         "against the night before",
         key="comparison",
         leave_out=("strategy", "metric", "parameters", "parameters_before"),
     )
-    failed = found.reports.failed if found.reports else None
-    for name, error in [] if failed is None else failed.select("job", "error").iter_rows():
-        say(f"report of {name}: {error}")
+    failures = [f"{name}: {error}" for name, error in _rows(found.failed, "sweep")]
+    if found.reports is not None:
+        reports = [
+            f"report of {name}: {error}" for name, error in _rows(found.reports.failed, "job")
+        ]
+        failures += reports
+        for line in reports:
+            say(line)
+    if failures:
+        _tell(hook, "\n".join([str(found), *failures]))
     _show_jobs(found, "sweep", ("strategy", "sessions", "metric", "seconds"))
-    if failed is not None and failed.height:
+    if failures:
         raise typer.Exit(1)
+
+
+def _rows(failed: pl.DataFrame, kind: str) -> list[tuple[str, str]]:
+    return failed.select(kind, "error").rows()
+
+
+def _split_command(text: str | None) -> list[str]:
+    """Return the words of a command, before a night is run in vain."""
+    try:
+        words = shlex.split(text or "")
+    except ValueError as error:
+        raise InvalidParameter(f"--on-failure {text!r:.80} is no command: {error}") from error
+    if words and shutil.which(words[0]) is None:
+        raise InvalidParameter(
+            f"--on-failure: there is no program {words[0]!r:.80}; give one that is on the PATH, or "
+            "its whole path"
+        )
+    return words
+
+
+def _tell(command: Sequence[str], words: str) -> None:
+    """Run a command that reads the words; what becomes of it changes no exit code."""
+    if not command:
+        return
+    try:
+        done = subprocess.run(  # noqa: S603 - what the user asked for, without a shell
+            command,
+            input=words,
+            capture_output=True,  # standard output may be JSON here
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+            timeout=HOOK_TIMEOUT,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        say(f"--on-failure did not run to its end: {error}")
+        return
+    if done.returncode:
+        say(f"--on-failure ended with code {done.returncode}: {done.stderr.strip()[-300:]}")
 
 
 def _show_jobs(found: Batch | Night, kind: str, leave_out: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -259,6 +260,7 @@ def test_a_night_fails_with_a_report(monkeypatch, tmp_path):
         return SimpleNamespace(
             table=table,
             failed=table.clear(),
+            comparison=pl.DataFrame(schema=COMPARISON),
             changes=pl.DataFrame(schema=COMPARISON),
             reports=SimpleNamespace(failed=reports) if options["top"] else None,
         )
@@ -269,6 +271,68 @@ def test_a_night_fails_with_a_report(monkeypatch, tmp_path):
     assert "report of [red]a: ValueError: no" in answer.stdout
     assert given == {"out": tmp_path, "workers": None, "top": 2}
     assert run("nightly", "nights.toml", "--out", tmp_path).exit_code == 0
+
+
+def on_failure(tmp_path, *lines):
+    """Return a command, and the file in which it leaves what it read."""
+    script, heard = tmp_path / "hook.py", tmp_path / "heard; touch $HOME.txt"
+    source = ["import pathlib, sys", f"pathlib.Path({str(heard)!r}).write_text(sys.stdin.read())"]
+    script.write_text("\n".join([*source, *lines]))
+    return shlex.join([sys.executable, str(script)]), heard
+
+
+def test_a_failure_is_told_to_a_command(session, tmp_path):
+    plan, out = tmp_path / "nights.toml", tmp_path / "nights"
+    good = (
+        f'[[sweep]]\nsessions = ["{session.id}"]\nstrategy = "sma_cross"\n'
+        "parameters = { fast = [2, 3], slow = 9 }\n"
+    )
+    bad = '[[sweep]]\nname = "$(x)"\ntag = "nobody"\nstrategy = "sma_cross"\nparameters.fast = 2\n'
+    command, heard = on_failure(tmp_path)
+    plan.write_text(good)
+    assert run("nightly", plan, "--out", out, "--on-failure", command).exit_code == 0
+    assert not heard.exists()
+
+    plan.write_text(good + bad)
+    answer = run("nightly", plan, "--out", out, "--on-failure", command, "--json")
+    assert answer.exit_code == 1
+    assert len(json.loads(answer.stdout)["rows"]) == 2
+    assert "2 sweeps, 1 failed" in heard.read_text()
+    assert "$(x): no completed session has the tag 'nobody'" in heard.read_text()
+
+    heard.unlink()
+    plan.write_text("[[sweeps]]\n")
+    assert "did you mean 'sweep'" in one_error(
+        run("nightly", plan, "--out", out, "--on-failure", command)
+    )
+    assert heard.read_text().startswith("the night did not end: InvalidParameter: the plan has no")
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (["sys.exit('no mail today')"], "--on-failure ended with code 1: no mail today"),
+        (["import time", "time.sleep(600)"], "--on-failure did not run to its end"),
+    ],
+)
+def test_a_command_that_fails_is_named_and_changes_nothing(tmp_path, monkeypatch, lines, words):
+    monkeypatch.setattr("fxlab._cli.sweep.HOOK_TIMEOUT", 5)
+    command, _ = on_failure(tmp_path, *lines)
+    answer = run("nightly", tmp_path / "no.toml", "--out", tmp_path, "--on-failure", command)
+    assert answer.exit_code == 1
+    assert words in answer.output
+    assert "no.toml cannot be read" in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [("echo 'half", "is no command"), ("no-such-program x", "there is no program")],
+)
+def test_a_command_that_cannot_run_is_refused_before_the_night(tmp_path, command, words):
+    out = tmp_path / "out"
+    told = one_error(run("nightly", "nights.toml", "--out", out, "--on-failure", command))
+    assert words in told
+    assert not out.exists()
 
 
 def test_the_line_for_the_crontab_stands_in_the_help():
