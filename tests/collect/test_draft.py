@@ -10,6 +10,7 @@ import pytest
 from import_rows import rows_of_part, whole_frames
 
 from fxlab import errors
+from fxlab.collect._files import quarantine, session_data
 from fxlab.collect._files.fields import SourceLocation
 from fxlab.collect._files.quarantine import STRICT
 from fxlab.collect._files.session_data import ImportedSession, Origin, digest, parts_of
@@ -164,3 +165,24 @@ def test_prices_without_an_end_have_no_decimals():
 def test_trades_beat_books_for_decimals():
     draft = ImportedSession("s", (*quotes(symbol="BTC"), *parts(price=[1.0, 2.0, 3.0])))
     assert draft.price_decimals() == {"BTC": 0}
+
+
+def test_rows_without_an_id_are_not_gathered_and_doubled_ids_are_found(monkeypatch):
+    """Null is no id: as one key, all rows of a large file would be in memory at once."""
+    monkeypatch.setattr(quarantine, "BUCKET_ROWS", 10)
+    held = []
+    buckets = session_data.buckets
+
+    def watched(*given):
+        for piece in buckets(*given):
+            held.append(piece.height)
+            yield piece
+
+    monkeypatch.setattr(session_data, "buckets", watched)
+    names = [None] * 200
+    parts(seconds=range(200), trade_id=names)
+    assert held == []
+    names[17], names[181] = "x1", "x1"
+    with pytest.raises(errors.ImportRefused, match="the id 'x1' of BTC was there before"):
+        parts(seconds=range(200), trade_id=names)
+    assert sum(held) == 2

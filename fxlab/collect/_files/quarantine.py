@@ -267,6 +267,8 @@ def buckets(
         return
     first = pl.col(key[0])
     sample = pl.concat(frame.select(first).gather_every(_SAMPLE) for frame in frames).to_series()
+    if sample.is_empty():
+        return
     if sample.dtype.is_integer():
         edges = [sample.quantile(n / count, "nearest") for n in range(1, count)]
         number = pl.sum_horizontal(*((first >= edge).cast(pl.UInt32) for edge in edges))

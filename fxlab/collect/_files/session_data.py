@@ -233,28 +233,35 @@ class Intake:
         return found, {name: count for name, (count, _) in backward.items()}
 
     def _together(self, known: Mapping[str, Tally], key: tuple[str, ...]) -> Iterator[pl.DataFrame]:
-        """Yield what identifies the rows of some symbols, equal keys together."""
+        """Yield what identifies the rows of some symbols that have a key, equal keys together."""
         if not known:
             return
         names = list(dict.fromkeys(("symbol", "timestamp", ROW, VENUE_SEQ, *key)))
         if self._rows.data_type == "prices":
             names = list(dict.fromkeys((*names, "trade_id")))
-        spool = _Chosen(self._rows.spool, names, list(known))
+        spool = _Chosen(self._rows.spool, names, list(known), key)
         rows = sum(one.rows for one in known.values())
         yield from buckets(spool, rows, key, self._room)
 
 
 @dataclass(frozen=True, slots=True)
 class _Chosen:
-    """Some columns and symbols of a spool; iterated as often as is needed."""
+    """Some columns of a spool, of the rows of some symbols that have a key.
+
+    It is iterated as often as is needed. Rows without a key would be equal to each other, and so
+    all in one bucket, however many they are.
+    """
 
     spool: Spool
     names: Sequence[str]
     symbols: Sequence[str]
+    key: Sequence[str]
 
     def __iter__(self) -> Iterator[pl.DataFrame]:
+        has_key = pl.all_horizontal(pl.col(self.key).is_not_null())
         for frame in self.spool:
-            yield frame.select(self.names).filter(pl.col("symbol").is_in(self.symbols))
+            chosen = frame.select(self.names)
+            yield chosen.filter(pl.col("symbol").is_in(self.symbols), has_key)
 
 
 def parts_of(
