@@ -336,6 +336,32 @@ def test_from_files_to_a_saved_report(
     assert len(list(report.glob("*.html"))) == 1
 
 
+@pytest.fixture(scope="module")
+def with_a_spike(lab, unique):
+    """Return the id of a session of two hours in which one price is twice the others."""
+    name = unique("quality")
+    times = [1_723_161_255.5 + n for n in range(7_200)]
+    prices = [200.0 if n == 3_000 else 100.0 + n % 3 for n in range(7_200)]
+    frame = pl.DataFrame({"timestamp": times, "price": prices, "qty": 1.0})
+    frame = frame.with_columns(symbol=pl.lit("BTC_USDT"))
+    lab.import_frame(frame, "prices", session_id=name)
+    return name
+
+
+def test_quality_is_shown_with_its_reasons(lab, with_a_spike):
+    quality = lab.session(with_a_spike).quality()
+    assert quality.score < 100
+    shown = fxlab("sessions", "show", with_a_spike, "--quality")
+    assert shown.exit_code == 0, shown.output
+    assert str(quality.score) in shown.stdout
+    assert all(reason in shown.output for reason in quality.reasons)
+    told = json.loads(fxlab("sessions", "show", with_a_spike, "--quality", "--json").stdout)
+    assert told["score"] == {"score": quality.score}
+    (checks,) = told["checks"]
+    assert checks["outliers"] == 1
+    assert "checks" not in json.loads(fxlab("sessions", "show", with_a_spike, "--json").stdout)
+
+
 # ---- letters, and what is not there ------------------------------------------------------------
 
 FEW_LETTERS = [
