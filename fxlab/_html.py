@@ -116,6 +116,7 @@ def table(
     limit: int = 200,
     decimals: Mapping[str, int] | None = None,
     right: Container[str] = (),
+    literal: Container[str] = (),
     inline: bool = True,
 ) -> Markup:
     """Return a frame as an HTML table, everything escaped.
@@ -132,11 +133,16 @@ def table(
         Digits after the point, by column name.
     right
         Columns aligned to the right, beside the numeric ones.
+    literal
+        Columns that are called by an id, a symbol or what a person wrote: named as they are.
     inline
         Whether each cell carries its style; a page has a style sheet for it.
     """
     digits = decimals or {}
-    heads = [(heading(n), kind.is_numeric() or n in right) for n, kind in frame.schema.items()]
+    heads = [
+        (name if name in literal else heading(name), kind.is_numeric() or name in right)
+        for name, kind in frame.schema.items()
+    ]
     columns = (
         [(text, is_number) for text in texts(column, digits.get(column.name))]
         for column, (_, is_number) in zip(frame.head(limit), heads, strict=True)
@@ -145,9 +151,12 @@ def table(
     return part("table", caption, heads, zip(*columns, strict=True), more, inline)
 
 
-def plain(frame: pl.DataFrame) -> str:
-    """Return a frame as text, its values as `table` shows them."""
-    shown = [pl.Series(heading(column.name), texts(column)) for column in frame.get_columns()]
+def plain(frame: pl.DataFrame, literal: Container[str] = ()) -> str:
+    """Return a frame as text, its values and heads as `table` shows them."""
+    shown = [
+        pl.Series(name if name in literal else heading(name), texts(frame[name]))
+        for name in frame.columns
+    ]
     with pl.Config(
         tbl_hide_dataframe_shape=True,
         tbl_hide_column_data_types=True,

@@ -11,7 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fxlab._html import NOTHING, escape, facts, heading, show, show_number, show_time, table
+from fxlab._html import (
+    NOTHING,
+    escape,
+    facts,
+    heading,
+    plain,
+    show,
+    show_number,
+    show_time,
+    table,
+)
 
 HOSTILE = '<img src=x onerror="alert(1)">&\'</td>'
 
@@ -99,3 +109,11 @@ def test_a_long_table_says_how_many_rows_it_hides():
     assert made.count("<tr>") == 201
     assert "200 of 500 rows shown" in made
     assert "shown" not in table(frame.head(200), limit=200)
+
+
+def test_a_column_that_is_called_by_an_id_keeps_its_name():
+    frame = pl.DataFrame({"max_drawdown": [1.0], "run_a<b": [2.0]})
+    heads = re.findall(r"<th [^>]*>(.*?)</th>", table(frame, literal=["run_a<b"]))
+    assert heads == ["max drawdown", "run_a&lt;b"]
+    assert "run_a<b" in plain(frame, ["run_a<b"])
+    assert "run a<b" in plain(frame)

@@ -102,15 +102,19 @@ class Comparison:
         """Show the main metrics and what differs."""
         main = self.table.filter(pl.col("metric").is_in(HEADLINE))
         same = "Nothing that made these runs differs."
-        return f"{plain(main)}\n{same if self.differences.is_empty() else plain(self.differences)}"
+        differ = same if self.differences.is_empty() else plain(self.differences, self.names)
+        return f"{plain(main, self.names)}\n{differ}"
 
     def _repr_html_(self) -> str:
         shown = table(
-            _marked(self), caption=f"{BEST} is the best run of a figure", right=self.names
+            _marked(self),
+            caption=f"{BEST} is the best run of a figure",
+            right=self.names,
+            literal=self.names,
         )
         if self.differences.is_empty():
             return f"<p>Nothing that made these runs differs.</p>{shown}"
-        return table(self.differences, caption="What differs") + shown
+        return table(self.differences, caption="What differs", literal=self.names) + shown
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,8 @@ from fxlab._questdb.client import QuestDB
 from fxlab._times import from_micros
 from fxlab.backtester.engine import backtest
 from fxlab.backtester.execution import Execution
+from fxlab.backtester.metrics._performance import METRICS
+from fxlab.backtester.report._summary import show_metric
 from fxlab.errors import RunConflict, RunNotFound
 from fxlab.schema import FILLS, RUNS, check_session_id
 from fxlab.sessions import _catalog
@@ -254,7 +256,10 @@ class SavedRun(Mapping[str, Any]):
 
     def _repr_html_(self) -> str:
         named = [(_html.heading(name), self[name]) for name in _COLUMNS if name != "metrics"]
-        figures = [(_html.heading(name), value) for name, value in self.metrics.items()]
+        figures = [
+            (_html.heading(name), show_metric(value, METRICS.get(name, ("",))[0]))
+            for name, value in self.metrics.items()
+        ]
         gone = self.session_deleted
         return _html.facts(named) + _html.facts(figures) + _html.paragraphs([gone] if gone else [])
 

@@ -101,8 +101,7 @@ class LaunchPanel(SessionPanel):
 
     def _on_done(self, outcome: Callable[[], Any]) -> None:
         self.run.disabled = False
-        ended = "cancelled" if self.progress.is_cancelled else "not finished"
-        self.progress.finish(ended, failed=True)  # replaced below, unless it failed
+        self.progress.give_up()  # replaced below, unless it failed
         with self.message.guard():
             self._show(outcome())
         self._tell()

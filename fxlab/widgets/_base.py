@@ -63,6 +63,7 @@ SHEET: Final = """
 .fxlab-heading { font-weight: 600; font-size: var(--jp-ui-font-size2, 15px); }
 .fxlab-panel table.fxlab { border-collapse: collapse; line-height: 1.35; }
 .fxlab-panel table.fxlab tbody tr { border-top: 1px solid var(--jp-border-color2, #ddd); }
+.fxlab-panel table.fxlab { margin-bottom: .6em; }
 .fxlab-panel table.facts tbody tr { border: 0; }
 .fxlab-panel table.facts th, .fxlab-panel table.facts td { padding: .05em .9em !important; }
 .fxlab-panel table.facts th { color: var(--jp-ui-font-color2, #666); font-weight: 400 !important; }
@@ -71,7 +72,7 @@ SHEET: Final = """
   color: var(--jp-ui-font-color2, #666); height: 1.6em; line-height: 1.6em; }
 .fxlab-above.widget-inline-hbox input, .fxlab-above.widget-inline-hbox select { flex: none;
   height: var(--jp-widgets-inline-height, 28px); }
-.fxlab-moving { overflow-x: auto; }
+.fxlab-moving, .fxlab-scrolled { overflow-x: auto; }
 .fxlab-moving table.fxlab { font-variant-numeric: tabular-nums; }
 .fxlab-moving table.fxlab th, .fxlab-moving table.fxlab td { padding: .25em .55em !important; }
 .fxlab-wrong input { border-color: var(--jp-error-color1, #c62828) !important;
@@ -321,8 +322,18 @@ class ProgressBar(w.HBox):
     def finish(self, text: str, *, failed: bool = False) -> None:
         """Show how the work ended."""
         self.cancel.disabled = True
+        self.bar.value = self.bar.value if failed else 1.0  # its last step told of less
         self.bar.bar_style = "danger" if failed else "success"
         self.text.value = text
+
+    def put_away(self) -> None:
+        """Hide a bar whose work has ended: what it tells belongs to something else."""
+        if self.bar.bar_style:
+            self.layout.visibility = "hidden"
+
+    def give_up(self) -> None:
+        """Show that the work did not come to its end, and whether that was asked for."""
+        self.finish("cancelled" if self.is_cancelled else "not finished", failed=True)
 
     def __call__(self, share: float, text: str = "") -> None:
         """Show the share done (0 to 1) and a text.

@@ -68,6 +68,8 @@ class QualityPanel(LaunchPanel):
         self.chart = w.Dropdown(description="Chart", options=[], style=style)
         self.chart.layout.display = "none"
         self.score = w.HTML()
+        for wide in (self.score, self.figures):
+            wide.add_class("fxlab-scrolled")  # many columns, in a window that may be narrow
         self.run.tooltip = "Read all ticks of the session and say what is wrong with them"
         row = in_line([self.run, self.note, self.progress])
         self._lay_out([row, self.message, self.score, self.chart, self.plot])
@@ -106,17 +108,20 @@ class QualityPanel(LaunchPanel):
         self.progress.finish(f"{rows:,} ticks in {outcome.seconds:.2f} s")
         self.score.value = found.quality._repr_html_()
         self.figures.value = _page(outcome)
-        self._charts = {CHARTS[name]: figure for name, figure in outcome.charts.items()}
+        charts = {CHARTS[name]: figure for name, figure in outcome.charts.items()}
         shown = self.chart.value
-        self.chart.options = list(self._charts)
-        self.chart.value = shown if shown in self._charts else self.chart.options[0]
+        self._charts = {}  # a list that gets its options chooses, which is no wish to draw
+        self.chart.options = list(charts)
+        self.chart.value = shown if shown in charts else self.chart.options[0]
         self.chart.layout.display = None
+        self._charts = charts
         self._draw()
         self.analysis = found
 
     def _draw(self) -> None:
         name = self.chart.value
-        self.plot.show(self._charts.get(name), f"{name}: drawn where plotly is")
+        if name in self._charts:
+            self.plot.show(self._charts[name], f"{name}: drawn where plotly is")
 
 
 def _page(found: _Found) -> str:
@@ -126,7 +131,7 @@ def _page(found: _Found) -> str:
     rows = pl.DataFrame({"statistic": list(map(_html.heading, shown.columns)), **columns})
     more = f" of {SYMBOLS} of {found.analysis.statistics.height:,} symbols"
     caption = "Statistics" + more * (found.analysis.statistics.height > SYMBOLS)
-    statistics = _html.table(rows, caption=caption, right=list(columns))
+    statistics = _html.table(rows, caption=caption, right=list(columns), literal=list(columns))
     why = _html.paragraphs(list(reasons_of(found.analysis.missing)))
     gaps = (
         _html.paragraphs(["No gaps are known."])

@@ -59,6 +59,7 @@ class RunsBrowser(w.VBox):
         self._lab = lab
         self._showing = False
         self._deleted: tuple[str, ...] = ()
+        self._reproducing = False
         self.reproduced: Reproduction | None = None
         self._build()
         self.state = RunsState(RUNS, lab.runs(limit=0))
@@ -96,6 +97,7 @@ class RunsBrowser(w.VBox):
         self.undo = w.Button(description="Undo", icon="undo")
         self.message, self.progress = Message(), ProgressBar()
         self.plot, self.details = FigureOutput(), w.HTML()
+        self.details.add_class("fxlab-scrolled")  # a column an id: several are wider than a page
         super().__init__(
             [
                 style_sheet(),
@@ -148,7 +150,9 @@ class RunsBrowser(w.VBox):
     def _on_choice(self) -> None:
         if self._showing:
             return
-        self._show(self.state.choose(tuple(self.listing.value)))
+        # The list stays: to build it again would cost a thousand lines a click, and its place.
+        self.state = self.state.choose(tuple(self.listing.value))
+        self._tell()
         self._guarded(self._open)
 
     def _read(self) -> None:
@@ -169,10 +173,16 @@ class RunsBrowser(w.VBox):
             self.listing.value = state.listed
         self._showing = False
         self.heads.value = f"<pre>{_html.escape(state.heads)}</pre>"
+        self._tell()
+
+    def _tell(self) -> None:
+        """Say how many there are, and offer what can be done with what is chosen."""
+        state = self.state
         self.count.value = (
             f'<span role="status" class="fxlab-soft">{_html.escape(state.count)}</span>'
         )
-        self.reproduce.disabled = state.kind != RUNS or len(state.chosen) != 1
+        one_run = state.kind == RUNS and len(state.chosen) == 1
+        self.reproduce.disabled = self._reproducing or not one_run
         self.delete.disabled = not state.chosen
         self.undo.layout.display = None if self._deleted else "none"
         self.undo.tooltip = f"Bring {', '.join(self._deleted)} back"
@@ -183,12 +193,14 @@ class RunsBrowser(w.VBox):
         """Show one run or sweep, or several runs side by side."""
         chosen, lab = self.state.chosen, self._lab
         self.plot.show(None)
+        self.progress.put_away()
         if not chosen:
             self.details.value = ""
         elif self.state.kind == SWEEPS:
             sweep = lab.sweep(chosen[0])
-            self.details.value = sweep_html(sweep)
-            self.plot.show(sweep_chart(sweep), sweep.sweep_id)
+            points = sweep.points()
+            self.details.value = sweep_html(sweep, points)
+            self.plot.show(sweep_chart(sweep, points), sweep.sweep_id)
         elif len(chosen) == 1:
             self.details.value = lab.run(chosen[0])._repr_html_()
         else:
@@ -202,41 +214,50 @@ class RunsBrowser(w.VBox):
             )
         run = self._lab.run(self.state.chosen[0])
         progress = self.progress.start()
-        self.reproduce.disabled = True
+        self._reproducing = True
+        self._tell()
         run_aside(lambda: run.reproduce(progress), self._on_reproduced)
 
     def _on_reproduced(self, outcome: Callable[[], Reproduction]) -> None:
-        self.reproduce.disabled = False
-        ended = "cancelled" if self.progress.is_cancelled else "not finished"
-        self.progress.finish(ended, failed=True)  # replaced below, unless it failed
+        self._reproducing = False
+        self._tell()
+        self.progress.give_up()  # replaced below, unless it failed
         with self.message.guard():
             found = self.reproduced = outcome()
             self.progress.finish(f"{found.result.ticks:,} ticks", failed=bool(found.difference))
-            self.plot.show(found.result.plot(), found.result.title)
+            if self.state.chosen == (found.run_id,):  # else another one is looked at by now
+                self.plot.show(found.result.plot(), found.result.title)
             self.message.say(str(found))
 
     def _delete(self) -> None:
         work = self._lab.delete_run if self.state.kind == RUNS else self._lab.delete_sweep
         gone = self.state.chosen
-        for one in gone:
-            work(one)
-            self._deleted = gone
-        self._read()
-        self.message.say(f"{', '.join(gone)}: deleted; Undo brings it back")
+        self._deleted = ()
+        try:
+            for one in gone:
+                work(one)
+                self._deleted += (one,)  # where the next one fails, Undo knows which are gone
+        finally:
+            self._read()
+        them = "it" if len(gone) == 1 else "them"
+        self.message.say(f"{', '.join(gone)}: deleted; Undo brings {them} back")
 
     def _undelete(self) -> None:
         work = self._lab.undelete_run if self.state.kind == RUNS else self._lab.undelete_sweep
-        back, self._deleted = self._deleted, ()
-        for one in back:
-            work(one)
-        self.state = self.state.choose(back)
-        self._read()
+        back = self._deleted
+        try:
+            for one in back:
+                work(one)
+                self._deleted = self._deleted[1:]
+        finally:
+            self.state = self.state.choose(back)
+            self._read()
         self.message.say(f"{', '.join(back)}: back")
 
 
-def sweep_html(sweep: SavedSweep) -> str:
+def sweep_html(sweep: SavedSweep, points: pl.DataFrame) -> str:
     """Return what a kept sweep was, and its best points by the metric that it was asked for."""
-    points, metric = sweep.points(), sweep.plan.get("metric", "sharpe_per_period")
+    metric = sweep.plan.get("metric", "sharpe_per_period")
     names = [name for name in points.columns if name not in METRICS and name != "fingerprint"]
     if metric not in points.columns:
         return sweep._repr_html_()
@@ -246,9 +267,9 @@ def sweep_html(sweep: SavedSweep) -> str:
     return f"{shown}{sweep._repr_html_()}"
 
 
-def sweep_chart(sweep: SavedSweep) -> go.Figure | None:
+def sweep_chart(sweep: SavedSweep, points: pl.DataFrame) -> go.Figure | None:
     """Return the heat map of a kept sweep's metric over the first two parameters that vary."""
-    points, metric = sweep.points(), sweep.plan.get("metric")
+    metric = sweep.plan.get("metric")
     done = points.filter(pl.col("state") == "done") if points.height else points
     varied = [
         name for name in sweep.plan.get("grid", {}).get("axes", ())

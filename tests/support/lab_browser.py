@@ -32,6 +32,44 @@ FLAGS = (
 WAIT = 120_000
 """Milliseconds until a test gives up: generous, because nothing waits longer than it must."""
 
+FAULTS = """
+(panel) => {
+  const all = [...panel.querySelectorAll("*")].filter((e) => e.offsetParent && !e.closest("svg"));
+  const edge = panel.getBoundingClientRect().right + 1;
+  const wide = all.filter((e) => !e.closest("option, pre, .fxlab-moving, .fxlab-scrolled")
+    && e.getBoundingClientRect().right > edge);
+  const cut = all.filter((e) => e.matches("select:not([size]), .widget-label, button")
+    && e.scrollWidth > e.clientWidth + 1);
+  const inputs = "input, select, textarea, button, [role=slider], [contenteditable=true]";
+  const unnamed = [...panel.querySelectorAll(inputs)]
+    .filter((e) => !e.ariaLabel && !e.labels?.length && !e.textContent.trim());
+  const numbers = (colour) => [...colour.match(/[\\d.]+/g).map(Number), 1].slice(0, 4);
+  const light = (colour) => colour.slice(0, 3)
+    .map((v) => v / 255).map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0.05);
+  const ground = (e) => {
+    for (let at = e; at; at = at.parentElement) {
+      const colour = numbers(getComputedStyle(at).backgroundColor);
+      if (colour[3] > 0.99) return colour;
+    }
+    return [255, 255, 255, 1];
+  };
+  const contrast = (e) => {
+    const [back, ink] = [ground(e), numbers(getComputedStyle(e).color)];
+    const seen = [0, 1, 2].map((i) => ink[i] * ink[3] + back[i] * (1 - ink[3]));
+    const [a, b] = [light(seen), light(back)];
+    return Math.max(a, b) / Math.min(a, b);
+  };
+  const written = all.filter((e) => !e.closest(":disabled, style") && (e.tagName === "INPUT"
+    || [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim())));
+  const pale = written.filter((e) => contrast(e) < 4.5);
+  const words = (list) => list.map((e) => e.outerHTML.slice(0, 160));
+  return { wide: words(wide), cut: words(cut), unnamed: words(unnamed), pale: words(pale),
+    written: written.length };
+}
+"""
+"""What an eye would find fault with in a panel: texts cut, too wide, unnamed, or too pale."""
+
 
 def need_chromium() -> str:
     """Return the browser's path; without one, fail in CI and skip elsewhere."""
@@ -147,3 +185,14 @@ def open_and_run(page: object, url: str, name: str) -> object:
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.locator('.lm-Menu-item[data-command="runmenu:run-all"]').click()
     return page.locator(".jp-NotebookPanel")
+
+
+def reload_page(page: object) -> None:
+    """Save the notebook and load its page again: the kernel goes on, the browser begins anew."""
+    from playwright.sync_api import expect
+
+    page.locator('.jp-NotebookPanel [data-command="docmanager:save"]').first.click()
+    saved = page.locator("#jp-main-statusbar").get_by_text("Saving completed")
+    expect(saved).to_be_visible(timeout=WAIT)
+    page.reload(wait_until="domcontentloaded")
+    expect(page.locator("#jp-main-statusbar").get_by_text("| Idle")).to_be_visible(timeout=WAIT)

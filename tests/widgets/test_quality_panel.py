@@ -45,6 +45,7 @@ def test_run_shows_score_reasons_charts_and_statistics(panel, lab, damaged):
     assert "3,000" in panel.figures.value
     assert panel.chart.options == (CHARTS["session"], CHARTS["candles"])
     assert "3,500 ticks in" in panel.progress.text.value
+    assert panel.progress.bar.value == 1.0
 
 
 def test_another_chart_is_drawn_when_it_is_chosen(panel):
@@ -54,6 +55,15 @@ def test_another_chart_is_drawn_when_it_is_chosen(panel):
     assert panel.plot.outputs[0]["data"][PLOTLY] != first
     panel.run.click()
     assert panel.chart.value == CHARTS["candles"]  # a new run keeps it
+
+
+def test_a_run_draws_once(panel, monkeypatch):
+    panel.run.click()
+    panel.chart.value = CHARTS["candles"]
+    drawn, show = [], panel.plot.show
+    monkeypatch.setattr(panel.plot, "show", lambda *given: drawn.append(given) or show(*given))
+    panel.run.click()
+    assert [text for _, text in drawn] == ["candles: drawn where plotly is"]
 
 
 def test_several_symbols_say_whose_charts_are_drawn(panel):

@@ -12,6 +12,7 @@ from markets import recorded_walk
 
 import fxlab
 from fxlab.errors import RunNotFound, SweepNotFound
+from fxlab.sweeper._store import SavedSweep
 from fxlab.widgets import RunsBrowser
 from fxlab.widgets._base import PLOTLY
 from fxlab.widgets._list_state import MOST, RUN_ORDERS, RUNS, SWEEPS, RunsState
@@ -156,6 +157,7 @@ def test_one_run_is_opened_and_several_are_compared(browser, saved):
     choose(browser, saved[0], saved[2])
     assert browser.reproduce.disabled
     assert ">fast<" in browser.details.value
+    assert f">{saved[2]}</th>" in browser.details.value  # as it is typed
 
 
 def test_a_filter_keeps_what_is_chosen(browser, saved):
@@ -238,6 +240,44 @@ def test_what_fails_is_said_in_the_panel(lab, browser, saved):
     browser.reproduce.click()
     assert browser.message.failed
     lab.undelete_run(saved[0])
+
+
+def test_a_choice_leaves_the_list_alone_and_reads_a_sweep_once(browser, saved, swept, monkeypatch):
+    sent = []
+    browser.listing.observe(sent.append, "_options_labels")
+    choose(browser, saved[0])
+    assert sent == []
+    assert not browser.delete.disabled
+    browser.kind.value = SWEEPS
+    read, points = [], SavedSweep.points
+    monkeypatch.setattr(SavedSweep, "points", lambda one: read.append(one) or points(one))
+    choose(browser, swept)
+    assert len(read) == 1
+
+
+def test_where_one_of_several_cannot_be_deleted_the_others_can_be_brought_back(lab, browser, saved):
+    choose(browser, *saved[:2])
+    first, second = browser.state.chosen
+    lab.delete_run(second)
+    browser.delete.click()
+    assert browser.message.failed
+    assert sorted(listed(browser)) == [saved[2]]
+    browser.undo.click()
+    assert browser.state.chosen == (first,)
+    lab.undelete_run(second)
+
+
+def test_a_run_that_is_reproduced_while_another_is_looked_at_leaves_its_picture_alone(
+    browser, saved
+):
+    choose(browser, saved[1])
+    again = browser._lab.run(saved[1]).reproduce()
+    choose(browser, saved[0])
+    browser._on_reproduced(lambda: again)
+    assert browser.plot.outputs == ()
+    assert f"run {saved[1]} again" in browser.message.value
+    choose(browser, saved[2])
+    assert browser.progress.layout.visibility == "hidden"
 
 
 def test_an_empty_list_says_how_to_fill_it(lab):
