@@ -155,15 +155,13 @@ def collect(
             say(f"session {left} was closed: its collector had been killed")
         tags = tuple(options.pop("tag") or ())
         collector = lab.collect(venue, symbols, tags=tags, **options)
-        say(f"recording session {collector.session_id}; stop it with Ctrl-C")
-        if collector.status().message:
-            say(collector.status().message)
-        with (
-            signals_call(collector.request_stop) as signals,
-            live(lambda: status_view(collector.status())),
-        ):
-            wait_until_over(collector)
-            session = collector.wait()
+        with signals_call(collector.request_stop) as signals:
+            say(f"recording session {collector.session_id}; stop it with Ctrl-C")
+            if collector.status().message:
+                say(collector.status().message)
+            with live(lambda: status_view(collector.status())):
+                wait_until_over(collector)
+                session = collector.wait()
     say(
         f"session {session.id}: {session.status}, {session.prices_count:,} trades, "
         f"{session.orderbook_count:,} books, gaps not filled: {session.gaps_count}; "

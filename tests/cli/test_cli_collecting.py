@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 
@@ -70,6 +71,9 @@ def test_a_signal_ends_it_well_and_the_handlers_come_back(venue, unique, lab, nu
             async for batch in super().messages(wanted):
                 yield batch
                 if batch is self.batches[-1]:
+                    # The command has not begun to listen, and nothing tells when it has.
+                    while signal.getsignal(number) is mine:  # noqa: ASYNC110
+                        await asyncio.sleep(0.01)
                     os.kill(os.getpid(), number)
 
     name, before = unique("live"), signal.getsignal(number)
