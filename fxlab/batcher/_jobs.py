@@ -17,11 +17,11 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
-from fxlab._times import Time, integer
+from fxlab._times import Time, integer, required
 from fxlab.backtester.engine import prepare
 from fxlab.backtester.execution import Execution
 from fxlab.backtester.options import RunOptions, check_names, execution_of, renamed
@@ -219,7 +219,8 @@ def _time_text(value: Time | None) -> str:
     return value.isoformat() if isinstance(value, date) else value
 
 
-_MANY: Final = 100_000  # sessions looked through
+_MANY: Final = 100_000  # sessions that a rule finds, at most
+_MOST_DAYS: Final = 36_500
 _RANGE: Final = {"from", "to", "step"}
 
 
@@ -238,11 +239,16 @@ class NightlySweep(RunOptions):
     sessions
         Ids of sessions.
     tag
-        All completed sessions with this tag; with `newest` only so many of them.
+        All completed sessions with this tag.
+    days
+        All completed sessions that have ticks on one of so many days before the night's date, or on
+        that date itself; days are UTC.
     newest
-        So many of the newest completed sessions; with `symbol`, of those that have it.
+        So many of the newest completed sessions; `tag`, `days` and `newest` may stand together,
+        and a session has to match all of them.
     symbol
-        See `newest`; then only this symbol is traded, unless `symbols` says otherwise.
+        Of those that `tag`, `days` or `newest` finds only the ones with this symbol; then only it
+        is traded, unless `symbols` says otherwise.
     """
 
     strategy: str
@@ -250,6 +256,7 @@ class NightlySweep(RunOptions):
     name: str = ""
     sessions: Sequence[str] = ()
     tag: str = ""
+    days: int = 0
     newest: int = 0
     symbol: str = ""
     search: str = "grid"
@@ -290,7 +297,7 @@ class NightlySweep(RunOptions):
         Figures of two nights can be compared if all of these are the same. The strategy's code is
         a hash here; which sessions the rule finds is no term: they change from night to night.
         """
-        left_out = {"name", "chunk_rows", "sessions", "tag", "newest"}
+        left_out = {"name", "chunk_rows", "sessions", "tag", "days", "newest"}
         values = {s.name: getattr(self, s.name) for s in fields(self) if s.name not in left_out}
         values["execution"] = self.execution.as_dict()
         texts = {name: json.dumps(value, default=_plain) for name, value in values.items()}
@@ -305,38 +312,66 @@ class NightlySweep(RunOptions):
 
     def check_rule(self) -> None:
         """Raise `InvalidParameter` unless exactly one rule says which sessions."""
-        if integer(self.newest, 0) is None:
-            raise InvalidParameter(f"newest={self.newest!r:.80} is not a number of sessions")
-        if bool(self.sessions) == bool(self.tag or self.newest):
+        required(
+            integer(self.newest, 0, _MANY),
+            f"newest={self.newest!r:.80} is not a number of sessions; give 1 to {_MANY:,}",
+        )
+        required(
+            integer(self.days, 0, _MOST_DAYS),
+            f"days={self.days!r:.80} is not a number of days; give 1 to {_MOST_DAYS:,}, such as "
+            "days = 7",
+        )
+        if bool(self.sessions) == bool(self.tag or self.newest or self.days):
             raise InvalidParameter(
-                "say once which sessions: sessions = [ids], tag = 'btc', or newest = 3 with "
-                "symbol = 'BTC_USDT'"
+                "say once which sessions: sessions = [ids], or one or more of tag = 'btc', "
+                "days = 7 and newest = 3; with these, symbol = 'BTC_USDT' takes those that have it"
             )
 
-    def find(self, lab: Lab) -> list[Session]:
+    def find(self, lab: Lab, night: date | None = None) -> list[Session]:
         """Return the sessions, those of a rule the newest first.
+
+        Parameters
+        ----------
+        lab
+            Where they are.
+        night
+            The date that `days` are counted back from; today unless given.
 
         Raises
         ------
         SessionNotFound, EmptySession
             If an id does not exist, or the rule finds none.
         """
+        day = night or datetime.now(UTC).date()
         ids = [self.sessions] if isinstance(self.sessions, str) else list(self.sessions)
         if not ids:
-            rows = lab.sessions(symbol=self.symbol or None, status="completed", limit=_MANY)
-            kept = [
-                row
-                for row in rows.iter_rows(named=True)
-                if not self.tag or self.tag in (row["tags"] or ())
-            ]
-            ids = [row["session_id"] for row in kept[: self.newest or None]]
+            first, end = self._range(day)
+            ids = lab.sessions(
+                symbol=self.symbol or None, tag=self.tag or None, start=first, end=end,
+                status="completed", limit=self.newest or _MANY,
+            )["session_id"].to_list()  # fmt: skip
         if not ids:
-            rule = f"the tag {self.tag!r}" if self.tag else "a tick"
-            also = f" and the symbol {self.symbol!r}" if self.symbol else ""
             raise EmptySession(
-                f"no completed session has {rule}{also}; list them with: fxlab sessions list"
+                f"no completed session has {self.rule_words(day)}; list them with: "
+                "fxlab sessions list"
             )
         return [lab.session(name) for name in ids]
+
+    def _range(self, night: date) -> tuple[date | None, date | None]:
+        """Return the half-open range of time in which a session has to have ticks."""
+        if not self.days:
+            return None, None
+        return night - timedelta(days=self.days), night + timedelta(days=1)
+
+    def rule_words(self, night: date) -> str:
+        """Return what sessions have to have, in words."""
+        words = [f"the tag {self.tag!r}"] if self.tag else []
+        if self.symbol:
+            words.append(f"the symbol {self.symbol!r}")
+        first, _ = self._range(night)
+        if first is not None or not self.tag:
+            words.append("a tick" if first is None else f"ticks from {first} to {night}")
+        return " and ".join(words)
 
 
 def checked_sweeps(given: Sequence[NightlySweep | Mapping[str, Any]]) -> list[NightlySweep]:

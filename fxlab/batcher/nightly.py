@@ -132,10 +132,10 @@ def _known(value: float | None) -> float | None:
     return None if value is None or math.isnan(value) else value
 
 
-def _run(one: NightlySweep, lab: Lab, workers: int, progress: Advance) -> Sweep:
+def _run(one: NightlySweep, lab: Lab, day: date, workers: int, progress: Advance) -> Sweep:
     """Run the sweep, every point kept in the lab's database."""
     return sweep(
-        one.find(lab),
+        one.find(lab, day),
         one.strategy,
         one.parameters,
         search=one.search,
@@ -298,7 +298,7 @@ class _Log:
         """Run a sweep and note how it ended; only an interruption goes on to the caller."""
         began = datetime.now(UTC)
         try:
-            found = _run(one, lab, workers, progress)
+            found = _run(one, lab, self._day, workers, progress)
         except (KeyboardInterrupt, Cancelled) as stop:
             self._stopped(one, stop, began)
         except FxlabError as error:

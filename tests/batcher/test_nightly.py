@@ -90,6 +90,66 @@ def test_sessions_are_found_by_tag_by_newest_and_by_id(lab, group):
     assert found(sessions=f"{group}-a") == ["a"]
 
 
+def test_sessions_are_found_by_age(lab, unique):
+    """Five recordings of 12 minutes and one that goes on; the night is that of the last one."""
+    word = unique("aged")
+    starts = {"old": "2026-01-24T23:40", "over-midnight": "2026-01-24T23:55",
+              "first": "2026-01-25T00:00", "tonight": "2026-02-01T01:00",
+              "tomorrow": "2026-02-02T00:00"}  # fmt: skip
+    for number, (name, start) in enumerate(starts.items()):
+        ticks = recorded_walk(60, number, symbol=word.upper())
+        times = pl.datetime_range(
+            pl.lit(start).str.to_datetime(time_unit="us", time_zone="UTC"),
+            pl.lit(start).str.to_datetime(time_unit="us", time_zone="UTC") + timedelta(seconds=708),
+            "12s",
+        )
+        lab.import_frames(
+            {"prices": ticks.drop("received_at", strict=False).with_columns(timestamp=times)},
+            session_id=f"{word}-{name}",
+            tags=(word, "odd") if name == "first" else (word,),
+        )
+
+    def found(night=SECOND, **rule):
+        one = NightlySweep.of({"strategy": "sma_cross", "parameters": GRID} | rule)
+        return {session.id.removeprefix(f"{word}-") for session in one.find(lab, night)}
+
+    week = {"tonight", "first", "over-midnight"}
+    assert found(days=7, tag=word) == week
+    assert found(days=7, symbol=word.upper()) == week
+    assert found(days=8, tag=word) == week | {"old"}
+    assert found(days=1, tag=word) == {"tonight"}
+    assert found(days=7, tag="odd", symbol=word.upper()) == {"first"}
+    assert found(days=7, tag=word, newest=1) == {"tonight"}
+    assert found(days=7, tag=word, night=SECOND + timedelta(days=1)) == {"tonight", "tomorrow"}
+    with pytest.raises(errors.EmptySession) as caught:
+        found(days=2, tag=word, symbol=word.upper(), night=FIRST)
+    assert str(caught.value) == (
+        f"no completed session has the tag '{word}' and the symbol '{word.upper()}' and ticks from "
+        "2026-01-29 to 2026-01-31; list them with: fxlab sessions list"
+    )
+
+
+def test_the_age_of_sessions_is_no_term_of_a_sweep():
+    one = {"strategy": "sma_cross", "parameters": GRID, "symbol": "A"}
+    terms = [NightlySweep.of(one | rule).terms for rule in ({"days": 7}, {"newest": 3})]
+    assert terms[0] == terms[1]
+    assert "days" not in terms[0]
+
+
+def test_a_night_counts_days_back_from_its_own_date(lab, unique, tmp_path):
+    word = unique("dated")
+    lab.import_frames({"prices": recorded_walk(300, symbol="A")}, session_id=word, tags=(word,))
+    day = lab.session(word).started.date()
+    plan = [{"days": 1, "tag": word, "strategy": "sma_cross", "parameters": {"fast": 2, "slow": 9}}]
+    night = fxlab.nightly(plan, out=tmp_path, lab=lab, night=day)
+    assert rows(night)[0]["sessions"] == [word]
+    later = fxlab.nightly(plan, out=tmp_path, lab=lab, night=day + timedelta(days=3))
+    assert (
+        f"ticks from {day + timedelta(days=2)} to {day + timedelta(days=3)}"
+        in (rows(later)[0]["error"])
+    )
+
+
 def test_every_sweep_has_its_row(nights):
     _, _, first, *_ = nights
     one, two, three = rows(first)
@@ -216,6 +276,13 @@ def test_mistakes_are_told_all_at_once_before_anything_runs(tmp_path):
         ({"tag": "x", "sessions": ["y"]}, "say once which sessions"),
         ({"newest": -1}, "is not a number of sessions"),
         ({"newest": True}, "is not a number of sessions"),
+        ({"days": 7, "sessions": ["y"]}, "say once which sessions"),
+        ({"symbol": "BTC_USDT"}, "say once which sessions: .* days = 7"),
+        ({"days": -7}, "days=-7 is not a number of days; give 1 to 36,500, such as days = 7"),
+        ({"days": 1.5}, "is not a number of days"),
+        ({"days": True}, "is not a number of days"),
+        ({"days": "7d"}, "is not a number of days"),
+        ({"days": 10**9}, "is not a number of days"),
         ({"newest": 1, "execution": {"fil": 1}}, "did you mean 'fill'"),
         ({"newest": 1, "parameters": {"fast": {"from": 5, "to": 1, "step": 1}}}, "has no values"),
         ({"newest": 1, "parameters": {"fsat": {"from": 5, "to": 9, "step": 1}}}, "'fast'"),
