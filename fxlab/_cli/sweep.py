@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
+import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -36,6 +40,7 @@ from fxlab._cli.common import (
     takes,
 )
 from fxlab.backtester.strategy.strategy import MOST_VALUES, Value, get
+from fxlab.config import CONFIG_FILE, SECRET_NAMES, Settings
 from fxlab.errors import InvalidParameter, SweepCancelled
 
 if TYPE_CHECKING:
@@ -48,10 +53,71 @@ if TYPE_CHECKING:
     from fxlab.sweeper.sweep import Sweep
 
 FILE: Final = "Defaults, and a table for each"
+HOUR: Final = 2
+"""When a night begins, by the clock of the machine."""
+
+
+def _cron_word(word: str) -> str:
+    """Return a word as a shell reads it, also from a crontab, where a bare % ends the command.
+
+    A % stands outside quotes behind a backslash: whether cron takes that away or leaves it to the
+    shell, the shell sees one %.
+    """
+    quoted = shlex.quote(word)
+    return quoted.replace("%", "\\%" if quoted == word else "'\\%'")
+
+
+def crontab_line(
+    words: Sequence[str], folder: str, log: str, variables: Mapping[str, str] | None = None
+) -> str:
+    """Return the line of a crontab that runs a command in a folder every night."""
+    own = [f"{name}={_cron_word(value)}" for name, value in (variables or {}).items()]
+    command = " ".join([*own, *map(_cron_word, words)])
+    return f"0 {HOUR} * * * cd {_cron_word(folder)} && {command} >> {_cron_word(log)} 2>&1"
+
+
+def _unit_word(word: str) -> str:
+    """Return a word as systemd reads it, where % begins a specifier."""
+    escaped = word.replace("\\", r"\\").replace('"', r"\"").replace("%", "%%")
+    return escaped if re.fullmatch(r"[\w@%+=:,./-]+", escaped) else f'"{escaped}"'
+
+
+def systemd_service(
+    words: Sequence[str], folder: str, variables: Mapping[str, str] | None = None
+) -> str:
+    """Return the systemd service that runs a command in a folder once."""
+    program, *others = map(_unit_word, words)
+    own = [
+        f"Environment={_unit_word(f'{name}={value}')}" for name, value in (variables or {}).items()
+    ]
+    # The program is no place for variables, so a $ in its path stands for itself.
+    command = " ".join([program, *(word.replace("$", "$$") for word in others)])
+    lines = [
+        "[Unit]", "Description=fxlab nightly sweeps", "", "[Service]", "Type=oneshot",
+        f"WorkingDirectory={folder.replace('%', '%%')}", *own, f"ExecStart={command}",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+TIMER: Final = "\n".join(
+    [
+        "[Unit]", "Description=fxlab nightly sweeps", "", "[Timer]",
+        f"OnCalendar=*-*-* {HOUR:02}:00:00", "Persistent=true", "", "[Install]",
+        "WantedBy=timers.target",
+    ]
+)  # fmt: skip
+UNITS: Final = "~/.config/systemd/user/fxlab-nightly"
+ENABLE: Final = (
+    "systemctl --user daemon-reload && systemctl --user enable --now fxlab-nightly.timer"
+)
 CRONTAB: Final = (
-    "Every night at 2, with this line in crontab -e (the embedded server must be up):\n\n\b\n"
-    "0 2 * * * cd $HOME/research && .venv/bin/fxlab nightly nights.toml --out nights"
-    " >> nights.log 2>&1"
+    f"Every night at {HOUR}, with a line such as this in crontab -e (the embedded server must be "
+    "up); --print-schedule prints it for your folders, and a systemd timer:\n\n\b\n"
+    + crontab_line(
+        [".venv/bin/fxlab", "nightly", "nights.toml", "--out", "nights"],
+        "/path/to/research",
+        "nights.log",
+    )
 )
 
 HOOK_TIMEOUT: Final = 60
@@ -345,6 +411,13 @@ def nightly(
             help="Run this, without a shell, after a failure; it reads what failed.",
         ),
     ] = None,
+    print_schedule: Annotated[
+        bool,
+        typer.Option(
+            "--print-schedule",
+            help="Run nothing: print this command for crontab -e, and as a systemd timer.",
+        ),
+    ] = False,
 ) -> None:
     """Run a list of sweeps, keep every point, write the night's page; exit code 1 if one failed.
 
@@ -355,6 +428,10 @@ def nightly(
     import fxlab
 
     hook = _split_command(on_failure)
+    if print_schedule:
+        options = {"--workers": workers, "--top": top or None, "--on-failure": shlex.join(hook)}
+        _print_schedule(file, out, options)
+        return
     try:
         found = fxlab.nightly(file, out=out, workers=workers, top=top)
     except BaseException as error:  # whoever sleeps has to hear of it, whatever ended the night
@@ -381,6 +458,46 @@ def nightly(
         raise typer.Exit(1)
 
 
+def _print_schedule(file: Path, out: Path, options: Mapping[str, object]) -> None:
+    """Print what runs a night, with whole paths: cron and systemd start elsewhere."""
+    from fxlab.batcher._jobs import checked_sweeps, load_jobs
+
+    checked_sweeps(load_jobs(file, "sweep"))
+    own = Path(sys.executable).with_name("fxlab")
+    program = [str(own)] if own.is_file() else [sys.executable, "-m", "fxlab"]
+    words = [*program, "nightly", str(file.absolute()), "--out", str(out.absolute())]
+    for name, value in options.items():
+        words += [name, str(value)] if value else []
+    folder, log = str(Path.cwd()), f"{out.absolute()}.log"
+    names = {f"FXLAB_{one.name.upper()}" for one in dataclasses.fields(Settings)}
+    secret = {f"FXLAB_{name.upper()}" for name in SECRET_NAMES}
+    variables = {name: os.environ[name] for name in sorted(names - secret) if name in os.environ}
+    for text in (*words, folder, *variables.values()):
+        if not text.isprintable():
+            raise InvalidParameter(
+                f"{text!r:.200} has a line break or another control character, which no crontab "
+                "can hold; rename it"
+            )
+    left_out = sorted(secret & os.environ.keys())
+    if left_out:
+        say(
+            f"# Left out, for it is secret: {', '.join(left_out)}; write it into {CONFIG_FILE} in "
+            f"{folder}"
+        )
+    parts = {
+        "crontab": crontab_line(words, folder, log, variables),
+        "service": systemd_service(words, folder, variables),
+        "timer": TIMER,
+    }
+    if not is_text():
+        show_facts(parts.items(), "schedule", key="schedule")
+        return
+    heads = ["crontab -e", f"{UNITS}.service", f"{UNITS}.timer"]
+    for head, part in zip(heads, parts.values(), strict=True):
+        typer.echo(f"# {head}\n{part}\n")
+    typer.echo(f"# The embedded server must be up. A timer begins with:\n# {ENABLE}")
+
+
 def _rows(failed: pl.DataFrame, kind: str) -> list[tuple[str, str]]:
     return failed.select(kind, "error").rows()
 
@@ -396,7 +513,7 @@ def _split_command(text: str | None) -> list[str]:
             f"--on-failure: there is no program {words[0]!r:.80}; give one that is on the PATH, or "
             "its whole path"
         )
-    return words
+    return [str(Path(shutil.which(words[0]) or "").absolute()), *words[1:]] if words else []
 
 
 def _tell(command: Sequence[str], words: str) -> None:

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 import fxlab
 from fxlab._cli import app
+from fxlab._cli.sweep import TIMER, crontab_line, systemd_service
 from fxlab.batcher._jobs import BatchJob, checked_sweeps, load_jobs
 from fxlab.sweeper._results import COMPARISON
 
@@ -337,7 +338,144 @@ def test_a_command_that_cannot_run_is_refused_before_the_night(tmp_path, command
 
 def test_the_line_for_the_crontab_stands_in_the_help():
     shown = CliRunner().invoke(app, ["nightly", "--help"], env={"COLUMNS": "200"}).stdout
-    assert "0 2 * * * cd $HOME/research && .venv/bin/fxlab nightly nights.toml" in shown
+    assert "0 2 * * * cd /path/to/research && .venv/bin/fxlab nightly nights.toml" in shown
+
+
+def read_as_cron(line):
+    """Return what cron hands to the shell: an escaped % is one, a bare one ends the command."""
+    *when, command = line.split(" ", 5)
+    assert when == ["0", "2", "*", "*", "*"]
+    made, escaped = "", False
+    for letter in command:
+        if escaped:
+            made = made[:-1] + letter if letter == "%" else made + letter
+            escaped = False
+        elif letter == "%":
+            break
+        else:
+            made += letter
+            escaped = letter == "\\"
+    return made
+
+
+def read_as_systemd(text):
+    """Return the sections of a unit: values by name, each as often as it is there."""
+    sections = {}
+    for line in filter(None, text.splitlines()):
+        if line.startswith("["):
+            own = sections.setdefault(line.strip("[]"), {})
+        else:
+            name, _, value = line.partition("=")
+            assert "%" not in value.replace("%%", "")
+            own.setdefault(name, []).append(value.replace("%%", "%"))
+    return sections
+
+
+HOSTILE = [
+    "plain", "50%", "50% off", r"a\%b c", "it's", "$HOME", "`id`; $(id)", 'a "b" \\', "*", "",
+    "naïve ☃", "%n %%", "-x=1", "#",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("reader", [read_as_cron, lambda line: line.split(" ", 5)[5]])
+def test_a_crontab_hands_each_word_on(tmp_path, reader):
+    """With a cron that takes the backslash away, and with one that leaves it."""
+    folder = tmp_path / "100% 'my' $folder"
+    folder.mkdir()
+    script = folder / "show.py"
+    script.write_text(
+        "import json, os, sys\n"
+        "print(json.dumps([os.getcwd(), *sys.argv[1:]]))\nprint(os.environ['FXLAB_HOME'])\n"
+    )
+    log = folder / "the log%.txt"
+    words = [sys.executable, str(script), *HOSTILE]
+    line = crontab_line(words, str(folder), str(log), {"FXLAB_HOME": "50% '$HOME'"})
+    done = subprocess.run(["sh", "-c", reader(line)], check=True, capture_output=True)
+    assert done.stdout == b""
+    told, home = log.read_text().splitlines()
+    assert json.loads(told) == [str(folder), *HOSTILE]
+    assert home == "50% '$HOME'"
+
+
+def test_a_service_hands_each_word_on():
+    words = ["/opt/50% off/fxlab", *HOSTILE]
+    service = read_as_systemd(systemd_service(words, "/data/50% off", {"FXLAB_HOME": "/a b/50%"}))
+    own = service["Service"]
+    assert own["Type"] == ["oneshot"]
+    assert own["WorkingDirectory"] == ["/data/50% off"]
+    assert [shlex.split(each) for each in own["Environment"]] == [["FXLAB_HOME=/a b/50%"]]
+    (command,) = own["ExecStart"]
+    assert "$" not in command.replace("$$", "")
+    assert [word.replace("$$", "$") for word in shlex.split(command)] == words
+    timer = read_as_systemd(TIMER)
+    assert timer["Timer"] == {"OnCalendar": ["*-*-* 02:00:00"], "Persistent": ["true"]}
+    assert timer["Install"] == {"WantedBy": ["timers.target"]}
+
+
+@pytest.fixture
+def planned(tmp_path, monkeypatch):
+    """Stand beside a plan, where no night can be run and no server be reached."""
+
+    def refused(*_args, **_options):
+        raise AssertionError("nothing runs")
+
+    for name in ("nightly", "connect"):
+        monkeypatch.setattr(fxlab, name, refused, raising=False)
+    folder = tmp_path / "50% off"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    for name in [name for name in os.environ if name.startswith("FXLAB_")]:
+        monkeypatch.delenv(name)
+    plan = folder / "my nights.toml"
+    plan.write_text('[[sweep]]\ntag = "x"\nstrategy = "sma_cross"\nparameters = { fast = 5 }\n')
+    return folder
+
+
+def schedule(*words):
+    """Return the parts of a schedule, and the whole text of it."""
+    whole = ("nightly", "my nights.toml", "--out", "nights", *words, "--print-schedule")
+    text, as_json = run(*whole), run(*whole, "--json")
+    assert (text.exit_code, as_json.exit_code) == (0, 0), text.output
+    return json.loads(as_json.stdout), text.stdout
+
+
+def test_the_schedule_is_this_command_with_whole_paths(planned, monkeypatch):
+    monkeypatch.setenv("FXLAB_HOME", "/data/home")
+    monkeypatch.setenv("FXLAB_QUESTDB_PASSWORD", "hush")
+    options = ["--workers", "2", "--top", "3"]
+    parts, text = schedule(*options, "--on-failure", "echo 'oh no'")
+    assert not (planned / "nights").exists()
+    assert "hush" not in text
+    assert "# Left out, for it is secret: FXLAB_QUESTDB_PASSWORD" in text
+    assert "systemctl --user enable --now fxlab-nightly.timer" in text
+    assert all(part in text for part in parts.values())
+
+    cd, folder, _, home, *command, _, log, _ = shlex.split(read_as_cron(parts["crontab"]))
+    assert (cd, folder, log) == ("cd", str(planned), str(planned / "nights.log"))
+    assert home == "FXLAB_HOME=/data/home"
+    assert Path(command[0]).is_absolute()
+    plan, out = str(planned / "my nights.toml"), str(planned / "nights")
+    given = command[command.index("nightly") + 1 :]
+    assert given[:-1] == [plan, "--out", out, *options, "--on-failure"]
+    program, said = shlex.split(given[-1])
+    assert Path(program).is_absolute()
+    assert said == "oh no"
+    service = read_as_systemd(parts["service"])["Service"]
+    assert shlex.split(service["ExecStart"][0]) == command
+
+
+def test_a_schedule_without_options_has_none(planned):
+    parts, _ = schedule()
+    command = shlex.split(read_as_systemd(parts["service"])["Service"]["ExecStart"][0])
+    assert command[-2:] == ["--out", str(planned / "nights")]
+    assert "FXLAB_" not in parts["crontab"]
+
+
+def test_a_schedule_of_what_cannot_run_is_refused(planned):
+    told = one_error(run("nightly", "none.toml", "--out", "nights", "--print-schedule"))
+    assert "none.toml cannot be read" in told
+    told = one_error(run("nightly", "my nights.toml", "--out", "a\nb", "--print-schedule"))
+    assert "which no crontab can hold; rename it" in told
 
 
 def test_a_plan_that_is_not_there_is_one_sentence(tmp_path):
