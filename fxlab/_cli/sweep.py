@@ -404,6 +404,13 @@ def nightly(
     top: Annotated[
         int, typer.Option(min=0, help="Run a notebook and a report for so many of the best points.")
     ] = 0,
+    keep: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Keep so many nights whole, and of older ones the record that charts need.",
+        ),
+    ] = None,
     on_failure: Annotated[
         str | None,
         typer.Option(
@@ -429,11 +436,16 @@ def nightly(
 
     hook = _split_command(on_failure)
     if print_schedule:
-        options = {"--workers": workers, "--top": top or None, "--on-failure": shlex.join(hook)}
+        options = {
+            "--workers": workers,
+            "--top": top or None,
+            "--keep": keep,
+            "--on-failure": shlex.join(hook),
+        }
         _print_schedule(file, out, options)
         return
     try:
-        found = fxlab.nightly(file, out=out, workers=workers, top=top)
+        found = fxlab.nightly(file, out=out, workers=workers, top=top, keep=keep)
     except BaseException as error:  # whoever sleeps has to hear of it, whatever ended the night
         _tell(hook, f"the night did not end: {type(error).__name__}: {error}")
         raise

@@ -13,11 +13,10 @@ was asked for something else.
 from __future__ import annotations
 
 import json
-import math
+import shutil
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -30,7 +29,7 @@ from fxlab._times import integer, required
 from fxlab.backtester.metrics._performance import METRICS
 from fxlab.backtester.report._summary import history_picture, show_metric, show_seconds
 from fxlab.backtester.report._tearsheet import Section, embed, plotly_source, write_whole
-from fxlab.batcher._jobs import NightlySweep, best_jobs, checked_sweeps, load_jobs
+from fxlab.batcher._jobs import NightlySweep, best_jobs, checked_sweeps, load_jobs, slug
 from fxlab.batcher.batch import INDEX, Batch, batch, connected, only_one
 from fxlab.errors import Cancelled, FxlabError, SweepCancelled
 from fxlab.sweeper._cross_validation import verdict
@@ -38,11 +37,16 @@ from fxlab.sweeper._results import (
     CHANGES,
     COMPARISON,
     FIGURES,
-    NIGHTS,
     POINTS,
+    RECORD,
+    NightRecord,
     compare_nights,
     figure_history,
-    parse_night,
+    finite,
+    frames_of,
+    point_words,
+    read_nights,
+    worth,
 )
 from fxlab.sweeper._threads import check_workers
 from fxlab.sweeper.sweep import sweep
@@ -89,32 +93,7 @@ def _ended(one: NightlySweep, found: Sweep, began: datetime) -> dict[str, Any]:
     if not states.get("done"):
         errors = found.table["error"].drop_nulls().to_list()
         return row if stopped else row | {"state": "failed", "error": (errors or ["no point"])[0]}
-    return row | _worth(found)
-
-
-def _worth(found: Sweep) -> dict[str, Any]:
-    """Return the best point, and how much of it is chance."""
-    top = found.ranking().head(1)
-    if top.is_empty():
-        return {}
-    row = top.row(0, named=True)
-    best = {"best": row[found.metric], "parameters": _point_words(found, row["point"])}
-    try:
-        judged = found.overfitting()
-    except FxlabError:  # too few points or periods to judge
-        return best
-    deflated = judged.table.filter(pl.col("point") == row["point"])["deflated_sharpe"]
-    return best | {
-        "deflated_sharpe": _known(deflated[0]) if len(deflated) else None,
-        "pbo": _known(judged.pbo),
-        "tried": judged.tried,
-    }
-
-
-def _point_words(found: Sweep, number: int) -> str:
-    """Return the parameters of a point, those that vary."""
-    values = found.points[number].values
-    return ", ".join(f"{name}={values[name]}" for name in found.space.axes or values)
+    return row | worth(found)
 
 
 def _row(one: NightlySweep, began: datetime, **values: Any) -> dict[str, Any]:  # noqa: ANN401
@@ -126,10 +105,6 @@ def _row(one: NightlySweep, began: datetime, **values: Any) -> dict[str, Any]:  
         "seconds": (datetime.now(UTC) - began).total_seconds(),
         **values,
     }
-
-
-def _known(value: float | None) -> float | None:
-    return None if value is None or math.isnan(value) else value
 
 
 def _run(one: NightlySweep, lab: Lab, day: date, workers: int, progress: Advance) -> Sweep:
@@ -174,6 +149,8 @@ class Night:
         the sessions of this one), ``note``. A session's figure is that of the sweep's best point.
     reports : Batch or None
         The notebooks and reports of the best points, if they were asked for.
+    retention : str
+        What became of older nights, in words, if only so many were to be kept.
 
     Examples
     --------
@@ -189,6 +166,7 @@ class Night:
         repr=False, default_factory=lambda: pl.DataFrame(schema=COMPARISON)
     )
     reports: Batch | None = None
+    retention: str = ""
 
     @property
     def changes(self) -> pl.DataFrame:
@@ -203,9 +181,10 @@ class Night:
     def __str__(self) -> str:
         """Say it in one line."""
         points, known = (int(self.table[name].sum()) for name in ("points", "from_before"))
+        older = self.retention and f"; {self.retention}"
         return (
             f"{self.table.height:,} sweeps, {self.failed.height:,} failed; {points:,} points, "
-            f"{known:,} of them from before{_change_words(self.changes)}; see {self.index}"
+            f"{known:,} of them from before{_change_words(self.changes)}{older}; see {self.index}"
         )
 
     def _repr_html_(self) -> str:
@@ -220,6 +199,7 @@ def nightly(
     workers: int | None = None,
     night: date | None = None,
     top: int = 0,
+    keep: int | None = None,
     progress: Progress = None,
 ) -> Night:
     """Run sweeps one after the other, keep every point, and write a page of what they gave.
@@ -244,6 +224,11 @@ def nightly(
     top
         So many of the best points, of different sweeps by their deflated Sharpe ratio, are
         backtested in a notebook and get a report, as `fxlab.batch` does it.
+    keep
+        So many of the newest nights stay whole, this one among them. Once it has ended without a
+        failure, older ones lose their page, tables and reports; their records and what anybody
+        else put beside them stay, so later nights are compared and charted as before. All stay
+        unless given.
     progress
         As `fxlab.backtest` takes it; it hears of the sweep and the time left.
 
@@ -263,6 +248,10 @@ def nightly(
     """
     threads, day = check_workers(workers), night or datetime.now(UTC).date()
     wanted = required(integer(top, 0), f"top={top!r:.80} is not a number of points; give 0 or more")
+    newest = None if keep is None else required(
+        integer(keep, 1), f"keep={keep!r:.80} is not a number of nights; give 1 or more, or leave "
+        "it out to keep all of them",
+    )  # fmt: skip
     plan = checked_sweeps(load_jobs(sweeps, "sweep"))
     root = Path(out).resolve()
     with connected(lab) as store, only_one(root), shown(progress, "nightly") as advance:
@@ -275,10 +264,10 @@ def nightly(
             share = part(advance, len(plan) / steps, 1.0)
             log.report(wanted, store, _named(share, "reports"))
         advance(1.0, f"{len(plan):,} sweeps")
-        return log.show("done")
+        made = log.show("done")
+        return made if newest is None else replace(made, retention=log.clear_older(made, newest))
 
 
-RECORD: Final = "night.json"
 _REPORTS: Final = "reports"
 
 
@@ -356,6 +345,14 @@ class _Log:
         table = pl.DataFrame(self._rows, schema=SCHEMA)
         return Night(table, self._sweeps, page, made.comparison, self._reports)
 
+    def clear_older(self, made: Night, keep: int) -> str:
+        """Clear the nights that are not among the newest ones; say what became of them."""
+        if made.failed.height or (made.reports is not None and made.reports.failed.height):
+            return "older nights are kept, for this one has failures"
+        words = clear_nights(self._root, keep)
+        write_whole(self._root / "index.html", render_all(self._root, read_nights(self._root)))
+        return words
+
     def _figures(self) -> pl.DataFrame:
         """Return a row for each sweep of the plan and for each of its sessions."""
         rows: list[dict[str, Any]] = []
@@ -363,7 +360,7 @@ class _Log:
         for one in self._plan:
             row = ended.get(one.name) or _row(one, datetime.now(UTC), state="waiting")
             terms = json.dumps(one.terms, sort_keys=True)
-            whole = {"night": self._day, "figure": _finite(row["best"]), "terms": terms}
+            whole = {"night": self._day, "figure": finite(row["best"]), "terms": terms}
             rows.append({name: row.get(name) for name in FIGURES} | whole)
             if row["best"] is not None:
                 rows += [rows[-1] | each for each in self._by_session(one.name)]
@@ -374,12 +371,12 @@ class _Log:
         found = self._sweeps[name]
         best = found.table.filter(pl.col("point") == found.ranking()["point"][0])
         rows = best.select("session", found.metric).iter_rows()
-        return [{"session": session, "figure": _finite(figure)} for session, figure in rows]
+        return [{"session": session, "figure": finite(figure)} for session, figure in rows]
 
     def _points(self) -> Iterator[tuple[str, str, float | None]]:
         for name, found in self._sweeps.items():
             for number, figure in found.ranking().select("point", found.metric).iter_rows():
-                yield name, _point_words(found, number), _finite(figure)
+                yield name, point_words(found, number), finite(figure)
 
     def _keep(self, one: NightlySweep, found: Sweep, began: datetime) -> None:
         found.table.write_parquet(self._folder / f"{one.slug}.parquet")
@@ -396,68 +393,47 @@ class _Log:
         ) from stop
 
 
+def clear_nights(root: Path, keep: int) -> str:
+    """Remove what nights wrote, but for the newest ones and for all records; say what was done.
+
+    A folder with a night's name and no record that can be read is somebody else's.
+    """
+    nights = {
+        day: record
+        for day, record in sorted(read_nights(root).items(), reverse=True)
+        if record.state != "unreadable" and not (root / day.isoformat()).is_symlink()
+    }
+    cleared, errors = 0, []
+    for day, record in list(nights.items())[keep:]:
+        written = _written(root / day.isoformat(), record)
+        try:
+            for path in written:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        except OSError as error:
+            errors.append(f"; {day} could not be cleared, the next night tries again: {error}")
+        else:
+            cleared += bool(written)
+    return f"{cleared:,} older nights cleared but for their records{''.join(errors[:1])}"
+
+
+def _written(folder: Path, record: NightRecord) -> list[Path]:
+    """Return what a night wrote into its folder beside its record, as far as it is there."""
+    names = [slug(name, "sweep") for name in record.figures["sweep"].unique().drop_nulls()]
+    files = [folder / INDEX]
+    files += [folder / f"{name}.{end}" for name in names for end in ("parquet", "error.txt")]
+    found = [path for path in files if path.is_file() and not path.is_symlink()]
+    reports = folder / _REPORTS
+    return [*found, reports] if reports.is_dir() and not reports.is_symlink() else found
+
+
 def _named(progress: Advance, name: str) -> Advance:
     return lambda share, words: progress(share, f"{name}: {words}")
-
-
-def _finite(value: float | None) -> float | None:
-    """Return a figure that can be compared, and that JSON can hold."""
-    return value if value is not None and math.isfinite(value) else None
 
 
 def _change_words(changes: pl.DataFrame) -> str:
     counts = dict(changes["change"].value_counts().iter_rows())
     words = [f"{counts[change]:,} {change}" for change in CHANGES if counts.get(change)]
     return f"; against the night before {', '.join(words)}" if words else ""
-
-
-@dataclass
-class NightRecord:
-    """What is kept of a night: how it ended, its figures, and the comparison.
-
-    Attributes
-    ----------
-    state
-        running, done or stopped; died, of one that runs no more and has not ended; unreadable.
-    """
-
-    state: str
-    figures: pl.DataFrame
-    comparison: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=COMPARISON))
-
-    def to_json(self, table: Sequence[Mapping[str, Any]]) -> str:
-        """Return the record; `table` are the rows of `Night.table`."""
-        rows = [{k: _finite(v) if isinstance(v, float) else v for k, v in r.items()} for r in table]
-        parts = {"figures": self.figures, "comparison": self.comparison}
-        frames = {name: frame.rows(named=True) for name, frame in parts.items()}
-        whole = {"state": self.state, "table": rows, **frames}
-        return json.dumps(whole, indent=1, default=str, allow_nan=False)
-
-    @classmethod
-    def read(cls, path: Path, day: date) -> NightRecord:
-        """Return a record that an earlier process wrote, perhaps before it was killed."""
-        try:
-            return cls(*parse_night(path.read_text(encoding="utf-8"), day))
-        except (OSError, ValueError):
-            return cls("unreadable", pl.DataFrame(schema=FIGURES))
-
-
-def read_nights(root: Path, but: date | None = None) -> dict[date, NightRecord]:
-    """Return the records of all nights in a folder, except of one that is to be written."""
-    found = {}
-    for folder in root.iterdir():
-        with suppress(ValueError):  # not a night's folder
-            day = date.fromisoformat(folder.name)
-            if day != but and day.isoformat() == folder.name:
-                found[day] = NightRecord.read(folder / RECORD, day)
-    return found
-
-
-def frames_of(nights: Mapping[date, NightRecord]) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return the figures of all nights, and their states, as `compare_nights` takes them."""
-    figures = pl.concat([pl.DataFrame(schema=FIGURES), *(one.figures for one in nights.values())])
-    states = [(day, one.state) for day, one in sorted(nights.items())]
-    return figures, pl.DataFrame(states, schema=NIGHTS, orient="row")
 
 
 RANKED: Final = 10

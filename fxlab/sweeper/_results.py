@@ -8,9 +8,12 @@ became of it. Nights that sweep the same again are compared: better, decayed, ne
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -19,7 +22,7 @@ import polars as pl
 from fxlab import _html
 from fxlab.backtester.metrics._performance import LESS_IS_BETTER, METRICS, NEITHER
 from fxlab.backtester.strategy.strategy import Strategy
-from fxlab.errors import InvalidParameter, did_you_mean, some
+from fxlab.errors import FxlabError, InvalidParameter, did_you_mean, some
 from fxlab.sweeper._space import Point
 from fxlab.sweeper._trial import STATES, TrialResult
 
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from fxlab.backtester.result import Result
+    from fxlab.sweeper.sweep import Sweep
 
 
 def check_metric(metric: str) -> str:
@@ -477,3 +481,89 @@ def figure_history(figures: pl.DataFrame, nights: pl.DataFrame, name: str) -> pl
         .join(done.select("night", "figure"), on="night", how="left", maintain_order="left")
         .tail(HISTORY)
     )
+
+
+def worth(found: Sweep) -> dict[str, Any]:
+    """Return the best point, and how much of it is chance."""
+    top = found.ranking().head(1)
+    if top.is_empty():
+        return {}
+    row = top.row(0, named=True)
+    best = {"best": row[found.metric], "parameters": point_words(found, row["point"])}
+    try:
+        judged = found.overfitting()
+    except FxlabError:  # too few points or periods to judge
+        return best
+    deflated = judged.table.filter(pl.col("point") == row["point"])["deflated_sharpe"]
+    return best | {
+        "deflated_sharpe": _known(deflated[0]) if len(deflated) else None,
+        "pbo": _known(judged.pbo),
+        "tried": judged.tried,
+    }
+
+
+def point_words(found: Sweep, number: int) -> str:
+    """Return the parameters of a point, those that vary."""
+    values = found.points[number].values
+    return ", ".join(f"{name}={values[name]}" for name in found.space.axes or values)
+
+
+def _known(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else value
+
+
+def finite(value: float | None) -> float | None:
+    """Return a figure that can be compared, and that JSON can hold."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+RECORD: Final = "night.json"
+
+
+@dataclass
+class NightRecord:
+    """What is kept of a night: how it ended, its figures, and the comparison.
+
+    Attributes
+    ----------
+    state
+        running, done or stopped; died, of one that runs no more and has not ended; unreadable.
+    """
+
+    state: str
+    figures: pl.DataFrame
+    comparison: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=COMPARISON))
+
+    def to_json(self, table: Sequence[Mapping[str, Any]]) -> str:
+        """Return the record; `table` are the rows of `Night.table`."""
+        rows = [{k: finite(v) if isinstance(v, float) else v for k, v in r.items()} for r in table]
+        parts = {"figures": self.figures, "comparison": self.comparison}
+        frames = {name: frame.rows(named=True) for name, frame in parts.items()}
+        whole = {"state": self.state, "table": rows, **frames}
+        return json.dumps(whole, indent=1, default=str, allow_nan=False)
+
+    @classmethod
+    def read(cls, path: Path, day: date) -> NightRecord:
+        """Return a record that an earlier process wrote, perhaps before it was killed."""
+        try:
+            return cls(*parse_night(path.read_text(encoding="utf-8"), day))
+        except (OSError, ValueError):
+            return cls("unreadable", pl.DataFrame(schema=FIGURES))
+
+
+def read_nights(root: Path, but: date | None = None) -> dict[date, NightRecord]:
+    """Return the records of all nights in a folder, except of one that is to be written."""
+    found = {}
+    for folder in root.iterdir():
+        with suppress(ValueError):  # not a night's folder
+            day = date.fromisoformat(folder.name)
+            if day != but and day.isoformat() == folder.name:
+                found[day] = NightRecord.read(folder / RECORD, day)
+    return found
+
+
+def frames_of(nights: Mapping[date, NightRecord]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the figures of all nights, and their states, as `compare_nights` takes them."""
+    figures = pl.concat([pl.DataFrame(schema=FIGURES), *(one.figures for one in nights.values())])
+    states = [(day, one.state) for day, one in sorted(nights.items())]
+    return figures, pl.DataFrame(states, schema=NIGHTS, orient="row")

@@ -17,15 +17,19 @@ import fxlab
 from fxlab import errors
 from fxlab.backtester.report._summary import history_picture
 from fxlab.batcher._jobs import NightlySweep
-from fxlab.batcher.nightly import RECORD, NightRecord, frames_of, read_nights, render_all
+from fxlab.batcher.nightly import render_all
 from fxlab.sweeper._results import (
     CHANGES,
     FIGURES,
     NIGHTS,
     POINTS,
+    RECORD,
+    NightRecord,
     change_of,
     compare_nights,
     figure_history,
+    frames_of,
+    read_nights,
 )
 
 DAYS = [date(2026, 1, 28) + timedelta(days=number) for number in range(5)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from datetime import date, timedelta
 
 import polars as pl
@@ -11,8 +12,9 @@ from markets import recorded_walk
 
 import fxlab
 from fxlab import errors
-from fxlab.batcher._jobs import NightlySweep, checked_sweeps
-from fxlab.batcher.nightly import read_nights
+from fxlab.batcher._jobs import NightlySweep, checked_sweeps, slug
+from fxlab.batcher.nightly import clear_nights, render_all
+from fxlab.sweeper._results import FIGURES, RECORD, NightRecord, read_nights
 
 FIRST, SECOND = date(2026, 1, 31), date(2026, 2, 1)
 GRID = {"fast": [2, 4], "slow": {"from": 10, "to": 20, "step": 5}}
@@ -365,4 +367,124 @@ def test_reports_that_are_stopped_stop_the_night(lab, plan, tmp_path, monkeypatc
 def test_top_is_a_number_of_points(top, tmp_path):
     with pytest.raises(errors.InvalidParameter, match="is not a number of points; give 0 or more"):
         fxlab.nightly([], out=tmp_path / "out", lab=object(), top=top)
+    assert not (tmp_path / "out").exists()
+
+
+def write_night(root, day, *sweeps, state="done"):
+    """Write a folder as a night does, with an error and reports, and return it."""
+    folder = root / day.isoformat()
+    rows = [
+        dict.fromkeys(FIGURES)
+        | {"night": day, "sweep": name, "metric": "sharpe", "state": "done", "terms": "{}"}
+        for name in sweeps
+    ]
+    (folder / "reports" / "a-1").mkdir(parents=True)
+    files = [f"{slug(name, 'sweep')}.parquet" for name in sweeps]
+    for name in ("index.html", "reports/a-1/notebook.ipynb", "a-b.error.txt", *files):
+        (folder / name).write_text(name)
+    record = NightRecord(state, pl.DataFrame(rows, schema=FIGURES))
+    (folder / RECORD).write_text(record.to_json([]))
+    return folder
+
+
+def names_in(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+def test_older_nights_are_cleared_but_for_their_records(tmp_path):
+    days = [FIRST + timedelta(days=number) for number in range(5)]
+    folders = [write_night(tmp_path, day, "a/b", "../c") for day in days[:4]]
+    died = write_night(tmp_path, days[4], "a/b", state="running")
+    whole = names_in(folders[3])
+    assert whole == {"index.html", "reports", "a-b.parquet", "c.parquet", "a-b.error.txt", RECORD}
+    records = [(folder / RECORD).read_bytes() for folder in folders]
+    assert clear_nights(tmp_path, 5) == "0 older nights cleared but for their records"
+    assert clear_nights(tmp_path, 2) == "3 older nights cleared but for their records"
+    assert [names_in(folder) for folder in folders] == [{RECORD}] * 3 + [whole]
+    assert "index.html" in names_in(died)
+    assert [(folder / RECORD).read_bytes() for folder in folders] == records
+    assert clear_nights(tmp_path, 2) == "0 older nights cleared but for their records"
+    page = render_all(tmp_path, read_nights(tmp_path))
+    assert [f'href="{day}/index.html"' in page for day in days] == [False] * 3 + [True] * 2
+    assert all(str(day) in page for day in days)
+
+
+def test_what_no_night_wrote_is_never_touched(tmp_path):
+    root, elsewhere = tmp_path / "nights", tmp_path / "elsewhere"
+    for folder in (root, elsewhere):
+        folder.mkdir()
+    write_night(root, date(2026, 3, 1), "a b")
+
+    own = write_night(root, date(2026, 1, 1), "a b")  # a night with files of the user's
+    (own / "notes.md").write_text("mine")
+    (own / "my.parquet").write_text("mine")
+    (own / "link").symlink_to(elsewhere)
+    (own / "reports" / "link").symlink_to(elsewhere)
+
+    linked = write_night(root, date(2026, 1, 2), "a b")  # one whose parts lie elsewhere
+    kept = elsewhere / "kept"
+    kept.mkdir()
+    (linked / "reports").rename(kept / "reports")
+    (linked / "reports").symlink_to(kept / "reports")
+    (linked / "a-b.parquet").rename(kept / "a-b.parquet")
+    (linked / "a-b.parquet").symlink_to(kept / "a-b.parquet")
+
+    away = write_night(elsewhere, date(2026, 1, 3), "a b")  # one that is a link itself
+    (root / "2026-01-03").symlink_to(away)
+
+    strange = [root / name for name in ("2026-01-04", "2026-01-05", "20260106", "2026-1-7", "x")]
+    for folder in strange:  # no record, a broken one, and names that are no night's
+        folder.mkdir()
+        (folder / "index.html").write_text("mine")
+    (root / "2026-01-05" / RECORD).write_text("{}")
+    (root / "2026-01-08").write_text("a file")
+
+    before = {path: path.read_bytes() for path in elsewhere.rglob("*") if path.is_file()}
+    assert clear_nights(root, 1) == "2 older nights cleared but for their records"
+    assert names_in(own) == {RECORD, "notes.md", "my.parquet", "link"}
+    assert names_in(linked) == {RECORD, "reports", "a-b.parquet"}
+    assert before == {path: path.read_bytes() for path in elsewhere.rglob("*") if path.is_file()}
+    assert all((folder / "index.html").is_file() for folder in strange)
+    assert (root / "2026-01-08").is_file()
+
+
+def test_a_night_that_cannot_be_cleared_is_told_and_the_others_are(tmp_path, monkeypatch):
+    for day in (FIRST, SECOND, SECOND + timedelta(days=1)):
+        write_night(tmp_path, day, "a")
+    remove = shutil.rmtree
+
+    def refused(path, *rest, **options):
+        if FIRST.isoformat() in str(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        remove(path, *rest, **options)
+
+    monkeypatch.setattr("fxlab.batcher.nightly.shutil.rmtree", refused)
+    words = clear_nights(tmp_path, 1)
+    assert words.startswith("1 older nights cleared but for their records; 2026-01-31 could not be")
+    assert "the next night tries again: [Errno 13] Permission denied" in words
+    monkeypatch.undo()
+    assert clear_nights(tmp_path, 1) == "1 older nights cleared but for their records"
+
+
+def test_only_a_night_without_failures_clears_others(lab, plan, tmp_path):
+    old = write_night(tmp_path, FIRST, "a b")
+    failed = fxlab.nightly(plan[1:], out=tmp_path, lab=lab, night=SECOND, keep=1)
+    assert failed.retention == "older nights are kept, for this one has failures"
+    assert "; older nights are kept, for this one has failures; see " in str(failed)
+    assert (old / "index.html").is_file()
+
+    done = fxlab.nightly(plan[1:2], out=tmp_path, lab=lab, night=SECOND, keep=1)
+    assert "; 1 older nights cleared but for their records; see " in str(done)
+    assert names_in(old) == {RECORD}
+    assert {"index.html", "sma_cross.parquet"} <= names_in(done.index.parent)
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert f'href="{FIRST}/index.html"' not in page
+    assert f'href="{SECOND}/index.html"' in page
+    assert fxlab.nightly(plan[1:2], out=tmp_path, lab=lab, night=SECOND).retention == ""
+
+
+@pytest.mark.parametrize("keep", [0, -1, 1.5, True, "all"])
+def test_keep_is_a_number_of_nights(keep, tmp_path):
+    with pytest.raises(errors.InvalidParameter, match="is not a number of nights; give 1 or more"):
+        fxlab.nightly([], out=tmp_path / "out", lab=object(), keep=keep)
     assert not (tmp_path / "out").exists()

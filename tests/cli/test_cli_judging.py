@@ -270,7 +270,7 @@ def test_a_night_fails_with_a_report(monkeypatch, tmp_path):
     answer = run("nightly", "nights.toml", "--out", tmp_path, "--top", "2")
     assert answer.exit_code == 1
     assert "report of [red]a: ValueError: no" in answer.stdout
-    assert given == {"out": tmp_path, "workers": None, "top": 2}
+    assert given == {"out": tmp_path, "workers": None, "top": 2, "keep": None}
     assert run("nightly", "nights.toml", "--out", tmp_path).exit_code == 0
 
 
@@ -442,7 +442,7 @@ def schedule(*words):
 def test_the_schedule_is_this_command_with_whole_paths(planned, monkeypatch):
     monkeypatch.setenv("FXLAB_HOME", "/data/home")
     monkeypatch.setenv("FXLAB_QUESTDB_PASSWORD", "hush")
-    options = ["--workers", "2", "--top", "3"]
+    options = ["--workers", "2", "--top", "3", "--keep", "30"]
     parts, text = schedule(*options, "--on-failure", "echo 'oh no'")
     assert not (planned / "nights").exists()
     assert "hush" not in text
