@@ -21,7 +21,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
-from fxlab._times import Time, integer, required
+from fxlab._times import Time, integer, parse_range, required
 from fxlab.backtester.engine import prepare
 from fxlab.backtester.execution import Execution
 from fxlab.backtester.options import RunOptions, check_names, execution_of, renamed
@@ -29,12 +29,12 @@ from fxlab.backtester.result import Run, fingerprint_inputs, fingerprint_of
 from fxlab.backtester.strategy.strategy import Strategy, Value, get, values_between
 from fxlab.errors import EmptySession, FxlabError, InvalidInput, InvalidParameter
 from fxlab.sweeper._results import check_objective
-from fxlab.sweeper._space import Space
+from fxlab.sweeper._space import Space, choose
+from fxlab.sweeper.sweep import POINTS_LIMIT
 
 if TYPE_CHECKING:
     from fxlab.lab import Lab
     from fxlab.sessions.session import Session
-    from fxlab.sweeper.sweep import Sweep
 
 
 _SHIPPED: Final = "fxlab.backtester.strategy._builtin"
@@ -86,6 +86,7 @@ class BatchJob(RunOptions):
         values = named_fields(cls, given, "job", ("session", "strategy"))
         values["session"] = getattr(values["session"], "id", values["session"])
         values["strategy"] = importable(values["strategy"])
+        _check_kinds(values)
         return cls(**values)
 
 
@@ -276,11 +277,13 @@ class NightlySweep(RunOptions):
         if isinstance(given, cls):
             return given
         values = named_fields(cls, given, "sweep", ("strategy", "parameters"))
+        _check_kinds(values)
         chosen = get(values["strategy"])
         values["name"] = values.get("name") or chosen.name
         values["parameters"] = _grid(chosen, values["parameters"])
         made = cls(**values)
-        Space.of(chosen, made.parameters)
+        space = Space.of(chosen, made.parameters)
+        choose(space, made.search, made.points, made.seed, points_limit=POINTS_LIMIT)
         check_objective(made.metric)
         made.check_rule()
         return made
@@ -394,25 +397,6 @@ def checked_sweeps(given: Sequence[NightlySweep | Mapping[str, Any]]) -> list[Ni
     return each_checked(given, "sweep", ready)
 
 
-def best_jobs(found: Sequence[tuple[NightlySweep, Sweep]], most: int, lab: Lab) -> list[BatchJob]:
-    """Return backtests of the best points of sweeps, each on the first of the sweep's sessions.
-
-    Of two that are the same backtest only the first is there; at most `most` of them.
-    """
-    jobs: dict[str, BatchJob] = {}
-    for one, made in found:
-        if len(jobs) < most:
-            job = BatchJob(
-                session=made.sessions[0],
-                strategy=one.strategy,
-                parameters=made.best,
-                name=one.name,
-                **one.run_keywords(),
-            )
-            jobs.setdefault(checked([job], lab)[0].key, job)
-    return list(jobs.values())
-
-
 def _grid(strategy: Strategy, given: Any) -> Any:  # noqa: ANN401 - checked by `Space.of`
     if not isinstance(given, Mapping):
         return given
@@ -451,7 +435,7 @@ def load_jobs(plan: str | Path | Sequence[Any] | Mapping[str, Any], kind: str) -
     Parameters
     ----------
     plan
-        A TOML file, its content as a mapping, or the pieces themselves.
+        A TOML or JSON file, its content as a mapping, or the pieces themselves.
     kind
         What the tables of the file are called: ``job`` or ``sweep``.
 
@@ -460,9 +444,8 @@ def load_jobs(plan: str | Path | Sequence[Any] | Mapping[str, Any], kind: str) -
     InvalidInput
         If the file cannot be read, has another table, or there is no work in it.
     """
-    if isinstance(plan, str | Path):
-        plan = _read(Path(plan), kind)
-    found = _filled_in(plan, kind) if isinstance(plan, Mapping) else list(plan)
+    held: Any = _read(Path(plan), kind) if isinstance(plan, str | Path) else plan
+    found = _filled_in(held, kind) if isinstance(held, Mapping) else list(held)
     if not found:
         raise InvalidInput(f"there is nothing to run; write at least one [[{kind}]]")
     return found
@@ -509,25 +492,85 @@ def named_fields(
             f"{given!r:.80} is not a {kind}; give a mapping of its fields, such as "
             "{'strategy': 'sma_cross', 'parameters': {'fast': 10}}"
         )
-    values = dict(renamed(given))
+    values = {name: value for name, value in renamed(given).items() if value is not None}
     check_names(values, [spec.name for spec in fields(made)], f"a {kind}")
     for name in needed:
         if values.get(name, "") in (None, ""):
             raise InvalidParameter(f"the {kind} has no {name}; give it, or set it in [{DEFAULTS}]")
-    if isinstance(values.get("execution"), Mapping):
-        values["execution"] = execution_of(values["execution"])
+    execution = values.get("execution")
+    if isinstance(execution, Mapping):
+        values["execution"] = execution_of(execution)
+    elif not isinstance(execution, Execution | None):
+        raise InvalidParameter(
+            f"execution={execution!r:.80} names no assumption; write execution = "
+            "{ taker_bps = 1, latency = '50ms' }"
+        )
     return values
 
 
-def _read(path: Path, kind: str) -> dict[str, Any]:
+_TEXTS: Final = ("session", "name", "tag", "symbol", "search", "metric")
+_LISTS: Final = ("symbols", "sessions")
+
+
+def _check_kinds(values: Mapping[str, Any]) -> None:
+    """Refuse what a file can hold and no run can take, before a night: 5 is no name, True no seed.
+
+    Raises
+    ------
+    InvalidParameter, InvalidTimeRange
+        Naming the field.
+    """
+    for name in _TEXTS:
+        if not isinstance(values.get(name, ""), str):
+            raise InvalidParameter(
+                f'{name}={values[name]!r:.80} is not a text; put it in quotes: {name} = "..."'
+            )
+    for name in _LISTS:
+        given = values.get(name, "")
+        texts = given if isinstance(given, list | tuple) else [given]
+        if not all(isinstance(one, str) for one in texts):
+            raise InvalidParameter(
+                f'{name}={given!r:.80} is not a list of texts; write {name} = ["..."]'
+            )
+    required(
+        integer(values.get("seed", 0), 0),
+        f"seed={values.get('seed')!r:.80} is not a whole number from 0 on; such as seed = 1",
+    )
+    parse_range(values.get("start"), values.get("end"))
+
+
+def _read(path: Path, kind: str) -> Any:  # noqa: ANN401 - JSON may hold a list
+    as_json = path.suffix.lower() == ".json"
+    form = "JSON" if as_json else "TOML"
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        found = _parsed_json(text) if as_json else tomllib.loads(text)
     except OSError as error:
         raise InvalidInput(
             f"{path} cannot be read ({error.strerror}); give a TOML file with [[{kind}]] tables"
         ) from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InvalidInput(f"{path} is not a TOML file: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"{path} is not a {form} file: {error}") from error
+    if not isinstance(found, dict | list):
+        raise InvalidInput(f'{path} holds no {kind}; write {{"{kind}": [{{...}}]}}')
+    return found
+
+
+def _parsed_json(text: str) -> Any:  # noqa: ANN401 - as above
+    """Return the values of a JSON text; a name that is there twice is a mistake, as in TOML."""
+
+    def refuse(word: str) -> None:
+        raise ValueError(f"{word} is no JSON value; leave it out, or write a number")
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f"{twice!r:.80} is there twice; leave one out")
+        return made
+
+    return json.loads(text, parse_constant=refuse, object_pairs_hook=unique)
 
 
 def _filled_in(plan: Mapping[str, Any], kind: str) -> list[dict[str, Any]]:

@@ -29,7 +29,7 @@ from fxlab._times import integer, required
 from fxlab.backtester.metrics._performance import METRICS
 from fxlab.backtester.report._summary import history_picture, show_metric, show_seconds
 from fxlab.backtester.report._tearsheet import Section, embed, plotly_source, write_whole
-from fxlab.batcher._jobs import NightlySweep, best_jobs, checked_sweeps, load_jobs, slug
+from fxlab.batcher._jobs import BatchJob, NightlySweep, checked, checked_sweeps, load_jobs, slug
 from fxlab.batcher.batch import INDEX, Batch, batch, connected, only_one
 from fxlab.errors import Cancelled, FxlabError, SweepCancelled
 from fxlab.sweeper._cross_validation import verdict
@@ -309,7 +309,7 @@ class _Log:
             (one for one in self._plan if one.name in odds), key=lambda one: -odds[one.name]
         )
         try:
-            jobs = best_jobs([(one, self._sweeps[one.name]) for one in ranked], most, lab)
+            jobs = _best_jobs([(one, self._sweeps[one.name]) for one in ranked], most, lab)
             if jobs:
                 self._reports = batch(
                     jobs, out=self._folder / _REPORTS, lab=lab, check_lookahead=False,
@@ -424,6 +424,25 @@ def _written(folder: Path, record: NightRecord) -> list[Path]:
     found = [path for path in files if path.is_file() and not path.is_symlink()]
     reports = folder / _REPORTS
     return [*found, reports] if reports.is_dir() and not reports.is_symlink() else found
+
+
+def _best_jobs(found: Sequence[tuple[NightlySweep, Sweep]], most: int, lab: Lab) -> list[BatchJob]:
+    """Return backtests of the best points of sweeps, each on the first of the sweep's sessions.
+
+    Of two that are the same backtest only the first is there; at most `most` of them.
+    """
+    jobs: dict[str, BatchJob] = {}
+    for one, made in found:
+        if len(jobs) < most:
+            job = BatchJob(
+                session=made.sessions[0],
+                strategy=one.strategy,
+                parameters=made.best,
+                name=one.name,
+                **one.run_keywords(),
+            )
+            jobs.setdefault(checked([job], lab)[0].key, job)
+    return list(jobs.values())
 
 
 def _named(progress: Advance, name: str) -> Advance:

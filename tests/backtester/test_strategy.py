@@ -90,6 +90,14 @@ def test_texts_are_typed_by_the_signature():
             get(example).parse(text)
 
 
+@pytest.mark.parametrize("word", ["nan", "inf", "-inf", "1e999"])
+def test_a_number_that_is_not_finite_is_refused_by_name(word):
+    with pytest.raises(errors.InvalidParameter, match=r"^bps=-?(nan|inf) is not a finite number;"):
+        get(example).parse({"bps": word})
+    with pytest.raises(errors.InvalidParameter, match="for no limit give a large one"):
+        get(example).check({"bps": float(word)})
+
+
 def test_names_are_found_or_near_ones_named():
     assert get("sma_cross").name == "sma_cross"
     with pytest.raises(errors.StrategyNotFound, match="did you mean 'sma_cross'"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 
 import batch_strategies
@@ -241,6 +242,11 @@ def test_mistakes_are_told_all_at_once_before_anything_runs(lab, session, tmp_pa
         ({"strategy": "sma_cross"}, "has no session"),
         ({"session": "x"}, "has no strategy"),
         ("sma_cross", "is not a job"),
+        ({"session": 5, "strategy": "sma_cross"}, "session=5 is not a text"),
+        ({"session": "x", "strategy": "sma_cross", "name": True}, "name=True is not a text"),
+        ({"session": "x", "strategy": "sma_cross", "symbols": [1]}, "is not a list of texts"),
+        ({"session": "x", "strategy": "sma_cross", "execution": "x"}, "names no assumption"),
+        ({"session": "x", "strategy": "sma_cross", "capital": math.nan}, "capital=nan is not"),
     ],
 )
 def test_half_a_job_is_refused(job, words):
@@ -317,6 +323,58 @@ def test_a_file_that_is_no_plan_is_refused(tmp_path, text, words):
     path.write_text(text)
     with pytest.raises(errors.InvalidInput, match=words):
         _jobs.load_jobs(path, "job")
+
+
+def test_values_keep_their_types_in_json_as_in_toml(tmp_path):
+    as_toml, as_json = tmp_path / "jobs.toml", tmp_path / "jobs.JSON"
+    as_toml.write_text(
+        """
+        [defaults]
+        session = "1"
+        [[job]]
+        strategy = "x"
+        parameters = { whole = 5, real = 5.0, tiny = 1e-3, flag = true, word = "true" }
+        """
+    )
+    own = {"strategy": "x", "parameters": {"whole": 5, "real": 5.0, "tiny": 1e-3, "flag": True,
+                                           "word": "true"}}  # fmt: skip
+    as_json.write_text(json.dumps({"defaults": {"session": "1"}, "job": [own]}))
+    found = [_jobs.load_jobs(path, "job") for path in (as_toml, as_json)]
+    assert repr(found[0]) == repr(found[1])
+    as_json.write_text(json.dumps([own]))
+    assert _jobs.load_jobs(as_json, "job") == [own]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"job": [{"capital": NaN}]}', "is not a JSON file: NaN is no JSON value"),
+        ('{"job": [{"capital": -Infinity}]}', "-Infinity is no JSON value; leave it out"),
+        ('{"job": [{"a": 1, "a": 2}]}', "'a' is there twice"),
+        ('{"job": [', "is not a JSON file: "),
+        ("[" * 100_000, "is not a JSON file: "),
+        ("5", r'holds no job; write {"job": \[{...}\]}'),
+        ("[]", "nothing to run"),
+        ('{"jobs": []}', "did you mean 'job'"),
+    ],
+)
+def test_a_json_file_that_is_no_plan_is_refused(tmp_path, text, words):
+    path = tmp_path / "jobs.json"
+    path.write_text(text)
+    with pytest.raises(errors.InvalidInput, match=words):
+        _jobs.load_jobs(path, "job")
+
+
+def test_a_parameter_is_a_finite_value_of_its_type(lab, session):
+    """A saved run could not hold others: it would be reproduced with something else."""
+    whole = {"session": session.id, "strategy": "batch_strategies:above"}
+    for value in (math.nan, math.inf, -math.inf, True, date(2026, 1, 1), "1", None):
+        with pytest.raises(errors.InvalidInput, match=re.escape(f"level={value!r} is not a")):
+            _jobs.checked([whole | {"parameters": {"level": value}}], lab)
+    for value in (1, 1.5, -1e300):
+        (ready,) = _jobs.checked([whole | {"parameters": {"level": value}}], lab)
+        given = ready.notebook_parameters(check_lookahead=False, out="")["parameters"]["level"]
+        assert (given, type(given)) == (value, float)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):

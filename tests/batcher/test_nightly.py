@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
-from datetime import date, timedelta
+from datetime import date, time, timedelta
 
 import polars as pl
 import pytest
@@ -285,6 +286,23 @@ def test_mistakes_are_told_all_at_once_before_anything_runs(tmp_path):
         ({"days": True}, "is not a number of days"),
         ({"days": "7d"}, "is not a number of days"),
         ({"days": 10**9}, "is not a number of days"),
+        ({"newest": 1, "name": 5}, r'name=5 is not a text; put it in quotes: name = "..."'),
+        ({"tag": True}, "tag=True is not a text"),
+        ({"newest": 1, "symbol": 5}, "symbol=5 is not a text"),
+        ({"newest": 1, "metric": date(2026, 1, 1)}, "metric=datetime.date.* is not a text"),
+        ({"sessions": 5}, "sessions=5 is not a list of texts"),
+        ({"sessions": ["a", 5]}, "is not a list of texts"),
+        ({"newest": 1, "symbols": True}, "symbols=True is not a list of texts"),
+        ({"newest": 1, "seed": math.nan}, "seed=nan is not a whole number from 0 on"),
+        ({"newest": 1, "seed": True}, "seed=True is not a whole number"),
+        ({"newest": 1, "search": "rand"}, "did you mean 'random'"),
+        ({"newest": 1, "search": "random", "points": math.inf}, "points=inf is not a number of"),
+        ({"newest": 1, "search": "random", "points": True}, "points=True is not a number of"),
+        ({"newest": 1, "points": 5}, "points=5 goes with search='random'"),
+        ({"newest": 1, "execution": 5}, "execution=5 names no assumption; write execution = {"),
+        ({"newest": 1, "parameters": {"fast": {"from": "1", "to": 5, "step": 1}}}, "'1' is not a"),
+        ({"newest": 1, "parameters": {"fast": {"from": 1, "to": math.nan, "step": 1}}}, "nan is"),
+        ({"newest": 1, "parameters": {"fast": {"from": 1, "to": 5, "step": True}}}, "True is not"),
         ({"newest": 1, "execution": {"fil": 1}}, "did you mean 'fill'"),
         ({"newest": 1, "parameters": {"fast": {"from": 5, "to": 1, "step": 1}}}, "has no values"),
         ({"newest": 1, "parameters": {"fsat": {"from": 5, "to": 9, "step": 1}}}, "'fast'"),
@@ -295,6 +313,19 @@ def test_a_sweep_that_is_not_possible_is_refused(rule, words):
     whole = {"strategy": "sma_cross", "parameters": GRID} | rule
     with pytest.raises(errors.InvalidParameter, match=words):
         NightlySweep.of(whole)
+
+
+@pytest.mark.parametrize("start", [True, 5, time(2), "yesterday"])
+def test_a_time_that_is_none_is_refused_before_the_night(start):
+    whole = {"newest": 1, "strategy": "sma_cross", "parameters": GRID, "start": start}
+    with pytest.raises(errors.InvalidTimeRange, match="is not a time"):
+        NightlySweep.of(whole)
+
+
+def test_what_a_file_leaves_open_has_its_default():
+    given = {"newest": 1, "strategy": "sma_cross", "parameters": GRID}
+    nothing = dict.fromkeys(("name", "tag", "points", "start", "execution", "seed", "capital"))
+    assert NightlySweep.of(given | nothing) == NightlySweep.of(given)
 
 
 def test_two_sweeps_of_one_name_are_refused():

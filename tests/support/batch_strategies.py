@@ -31,3 +31,8 @@ def breaks(ticks: pl.DataFrame, *, how: str = "raise") -> pl.DataFrame:
     if how == "raise":
         raise ArithmeticError("no <luck> today")
     return ticks.select(target=pl.lit(1.0))
+
+
+def above(*, level: float = 0.0) -> fxlab.Signals:
+    """Hold above a price."""
+    return fxlab.Signals(target=(pl.col("price") > level).cast(pl.Float64), lookback=0)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 import re
 import tokenize
 from collections.abc import Callable, Iterator, Mapping
@@ -61,6 +62,12 @@ def values_between(parameter: Parameter, first: float, last: float, step: float)
     InvalidParameter
         If `last` is not in reach, there are too many, or the parameter does not take one.
     """
+    for end in (first, last, step):
+        if number(end) is None:
+            raise InvalidParameter(
+                f"{parameter.name}: {short(end)} is not a number; write numbers, without quotes, "
+                f"for example from 10 to 100 by 10 ({parameter.hint})"
+            )
     count = count_between(first, last, step)
     if not 1 <= count <= MOST_VALUES:
         raise InvalidParameter(
@@ -68,7 +75,7 @@ def values_between(parameter: Parameter, first: float, last: float, step: float)
             f"write for example from 10 to 100 by 10 ({parameter.hint})"
         )
     low, by = Decimal(str(first)), Decimal(str(step))
-    exact = (low + by * number for number in range(count))
+    exact = (low + by * place for place in range(count))
     return [parameter.parse(format(value.normalize(), "f")) for value in exact]
 
 
@@ -123,6 +130,11 @@ class Parameter:
         if type(value) is not self.kind:
             raise InvalidParameter(
                 f"{self.name}={short(value)} is not {_article(self.kind.__name__)}; {self.hint}"
+            )
+        if isinstance(value, float) and not math.isfinite(value):  # JSON could not keep it
+            raise InvalidParameter(
+                f"{self.name}={value} is not a finite number; {self.hint}; for no limit give a "
+                "large one, such as 1e9"
             )
         if self.bounds and isinstance(value, int | float):
             inside = self.bounds.minimum <= value <= self.bounds.maximum  # False for nan
