@@ -375,6 +375,13 @@ def batch(
         bool, typer.Option("--check/--no-check", help="Look for look-ahead first, on a sample.")
     ] = True,
     again: Annotated[bool, typer.Option("--again", help="Run also what is done.")] = False,
+    timeout: Annotated[
+        str | None, typer.Option(help="End a notebook that takes longer than this, as 30m.")
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Check the jobs and show their folders; run nothing."),
+    ] = False,
 ) -> None:
     """Run a notebook for each of many backtests; exit code 1 if one failed.
 
@@ -390,8 +397,14 @@ def batch(
         workers=workers,
         check_lookahead=check,
         again=again,
+        timeout=timeout,
+        dry_run=dry_run,
     )
-    _show_jobs(found, "job", ("notebook", "report", "session"))
+    if dry_run:
+        show_frame(found.table.select("job", "state", "session", "folder"))
+        say(f"nothing was run: {found.counts}; without --dry-run, the waiting ones are")
+        return
+    _show_jobs(found, "job", ("notebook", "report", "session", "folder"))
 
 
 def nightly(

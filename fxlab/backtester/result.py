@@ -308,7 +308,7 @@ def fingerprint_inputs(run: Run, rows_digest: Mapping[str, str]) -> dict[str, An
         "capital": run.capital,
         "grid_us": run.grid_us,
         "days_per_year": run.days_per_year,
-        "versions": _versions(),
+        "versions": versions(),
         "python": platform.python_version_tuple()[:2],
     }
 
@@ -320,7 +320,8 @@ def fingerprint_of(made_of: Mapping[str, Any], parameters: Mapping[str, Value]) 
 
 
 @cache
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Return the versions of the packages that decide a run's outcome."""
     return {name: metadata.version(name) for name in VERSIONED}
 
 

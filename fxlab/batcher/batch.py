@@ -7,12 +7,13 @@ folders alone how far it came; its table and its page are made from them.
 from __future__ import annotations
 
 import json
+import platform
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,9 +23,11 @@ from filelock import FileLock, Timeout
 from fxlab import _html
 from fxlab._html import NOTHING
 from fxlab._progress import Advance, Progress, shown
+from fxlab._times import Duration, parse_duration
 from fxlab.backtester.metrics._performance import METRICS
 from fxlab.backtester.report._summary import show_metric, show_seconds
 from fxlab.backtester.report._tearsheet import write_whole
+from fxlab.backtester.result import versions
 from fxlab.batcher._jobs import BatchJob, checked, load_jobs
 from fxlab.batcher.runner import (
     NOTEBOOK,
@@ -36,7 +39,7 @@ from fxlab.batcher.runner import (
     find,
     run_all,
 )
-from fxlab.errors import Cancelled, InvalidInput, RunNotFound
+from fxlab.errors import Cancelled, InvalidInput, InvalidParameter, RunNotFound
 from fxlab.sweeper._study import duration_words, time_left
 from fxlab.sweeper._threads import check_workers
 
@@ -47,7 +50,7 @@ if TYPE_CHECKING:
 
 INDEX: Final = "index.html"
 RECORD: Final = "job.json"
-STATES: Final = ("done", "failed", "died", "waiting")
+STATES: Final = ("done", "failed", "died", "timeout", "waiting")
 SHOWN: Final = (
     "total_return",
     "max_drawdown",
@@ -68,9 +71,10 @@ class Batch:
     ----------
     table : polars.DataFrame
         One row a job, in their order: ``job``, ``state`` (done; failed: a cell raised; died: its
-        kernel was lost; waiting: not run), ``from_before`` (it was there already), ``session``,
-        ``run_id``, the metrics of `SHOWN`, ``seconds``, ``error``, ``notebook`` and ``report``
-        (paths; null where there is none).
+        kernel was lost; timeout: it was ended; waiting: not run), ``from_before`` (it was there
+        already), ``session``, ``run_id``, the metrics of `SHOWN`, ``seconds``, ``error``,
+        ``notebook`` and ``report`` (paths; null where there is none), ``folder`` (for what it
+        leaves; ``job.json`` in it is the record of how it ended).
     index : Path
         The page that shows it.
 
@@ -89,8 +93,8 @@ class Batch:
 
     @property
     def failed(self) -> pl.DataFrame:
-        """Return the rows of jobs that failed or died."""
-        return self.table.filter(pl.col("state").is_in(["failed", "died"]))
+        """Return the rows of jobs that failed, died or took too long."""
+        return self.table.filter(pl.col("state").is_in(["failed", "died", "timeout"]))
 
     @property
     def counts(self) -> str:
@@ -102,7 +106,7 @@ class Batch:
         return f"{self.table.height:,} jobs: {self.counts}; see {self.index}"
 
     def _repr_html_(self) -> str:
-        shown = self.table.drop("notebook", "report", "session")
+        shown = self.table.drop("notebook", "report", "session", "folder")
         return _html.table(shown, caption=str(self), decimals={"seconds": 1})
 
 
@@ -145,7 +149,18 @@ class BatchState:
         """Keep how a job ended."""
         one = self._ready[place]
         folder = self._folder / one.folder
-        record: dict[str, Any] = {"name": one.name, "key": one.key, **asdict(ended)}
+        now = datetime.now(UTC)
+        record: dict[str, Any] = {
+            "name": one.name,
+            "key": one.key,
+            **asdict(ended),
+            "started": (now - timedelta(seconds=ended.seconds)).isoformat(),
+            "ended": now.isoformat(),
+            "session": one.run.source.id,
+            "strategy": one.job.strategy,
+            "parameters": dict(one.run.parameters),
+            "versions": {**versions(), "python": platform.python_version()},
+        }
         outputs = folder / OUTPUTS
         if ended.state == "done" and outputs.is_file():
             record |= json.loads(outputs.read_text(encoding="utf-8"))
@@ -154,10 +169,19 @@ class BatchState:
 
     def show(self) -> Batch:
         """Write the page, and return the table."""
-        path = self._folder / INDEX
-        rows = [self._row(*pair) for pair in zip(self._ready, self._records, strict=True)]
-        write_whole(path, render_batch(rows, self.words))
-        return Batch(_table(rows, self._folder), path)
+        rows = self._rows()
+        write_whole(self._folder / INDEX, render_batch(rows, self.words))
+        return self._batch(rows)
+
+    def preview(self) -> Batch:
+        """Return the table of what is done and what would be run, and write nothing."""
+        return self._batch(self._rows())
+
+    def _batch(self, rows: Sequence[dict[str, Any]]) -> Batch:
+        return Batch(_table(rows, self._folder), self._folder / INDEX)
+
+    def _rows(self) -> list[dict[str, Any]]:
+        return [self._row(*pair) for pair in zip(self._ready, self._records, strict=True)]
 
     def _found(self, one: ResolvedJob, lab: Lab) -> dict[str, Any]:
         """Return the record of a job that is done and still what was asked for, or nothing."""
@@ -190,6 +214,7 @@ class BatchState:
             "error": record.get("error") or None,
             "notebook": notebook if has_notebook else None,
             "report": record.get("report"),
+            "folder": one.folder,
             "sparkline": record.get("sparkline", ""),
             "terms": f"{', '.join(one.run.symbols)}; {one.run.execution}",
         }
@@ -205,7 +230,7 @@ def counted(states: Iterable[str], before: int) -> str:
 
 
 def _table(rows: Sequence[dict[str, Any]], folder: Path) -> pl.DataFrame:
-    texts = ("job", "state", "session", "run_id", "error", "notebook", "report")
+    texts = ("job", "state", "session", "run_id", "error", "notebook", "report", "folder")
     schema: dict[str, Any] = {
         **dict.fromkeys(texts[:2], pl.String),
         "from_before": pl.Boolean,
@@ -215,7 +240,7 @@ def _table(rows: Sequence[dict[str, Any]], folder: Path) -> pl.DataFrame:
         **dict.fromkeys(texts[4:], pl.String),
     }
     table = pl.DataFrame([{name: row[name] for name in schema} for row in rows], schema=schema)
-    paths = [(f"{folder}/" + pl.col(name)).alias(name) for name in ("notebook", "report")]
+    paths = [(f"{folder}/" + pl.col(name)).alias(name) for name in texts[5:]]
     return table.with_columns(paths)
 
 
@@ -228,6 +253,8 @@ def batch(
     lab: Lab | None = None,
     check_lookahead: bool = True,
     again: bool = False,
+    timeout: Duration | None = None,
+    dry_run: bool = False,
     progress: Progress = None,
 ) -> Batch:
     """Run a notebook for each of many backtests, and write an index of what they gave.
@@ -255,6 +282,12 @@ def batch(
     again
         Run also what is done. Otherwise a job is left alone whose notebook, report and saved run
         are there, made of the same data, strategy, parameters, assumptions and versions.
+    timeout
+        The longest time for one notebook, such as "30m"; one that takes longer is ended, and the
+        others go on.
+    dry_run
+        Only check the jobs, and tell which are done, which would be run, and in which folders;
+        nothing is run or written.
     progress
         As `fxlab.backtest` takes it; it hears of the jobs done and the time left.
 
@@ -266,7 +299,7 @@ def batch(
         If it was interrupted; what is done is kept, and the same call goes on from there.
     """
     count, path, folder = check_workers(workers), find(notebook), Path(out).resolve()
-    found = load_jobs(jobs, "job")
+    found, limit = load_jobs(jobs, "job"), _limit(timeout)
     with connected(lab) as store:
         ready = checked(found, store)
         given = [
@@ -274,14 +307,29 @@ def batch(
             for one in ready
         ]
         check_parameters(path, given[0])
+        if dry_run:
+            return BatchState(folder, ready, store, again=again).preview()
         tasks = [
             NotebookTask(path, values, folder / one.folder)
             for values, one in zip(given, ready, strict=True)
         ]
         with only_one(folder), shown(progress, "batch") as advance:
             state = BatchState(folder, ready, store, again=again)
-            _run(state, tasks, count, environment_for(store.settings.environment()), advance)
+            environment = environment_for(store.settings.environment())
+            _run(state, tasks, count, environment, advance, limit=limit)
             return state.show()
+
+
+def _limit(timeout: Duration | None) -> float | None:
+    """Return a time limit in seconds."""
+    if timeout is None:
+        return None
+    micros = parse_duration(timeout, "timeout")
+    if not micros:
+        raise InvalidParameter(
+            f"timeout={timeout!r:.80} leaves no time to run; give one such as '30m', or none"
+        )
+    return micros / 1e6
 
 
 @contextmanager
@@ -321,6 +369,8 @@ def _run(
     workers: int,
     environment: Mapping[str, str],
     progress: Advance,
+    *,
+    limit: float | None,
 ) -> None:
     """Run the notebooks that are missing; whatever stops it, the page tells how far it came."""
     places, began = state.missing, time.monotonic()
@@ -332,7 +382,8 @@ def _run(
         progress(1.0 - left / len(tasks), f"{state.words}, {running} running{when}")
 
     try:
-        for number, ended in run_all([tasks[at] for at in places], workers, environment, tick):
+        missing = [tasks[at] for at in places]
+        for number, ended in run_all(missing, workers, environment, tick, limit):
             state.note(places[number], ended)
             left -= 1
             state.show()

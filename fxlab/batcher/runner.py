@@ -53,7 +53,7 @@ class NotebookTask:
 
 @dataclass(frozen=True)
 class NotebookOutcome:
-    """How a notebook ended: done, failed (a cell raised), or died; why; after how long."""
+    """How a notebook ended: done, failed (a cell raised), died or timeout; why; after how long."""
 
     state: str
     error: str
@@ -99,6 +99,7 @@ def run_all(
     workers: int,
     environment: Mapping[str, str],
     tick: Callable[[int], None],
+    limit: float | None = None,
 ) -> Iterator[tuple[int, NotebookOutcome]]:
     """Yield how notebooks ended, as they do, with their place in `tasks`.
 
@@ -110,6 +111,8 @@ def run_all(
         Variables for them, beside those of this process.
     tick
         Called several times a second how many are running; whatever it raises stops them all.
+    limit
+        Seconds after which a notebook is ended, process and kernel.
     """
     waiting = list(enumerate(tasks))[::-1]
     running: dict[Future[NotebookOutcome], tuple[int, Any, float]] = {}
@@ -137,9 +140,28 @@ def run_all(
                     outcome = NotebookOutcome("died", words, time.monotonic() - began)
                     _executors.end(executor)
                 yield number, outcome
+            for future in _late(running, limit):
+                number, executor, began = running.pop(future)
+                _executors.end(executor)
+                words = f"it took longer than {limit:g} seconds and was ended; see {LOG}"
+                yield number, NotebookOutcome("timeout", words, time.monotonic() - began)
     finally:
         for executor in [*idle, *(one for _, one, _ in running.values())]:
             _executors.end(executor)
+
+
+def _late(
+    running: Mapping[Future[NotebookOutcome], tuple[int, Any, float]], limit: float | None
+) -> list[Future[NotebookOutcome]]:
+    """Return what runs for too long; what has ended meanwhile is not late."""
+    if limit is None:
+        return []
+    now = time.monotonic()
+    return [
+        future
+        for future, (_, _, began) in running.items()
+        if now - began > limit and not future.done()
+    ]
 
 
 def _prepare(folder: Path) -> None:

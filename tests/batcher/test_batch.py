@@ -13,7 +13,7 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import batch_strategies
@@ -167,6 +167,42 @@ def test_progress_tells_jobs_and_time(ran):
     assert told[-1] == (1.0, "4 of 4 jobs: 2 done, 2 failed")
     assert any(" left" in words for _, words in told)
     assert any("2 running" in words for _, words in told)
+
+
+def test_a_job_leaves_a_record_of_how_it_ended(ran):
+    for row in rows_of(ran[0]):
+        record = json.loads((Path(row["folder"]) / "job.json").read_text(encoding="utf-8"))
+        assert record["state"] == row["state"]
+        assert record["versions"]["fxlab"] == fxlab.__version__
+        assert {"python", "numba", "numpy", "polars"} <= record["versions"].keys()
+        began, ended = (datetime.fromisoformat(record[name]) for name in ("started", "ended"))
+        assert (ended - began).total_seconds() == pytest.approx(row["seconds"], abs=1e-3)
+        assert ended.tzinfo is not None
+        assert record["session"] == row["session"]
+        assert ("fingerprint" in record) == (row["state"] == "done")
+    record = json.loads((Path(rows_of(ran[0])[0]["folder"]) / "job.json").read_text())
+    assert record["strategy"] == "sma_cross"
+    assert (record["parameters"]["fast"], record["parameters"]["slow"]) == (4, 15)
+
+
+def test_a_dry_run_shows_what_would_be_run_and_writes_nothing(ran, lab, asked, tmp_path):
+    batch, _, out = ran
+    new = fxlab.batch(asked, out=tmp_path / "new", lab=lab, dry_run=True)
+    assert new.table["state"].to_list() == ["waiting"] * 4
+    folders = new.table["folder"].to_list()
+    assert [Path(one).parent for one in folders] == [tmp_path / "new"] * 4
+    assert not (tmp_path / "new").exists()
+
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    found = fxlab.batch(asked, out=out, lab=lab, dry_run=True)
+    assert found.table["state"].to_list() == ["done", "done", "waiting", "waiting"]
+    assert found.counts == "2 done, 2 waiting, 2 of them from before"
+    assert found.table["folder"].to_list() == batch.table["folder"].to_list()
+    assert fxlab.batch(asked, out=out, lab=lab, dry_run=True, again=True).counts == "4 waiting"
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+    with pytest.raises(errors.InvalidInput, match="job 1: no session named"):
+        fxlab.batch([{"session": "nobody", "strategy": "sma_cross"}], out=out, lab=lab,
+                    dry_run=True)  # fmt: skip
 
 
 def test_what_is_done_is_not_run_again(ran, lab, asked, monkeypatch):
@@ -466,6 +502,60 @@ def test_a_process_that_is_lost_costs_its_notebook_only(tmp_path):
     assert (lost.state, whole.state) == ("died", "done")
     assert "its process ended with code -9; see log.txt" in lost.error
     assert not (tmp_path / "killed" / "made" / runner.NOTEBOOK).exists()
+
+
+def test_what_takes_too_long_is_ended_and_the_others_go_on(tmp_path):
+    sign = tmp_path / "pid"
+    sources = {
+        "slow": f"import os, time\nopen({str(sign)!r}, 'w').write(str(os.getpid()))\n"
+                "time.sleep(600)",
+        "quick": "x",
+    }  # fmt: skip
+    tasks = []
+    for name, source in sources.items():
+        (tmp_path / name).mkdir()
+        tasks.append(order(tmp_path / name, source))
+
+    class AnHourLater:
+        """A clock that jumps once the first notebook runs."""
+
+        def monotonic(self):
+            return time.monotonic() + (3_600 if sign.exists() and sign.read_text() else 0)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "time", AnHourLater())
+        ended = dict(runner.run_all(tasks, 1, {}, lambda _: None, 1_800))
+    assert (ended[0].state, ended[1].state) == ("timeout", "done")
+    assert ended[0].error == "it took longer than 1800 seconds and was ended; see log.txt"
+    assert ended[0].seconds > 1_800
+    with suppress(psutil.NoSuchProcess):
+        psutil.Process(int(sign.read_text())).wait(120)
+    assert not (tasks[0].folder / runner.NOTEBOOK).exists()
+
+
+def test_a_timeout_is_a_failure_and_is_run_again(lab, asked, tmp_path, monkeypatch):
+    given = []
+
+    def late(tasks, _workers, _environment, _tick, limit):
+        given.append((len(tasks), limit))
+        tasks[0].folder.mkdir(parents=True, exist_ok=True)
+        yield 0, runner.NotebookOutcome("timeout", "too <long>", 9.0)
+
+    monkeypatch.setattr("fxlab.batcher.batch.run_all", late)
+    for _ in range(2):
+        found = fxlab.batch(asked[:1], out=tmp_path, lab=lab, timeout="1h30m")
+        assert found.failed["state"].to_list() == ["timeout"]
+        assert found.counts == "1 timeout"
+    assert "too &lt;long&gt;" in found.index.read_text(encoding="utf-8")
+    assert given == [(1, 5_400.0)] * 2
+
+
+@pytest.mark.parametrize("timeout", [0, -1, "soon", True, math.nan, math.inf])
+def test_a_timeout_is_a_duration(timeout, tmp_path):
+    one = {"session": "x", "strategy": "sma_cross"}
+    with pytest.raises(errors.InvalidParameter, match=r"^timeout="):
+        fxlab.batch([one], out=tmp_path / "out", lab=object(), timeout=timeout)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_process_that_cannot_start_is_told_and_leaves_a_folder(tmp_path):

@@ -213,7 +213,8 @@ def test_a_batch_passes_its_options_on_and_fails_with_a_job(monkeypatch, tmp_pat
         return SimpleNamespace(table=table, failed=failed)
 
     monkeypatch.setattr(fxlab, "batch", fake, raising=False)
-    words = ("--workers", "3", "--no-check", "--again", "--notebook", "own.ipynb")
+    words = ("--workers", "3", "--no-check", "--again", "--notebook", "own.ipynb",
+             "--timeout", "30m")  # fmt: skip
     answer = run("batch", "jobs.toml", "--out", tmp_path, *words)
     assert answer.exit_code == 1
     assert "bad: ValueError: [red]no[/red]" in answer.stdout
@@ -224,7 +225,27 @@ def test_a_batch_passes_its_options_on_and_fails_with_a_job(monkeypatch, tmp_pat
         "check_lookahead": False,
         "again": True,
         "notebook": "own.ipynb",
+        "timeout": "30m",
+        "dry_run": False,
     }
+
+
+def test_a_dry_run_of_a_batch_runs_nothing(session, tmp_path):
+    plan, out = tmp_path / "jobs.toml", tmp_path / "out"
+    plan.write_text(
+        f'[defaults]\nsession = "{session.id}"\nstrategy = "sma_cross"\n'
+        '[[job]]\nname = "a [red]b"\n[[job]]\nparameters = { fast = 3 }\n'
+    )
+    answer = run("batch", plan, "--out", out, "--dry-run")
+    assert answer.exit_code == 0, answer.output
+    assert "nothing was run: 2 waiting; without --dry-run, the waiting ones are" in answer.stdout
+    rows = json.loads(run("batch", plan, "--out", out, "--dry-run", "--json").stdout)
+    assert rows[0]["job"] == "a [red]b"
+    assert [row["state"] for row in rows] == ["waiting", "waiting"]
+    assert len({row["folder"] for row in rows}) == 2
+    assert not out.exists()
+    told = one_error(run("batch", plan, "--out", out, "--timeout", "0s"))
+    assert "--timeout 0s leaves no time to run" in told
 
 
 def test_a_night_from_its_file(session, tmp_path):

@@ -147,6 +147,7 @@ EXAMPLES = {
     ("sweep", "--grid"): ["fast=10:100:10", "slow=50,100"],
     ("walk-forward", "--train"): ["6h"],
     ("walk-forward", "--test"): ["1h"],
+    ("batch", "--timeout"): [],  # a kernel for each job: test_batch
     ("mock", "--symbol"): ["BTC_USDT"],
     ("mock", "--speed"): ["1", "10", "max"],
     ("mock", "--port"): ["0"],
