@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import platform
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -60,6 +62,7 @@ SHOWN: Final = (
 )
 """Metrics of the table."""
 
+GIT_TIMEOUT: Final = 10  # seconds
 _HANDED_IN: Final = ("run_id", "fingerprint", "report", "ticks", "metrics", "sparkline")
 
 
@@ -133,6 +136,19 @@ class BatchState:
         self._records = [{} if again else self._found(one, lab) for one in ready]
         self.before = sum(map(bool, self._records))
 
+    @cached_property
+    def _commit(self) -> str | None:
+        """Return the commit of the working directory, where a user's strategies are."""
+        words = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        try:
+            found = subprocess.run(  # noqa: S603 - git of the PATH
+                words, capture_output=True, encoding="utf-8", errors="replace", check=False,
+                timeout=GIT_TIMEOUT,
+            )  # fmt: skip
+        except (OSError, subprocess.TimeoutExpired):  # no git, or none that answers: no commit
+            return None
+        return found.stdout.strip() or None
+
     @property
     def missing(self) -> list[int]:
         """Return the places of the jobs that have not ended."""
@@ -159,6 +175,7 @@ class BatchState:
             "session": one.run.source.id,
             "strategy": one.job.strategy,
             "parameters": dict(one.run.parameters),
+            "commit": self._commit,
             "versions": {**versions(), "python": platform.python_version()},
         }
         outputs = folder / OUTPUTS

@@ -533,6 +533,40 @@ def test_what_takes_too_long_is_ended_and_the_others_go_on(tmp_path):
     assert not (tasks[0].folder / runner.NOTEBOOK).exists()
 
 
+def test_the_record_names_the_commit_of_the_working_directory(lab, session, tmp_path, monkeypatch):
+    def git(*words):
+        own = ["-c", "user.name=x", "-c", "user.email=x@example.com", "-c", "commit.gpgsign=false"]
+        done = subprocess.run(["git", *own, *words], check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    def failed(tasks, *_rest):
+        tasks[0].folder.mkdir(parents=True, exist_ok=True)
+        yield 0, runner.NotebookOutcome("failed", "no", 1.0)
+
+    def commit():
+        one = {"session": session.id, "strategy": "sma_cross"}
+        (row,) = rows_of(fxlab.batch([one], out=tmp_path / "out", lab=lab))
+        return json.loads((Path(row["folder"]) / "job.json").read_text())["commit"]
+
+    monkeypatch.setattr("fxlab.batcher.batch.run_all", failed)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    assert commit() is None
+    (folder / "idea.py").write_text("1")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "first")
+    git("tag", "-am", "a tag", "v1")
+    head = git("rev-parse", "HEAD")
+    assert commit() == head
+    (folder / "idea.py").write_text("2")
+    assert commit() == f"{head}-dirty"
+    monkeypatch.setenv("PATH", "")
+    assert commit() is None
+
+
 def test_a_timeout_is_a_failure_and_is_run_again(lab, asked, tmp_path, monkeypatch):
     given = []
 
