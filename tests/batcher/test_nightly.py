@@ -301,7 +301,10 @@ def test_mistakes_are_told_all_at_once_before_anything_runs(tmp_path):
         ({"newest": 1, "points": 5}, "points=5 goes with search='random'"),
         ({"newest": 1, "execution": 5}, "execution=5 names no assumption; write execution = {"),
         ({"newest": 1, "parameters": {"fast": {"from": "1", "to": 5, "step": 1}}}, "'1' is not a"),
-        ({"newest": 1, "parameters": {"fast": {"from": 1, "to": math.nan, "step": 1}}}, "nan is"),
+        (
+            {"newest": 1, "parameters": {"fast": {"from": 1, "to": math.nan, "step": 1}}},
+            "to nan by 1 has no",
+        ),
         ({"newest": 1, "parameters": {"fast": {"from": 1, "to": 5, "step": True}}}, "True is not"),
         ({"newest": 1, "execution": {"fil": 1}}, "did you mean 'fill'"),
         ({"newest": 1, "parameters": {"fast": {"from": 5, "to": 1, "step": 1}}}, "has no values"),

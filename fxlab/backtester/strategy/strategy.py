@@ -63,7 +63,7 @@ def values_between(parameter: Parameter, first: float, last: float, step: float)
         If `last` is not in reach, there are too many, or the parameter does not take one.
     """
     for end in (first, last, step):
-        if number(end) is None:
+        if number(end) is None and not isinstance(end, float):  # nan is counted below
             raise InvalidParameter(
                 f"{parameter.name}: {short(end)} is not a number; write numbers, without quotes, "
                 f"for example from 10 to 100 by 10 ({parameter.hint})"
