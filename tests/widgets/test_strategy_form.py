@@ -99,7 +99,7 @@ def test_what_the_browser_sends_arrives_in_value():
         ("count", "2000", 2000, "count=2000 is out of range"),
         ("count", "", "", "count='' is not an int"),
         ("share", "1,5", "1,5", "share='1,5' is not a float; share takes a float from -1 to 1"),
-        ("share", "nan", None, "share=nan is out of range"),
+        ("share", "nan", None, "share=nan is not a finite number"),
         ("word", "x" * 201, None, "word is longer than 200 characters"),
     ],
 )

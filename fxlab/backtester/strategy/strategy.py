@@ -132,12 +132,12 @@ class Parameter:
                 f"{self.name}={short(value)} is not {_article(self.kind.__name__)}; {self.hint}"
             )
         if isinstance(value, float) and not math.isfinite(value):  # JSON could not keep it
+            large = "" if self.bounds else "; for no limit give a large one, such as 1e9"
             raise InvalidParameter(
-                f"{self.name}={value} is not a finite number; {self.hint}; for no limit give a "
-                "large one, such as 1e9"
+                f"{self.name}={value} is not a finite number; {self.hint}{large}"
             )
         if self.bounds and isinstance(value, int | float):
-            inside = self.bounds.minimum <= value <= self.bounds.maximum  # False for nan
+            inside = self.bounds.minimum <= value <= self.bounds.maximum
             if not inside:
                 raise InvalidParameter(f"{self.name}={value} is out of range; {self.hint}")
         if isinstance(value, str) and len(value) > MAX_LENGTH:
