@@ -40,7 +40,9 @@ def test_a_grid_is_set_up_run_and_looked_at(jupyter, session, shots):
         # The number of points and their time are there before anything runs.
         told = panel.get_by_role("status").filter(has_text=re.compile("points?, about"))
         expect(told).to_have_text(
-            re.compile(r"^16 points, about \d+ s on \d+ cores$"), timeout=WAIT
+            # Then, perhaps, that the session is not among the newest of this server.
+            re.compile(r"^16 points, about \d+ s on \d+ cores(; |$)"),
+            timeout=WAIT,
         )
         step = panel.get_by_label("slow step", exact=True)
         step.fill("5")
