@@ -533,12 +533,15 @@ def _split_command(text: str | None) -> list[str]:
         words = shlex.split(text or "")
     except ValueError as error:
         raise InvalidParameter(f"--on-failure {text!r:.80} is no command: {error}") from error
-    if words and shutil.which(words[0]) is None:
+    if not words:
+        return []
+    program = shutil.which(words[0])
+    if program is None:
         raise InvalidParameter(
             f"--on-failure: there is no program {words[0]!r:.80}; give one that is on the PATH, or "
             "its whole path"
         )
-    return [str(Path(shutil.which(words[0]) or "").absolute()), *words[1:]] if words else []
+    return [str(Path(program).absolute()), *words[1:]]
 
 
 def _tell(command: Sequence[str], words: str) -> None:

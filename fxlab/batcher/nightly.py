@@ -278,6 +278,7 @@ class _Log:
         self._root, self._day, self._plan = root, day, plan
         self._folder = root / day.isoformat()
         self._folder.mkdir(exist_ok=True)
+        self._earlier = read_nights(root, but=day)  # nobody writes them while this night runs
         self._rows: list[dict[str, Any]] = []
         self._sweeps: dict[str, Sweep] = {}
         self._reports: Batch | None = None
@@ -325,13 +326,12 @@ class _Log:
 
     def show(self, state: str = "running") -> Night:
         """Write the record of the night, its page and that of all nights."""
-        nights = read_nights(self._root, but=self._day)
-        nights[self._day] = NightRecord(state, self._figures())
+        nights = self._earlier | {self._day: NightRecord(state, self._figures())}
         points = pl.DataFrame(list(self._points()), schema=POINTS, orient="row")
         made = nights[self._day]
         made.comparison = compare_nights(*frames_of(nights), points, self._day)
         write_whole(self._folder / RECORD, made.to_json(self._rows))
-        page, pictures = self._folder / "index.html", _pictures(nights, self._day)
+        page, pictures = self._folder / INDEX, _pictures(nights, self._day)
         shown = render_night(
             self._day,
             self._rows,
@@ -341,7 +341,7 @@ class _Log:
             reports=self._report_words,
         )
         write_whole(page, shown)
-        write_whole(self._root / "index.html", render_all(self._root, nights))
+        write_whole(self._root / INDEX, render_all(self._root, nights))
         table = pl.DataFrame(self._rows, schema=SCHEMA)
         return Night(table, self._sweeps, page, made.comparison, self._reports)
 
@@ -350,7 +350,7 @@ class _Log:
         if made.failed.height or (made.reports is not None and made.reports.failed.height):
             return "older nights are kept, for this one has failures"
         words = clear_nights(self._root, keep)
-        write_whole(self._root / "index.html", render_all(self._root, read_nights(self._root)))
+        write_whole(self._root / INDEX, render_all(self._root, read_nights(self._root)))
         return words
 
     def _figures(self) -> pl.DataFrame:
@@ -520,7 +520,7 @@ def render_all(root: Path, nights: Mapping[date, NightRecord] | None = None) -> 
     changes = []
     if newest is not None:
         changes = _change_rows(records[newest].comparison, _pictures(records, newest))
-    pages = {path.parent.name for path in root.glob("*/index.html")}
+    pages = {path.parent.name for path in root.glob(f"*/{INDEX}")}
     known = {day.isoformat(): record for day, record in records.items()}
     return _html.page(
         "nights",
@@ -528,7 +528,7 @@ def render_all(root: Path, nights: Mapping[date, NightRecord] | None = None) -> 
         newest=newest and newest.isoformat(),
         changes=changes,
         nights=[
-            (name, f"{name}/index.html" if name in pages else "", *_counts(known.get(name)))
+            (name, f"{name}/{INDEX}" if name in pages else "", *_counts(known.get(name)))
             for name in sorted(pages | known.keys(), reverse=True)
         ],
         kinds=CHANGES,

@@ -60,7 +60,7 @@ class Address:
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.netloc:
             raise InvalidInput(
-                f"url={url!r:.200}, but it is the http:// or https:// address of a mock venue or a "
+                f"url={url!r}, but it is the http:// or https:// address of a mock venue or a "
                 "proxy, such as http://127.0.0.1:8765; leave it out to reach the venue itself"
             )
         rest = f"{url.rstrip('/')}/{venue}"

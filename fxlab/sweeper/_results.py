@@ -496,8 +496,8 @@ def worth(found: Sweep) -> dict[str, Any]:
         return best
     deflated = judged.table.filter(pl.col("point") == row["point"])["deflated_sharpe"]
     return best | {
-        "deflated_sharpe": _known(deflated[0]) if len(deflated) else None,
-        "pbo": _known(judged.pbo),
+        "deflated_sharpe": finite(deflated[0]) if len(deflated) else None,
+        "pbo": finite(judged.pbo),
         "tried": judged.tried,
     }
 
@@ -506,10 +506,6 @@ def point_words(found: Sweep, number: int) -> str:
     """Return the parameters of a point, those that vary."""
     values = found.points[number].values
     return ", ".join(f"{name}={values[name]}" for name in found.space.axes or values)
-
-
-def _known(value: float | None) -> float | None:
-    return None if value is None or math.isnan(value) else value
 
 
 def finite(value: float | None) -> float | None:

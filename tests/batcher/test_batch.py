@@ -345,22 +345,6 @@ def test_a_file_has_shared_values_and_jobs(tmp_path):
     ]
 
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("[[jobs]]\n", r"the plan has no 'jobs'; did you mean 'job'"),
-        ("[job]\nstrategy = 'x'\n", r"\[\[job\]\] above each job"),
-        ("[defaults]\n", "nothing to run"),
-        ("x = \n", "is not a TOML file"),
-    ],
-)
-def test_a_file_that_is_no_plan_is_refused(tmp_path, text, words):
-    path = tmp_path / "jobs.toml"
-    path.write_text(text)
-    with pytest.raises(errors.InvalidInput, match=words):
-        _jobs.load_jobs(path, "job")
-
-
 def test_values_keep_their_types_in_json_as_in_toml(tmp_path):
     as_toml, as_json = tmp_path / "jobs.toml", tmp_path / "jobs.JSON"
     as_toml.write_text(
@@ -382,20 +366,24 @@ def test_values_keep_their_types_in_json_as_in_toml(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("kind", "text", "words"),
     [
-        ('{"job": [{"capital": NaN}]}', "is not a JSON file: NaN is no JSON value"),
-        ('{"job": [{"capital": -Infinity}]}', "-Infinity is no JSON value; leave it out"),
-        ('{"job": [{"a": 1, "a": 2}]}', "'a' is there twice"),
-        ('{"job": [', "is not a JSON file: "),
-        ("[" * 100_000, "is not a JSON file: "),
-        ("5", r'holds no job; write {"job": \[{...}\]}'),
-        ("[]", "nothing to run"),
-        ('{"jobs": []}', "did you mean 'job'"),
+        ("toml", "[[jobs]]\n", r"the plan has no 'jobs'; did you mean 'job'"),
+        ("toml", "[job]\nstrategy = 'x'\n", r"\[\[job\]\] above each job"),
+        ("toml", "[defaults]\n", "nothing to run"),
+        ("toml", "x = \n", "is not a TOML file"),
+        ("json", '{"job": [{"capital": NaN}]}', "is not a JSON file: NaN is no JSON value"),
+        ("json", '{"job": [{"capital": -Infinity}]}', "-Infinity is no JSON value; leave it out"),
+        ("json", '{"job": [{"a": 1, "a": 2}]}', "'a' is there twice"),
+        ("json", '{"job": [', "is not a JSON file: "),
+        ("json", "[" * 100_000, "is not a JSON file: "),
+        ("json", "5", r'holds no job; write {"job": \[{...}\]}'),
+        ("json", "[]", "nothing to run"),
+        ("json", '{"jobs": []}', "did you mean 'job'"),
     ],
 )
-def test_a_json_file_that_is_no_plan_is_refused(tmp_path, text, words):
-    path = tmp_path / "jobs.json"
+def test_a_file_that_is_no_plan_is_refused(tmp_path, kind, text, words):
+    path = tmp_path / f"jobs.{kind}"
     path.write_text(text)
     with pytest.raises(errors.InvalidInput, match=words):
         _jobs.load_jobs(path, "job")

@@ -376,11 +376,15 @@ def test_a_night_without_a_best_point_has_no_report_and_says_so(lab, plan, tmp_p
     assert "reports of the best points: none: no best point" in night.index.read_text()
 
 
-def test_what_reports_cannot_do_fails_no_sweep(lab, plan, tmp_path, monkeypatch):
-    def refused(*_args, **_options):
-        raise errors.InvalidInput("no <room>")
+def reports_raise(monkeypatch, error):
+    def batch(*_args, **_options):
+        raise error
 
-    monkeypatch.setattr("fxlab.batcher.nightly.batch", refused)
+    monkeypatch.setattr("fxlab.batcher.nightly.batch", batch)
+
+
+def test_what_reports_cannot_do_fails_no_sweep(lab, plan, tmp_path, monkeypatch):
+    reports_raise(monkeypatch, errors.InvalidInput("no <room>"))
     night = fxlab.nightly(plan[1:2], out=tmp_path, lab=lab, night=FIRST, top=1)
     assert rows(night)[0]["state"] == "done"
     assert night.reports is None
@@ -388,10 +392,7 @@ def test_what_reports_cannot_do_fails_no_sweep(lab, plan, tmp_path, monkeypatch)
 
 
 def test_reports_that_are_stopped_stop_the_night(lab, plan, tmp_path, monkeypatch):
-    def stopped(*_args, **_options):
-        raise errors.Cancelled("enough")
-
-    monkeypatch.setattr("fxlab.batcher.nightly.batch", stopped)
+    reports_raise(monkeypatch, errors.Cancelled("enough"))
     with pytest.raises(errors.Cancelled, match="enough"):
         fxlab.nightly(plan[1:2], out=tmp_path, lab=lab, night=FIRST, top=1)
     assert read_nights(tmp_path)[FIRST].state == "stopped"

@@ -290,13 +290,12 @@ def _count_backward(rows: pl.DataFrame, known: dict[str, tuple[int, datetime]]) 
 
 
 def _doubled(bad: Quarantine, piece: pl.DataFrame, key: tuple[str, ...]) -> list[BadRow]:
-    """Return the rows whose id an earlier row of their symbol has."""
+    """Return the rows whose id an earlier row of their symbol has; all of them have one."""
     key = ("symbol", *key)
-    known = piece.filter(pl.all_horizontal(pl.col(*key).is_not_null()))
-    found = known.filter(~pl.struct(*key).is_first_distinct())
+    found = piece.filter(~pl.struct(*key).is_first_distinct())
     if found.is_empty():
         return []
-    firsts = known.join(found.select(key).unique(), on=list(key), how="semi")
+    firsts = piece.join(found.select(key).unique(), on=list(key), how="semi")
     firsts = firsts.group_by(*key).agg(pl.col(ROW).min().alias("before"))
     told = f" ({found.height:,} rows are doubled so)" if bad.strict else ""
     rows = []
