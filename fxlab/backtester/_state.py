@@ -161,6 +161,8 @@ class KernelState:
         if self.first is None:
             self._begin(int(market.time[0]))
         account = self.account[0]
+        # Looked up at once, memory brings many at a time; each at its turn would be waited for.
+        decided = market.time[decisions["row"]]
         schedule = Schedule(self.delays, self.funding, self.gaps, self.held_books)
         account["next_decision"] = 0
         row, room = 0, len(decisions)
@@ -170,6 +172,7 @@ class KernelState:
                 row,
                 market,
                 decisions,
+                decided,
                 schedule,
                 self.terms[0],
                 self.legs,

@@ -86,6 +86,14 @@ def compiled(function: Callable[..., Any]) -> Any:
     return _compile(function, inline="never")
 
 
+def reordered(function: Callable[..., Any]) -> Any:
+    """Compile a function whose operations may come in any order: several rows at a time.
+
+    For the lowest and highest of finite numbers above zero alone: any order gives the same ones.
+    """
+    return _compile(function, inline="never", fastmath={"nnan", "ninf", "nsz"})
+
+
 def inlined(function: Callable[..., Any]) -> Any:
     """Compile a function into its callers: for those that pass arrays on for each row.
 
@@ -94,14 +102,26 @@ def inlined(function: Callable[..., Any]) -> Any:
     return _compile(function, inline="always")
 
 
-def _compile(function: Callable[..., Any], inline: str) -> Any:
+def lending(function: Callable[..., Any]) -> Any:
+    """Compile a function that borrows arrays for others: only here, references are counted."""
+    return _compile(function, inline="never", counted=True)
+
+
+def _compile(
+    function: Callable[..., Any], inline: str, *, fastmath: Any = False, counted: bool = False
+) -> Any:
     folder = cache_folder()
     before = config.CACHE_DIR
     config.CACHE_DIR = folder or ""  # numba reads it while it decorates, and only then
     try:
-        made = njit(cache=folder is not None, nogil=True, error_model="numpy", inline=inline)(
-            function
-        )
+        made = njit(
+            cache=folder is not None,
+            nogil=True,
+            error_model="numpy",
+            inline=inline,
+            fastmath=fastmath,
+            _nrt=counted,  # a kernel allocates nothing, so no reference needs to be counted
+        )(function)
     finally:
         config.CACHE_DIR = before
     made._cache.save_overload = _forgiving(made._cache.save_overload)

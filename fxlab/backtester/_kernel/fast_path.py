@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from fxlab.backtester._kernel.compiled import compiled, inlined
+from fxlab.backtester._kernel.compiled import compiled, inlined, reordered
 from fxlab.backtester._kernel.fills import end_drawdown, follow, mark, total_equity
 from fxlab.backtester._kernel.orders import missed_by_gap
 from fxlab.backtester._kernel.records import FOREVER, IN_FLIGHT, NEVER, NO_ORDER, RESTING
@@ -23,26 +23,25 @@ BLOCK: Final = 64
 """Rows that are skipped at once, if they can change nothing."""
 
 
+@reordered
+def extremes_of(prices, begin, end):
+    """Return the lowest and the highest of some prices."""
+    low, high = prices[begin], prices[begin]
+    for i in range(begin, end):
+        low = min(low, prices[i])
+        high = max(high, prices[i])
+    return low, high
+
+
 @compiled
 def find_price_extremes(price, out):
     """Write the `EXTREMES` of each block of one leg that has prices only."""
     for b in range(len(out)):
         first, end = b * BLOCK, min((b + 1) * BLOCK, len(price))
-        # Two of each: a comparison need not wait for the one before it.
-        low, high, lower, higher = np.inf, -np.inf, np.inf, -np.inf
-        i = first
-        while i + 1 < end:
-            one, two = price[i], price[i + 1]
-            low = one if one < low else low
-            high = one if one > high else high
-            lower = two if two < lower else lower
-            higher = two if two > higher else higher
-            i += 2
-        if i < end:
-            low, high = min(low, price[i]), max(high, price[i])
+        low, high = extremes_of(price, first, end)
         found = out[b, 0]
-        found["low"] = found["ask"] = min(low, lower)
-        found["high"] = found["bid"] = max(high, higher)
+        found["low"] = found["ask"] = low
+        found["high"] = found["bid"] = high
         found["last"] = price[end - 1]
         found["book"] = -1
 
@@ -71,30 +70,69 @@ def find_extremes(leg_of, price, book, books, out):
                 found["ask"] = ask if ask < found["ask"] else found["ask"]
 
 
+@compiled
+def stretch_extremes(prices, extremes, begin, end):
+    """Return the lowest and the highest price of a stretch; of its whole blocks, they are known."""
+    first, last = -(-begin // BLOCK), end // BLOCK
+    if last <= first:
+        return extremes_of(prices, begin, end)
+    low, high = prices[begin], prices[begin]
+    if begin < first * BLOCK:
+        low, high = extremes_of(prices, begin, first * BLOCK)
+    for b in range(first, last):
+        low = min(low, extremes[b, 0]["low"])
+        high = max(high, extremes[b, 0]["high"])
+    if last * BLOCK < end:
+        lower, higher = extremes_of(prices, last * BLOCK, end)
+        low, high = min(low, lower), max(high, higher)
+    return low, high
+
+
+@compiled
+def first_at(time, moment, begin, end):
+    """Return the first of some rows that is not before a moment, in steps doubled, then halved."""
+    low, step = begin, 1
+    while low + step < end and time[low + step] < moment:
+        low += step
+        step *= 2
+    high = min(low + step, end)
+    while low < high:
+        middle = (low + high) // 2
+        if time[middle] < moment:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
 @inlined
-def fast_forward(i, end, time, prices, extremes, leg, account, terms):
+def fast_forward(i, stop, stop_time, market, leg, account, terms):
     """Pass over rows that change nothing but marks and equity; return the first that is not so.
 
     For one leg of prices only: its state is held in local variables, all that could happen to it
-    is folded into bounds of two prices and a time, and calm blocks are skipped.
+    is folded into bounds of two prices and a time. A stretch whose extremes keep within them is
+    passed over at once; of another one, its calm blocks are, and the rows between one by one. No
+    row in front of `stop` is later than `stop_time`.
     """
+    time, prices, extremes = market.time, market.price, market.extremes
     low, high, until = quiet_bounds(leg, account["alarm"], terms)
-    start = i
-    if leg["qty"] == 0.0:
-        while i < end and time[i] < until and low < prices[i] < high:
-            last = i + BLOCK - 1
-            block = extremes[i // BLOCK, 0]
-            if (
-                i % BLOCK == 0
-                and last < end
-                and time[last] < until
-                and (low < block["low"] and block["high"] < high)
-            ):
-                i += BLOCK
-            else:
-                i += 1
-    else:
-        i = fast_forward_held(i, end, time, prices, extremes, leg, account, terms, low, high, until)
+    start, end = i, stop
+    if stop_time >= until:
+        end = first_at(time, until, i, stop)
+    if i < end:
+        bottom, top = stretch_extremes(prices, extremes, i, end)
+        if leg["qty"] != 0.0:
+            i = fast_forward_held(
+                i, end, time, prices, extremes, leg, account, terms, low, high, bottom, top
+            )
+        elif low < bottom and top < high:
+            i = end
+        else:
+            while low < prices[i] < high:  # one of them is not
+                block = extremes[i // BLOCK, 0]
+                calm = i % BLOCK == 0 and i + BLOCK <= end
+                calm = calm and low < block["low"] and block["high"] < high
+                i += BLOCK if calm else 1
     if i > start:
         leg["mark"] = prices[i - 1]
         account["now"] = time[i - 1]
@@ -102,18 +140,24 @@ def fast_forward(i, end, time, prices, extremes, leg, account, terms):
 
 
 @inlined
-def fast_forward_held(i, end, time, prices, extremes, leg, account, terms, low, high, until):
-    """Fast-forward with a position: follow its extremes, the equity, the peak and the drawdown."""
-    start = i
+def fast_forward_held(i, end, time, prices, extremes, leg, account, terms, low, high, bottom, top):
+    """Fast-forward with a position: follow its extremes, the equity, the peak and the drawdown.
+
+    `bottom` and `top` are the extremes of the whole stretch, whose rows lie before any alarm.
+    """
+    start, whole = i, True
     base, cash, qty = account["base"], leg["cash"], leg["qty"]
     margin = terms["maintenance"] * abs(qty)
     lowest, highest, equity = np.inf, -np.inf, leg["equity"]
     peak, below, deepest = account["peak"], account["below"], account["max_drawdown"]
     known = np.inf  # no total from here up is a deeper drawdown
     while i < end:
-        if i % BLOCK == 0 and i + BLOCK <= end and time[i + BLOCK - 1] < until:
-            block = extremes[i // BLOCK, 0]
-            bottom, top = block["low"], block["high"]
+        if whole or (i % BLOCK == 0 and i + BLOCK <= end):
+            after = end
+            if not whole:
+                after = i + BLOCK
+                bottom, top = extremes[i // BLOCK, 0]["low"], extremes[i // BLOCK, 0]["high"]
+            whole = False
             if low < bottom and top < high:
                 worst = base + (cash + qty * (bottom if qty > 0.0 else top))
                 best = base + (cash + qty * (top if qty > 0.0 else bottom))
@@ -121,15 +165,15 @@ def fast_forward_held(i, end, time, prices, extremes, leg, account, terms, low, 
                 if best < peak and safe and worst > margin * top:
                     lowest = min(lowest, bottom)
                     highest = max(highest, top)
-                    equity = cash + qty * block["last"]
+                    equity = cash + qty * prices[after - 1]
                     known = min(known, worst)
                     below = 1
-                    i += BLOCK
+                    i = after
                     continue
-        now, price = time[i], prices[i]
+        price = prices[i]
         worth = cash + qty * price
         total = base + worth
-        if now >= until or price <= low or price >= high or total <= margin * price:
+        if price <= low or price >= high or total <= margin * price:
             break
         equity = worth
         lowest = min(lowest, price)
@@ -141,7 +185,7 @@ def fast_forward_held(i, end, time, prices, extremes, leg, account, terms, low, 
                 account["below"] = 1
                 end_drawdown(account)
             peak, below, known = total, 0, np.inf
-            account["peak_at"] = now
+            account["peak_at"] = time[i]
         else:
             below = 1
             if total < known:
@@ -152,7 +196,7 @@ def fast_forward_held(i, end, time, prices, extremes, leg, account, terms, low, 
                     account["high"] = peak
                     account["high_at"] = account["peak_at"]
                     account["low"] = total
-                    account["low_at"] = now
+                    account["low_at"] = time[i]
         i += 1
     leg["low"], leg["high"] = min(leg["low"], lowest), max(leg["high"], highest)
     leg["equity"] = equity

@@ -15,7 +15,7 @@ from typing import Final
 
 import numpy as np
 
-from fxlab.backtester._kernel.compiled import borrow, compiled, inlined
+from fxlab.backtester._kernel.compiled import borrow, compiled, inlined, lending
 from fxlab.backtester._kernel.fast_path import fast_forward, fast_forward_many
 from fxlab.backtester._kernel.fills import (
     complete,
@@ -59,8 +59,8 @@ RECORDS_A_ROW: Final = 8
 """Orders, fills or trades that one row can write at most, beside one order for each leg."""
 
 
-@compiled
-def replay(start, market, decisions, schedule, terms, legs, account, written):
+@lending
+def replay(start, market, decisions, decided, schedule, terms, legs, account, written):
     """Replay rows from `start` on, and return the row that comes next.
 
     That row is the chunk's end, or earlier where the arrays of `written` are full.
@@ -71,6 +71,8 @@ def replay(start, market, decisions, schedule, terms, legs, account, written):
         The market: `MarketArrays`.
     decisions
         `DECISION` records, ordered by row.
+    decided
+        The times of their rows, int64 µs.
     schedule
         What time brings: `Schedule`.
     terms, legs, account
@@ -82,6 +84,7 @@ def replay(start, market, decisions, schedule, terms, legs, account, written):
         start,
         lend_market(market),
         borrow(decisions),
+        borrow(decided),
         lend_schedule(schedule),
         terms,
         borrow(legs),
@@ -90,7 +93,7 @@ def replay(start, market, decisions, schedule, terms, legs, account, written):
     )
 
 
-@compiled
+@lending
 def lend_market(market):
     """Return the market arrays without counts of references."""
     return MarketArrays(
@@ -106,7 +109,7 @@ def lend_market(market):
     )
 
 
-@compiled
+@lending
 def lend_schedule(schedule):
     """Return the schedule without counts of references."""
     return Schedule(
@@ -117,7 +120,7 @@ def lend_schedule(schedule):
     )
 
 
-@compiled
+@lending
 def lend_written(written):
     """Return the room for records without counts of references."""
     return Written(
@@ -130,7 +133,7 @@ def lend_written(written):
 
 
 @compiled
-def run(start, market, decisions, schedule, terms, legs, account, written):
+def run(start, market, decisions, decided, schedule, terms, legs, account, written):
     """Replay rows: fast-forward over the calm ones, step through the others."""
     rows = len(market.time)
     i = start
@@ -138,12 +141,12 @@ def run(start, market, decisions, schedule, terms, legs, account, written):
         if is_full(written, len(legs)):
             return i
         number = account["next_decision"]
-        stop = rows if number >= len(decisions) else decisions[number]["row"]
+        stop, stop_time = rows, market.time[rows - 1]
+        if number < len(decisions):
+            stop, stop_time = decisions[number]["row"], decided[number]
         if terms["leap"] == 1 and i < stop:
             if len(legs) == 1 and len(market.book) == 0:
-                i = fast_forward(
-                    i, stop, market.time, market.price, market.extremes, legs[0], account, terms
-                )
+                i = fast_forward(i, stop, stop_time, market, legs[0], account, terms)
             else:
                 i = fast_forward_many(i, stop, market, legs, account, terms)
         if i < rows:
@@ -165,7 +168,7 @@ def is_full(written, legs):
 def step(i, market, decisions, schedule, terms, legs, account, written):
     """Process one row; the module says in which order."""
     now, price = market.time[i], market.price[i]
-    leg = legs[market.leg[i]]
+    leg = legs[market.leg[i] if len(legs) > 1 else 0]
     priced = price == price
     brings_book = len(market.book) > 0 and market.book[i] >= 0
     book = market.books[market.book[i] if brings_book else 0]
