@@ -115,14 +115,14 @@ def parse_duration(value: Duration, name: str) -> int:
 def _duration_micros(value: object) -> int | None:
     if isinstance(value, timedelta):
         return value // MICROSECOND
-    if (seconds := number(value, -1e10, 1e10)) is not None:
-        return round(seconds * 1_000_000)
     if isinstance(value, str):
         text = value.strip().lower().replace(" ", "")
         parts = _PART.findall(text)
         if parts and "".join(number + unit for number, unit in parts) == text:
             return sum(round(float(number) * _UNITS[unit]) for number, unit in parts)
-    return None
+        return None
+    seconds = number(value, -1e10, 1e10)
+    return None if seconds is None else round(seconds * 1_000_000)
 
 
 def parse_range(start: Time | None, end: Time | None) -> tuple[int | None, int | None]:

@@ -44,7 +44,7 @@ def plain():
     names = [found.name for found in pkgutil.iter_modules(package.__path__)]
     names = [name for name in names if name not in ("compiled", "records")]
     with pytest.MonkeyPatch.context() as patch:
-        for decorator in ("compiled", "inlined", "lending", "reordered"):
+        for decorator in ("compiled", "inlined", "lending"):
             patch.setattr(decorators, decorator, lambda function: function, raising=False)
         for name in names:
             path = f"{package.__name__}.{name}"

@@ -140,8 +140,8 @@ def newer(session: Session, mark: dict[str, int]) -> bool:
     return all((session.prices(one)["seq"].max() or 0) > mark[one] for one in mark)
 
 
-def has_books(session: Session) -> bool:
-    return all(session.orderbook(symbol).height for symbol in PAIR)
+def has_books(session: Session, symbols: tuple[str, ...] = PAIR) -> bool:
+    return all(session.orderbook(symbol).height for symbol in symbols)
 
 
 def test_what_a_killed_recorder_left_is_closed_by_the_next_start(
@@ -151,6 +151,7 @@ def test_what_a_killed_recorder_left_is_closed_by_the_next_start(
     with MockVenue(market()) as venue:
         words = (PAIR[0], "--session", name)
         with Recording(settings, tmp_path / "log", venue.url, *words) as recording:
+            eventually(lambda: has_books(private.session(name), PAIR[:1]), "books came")
             some_more(venue)
             recording.kill()
             killed_at = happened(venue)

@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from fxlab.backtester._kernel.compiled import compiled
+from fxlab.backtester._kernel.compiled import compiled, inlined
 
 SMALLEST_PRICE: Final = 1e-100
 LARGEST_PRICE: Final = 1e100
@@ -27,6 +27,13 @@ def running_sums(ticks, sums):
         sums[i] = total
 
 
+@inlined
+def sign(now, old_fast, old_slow, fast, slow):
+    """Return whether the fast mean is above the slow one (1), below (-1), or equal (0)."""
+    difference = (now - old_fast) * slow - (now - old_slow) * fast
+    return np.int8(difference > 0) - np.int8(difference < 0)
+
+
 @compiled
 def mean_crosses(sums, before, fast, slow, begin, signs, rows, up):
     """Write where two moving averages cross from row `begin` on, and which way; return how often.
@@ -40,14 +47,20 @@ def mean_crosses(sums, before, fast, slow, begin, signs, rows, up):
     size = len(signs) - 1
     begun = False
     while row < len(sums):
-        m = min(size, len(sums) - row)
-        now = sums[row : row + m]
-        for j in range(m):
-            i = row + j
-            old_fast = sums[i - fast] if i >= fast else before
-            old_slow = sums[i - slow] if i >= slow else before
-            difference = (now[j] - old_fast) * slow - (now[j] - old_slow) * fast
-            signs[j + 1] = np.int8(difference > 0) - np.int8(difference < 0)
+        early = row < max(fast, slow)  # one of the windows begins with the first row
+        m = 1 if early else min(size, len(sums) - row)
+        if early:
+            old_fast = sums[row - fast] if row >= fast else before
+            old_slow = sums[row - slow] if row >= slow else before
+            signs[1] = sign(sums[row], old_fast, old_slow, fast, slow)
+        else:  # slices: an index that might be negative would keep rows from going side by side
+            now, some = sums[row : row + m], signs[1 : 1 + m]
+            begin_fast, begin_slow = (
+                sums[row - fast : row - fast + m],
+                sums[row - slow : row - slow + m],
+            )
+            for j in range(m):
+                some[j] = sign(now[j], begin_fast[j], begin_slow[j], fast, slow)
         if not begun:  # both means are known for the first time: nothing to compare with
             signs[0] = signs[1]
             begun = True

@@ -20,9 +20,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import platformdirs
 from numba import config, njit
-from numba.core import cgutils, event
+from numba.core import cgutils, event, types
 from numba.extending import intrinsic, overload
 
 from fxlab._progress import say_once
@@ -86,14 +87,6 @@ def compiled(function: Callable[..., Any]) -> Any:
     return _compile(function, inline="never")
 
 
-def reordered(function: Callable[..., Any]) -> Any:
-    """Compile a function whose operations may come in any order: several rows at a time.
-
-    For the lowest and highest of finite numbers above zero alone: any order gives the same ones.
-    """
-    return _compile(function, inline="never", fastmath={"nnan", "ninf", "nsz"})
-
-
 def inlined(function: Callable[..., Any]) -> Any:
     """Compile a function into its callers: for those that pass arrays on for each row.
 
@@ -107,9 +100,7 @@ def lending(function: Callable[..., Any]) -> Any:
     return _compile(function, inline="never", counted=True)
 
 
-def _compile(
-    function: Callable[..., Any], inline: str, *, fastmath: Any = False, counted: bool = False
-) -> Any:
+def _compile(function: Callable[..., Any], inline: str, *, counted: bool = False) -> Any:
     folder = cache_folder()
     before = config.CACHE_DIR
     config.CACHE_DIR = folder or ""  # numba reads it while it decorates, and only then
@@ -119,7 +110,6 @@ def _compile(
             nogil=True,
             error_model="numpy",
             inline=inline,
-            fastmath=fastmath,
             _nrt=counted,  # a kernel allocates nothing, so no reference needs to be counted
         )(function)
     finally:
@@ -191,3 +181,21 @@ def _without_owner(context, array):
 @overload(borrow)
 def _borrow(array):
     return lambda array: _without_owner(array)
+
+
+def float_of(bits):
+    """Return the float of the same bits as an integer."""
+    return np.int64(bits).view(np.float64)
+
+
+@intrinsic
+def _cast(context, bits):
+    def build(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], context.get_value_type(types.float64))
+
+    return types.float64(bits), build
+
+
+@overload(float_of)
+def _float_of(bits):
+    return lambda bits: _cast(bits)

@@ -1,11 +1,12 @@
-"""Compiled fast path: blocks of quiet rows skipped by their price extremes, with the same bits.
+"""Compiled fast path: stretches of rows passed over by their price extremes, with the same bits.
 
-Most rows change nothing but marks. Where one leg is replayed, all that could happen to it is folded
-into the bounds of two prices and a time. The lowest, highest and last price of each block of rows
-are found once for all runs, and a block whose extremes can trigger nothing, move no peak and deepen
-no drawdown is skipped at once: rounding is monotone, so the extremes of the prices give the
-extremes of the equity, bit for bit. Without all this (`TERMS` leap = 0) the kernel gives the same
-bits, slower.
+Most rows change nothing but marks. Where one leg is replayed, all that could happen to it between
+two decisions is folded into the bounds of two prices and a time, and the lowest and highest price
+of the rows up to there tell whether any of it can happen: rounding is monotone, so the extremes of
+the prices give the extremes of the equity, bit for bit. Only a stretch that makes a new peak of
+equity, or meets an exit, is walked: its blocks, whose extremes are found once for all runs, and
+then its rows. Several legs, or books, go by blocks. Without all this (`TERMS` leap = 0) the kernel
+gives the same bits, slower.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Final
 
 import numpy as np
 
-from fxlab.backtester._kernel.compiled import compiled, inlined, reordered
+from fxlab.backtester._kernel.compiled import compiled, float_of, inlined
 from fxlab.backtester._kernel.fills import end_drawdown, follow, mark, total_equity
 from fxlab.backtester._kernel.orders import missed_by_gap
 from fxlab.backtester._kernel.records import FOREVER, IN_FLIGHT, NEVER, NO_ORDER, RESTING
@@ -23,14 +24,19 @@ BLOCK: Final = 64
 """Rows that are skipped at once, if they can change nothing."""
 
 
-@reordered
+@compiled
 def extremes_of(prices, begin, end):
-    """Return the lowest and the highest of some prices."""
-    low, high = prices[begin], prices[begin]
-    for i in range(begin, end):
-        low = min(low, prices[i])
-        high = max(high, prices[i])
-    return low, high
+    """Return the lowest and the highest of some prices.
+
+    Floats above zero are ordered as the integers of the same bits, which are compared several at a
+    time: for floats the compiler would have to know that none is nan.
+    """
+    some = prices[begin:end].view(np.int64)
+    low, high = some[0], some[0]
+    for i in range(len(some)):
+        low = min(low, some[i])
+        high = max(high, some[i])
+    return float_of(low), float_of(high)
 
 
 @compiled
@@ -139,6 +145,22 @@ def fast_forward(i, stop, stop_time, market, leg, account, terms):
     return i
 
 
+@compiled
+def first_as_deep(prices, begin, end, base, cash, qty, peak, worst):
+    """Return the first row whose drawdown is that of the lowest equity, which one of them has.
+
+    Equities that differ by a rounding may have one drawdown: only what is near is divided.
+    """
+    deepest = worst / peak - 1.0
+    near = worst + peak * 2.0**-50
+    some = prices[begin:end]
+    for i in range(len(some)):
+        total = base + (cash + qty * some[i])
+        if total <= near and total / peak - 1.0 <= deepest:
+            return begin + i
+    return end - 1
+
+
 @inlined
 def fast_forward_held(i, end, time, prices, extremes, leg, account, terms, low, high, bottom, top):
     """Fast-forward with a position: follow its extremes, the equity, the peak and the drawdown.
@@ -161,8 +183,14 @@ def fast_forward_held(i, end, time, prices, extremes, leg, account, terms, low, 
             if low < bottom and top < high:
                 worst = base + (cash + qty * (bottom if qty > 0.0 else top))
                 best = base + (cash + qty * (top if qty > 0.0 else bottom))
-                safe = worst >= known or worst / peak - 1.0 >= deepest
-                if best < peak and safe and worst > margin * top:
+                if best < peak and worst > margin * top:
+                    if worst < known and worst / peak - 1.0 < deepest:
+                        deepest = worst / peak - 1.0
+                        at = first_as_deep(prices, i, after, base, cash, qty, peak, worst)
+                        account["high"] = peak
+                        account["high_at"] = account["peak_at"]
+                        account["low"] = base + (cash + qty * prices[at])
+                        account["low_at"] = time[at]
                     lowest = min(lowest, bottom)
                     highest = max(highest, top)
                     equity = cash + qty * prices[after - 1]
