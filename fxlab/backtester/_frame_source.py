@@ -8,6 +8,7 @@ time) is refused by column, row and rule. The engine then knows one kind of sour
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from functools import cached_property
 from typing import Any, Final
 
@@ -137,9 +138,9 @@ def _is_money(column: pl.Series, what: str) -> None:
 def _is_volume(column: pl.Series, what: str) -> None:
     if not column.dtype.is_numeric():
         _is_money(column, what)
-    negative = column < 0
-    if negative.any():
-        row = _first(negative)
+    lowest = column.min()
+    if isinstance(lowest, int | float | Decimal) and lowest < 0:
+        row = _first(column < 0)
         raise InvalidTicks(
             f"column {column.name} of {what} is {column[row]} in row {row}; a volume is not below "
             "zero: put the side into a column of its own"

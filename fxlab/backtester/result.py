@@ -11,7 +11,7 @@ import json
 import platform
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache, cached_property
 from importlib import metadata
@@ -125,14 +125,33 @@ class Result:
     run_id: str
     created_at: datetime
     metrics: Metrics
-    orders: pl.DataFrame
-    fills: pl.DataFrame
-    trades: pl.DataFrame
-    equity: pl.DataFrame
+    records: Records = field(repr=False)
     fingerprint: str
     ticks: int
     first: datetime
     last: datetime
+
+    # Made when they are first asked for: many runs are looked at by their metrics alone.
+
+    @cached_property
+    def orders(self) -> pl.DataFrame:
+        """Return every decision that wanted a change and every exit, and what became of it."""
+        return orders_table(self.records, self.symbols)
+
+    @cached_property
+    def fills(self) -> pl.DataFrame:
+        """Return the executions, several an order where it filled in parts."""
+        return fills_table(self.records.fills, self.symbols)
+
+    @cached_property
+    def trades(self) -> pl.DataFrame:
+        """Return the round trips."""
+        return trades_table(self.records, self.symbols)
+
+    @cached_property
+    def equity(self) -> pl.DataFrame:
+        """Return sampled equity with the exact extremes."""
+        return equity_table(self.records, self.capital)
 
     @property
     def strategy(self) -> str:
@@ -248,9 +267,6 @@ class Result:
 
 def build_result(run: Run, records: Records, rows_digest: Mapping[str, str]) -> Result:
     """Turn the kernel's records into a `Result`."""
-    orders = orders_table(records, run.symbols)
-    fills = fills_table(records.fills, run.symbols)
-    trades = trades_table(records, run.symbols)
     facts = facts_of(run, records)
     returns = interval_returns(records, run.capital, run.grid_us)
     executed, closed = Executed.of(records.fills), RoundTrips.of(records.trades)
@@ -261,10 +277,7 @@ def build_result(run: Run, records: Records, rows_digest: Mapping[str, str]) -> 
         run_id=f"exec_{now:%Y%m%d_%H%M%S}_{uuid.uuid4().hex[:8]}_backtest",
         created_at=now,
         metrics=metrics,
-        orders=orders,
-        fills=fills,
-        trades=trades,
-        equity=equity_table(records, run.capital),
+        records=records,
         fingerprint=fingerprint(run, rows_digest),
         ticks=records.rows,
         first=from_micros(records.first),

@@ -37,7 +37,6 @@ from fxlab.backtester.engine import new_state, prepare
 from fxlab.backtester.lookahead import SAMPLE_CUTS, SAMPLE_ROWS, check_lookahead
 from fxlab.backtester.options import RunOptions
 from fxlab.backtester.result import fingerprint_inputs, fingerprint_of
-from fxlab.backtester.strategy.indicators import MeanCross, with_running_sums
 from fxlab.backtester.strategy.signals import Signals
 from fxlab.backtester.strategy.strategy import Strategy
 from fxlab.errors import Cancelled, FxlabError, InvalidParameter, LookaheadFound
@@ -177,17 +176,11 @@ class Reading:
 
 
 def _sharing(signals: Sequence[Signals]) -> Callable[[pl.DataFrame], pl.DataFrame]:
-    """Return what prepares a frame for all points: contiguous columns, and sums for any window."""
+    """Return what prepares a frame for all points: contiguous columns."""
     roots = frozenset().union(*(one.roots or () for one in signals))
-    summed = {one.events.column for one in signals if isinstance(one.events, MeanCross)}
-
-    def prepared(frame: pl.DataFrame) -> pl.DataFrame:
-        whole = frame.with_columns(frame[name].rechunk() for name in roots & set(frame.columns))
-        for column in sorted(summed):
-            whole = with_running_sums(whole, column)
-        return whole
-
-    return prepared
+    return lambda frame: frame.with_columns(
+        frame[name].rechunk() for name in roots & set(frame.columns)
+    )
 
 
 def _content(source: FrameSource) -> str:

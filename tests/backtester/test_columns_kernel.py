@@ -85,7 +85,6 @@ def test_compiled_and_plain_python_give_the_same_bits():
         "exponential_means": lambda out: (price, 0.1, out),
         "anchored_means": lambda out: (time, price, volume, 100, out),
         "sums": lambda out: (price, volume, np.arange(0, rows, 7), out),
-        "running_sums": lambda out: (ticks, out.view(np.int64)),
         "to_ticks": lambda out: (price, 100.0, out.view(np.int64)),
         "rolling_largest": lambda out: (ticks, 30, np.empty(rows, np.int64), out.view(np.int64)),
         "bar_starts": lambda out: (time, 25, out.view(np.int64)),
@@ -99,11 +98,13 @@ def test_compiled_and_plain_python_give_the_same_bits():
 
 def test_compiled_and_plain_python_find_the_same_crosses():
     rng = np.random.default_rng(4)
-    sums = np.cumsum(10_000 + np.cumsum(rng.integers(-3, 4, 3_000)))
+    ticks = 10_000 + np.cumsum(rng.integers(-3, 4, 3_000))
     found = []
     for function in (kernel.mean_crosses, kernel.mean_crosses.py_func):
         rows, up = np.zeros(3_000, np.int64), np.zeros(3_000, np.bool_)
-        count = function(sums, 0, 5, 20, 700, np.empty(65, np.int8), rows, up)
-        found.append((count, rows.tolist(), up.tolist()))
+        room = np.zeros(20 + 64, np.int64), np.empty(65, np.int8)
+        count, low, high = function(ticks, 5, 20, 700, *room, rows, up)
+        found.append((count, low, high, rows.tolist(), up.tolist()))
     assert found[0] == found[1]
     assert found[0][0] > 100
+    assert found[0][2] == ticks[680:].max()

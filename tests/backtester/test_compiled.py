@@ -15,10 +15,10 @@ from fxlab.errors import InvalidSettings
 SMALL = """
 import numpy as np
 from fxlab.backtester._kernel import columns, compiled
-ticks, sums = np.arange(3), np.zeros(3, np.int64)
-columns.running_sums(ticks, sums)
+ticks, starts = np.arange(3), np.zeros(3, np.int64)
+columns.bar_starts(ticks, 2, starts)
 columns.to_ticks(ticks / 2, 2.0, ticks)
-print(*sums, compiled.cache_folder(), flush=True)
+print(*starts, compiled.cache_folder(), flush=True)
 """
 COMPILING = "compiling the backtester"
 

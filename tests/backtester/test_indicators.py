@@ -67,15 +67,12 @@ def test_mean_cross_is_the_contract(values, fast, extra):
     extra=st.integers(1, 8),
     first=st.integers(0, 90),
     begin=st.integers(0, 40),
-    summed=st.booleans(),
 )
-def test_events_are_the_crosses_from_a_row_on(values, fast, extra, first, begin, summed):
+def test_events_are_the_crosses_from_a_row_on(values, fast, extra, first, begin):
     slow = fast + extra
     plain = cross_targets(values, fast, slow)
     frame = frame_of(values)
-    if summed:
-        frame = indicators.with_running_sums(frame)
-    # A slice with as many rows in front as the strategy looks back on: the sums began earlier.
+    # A slice with as many rows in front as the strategy looks back on.
     begin = min(begin, max(0, first - slow))
     rows, targets = indicators.MeanCross(fast, slow, 1.0, 0.0).find(frame[begin:], first - begin)
     wanted = {i: v for i, v in enumerate(plain) if v is not None and i >= first}

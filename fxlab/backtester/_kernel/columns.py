@@ -10,72 +10,64 @@ from typing import Final
 
 import numpy as np
 
-from fxlab.backtester._kernel.compiled import compiled, inlined
+from fxlab.backtester._kernel.compiled import compiled
 
 SMALLEST_PRICE: Final = 1e-100
 LARGEST_PRICE: Final = 1e100
 """What is bought at such prices, and what it is worth at others, stays within a float's range."""
 LARGEST_WHOLE: Final = 2.0**53
+SEARCHED: Final = 32
+"""Rows that are looked at one by one where one of them is a cross."""
 
 
 @compiled
-def running_sums(ticks, sums):
-    """Write the sum of all ticks up to each row; it may wrap around, differences do not mind."""
-    total = 0
-    for i in range(len(ticks)):
-        total += ticks[i]
-        sums[i] = total
+def mean_crosses(ticks, fast, slow, begin, sums, signs, rows, up):
+    """Write where two moving averages cross from row `begin` on, and which way.
 
-
-@inlined
-def sign(now, old_fast, old_slow, fast, slow):
-    """Return whether the fast mean is above the slow one (1), below (-1), or equal (0)."""
-    difference = (now - old_fast) * slow - (now - old_slow) * fast
-    return np.int8(difference > 0) - np.int8(difference < 0)
-
-
-@compiled
-def mean_crosses(sums, before, fast, slow, begin, signs, rows, up):
-    """Write where two moving averages cross from row `begin` on, and which way; return how often.
-
-    `sums` are running sums with `before` in front of the first; all arithmetic is on integers.
-    `signs` is room for a block: comparing and searching apart, the compiler can do eight rows at
-    a time.
+    Returns how often, and the lowest and the highest value that was read. `sums` is room for the
+    running sums of a block behind those of the longest window, which begin as zeros: a sum may
+    wrap around, differences do not mind. `signs` is room for a block: summing, comparing and
+    searching apart, the compiler can compare eight rows at a time.
     """
-    count = 0
-    row = max(begin, slow) - 1
-    size = len(signs) - 1
-    begun = False
-    while row < len(sums):
-        early = row < max(fast, slow)  # one of the windows begins with the first row
-        m = 1 if early else min(size, len(sums) - row)
-        if early:
-            old_fast = sums[row - fast] if row >= fast else before
-            old_slow = sums[row - slow] if row >= slow else before
-            signs[1] = sign(sums[row], old_fast, old_slow, fast, slow)
-        else:  # slices: an index that might be negative would keep rows from going side by side
-            now, some = sums[row : row + m], signs[1 : 1 + m]
-            begin_fast, begin_slow = (
-                sums[row - fast : row - fast + m],
-                sums[row - slow : row - slow + m],
-            )
-            for j in range(m):
-                some[j] = sign(now[j], begin_fast[j], begin_slow[j], fast, slow)
-        if not begun:  # both means are known for the first time: nothing to compare with
-            signs[0] = signs[1]
-            begun = True
-        changed = 0
+    size, kept = len(signs) - 1, len(sums) - len(signs) + 1
+    first = max(begin, slow) - 1  # both means are known, and there is nothing to compare with
+    count = total = low = high = 0
+    row = max(0, first + 1 - kept)
+    while row < len(ticks):
+        m = min(size, len(ticks) - row)
+        some, now = ticks[row : row + m], sums[kept : kept + m]
         for j in range(m):
-            changed += signs[j + 1] != signs[j]
-        if changed > 0:
-            for j in range(m):
-                if signs[j + 1] != signs[j] and signs[j + 1] != 0:
-                    rows[count] = row + j
-                    up[count] = signs[j + 1] > 0
+            total += some[j]
+            now[j] = total
+        for j in range(m):
+            low, high = min(low, some[j]), max(high, some[j])
+        old_fast, old_slow = (
+            sums[kept - fast : kept - fast + m],
+            sums[kept - slow : kept - slow + m],
+        )
+        new = signs[1 : 1 + m]
+        for j in range(m):
+            difference = (now[j] - old_fast[j]) * slow - (now[j] - old_slow[j]) * fast
+            new[j] = np.int8(difference > 0) - np.int8(difference < 0)
+        skipped = max(0, first - row)
+        if row <= first < row + m:
+            signs[skipped] = signs[skipped + 1]
+        for begun in range(skipped, m, SEARCHED):
+            end = min(begun + SEARCHED, m)
+            before, after = signs[begun:end], signs[begun + 1 : end + 1]
+            changed = 0
+            for j in range(len(before)):
+                changed += after[j] != before[j]
+            for j in range(len(before) if changed > 0 else 0):
+                if after[j] != before[j] and after[j] != 0:
+                    rows[count] = row + begun + j
+                    up[count] = after[j] > 0
                     count += 1
         signs[0] = signs[m]
+        for j in range(kept):
+            sums[j] = sums[m + j]
         row += m
-    return count
+    return count, low, high
 
 
 @compiled

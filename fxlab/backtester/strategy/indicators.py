@@ -42,7 +42,6 @@ __all__ = [
     "rolling_mean_ticks",
     "rolling_min",
     "rolling_sum",
-    "with_running_sums",
 ]
 
 PRICE_OF: Final = "price:"
@@ -227,7 +226,6 @@ def _ema(series: pl.Series, span: int) -> pl.Series:
     return pl.Series(means)
 
 
-SUMS: Final = ":sums"  # after a column's name: its running sums
 BLOCK_ROWS: Final = 1024
 
 
@@ -276,24 +274,23 @@ class MeanCross:
         return frozenset({self.column})
 
     def find(self, frame: pl.DataFrame, first: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the rows from `first` on where the means cross, and the values there.
-
-        A column of running sums (see `with_running_sums`) is used where the frame has one, so
-        that many windows share it.
-        """
+        """Return the rows from `first` on where the means cross, and the values there."""
         from fxlab.backtester._kernel.columns import mean_crosses
 
         ticks = frame[self.column].to_numpy()
-        # Two products are compared by their difference: half of what there is for each.
-        check_fits(ticks, 2 * self.fast * self.slow, f"windows of {self.fast} and {self.slow}")
-        name = f"{self.column}{SUMS}"
-        sums = frame[name].to_numpy() if name in frame.columns else running_sums(ticks)
-        before = sums[0] - ticks[0] if len(ticks) else 0
         rows = np.empty(len(ticks), np.int64)  # costs nothing where nothing is written
         up = np.empty(len(ticks), np.bool_)
-        signs = np.empty(BLOCK_ROWS + 1, np.int8)
-        windows = (self.fast, self.slow, first)
-        count = mean_crosses(sums, before, *windows, signs, rows, up)
+        longest = max(self.fast, self.slow)
+        if longest > len(ticks):
+            count, low, high = 0, int(ticks.min(initial=0)), int(ticks.max(initial=0))
+        else:
+            block = max(BLOCK_ROWS, longest)  # what a block leaves for the next one is copied
+            sums, signs = np.zeros(longest + block, np.int64), np.empty(block + 1, np.int8)
+            windows = (self.fast, self.slow, first)
+            count, low, high = mean_crosses(ticks, *windows, sums, signs, rows, up)
+        # Two products are compared by their difference: half of what there is for each.
+        factor, what = 2 * self.fast * self.slow, f"windows of {self.fast} and {self.slow}"
+        check_fits(np.array([low, high]), factor, what)
         return rows[:count], np.where(up[:count], self.golden, self.death)
 
 
@@ -316,20 +313,3 @@ def check_fits(values: np.ndarray, factor: int, what: str) -> None:
             f"not fit {8 * values.itemsize}-bit integers, so the result would not be exact; choose "
             "a smaller window, or round the prices to fewer decimals"
         )
-
-
-def with_running_sums(frame: pl.DataFrame, column: str = PRICE_TICKS) -> pl.DataFrame:
-    """Add the running sums of an integer column, for a sweep over windows; see `MeanCross`."""
-    if column not in frame.columns:
-        return frame
-    sums = running_sums(frame[column].to_numpy())
-    return frame.with_columns(pl.Series(f"{column}{SUMS}", sums))
-
-
-def running_sums(values: np.ndarray) -> np.ndarray:
-    """Return the sum of all values up to each row; it may wrap around, differences do not mind."""
-    from fxlab.backtester._kernel.columns import running_sums as kernel
-
-    sums = np.empty(len(values), np.int64)
-    kernel(values, sums)
-    return sums
