@@ -161,6 +161,13 @@ def first_as_deep(prices, begin, end, base, cash, qty, peak, worst):
     return end - 1
 
 
+@compiled
+def deepen(account, peak, low, low_at):
+    """Keep the peak and the trough of a drawdown that is deeper than any before."""
+    account["high"], account["high_at"] = peak, account["peak_at"]
+    account["low"], account["low_at"] = low, low_at
+
+
 @inlined
 def fast_forward_held(i, end, time, prices, extremes, leg, account, terms, low, high, bottom, top):
     """Fast-forward with a position: follow its extremes, the equity, the peak and the drawdown.
@@ -187,10 +194,7 @@ def fast_forward_held(i, end, time, prices, extremes, leg, account, terms, low, 
                     if worst < known and worst / peak - 1.0 < deepest:
                         deepest = worst / peak - 1.0
                         at = first_as_deep(prices, i, after, base, cash, qty, peak, worst)
-                        account["high"] = peak
-                        account["high_at"] = account["peak_at"]
-                        account["low"] = base + (cash + qty * prices[at])
-                        account["low_at"] = time[at]
+                        deepen(account, peak, base + (cash + qty * prices[at]), time[at])
                     lowest = min(lowest, bottom)
                     highest = max(highest, top)
                     equity = cash + qty * prices[after - 1]
@@ -221,10 +225,7 @@ def fast_forward_held(i, end, time, prices, extremes, leg, account, terms, low, 
                 drawdown = total / peak - 1.0
                 if drawdown < deepest:
                     deepest = drawdown
-                    account["high"] = peak
-                    account["high_at"] = account["peak_at"]
-                    account["low"] = total
-                    account["low_at"] = time[i]
+                    deepen(account, peak, total, time[i])
         i += 1
     leg["low"], leg["high"] = min(leg["low"], lowest), max(leg["high"], highest)
     leg["equity"] = equity
