@@ -257,6 +257,100 @@ class KeyGuard(anywidget.AnyWidget):
 PLOTLY: Final = "application/vnd.plotly.v1+json"
 
 
+_FIGURE_SCRIPT = """
+const range = (axis) => [0, 1].map((end) => axis.r2l(axis.range[end]));
+
+function listen(graph, model) {
+  const tell = (content) => model.send(content);
+  graph.on("plotly_click", ({ points: [{ x, y, z, curveNumber, data }] }) =>
+    tell({ event: "click", x, y, z: z ?? null, curve: curveNumber, name: data.name ?? "" }));
+  let waiting;
+  graph.on("plotly_relayout", (change) => {
+    if (!Object.keys(change).some((key) => key.startsWith("xaxis"))) return;
+    clearTimeout(waiting);
+    const { xaxis } = graph._fullLayout;
+    const [low, high] = xaxis.autorange ? [null, null] : range(xaxis);
+    waiting = setTimeout(() => tell({ event: "zoom", low, high }), 150);
+  });
+}
+
+// What the reader did stays: the ranges of the axes, and the curves hidden by the legend.
+function redraw(graph, { data, annotations, shapes }) {
+  const hidden = new Map(graph.data.map(({ name, visible }) => [name, visible]));
+  const kept = data.map((trace) => (
+    hidden.get(trace.name) === undefined ? trace : { ...trace, visible: hidden.get(trace.name) }));
+  return window.Plotly.react(graph, kept, { ...graph.layout, annotations, shapes });
+}
+
+function render({ model, el }) {
+  el.style.display = "none";
+  const seen = new WeakSet();
+  let watch, waiting;
+  const graphs = () => [...(el.previousElementSibling?.querySelectorAll(".js-plotly-plot") ?? [])];
+  const start = () => {
+    if (!el.isConnected || !el.previousElementSibling) {
+      waiting = requestAnimationFrame(start);
+      return;
+    }
+    const mark = () => graphs().filter((graph) => graph.on && !seen.has(graph)).forEach((graph) => {
+      seen.add(graph);
+      listen(graph, model);
+    });
+    mark();
+    watch = new MutationObserver(mark);
+    watch.observe(el.previousElementSibling, { childList: true, subtree: true });
+  };
+  start();
+  const patch = (content) => graphs().forEach((graph) => redraw(graph, content));
+  model.on("msg:custom", patch);
+  return () => {
+    cancelAnimationFrame(waiting);
+    watch?.disconnect();
+    model.off("msg:custom", patch);
+  };
+}
+
+export default { render };
+"""
+
+
+class FigureEvents(anywidget.AnyWidget):
+    """Clicks and zooms of the figure whose `FigureOutput` stands right before it; invisible.
+
+    Parameters
+    ----------
+    on_click
+        Gets what was clicked: x, y, z (of a heat map, else None), curve (its number), name.
+    on_zoom
+        Gets the ends of the time axis in ms since 1970, or twice None for the whole.
+    """
+
+    _esm = _FIGURE_SCRIPT
+
+    def __init__(
+        self,
+        on_click: Callable[[dict[str, Any]], object] | None = None,
+        on_zoom: Callable[[float | None, float | None], object] | None = None,
+    ) -> None:
+        self._on_click, self._on_zoom = on_click, on_zoom
+        super().__init__()
+        self.on_msg(lambda _widget, content, _buffers: self.handle(content))
+
+    def handle(self, content: dict[str, Any]) -> None:
+        """Hand on what the browser told."""
+        if content.get("event") == "click" and self._on_click is not None:
+            self._on_click(content)
+        elif content.get("event") == "zoom" and self._on_zoom is not None:
+            self._on_zoom(content["low"], content["high"])
+
+    def redraw(self, figure: go.Figure) -> None:
+        """Draw other data in the figure that is shown; its axes and its legend stay as they are."""
+        drawn = json.loads(figure.to_json())
+        layout = drawn["layout"]
+        also = {name: layout.get(name, []) for name in ("annotations", "shapes")}
+        self.send({"data": drawn["data"], **also})
+
+
 class FigureOutput(w.Output):
     """Shows one figure; the old one stays until the new one is here."""
 
