@@ -68,7 +68,6 @@ FLOORS = {
     "fxlab/backtester/report": [
         ["_summary"],
         ["_tearsheet"],
-        ["notebook_export"],
     ],
     "fxlab/backtester/strategy": [
         ["signals"],
@@ -151,7 +150,7 @@ FLOORS = {
         ["extension"],
     ],
     "fxlab/widgets": [
-        ["_base", "_list_state"],
+        ["_base", "_figures", "_list_state"],
         ["_runs_browser", "_session_picker"],
         ["_forms"],
         ["_backtest_panel"],

@@ -108,6 +108,9 @@ TEMPLATE: Final = go.layout.Template(
 CONFIG: Final = {"displaylogo": False, "showSendToCloud": False, "plotlyServerURL": ""}
 """How the browser's side is set wherever a figure is shown: no button that sends data away."""
 
+PLOTLY: Final = "application/vnd.plotly.v1+json"
+"""The type under which notebooks hold a figure as data."""
+
 
 class Chart(go.Figure):
     """A figure that is shown with `CONFIG` by every way that it knows."""

@@ -14,7 +14,6 @@ from fxlab._html import escape
 from fxlab.backtester.engine import backtest
 from fxlab.backtester.report._summary import describe_data, main_metrics, metrics_html, ruin_html
 from fxlab.widgets._base import (
-    FigureOutput,
     KeyGuard,
     Message,
     ProgressBar,
@@ -24,6 +23,7 @@ from fxlab.widgets._base import (
     style_sheet,
     unless_cancelled,
 )
+from fxlab.widgets._figures import FigureOutput
 from fxlab.widgets._forms import ExecutionForm, StrategyForm
 from fxlab.widgets._session_picker import SessionPicker
 

@@ -1,4 +1,4 @@
-"""Shared parts of panels: style sheet, labels, messages, key guard, charts, progress bar.
+"""Shared parts of panels: style sheet, labels, messages, key guard, progress bar.
 
 Message. JupyterLab shows an error of a callback in its log panel only: without a line in the panel
 that says what went wrong, a click that fails looks like a click that does nothing.
@@ -9,10 +9,6 @@ instead. An attribute on the control itself keeps the keys there; on an element 
 effect, because the shortcut's selector is matched first on the control. The guard also gives screen
 readers the controls' names: sliders have a label beside them that is not theirs.
 
-Charts. A chart can be replaced from any thread, and costs a saved notebook little: a plain figure
-is data only; a live `FigureWidget` would put its script of 5 MB into each notebook. A series that
-grows for hours stays small enough to be sent several times a second.
-
 Runs work beside the kernel's own thread, so that clicks are still heard, with a progress bar that
 can cancel them.
 """
@@ -21,27 +17,20 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import json
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import anywidget
 import ipywidgets as w
-import numpy as np
 
 from fxlab._html import escape
 from fxlab._progress import Advance
-from fxlab.charts._style import Floats, rows_to_draw
 from fxlab.errors import Cancelled, FxlabError
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
 
 SHEET: Final = """
 .fxlab-panel { gap: 6px; }
@@ -254,128 +243,6 @@ class KeyGuard(anywidget.AnyWidget):
     _esm = _SCRIPT
 
 
-PLOTLY: Final = "application/vnd.plotly.v1+json"
-
-
-_FIGURE_SCRIPT = """
-const range = (axis) => [0, 1].map((end) => axis.r2l(axis.range[end]));
-
-function listen(graph, model) {
-  const tell = (content) => model.send(content);
-  graph.on("plotly_click", ({ points: [{ x, y, z, curveNumber, data }] }) =>
-    tell({ event: "click", x, y, z: z ?? null, curve: curveNumber, name: data.name ?? "" }));
-  let waiting;
-  graph.on("plotly_relayout", (change) => {
-    if (!Object.keys(change).some((key) => key.startsWith("xaxis"))) return;
-    clearTimeout(waiting);
-    const { xaxis } = graph._fullLayout;
-    const [low, high] = xaxis.autorange ? [null, null] : range(xaxis);
-    waiting = setTimeout(() => tell({ event: "zoom", low, high }), 150);
-  });
-}
-
-// What the reader did stays: the ranges of the axes, and the curves hidden by the legend.
-function redraw(graph, { data, annotations, shapes }) {
-  const hidden = new Map(graph.data.map(({ name, visible }) => [name, visible]));
-  const kept = data.map((trace) => (
-    hidden.get(trace.name) === undefined ? trace : { ...trace, visible: hidden.get(trace.name) }));
-  return window.Plotly.react(graph, kept, { ...graph.layout, annotations, shapes });
-}
-
-function render({ model, el }) {
-  el.style.display = "none";
-  const seen = new WeakSet();
-  let watch, waiting;
-  const graphs = () => [...(el.previousElementSibling?.querySelectorAll(".js-plotly-plot") ?? [])];
-  const start = () => {
-    if (!el.isConnected || !el.previousElementSibling) {
-      waiting = requestAnimationFrame(start);
-      return;
-    }
-    const mark = () => graphs().filter((graph) => graph.on && !seen.has(graph)).forEach((graph) => {
-      seen.add(graph);
-      listen(graph, model);
-    });
-    mark();
-    watch = new MutationObserver(mark);
-    watch.observe(el.previousElementSibling, { childList: true, subtree: true });
-  };
-  start();
-  const patch = (content) => graphs().forEach((graph) => redraw(graph, content));
-  model.on("msg:custom", patch);
-  return () => {
-    cancelAnimationFrame(waiting);
-    watch?.disconnect();
-    model.off("msg:custom", patch);
-  };
-}
-
-export default { render };
-"""
-
-
-class FigureEvents(anywidget.AnyWidget):
-    """Clicks and zooms of the figure whose `FigureOutput` stands right before it; invisible.
-
-    Parameters
-    ----------
-    on_click
-        Gets what was clicked: x, y, z (of a heat map, else None), curve (its number), name.
-    on_zoom
-        Gets the ends of the time axis in ms since 1970, or twice None for the whole.
-    """
-
-    _esm = _FIGURE_SCRIPT
-
-    def __init__(
-        self,
-        on_click: Callable[[dict[str, Any]], object] | None = None,
-        on_zoom: Callable[[float | None, float | None], object] | None = None,
-    ) -> None:
-        self._on_click, self._on_zoom = on_click, on_zoom
-        super().__init__()
-        self.on_msg(lambda _widget, content, _buffers: self.handle(content))
-
-    def handle(self, content: dict[str, Any]) -> None:
-        """Hand on what the browser told."""
-        if content.get("event") == "click" and self._on_click is not None:
-            self._on_click(content)
-        elif content.get("event") == "zoom" and self._on_zoom is not None:
-            self._on_zoom(content["low"], content["high"])
-
-    def redraw(self, figure: go.Figure) -> None:
-        """Draw other data in the figure that is shown; its axes and its legend stay as they are."""
-        drawn = json.loads(figure.to_json())
-        layout = drawn["layout"]
-        also = {name: layout.get(name, []) for name in ("annotations", "shapes")}
-        self.send({"data": drawn["data"], **also})
-
-
-class FigureOutput(w.Output):
-    """Shows one figure; the old one stays until the new one is here."""
-
-    def show(self, figure: go.Figure | None, text: str = "") -> None:
-        """Show a figure, or nothing.
-
-        Parameters
-        ----------
-        figure
-            What to draw.
-        text
-            Shown where plotly does not draw.
-        """
-        self.outputs = () if figure is None else (_output(figure, text),)
-
-
-def _output(figure: go.Figure, text: str) -> dict[str, Any]:
-    from fxlab.charts._style import CONFIG
-
-    # Not responsive: plotly then takes the height of what is around it, which has none of its own.
-    spec = {**json.loads(figure.to_json()), "config": CONFIG}
-    data = {PLOTLY: spec, "text/plain": text}
-    return {"output_type": "display_data", "data": data, "metadata": {}}
-
-
 _PAUSE: Final = 0.05
 """Seconds between two messages to the browser; a bar that moves 20 times a second is smooth."""
 
@@ -463,32 +330,6 @@ def _check(cancelled: threading.Event) -> None:
             "cancelled: stopped before the end, and nothing of this run is kept; what ended "
             "before stays as it was; press Run to start again"
         )
-
-
-class RollingSeries:
-    """Points in the order of time, at most twice `limit` of them; spikes and gaps are kept.
-
-    Parameters
-    ----------
-    limit
-        Points that are left each time the line is thinned, eight or more.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self.clear()
-
-    def clear(self) -> None:
-        """Begin an empty line."""
-        self.x: Floats = np.empty(0)
-        self.y: Floats = np.empty(0)
-
-    def add(self, x: Floats, y: Floats) -> None:
-        """Append finite points that come after all others."""
-        self.x, self.y = np.concatenate((self.x, x)), np.concatenate((self.y, y))
-        if len(self.x) > 2 * self._limit:
-            rows = rows_to_draw(self.x, self.y, self._limit)
-            self.x, self.y = self.x[rows], self.y[rows]
 
 
 _ASK_SECONDS: Final = 0.1

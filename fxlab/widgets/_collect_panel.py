@@ -35,11 +35,9 @@ from fxlab.collect.venues import BRIDGE, VENUES
 from fxlab.errors import InvalidInput, VenueNotFound
 from fxlab.schema import BOOK_DEPTH
 from fxlab.widgets._base import (
-    FigureOutput,
     KeyGuard,
     Message,
     PeriodicTimer,
-    RollingSeries,
     heading,
     label_width,
     run_aside,
@@ -47,6 +45,7 @@ from fxlab.widgets._base import (
     style_sheet,
     with_help,
 )
+from fxlab.widgets._figures import FigureOutput, RollingSeries
 from fxlab.widgets._forms import TextField, read_whole
 from fxlab.widgets._replay_panel import empty_line, live_figure, put_line
 

@@ -25,14 +25,8 @@ from fxlab.replayer._clock import TimeSource, WallClock
 from fxlab.replayer._cursor import ReplayBatch
 from fxlab.replayer.replay import Replay, replay
 from fxlab.widgets._backtest_panel import SessionPanel, result_facts, strategy_and_costs
-from fxlab.widgets._base import (
-    Message,
-    RollingSeries,
-    in_line,
-    label_width,
-    run_aside,
-    soft,
-)
+from fxlab.widgets._base import Message, in_line, label_width, run_aside, soft
+from fxlab.widgets._figures import RollingSeries
 from fxlab.widgets._forms import ExecutionForm, StrategyForm
 
 if TYPE_CHECKING:

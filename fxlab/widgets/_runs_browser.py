@@ -16,7 +16,6 @@ from fxlab.charts import heatmap_chart
 from fxlab.errors import InvalidInput
 from fxlab.sweeper._results import direction
 from fxlab.widgets._base import (
-    FigureOutput,
     KeyGuard,
     Message,
     ProgressBar,
@@ -26,6 +25,7 @@ from fxlab.widgets._base import (
     run_aside,
     style_sheet,
 )
+from fxlab.widgets._figures import FigureOutput
 from fxlab.widgets._list_state import IDS, MOST, RUN_ORDERS, RUNS, SWEEPS, RunsState
 
 if TYPE_CHECKING:

@@ -17,8 +17,15 @@ from chart_examples import chart_names, examples, prices
 from fxlab import charts
 from fxlab.backtester.report._tearsheet import embed
 from fxlab.charts import _style
-from fxlab.charts._style import CONFIG, PERCENT_TICKS, TITLE_LINES, TITLE_WIDTH, without_title
-from fxlab.widgets._base import PLOTLY, FigureOutput
+from fxlab.charts._style import (
+    CONFIG,
+    PERCENT_TICKS,
+    PLOTLY,
+    TITLE_LINES,
+    TITLE_WIDTH,
+    without_title,
+)
+from fxlab.widgets._figures import FigureOutput
 from fxlab.widgets._replay_panel import live_figure
 
 EXAMPLES = examples()

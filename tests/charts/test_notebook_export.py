@@ -16,7 +16,7 @@ from lab_browser import PROJECT, browser_page, need_chromium
 from markets import random_walk
 
 import fxlab
-from fxlab.widgets._base import PLOTLY
+from fxlab.charts._style import PLOTLY
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,14 @@ import plotly.graph_objects as go
 import pytest
 from status_cases import BUSY, GAP, SILENT, status
 
+from fxlab.charts._style import PLOTLY
 from fxlab.collect.feed import BookSnapshot, Event, Feed, Gap, Instrument, Trade
 from fxlab.collect.venues import VENUES
 from fxlab.errors import CollectionFailed, InvalidInput, VenueNotFound, VenueRefused
 from fxlab.widgets import KeyGuard, LiveMonitor
-from fxlab.widgets._base import PLOTLY, FigureOutput, PeriodicTimer
+from fxlab.widgets._base import PeriodicTimer
 from fxlab.widgets._collect_panel import CollectForm, MonitorChart
+from fxlab.widgets._figures import FigureOutput
 from fxlab.widgets._forms import WRONG
 
 PATIENCE = 120.0

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from markets import recorded_walk
 
 import fxlab
+from fxlab.charts._style import PLOTLY
 from fxlab.errors import RunNotFound, SweepNotFound
 from fxlab.sweeper._store import SavedSweep
 from fxlab.widgets import RunsBrowser
-from fxlab.widgets._base import PLOTLY
 from fxlab.widgets._list_state import MOST, RUN_ORDERS, RUNS, SWEEPS, RunsState
 
 FASTS = (3, 5, 9)

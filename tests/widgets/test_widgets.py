@@ -15,6 +15,7 @@ from markets import recorded_walk
 
 import fxlab
 from fxlab.backtester.strategy import strategy
+from fxlab.charts._style import PLOTLY
 from fxlab.errors import Cancelled, InvalidInput, SessionNotFound
 from fxlab.schema import SESSIONS as SESSIONS_TABLE
 from fxlab.sessions import _catalog
@@ -28,7 +29,7 @@ from fxlab.widgets import (
     Workbench,
     workbench,
 )
-from fxlab.widgets._base import PLOTLY, Message, run_aside
+from fxlab.widgets._base import Message, run_aside
 from fxlab.widgets._forms import WRONG, TextField
 from fxlab.widgets._list_state import PAGE
 

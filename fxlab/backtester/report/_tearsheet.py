@@ -23,7 +23,7 @@ from collections.abc import Callable
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import polars as pl
@@ -540,3 +540,26 @@ def write_whole(path: Path, text: str) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def draw_charts(nb: Any, resources: Any) -> tuple[Any, Any]:  # noqa: ANN401 - nbconvert's
+    """Return a notebook whose charts ``jupyter nbconvert --to html`` draws without a network.
+
+    A saved notebook holds its charts as data, without plotly's 4.8 MB, and a plain export leaves
+    them out: the script goes in once. ``jupyter/`` tells nbconvert of this preprocessor.
+    """
+    import plotly.graph_objects as go
+
+    from fxlab.charts._style import PLOTLY
+
+    number = 0
+    for cell in nb.cells:
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            if PLOTLY in data and "text/html" not in data:
+                spec = {name: data[PLOTLY].get(name) for name in ("data", "layout")}
+                drawn = embed(go.Figure(spec, skip_invalid=True), f"fxlab-chart-{number}", "")
+                script = "" if number else _html.part("script", plotly_source())
+                data["text/html"] = script + drawn
+                number += 1
+    return nb, resources
