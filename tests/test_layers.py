@@ -150,7 +150,8 @@ FLOORS = {
         ["extension"],
     ],
     "fxlab/widgets": [
-        ["_base", "_figures", "_list_state"],
+        ["_base", "_list_state"],
+        ["_figures"],
         ["_runs_browser", "_session_picker"],
         ["_forms"],
         ["_backtest_panel"],

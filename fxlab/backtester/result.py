@@ -183,6 +183,11 @@ class Result:
         """Return the id of the session whose ticks were replayed."""
         return self.run.source.id
 
+    @property
+    def points(self) -> int:
+        """Return how many points of each symbol's prices a chart is drawn from, at most."""
+        return max(500, PLOT_POINTS // len(self.symbols))
+
     @cached_property
     def prices(self) -> pl.DataFrame:
         """Return a drawable sample of the prices: symbol, timestamp, price; spikes are kept.
@@ -191,8 +196,7 @@ class Result:
         """
         from fxlab.charts import downsample
 
-        each = max(500, PLOT_POINTS // len(self.symbols))
-        frames = []
+        each, frames = self.points, []
         for symbol in self.symbols:
             scanned = self.run.source.scan_ticks(symbol, start=self.run.start, end=self.run.end)
             chunks = (chunk for chunk in scanned if chunk.height)
@@ -225,11 +229,23 @@ class Result:
 
         return result_figures(self)
 
-    def plot(self) -> go.Figure:
-        """Return the figure of the run: price with fills, equity, drawdown, known gaps."""
+    def plot(self, start: Time | None = None, end: Time | None = None) -> go.Figure:
+        """Return the figure of the run: price with fills, equity, drawdown, known gaps.
+
+        Parameters
+        ----------
+        start, end
+            A part of its time (half open), drawn from all of its ticks: they are read again, and
+            the note above the chart says how many there are.
+
+        Examples
+        --------
+        >>> result = fxlab.backtest(ticks, "sma_cross", {"fast": 5, "slow": 20})
+        >>> figure = result.plot(start="2024-01-01 00:01", end="2024-01-01 00:02")
+        """
         from fxlab.backtester.report._tearsheet import run_figure
 
-        return run_figure(self)
+        return run_figure(self, start, end)
 
     def report(self, directory: str | Path) -> Path:
         """Write an offline HTML tear sheet into a directory and return its path."""

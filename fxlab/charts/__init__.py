@@ -9,7 +9,6 @@ from fxlab.charts._runs import (
     MARKERS,
     POINTS,
     comparison_chart,
-    downsample,
     equity_chart,
     exposure_chart,
     price_chart,
@@ -22,6 +21,7 @@ from fxlab.charts._session import (
     depth_chart,
     session_chart,
 )
+from fxlab.charts._style import downsample
 from fxlab.charts._sweeps import heatmap_chart, parallel_chart, walk_forward_chart
 from fxlab.charts._trades import distribution_chart, monthly_chart, profile_chart, trades_chart
 

@@ -4,14 +4,15 @@ A run is drawn over one time axis: prices with fills, equity, drawdown, exposure
 drawn on one scale, each starting at one.
 
 Every line goes through `line`: few points, the same shape, and no stroke across a gap, known or
-seen in the data. Fills are markers: the side by direction and colour, the reason by shape, a maker
-as an outline. Colour alone tells nothing to one man in twelve; every marker can be read in grey.
+seen in the data. A part of the time (`View`) is drawn from its own rows, read for it alone. Fills
+are markers: the side by direction and colour, the reason by shape, a maker as an outline. Colour
+alone tells nothing to one man in twelve; every marker can be read in grey.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -30,6 +31,7 @@ from fxlab.charts._style import (
     SELL,
     SELL_SOFT,
     Floats,
+    View,
     curve_look,
     gap_starts,
     house_figure,
@@ -39,6 +41,7 @@ from fxlab.charts._style import (
     rows_to_draw,
     shade,
     span_of_time,
+    usual_step,
 )
 
 POINTS: Final = 2_000
@@ -101,25 +104,8 @@ def gaps_of(gaps: pl.DataFrame, symbol: str, rows: pl.DataFrame) -> pl.DataFrame
     return longest.head(SHADED)
 
 
-def downsample(frame: pl.DataFrame, x: str, y: str, n_out: int) -> pl.DataFrame:
-    """Return the rows of a frame that a line of at most `n_out` points needs.
-
-    Rows without a finite `y` cannot be drawn and are left out. The first and the last row, and
-    the lowest and highest row of every stretch, stay; so do the rows beside each silence.
-
-    Parameters
-    ----------
-    frame
-        Rows in the order of `x`.
-    x, y
-        Names of the columns to draw; `x` is a time or a number.
-    n_out
-        Rows returned at most, eight or more.
-    """
-    drawable = frame.filter(pl.col(x).is_not_null() & pl.col(y).cast(pl.Float64).is_finite())
-    places = drawable[x].to_physical().cast(pl.Float64).to_numpy()
-    values = drawable[y].cast(pl.Float64).to_numpy()
-    return drawable[rows_to_draw(places, values, n_out)]
+CLOSE: Final = 150
+"""Points of a line in a view up to which each is marked: rows can be told from what joins them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,29 +115,40 @@ class Trace:
     x: Floats
     y: Floats
     drawn: int
-
-    @property
-    def mode(self) -> str:
-        """Return how it is drawn: one point is no line."""
-        return "lines" if self.drawn > 1 else "markers"
+    mode: str
+    """How it is drawn: one point is no line; of few in a view each is marked."""
 
 
-def line(frame: pl.DataFrame, y: str, points: int, gaps: pl.DataFrame = NO_GAPS) -> Trace:
+def line(
+    frame: pl.DataFrame,
+    y: str,
+    points: int,
+    gaps: pl.DataFrame = NO_GAPS,
+    view: View | None = None,
+) -> Trace:
     """Return a line that keeps every spike and breaks in silences and in known gaps."""
     clean = frame.filter(pl.col(y).cast(pl.Float64).is_finite())
     times = milliseconds(clean["timestamp"])
     values = clean[y].cast(pl.Float64).to_numpy()
     rows = rows_to_draw(times, values, points)
-    before = np.union1d(gap_starts(times), _rows_before(times, gaps)).astype(np.int64)
+    silences = gap_starts(times, usual=0.0 if view is None else view.usual)
+    before = np.union1d(silences, _rows_before(times, gaps)).astype(np.int64)
     # A gap is drawn exactly: its last row before and its first row after are always there.
     rows = np.union1d(rows, np.concatenate((before, before + 1)))
     after = np.searchsorted(rows, before + 1)
+    is_close = view is not None and len(rows) <= CLOSE
     middle = (times[before] + times[before + 1]) / 2
     return Trace(
         x=np.insert(times[rows], after, middle),
         y=np.insert(values[rows], after, np.nan),
-        drawn=len(rows),
+        drawn=len(rows) if view is None else _count_inside(times[rows], view),
+        mode="markers" if len(rows) < 2 else "lines+markers" if is_close else "lines",
     )
+
+
+def _count_inside(times: Floats, view: View) -> int:
+    start, end = view.edges
+    return int(np.count_nonzero((times >= start) & (times < end)))
 
 
 def _rows_before(times: Floats, gaps: pl.DataFrame) -> list[int]:
@@ -308,6 +305,7 @@ def result_chart(
     gaps: pl.DataFrame | None = None,
     ticks: int | None = None,
     points: int = POINTS,
+    view: View | None = None,
 ) -> go.Figure:
     """Draw a backtest: prices with fills, equity, drawdown, on one time axis.
 
@@ -317,15 +315,23 @@ def result_chart(
         As `price_chart` takes them.
     equity
         timestamp, equity (quote units), drawdown (share of the highest equity so far).
+    view
+        The part of the time that the prices are of, as `Result.plot` gives it.
     """
     figure = house_figure(
         [0.52, 0.28, 0.2], ["price", "equity, quote", "drawdown"], title, height=640
     )
     known = _known(gaps, prices)
-    shown = _draw_prices(figure, prices, fills, known, points=points, ticks=ticks)
+    if view is not None:
+        times = pl.col("timestamp").to_physical()
+        fills = fills.filter(times >= view.start, times < view.end)
+        known = view.gaps(known)
+    shown = _draw_prices(figure, prices, fills, known, points=points, ticks=ticks, view=view)
     # Money of several symbols moves on while one of them is not seen.
     one = "symbol" not in prices.columns or prices["symbol"].n_unique() < 2
-    _draw_equity(figure, equity, points, 2, shown if one else NO_GAPS)
+    _draw_equity(figure, equity, points, 2, shown if one else NO_GAPS, view=view)
+    if view is not None:
+        view.fit(figure)
     return figure
 
 
@@ -410,6 +416,7 @@ def _draw_prices(
     points: int,
     ticks: int | None,
     only: str = "",
+    view: View | None = None,
 ) -> pl.DataFrame:
     """Draw prices and fills, and return the gaps that were shaded."""
     drawn = 0
@@ -417,22 +424,35 @@ def _draw_prices(
     each = points if len(series) < 2 else max(FEWEST, points // len(series))
     shown = NO_GAPS
     for number, (symbol, frame) in enumerate(series):
-        base = frame["price"][0] if len(series) > 1 else None
+        base = _base(frame, symbol, view) if _is_several(series, view) else None
         own_gaps = gaps_of(known, symbol or only, frame)
         shown = shown.vstack(own_gaps)
-        drawable = line(frame, "price", each, own_gaps)
+        drawable = line(frame, "price", each, own_gaps, view)
         figure.add_trace(_price_trace(drawable, base, symbol, number), row=1, col=1)
         drawn += drawable.drawn
         if fills is not None:
             own = fills.filter(pl.col("symbol") == symbol) if "symbol" in prices.columns else fills
             draw_fills(figure, own, base, MARKERS // len(series))
-    if len(series) > 1:
+    if _is_several(series, view):
         figure.update_yaxes(title_text="price, change", tickformat=PERCENT_TICKS, row=1, col=1)
         figure.update_yaxes(hoverformat=f"+{PERCENT}", row=1, col=1)
     spans = shown.unique(["start", "end"], maintain_order=True)
     shade(figure, spans["start"].to_numpy(), spans["end"].to_numpy())
-    note(figure, _drawn_note(prices.height if ticks is None else ticks, drawn, fills))
+    total = prices.height if ticks is None else ticks
+    note(
+        figure, _with_fills(_drawn_note(total, drawn) if view is None else view.note(drawn), fills)
+    )
     return shown
+
+
+def _is_several(series: list[tuple[str, pl.DataFrame]], view: View | None) -> bool:
+    """Return whether changes are drawn: in a part of the time some symbols may be silent."""
+    return len(series) > 1 or (view is not None and len(view.bases) > 1)
+
+
+def _base(frame: pl.DataFrame, symbol: str, view: View | None) -> float:
+    first = float(frame["price"][0])
+    return first if view is None else view.bases.get(symbol, first)
 
 
 def _series(prices: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
@@ -467,13 +487,20 @@ def _draw_equity(
     points: int,
     first_row: int,
     gaps: pl.DataFrame = NO_GAPS,
+    *,
+    view: View | None = None,
 ) -> None:
     if equity.is_empty():
         return
+    if view is not None:  # samples of equity are rarer than ticks
+        first, last = equity["timestamp"].to_physical()[[0, -1]]
+        usual = max(view.usual, usual_step(first, last, equity.height))
+        view, equity = replace(view, usual=usual), view.rows(equity, beside=1)
     depth = equity.with_columns(drawdown=-pl.col("drawdown").abs())
     half = max(points // 2, 8)  # two lines share the points
     money, loss = (
-        line(frame, name, half, gaps) for frame, name in ((equity, "equity"), (depth, "drawdown"))
+        line(frame, name, half, gaps, view)
+        for frame, name in ((equity, "equity"), (depth, "drawdown"))
     )
     figure.add_scatter(
         x=money.x,
@@ -523,15 +550,18 @@ def _shade_drawdowns(figure: go.Figure, drawdowns: pl.DataFrame, times: pl.Serie
         figure.add_shape(**span_of_time(x0, x1, yref="y domain", **look))
 
 
-def _drawn_note(ticks: int, drawn: int, fills: pl.DataFrame | None) -> str:
+def _drawn_note(ticks: int, drawn: int) -> str:
     """Return what the chart stands for and what of it was drawn."""
     if not ticks:
         return "no ticks: the frame of prices has no rows"
     many = f"{ticks:,} tick{'s' * (ticks != 1)}"
-    parts = [f"{many}, {drawn:,} drawn" if drawn < ticks else many]
-    if fills is not None and fills.height > MARKERS:
-        parts.append(f"{fills.height:,} fills, about {MARKERS:,} drawn")
-    return "; ".join(parts)
+    return f"{many}, {drawn:,} drawn" if drawn < ticks else many
+
+
+def _with_fills(text: str, fills: pl.DataFrame | None) -> str:
+    if fills is None or fills.height <= MARKERS:
+        return text
+    return f"{text}; {fills.height:,} fills, about {MARKERS:,} drawn"
 
 
 POINTS_ALL: Final = 8_000

@@ -21,6 +21,7 @@ from fxlab.charts._style import (
     SELL,
     SEQUENTIAL,
     Floats,
+    View,
     house_figure,
     milliseconds,
     note,
@@ -40,6 +41,7 @@ def candles_chart(
     *,
     gaps: pl.DataFrame | None = None,
     most: int = CANDLES,
+    view: View | None = None,
 ) -> go.Figure:
     """Draw candles and, below them, the volume by the side of the takers.
 
@@ -54,6 +56,8 @@ def candles_chart(
     most
         Candles drawn at most; of more, neighbours are joined into one: its open is the first,
         its close the last, its volumes are sums.
+    view
+        The part of the time that the candles are of.
 
     Returns
     -------
@@ -62,8 +66,10 @@ def candles_chart(
         note tells how many there are, and open, high, low and close of them all.
     """
     figure = house_figure([0.72, 0.28], ["price", "volume"], title, height=520)
+    if view is not None:
+        view.fit(figure)
     if candles.is_empty():
-        note(figure, "no candles: there are no ticks")
+        note(figure, candles_text(candles) if view is None else view.note(0))
         return figure
     drawn = _joined(candles, -(-candles.height // max(most, 1)))
     times = milliseconds(drawn["timestamp"])
@@ -79,14 +85,25 @@ def candles_chart(
     )
     figure.update_xaxes(rangeslider_visible=False)
     _draw_volumes(figure, drawn, times, row=2)
-    known = gaps_of(unfilled(gaps, "prices"), "", drawn)
+    known = unfilled(gaps, "prices")
+    known = gaps_of(known if view is None else view.gaps(known), "", drawn)
     shade(figure, known["start"].to_numpy(), known["end"].to_numpy())
-    note(figure, candles_text(candles, drawn.height))
+    note(figure, candles_text(candles, drawn.height, None if view is None else view.whole))
     return figure
 
 
-def candles_text(candles: pl.DataFrame, drawn: int | None = None) -> str:
-    """Return candles in words: how many, of how many ticks, open, high, low, close, volume."""
+def candles_text(candles: pl.DataFrame, drawn: int | None = None, whole: int | None = None) -> str:
+    """Return candles in words: how many, of how many ticks, open, high, low, close, volume.
+
+    Parameters
+    ----------
+    candles
+        As `fxlab.Session.ohlcv` returns them.
+    drawn
+        How many are drawn, where they were joined.
+    whole
+        Ticks of the whole, where the candles are those of a part that is in view.
+    """
     if candles.is_empty():
         return "no candles: there are no ticks"
     count = f"{candles.height:,} candle{'s' * (candles.height != 1)}"
@@ -100,7 +117,8 @@ def candles_text(candles: pl.DataFrame, drawn: int | None = None) -> str:
     if candles["volume"].null_count() < candles.height:
         values["volume"] = candles["volume"].sum()
     said = ", ".join(f"{name} {show(value)}" for name, value in values.items())
-    return f"{count}{joined}, {candles['trades'].sum():,} ticks; {said}"
+    seen, of = ("", "") if whole is None else (" in view", f" of {whole:,}")
+    return f"{count}{seen}{joined}, {candles['trades'].sum():,}{of} ticks; {said}"
 
 
 def _joined(candles: pl.DataFrame, length: int) -> pl.DataFrame:
@@ -148,6 +166,7 @@ def session_chart(
     gaps: pl.DataFrame | None = None,
     ticks_count: int | None = None,
     points: int = POINTS,
+    view: View | None = None,
 ) -> go.Figure:
     """Draw a symbol of a session: price, volume by side, spread, clock skew, on one time axis.
 
@@ -167,50 +186,65 @@ def session_chart(
         How many ticks there are, where the frame is a sample.
     points
         Points of each line at most; every spike is kept.
+    view
+        The part of the time that all these rows are of.
     """
-    panels = {"price": 0.5}
     bars = None if candles is None else _joined(candles, -(-candles.height // CANDLES) or 1)
-    if bars is not None and bars["volume"].null_count() < bars.height:
-        panels["volume"] = 0.2
-    if books is not None and not books.is_empty():
-        panels["spread"] = 0.2
-    if "received_at" in ticks.columns and ticks["received_at"].count():
-        panels["arrival, ms"] = 0.2
-    whole = sum(panels.values())
-    heights = [share / whole for share in panels.values()]
-    figure = house_figure(heights, list(panels), title, height=300 + 110 * len(panels))
-    known = gaps_of(unfilled(gaps, "prices"), "", ticks) if ticks.height else NO_GAPS
+    panels = _panels(ticks, bars, books) if view is None else view.panels
+    heights = [5 if name == "price" else 2 for name in panels]
+    shares = [height / sum(heights) for height in heights]
+    figure = house_figure(shares, list(panels), title, height=300 + 110 * len(panels))
+    known = unfilled(gaps, "prices")
+    known = gaps_of(known if view is None else view.gaps(known), "", ticks)
     rows = {name: row for row, name in enumerate(panels, start=1)}
-    said = []
+    said = [] if view is None else [view.note(0)]
     if ticks.height:
         total = ticks.height if ticks_count is None else ticks_count
-        drawn = _draw_line(figure, ticks, "price", known, (rows["price"], LINES[0], points))
-        said.append(f"{total:,} ticks, {drawn:,} drawn" if drawn < total else f"{total:,} ticks")
+        look = (rows["price"], LINES[0], points)
+        drawn = _draw_line(figure, ticks, "price", known, look, view)
+        said = [f"{total:,} ticks, {drawn:,} drawn" if drawn < total else f"{total:,} ticks"]
+        said = said if view is None else [view.note(drawn)]
     if bars is not None and "volume" in panels:
         _draw_volumes(figure, bars, milliseconds(bars["timestamp"]), rows["volume"])
     if books is not None and "spread" in panels:
         look = (rows["spread"], LINES[1], points)
-        drawn = _draw_line(figure, books, "spread", known, look)
+        drawn = _draw_line(figure, books, "spread", known, look, view)
         said.append(f"{books.height:,} spreads, {drawn:,} drawn")
-    if "arrival, ms" in panels:
+    if "arrival, ms" in panels and "received_at" in ticks.columns:
         late = (pl.col("received_at") - pl.col("timestamp")).dt.total_microseconds() / 1_000
         skews = ticks.with_columns(skew=late).drop_nulls("skew")
-        _draw_line(figure, skews, "skew", known, (rows["arrival, ms"], LINES[2], points))
+        _draw_line(figure, skews, "skew", known, (rows["arrival, ms"], LINES[2], points), view)
+    if view is not None:
+        view.fit(figure)
     shade(figure, known["start"].to_numpy(), known["end"].to_numpy())
     note(figure, "; ".join(said) or "no ticks: the frame of prices has no rows")
     return figure
 
 
-def _draw_line(
+def _panels(
+    ticks: pl.DataFrame, bars: pl.DataFrame | None, books: pl.DataFrame | None
+) -> tuple[str, ...]:
+    """Return the rows of a session's chart: of what there is."""
+    there = {
+        "price": True,
+        "volume": bars is not None and bars["volume"].null_count() < bars.height,
+        "spread": books is not None and not books.is_empty(),
+        "arrival, ms": "received_at" in ticks.columns and ticks["received_at"].count() > 0,
+    }
+    return tuple(name for name, is_there in there.items() if is_there)
+
+
+def _draw_line(  # noqa: PLR0917 - what, where, how
     figure: go.Figure,
     frame: pl.DataFrame,
     column: str,
     gaps: pl.DataFrame,
     look: tuple[int, str, int],
+    view: View | None = None,
 ) -> int:
     """Draw a column into a row of the figure and return how many points that took."""
     row, colour, points = look
-    trace = line(frame, column, points, gaps)
+    trace = line(frame, column, points, gaps, view)
     figure.add_scatter(
         x=trace.x, y=trace.y, mode=trace.mode, name=column, showlegend=False,
         line={"width": 1.3, "color": colour}, row=row, col=1,
@@ -219,7 +253,7 @@ def _draw_line(
     return trace.drawn
 
 
-def depth_chart(books: pl.DataFrame, title: str = "") -> go.Figure:
+def depth_chart(books: pl.DataFrame, title: str = "", *, view: View | None = None) -> go.Figure:
     """Draw an order book as a heat map: quantity over time and price, with the mid.
 
     Parameters
@@ -228,6 +262,8 @@ def depth_chart(books: pl.DataFrame, title: str = "") -> go.Figure:
         ``timestamp``, ``mid`` and the levels, as `fxlab.Session.orderbook` returns them.
     title
         Plain text; it is escaped.
+    view
+        The part of the time that the books are of.
 
     Returns
     -------
@@ -238,8 +274,10 @@ def depth_chart(books: pl.DataFrame, title: str = "") -> go.Figure:
     """
     figure = house_figure([1.0], ["price"], title, height=460)
     levels = _levels(books)
+    if view is not None:
+        view.fit(figure)
     if levels.is_empty():
-        note(figure, "no order books: there is nothing to draw")
+        note(figure, "no order books" + (" in view" if view else ": there is nothing to draw"))
         return figure
     low, high = (float(levels["price"].quantile(share) or 0.0) for share in (0.005, 0.995))
     shown = levels.filter(pl.col("price").is_between(low, high))
@@ -277,8 +315,8 @@ def depth_chart(books: pl.DataFrame, title: str = "") -> go.Figure:
     left_out = levels.height - shown.height
     note(
         figure,
-        f"{books.height:,} books, {levels.height:,} levels, {left_out:,} far ones left out; "
-        "colour: mean quantity",
+        f"{books.height:,} books{' in view' if view else ''}, {levels.height:,} levels, "
+        f"{left_out:,} far ones left out; colour: mean quantity",
     )
     return figure
 

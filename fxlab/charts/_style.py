@@ -6,12 +6,15 @@ legend) is laid out for `NARROW`, so that nothing collides on a phone.
 
 Of millions of ticks a chart draws few. Each run of rows gives its lowest and its highest row, so no
 spike is ever lost: spikes are what a trader looks for. Each span of time gives its first and its
-last row, so no silence is ever invented or hidden.
+last row, so no silence is ever invented or hidden. A part of the time, a `View`, is drawn from its
+own rows and one on either side, so that lines reach its edges.
 """
 
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -21,6 +24,7 @@ import polars as pl
 from plotly.subplots import make_subplots
 
 from fxlab._html import escape
+from fxlab.schema import UTC_MICROS
 
 INK: Final = "#6f757e"
 """Of text: 4.5 to 1 on white, 4 to 1 on the darkest page; reports on a dark page use its ink."""
@@ -375,7 +379,9 @@ def rows_to_draw(times: Floats, values: Floats, limit: int) -> Indices:
     return np.union1d(spikes, slot_edges(times, limit // 4)).astype(np.int64)
 
 
-def gap_starts(times: Floats, factor: float = 50.0, share: float = 0.02) -> Indices:
+def gap_starts(
+    times: Floats, factor: float = 50.0, share: float = 0.02, usual: float = 0.0
+) -> Indices:
     """Return the rows after which nothing happened for long: a line drawn across would lie.
 
     A gap is longer than `factor` times the median step and longer than `share` of the whole
@@ -386,10 +392,144 @@ def gap_starts(times: Floats, factor: float = 50.0, share: float = 0.02) -> Indi
     ----------
     times
         Rising times in any unit. Steps of zero do not count for the median.
+    usual
+        A step of at most this length is none, whatever the other rules say: where the rows are a
+        small part of many, what is a silence among them may be usual among all.
     """
     steps = np.diff(times)
     moving = steps[steps > 0]
     if not len(moving):
         return np.empty(0, dtype=np.int64)
-    longest = max(factor * float(np.median(moving)), share * float(times[-1] - times[0]))
+    longest = max(factor * float(np.median(moving)), share * float(times[-1] - times[0]), usual)
     return np.flatnonzero(steps > longest).astype(np.int64)
+
+
+def downsample(frame: pl.DataFrame, x: str, y: str, n_out: int) -> pl.DataFrame:
+    """Return the rows of a frame that a line of at most `n_out` points needs.
+
+    Rows without a finite `y` cannot be drawn and are left out. The first and the last row, and
+    the lowest and highest row of every stretch, stay; so do the rows beside each silence.
+
+    Parameters
+    ----------
+    frame
+        Rows in the order of `x`.
+    x, y
+        Names of the columns to draw; `x` is a time or a number.
+    n_out
+        Rows returned at most, eight or more.
+    """
+    drawable = frame.filter(pl.col(x).is_not_null() & pl.col(y).cast(pl.Float64).is_finite())
+    places = drawable[x].to_physical().cast(pl.Float64).to_numpy()
+    values = drawable[y].cast(pl.Float64).to_numpy()
+    return drawable[rows_to_draw(places, values, n_out)]
+
+
+def reach(sample: pl.DataFrame, start: int, end: int) -> tuple[int, int]:
+    """Return what to read for a range of time (us), so that a row on either side is in it.
+
+    The rows of a sample of the whole are rows of the whole: up to the last of them before the
+    range, and to the first one after it, there is little more to read than the range itself.
+    """
+    times = sample["timestamp"].to_physical()
+    left = int(times.search_sorted(start, "right")) - 1
+    right = int(times.search_sorted(end, "left"))
+    low = start if left < 0 else min(int(times[left]), start)
+    return low, end if right == len(times) else int(times[right]) + 1
+
+
+def sample_range(
+    chunks: Iterable[pl.DataFrame], start: int, end: int, points: int
+) -> tuple[pl.DataFrame, int]:
+    """Return the rows that a line over a range of time needs, and how many the range holds.
+
+    Parameters
+    ----------
+    chunks
+        Frames in the order of time: timestamp (us), price and others.
+    start, end
+        The half-open range, us. The row before it and the one after it are returned with it: the
+        line reaches the edges.
+    points
+        Rows returned of the range at most, eight or more.
+    """
+    before: list[pl.DataFrame] = []
+    inside: list[pl.DataFrame] = []
+    after: list[pl.DataFrame] = []
+    count = 0
+    for chunk in chunks:
+        times = chunk["timestamp"].to_physical()
+        low, high = (int(times.search_sorted(edge, "left")) for edge in (start, end))
+        count += high - low
+        before = [chunk.slice(low - 1, 1)] if low else before
+        inside.append(downsample(chunk.slice(low, high - low), "timestamp", "price", points))
+        if high < chunk.height and not after:
+            after = [chunk.slice(high, 1)]
+    if not inside:
+        return pl.DataFrame(schema={"timestamp": UTC_MICROS, "price": pl.Float64}), 0
+    drawn = downsample(pl.concat(inside), "timestamp", "price", points)
+    return pl.concat([*before, drawn, *after]), count
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A part of a chart's time, which is drawn from its own rows and one on either side.
+
+    Attributes
+    ----------
+    start, end : int
+        The half-open range, us since 1970.
+    ticks, whole : int
+        How many ticks it holds, of how many.
+    usual : float
+        Steps between ticks that are common in the whole, ms: no silence.
+    bases : mapping of str to float
+        First price of each symbol: changes go on being measured from it.
+    panels : tuple of str
+        Rows that the whole chart has, for charts that leave out what a session does not have.
+    """
+
+    start: int
+    end: int
+    ticks: int
+    whole: int
+    usual: float = 0.0
+    bases: Mapping[str, float] = field(default_factory=dict)
+    panels: tuple[str, ...] = ()
+
+    @property
+    def edges(self) -> tuple[float, float]:
+        """Return start and end in ms since 1970."""
+        return self.start / 1_000, self.end / 1_000
+
+    def rows(self, frame: pl.DataFrame, beside: int = 0) -> pl.DataFrame:
+        """Return the rows of a frame in the view, and so many more on either side."""
+        times = frame["timestamp"].to_physical()
+        low, high = (int(times.search_sorted(edge, "left")) for edge in (self.start, self.end))
+        low = max(low - beside, 0)
+        return frame.slice(low, high + beside - low)
+
+    def gaps(self, gaps: pl.DataFrame) -> pl.DataFrame:
+        """Return those of the gaps (start, end: ms) of which a part is in the view."""
+        start, end = self.edges
+        return gaps.filter(pl.col("end") > start, pl.col("start") < end)
+
+    def note(self, drawn: int) -> str:
+        """Return what is in view, and what of it was drawn."""
+        if not self.ticks:
+            return f"no ticks in view, of {self.whole:,}"
+        text = f"{self.ticks:,} of {self.whole:,} ticks in view"
+        return f"{text}, {drawn:,} drawn" if drawn < self.ticks else text
+
+    def fit(self, figure: go.Figure) -> None:
+        """Show this part of the time."""
+        figure.update_xaxes(range=list(self.edges))
+
+
+def usual_step(first: int, last: int, rows: int) -> float:
+    """Return the longest step (ms) that is common among rows between two times (us)."""
+    return USUAL * (last - first) / max(rows, 1) / 1_000
+
+
+USUAL: Final = 50
+"""Mean steps: as many as `gap_starts` asks medians for a gap."""

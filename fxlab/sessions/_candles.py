@@ -7,21 +7,41 @@ one microsecond the close is the one with the highest seq.
 
 Each tick gets the number of its bar; a chunk becomes one row a bar, and a bar that lies in two
 chunks is there twice and merged. Memory is bounded by a chunk and the bars.
+
+The charts of a session are made here, too: of the whole, or of what somebody zooms into.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Final
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from fxlab._ticks import Spans
-from fxlab._times import Duration, integer, number, parse_duration, required
+from fxlab._times import (
+    Duration,
+    Time,
+    from_micros,
+    integer,
+    number,
+    parse_duration,
+    required,
+    to_micros,
+)
 from fxlab.errors import InvalidParameter, did_you_mean
 from fxlab.schema import UTC_MICROS
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+    from fxlab.charts._style import View
+    from fxlab.sessions.session import Session
 
 KINDS: Final = ("time", "tick", "volume", "dollar")
 SECOND: Final = 1_000_000
@@ -303,3 +323,119 @@ def _extremes(rows: pl.DataFrame, first: int, width: int, slots: int) -> pl.Data
     )
     kept = pl.concat([chosen[name] for name in "abcd"]).unique().sort()
     return rows[kept]
+
+
+@dataclass(frozen=True)
+class SessionCharts:
+    """The charts of a symbol of a session: of all its time, or of a part.
+
+    `view` is what a zoom asks for: it knows the whole, so that little more is read than what is
+    seen. Facts about the whole are read once, for a session that may still be recorded as it was.
+    """
+
+    session: Session
+    symbol: str
+    interval: Duration | None = None
+    max_points: int = 2_000
+
+    def figures(self, start: Time | None = None, end: Time | None = None) -> dict[str, Figure]:
+        """Return all charts there are; see `Session.charts`."""
+        from fxlab import charts
+
+        session, name = self.session, self.symbol
+        ticks = (
+            self._sample
+            if start is None is end
+            else session.chart_data(name, max_points=self.max_points, start=start, end=end)
+        )
+        times = ticks["timestamp"]
+        span = (times[-1] - times[0]).total_seconds() if len(times) else 1.0
+        bars = session.ohlcv(self._width(span), name, start=start, end=end)
+        has_books = session.has_books(name)
+        books = session.orderbook(name, start=start, end=end) if has_books else None
+        found = {
+            "session": charts.session_chart(
+                ticks, self._about, candles=bars, books=books, gaps=self._gaps,
+                points=self.max_points,
+                ticks_count=session.count_ticks(name, start=start, end=end),
+            ),
+            "candles": charts.candles_chart(bars, self._about, gaps=self._gaps),
+        }  # fmt: skip
+        return found if books is None else found | {"depth": charts.depth_chart(books, self._about)}
+
+    @cached_property
+    def whole(self) -> dict[str, Figure]:
+        """Return the charts of all the time."""
+        return self.figures()
+
+    def view(self, chart: str, start: datetime, end: datetime) -> Figure:
+        """Return one of the charts over a part of the time, with shorter candles."""
+        from fxlab import charts
+        from fxlab.charts._style import View, usual_step
+
+        low, high = to_micros(start), to_micros(end)
+        times = self._sample["timestamp"]
+        usual = 0.0
+        if len(times):
+            usual = usual_step(to_micros(times[0]), to_micros(times[-1]), self._count)
+        panels = tuple(axis.title.text for axis in self.whole["session"].select_yaxes())
+        view = View(low, high, 0, self._count, usual, panels=panels)
+        if chart == "session":
+            return self._session_view(view)
+        if chart == "candles":
+            return charts.candles_chart(self._bars(view), self._about, gaps=self._gaps, view=view)
+        books = self.session.orderbook(self.symbol, start=start, end=end)
+        return charts.depth_chart(books, self._about, view=view)
+
+    def _session_view(self, view: View) -> Figure:
+        from fxlab import charts
+        from fxlab.charts._style import reach, sample_range
+
+        session, name = self.session, self.symbol
+        start, end = map(from_micros, reach(self._sample, view.start, view.end))
+        chunks = session.scan_ticks(name, start=start, end=end, received=True)
+        needed = (chunk.select("timestamp", "price", "received_at") for chunk in chunks)
+        ticks, count = sample_range(needed, view.start, view.end, self.max_points)
+        first, last = from_micros(view.start), from_micros(view.end)
+        has_books = session.has_books(name)
+        books = session.orderbook(name, depth=1, start=first, end=last) if has_books else None
+        return charts.session_chart(
+            ticks, self._about, candles=self._bars(view), books=books, gaps=self._gaps,
+            points=self.max_points, view=replace(view, ticks=count),
+        )  # fmt: skip
+
+    def _bars(self, view: View) -> pl.DataFrame:
+        """Return the candles of a view; the first and the last one are whole, too."""
+        width = self._width((view.end - view.start) / SECOND)
+        step = parse_duration(width, "interval")
+        start = from_micros(view.start // step * step)
+        end = from_micros(-(-view.end // step) * step)
+        return self.session.ohlcv(width, self.symbol, start=start, end=end)
+
+    def _width(self, seconds: float) -> Duration:
+        """Return the shortest interval of candles of which so long a time has few enough."""
+        from fxlab.charts import CANDLES
+
+        if self.interval is not None:
+            return self.interval
+        return next((step for step in _WIDTHS if seconds / step <= CANDLES), 86_400)
+
+    @property
+    def _about(self) -> str:
+        return f"{self.symbol}, {self.session.id}"
+
+    @cached_property
+    def _sample(self) -> pl.DataFrame:
+        return self.session.chart_data(self.symbol, max_points=self.max_points)
+
+    @cached_property
+    def _count(self) -> int:
+        return self.session.count_ticks(self.symbol)
+
+    @cached_property
+    def _gaps(self) -> pl.DataFrame:
+        return self.session.gaps(self.symbol)
+
+
+_WIDTHS: Final = (1, 5, 15, 60, 300, 900, 3_600, 14_400)
+"""Seconds that a candle of a chart lasts, unless a day."""

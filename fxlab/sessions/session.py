@@ -334,30 +334,8 @@ class Session(ReplaySource):
         default the shortest that gives 400 or fewer. Books are read whole: give `start` and `end`
         where there are millions.
         """
-        from fxlab import charts
-
-        name = self.only(symbol)
-        ticks = self.chart_data(name, max_points=max_points, start=start, end=end)
-        gaps = known_gaps(self.events(), name)
-        span = (
-            1.0
-            if ticks.is_empty()
-            else (ticks["timestamp"][-1] - ticks["timestamp"][0]).total_seconds()
-        )
-        steps = (1, 5, 15, 60, 300, 900, 3_600, 14_400)
-        width = next((step for step in steps if span / step <= charts.CANDLES), 86_400)
-        bars = self.ohlcv(width if interval is None else interval, name, start=start, end=end)
-        has_books = self.has_books(name)
-        books = self.orderbook(name, start=start, end=end) if has_books else None
-        about = f"{name}, {self.id}"
-        found = {
-            "session": charts.session_chart(
-                ticks, about, candles=bars, books=books, gaps=gaps, points=max_points,
-                ticks_count=self.count_ticks(name, start=start, end=end),
-            ),
-            "candles": charts.candles_chart(bars, about, gaps=gaps),
-        }  # fmt: skip
-        return found if books is None else found | {"depth": charts.depth_chart(books, about)}
+        drawn = _candles.SessionCharts(self, self.only(symbol), interval, max_points)
+        return drawn.figures(start, end)
 
     def export(
         self,

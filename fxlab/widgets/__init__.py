@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fxlab.widgets._backtest_panel import Workbench as Workbench, workbench as workbench
     from fxlab.widgets._base import KeyGuard as KeyGuard, ProgressBar as ProgressBar
     from fxlab.widgets._collect_panel import LiveMonitor as LiveMonitor
+    from fxlab.widgets._figures import ZoomableChart as ZoomableChart
     from fxlab.widgets._forms import (
         ExecutionForm as ExecutionForm,
         GridForm as GridForm,
@@ -30,6 +31,7 @@ _HOMES: Final = {
         "_backtest_panel": ["Workbench", "workbench"],
         "_base": ["KeyGuard", "ProgressBar"],
         "_collect_panel": ["LiveMonitor"],
+        "_figures": ["ZoomableChart"],
         "_forms": ["ExecutionForm", "GridForm", "StrategyForm"],
         "_quality_panel": ["QualityPanel"],
         "_replay_panel": ["ReplayPanel"],

@@ -23,7 +23,7 @@ from fxlab.widgets._base import (
     style_sheet,
     unless_cancelled,
 )
-from fxlab.widgets._figures import FigureOutput
+from fxlab.widgets._figures import FigureOutput, ZoomSampler
 from fxlab.widgets._forms import ExecutionForm, StrategyForm
 from fxlab.widgets._session_picker import SessionPicker
 
@@ -134,6 +134,8 @@ def workbench(lab: Lab, **options: Any) -> Workbench:  # noqa: ANN401 - as the c
 class Workbench(LaunchPanel):
     """Session, strategy and costs on top; Run; picture and metrics below.
 
+    A zoom into the picture samples the ticks again that are seen then.
+
     Parameters
     ----------
     lab
@@ -154,8 +156,9 @@ class Workbench(LaunchPanel):
     ) -> None:
         super().__init__(lab, session_id)
         self.strategy, self.execution = StrategyForm(strategy), ExecutionForm(self.picker)
+        self.zoom = ZoomSampler(self.plot, self.message)
         forms = strategy_and_costs(self.strategy, self.execution)
-        self._lay_out([forms, *self._below], self.strategy, *self.execution.controls)
+        self._lay_out([forms, *self._below, self.zoom], self.strategy, *self.execution.controls)
         self._tell()
 
     def __repr__(self) -> str:
@@ -190,6 +193,6 @@ class Workbench(LaunchPanel):
     def _show(self, outcome: tuple[Result, go.Figure, float]) -> None:
         result, figure, seconds = outcome
         self.progress.finish(f"{result.ticks:,} ticks in {seconds:.2f} s")
-        self.plot.show(figure, result.title)
+        self.zoom.show(figure, result.title, result.plot)
         self.figures.value = result_facts(result)
         self.result = result

@@ -2,54 +2,85 @@
 
 A chart costs a saved notebook little: a plain figure is data only; a live `FigureWidget` would put
 its script of 5 MB into each notebook. `FigureEvents` hears clicks and zooms of such a figure, and
-gives it other data in place. A series that grows for hours stays small enough to be sent several
-times a second.
+gives it other data in place; `ZoomSampler` answers each zoom with what is seen of the ticks then. A
+series that grows for hours stays small enough to be sent several times a second.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 import anywidget
 import ipywidgets as w
 import numpy as np
+import traitlets as t
 
+from fxlab._times import from_micros
 from fxlab.charts._style import CONFIG, PLOTLY, Floats, rows_to_draw
+from fxlab.errors import InvalidParameter
+from fxlab.widgets._base import Message, run_aside, style_sheet
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+    from fxlab.backtester.result import Result
+    from fxlab.sessions.session import Session
+
+
+Range = tuple[float, float]
 
 _FIGURE_SCRIPT = """
-const range = (axis) => [0, 1].map((end) => axis.r2l(axis.range[end]));
+const seen = new WeakMap();
+
+// Of a figure that shows all its time: nothing. The axes of all its panels agree.
+function shown(graph) {
+  const axis = graph._fullLayout?.xaxis;
+  if (!axis?.range || axis.autorange) return [null, null];
+  return [0, 1].map((end) => axis.r2l(axis.range[end]));
+}
+
+const same = ([a, b], [c, d]) => a === c && b === d;
 
 function listen(graph, model) {
+  const { data, layout: { annotations = [], shapes = [] } } = graph;
+  const state = { whole: { data, annotations, shapes }, visible: new Map(), told: shown(graph) };
+  seen.set(graph, state);
   const tell = (content) => model.send(content);
   graph.on("plotly_click", ({ points: [{ x, y, z, curveNumber, data }] }) =>
     tell({ event: "click", x, y, z: z ?? null, curve: curveNumber, name: data.name ?? "" }));
+  if (!model.get("zooms")) return;
   let waiting;
+  const look = () => {
+    const [low, high] = shown(graph);
+    if (same([low, high], state.told)) return;
+    state.told = [low, high];
+    const redraws = Boolean(window.Plotly);
+    if (low === null && redraws) redraw(graph, state.whole);  // also where the kernel is busy
+    tell({ event: "zoom", low, high, redraws });
+  };
   graph.on("plotly_relayout", (change) => {
     if (!Object.keys(change).some((key) => key.startsWith("xaxis"))) return;
     clearTimeout(waiting);
-    const { xaxis } = graph._fullLayout;
-    const [low, high] = xaxis.autorange ? [null, null] : range(xaxis);
-    waiting = setTimeout(() => tell({ event: "zoom", low, high }), 150);
+    waiting = setTimeout(look, shown(graph)[0] === null ? 0 : 150);
   });
 }
 
-// What the reader did stays: the ranges of the axes, and the curves hidden by the legend.
+// What the reader did stays: the ranges of the axes, and the curves hidden by the legend, which
+// may be gone from one part of the time and back in the next.
 function redraw(graph, { data, annotations, shapes }) {
-  const hidden = new Map(graph.data.map(({ name, visible }) => [name, visible]));
+  const { visible } = seen.get(graph);
+  graph.data.forEach((trace) => visible.set(trace.name, trace.visible ?? true));
   const kept = data.map((trace) => (
-    hidden.get(trace.name) === undefined ? trace : { ...trace, visible: hidden.get(trace.name) }));
+    visible.has(trace.name) ? { ...trace, visible: visible.get(trace.name) } : trace));
   return window.Plotly.react(graph, kept, { ...graph.layout, annotations, shapes });
 }
 
 function render({ model, el }) {
   el.style.display = "none";
-  const seen = new WeakSet();
   let watch, waiting;
   const graphs = () => [...(el.previousElementSibling?.querySelectorAll(".js-plotly-plot") ?? [])];
   const start = () => {
@@ -57,16 +88,17 @@ function render({ model, el }) {
       waiting = requestAnimationFrame(start);
       return;
     }
-    const mark = () => graphs().filter((graph) => graph.on && !seen.has(graph)).forEach((graph) => {
-      seen.add(graph);
-      listen(graph, model);
-    });
+    const mark = () => graphs().filter((graph) => graph.on && !seen.has(graph))
+      .forEach((graph) => listen(graph, model));
     mark();
     watch = new MutationObserver(mark);
     watch.observe(el.previousElementSibling, { childList: true, subtree: true });
   };
   start();
-  const patch = (content) => graphs().forEach((graph) => redraw(graph, content));
+  // An answer to a zoom is for the range that was asked for: the reader may be elsewhere by now.
+  const patch = ({ low, high, ...content }) => graphs()
+    .filter((graph) => seen.has(graph) && (low === undefined || same([low, high], shown(graph))))
+    .forEach((graph) => redraw(graph, content));
   model.on("msg:custom", patch);
   return () => {
     cancelAnimationFrame(waiting);
@@ -87,10 +119,12 @@ class FigureEvents(anywidget.AnyWidget):
     on_click
         Gets what was clicked: x, y, z (of a heat map, else None), curve (its number), name.
     on_zoom
-        Gets the ends of the time axis in ms since 1970, or twice None for the whole.
+        Gets the ends of the time axis in ms since 1970, or twice None for the whole, which the
+        browser shows again by itself.
     """
 
     _esm = _FIGURE_SCRIPT
+    zooms = t.Bool(default_value=False).tag(sync=True)
 
     def __init__(
         self,
@@ -98,7 +132,7 @@ class FigureEvents(anywidget.AnyWidget):
         on_zoom: Callable[[float | None, float | None], object] | None = None,
     ) -> None:
         self._on_click, self._on_zoom = on_click, on_zoom
-        super().__init__()
+        super().__init__(zooms=on_zoom is not None)
         self.on_msg(lambda _widget, content, _buffers: self.handle(content))
 
     def handle(self, content: dict[str, Any]) -> None:
@@ -108,12 +142,21 @@ class FigureEvents(anywidget.AnyWidget):
         elif content.get("event") == "zoom" and self._on_zoom is not None:
             self._on_zoom(content["low"], content["high"])
 
-    def redraw(self, figure: go.Figure) -> None:
-        """Draw other data in the figure that is shown; its axes and its legend stay as they are."""
+    def redraw(self, figure: go.Figure, asked: Range | None = None) -> None:
+        """Draw other data in the figure that is shown; its axes and its legend stay as they are.
+
+        Parameters
+        ----------
+        figure
+            Its data, notes and shapes are drawn.
+        asked
+            The ends of the time axis that it is of: nothing is drawn where others are shown.
+        """
         drawn = json.loads(figure.to_json())
         layout = drawn["layout"]
         also = {name: layout.get(name, []) for name in ("annotations", "shapes")}
-        self.send({"data": drawn["data"], **also})
+        edges = {} if asked is None else dict(zip(("low", "high"), asked, strict=True))
+        self.send({"data": drawn["data"], **also, **edges})
 
 
 class FigureOutput(w.Output):
@@ -137,6 +180,172 @@ def _output(figure: go.Figure, text: str) -> dict[str, Any]:
     spec = {**json.loads(figure.to_json()), "config": CONFIG}
     data = {PLOTLY: spec, "text/plain": text}
     return {"output_type": "display_data", "data": data, "metadata": {}}
+
+
+Sample = Callable[[datetime, datetime], "go.Figure"]
+"""Returns a figure of a part of its time, from the first moment until before the second."""
+
+
+class ZoomSampler(FigureEvents):
+    """Samples the ticks again that a zoom shows; stands right after the output of its figure.
+
+    One zoom at a time is answered, beside the kernel's own thread. Of those that come meanwhile the
+    last one counts; an answer to another one, or of a figure that was replaced, is dropped.
+
+    Parameters
+    ----------
+    output
+        Where the figure is.
+    message
+        Where it is said why a zoom could not be answered.
+    """
+
+    def __init__(self, output: FigureOutput, message: Message) -> None:
+        self._output, self._message = output, message
+        self._whole: tuple[go.Figure | None, str] = (None, "")
+        self._sample: Sample | None = None
+        self._asked: Range | None = None
+        self._is_busy = self._has_failed = False
+        self._redraws = True
+        super().__init__(on_zoom=self._on_zoomed)
+
+    def show(self, figure: go.Figure | None, text: str = "", sample: Sample | None = None) -> None:
+        """Show a figure, or nothing; without `sample` a zoom shows what is drawn already."""
+        self._whole, self._sample, self._asked = (figure, text), sample, None
+        self._output.show(figure, text)
+
+    def handle(self, content: dict[str, Any]) -> None:
+        """Hand on what the browser told, and whether it can redraw a figure in place."""
+        self._redraws = bool(content.get("redraws", True))
+        super().handle(content)
+
+    def _on_zoomed(self, low: float | None, high: float | None) -> None:
+        self._asked = None
+        if low is not None and high is not None:
+            self._asked = (low, high)
+        elif not self._redraws:
+            self._output.show(*self._whole)
+        if not self._is_busy:
+            self._answer()
+
+    def _answer(self) -> None:
+        asked, sample = self._asked, self._sample
+        if asked is None or sample is None:
+            return
+        self._is_busy = True
+        run_aside(partial(_sampled, sample, asked), partial(self._on_answer, asked, sample))
+
+    def _on_answer(self, asked: Range, sample: Sample, outcome: Callable[[], go.Figure]) -> None:
+        self._is_busy = False
+        if asked is not self._asked or sample is not self._sample:
+            self._answer()
+            return
+        self._asked = None
+        try:
+            figure = outcome()
+        except Exception:
+            self._has_failed = True
+            with (
+                self._message.guard()
+            ):  # says it; what is no error of fxlab goes to the log as well
+                raise
+        else:
+            self._draw(figure, asked)
+
+    def _draw(self, figure: go.Figure, asked: Range) -> None:
+        if self._has_failed:
+            self._message.clear()
+            self._has_failed = False
+        if self._redraws:
+            self.redraw(figure, asked)
+        else:
+            self._output.show(figure, self._whole[1])
+
+
+def _sampled(sample: Sample, asked: Range) -> go.Figure:
+    """Return the figure of a range in ms; beyond the years that a datetime has there is nothing."""
+    low, high = (round(min(max(edge, _FIRST), _LAST) * 1_000) for edge in asked)
+    return sample(from_micros(low), from_micros(max(high, low) + 1))
+
+
+_FIRST: Final = -62_135_596_800_000.0
+_LAST: Final = 253_402_300_799_000.0
+"""The years 1 and 9999, ms."""
+
+
+class ZoomableChart(w.VBox):
+    """A chart that samples its ticks again where it is zoomed into: every spike can be reached.
+
+    Parameters
+    ----------
+    source
+        A result of a backtest, or a session.
+    symbol
+        One of the session's; of a session with one it need not be said.
+    chart
+        Of a session: "session" (price, volume, spread, clock skew), "candles" or "depth".
+
+    Attributes
+    ----------
+    figure : plotly.graph_objects.Figure
+        The whole, as it is shown where no kernel answers: in exported notebooks, in a batch.
+
+    Notes
+    -----
+    Drag to zoom, double-click to see all again. The note above the chart says how many ticks are in
+    view, and how many of them are drawn.
+
+    Examples
+    --------
+    >>> chart = fxlab.widgets.ZoomableChart(session, chart="candles")
+    >>> chart
+    <ZoomableChart BTC_USDT, ...: 312 candles, 1,500 ticks; ...>
+    """
+
+    def __init__(
+        self, source: Result | Session, symbol: str | None = None, *, chart: str = "session"
+    ) -> None:
+        self.message = Message()
+        self.plot = FigureOutput()
+        self.zoom = ZoomSampler(self.plot, self.message)
+        self.figure, title, sample = _chart_of(source, symbol, chart)
+        super().__init__([style_sheet(), self.message, self.plot, self.zoom])
+        self.add_class("fxlab-panel")
+        self._title = title
+        self.zoom.show(self.figure, repr(self), sample)
+
+    def __repr__(self) -> str:
+        """Show what it is of, and what of it is drawn."""
+        said = [one.text for one in self.figure.layout.annotations if not one.hovertext]
+        return f"<ZoomableChart {self._title}: {' '.join(said).replace('<br>', ' ')}>"
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401 - ipywidgets
+        bundle: dict[str, Any] = super()._repr_mimebundle_(**kwargs)
+        # The figure is seen where the widget is not: in an exported notebook.
+        return {**bundle, **_output(self.figure, repr(self))["data"]}
+
+
+def _chart_of(
+    source: Result | Session, symbol: str | None, chart: str
+) -> tuple[go.Figure, str, Sample]:
+    """Return a figure, what it is of, and the function that samples a part of it."""
+    from fxlab.backtester.result import Result
+    from fxlab.sessions._candles import SessionCharts
+    from fxlab.sessions.session import Session
+
+    if isinstance(source, Result):
+        return source.plot(), source.title, source.plot
+    if not isinstance(source, Session):
+        raise InvalidParameter(
+            f"source={source!r:.80} is neither a result nor a session; give what fxlab.backtest or "
+            "lab.session returned"
+        )
+    drawn = SessionCharts(source, source.only(symbol))
+    if chart not in drawn.whole:
+        raise InvalidParameter(
+            f"chart={chart!r:.80} is not there; {source.id} has: {', '.join(drawn.whole)}"
+        )
+    return drawn.whole[chart], f"{drawn.symbol}, {source.id}", partial(drawn.view, chart)
 
 
 class RollingSeries:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import ipywidgets as w
@@ -11,13 +12,13 @@ import polars as pl
 import traitlets as t
 
 from fxlab import _html
+from fxlab.sessions._candles import SessionCharts
 from fxlab.sessions._statistics import reasons_of
 from fxlab.widgets._backtest_panel import LaunchPanel
 from fxlab.widgets._base import in_line, label_width, unless_cancelled
+from fxlab.widgets._figures import ZoomSampler
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
     from fxlab._progress import Advance
     from fxlab.lab import Lab
     from fxlab.sessions._statistics import Analysis
@@ -39,7 +40,7 @@ class _Found(NamedTuple):
 
     analysis: Analysis
     gaps: pl.DataFrame
-    charts: dict[str, go.Figure]
+    charts: SessionCharts
     seconds: float
 
 
@@ -63,7 +64,7 @@ class QualityPanel(LaunchPanel):
 
     def __init__(self, lab: Lab, *, session_id: str | None = None) -> None:
         super().__init__(lab, session_id)
-        self._charts: dict[str, go.Figure] = {}
+        self._charts: SessionCharts | None = None
         style = label_width(["Chart"])
         self.chart = w.Dropdown(description="Chart", options=[], style=style)
         self.chart.layout.display = "none"
@@ -72,7 +73,8 @@ class QualityPanel(LaunchPanel):
             wide.add_class("fxlab-scrolled")  # many columns, in a window that may be narrow
         self.run.tooltip = "Read all ticks of the session and say what is wrong with them"
         row = in_line([self.run, self.note, self.progress])
-        self._lay_out([row, self.message, self.score, self.chart, self.plot])
+        self.zoom = ZoomSampler(self.plot, self.message)
+        self._lay_out([row, self.message, self.score, self.chart, self.plot, self.zoom])
         self.chart.observe(lambda _: self._draw(), "value")
         self._tell()
 
@@ -98,7 +100,8 @@ class QualityPanel(LaunchPanel):
             progress(0.05, "statistics and quality")
             analysis = session.analysis()
             progress(0.6, f"charts of {symbols[0]}")
-            charts, gaps = session.charts(symbols[0]), session.gaps(symbols[0])
+            charts = SessionCharts(session, symbols[0])
+            gaps, _ = session.gaps(symbols[0]), charts.whole
             return _Found(analysis, gaps, charts, time.perf_counter() - began)
 
         return lambda progress: unless_cancelled(lambda: work(progress), self.progress.check)
@@ -108,20 +111,22 @@ class QualityPanel(LaunchPanel):
         self.progress.finish(f"{rows:,} ticks in {outcome.seconds:.2f} s")
         self.score.value = found.quality._repr_html_()
         self.figures.value = _page(outcome)
-        charts = {CHARTS[name]: figure for name, figure in outcome.charts.items()}
+        charts = [CHARTS[name] for name in outcome.charts.whole]
         shown = self.chart.value
-        self._charts = {}  # a list that gets its options chooses, which is no wish to draw
-        self.chart.options = list(charts)
-        self.chart.value = shown if shown in charts else self.chart.options[0]
+        self._charts = None  # a list that gets its options chooses, which is no wish to draw
+        self.chart.options = charts
+        self.chart.value = shown if shown in charts else charts[0]
         self.chart.layout.display = None
-        self._charts = charts
+        self._charts = outcome.charts
         self._draw()
         self.analysis = found
 
     def _draw(self) -> None:
         name = self.chart.value
-        if name in self._charts:
-            self.plot.show(self._charts[name], f"{name}: drawn where plotly is")
+        if self._charts is not None and name is not None:
+            key = next(key for key, said in CHARTS.items() if said == name)
+            text = f"{name}: drawn where plotly is"
+            self.zoom.show(self._charts.whole[key], text, partial(self._charts.view, key))
 
 
 def _page(found: _Found) -> str:

@@ -25,7 +25,7 @@ from fxlab.widgets._base import (
     run_aside,
     style_sheet,
 )
-from fxlab.widgets._figures import FigureOutput
+from fxlab.widgets._figures import FigureOutput, ZoomSampler
 from fxlab.widgets._list_state import IDS, MOST, RUN_ORDERS, RUNS, SWEEPS, RunsState
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ class RunsBrowser(w.VBox):
         self.undo = w.Button(description="Undo", icon="undo")
         self.message, self.progress = Message(), ProgressBar()
         self.plot, self.details = FigureOutput(), w.HTML()
+        self.zoom = ZoomSampler(self.plot, self.message)
         self.details.add_class("fxlab-scrolled")  # a column an id: several are wider than a page
         super().__init__(
             [
@@ -107,6 +108,7 @@ class RunsBrowser(w.VBox):
                 in_line([self.reproduce, self.delete, self.undo, self.progress]),
                 self.message,
                 self.plot,
+                self.zoom,
                 self.details,
                 KeyGuard(),
             ]
@@ -192,7 +194,7 @@ class RunsBrowser(w.VBox):
     def _open(self) -> None:
         """Show one run or sweep, or several runs side by side."""
         chosen, lab = self.state.chosen, self._lab
-        self.plot.show(None)
+        self.zoom.show(None)
         self.progress.put_away()
         if not chosen:
             self.details.value = ""
@@ -200,7 +202,7 @@ class RunsBrowser(w.VBox):
             sweep = lab.sweep(chosen[0])
             points = sweep.points()
             self.details.value = sweep_html(sweep, points)
-            self.plot.show(sweep_chart(sweep, points), sweep.sweep_id)
+            self.zoom.show(sweep_chart(sweep, points), sweep.sweep_id)
         elif len(chosen) == 1:
             self.details.value = lab.run(chosen[0])._repr_html_()
         else:
@@ -226,7 +228,8 @@ class RunsBrowser(w.VBox):
             found = self.reproduced = outcome()
             self.progress.finish(f"{found.result.ticks:,} ticks", failed=bool(found.difference))
             if self.state.chosen == (found.run_id,):  # else another one is looked at by now
-                self.plot.show(found.result.plot(), found.result.title)
+                again = found.result
+                self.zoom.show(again.plot(), again.title, again.plot)
             self.message.say(str(found))
 
     def _delete(self) -> None:

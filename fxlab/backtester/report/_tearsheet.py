@@ -30,7 +30,7 @@ import polars as pl
 
 from fxlab import _html
 from fxlab._html import NOTHING, facts, paragraphs, part, show, show_time
-from fxlab._times import to_micros
+from fxlab._times import Time, from_micros, parse_range, to_micros
 from fxlab.backtester.metrics import _analysis
 from fxlab.backtester.metrics._exposure import exposure_over_time, gap_exposure
 from fxlab.backtester.metrics._ratios import quantiles
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
     from fxlab.backtester.result import Result
+    from fxlab.charts._style import View
 
 Section = tuple[str, list[str]]
 """Its title, and its parts in order: `Markup` is what it is, a text is a paragraph."""
@@ -124,18 +125,48 @@ def result_figures(result: Result) -> dict[str, go.Figure]:
     }
 
 
-def run_figure(result: Result) -> go.Figure:
-    """Return price with fills, equity and drawdown; gaps of the recording are shaded."""
+def run_figure(result: Result, start: Time | None = None, end: Time | None = None) -> go.Figure:
+    """Return price with fills, equity and drawdown, whole or of a part of the run's time.
+
+    Gaps of the recording are shaded.
+    """
     from fxlab.charts import result_chart
 
+    low, high = parse_range(start, end)
+    first, last = to_micros(result.first), to_micros(result.last)
+    prices, view = result.prices, None
+    if (low is not None and low > first) or (high is not None and high <= last):
+        prices, view = _prices_in_view(
+            result, first if low is None else low, last + 1 if high is None else high
+        )
     return result_chart(
-        result.prices,
+        prices,
         result.fills,
         result.equity,
         title=result.title,
         ticks=result.ticks,
         gaps=known_gaps(result).unique(["from_time", "to_time"]),
+        view=view,
     )
+
+
+def _prices_in_view(result: Result, low: int, high: int) -> tuple[pl.DataFrame, View]:
+    """Return the prices to draw of a range of time (us), from its ticks, read again."""
+    from fxlab.charts._style import View, reach, sample_range, usual_step
+
+    symbols, bases, ticks, drawn = result.symbols, {}, 0, []
+    for symbol in symbols:
+        whole = result.prices.filter(pl.col("symbol") == symbol)
+        start, end = map(from_micros, reach(whole, low, high))
+        chunks = result.run.source.scan_ticks(symbol, start=start, end=end)
+        needed = (chunk.select("timestamp", "price") for chunk in chunks)
+        rows, count = sample_range(needed, low, high, result.points)
+        drawn.append(rows.select(pl.lit(symbol).alias("symbol"), "timestamp", "price"))
+        bases[symbol] = whole["price"][0]
+        ticks += count
+    first, last = to_micros(result.first), to_micros(result.last)
+    usual = usual_step(first, last, result.ticks // len(symbols))
+    return pl.concat(drawn), View(low, high, ticks, result.ticks, usual, bases)
 
 
 def returns_figure(result: Result) -> go.Figure:
@@ -542,6 +573,9 @@ def write_whole(path: Path, text: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
+WIDGET: Final = "application/vnd.jupyter.widget-view+json"
+
+
 def draw_charts(nb: Any, resources: Any) -> tuple[Any, Any]:  # noqa: ANN401 - nbconvert's
     """Return a notebook whose charts ``jupyter nbconvert --to html`` draws without a network.
 
@@ -561,5 +595,6 @@ def draw_charts(nb: Any, resources: Any) -> tuple[Any, Any]:  # noqa: ANN401 - n
                 drawn = embed(go.Figure(spec, skip_invalid=True), f"fxlab-chart-{number}", "")
                 script = "" if number else _html.part("script", plotly_source())
                 data["text/html"] = script + drawn
+                data.pop(WIDGET, None)  # which would be preferred, and needs its kernel
                 number += 1
     return nb, resources
