@@ -48,6 +48,11 @@ PLOT_POINTS: Final = 4_000
 VERSIONED: Final = ("fxlab", "numba", "numpy", "polars")
 
 
+def points_each(symbols: tuple[str, ...]) -> int:
+    """Return how many points of each symbol's prices a chart is made from, at most."""
+    return max(500, PLOT_POINTS // len(symbols))
+
+
 class RunStore(Protocol):
     """Where runs are kept: a `Lab`."""
 
@@ -183,11 +188,6 @@ class Result:
         """Return the id of the session whose ticks were replayed."""
         return self.run.source.id
 
-    @property
-    def points(self) -> int:
-        """Return how many points of each symbol's prices a chart is drawn from, at most."""
-        return max(500, PLOT_POINTS // len(self.symbols))
-
     @cached_property
     def prices(self) -> pl.DataFrame:
         """Return a drawable sample of the prices: symbol, timestamp, price; spikes are kept.
@@ -196,7 +196,7 @@ class Result:
         """
         from fxlab.charts import downsample
 
-        each, frames = self.points, []
+        each, frames = points_each(self.symbols), []
         for symbol in self.symbols:
             scanned = self.run.source.scan_ticks(symbol, start=self.run.start, end=self.run.end)
             chunks = (chunk for chunk in scanned if chunk.height)
@@ -241,7 +241,9 @@ class Result:
         Examples
         --------
         >>> result = fxlab.backtest(ticks, "sma_cross", {"fast": 5, "slow": 20})
-        >>> figure = result.plot(start="2024-01-01 00:01", end="2024-01-01 00:02")
+        >>> figure = result.plot(start="2025-01-01 00:01", end="2025-01-01 00:02")
+        >>> figure.layout.annotations[-1].text
+        '277 of 1,500 ticks in view'
         """
         from fxlab.backtester.report._tearsheet import run_figure
 

@@ -209,3 +209,11 @@ def test_charts_of_sessions_and_of_a_notebook_zoom_in_a_narrow_window(
         chart.wait("of 300,000 ticks; open")
         assert chart.ask("(e) => e.calcdata[0][1].x - e.calcdata[0][0].x") < longer
         page.screenshot(path=shots / "zoom-6-800.png")
+
+        # A page whose plotly is out of reach is shown the figure again, over what was asked for.
+        page.evaluate("() => { window.Plotly = undefined; }")
+        said = own.locator(".js-plotly-plot .annotation-text")
+        Chart(page, own.locator(".js-plotly-plot")).drag(0.4, 0.6)
+        expect(said).to_contain_text("of 300,000 ticks in view")
+        Chart(page, own.locator(".js-plotly-plot")).double_click()
+        expect(said).to_contain_text("300,000 ticks, ")

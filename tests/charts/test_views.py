@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 from dataclasses import replace
 from datetime import timedelta
 
@@ -135,6 +136,13 @@ def test_a_spike_of_one_tick_is_seen_at_its_price(market):
     second = timedelta(seconds=1)
     prices = result.plot(at - 30 * second, at + 30 * second).data[0]
     assert (to_micros(at) / 1_000, price) in list(zip(prices.x, prices.y, strict=True))
+
+
+def test_the_example_of_a_part_runs():
+    names = {"fxlab": fxlab, "ticks": random_walk(1_500).drop("bid_qty_1", "ask_qty_1")}
+    (test,) = doctest.DocTestFinder().find(fxlab.Result.plot, "plot", globs=names)
+    assert test.examples
+    assert doctest.DocTestRunner().run(test).failed == 0
 
 
 @pytest.mark.parametrize("wide", [True, False])

@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 from markets import recorded_walk
 
+from fxlab.charts._style import PLOTLY
 from fxlab.widgets import QualityPanel
-from fxlab.widgets._base import PLOTLY
 from fxlab.widgets._quality_panel import CHARTS
 
 

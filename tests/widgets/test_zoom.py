@@ -9,6 +9,7 @@ import re
 import threading
 from datetime import timedelta
 
+import nbformat
 import numpy as np
 import plotly.graph_objects as go
 import polars as pl
@@ -16,6 +17,7 @@ import pytest
 from markets import random_walk, recorded_walk
 
 import fxlab
+from fxlab.backtester.report._tearsheet import WIDGET, draw_charts
 from fxlab.charts._style import PLOTLY
 from fxlab.errors import InvalidParameter, SymbolNotFound
 from fxlab.sessions._candles import SessionCharts
@@ -315,6 +317,18 @@ def test_a_chart_of_a_result_is_its_figure_and_zooms(monkeypatch):
     first = milliseconds(result.first)
     zoomed(chart.zoom, first, first + 60_000)
     assert "of 20,000 ticks in view" in note_of(sent[0])
+
+
+def test_an_exported_notebook_draws_the_figure_and_asks_no_kernel():
+    chart = ZoomableChart(fxlab.backtest(random_walk(500), "buy_and_hold"))
+    bundle = chart._repr_mimebundle_()
+    assert WIDGET in bundle
+    shown = nbformat.v4.new_output("display_data", data=bundle)
+    cells = [nbformat.v4.new_code_cell("chart", outputs=[shown])]
+    exported, _ = draw_charts(nbformat.v4.new_notebook(cells=cells), {})
+    data = exported.cells[0].outputs[0].data
+    assert WIDGET not in data
+    assert "Plotly.newPlot" in data["text/html"]
 
 
 @pytest.mark.parametrize(

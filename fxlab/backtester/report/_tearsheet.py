@@ -136,9 +136,8 @@ def run_figure(result: Result, start: Time | None = None, end: Time | None = Non
     first, last = to_micros(result.first), to_micros(result.last)
     prices, view = result.prices, None
     if (low is not None and low > first) or (high is not None and high <= last):
-        prices, view = _prices_in_view(
-            result, first if low is None else low, last + 1 if high is None else high
-        )
+        edges = (first if low is None else low, last + 1 if high is None else high)
+        prices, view = _prices_in_view(result, *edges)
     return result_chart(
         prices,
         result.fills,
@@ -152,6 +151,7 @@ def run_figure(result: Result, start: Time | None = None, end: Time | None = Non
 
 def _prices_in_view(result: Result, low: int, high: int) -> tuple[pl.DataFrame, View]:
     """Return the prices to draw of a range of time (us), from its ticks, read again."""
+    from fxlab.backtester.result import points_each
     from fxlab.charts._style import View, reach, sample_range, usual_step
 
     symbols, bases, ticks, drawn = result.symbols, {}, 0, []
@@ -160,7 +160,7 @@ def _prices_in_view(result: Result, low: int, high: int) -> tuple[pl.DataFrame, 
         start, end = map(from_micros, reach(whole, low, high))
         chunks = result.run.source.scan_ticks(symbol, start=start, end=end)
         needed = (chunk.select("timestamp", "price") for chunk in chunks)
-        rows, count = sample_range(needed, low, high, result.points)
+        rows, count = sample_range(needed, low, high, points_each(symbols))
         drawn.append(rows.select(pl.lit(symbol).alias("symbol"), "timestamp", "price"))
         bases[symbol] = whole["price"][0]
         ticks += count
