@@ -245,9 +245,7 @@ class ZoomSampler(FigureEvents):
             figure = outcome()
         except Exception:
             self._has_failed = True
-            with (
-                self._message.guard()
-            ):  # says it; what is no error of fxlab goes to the log as well
+            with self._message.guard():  # says it; what is no error of fxlab goes on to the log
                 raise
         else:
             self._draw(figure, asked)

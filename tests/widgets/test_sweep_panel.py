@@ -15,7 +15,7 @@ import fxlab
 from fxlab.backtester.strategy import strategy
 from fxlab.errors import InvalidParameter
 from fxlab.widgets import GridForm, KeyGuard, SweepPanel
-from fxlab.widgets._base import PLOTLY
+from fxlab.charts._style import PLOTLY
 from fxlab.widgets._forms import WRONG, TextField, suggested
 
 
