@@ -8,6 +8,7 @@ became of it afterwards.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain, count
 from typing import Final
 
 import numpy as np
@@ -40,6 +41,9 @@ STEPS: Final = 70
 MOST_LINES: Final = 4_000
 WRITTEN: Final = 150
 """Cells whose value is written into them, at most."""
+
+HOLE: Final = "rgba(128,134,145,0.16)"
+"""The shade of a cell whose points have no value; where no point was tried there is none."""
 
 FORMATS: Final = {"fraction": PERCENT, "probability": PERCENT, "money": ",.2~f", "count": ",.0f"}
 """How values of a unit of `METRICS` are shown; others get four significant digits."""
@@ -109,6 +113,7 @@ def heatmap_chart(
             f"%{{z:{shown}}}<extra></extra>"
         ),
     )
+    _add_holes(figure, values, across, up, (x, y, metric))
     _mark_best(figure, values, across, up, lower_is_better=lower_is_better)
     for update, axis in ((figure.update_xaxes, across), (figure.update_yaxes, up)):
         whole = [-0.5, len(axis.labels) - 0.5]
@@ -116,6 +121,42 @@ def heatmap_chart(
     best = f"; {'frame' if written else 'star'}: the best"
     note(figure, _points_note(table, metric, most) + best)
     return figure
+
+
+def rows_of_cell(table: pl.DataFrame, x: str, y: str, across: str, up: str) -> pl.DataFrame:
+    """Return the rows of the points that share a cell of `heatmap_chart`, in their order.
+
+    Parameters
+    ----------
+    table, x, y
+        As the chart was drawn from.
+    across, up
+        The cell's labels on both axes, as a click on the figure tells them.
+
+    Returns
+    -------
+    polars.DataFrame
+        Rows of the table; none where no cell has these labels.
+
+    Raises
+    ------
+    InvalidParameter
+        If a column is not there.
+
+    Examples
+    --------
+    >>> from fxlab.charts._sweeps import rows_of_cell
+    >>> table = pl.DataFrame({"fast": [5, 5, 8], "slow": [20, 30, 20]})
+    >>> rows_of_cell(table, "fast", "slow", "8", "20").rows()
+    [(8, 20)]
+    """
+    need_columns(table, x, y)
+    inside = np.ones(table.height, dtype=bool)
+    for name, label in ((x, across), (y, up)):
+        axis = _Axis.of(table[name])
+        step = axis.labels.index(label) if label in axis.labels else -1
+        inside &= axis.step == step
+    return table.filter(pl.Series(inside, dtype=pl.Boolean))
 
 
 def parallel_chart(
@@ -193,16 +234,21 @@ class _Axis:
 
     @classmethod
     def of(cls, values: pl.Series) -> _Axis:
-        """Return the sorted values of a column; above `STEPS`, neighbours share a step."""
+        """Return the sorted values of a column; above `STEPS`, neighbours share a step.
+
+        Plotly draws steps of the same label as one, so values that look alike are numbered.
+        """
         unique = values.unique().sort()
         length = -(-len(unique) // STEPS) or 1
         ranks = values.rank("dense").cast(pl.Int64).to_numpy() - 1
-        labels = []
+        labels: dict[str, None] = {}
         for start in range(0, len(unique), length):
             part = unique[start : start + length]
             ends = [escape(show(value)) for value in ([part[0]] if length == 1 else part[[0, -1]])]
-            labels.append(" … ".join(dict.fromkeys(ends)))
-        return cls(labels, ranks // length)
+            text = " … ".join(dict.fromkeys(ends))
+            alike = (f"{text} ({number})" for number in count(2))
+            labels[next(label for label in chain([text], alike) if label not in labels)] = None
+        return cls(list(labels), ranks // length)
 
 
 def _cells(table: pl.DataFrame, across: _Axis, up: _Axis, metric: str) -> tuple[Floats, int]:
@@ -226,6 +272,28 @@ def _colours(values: Floats, axis: str) -> dict[str, object]:
         reach = float(np.abs(known).max())
         return {"colorscale": DIVERGING, f"{axis}min": -reach, f"{axis}max": reach}
     return {"colorscale": SEQUENTIAL}
+
+
+def _add_holes(
+    figure: go.Figure, values: Floats, across: _Axis, up: _Axis, names: tuple[str, str, str]
+) -> None:
+    """Shade the cells whose points have no value: a gap of the heat map hears no click."""
+    tried = np.zeros(values.shape, dtype=bool)
+    tried[up.step, across.step] = True
+    holes = tried & ~np.isfinite(values)
+    if not holes.any():
+        return
+    x, y, metric = (escape(heading(name)) for name in names)
+    figure.add_heatmap(
+        x=across.labels,
+        y=up.labels,
+        z=np.where(holes, 0.0, np.nan),
+        name="without a value",
+        colorscale=[[0, HOLE], [1, HOLE]],
+        showscale=False,
+        hoverongaps=False,
+        hovertemplate=f"{x} %{{x}}, {y} %{{y}}: no {metric}<extra></extra>",
+    )
 
 
 def _mark_best(

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import product
 
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from fxlab.charts import heatmap_chart, parallel_chart, walk_forward_chart
-from fxlab.charts._sweeps import STEPS
+from fxlab.charts._sweeps import STEPS, rows_of_cell
 from fxlab.errors import InvalidParameter
 
 HOSTILE = "<b>x</b>"
@@ -36,13 +39,19 @@ SMALL = points(
 
 
 def test_a_cell_is_the_median_of_its_points():
-    (cells,) = heatmap_chart(SMALL, "fast", "slow", "sharpe").data
+    cells, holes = heatmap_chart(SMALL, "fast", "slow", "sharpe").data
     assert (cells.x, cells.y) == (("5", "10", "20"), ("100", "200"))
     assert np.array_equal(
         np.array(cells.z, dtype=float),
         [[math.nan, 1.0, 4.0], [math.nan, -2.0, math.nan]],
         equal_nan=True,
     )
+    assert np.array_equal(
+        np.array(holes.z, dtype=float),
+        [[math.nan] * 3, [0.0, math.nan, 0.0]],  # tried without a value; the other gap was not
+        equal_nan=True,
+    )
+    assert "slow %{y}: no sharpe" in holes.hovertemplate
 
 
 def test_what_a_cell_stands_for_and_what_is_missing_is_said():
@@ -60,7 +69,7 @@ def test_a_frame_stands_around_the_best_cell(lower, place):
 
 
 def test_colours_turn_at_zero_only_where_there_are_gains_and_losses():
-    (both,) = heatmap_chart(SMALL, "fast", "slow", "sharpe").data
+    both, _ = heatmap_chart(SMALL, "fast", "slow", "sharpe").data
     assert (both.zmin, both.zmax) == (-4.0, 4.0)
     gains = SMALL.with_columns(pl.col("sharpe").abs())
     assert heatmap_chart(gains, "fast", "slow", "sharpe").data[0].zmin is None
@@ -77,6 +86,61 @@ def test_a_large_grid_is_drawn_in_fewer_cells_and_says_so():
     assert star.marker.symbol == "star"
     assert "median of up to 10" in note(figure)
     assert cells.texttemplate is None
+
+
+NUMBERS = st.integers(-3, 3) | st.sampled_from([0.3, 0.1 + 0.2, 1e-9, 1e20])
+WORDS = st.text("a<&… ()2", max_size=6)
+
+
+@settings(max_examples=40)
+@given(st.data())
+def test_each_point_is_in_exactly_the_cell_that_is_drawn_for_it(data):
+    """With few values, with more than there are steps, and with some that look alike."""
+    kinds = [st.integers(-400, 400), NUMBERS.map(float), WORDS, st.booleans()]
+    values = st.one_of(st.none(), st.just(math.nan), st.floats(-9, 9))
+    height = data.draw(st.sampled_from([1, 2, 9, 20]))
+    steps = data.draw(st.sampled_from([3, STEPS]))
+
+    def column(kind):
+        return data.draw(st.lists(kind, min_size=height, max_size=height))
+
+    table = pl.DataFrame(
+        {
+            "x": column(data.draw(st.sampled_from(kinds))),
+            "y": column(data.draw(st.sampled_from(kinds))),
+            "z": pl.Series(column(values), dtype=pl.Float64, strict=False),
+        }
+    ).with_row_index()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fxlab.charts._sweeps.STEPS", steps)
+        drawn = heatmap_chart(table, "x", "y", "z").data
+        assert bool(drawn) == bool(table["z"].is_finite().any())
+        assume(drawn)
+        cells, seen = drawn[0], []
+        for (row, up), (place, across) in product(enumerate(cells.y), enumerate(cells.x)):
+            rows = rows_of_cell(table, "x", "y", across, up)
+            known = rows["z"].filter(rows["z"].is_finite().fill_null(value=False))
+            shown = float(cells.z[row][place])
+            assert known.median() == (None if math.isnan(shown) else shown)
+            shaded = [np.isfinite(one.z[row][place]) for one in drawn[1:] if one.type == "heatmap"]
+            assert any(shaded) == (rows.height > 0 and known.is_empty())
+            seen += rows["index"].to_list()
+    assert sorted(seen) == table["index"].to_list()
+
+
+def test_values_that_look_alike_have_cells_of_their_own():
+    near = pl.DataFrame({"x": [0.3, 0.1 + 0.2], "y": ["<b>", "c"], "z": [1.0, 2.0]})
+    assert heatmap_chart(near, "x", "y", "z").data[0].x == ("0.3", "0.3 (2)")
+    assert rows_of_cell(near, "x", "y", "0.3 (2)", "c")["z"].to_list() == [2.0]
+    assert rows_of_cell(near, "x", "y", "0.3", "&lt;b&gt;")["z"].to_list() == [1.0]
+
+
+@pytest.mark.parametrize("label", ["", "7", "<b>", None, 5])
+def test_a_cell_that_is_not_there_holds_nothing(label):
+    assert rows_of_cell(SMALL, "fast", "slow", label, "100").is_empty()
+    assert rows_of_cell(SMALL.head(0), "fast", "slow", label, "100").is_empty()
+    with pytest.raises(InvalidParameter, match="did you mean 'fast'"):
+        rows_of_cell(SMALL, "fst", "slow", label, "100")
 
 
 def test_a_sweep_without_a_single_figure_is_still_a_figure():
