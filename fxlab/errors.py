@@ -40,7 +40,7 @@ FxlabError
 ├── StrategyFailed                a strategy's own code raised; the cause is kept
 ├── WorkerLost                    a process that replayed points has ended
 ├── LookaheadFound                a strategy's targets depend on later rows
-├── RunConflict                   the same fingerprint with different results
+├── RunConflict                   a run came out otherwise than the one it should be
 └── Cancelled                     the user stopped the work
     └── SweepCancelled            a sweep; what is done of it is in `sweep`
 """
@@ -261,7 +261,7 @@ class LookaheadFound(FxlabError):  # noqa: N818
 
 
 class RunConflict(FxlabError):  # noqa: N818
-    """A saved run has the same fingerprint and different results."""
+    """A run is not the one it should be: what was saved or swept came out otherwise."""
 
 
 class Cancelled(FxlabError):  # noqa: N818

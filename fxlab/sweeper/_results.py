@@ -237,6 +237,28 @@ def count_words(table: pl.DataFrame, total: int, resumed: int) -> str:
     return ", ".join(parts) or "no points"
 
 
+def place_of(sessions: Sequence[str], session: object) -> int:
+    """Return which of a sweep's sessions is meant; of a single one it need not be said."""
+    if session in sessions:
+        return sessions.index(session)
+    if session is None and len(sessions) == 1:
+        return 0
+    near = did_you_mean(str(session), sessions)
+    raise InvalidParameter(
+        f"session={session!r:.80} is none of this sweep's sessions; give one of {some(sessions)}. "
+        f"{near}".strip()
+    )
+
+
+def not_done(point: Point, outcome: TrialResult | None) -> str:
+    """Return why a point has no result."""
+    words = f"point {point.number} ({point.words})"
+    if outcome is None:
+        return f"{words} was not reached before the sweep was stopped; sweep.again() reaches it"
+    became = "was skipped" if outcome.state == "skipped" else outcome.state
+    return f"{words} {became}, so it has no result: {outcome.error}"
+
+
 def rank(table: pl.DataFrame, strategy: Strategy, metric: str, sign: float) -> pl.DataFrame:
     """Return one row a point, the best first.
 

@@ -40,6 +40,11 @@ class Point:
         """Return the identity of the combination: canonical JSON of its values."""
         return json.dumps(self.values, sort_keys=True, separators=(",", ":"))
 
+    @property
+    def words(self) -> str:
+        """Return the values in words: ``fast=3, slow=20``."""
+        return ", ".join(f"{name}={value!r:.80}" for name, value in self.values.items())
+
 
 @dataclass(frozen=True)
 class Space:
@@ -154,10 +159,59 @@ class Space:
             return True
         return True
 
+    def find(self, points: Mapping[int, Point], given: object) -> tuple[Point, object]:
+        """Return the point that is meant, and the session that a row of a table names.
+
+        Parameters
+        ----------
+        points
+            All points by number.
+        given
+            A number, a row of a table by column, or parameters by name; what does not vary may be
+            left out.
+
+        Raises
+        ------
+        InvalidParameter
+            Unless it is exactly one point.
+        """
+        if not isinstance(given, Mapping):
+            return points[_number(points, given)], None
+        if "point" not in given or given.keys() <= self.strategy.parameters.keys():
+            return self._with(points, given), None
+        return points[_number(points, given["point"])], given.get("session")
+
+    def _with(self, points: Mapping[int, Point], given: Mapping[str, object]) -> Point:
+        """Return the one point that has these parameters."""
+        checked = self.strategy.check(given)
+        wanted = {name: checked[name] for name in given}
+        found = [one for one in points.values() if wanted.items() <= one.values.items()]
+        if len(found) == 1:
+            return found[0]
+        words = Point(0, wanted).words or "no parameter"
+        if found:
+            missing = ", ".join(name for name in self.axes if name not in wanted)
+            raise InvalidParameter(f"{words} is {len(found):,} points; give {missing} as well")
+        raise InvalidParameter(
+            f"{words} is no point of this sweep; its points are in .parameters, and fxlab.backtest "
+            "takes any parameters"
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """Return the grid as plain values, as it is kept beside the results."""
         axes = {name: _shown(values) for name, values in self.axes.items()}
         return {"axes": axes, "fixed": dict(self.fixed)}
+
+
+def _number(points: Mapping[int, Point], given: object) -> int:
+    found = integer(given)
+    if found is None or found not in points:
+        known = f"0 to {max(points):,}" if points else "none"
+        raise InvalidParameter(
+            f"point={given!r:.80} is no number of a point of this sweep ({known}); see the column "
+            "point of .table, or give parameters by name"
+        )
+    return found
 
 
 def _values(name: str, found: object) -> Sequence[Any]:

@@ -16,12 +16,13 @@ from fxlab import _html
 from fxlab._progress import Progress, shown
 from fxlab._times import Duration
 from fxlab.backtester._source import as_source
+from fxlab.backtester.engine import backtest
 from fxlab.backtester.execution import Execution
 from fxlab.backtester.metrics._performance import METRICS
 from fxlab.backtester.metrics._validation import neighbourhood_stability
 from fxlab.backtester.options import Options, RunOptions, takes_run_options
 from fxlab.backtester.strategy.strategy import Strategy, StrategyFunction, Value, get
-from fxlab.errors import Cancelled, InvalidParameter, SweepCancelled
+from fxlab.errors import Cancelled, InvalidParameter, RunConflict, SweepCancelled
 from fxlab.sweeper import _cross_validation, _results
 from fxlab.sweeper._executors import TrialExecutor, executor_for
 from fxlab.sweeper._results import (
@@ -31,6 +32,8 @@ from fxlab.sweeper._results import (
     column_of,
     count_words,
     direction,
+    not_done,
+    place_of,
     rank,
 )
 from fxlab.sweeper._space import Point, Search, Space, choose
@@ -46,6 +49,7 @@ from fxlab.sweeper._threads import check_workers
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+    from fxlab.backtester.result import Result
     from fxlab.lab import Lab
     from fxlab.sweeper._cross_validation import SweepOverfitting
     from fxlab.sweeper._results import WalkForward
@@ -145,6 +149,67 @@ class Sweep:
         if found.is_empty():
             raise InvalidParameter(f"{self._no_best}: {self.counts}; see .table and .failed")
         return dict(self.points[found["point"][0]].values)
+
+    def result(
+        self,
+        point: int | Mapping[str, object],
+        session: str | None = None,
+        *,
+        progress: Progress = None,
+    ) -> Result:
+        """Backtest one point again; the sweep itself keeps no fills, trades or equity.
+
+        Parameters
+        ----------
+        point
+            Its number, a row of `table` or of `ranking()` by column, or parameters by name, of
+            which those that do not vary may be left out.
+        session
+            Which one, where the sweep has several and the row names none.
+        progress
+            As `fxlab.backtest` takes it.
+
+        Returns
+        -------
+        Result
+            With the metrics and the fingerprint of the point's row in `table`.
+
+        Raises
+        ------
+        InvalidParameter
+            If that is not one point of one session, or it is not done: then with its error.
+        RunConflict
+            If the ticks are no longer those of the sweep.
+
+        Notes
+        -----
+        What `fxlab.Lab.sweep` finds has no ticks at hand: make the sweep's call again with the
+        same ``lab=``; it repeats no point that is kept.
+
+        Examples
+        --------
+        >>> sweep = fxlab.sweep(ticks, "sma_cross", {"fast": [3, 5], "slow": [20, 30]})
+        >>> sweep.result({"fast": 5, "slow": 20}).parameters
+        {'fast': 5, 'slow': 20, 'allow_short': False}
+        """
+        meant, named = self.space.find(self.points, point)
+        place = place_of(self.sessions, session or named)
+        study, outcome = self.studies[place], self.outcomes[place].get(meant.number)
+        if outcome is None or outcome.state != "done":
+            raise InvalidParameter(not_done(meant, outcome))
+        found = backtest(
+            study.source,
+            study.run.strategy,
+            meant.values,
+            progress=progress,
+            **study.terms.options.keywords(),
+        )
+        if found.fingerprint != outcome.fingerprint:
+            raise RunConflict(
+                f"the backtest of {meant.words} on {study.session} is not that of the sweep: its "
+                "ticks have changed since; sweep them as they are now with sweep.again()"
+            )
+        return found
 
     def returns(self) -> tuple[list[int], np.ndarray]:
         """Return the points that are done on all sessions, and their returns (periods, points).

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -13,6 +14,7 @@ from sweep_strategies import moody
 import fxlab
 from fxlab import errors
 from fxlab.backtester.metrics._overfitting import deflate, probability_of_overfitting
+from fxlab.backtester.metrics._performance import METRICS
 from fxlab.sweeper._trial import Periods
 
 GRID = {"fast": [3, 5, 8], "slow": [13, 21, 34]}
@@ -166,3 +168,112 @@ def test_a_heat_map_needs_two_parameters(frames):
 def test_html_is_escaped(frames):
     found = fxlab.sweep(frames[0], moody, {"mood": ["calm", "<b>"]})
     assert "<b>" not in found._repr_html_()
+
+
+# ---- one point again -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tried(frames):
+    """Return a sweep in which points are done, fail and are refused."""
+    execution = fxlab.Execution(taker_bps=2.0, slippage_bps=0.5, latency="30ms")
+    options = {"execution": execution, "capital": 5_000.0, "return_interval": "30s"}
+    return fxlab.sweep(frames[0], "sma_cross", {"fast": [3, 8], "slow": [5, 13, 21]}, **options)
+
+
+def test_the_result_of_a_point_is_the_run_of_its_row_bit_by_bit(tried):
+    done = tried.table.filter(pl.col("state") == "done")
+    assert done.height == 5
+    for row in done.iter_rows(named=True):
+        result = tried.result(row)
+        assert result.fingerprint == row["fingerprint"]
+        assert result.parameters == tried.points[row["point"]].values
+        for name in METRICS:
+            value = result.metrics[name]
+            assert row[name] == (None if math.isnan(value) else value)
+        assert result.fills.height == row["fills_count"]
+
+
+def test_a_point_is_meant_by_number_row_or_parameters(tried):
+    best = tried.ranking().row(0, named=True)
+    prints = {
+        tried.result(meant).fingerprint
+        for meant in (
+            best,
+            best["point"],
+            np.int64(best["point"]),
+            tried.best,
+            {"fast": best["fast"], "slow": best["slow"]},
+        )
+    }
+    assert len(prints) == 1
+
+
+@pytest.mark.parametrize(
+    ("meant", "words"),
+    [
+        (99, r"point=99 is no number of a point of this sweep \(0 to 5\)"),
+        (True, "point=True is no number"),
+        ("<b>", "point='<b>' is no number"),
+        ({"point": None}, "point=None is no number"),
+        ({"fast": 3}, "fast=3 is 3 points; give slow as well"),
+        ({}, "no parameter is 6 points; give fast, slow as well"),
+        ({"fast": 4, "slow": 13}, "fast=4, slow=13 is no point of this sweep; .*fxlab.backtest"),
+        ({"fst": 3}, "fast"),
+        ({"fast": "x"}, "fast='x' is not an int"),
+        ({"fast": 8, "slow": 5}, r"point 3 \(fast=8, slow=5, .*\) was skipped, .*: .*slow"),
+    ],
+)
+def test_what_is_not_one_point_that_is_done_is_refused(tried, meant, words):
+    with pytest.raises(errors.InvalidParameter, match=words):
+        tried.result(meant)
+
+
+def test_a_point_that_failed_says_why_and_one_that_was_not_reached_what_to_do(frames):
+    found = fxlab.sweep(frames[0], moody, {"mood": ["calm", "late"]}, check_lookahead=False)
+    with pytest.raises(errors.InvalidParameter, match=r"mood='late'\) failed, .*is NaN"):
+        found.result({"mood": "late"})
+    stopped = replace(found, outcomes=[{}])
+    with pytest.raises(errors.InvalidParameter, match=r"was not reached .*; sweep\.again\(\)"):
+        stopped.result(0)
+
+
+def test_of_several_sessions_one_is_named(frames, swept):
+    with pytest.raises(errors.InvalidParameter, match=f"give one of {', '.join(swept.sessions)}"):
+        swept.result(0)
+    with pytest.raises(errors.InvalidParameter, match="did you mean"):
+        swept.result(0, swept.sessions[0][:-1])
+    row = swept.table.row(-1, named=True)
+    assert row["session"] == swept.sessions[1]
+    second = swept.result(row)
+    assert second.fingerprint == row["fingerprint"]
+    assert swept.result(row["point"], swept.sessions[1]).fingerprint == second.fingerprint
+    assert swept.result(row, swept.sessions[0]).fingerprint != second.fingerprint
+
+
+def test_ticks_that_are_others_than_those_of_the_sweep_are_refused(frames, tried):
+    other = fxlab.sweep(frames[1], "sma_cross", {"fast": [3, 8], "slow": [5, 13, 21]})
+    with pytest.raises(errors.RunConflict, match=r"have changed since; .*sweep\.again\(\)"):
+        replace(tried, studies=other.studies).result(0)
+
+
+def test_a_parameter_called_point_is_a_parameter(frames):
+    def pointed(*, point: int = 1) -> fxlab.Signals:
+        """Buy."""
+        return fxlab.Signals(target=pl.lit(1.0 / point), lookback=0)
+
+    found = fxlab.sweep(frames[0], pointed, {"point": [4, 2]})
+    assert found.result({"point": 2}).parameters == {"point": 2}
+    assert found.result(found.table.row(0, named=True)).parameters == {"point": 4}
+
+
+def test_progress_is_told_and_may_stop_it(tried):
+    told = []
+    tried.result(0, progress=lambda share, _text: told.append(share))
+    assert told[-1] == 1.0
+
+    def stop(share, text):
+        raise errors.Cancelled("enough")
+
+    with pytest.raises(errors.Cancelled, match="enough"):
+        tried.result(0, progress=stop)
