@@ -354,7 +354,7 @@ class CachedSource:
         begin, until = parse_range(start, end)
         low, high = -math.inf if begin is None else begin, math.inf if until is None else until
         what = (scan.__name__, *options.values())
-        for (kind, name, first, last), frames in self._kept.items():
+        for (kind, name, first, last), frames in list(self._kept.items()):  # others may add
             if (kind, name) == (what, symbol) and first <= low and high <= last:
                 return chain.from_iterable(slices(frame, start, end, size) for frame in frames)
         chunks = scan(symbol, **which, **options)
@@ -364,7 +364,7 @@ class CachedSource:
         self, key: tuple[Any, ...], chunks: Iterator[pl.DataFrame]
     ) -> Iterator[pl.DataFrame]:
         """Pass chunks on, and keep them all if they fit."""
-        room = KEEP_BYTES - sum(map(_size, self._kept.values()))
+        room = KEEP_BYTES - sum(map(_size, list(self._kept.values())))
         kept: list[pl.DataFrame] = []
         for chunk in chunks:
             room -= _size([chunk])

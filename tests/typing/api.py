@@ -58,6 +58,7 @@ def sweeps(session: fxlab.Session) -> go.Figure:
     sweep = fxlab.sweep(session, "sma_cross", {"fast": [5, 10]}, start="2025-01-01", workers=2)
     assert_type(sweep, fxlab.Sweep)
     assert_type(sweep.table, pl.DataFrame)
+    assert_type(sweep.result(0), fxlab.Result)
     assert_type(
         fxlab.walk_forward(session, "sma_cross", {"fast": [5]}, train="6h", test="1h"),
         fxlab.WalkForward,

@@ -340,7 +340,7 @@ class Strategy:
         given = given or {}
         for name in given:
             if name not in self.parameters:
-                raise InvalidParameter(self._unknown(name))
+                raise InvalidParameter(self._unknown(str(name)))
         return {
             name: parameter.check(given.get(name, parameter.default))
             for name, parameter in self.parameters.items()
