@@ -68,6 +68,7 @@ SHEET: Final = """
   box-shadow: 0 0 0 1px var(--jp-error-color1, #c62828); }
 .fxlab-state { font-weight: 600; }
 .fxlab-panel pre { overflow-x: auto; max-height: 24em; line-height: 1.35; }
+.fxlab-clicked .nsewdrag { cursor: pointer; }
 .fxlab-panel summary { cursor: pointer; padding: .4em 0; }
 """
 
@@ -79,7 +80,12 @@ def style_sheet() -> w.HTML:
 
 def heading(text: str) -> w.HTML:
     """Return a heading inside a panel."""
-    return w.HTML(f'<div class="fxlab-heading" role="heading" aria-level="3">{escape(text)}</div>')
+    return w.HTML(heading_html(text))
+
+
+def heading_html(text: str) -> str:
+    """Return a heading as HTML."""
+    return f'<div class="fxlab-heading" role="heading" aria-level="3">{escape(text)}</div>'
 
 
 def label_width(labels: Iterable[str]) -> dict[str, str]:

@@ -1,14 +1,14 @@
-"""Sweep panel: session, strategy, ranges, run time; heat map, best points, overfitting guards.
+"""Sweep panel: session, strategy, ranges, run time; heat map, tear sheet of a point, guards.
 
 How long a grid takes is measured on the first ticks of the chosen session, and said before Run is
-pressed. That, and judging a sweep, which takes a second, happen beside the kernel's own thread:
-clicks must be heard meanwhile.
+pressed. That, judging a sweep, which takes a second, and the backtest of a point that was clicked
+happen beside the kernel's own thread: clicks must be heard meanwhile.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,20 +20,34 @@ from fxlab import _html
 from fxlab.backtester.metrics._performance import METRICS, NEITHER
 from fxlab.backtester.options import RunOptions
 from fxlab.backtester.strategy.strategy import get
-from fxlab.errors import FxlabError, SweepCancelled
+from fxlab.charts._sweeps import rows_of_cell
+from fxlab.errors import Cancelled, FxlabError, SweepCancelled
 from fxlab.sweeper._cross_validation import verdict
+from fxlab.sweeper._results import column_of
 from fxlab.sweeper._space import Space
 from fxlab.sweeper._study import SweepConfig, SweepStudy, duration_words, seconds_a_point
 from fxlab.sweeper._threads import check_workers
 from fxlab.sweeper.sweep import sweep
-from fxlab.widgets._backtest_panel import LaunchPanel
-from fxlab.widgets._base import heading, label_above, run_aside
+from fxlab.widgets._backtest_panel import LaunchPanel, result_facts
+from fxlab.widgets._base import (
+    Message,
+    ProgressBar,
+    heading,
+    heading_html,
+    in_line,
+    label_above,
+    run_aside,
+    soft,
+    unless_cancelled,
+)
+from fxlab.widgets._figures import FigureEvents, FigureOutput
 from fxlab.widgets._forms import ExecutionForm, GridForm
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from fxlab._progress import Advance
+    from fxlab.backtester.result import Result
     from fxlab.lab import Lab
     from fxlab.sessions.session import Session
     from fxlab.sweeper.sweep import Sweep
@@ -72,6 +86,167 @@ def _steady(found: Sweep, digits: dict[str, int]) -> str:
         steady, caption="A point beside its neighbours on the grid", decimals=digits
     )
     return f"<details><summary>The steadiest points</summary>{shown}</details>"
+
+
+LISTED: Final = 300
+"""Points of a sweep that the list has at most; a saved notebook keeps them all."""
+
+
+class PointSheet(w.VBox):
+    """Point of a sweep, chosen in a list or by a click on the heat map, and its tear sheet.
+
+    Attributes
+    ----------
+    result : Result or None
+        The backtest whose tear sheet is shown; observable.
+    """
+
+    result = t.Any(None, allow_none=True)
+
+    def __init__(self) -> None:
+        self._sweep: Sweep | None = None
+        self._order: list[int] = []
+        self._listed: list[tuple[str, int]] = []
+        self._asked = 0  # only the answer to what was asked last is shown
+        self.help = w.HTML()
+        self.choice = w.Dropdown(description="Point", layout={"width": "34rem"})
+        self.backtest = w.Button(description="Tear sheet", tooltip="Backtest the point and show it")
+        self.progress, self.message = ProgressBar(), Message()
+        self.facts, self.plot, self.figures = w.HTML(), FigureOutput(), w.HTML()
+        self.backtest.on_click(lambda _: self._open())
+        chooser = in_line([self.choice, self.backtest, self.progress])
+        shown = (self.message, self.facts, self.plot, self.figures)
+        super().__init__([self.help, chooser, *shown])
+        self.show(None)
+
+    def show(self, sweep: Sweep | None) -> None:
+        """List the points of another sweep; what was shown of the one before goes."""
+        self._drop()
+        self._clear()
+        self._sweep, self._order = sweep, [] if sweep is None else _best_first(sweep)
+        if sweep is not None:
+            self._listed = [(_label(sweep, number), number) for number in self._order[:LISTED]]
+            self.choice.options = self._listed
+            self.choice.value = next(iter(self._order), None)  # another list chooses nothing
+            self.help.value = soft(_help(sweep, len(self._order)))
+        self.layout.display = None if self._order else "none"
+
+    def click(self, where: dict[str, Any]) -> None:
+        """Open the best point of the cell of the heat map with these labels, ``x`` and ``y``."""
+        sweep = self._sweep
+        if sweep is None or len(sweep.varied) < 2:
+            return
+        x, y = sweep.varied[:2]
+        held = rows_of_cell(sweep.table, x, y, where["x"], where["y"])["point"].to_list()
+        if not held:  # the figure is that of a sweep before
+            self._drop()
+            self.message.say("no point of this sweep is in that cell; choose one from the list")
+            return
+        best = min(held, key=self._order.index)
+        beyond = [] if best in self._order[:LISTED] else [(_label(sweep, best), best)]
+        self.choice.options = [*self._listed, *beyond]
+        self.choice.value = best
+        self._open(f"the best of {len(held):,} points in this cell" if len(held) > 1 else "")
+
+    def _drop(self) -> None:
+        """Let what is under way be shown no more."""
+        self._asked += 1
+        self.message.clear()
+        if not self.progress.cancel.disabled:
+            self.progress.cancel.click()
+            self.progress.give_up()
+        self.progress.put_away()
+
+    def _clear(self) -> None:
+        self.facts.value = self.figures.value = ""
+        self.plot.show(None)
+        self.result = None
+
+    def _open(self, note: str = "") -> None:
+        """Backtest the chosen point in a thread; the sheet before stays until it is done."""
+        sweep, number = self._sweep, self.choice.value
+        if sweep is None or number is None:
+            return
+        self._drop()
+        asked, progress = self._asked, self.progress.start()
+
+        def check() -> None:
+            if asked != self._asked:
+                raise Cancelled
+            self.progress.check()
+
+        def work() -> tuple[Result, go.Figure]:
+            result = sweep.result(number, progress=progress)
+            return result, result.plot()
+
+        def done(outcome: Callable[[], tuple[Result, go.Figure]]) -> None:
+            if asked == self._asked:
+                self._on_done(outcome, _point_facts(sweep, number, note))
+
+        run_aside(lambda: unless_cancelled(work, check), done)
+
+    def _on_done(self, outcome: Callable[[], tuple[Result, go.Figure]], facts: str) -> None:
+        self.progress.give_up()  # replaced below, unless it failed
+        with self.message.guard():
+            try:
+                result, figure = outcome()
+            except Cancelled:
+                self.message.say("cancelled; Tear sheet begins again")
+                return
+            except Exception:
+                self.progress.put_away()
+                self._clear()
+                raise
+            self.progress.finish(f"{result.ticks:,} ticks")
+            self.facts.value = facts
+            self.plot.show(figure, result.title)
+            self.figures.value = result_facts(result)
+            self.result = result
+
+
+def _help(sweep: Sweep, count: int) -> str:
+    button = "the button does for the point in the list"
+    clicked = len(sweep.varied) > 1 and not sweep.ranking().is_empty()
+    words = (
+        f"A click on a cell of the heat map opens the tear sheet of its point, as {button}"
+        if clicked
+        else "The button opens the tear sheet of the point in the list"
+    )
+    left = f"; the list has the best {LISTED:,} of {count:,} points" if count > LISTED else ""
+    return words + left
+
+
+def _best_first(sweep: Sweep) -> list[int]:
+    """Return all points that were reached: as ranked, then those without the metric, by state."""
+    ranked = sweep.ranking()["point"].to_list()
+    rest = sweep.table.filter(~pl.col("point").is_in(ranked)).sort("state", "point")
+    return [*ranked, *rest["point"].unique(maintain_order=True)]
+
+
+def _label(sweep: Sweep, number: int) -> str:
+    row = sweep.table.row(by_predicate=pl.col("point") == number, named=True)
+    return f"{_values(sweep, row, sweep.varied)}: {_score(sweep, row)}"
+
+
+def _values(sweep: Sweep, row: dict[str, Any], names: Sequence[str]) -> str:
+    return ", ".join(f"{name} {_html.show(row[name])}" for name in names) or sweep.strategy
+
+
+def _score(sweep: Sweep, row: dict[str, Any]) -> str:
+    name, value = _html.heading(sweep.metric), row[sweep.metric]
+    if row["state"] != "done":
+        return str(row["state"])
+    return f"no {name}" if value is None else f"{name} {_html.show(value)}"
+
+
+def _point_facts(sweep: Sweep, number: int, note: str) -> str:
+    """Return what stands above a tear sheet: all parameters, the metric, how to get at the run."""
+    row = sweep.table.row(by_predicate=pl.col("point") == number, named=True)
+    names = [column_of(name) for name in sweep.space.strategy.parameters]
+    parts = [_score(sweep, row), note, "in Python it is the panel's point_result"]
+    words = _html.escape("; ".join(filter(None, parts)))
+    head = heading_html(f"Tear sheet: {_values(sweep, row, names)}")
+    return f'{head}<div role="status" class="fxlab-soft">{words}</div>'
 
 
 GOALS: Final = tuple(name for name in METRICS if name not in NEITHER)
@@ -114,9 +289,12 @@ class SweepPanel(LaunchPanel):
     ----------
     sweep : Sweep or None
         The last one that ended; observable. A cancelled one holds the points that were done.
+    point_result : Result or None
+        The backtest whose tear sheet is shown; observable.
     """
 
     sweep = t.Any(None, allow_none=True)
+    point_result = t.Any(None, allow_none=True)
 
     def __init__(
         self, lab: Lab, *, session_id: str | None = None, strategy: str = "sma_cross"
@@ -138,7 +316,11 @@ class SweepPanel(LaunchPanel):
         label_above(self.metric, "the figure that makes a point the best", 17)
         how = w.HBox([self.metric, self.keep], layout={"align_items": "flex-end"})
         costs = (heading("Costs and capital"), self.execution)
-        rows = [heading("Grid"), self.grid, *costs, how, *self._below]
+        self.sheet = PointSheet()
+        t.dlink((self.sheet, "result"), (self, "point_result"))
+        self.events = FigureEvents(on_click=self.sheet.click)
+        self.plot.add_class("fxlab-clicked")
+        rows = [heading("Grid"), self.grid, *costs, how, *self._below, self.events, self.sheet]
         self._lay_out(rows, *self.execution.controls)
         self.grid.observe(lambda _: self._tell(), "changes")
         self._tell()
@@ -223,5 +405,6 @@ class SweepPanel(LaunchPanel):
         self.progress.finish(f"{found.counts} in {took}", failed=bool(stopped))
         self.message.say(stopped)
         self.plot.show(figure, found.title)
+        self.sheet.show(found)
         self.figures.value = page
         self.sweep = found

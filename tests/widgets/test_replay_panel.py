@@ -15,7 +15,7 @@ import fxlab
 from fxlab._times import from_micros
 from fxlab.replayer._cursor import ReplayBatch
 from fxlab.widgets import KeyGuard, ReplayPanel
-from fxlab.widgets._base import RollingSeries
+from fxlab.widgets._figures import RollingSeries
 from fxlab.widgets._replay_panel import MARKERS, POINTS, SPEEDS, LiveChart, PlaybackControls
 
 SMALL = {"fast": 5, "slow": 20}

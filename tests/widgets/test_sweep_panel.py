@@ -12,10 +12,11 @@ import pytest
 from markets import recorded_walk
 
 import fxlab
+from fxlab._html import show
 from fxlab.backtester.strategy import strategy
+from fxlab.charts._style import PLOTLY
 from fxlab.errors import InvalidParameter
 from fxlab.widgets import GridForm, KeyGuard, SweepPanel
-from fxlab.charts._style import PLOTLY
 from fxlab.widgets._forms import WRONG, TextField, suggested
 
 
@@ -336,3 +337,213 @@ def test_every_control_has_a_label_and_lists_a_guard(panel):
 def test_a_panel_reads_as_text(panel):
     assert repr(panel).splitlines()[0] == "<SweepPanel>"
     assert "<GridForm sma_cross: 2 fast x 4 slow x 1 allow_short>" in repr(panel)
+
+
+# ---- the tear sheet of a point ---------------------------------------------------------------
+
+
+def click(panel, x, y):
+    """Send what the browser sends after a click on the cell at these labels."""
+    panel.events.handle({"event": "click", "x": x, "y": y, "z": 0.1, "curve": 0, "name": ""})
+
+
+def row_of(panel, **values):
+    """Return the row of the sweep's table with these parameters."""
+    return panel.sweep.table.row(
+        by_predicate=pl.all_horizontal(pl.col(name) == value for name, value in values.items()),
+        named=True,
+    )
+
+
+def test_a_click_on_a_cell_opens_the_tear_sheet_of_its_point(panel):
+    assert panel.sheet.layout.display == "none"
+    click(panel, "4", "9")  # of a figure that is not there yet
+    assert panel.point_result is None
+    panel.run.click()
+    assert "A click on a cell of the heat map opens" in panel.sheet.help.value
+    cell = panel.plot.outputs[0]["data"][PLOTLY]["data"][0]
+    assert ("4" in cell["x"], "9" in cell["y"]) == (True, True)
+    click(panel, "4", "9")
+    row = row_of(panel, fast=4, slow=9)
+    assert panel.sheet.choice.value == row["point"]
+    assert panel.point_result.fingerprint == row["fingerprint"]
+    assert "Tear sheet: fast 4, slow 9, allow_short no" in panel.sheet.facts.value
+    told = f"sharpe per period {show(row['sharpe_per_period'])}; in Python"
+    assert told in panel.sheet.facts.value
+    assert "All figures" in panel.sheet.figures.value
+    assert panel.sheet.plot.outputs[0]["data"]["text/plain"] == panel.point_result.title
+    assert panel.sheet.message.value == ""
+    assert panel.sheet.progress.bar.bar_style == "success"
+
+
+def test_the_list_has_all_points_best_first_and_opens_them_by_its_button(panel):
+    panel.run.click()
+    labels = [label for label, _ in panel.sheet.choice.options]
+    numbers = [number for _, number in panel.sheet.choice.options]
+    ranked = panel.sweep.ranking()["point"].to_list()
+    assert numbers[: len(ranked)] == ranked
+    assert labels[-1] == "fast 4, slow 3: skipped"
+    assert panel.sheet.choice.value == numbers[0]
+    panel.sheet.choice.value = numbers[1]
+    assert panel.point_result is None
+    panel.sheet.backtest.click()
+    assert panel.point_result.parameters == panel.sweep.points[numbers[1]].values
+
+
+def test_a_hole_says_why_it_is_one_and_shows_nothing_else(panel):
+    panel.run.click()
+    click(panel, "4", "9")
+    click(panel, "4", "3")
+    assert panel.sheet.message.failed
+    assert "(fast=4, slow=3, allow_short=False) was skipped" in panel.sheet.message.value
+    assert panel.point_result is None
+    assert (panel.sheet.facts.value, panel.sheet.plot.outputs) == ("", ())
+    assert panel.sheet.progress.layout.visibility == "hidden"
+    click(panel, "2", "3")
+    assert not panel.sheet.message.failed
+    assert panel.point_result.parameters["fast"] == 2
+
+
+def test_a_point_that_failed_shows_its_error(panel, monkeypatch):
+    def moody(*, level: int = 2, other: int = 1) -> fxlab.Signals:
+        """Fail at some <levels>."""
+        if level == 3:
+            raise ArithmeticError("no <luck>")
+        return fxlab.Signals(target=pl.lit(other / level / 9), lookback=0)
+
+    monkeypatch.setitem(strategy._REGISTRY, "moody", strategy.get(moody))
+    panel.grid.choice.options = strategy.names()
+    panel.grid.choice.value = "moody"
+    panel.grid.set_range("level", 2, 3, 1)
+    panel.grid.set_range("other", 1, 2, 1)
+    panel.run.click()
+    click(panel, "3", "1")
+    assert "no &lt;luck&gt;" in panel.sheet.message.value
+    assert "other=1) failed" in panel.sheet.message.value
+
+
+@pytest.mark.parametrize("label", [None, 7, "<b>", "999"])
+def test_a_cell_of_another_sweep_opens_nothing(panel, label):
+    panel.run.click()
+    click(panel, label, "9")
+    assert "no point of this sweep is in that cell" in panel.sheet.message.value
+    assert panel.point_result is None
+
+
+def test_of_several_points_in_a_cell_the_best_is_opened(panel):
+    panel.grid.rows["allow_short"].controls["values"].index = 2
+    panel.metric.value = "total_return"
+    panel.run.click()
+    click(panel, "2", "9")
+    both = panel.sweep.table.filter((pl.col("fast") == 2) & (pl.col("slow") == 9))
+    assert both.height == 2
+    assert panel.point_result.metrics["total_return"] == both["total_return"].max()
+    assert "the best of 2 points in this cell" in panel.sheet.facts.value
+    assert panel.sheet.choice.label.startswith("fast 2, slow 9, allow_short ")
+
+
+def test_points_beyond_the_list_are_told_and_open_by_a_click(panel, monkeypatch):
+    monkeypatch.setattr("fxlab.widgets._sweep_panel.LISTED", 3)
+    panel.run.click()
+    assert len(panel.sheet.choice.options) == 3
+    assert "the list has the best 3 of 8 points" in panel.sheet.help.value
+    last = panel.sweep.ranking().row(-1, named=True)
+    click(panel, str(last["fast"]), str(last["slow"]))
+    assert panel.sheet.choice.value == last["point"]
+    assert panel.point_result.parameters["slow"] == last["slow"]
+    best = panel.sweep.ranking().row(0, named=True)
+    click(panel, str(best["fast"]), str(best["slow"]))
+    assert len(panel.sheet.choice.options) == 3
+
+
+def test_one_parameter_has_the_list_alone(panel):
+    panel.grid.set_range("slow", 12, 12, 1)
+    panel.run.click()
+    assert "The button opens" in panel.sheet.help.value
+    assert "click" not in panel.sheet.help.value
+    click(panel, "2", "12")
+    assert panel.point_result is None
+    panel.sheet.backtest.click()
+    assert panel.sheet.message.value == ""
+    assert panel.point_result.parameters == panel.sweep.best
+
+
+def test_another_sweep_clears_the_sheet_of_the_one_before(panel):
+    panel.run.click()
+    click(panel, "4", "9")
+    panel.grid.set_range("fast", 2, 3, 1)
+    assert panel.point_result is not None
+    panel.run.click()
+    assert panel.point_result is None
+    assert (panel.sheet.facts.value, panel.sheet.plot.outputs) == ("", ())
+    click(panel, "3", "9")
+    assert panel.point_result.parameters["fast"] == 3
+
+
+def test_a_backtest_that_breaks_leaves_no_spinner(panel, monkeypatch):
+    panel.run.click()
+    click(panel, "4", "9")
+
+    def broken(*_args, **_options):
+        raise OSError("the server <went> away")
+
+    monkeypatch.setattr("fxlab.sweeper.sweep.backtest", broken)
+    with pytest.raises(OSError, match="away"):
+        click(panel, "2", "9")
+    assert "the server &lt;went&gt; away" in panel.sheet.message.value
+    assert panel.sheet.progress.layout.visibility == "hidden"
+    assert panel.point_result is None
+    monkeypatch.undo()
+    click(panel, "2", "9")
+    assert panel.point_result.parameters["fast"] == 2
+
+
+async def until(condition):
+    """Wait until something is so; the test's own time limit ends it otherwise."""
+    while not condition():  # noqa: ASYNC110 - what it waits for is done by threads
+        await asyncio.sleep(0.01)
+
+
+def test_of_two_clicks_the_last_is_shown_and_cancel_is_heard(panel, monkeypatch):
+    """The first backtest waits in its thread until the second one has been shown."""
+    panel.run.click()
+    may_go_on, begun, ended = threading.Event(), [], []
+    backtest = fxlab.backtest
+
+    def patient(source, chosen, values, **options):
+        begun.append(values["fast"])
+        if values["fast"] == 4:
+            may_go_on.wait(120)
+        try:
+            return backtest(source, chosen, values, **options)
+        finally:
+            ended.append(values["fast"])
+
+    monkeypatch.setattr("fxlab.sweeper.sweep.backtest", patient)
+    seen = []
+    panel.observe(lambda change: seen.append(change["new"].parameters["fast"]), "point_result")
+
+    async def story():
+        click(panel, "4", "9")
+        await until(lambda: 4 in begun)
+        click(panel, "2", "9")
+        await until(lambda: panel.point_result)
+        may_go_on.set()
+        await until(lambda: 4 in ended)
+        await asyncio.sleep(0.1)
+        assert seen == [2]
+        assert "fast 2, slow 9" in panel.sheet.facts.value
+        assert panel.sheet.progress.bar.bar_style == "success"
+        assert panel.sheet.message.value == ""
+        may_go_on.clear()
+        click(panel, "4", "9")
+        await until(lambda: begun.count(4) == 2)
+        panel.sheet.progress.cancel.click()
+        await until(lambda: panel.sheet.message.value)
+        assert "cancelled; Tear sheet begins again" in panel.sheet.message.value
+        assert panel.point_result.parameters["fast"] == 2
+        may_go_on.set()
+        await until(lambda: ended.count(4) == 2)
+
+    asyncio.run(asyncio.wait_for(story(), 120))
+    assert seen == [2]
