@@ -40,7 +40,7 @@ from fxlab.widgets._base import (
     soft,
     unless_cancelled,
 )
-from fxlab.widgets._figures import FigureEvents, FigureOutput
+from fxlab.widgets._figures import FigureEvents, FigureOutput, ZoomSampler
 from fxlab.widgets._forms import ExecutionForm, GridForm
 
 if TYPE_CHECKING:
@@ -113,9 +113,10 @@ class PointSheet(w.VBox):
         self.backtest = w.Button(description="Tear sheet", tooltip="Backtest the point and show it")
         self.progress, self.message = ProgressBar(), Message()
         self.facts, self.plot, self.figures = w.HTML(), FigureOutput(), w.HTML()
+        self.zoom = ZoomSampler(self.plot, self.message)
         self.backtest.on_click(lambda _: self._open())
         chooser = in_line([self.choice, self.backtest, self.progress])
-        shown = (self.message, self.facts, self.plot, self.figures)
+        shown = (self.message, self.facts, self.plot, self.zoom, self.figures)
         super().__init__([self.help, chooser, *shown])
         self.show(None)
 
@@ -159,7 +160,7 @@ class PointSheet(w.VBox):
 
     def _clear(self) -> None:
         self.facts.value = self.figures.value = ""
-        self.plot.show(None)
+        self.zoom.show(None)
         self.result = None
 
     def _open(self, note: str = "") -> None:
@@ -199,7 +200,7 @@ class PointSheet(w.VBox):
                 raise
             self.progress.finish(f"{result.ticks:,} ticks")
             self.facts.value = facts
-            self.plot.show(figure, result.title)
+            self.zoom.show(figure, result.title, result.plot)
             self.figures.value = result_facts(result)
             self.result = result
 

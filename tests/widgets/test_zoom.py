@@ -21,7 +21,7 @@ from fxlab.backtester.report._tearsheet import WIDGET, draw_charts
 from fxlab.charts._style import PLOTLY
 from fxlab.errors import InvalidParameter, SymbolNotFound
 from fxlab.sessions._candles import SessionCharts
-from fxlab.widgets import QualityPanel, RunsBrowser, ZoomableChart, _figures, workbench
+from fxlab.widgets import QualityPanel, RunsBrowser, SweepPanel, ZoomableChart, _figures, workbench
 from fxlab.widgets._base import Message
 from fxlab.widgets._figures import FigureEvents, FigureOutput, ZoomSampler
 
@@ -356,3 +356,19 @@ def test_the_example_in_its_docstring_runs(lab, unique):
     assert test.examples
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     assert runner.run(test).failed == 0
+
+
+def test_the_tear_sheet_of_a_point_of_a_sweep_is_zoomed_into(lab, session, monkeypatch):
+    panel = SweepPanel(lab, session_id=session.id)
+    panel.grid.set_range("fast", 5, 10, 5)
+    panel.grid.set_range("slow", 20, 30, 10)
+    panel.run.click()
+    panel.sheet.backtest.click()
+    sent = sent_by(panel.sheet.zoom, monkeypatch)
+    first = milliseconds(panel.point_result.first)
+    zoomed(panel.sheet.zoom, first, first + 60_000)
+    (content,) = sent
+    assert re.match(rf"\d+ of {ROWS:,} ticks in view", note_of(content))
+    panel.run.click()  # another sweep: the sheet before is gone, and so are its zooms
+    zoomed(panel.sheet.zoom, first, first + 30_000)
+    assert len(sent) == 1
