@@ -6,9 +6,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from numba import njit
 
+import fxlab.backtester._kernel.compiled  # noqa: F401 - listens to numba from then on
 from fxlab.config import Settings
 from fxlab.errors import InvalidSettings
 
@@ -52,6 +55,14 @@ def test_compiling_is_told_once(small: Path, tmp_path: Path):
     assert said.count(COMPILING) == 1
     again, said = run(small, NUMBA_CACHE_DIR=cache)
     assert (again, said) == (found, "")
+
+
+def test_functions_of_others_that_belong_to_no_module_are_compiled():
+    """Some packages make them at run time; numba tells of them as of all others."""
+    made: dict[str, Any] = {}
+    exec("def doubled(x):\n    return 2 * x", {}, made)  # noqa: S102 - as they do
+    assert made["doubled"].__module__ is None
+    assert njit(made["doubled"])(21) == 42
 
 
 @pytest.mark.parametrize("variable", ["NUMBA_CACHE_DIR", "XDG_CACHE_HOME"])

@@ -139,7 +139,8 @@ class _Notice(event.Listener):  # type: ignore[misc]  # numba is not typed
     def on_start(self, found: event.Event) -> None:
         """Tell it; numba calls this under its lock, for what a function calls, too."""
         self._depth += 1
-        ours = found.data["dispatcher"].py_func.__module__.startswith("fxlab.")
+        module = found.data["dispatcher"].py_func.__module__ or ""  # none of code that was made
+        ours = module.startswith("fxlab.")
         if ours and self._depth == 1:
             text = "compiling the backtester, once for this machine: about half a minute"
             say_once(text)
