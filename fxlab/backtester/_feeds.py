@@ -306,6 +306,9 @@ class BookFeed:
                 return
 
 
+BOOK_ROWS: Final = 2_048
+
+
 def book_records(frame: pl.DataFrame | None) -> np.ndarray:
     """Return a `BOOK` record a row; levels that the frame does not have are nan."""
     if frame is None:
@@ -313,16 +316,21 @@ def book_records(frame: pl.DataFrame | None) -> np.ndarray:
     found = np.empty(frame.height, BOOK)
     found["bad"] = ~frame.select(usable(frame.columns)).to_series().to_numpy()
     found["time"] = frame["timestamp"].to_physical().to_numpy()
-    for side in ("bid", "ask"):
-        for kind in ("price", "qty"):
-            for level in range(DEPTH):
-                name = f"{side}_{kind}_{level + 1}"
-                column = found[f"{side}_{kind}"]
-                if name in frame.columns:
-                    values = frame[name].cast(pl.Float64).fill_null(np.nan)
-                    column[:, level] = values.to_numpy()
-                else:
-                    column[:, level] = np.nan
+    levels = {
+        (f"{side}_{kind}", level): frame[name].cast(pl.Float64).fill_null(np.nan).to_numpy()
+        for side in ("bid", "ask")
+        for kind in ("price", "qty")
+        for level in range(DEPTH)
+        if (name := f"{side}_{kind}_{level + 1}") in frame.columns
+    }
+    # Few rows at a time: a record is five lines of the cache, and each column writes to them all.
+    for begin in range(0, len(found), BOOK_ROWS):
+        end = begin + BOOK_ROWS
+        some = found[begin:end]
+        for name in ("bid_price", "bid_qty", "ask_price", "ask_qty"):
+            some[name] = np.nan
+        for (name, level), values in levels.items():
+            some[name][:, level] = values[begin:end]
     return found
 
 

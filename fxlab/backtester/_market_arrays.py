@@ -118,8 +118,9 @@ def _joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
         if any(name in part for part in parts):
             filled = [part.get(name, np.full(len(part["time"]), nothing)) for part in parts]
             whole[name] = np.concatenate(filled)
-    if books:
-        whole["books"] = np.concatenate([part["books"] for part in parts if "books" in part])
+    shown = [part["books"] for part in parts if "books" in part]
+    if books:  # large records: they are copied only where there are several
+        whole["books"] = np.concatenate(shown) if len(shown) > 1 else shown[0]
     return whole
 
 
