@@ -79,6 +79,15 @@ def test_events_are_the_crosses_from_a_row_on(values, fast, extra, first, begin)
     assert dict(zip((rows + begin).tolist(), targets.tolist(), strict=True)) == wanted
 
 
+@pytest.mark.parametrize("kind", [pl.Int32, pl.UInt32, pl.UInt64])
+def test_crosses_of_any_integers_are_those_of_int64(kind):
+    frame = frame_of([5, 6, 7, 3, 2, 1, 9, 8, 7, 1, 2, 3, 9])
+    cross = indicators.MeanCross(2, 4)
+    plain, other = (cross.find(one, 0) for one in (frame, frame.cast({"price_ticks": kind})))
+    assert len(plain[0]) > 2
+    assert [found.tolist() for found in other] == [found.tolist() for found in plain]
+
+
 def test_windows_whose_sums_would_overflow_are_refused():
     frame = frame_of([6_000_000_000_000_000] * 4)
     with pytest.raises(errors.InvalidParameter, match="64-bit"):

@@ -278,6 +278,11 @@ class MeanCross:
         from fxlab.backtester._kernel.columns import mean_crosses
 
         ticks = frame[self.column].to_numpy()
+        # Two products are compared by their difference: half of what there is for each.
+        factor, what = 2 * self.fast * self.slow, f"windows of {self.fast} and {self.slow}"
+        if ticks.dtype != np.int64:  # the kernel sums one kind, and tells the extremes of it
+            check_fits(ticks, factor, what)
+            ticks = ticks.astype(np.int64)
         rows = np.empty(len(ticks), np.int64)  # costs nothing where nothing is written
         up = np.empty(len(ticks), np.bool_)
         longest = max(self.fast, self.slow)
@@ -288,8 +293,6 @@ class MeanCross:
             sums, signs = np.zeros(longest + block, np.int64), np.empty(block + 1, np.int8)
             windows = (self.fast, self.slow, first)
             count, low, high = mean_crosses(ticks, *windows, sums, signs, rows, up)
-        # Two products are compared by their difference: half of what there is for each.
-        factor, what = 2 * self.fast * self.slow, f"windows of {self.fast} and {self.slow}"
         check_fits(np.array([low, high]), factor, what)
         return rows[:count], np.where(up[:count], self.golden, self.death)
 
