@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import numpy as np
 import polars as pl
 
-from fxlab._times import Time, from_micros, parse_range
+from fxlab._times import Time, from_micros, parse_range, to_micros
 from fxlab.backtester._frame_source import FrameSource
 from fxlab.backtester._kernel.records import NEVER
 from fxlab.backtester._source import TickSource, Which
@@ -130,7 +130,7 @@ class Result:
     run_id: str
     created_at: datetime
     metrics: Metrics
-    records: Records = field(repr=False)
+    _records: Records = field(repr=False)
     fingerprint: str
     ticks: int
     first: datetime
@@ -141,22 +141,22 @@ class Result:
     @cached_property
     def orders(self) -> pl.DataFrame:
         """Return every decision that wanted a change and every exit, and what became of it."""
-        return orders_table(self.records, self.symbols)
+        return orders_table(self._records, self.symbols)
 
     @cached_property
     def fills(self) -> pl.DataFrame:
         """Return the executions, several an order where it filled in parts."""
-        return fills_table(self.records.fills, self.symbols)
+        return fills_table(self._records.fills, self.symbols)
 
     @cached_property
     def trades(self) -> pl.DataFrame:
         """Return the round trips."""
-        return trades_table(self.records, self.symbols)
+        return trades_table(self._records, self.symbols)
 
     @cached_property
     def equity(self) -> pl.DataFrame:
         """Return sampled equity with the exact extremes."""
-        return equity_table(self.records, self.capital)
+        return equity_table(self._records, self.capital)
 
     @property
     def strategy(self) -> str:
@@ -194,17 +194,14 @@ class Result:
 
         The ticks are read again, so that a run itself carries no copy of them.
         """
-        from fxlab.charts import downsample
+        from fxlab.charts._style import sample_range
 
         each, frames = points_each(self.symbols), []
+        first, last = to_micros(self.first), to_micros(self.last)
         for symbol in self.symbols:
             scanned = self.run.source.scan_ticks(symbol, start=self.run.start, end=self.run.end)
-            chunks = (chunk for chunk in scanned if chunk.height)
-            sampled = [
-                downsample(chunk.select("timestamp", "price"), "timestamp", "price", each)
-                for chunk in chunks
-            ]
-            drawn = downsample(pl.concat(sampled), "timestamp", "price", each)
+            chunks = (chunk.select("timestamp", "price") for chunk in scanned)
+            drawn, _ = sample_range(chunks, first, last + 1, each)
             frames.append(drawn.select(pl.lit(symbol).alias("symbol"), "timestamp", "price"))
         return pl.concat(frames)
 
@@ -295,7 +292,7 @@ def build_result(run: Run, records: Records, rows_digest: Mapping[str, str]) -> 
         run_id=f"exec_{now:%Y%m%d_%H%M%S}_{uuid.uuid4().hex[:8]}_backtest",
         created_at=now,
         metrics=metrics,
-        records=records,
+        _records=records,
         fingerprint=fingerprint(run, rows_digest),
         ticks=records.rows,
         first=from_micros(records.first),

@@ -197,13 +197,15 @@ def session_chart(
     known = unfilled(gaps, "prices")
     known = gaps_of(known if view is None else view.gaps(known), "", ticks)
     rows = {name: row for row, name in enumerate(panels, start=1)}
-    said = [] if view is None else [view.note(0)]
+    said, drawn = [], 0
     if ticks.height:
-        total = ticks.height if ticks_count is None else ticks_count
         look = (rows["price"], LINES[0], points)
         drawn = _draw_line(figure, ticks, "price", known, look, view)
-        said = [f"{total:,} ticks, {drawn:,} drawn" if drawn < total else f"{total:,} ticks"]
-        said = said if view is None else [view.note(drawn)]
+    if view is not None:
+        said.append(view.note(drawn))
+    elif ticks.height:
+        total = ticks.height if ticks_count is None else ticks_count
+        said.append(f"{total:,} ticks, {drawn:,} drawn" if drawn < total else f"{total:,} ticks")
     if bars is not None and "volume" in panels:
         _draw_volumes(figure, bars, milliseconds(bars["timestamp"]), rows["volume"])
     if books is not None and "spread" in panels:

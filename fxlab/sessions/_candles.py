@@ -343,10 +343,13 @@ class SessionCharts:
         from fxlab import charts
 
         session, name = self.session, self.symbol
-        ticks = (
-            self._sample
+        ticks, count = (
+            (self._sample, self._count)
             if start is None is end
-            else session.chart_data(name, max_points=self.max_points, start=start, end=end)
+            else (
+                session.chart_data(name, max_points=self.max_points, start=start, end=end),
+                session.count_ticks(name, start=start, end=end),
+            )
         )
         times = ticks["timestamp"]
         span = (times[-1] - times[0]).total_seconds() if len(times) else 1.0
@@ -355,11 +358,10 @@ class SessionCharts:
         books = session.orderbook(name, start=start, end=end) if has_books else None
         found = {
             "session": charts.session_chart(
-                ticks, self._about, candles=bars, books=books, gaps=self._gaps,
-                points=self.max_points,
-                ticks_count=session.count_ticks(name, start=start, end=end),
+                ticks, self._about, candles=bars, books=books, gaps=self.gaps,
+                points=self.max_points, ticks_count=count,
             ),
-            "candles": charts.candles_chart(bars, self._about, gaps=self._gaps),
+            "candles": charts.candles_chart(bars, self._about, gaps=self.gaps),
         }  # fmt: skip
         return found if books is None else found | {"depth": charts.depth_chart(books, self._about)}
 
@@ -383,7 +385,7 @@ class SessionCharts:
         if chart == "session":
             return self._session_view(view)
         if chart == "candles":
-            return charts.candles_chart(self._bars(view), self._about, gaps=self._gaps, view=view)
+            return charts.candles_chart(self._bars(view), self._about, gaps=self.gaps, view=view)
         books = self.session.orderbook(self.symbol, start=start, end=end)
         return charts.depth_chart(books, self._about, view=view)
 
@@ -397,10 +399,11 @@ class SessionCharts:
         needed = (chunk.select("timestamp", "price", "received_at") for chunk in chunks)
         ticks, count = sample_range(needed, view.start, view.end, self.max_points)
         first, last = from_micros(view.start), from_micros(view.end)
-        has_books = session.has_books(name)
-        books = session.orderbook(name, depth=1, start=first, end=last) if has_books else None
+        books = None
+        if "spread" in view.panels:
+            books = session.orderbook(name, depth=1, start=first, end=last)
         return charts.session_chart(
-            ticks, self._about, candles=self._bars(view), books=books, gaps=self._gaps,
+            ticks, self._about, candles=self._bars(view), books=books, gaps=self.gaps,
             points=self.max_points, view=replace(view, ticks=count),
         )  # fmt: skip
 
@@ -433,7 +436,8 @@ class SessionCharts:
         return self.session.count_ticks(self.symbol)
 
     @cached_property
-    def _gaps(self) -> pl.DataFrame:
+    def gaps(self) -> pl.DataFrame:
+        """Return the symbol's known gaps, read once."""
         return self.session.gaps(self.symbol)
 
 

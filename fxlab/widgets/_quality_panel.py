@@ -39,7 +39,6 @@ class _Found(NamedTuple):
     """What there is to show of one symbol of a session."""
 
     analysis: Analysis
-    gaps: pl.DataFrame
     charts: SessionCharts
     seconds: float
 
@@ -101,8 +100,8 @@ class QualityPanel(LaunchPanel):
             analysis = session.analysis()
             progress(0.6, f"charts of {symbols[0]}")
             charts = SessionCharts(session, symbols[0])
-            gaps, _ = session.gaps(symbols[0]), charts.whole
-            return _Found(analysis, gaps, charts, time.perf_counter() - began)
+            _ = charts.whole, charts.gaps  # read here, beside the kernel's own thread
+            return _Found(analysis, charts, time.perf_counter() - began)
 
         return lambda progress: unless_cancelled(lambda: work(progress), self.progress.check)
 
@@ -140,7 +139,7 @@ def _page(found: _Found) -> str:
     why = _html.paragraphs(list(reasons_of(found.analysis.missing)))
     gaps = (
         _html.paragraphs(["No gaps are known."])
-        if found.gaps.is_empty()
-        else _html.table(found.gaps, caption="Gaps")
+        if found.charts.gaps.is_empty()
+        else _html.table(found.charts.gaps, caption="Gaps")
     )
     return f"{gaps}<details><summary>Statistics</summary>{statistics}{why}</details>"

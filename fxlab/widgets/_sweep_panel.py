@@ -126,7 +126,7 @@ class PointSheet(w.VBox):
         self._clear()
         self._sweep, self._order = sweep, [] if sweep is None else _best_first(sweep)
         if sweep is not None:
-            self._listed = [(_label(sweep, number), number) for number in self._order[:LISTED]]
+            self._listed = _labelled(sweep, self._order[:LISTED])
             self.choice.options = self._listed
             self.choice.value = next(iter(self._order), None)  # another list chooses nothing
             self.help.value = soft(_help(sweep, len(self._order)))
@@ -143,8 +143,8 @@ class PointSheet(w.VBox):
             self._drop()
             self.message.say("no point of this sweep is in that cell; choose one from the list")
             return
-        best = min(held, key=self._order.index)
-        beyond = [] if best in self._order[:LISTED] else [(_label(sweep, best), best)]
+        best = next(number for number in self._order if number in held)
+        beyond = [] if best in self._order[:LISTED] else _labelled(sweep, [best])
         self.choice.options = [*self._listed, *beyond]
         self.choice.value = best
         self._open(f"the best of {len(held):,} points in this cell" if len(held) > 1 else "")
@@ -224,9 +224,19 @@ def _best_first(sweep: Sweep) -> list[int]:
     return [*ranked, *rest["point"].unique(maintain_order=True)]
 
 
-def _label(sweep: Sweep, number: int) -> str:
-    row = sweep.table.row(by_predicate=pl.col("point") == number, named=True)
-    return f"{_values(sweep, row, sweep.varied)}: {_score(sweep, row)}"
+def _rows(sweep: Sweep, numbers: Sequence[int]) -> list[dict[str, Any]]:
+    """Return the rows of points, in the order of the numbers."""
+    found = sweep.table.filter(pl.col("point").is_in(numbers))
+    rows = {row["point"]: row for row in found.iter_rows(named=True)}
+    return [rows[number] for number in numbers]
+
+
+def _labelled(sweep: Sweep, numbers: Sequence[int]) -> list[tuple[str, int]]:
+    """Return what a list calls points, and their numbers."""
+    return [
+        (f"{_values(sweep, row, sweep.varied)}: {_score(sweep, row)}", row["point"])
+        for row in _rows(sweep, numbers)
+    ]
 
 
 def _values(sweep: Sweep, row: dict[str, Any], names: Sequence[str]) -> str:
@@ -242,7 +252,7 @@ def _score(sweep: Sweep, row: dict[str, Any]) -> str:
 
 def _point_facts(sweep: Sweep, number: int, note: str) -> str:
     """Return what stands above a tear sheet: all parameters, the metric, how to get at the run."""
-    row = sweep.table.row(by_predicate=pl.col("point") == number, named=True)
+    (row,) = _rows(sweep, [number])
     names = [column_of(name) for name in sweep.space.strategy.parameters]
     parts = [_score(sweep, row), note, "in Python it is the panel's point_result"]
     words = _html.escape("; ".join(filter(None, parts)))

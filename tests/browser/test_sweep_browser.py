@@ -30,14 +30,19 @@ def session(lab, unique):
     return made
 
 
+def opened(page, url, path, session):
+    """Open the sweep panel of a session; return the output of its cell, and the panel."""
+    write_notebook(path, NOTEBOOK.format(session=session))
+    seen = open_and_run(page, url, path.name).locator(".jp-OutputArea")
+    return seen, seen.locator(".fxlab-panel").first
+
+
 def test_a_grid_is_set_up_run_and_looked_at(jupyter, session, shots):
     from playwright.sync_api import expect
 
     url, root = jupyter
-    write_notebook(root / "sweep.ipynb", NOTEBOOK.format(session=session))
     with browser_page(height=2_200) as page:
-        seen = open_and_run(page, url, "sweep.ipynb").locator(".jp-OutputArea")
-        panel = seen.locator(".fxlab-panel").first
+        seen, panel = opened(page, url, root / "sweep.ipynb", session)
 
         # The number of points and their time are there before anything runs.
         told = panel.get_by_role("status").filter(has_text=re.compile("points?, about"))
@@ -104,10 +109,8 @@ def test_a_click_on_a_cell_opens_its_tear_sheet(jupyter, session, shots):
     from playwright.sync_api import expect
 
     url, root = jupyter
-    write_notebook(root / "cell.ipynb", NOTEBOOK.format(session=session))
     with browser_page(height=2_800) as page:
-        seen = open_and_run(page, url, "cell.ipynb").locator(".jp-OutputArea")
-        panel = seen.locator(".fxlab-panel").first
+        seen, panel = opened(page, url, root / "cell.ipynb", session)
         run = panel.get_by_role("button", name="Run")
         run.click()
         graph = panel.locator(".js-plotly-plot").first

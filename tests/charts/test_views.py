@@ -241,3 +241,20 @@ def test_candles_and_books_of_a_view_say_so():
     nothing = charts.depth_chart(books().clear(), view=view)
     assert note_of(nothing) == "no order books in view"
     assert from_micros(view.start) < from_micros(view.end)
+
+
+def test_a_symbol_that_is_silent_all_the_time_stops_no_chart():
+    both = pl.concat(
+        random_walk(rows, seed).with_columns(symbol=pl.lit(name))
+        for rows, seed, name in ((400, 1, "A_USD"), (20, 2, "B_USD"))
+    ).sort("timestamp", "symbol", maintain_order=True)
+    start = both.filter(pl.col("symbol") == "B_USD")["timestamp"][-1] + timedelta(microseconds=1)
+    result = fxlab.backtest(both, "sma_cross", {"fast": 2, "slow": 5}, start=start)
+    assert (result.symbols, result.prices["symbol"].unique().to_list()) == (
+        ("A_USD", "B_USD"),
+        ["A_USD"],
+    )
+    middle = result.first + (result.last - result.first) / 2
+    for figure in (result.plot(), result.plot(middle)):
+        assert [trace.name for trace in figure.data].count("B_USD") == 0
+        assert len(figure.data) >= 3

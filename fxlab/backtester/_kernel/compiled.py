@@ -154,11 +154,10 @@ event.register("numba:compile", _Notice())
 
 
 def borrow(array):
-    """Return an array that does not count references to itself, and that may be written.
+    """Return an array that nobody owns, and that may be written.
 
-    numba counts one at each call that an array is passed to, atomically, which takes longer than
-    most rows do. The caller has to keep the array that was lent. It also makes one type of arrays
-    that are read-only (Polars') and those that are not, so that a kernel is compiled once.
+    Kernels count no references, so the caller has to keep the array that was lent. Arrays that are
+    read-only (Polars') and those that are not become one type: a kernel is compiled once.
     """
     return array
 

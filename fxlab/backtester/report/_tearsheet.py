@@ -162,7 +162,8 @@ def _prices_in_view(result: Result, low: int, high: int) -> tuple[pl.DataFrame, 
         needed = (chunk.select("timestamp", "price") for chunk in chunks)
         rows, count = sample_range(needed, low, high, points_each(symbols))
         drawn.append(rows.select(pl.lit(symbol).alias("symbol"), "timestamp", "price"))
-        bases[symbol] = whole["price"][0]
+        if whole.height:  # a symbol may be silent all the time
+            bases[symbol] = whole["price"][0]
         ticks += count
     first, last = to_micros(result.first), to_micros(result.last)
     usual = usual_step(first, last, result.ticks // len(symbols))
