@@ -11,7 +11,7 @@ import numpy as np
 from fxlab._times import from_micros
 from fxlab.backtester._kernel import records
 from fxlab.backtester._kernel.records import MarketArrays, Schedule, Written
-from fxlab.backtester.execution import Execution, funding_records
+from fxlab.backtester.execution import PER_SYMBOL, Execution, Rates
 from fxlab.backtester.strategy.signals import Signals
 from fxlab.errors import InvalidParameter
 
@@ -95,7 +95,7 @@ class KernelState:
         legs["exited_at"] = legs["gap_ended_at"] = records.NEVER
         legs["book"] = -1
         legs["number"] = np.arange(count)
-        for name in ("lot_size", "min_notional", "tick_size"):
+        for name in PER_SYMBOL:
             legs[name] = [execution.for_symbol(name, symbol) for symbol in symbols]
         for name in ("lot", "tick"):
             steps = [_fraction(float(step)) for step in legs[f"{name}_size"]]
@@ -257,6 +257,17 @@ class KernelState:
         account["high"] = account["low"] = account["peak"]
         account["edge"] = (first // interval + 1) * interval
         account["alarm"] = records.NEVER  # the first row sets it
+
+
+def funding_records(rates: Rates, symbols: tuple[str, ...]) -> np.ndarray:
+    """Return the kernel's `FUNDING` records of these symbols, ordered by (time, leg)."""
+    rows = [
+        (micros, leg, long, short)
+        for wanted, micros, long, short in rates
+        for leg, symbol in enumerate(symbols)
+        if wanted is None or wanted == symbol
+    ]
+    return np.array(sorted(rows), records.FUNDING)
 
 
 def _fraction(step: float) -> tuple[float, float]:

@@ -451,15 +451,8 @@ def cost_ladder(
 
 def default_scenarios(execution: Execution) -> dict[str, Execution]:
     """Return no, half, all and double costs, then longer and longer delays."""
-    costs = ("taker_bps", "maker_bps", "slippage_bps", "impact_bps")
-    scenarios = {}
-    for words, factor in (("no costs", 0.0), ("half", 0.5), ("as given", 1.0), ("double", 2.0)):
-        scaled = {
-            name: value * factor
-            for name in costs
-            if (value := getattr(execution, name)) is not None
-        }
-        scenarios[words] = replace(execution, **scaled)
+    factors = {"no costs": 0.0, "half": 0.5, "as given": 1.0, "double": 2.0}
+    scenarios = {words: execution.scaled(factor) for words, factor in factors.items()}
     return scenarios | {f"latency {delay}": replace(execution, latency=delay) for delay in DELAYS}
 
 

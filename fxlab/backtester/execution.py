@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, time, timedelta
 from typing import Any, Final
 from zoneinfo import ZoneInfo
@@ -35,7 +35,7 @@ from fxlab._times import (
     required,
     to_micros,
 )
-from fxlab.backtester._kernel.records import FUNDING, TERMS
+from fxlab.backtester._kernel.records import TERMS
 from fxlab.errors import InvalidParameter, did_you_mean
 from fxlab.schema import UTC_MICROS
 
@@ -56,7 +56,8 @@ _RANGES: Final = {
     "liquidation_bps": (0.0, 1_000.0),
     "rebalance": (1e-6, 100.0),
 }
-_PER_SYMBOL: Final = ("lot_size", "min_notional", "tick_size")
+_FIXED_FEES: Final = ("fee_per_order", "fee_per_unit", "min_fee")
+PER_SYMBOL: Final = ("lot_size", "min_notional", "tick_size", *_FIXED_FEES)
 _SWITCHES: Final = ("touch", "queue", "across_gaps", "close_at_end", "shared_cash")
 
 
@@ -74,6 +75,10 @@ class Execution:
     taker_bps, maker_bps
         Fees of market orders, and of limit orders that rested, in basis points of their notional;
         negative is a rebate. `maker_bps` is `taker_bps` unless given.
+    fee_per_order, fee_per_unit, min_fee
+        Fees beside those of the notional, in quote currency: once an order that trades, for each
+        base unit traded, and the least that all fees of an order come to; 0 is none. A number for
+        all symbols, or a mapping by symbol. A position is sized so that it pays them.
     slippage_bps
         How far a market order fills worse than print or book, in basis points.
     impact_bps, impact_notional
@@ -135,6 +140,9 @@ class Execution:
     fill: str = "next_trade"
     taker_bps: float = 5.0
     maker_bps: float | None = None
+    fee_per_order: PerSymbol = 0.0
+    fee_per_unit: PerSymbol = 0.0
+    min_fee: PerSymbol = 0.0
     slippage_bps: float = 0.0
     impact_bps: float = 0.0
     impact_notional: float = 1_000_000.0
@@ -165,7 +173,7 @@ class Execution:
         for name in _SWITCHES:
             if not isinstance(getattr(self, name), bool):
                 raise InvalidParameter(f"{name}={getattr(self, name)!r} is not True or False")
-        for name in _PER_SYMBOL:
+        for name in PER_SYMBOL:
             object.__setattr__(self, name, _check_per_symbol(name, getattr(self, name)))
         object.__setattr__(self, "latency", Latency.of(self.latency))
         object.__setattr__(self, "funding", parse_funding(self.funding))
@@ -184,11 +192,6 @@ class Execution:
         return Latency.of(self.latency)
 
     @property
-    def latency_us(self) -> int:
-        """Return a fixed latency, or the median of a drawn one, in microseconds."""
-        return int(np.median(self.delays.table(["median"])))
-
-    @property
     def rates(self) -> Rates:
         """Return the funding rates: (symbol or None, µs, rate of longs, rate of shorts)."""
         return parse_funding(self.funding)
@@ -196,7 +199,7 @@ class Execution:
     def as_dict(self) -> dict[str, Any]:
         """Return the assumptions as plain values that JSON can hold; `from_dict` reads them."""
         values = {spec.name: getattr(self, spec.name) for spec in fields(self)}
-        for name in _PER_SYMBOL:
+        for name in PER_SYMBOL:
             if isinstance(values[name], Mapping):
                 values[name] = dict(values[name])
         values["latency"] = self.delays.as_dict()
@@ -215,9 +218,22 @@ class Execution:
         return cls(**given)
 
     def for_symbol(self, name: str, symbol: str) -> float:
-        """Return `lot_size`, `min_notional` or `tick_size` of a symbol; 0 is none."""
+        """Return `lot_size`, `min_notional`, `tick_size` or a fixed fee of a symbol; 0 is none."""
         value = getattr(self, name)
         return float(value.get(symbol, 0.0) if isinstance(value, Mapping) else value)
+
+    def scaled(self, factor: float) -> Execution:
+        """Return the assumptions with all fees, slippage and impact multiplied by a factor."""
+        costs = ("taker_bps", "maker_bps", "slippage_bps", "impact_bps", *_FIXED_FEES)
+        values = {name: getattr(self, name) for name in costs}
+        changed: dict[str, Any] = {
+            name: {symbol: fee * factor for symbol, fee in value.items()}
+            if isinstance(value, Mapping)
+            else value * factor
+            for name, value in values.items()
+            if value is not None
+        }
+        return replace(self, **changed)
 
     def terms(self, interval_us: int) -> np.ndarray:
         """Return the kernel's `TERMS` record (one element)."""
@@ -271,7 +287,7 @@ def _short(name: str, value: object) -> str:
 def _check_choice(name: str, value: object, known: Sequence[str], kind: str) -> None:
     if value not in known:
         near = did_you_mean(str(value), known)
-        words = f"{name}={value!r} is not a {kind}; known: {', '.join(known)}. {near}"
+        words = f"{name}={value!r:.80} is not a {kind}; known: {', '.join(known)}. {near}"
         raise InvalidParameter(words.strip())
 
 
@@ -283,7 +299,7 @@ def _check_per_symbol(name: str, value: object) -> float | dict[Any, float]:
 
 def _check_step(name: str, value: object) -> float:
     step = _check_between(name, value, 0.0, 1e18)
-    if 0.0 < step < SMALLEST_STEP:
+    if 0.0 < step < SMALLEST_STEP and name not in _FIXED_FEES:
         raise InvalidParameter(
             f"{name}={step!r} is below {SMALLEST_STEP:g}, the smallest step; 0 is none"
         )
@@ -326,8 +342,7 @@ class Latency:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise InvalidParameter(_no_kind(self.kind))
+        _check_choice("kind", self.kind, KINDS, "kind of latency")
         rule = f"seed={self.seed!r} is not a whole number from 0 up"
         seed = required(integer(self.seed, 0), rule)
         object.__setattr__(self, "seed", seed)
@@ -401,10 +416,9 @@ class Latency:
             If it is none of these.
         """
         kind, colon, rest = (part.strip() for part in text.lower().partition(":"))
-        if kind not in KINDS:
-            if colon:
-                raise InvalidParameter(_no_kind(kind))
+        if kind not in KINDS and not colon:
             return cls.fixed(text)
+        _check_choice("latency", kind, KINDS, "kind of latency")
         words = [word.strip() for word in rest.split(",") if word.strip()]
         try:
             seed = {"seed": int(words.pop()[5:])} if rest and words[-1][:5] == "seed=" else {}
@@ -463,11 +477,6 @@ class Latency:
             return "as measured"
         spread = self.values[1] if self.kind == "lognormal" else self.values[1] / 1_000
         return f"{self.kind}({self.values[0] / 1_000:g} ms, {spread:g}; seed {self.seed})"
-
-
-def _no_kind(kind: str) -> str:
-    near = did_you_mean(str(kind), KINDS)
-    return f"{kind!r:.80} is no kind of latency; known: {', '.join(KINDS)}. {near}".strip()
 
 
 Rates = tuple[tuple[str | None, int, float, float], ...]
@@ -550,17 +559,6 @@ def _unique(rates: Rates) -> Rates:
             )
         there[symbol] = (pair[0], pair[1])
     return rates
-
-
-def funding_records(rates: Rates, symbols: tuple[str, ...]) -> np.ndarray:
-    """Return the kernel's `FUNDING` records of these symbols, ordered by (time, leg)."""
-    rows = [
-        (micros, leg, long, short)
-        for wanted, micros, long, short in rates
-        for leg, symbol in enumerate(symbols)
-        if wanted is None or wanted == symbol
-    ]
-    return np.array(sorted(rows), FUNDING)
 
 
 def swap_rates(

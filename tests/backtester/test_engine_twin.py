@@ -97,6 +97,9 @@ def executions(draw, *, book=False, **fixed):
         "queue": book and either(),
         "lot_size": some(0.0, 0.37, {"S0": 7.0, "S1": 0.01}),
         "min_notional": some(0.0, 203.7),
+        "fee_per_order": some(0.0, 1.7, {"S1": 90.0}),
+        "fee_per_unit": some(0.0, 0.03, {"S0": 0.7}),
+        "min_fee": some(0.0, 2.1, {"S0": 40.0}),
         "tick_size": some(0.0, 0.1, {"S0": 0.25, "S2": 0.5}),
         "max_leverage": some(1.0, 3.0, 2.0),
         "maintenance_margin": some(0.0, 0.1377, 0.4813),
@@ -474,6 +477,9 @@ def test_scaling_prices_scales_money_to_the_bit(case, factor):
         execution,
         tick_size=scale(execution.tick_size, factor),
         min_notional=scale(execution.min_notional, factor),
+        fee_per_order=scale(execution.fee_per_order, factor),
+        fee_per_unit=scale(execution.fee_per_unit, factor),
+        min_fee=scale(execution.min_fee, factor),
         impact_notional=execution.impact_notional * factor,
     )
     one = run_engine(recording, execution, constants)

@@ -35,7 +35,8 @@ from fxlab.backtester.options import check_capital
     ],
 )
 def test_latency_is_given_as_people_write_it(latency, micros):
-    assert Execution(latency=latency).latency_us == micros
+    delays = Execution(latency=latency).delays.table(["drawn"])
+    assert int(np.median(delays)) == micros
 
 
 NAN = float("nan")
@@ -165,6 +166,8 @@ assumptions = st.fixed_dictionaries(
         "beyond_depth": st.sampled_from(["cancel", "last_level"]),
         "lot_size": per_symbol,
         "min_notional": per_symbol,
+        "fee_per_order": per_symbol,
+        "min_fee": per_symbol,
         "tick_size": per_symbol,
         "max_leverage": st.floats(0, 100),
         "funding": st.sampled_from([None, funding()]),

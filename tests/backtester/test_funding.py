@@ -9,7 +9,8 @@ import pytest
 
 import fxlab
 from fxlab import Execution, errors, swap_rates
-from fxlab.backtester.execution import funding_records, parse_funding
+from fxlab.backtester._state import funding_records
+from fxlab.backtester.execution import parse_funding
 
 TIMES = pl.Series("timestamp", [3_000, 1_000, 2_000]).cast(pl.Datetime("us", "UTC"))
 

@@ -83,7 +83,7 @@ def test_latency_reads_in_a_few_words(latency, text):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Latency("fixd", (1.0,)), "is no kind of latency.*did you mean 'fixed'"),
+        (lambda: Latency("fixd", (1.0,)), "is not a kind of latency.*did you mean 'fixed'"),
         (lambda: Latency.fixed("soon"), "latency='soon' is not a duration"),
         (lambda: Latency.fixed("-1ms"), "is not a duration"),
         (lambda: Latency.uniform("2ms", "1ms"), "is above"),

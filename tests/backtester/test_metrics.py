@@ -95,6 +95,7 @@ def test_ratios_by_hand():
     assert got["sharpe"] == pytest.approx(mean / spread * root)
     assert got["sortino_per_period"] == pytest.approx(mean / downside)
     assert got["sortino"] == pytest.approx(mean / downside * root)
+    assert got["omega"] == pytest.approx(0.04 / 0.02)
     assert got["volatility"] == pytest.approx(spread * root)
     assert got["total_return"] == pytest.approx(0.1)
     assert got["annual_return"] == pytest.approx(1.1 ** (365.25 / 60) - 1)
@@ -237,7 +238,9 @@ def test_constant_returns_have_a_reason_not_a_huge_ratio(value):
 
 def test_all_wins_have_no_sortino_and_say_so():
     got = compute(np.array([0.01, 0.02, 0.03]), facts(max_drawdown=0.0), FILLS, trades())
-    assert got.notes["sortino"].startswith("no losing return")
+    for name in ("sortino", "omega"):
+        assert math.isnan(got[name])
+        assert got.notes[name].startswith("no losing return")
     assert got.notes["calmar"].startswith("no drawdown")
 
 
@@ -252,7 +255,8 @@ def test_a_ruined_account_has_no_ratios_and_says_so(days):
     for name in ("annual_return", "volatility", "sharpe", "sharpe_per_period", "sortino", "calmar"):
         assert math.isnan(got[name])
         assert got.notes[name].startswith("the account was ruined")
-    for name in ("probabilistic_sharpe", "skew", "kurtosis", "tail_ratio", "sortino_per_period"):
+    names = ("probabilistic_sharpe", "skew", "kurtosis", "omega", "tail_ratio")
+    for name in (*names, "sortino_per_period"):
         assert math.isnan(got[name])
     assert got["total_return"] == pytest.approx(-1.01)  # money that is owed is told as it is
     assert math.isnan(compute(returns[:2], facts(), FILLS, trades())["ruined_after"])

@@ -42,6 +42,7 @@ class Order:
     traded: float = 0.0  # signed
     money: float = 0.0  # signed
     fees: float = 0.0
+    due: float = 0.0  # fees before the least of them
 
 
 @dataclass
@@ -146,8 +147,12 @@ class Account:
         *,
         maker: bool = False,
     ) -> None:
-        """Trade a signed quantity at a price, the fee being a share of its notional."""
-        cost = abs(change) * price * rate
+        """Trade a signed quantity at a price; the fee is a share of its notional, and the fixed."""
+        first = order.traded == 0
+        order.due += abs(change) * (price * rate + self.terms.fee_per_unit.get(leg.name, 0.0))
+        order.due += self.terms.fee_per_order.get(leg.name, 0.0) if first else 0.0
+        least = self.terms.min_fee.get(leg.name, 0.0)
+        cost = (max(order.due, least) if least else order.due) - order.fees
         leg.cash -= change * price + cost
         order.traded += change
         order.money += change * price

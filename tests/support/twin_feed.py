@@ -14,6 +14,8 @@ from twin_market import Exits, Rate, TwinBook, TwinDecision, TwinResult, TwinRow
 import fxlab
 from fxlab._times import parse_duration
 
+STEPS = ("lot_size", "min_notional", "tick_size")
+FIXED_FEES = ("fee_per_order", "fee_per_unit", "min_fee")
 SIDES = {"buy": 1, "sell": -1, None: 0}
 
 
@@ -99,7 +101,7 @@ def _terms(
     ]
     steps = {
         name: {symbol: _of(getattr(execution, name), symbol) for symbol in symbols}
-        for name in ("lot_size", "min_notional", "tick_size")
+        for name in (*STEPS, *FIXED_FEES)
     }
     return {
         **steps,

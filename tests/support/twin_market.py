@@ -181,6 +181,9 @@ class TwinTerms:
     queue: bool = False
     lot_size: dict[str, float] = field(default_factory=dict)
     min_notional: dict[str, float] = field(default_factory=dict)
+    fee_per_order: dict[str, float] = field(default_factory=dict)
+    fee_per_unit: dict[str, float] = field(default_factory=dict)
+    min_fee: dict[str, float] = field(default_factory=dict)
     tick_size: dict[str, float] = field(default_factory=dict)
     max_leverage: float = 1.0
     maintenance: float = 0.0

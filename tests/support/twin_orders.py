@@ -127,7 +127,20 @@ class Market(Account):
         if order.target == 0:
             return -leg.qty
         reserve = 1 + max(self.terms.taker, 0.0)
-        return order.target * max(equity, 0.0) / (price * reserve) - leg.qty
+        money = abs(order.target) * max(equity, 0.0)
+        return math.copysign(self.units(leg, order, money, price, reserve), order.target) - leg.qty
+
+    def units(self, leg: Leg, order: Order, money: float, price: float, reserve: float) -> float:
+        """Return how many units so much money buys: what they cost with every fee fits into it.
+
+        Either the fees by share, unit and order are paid, or the least of an order.
+        """
+        terms = self.terms
+        once = terms.fee_per_order.get(leg.name, 0.0) if order.traded == 0 else 0.0
+        by_unit = (money - once) / (price * reserve + terms.fee_per_unit.get(leg.name, 0.0))
+        by_least = (money - terms.min_fee.get(leg.name, 0.0) + order.fees) / price
+        least = terms.min_fee.get(leg.name, 0.0)
+        return max(0.0, min(by_unit, by_least) if least else by_unit)
 
     def noise(self, leg: Leg, price: float) -> float:
         """Return how much money is no more than rounding, beside all that the order stands on."""
@@ -151,6 +164,11 @@ class Market(Account):
             return None if leg.qty != 0 else Status.UNCHANGED
         if equity <= 0 and order.target * leg.qty >= 0:
             return Status.NO_EQUITY
+        fees = (self.terms.fee_per_order, self.terms.min_fee)
+        if leg.qty == 0 and any(
+            abs(order.target) * equity <= fee.get(leg.name, 0.0) for fee in fees
+        ):
+            return Status.TOO_SMALL
         return Status.UNCHANGED if abs(naive) * price <= self.noise(leg, price) else None
 
     def size(self, leg: Leg, order: Order, price: float, side: int, equity: float) -> Sized:
@@ -160,11 +178,14 @@ class Market(Account):
         closing = 0.0
         if leg.qty * order.target < 0:  # a change of side is paid from what closing leaves
             closing = -leg.qty
-            cost = abs(closing) * price * self.terms.taker
+            unit = self.terms.fee_per_unit.get(leg.name, 0.0)
+            cost = abs(closing) * (price * self.terms.taker + unit)
             equity = self.of_others(leg) + leg.cash - closing * price - cost
         if equity <= 0:
             return (closing, PLAIN) if closing else Status.NO_EQUITY
-        change = order.target * equity / (price * self.reserve(order)) - leg.qty
+        money = abs(order.target) * equity
+        wanted = self.units(leg, order, money, price, self.reserve(order))
+        change = math.copysign(wanted, order.target) - leg.qty
         if change * side * price <= self.noise(leg, price):
             return Status.UNCHANGED
         start, opening = leg.qty + closing, change - closing
@@ -183,12 +204,12 @@ class Market(Account):
         if not self.terms.shared_cash or opening * start < 0:
             return opening, PLAIN
         power = max(0.0, self.terms.max_leverage * equity - self.elsewhere(leg))
-        each = price * self.reserve(order)
         nothing = max(1.0, self.terms.max_leverage) * self.noise(leg, price)
-        if abs(start + opening) * each <= power + nothing:
+        most = self.units(leg, order, power, price, self.reserve(order))
+        if (abs(start + opening) - most) * price * self.reserve(order) <= nothing:
             return opening, PLAIN
-        room = power / each - abs(start)
-        if room * each <= nothing:
+        room = most - abs(start)
+        if room * price * self.reserve(order) <= nothing:
             room = 0.0
         return math.copysign(room, opening), Flag.LEVERAGE
 
@@ -281,7 +302,9 @@ class Market(Account):
         equity = self.basis(leg, reference)
         if walk.best is None or equity <= 0:
             return Status.FILLED
-        about = abs(order.target * equity / (walk.best * self.reserve(order)) - leg.qty)
+        money = abs(order.target) * equity
+        wanted = self.units(leg, order, money, walk.best, self.reserve(order))
+        about = abs(math.copysign(wanted, order.target) - leg.qty)
         average = self.worse(leg, walk.look(about)[1], side, slip)
         sized = self.size(leg, order, average, side, equity)
         if isinstance(sized, Status):

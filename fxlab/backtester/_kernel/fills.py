@@ -35,8 +35,9 @@ ROUNDING: Final = 4 * 2.0**-53  # of a price: a few units in the last place
 def execute(leg, account, now, at, change, rate, maker, flags, written):
     """Trade `change` at the price `at` for the order in the leg's slot, and record the fill."""
     before = leg["qty"]
-    fee = abs(change) * at * rate
-    settle(leg, now, at, change, rate, written)
+    fixed = fixed_fee(leg, change, at, rate)
+    fee = abs(change) * at * rate + fixed
+    settle(leg, now, at, change, rate, fixed, written)
     hold(account, now, int(leg["qty"] != 0.0) - int(before != 0.0))
     leg["equity"] = leg["cash"] + leg["qty"] * leg["mark"]
     leg["traded"] += change
@@ -63,15 +64,30 @@ def execute(leg, account, now, at, change, rate, maker, flags, written):
     fill["equity"] = leg["equity"]
 
 
+@compiled
+def fixed_fee(leg, change, at, rate):
+    """Return the fee of a fill beside its rate: by unit, once an order, up to an order's least."""
+    fee = abs(change) * leg["fee_per_unit"]
+    if leg["traded"] == 0.0:
+        fee += leg["fee_per_order"]
+    if leg["min_fee"] > 0.0:
+        by_rate = abs(change) * at * rate
+        leg["due_fees"] += by_rate + fee
+        fee = max(leg["min_fee"], leg["due_fees"]) - leg["paid_fees"] - by_rate
+    return fee
+
+
 @inlined
-def settle(leg, now, at, change, rate, written):
+def settle(leg, now, at, change, rate, fixed, written):
     """Move cash and quantity, and keep the round trip's books; a flip is two steps."""
     if leg["qty"] * change < 0.0:  # out of the position, all or part of it
         out = -leg["qty"] if abs(change) >= abs(leg["qty"]) else change
-        move(leg, at, out, rate)
+        share = fixed * (out / change)
+        move(leg, at, out, rate, share)
         leg["sold"] += abs(out)
         leg["received"] += abs(out) * at
         change -= out
+        fixed -= share
         if leg["qty"] == 0.0:
             write_trade(leg, now, at, written)
     if change != 0.0:  # into a position
@@ -81,7 +97,7 @@ def settle(leg, now, at, change, rate, written):
             leg["bought"] = leg["paid"] = leg["sold"] = leg["received"] = 0.0
             leg["fees"] = leg["funding"] = 0.0
             leg["low"] = leg["high"] = leg["best"] = at
-        move(leg, at, change, rate)
+        move(leg, at, change, rate, fixed)
         leg["bought"] += abs(change)
         leg["paid"] += abs(change) * at
     if leg["qty"] != 0.0:
@@ -90,9 +106,9 @@ def settle(leg, now, at, change, rate, written):
 
 
 @compiled
-def move(leg, at, change, rate):
+def move(leg, at, change, rate, fixed):
     """Exchange cash for quantity at a price, and pay the fee."""
-    cost = abs(change) * at * rate
+    cost = abs(change) * at * rate + fixed
     leg["cash"] -= change * at + cost
     leg["fees"] += cost
     leg["qty"] = 0.0 if leg["qty"] == -change else leg["qty"] + change
@@ -253,7 +269,30 @@ def naive_change(leg, equity, price, reserve):
     """Return the change at the undisturbed price: only its side and rough size are used."""
     if leg["target"] == 0.0:
         return -leg["qty"]
-    return leg["target"] * max(equity, 0.0) / (price * reserve) - leg["qty"]
+    return affordable(leg, max(equity, 0.0), price, reserve) - leg["qty"]
+
+
+@compiled
+def cost_of_units(leg, money, at, reserve):
+    """Return (what a unit costs with its fee, what an order costs beside), for so much money.
+
+    An order that trades in pieces has paid for itself with the first.
+    """
+    each = at * reserve + leg["fee_per_unit"]
+    once = leg["fee_per_order"] if leg["traded"] == 0.0 else 0.0
+    if leg["min_fee"] > 0.0:
+        least = leg["min_fee"] - leg["paid_fees"]
+        if (money - least) / at < (money - once) / each:
+            return at, least
+    return each, once
+
+
+@compiled
+def affordable(leg, equity, at, reserve):
+    """Return the signed position that the target's share of equity pays, fees included."""
+    money = abs(leg["target"]) * equity
+    each, once = cost_of_units(leg, money, at, reserve)
+    return np.sign(leg["target"]) * (max(money - once, 0.0) / each)
 
 
 @compiled
@@ -276,6 +315,8 @@ def standing(leg, equity, naive, price, others, legs, terms):
         return FILLED if qty != 0.0 else UNCHANGED
     if equity <= 0.0 and target * qty >= 0.0:
         return NO_EQUITY
+    if qty == 0.0 and abs(target) * equity <= max(leg["fee_per_order"], leg["min_fee"]):
+        return TOO_SMALL
     dust = abs(naive) * price <= rounding_of(leg, others, price, legs, terms)
     return UNCHANGED if dust else FILLED
 
@@ -299,19 +340,21 @@ def worsened(price, side, slip, leg):
 def size(leg, others, equity, at, side, rate, reserve, legs, terms):
     """Return (change, status, flags) of an order that fills at `at`.
 
-    The wanted quantity is ``target * equity / (price * reserve)``: cash stays at or above zero
-    unleveraged (a rebate is not spent in advance). A change of side closes first: the new side is
-    sized by what closing leaves, and there is none if that is nothing.
+    The wanted quantity is ``target * equity / (price * reserve)``, less what fees by unit and
+    order take: cash stays at or above zero unleveraged (a rebate is not spent in advance). A change
+    of side closes first: the new side is sized by what closing leaves, and there is none if that is
+    nothing.
     """
     target, qty = leg["target"], leg["qty"]
     if target == 0.0:
         return -qty, FILLED if qty != 0.0 else UNCHANGED, 0
     flip = target * qty < 0.0
     if flip:
-        equity = others + (leg["cash"] + qty * at - abs(qty) * at * rate)
+        cost = abs(qty) * at * rate + abs(qty) * leg["fee_per_unit"]
+        equity = others + (leg["cash"] + qty * at - cost)
     if equity <= 0.0:
         return -qty if flip else 0.0, FILLED if flip else NO_EQUITY, 0
-    change = target * equity / (at * reserve) - qty
+    change = affordable(leg, equity, at, reserve) - qty
     rounding = rounding_of(leg, others, at, legs, terms)
     if change * side * at <= rounding:
         return 0.0, UNCHANGED, 0
@@ -320,7 +363,8 @@ def size(leg, others, equity, at, side, rate, reserve, legs, terms):
     if terms["shared"] == 1:
         power = max(0.0, terms["max_leverage"] * equity - exposed_elsewhere(leg, legs))
         slack = max(1.0, terms["max_leverage"]) * rounding  # which is no buying power
-        each = at * reserve
+        each, once = cost_of_units(leg, power, at, reserve)
+        power = max(0.0, power - once)
         kept = 0.0 if flip else abs(qty)
         if abs(after) * each > power + slack and abs(after) > kept:
             grown = power / each - kept

@@ -10,6 +10,7 @@ import numpy as np
 
 from fxlab.backtester._kernel.compiled import compiled, inlined
 from fxlab.backtester._kernel.fills import (
+    affordable,
     complete,
     execute,
     is_forced,
@@ -137,7 +138,7 @@ def size_on_book(leg, book, side, skip, slip, others, equity, rate, legs, terms)
         return 0.0, NO_EQUITY, 0
     reserve = 1.0 + max(rate, 0.0)
     first = walk(book, side, skip, 0.0, np.inf, 0)[3]
-    rough = abs(leg["target"] * equity / (first * reserve) - leg["qty"])
+    rough = abs(affordable(leg, equity, first, reserve) - leg["qty"])
     taken, money, _, _ = walk(book, side, skip, rough, np.inf, terms["last_level"])
     average = money / taken if taken > 0.0 else first
     at = worsened(average, side, slip, leg)
@@ -357,7 +358,7 @@ def new_order(leg, target, reason, now, ready_at):
     leg["decided_at"] = now
     leg["ready_at"] = ready_at
     leg["limit"] = np.nan
-    leg["traded"] = leg["money"] = leg["paid_fees"] = 0.0
+    leg["traded"] = leg["money"] = leg["paid_fees"] = leg["due_fees"] = 0.0
     leg["order_stop"] = leg["stop_loss"]
     leg["order_take"] = leg["take_profit"]
     leg["order_trail"] = leg["trailing_stop"]
@@ -382,15 +383,17 @@ def take_profit(leg, account, now, price, book, has_book, terms, written):
         replace(leg, now, written)
     slot, reason, target = leg["slot"], leg["reason"], leg["target"]
     decided_at, ready_at = leg["decided_at"], leg["ready_at"]
-    traded, money, paid_fees = leg["traded"], leg["money"], leg["paid_fees"]
+    traded, money = leg["traded"], leg["money"]
+    paid_fees, due_fees = leg["paid_fees"], leg["due_fees"]
     leg["reason"], leg["target"] = TAKE_PROFIT, 0.0
     leg["decided_at"] = leg["ready_at"] = leg["armed_at"]
-    leg["traded"] = leg["money"] = leg["paid_fees"] = 0.0
+    leg["traded"] = leg["money"] = leg["paid_fees"] = leg["due_fees"] = 0.0
     execute(leg, account, now, level, -leg["qty"], terms["maker"], 1, 0, written)
     complete(leg, FILLED, now, written)
     leg["slot"], leg["reason"], leg["target"] = slot, reason, target
     leg["decided_at"], leg["ready_at"] = decided_at, ready_at
-    leg["traded"], leg["money"], leg["paid_fees"] = traded, money, paid_fees
+    leg["traded"], leg["money"] = traded, money
+    leg["paid_fees"], leg["due_fees"] = paid_fees, due_fees
 
 
 @compiled

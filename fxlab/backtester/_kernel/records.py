@@ -97,14 +97,16 @@ LEG: Final = _dtype(
         # decisions: the latest, and that of the last completed order
         "wanted held "
         # the order: what it wants, what it has traded, its place in the queue, its exits
-        "target limit remaining traded money paid_fees ahead "
+        "target limit remaining traded money paid_fees due_fees ahead "
         "order_stop order_take order_trail "
         # the round trip that is open: units in and out of it and the money they moved
         "bought paid sold received fees funding low high "
         # its exits, as fractions and as price levels
         "stop_loss take_profit trailing_stop stop_level take_level trail_level best "
         # what the venue asks of an order; a step of n lots or ticks is n * units / scale
-        "lot_size lot_units lot_scale min_notional tick_size tick_units tick_scale"
+        "lot_size lot_units lot_scale min_notional tick_size tick_units tick_scale "
+        # fees beside those of the notional: money for an order and for a unit, least of an order
+        "fee_per_order fee_per_unit min_fee"
     ),
     i8=(
         "slot reason decided_at ready_at orders_made "

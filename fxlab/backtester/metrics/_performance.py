@@ -22,10 +22,10 @@ those after it 0, and no ratio exists.
 
 Conventions, where the field has several: the Sharpe ratio, volatility and the downside deviation of
 the Sortino ratio are vectorbt's and empyrical's (arithmetic mean, ``ddof=1``, downside over all
-returns); Calmar is annual return over the deepest drawdown, as in backtesting.py; win rate, profit
-factor and expectancy are money over *closed* trades net of fees, as in vectorbt, not periods as in
-quantstats nor percentages as in backtesting.py; the tail ratio is empyrical's; exposure is a share
-of time, where the others count rows.
+returns), and so is omega; Calmar is annual return over the deepest drawdown, as in backtesting.py;
+win rate, profit factor and expectancy are money over *closed* trades net of fees, as in vectorbt,
+not periods as in quantstats nor percentages as in backtesting.py; the tail ratio is empyrical's;
+exposure is a share of time, where the others count rows.
 
 Metrics of fills and round trips are computed over a few plain columns of the kernel's records: a
 sweep has thousands of points, and keeps no more of each between two chunks.
@@ -47,6 +47,7 @@ from fxlab.backtester.metrics._ratios import (
     ROUNDING,
     Moments,
     moments,
+    omega,
     probabilistic_sharpe,
     quantiles,
     ratio,
@@ -69,6 +70,10 @@ METRICS: Final[dict[str, tuple[str, str]]] = {
     "sharpe_per_period": ("ratio", "mean(r) / std(r, ddof=1), not annualised"),
     "sortino": ("ratio", "mean(r) / sqrt(mean(min(r, 0)**2)) * sqrt(A), Sortino (1991), target 0"),
     "sortino_per_period": ("ratio", "mean(r) / sqrt(mean(min(r, 0)**2)), not annualised"),
+    "omega": (
+        "ratio",
+        "sum of r above 0 / |sum of r below 0|, Keating & Shadwick (2002), threshold 0",
+    ),
     "calmar": ("ratio", "annual return / |max drawdown|, Young (1991)"),
     "probabilistic_sharpe": (
         "probability",
@@ -280,6 +285,7 @@ def _return_metrics(returns: np.ndarray, facts: Facts, notes: dict[str, str]) ->
         "volatility": found.spread * root,
         "sharpe": found.sharpe * root,
         "sortino": found.sortino * root,
+        "omega": omega(returns),
         "calmar": ratio(annual, _deepest(facts)),
         "sharpe_per_period": found.sharpe,
         "sortino_per_period": found.sortino,
@@ -342,7 +348,7 @@ def _why_undefined(name: str, found: Moments, returns: np.ndarray, facts: Facts)
         return "fewer than two returns"
     if not (np.abs(returns) > ROUNDING).any():
         return "equity never moved"
-    if name.startswith("sortino"):
+    if name.startswith("sortino") or name == "omega":
         return "no losing return"
     if name == "tail_ratio":
         return "the 5th percentile of the returns is zero"

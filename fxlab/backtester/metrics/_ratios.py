@@ -1,4 +1,4 @@
-"""Ratios of a return series: Sharpe, Sortino and tail ratio, quantiles, moments, as plain formulas.
+"""Ratios of a return series (Sharpe, Sortino, omega, tail), quantiles and moments, as formulas.
 
 Plain arrays in, plain numbers out, `nan` where there is none. They stand apart from the table of
 metrics because sweeps, walk-forward and overfitting guards need the same numbers of other series,
@@ -120,6 +120,17 @@ def quantiles(values: np.ndarray, shares: tuple[float, ...]) -> list[float]:
         float(ordered[low] + (ordered[high] - ordered[low]) * (place - low))
         for place, low, high in zip(places, lower, upper, strict=True)
     ]
+
+
+def omega(returns: np.ndarray) -> float:
+    """Return the sum of gains over the sum of losses: Keating and Shadwick (2002), threshold 0.
+
+    nan if no loss is larger than `ROUNDING`.
+    """
+    losses = -float(np.minimum(returns, 0.0).sum())
+    if len(returns) < 2 or float(returns.min()) >= -ROUNDING:
+        return math.nan
+    return float(np.maximum(returns, 0.0).sum()) / losses
 
 
 def tail_ratio(returns: np.ndarray) -> float:
