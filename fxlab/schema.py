@@ -27,7 +27,7 @@ SIDES: Final = ("buy", "sell")
 ORIGINS: Final = ("live", "backfill", "csv", "parquet", "synthetic")
 EVENT_KINDS: Final = (
     "gap", "resync", "reconnect", "db_outage", "clock_step", "clock_skew", "quarantine",
-    "id_restart", "delisted", "venue_error", "crossed_book",
+    "id_restart", "delisted", "venue_error", "crossed_book", "silent_stream",
 )  # fmt: skip
 PURGE_STATES: Final = ("planned", "copied", "done")
 STATUSES: Final = ("collecting", "completed", "aborted", "failed", "deleting", "deleted")

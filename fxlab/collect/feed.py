@@ -414,6 +414,26 @@ class Feed(ABC):
         del instrument, first_id, last_id
         return []
 
+    async def latest(self, instrument: Instrument, data_type: str) -> Trade | BookSnapshot | None:
+        """Return the newest trade, or the book, as the venue has it now.
+
+        It is asked for when a stream has been silent: a venue that is ahead of its own stream has
+        ceased to send it. None by default: the venue cannot be asked.
+
+        Parameters
+        ----------
+        instrument
+            Whose.
+        data_type
+            "prices" for a trade, whose origin is "backfill"; "orderbook" for a book. A book that
+            has no update id has 0, and the time of its last change.
+        """
+        del instrument, data_type
+        return None
+
+    def reconnect(self, symbol: str, data_type: str, reason: str) -> None:  # noqa: B027 - optional
+        """Break the connection that carries a stream, so that it is made again."""
+
     async def server_time(self) -> int | None:
         """Return the venue's clock in microseconds, or None if it has none to ask."""
         return None

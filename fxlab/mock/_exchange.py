@@ -120,6 +120,7 @@ class Publisher:
         self._ledger = ledger
         self._started = started
         self._listeners: dict[str, list[Socket]] = {}
+        self._silenced: set[tuple[str, Socket]] = set()
         self._since: dict[str, int] = {}
         self._told = {symbol: bytearray() for symbol in truth.listings}
         self._injector = FaultInjector(faults, protocol.name, ledger, protocol.describe)
@@ -161,6 +162,7 @@ class Publisher:
         self.sockets.discard(socket)
         for stream in list(socket.streams):
             self.unsubscribed(socket, stream)
+            self._silenced.discard((stream, socket))
 
     def deliver(self, event: MarketEvent) -> None:
         """Send the frames of an event to their listeners, as far as the faults allow."""
@@ -201,6 +203,12 @@ class Publisher:
             socket.flush()  # what counts as sent is sent before the silence
             socket.silent = silent
 
+    def silence(self, part: str) -> None:
+        """Send streams with this part in their name to none of their present listeners."""
+        for stream, sockets in self._listeners.items():
+            if part in stream:
+                self._silenced.update((stream, socket) for socket in sockets)
+
     def state(self) -> dict[str, Any]:
         """Return by symbol what could be heard: counts, and the ids that were never sent."""
         return {symbol: self._heard(symbol, since) for symbol, since in self._since.items()}
@@ -227,6 +235,10 @@ class Publisher:
         listeners = self._listeners.get(stream)
         if listeners is None or self.silent or self._cut_due(payload):
             return
+        if self._silenced:
+            listeners = [one for one in listeners if (stream, one) not in self._silenced]
+            if not listeners:
+                return
         data = framed(payload)
         for socket in listeners:
             socket.waiting.append(data)
@@ -382,6 +394,12 @@ class Exchange:
         for publisher in self.publishers.values():
             publisher.mute(silent=silent)
 
+    def silence(self, part: str) -> None:
+        """Send some streams to none of their present listeners, whose connections stay open."""
+        self.ledger.add("silence", part=part, time=self.now())
+        for publisher in self.publishers.values():
+            publisher.silence(part)
+
     async def run(self) -> None:
         """Play the market from the first subscription to its end."""
         pings = asyncio.get_running_loop().create_task(self._ping())
@@ -413,6 +431,9 @@ class Exchange:
             symbol, second = self.faults.delist
             end = start + _us(second)
             yield end, lambda: self._delist(symbol, end)
+        if self.faults.silence is not None:
+            part, second = self.faults.silence
+            yield start + _us(second), lambda: self.silence(part)
         if self.faults.stall_at is not None:
             yield start + _us(self.faults.stall_at), self._stall
 

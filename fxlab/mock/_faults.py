@@ -188,6 +188,9 @@ class Faults:
     stall_at, stall_seconds
         When nothing is sent any more, pongs included, and for how many real seconds; the market
         goes on meanwhile.
+    silence
+        A part of streams' names, and the second from which on they send nothing more to those who
+        listen by then; their connections answer, and new ones get the streams again.
     id_restart_at
         Trades of a symbol after which its trade ids begin at 1 again.
     stale_snapshots
@@ -213,6 +216,7 @@ class Faults:
     cut_seconds: float | None = None
     stall_at: float | None = None
     stall_seconds: float = 10.0
+    silence: tuple[str, float] | None = None
     id_restart_at: int | None = None
     stale_snapshots: int = 0
     rest_errors: Mapping[str, int] = field(default_factory=dict)

@@ -299,6 +299,10 @@ class MockVenue:
         """Send nothing any more, pongs included, while connections stay open; or end that."""
         self._ask(lambda: self._exchange.mute(silent=silent))
 
+    def silence(self, part: str) -> None:
+        """Send streams with this part in their name to none of their present listeners."""
+        self._ask(lambda: self._exchange.silence(part))
+
     def wait(self, seconds: float | None = None) -> bool:
         """Wait until the market has ended; return whether it is."""
         over = asyncio.run_coroutine_threadsafe(self._exchange.ended.wait(), self._loop)

@@ -165,6 +165,8 @@ class BookRecorder:
     crossed
         Whether the newest state has its best bid at or above its best ask (quotes: above). It is
         stored as it came, because it ends what was known before; nothing is ever filled at it.
+    last_time, last_id
+        Of the newest message, stored or not.
     """
 
     depth: int
@@ -174,6 +176,7 @@ class BookRecorder:
     ready: bool = False
     crossed: bool = False
     last_time: int = 0
+    last_id: int = 0
     _stored_at: int | None = None
     _waiting: BookRow | None = None
     _keys: dict[tuple[int, int], None] = field(default_factory=dict)
@@ -196,7 +199,7 @@ class BookRecorder:
         # Banks' quotes may be equal; equal prices of one book would have traded with each other.
         locked = isinstance(message, Quote) and bid == ask
         self.crossed = bid is not None and ask is not None and bid >= ask and not locked
-        self.last_time = row.time
+        self.last_time, self.last_id = row.time, row.seq
         return self._due(row)
 
     def rest(self) -> BookRow | None:

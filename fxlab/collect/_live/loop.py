@@ -5,6 +5,9 @@ database; one thread journals a batch every few dozen milliseconds; the sender's
 journal to the server. What connects them is bounded, so a slow disk holds the venue back rather
 than filling the memory.
 
+A connection that answers proves nothing of its streams: the `SilenceWatch` asks the venue about a
+stream that has been silent for longer than usual, and breaks the connection if it was left out.
+
 The `Backfiller` asks a venue's history for the trades in gaps, and reports what came of it. Gaps
 that lie close together are asked for at once: a venue's answer to one request covers a thousand
 ids, and it counts requests, not ids.
@@ -21,6 +24,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from fxlab._questdb.ingest import Lines
@@ -28,7 +33,17 @@ from fxlab.collect._config import Plan
 from fxlab.collect._live.journal import Journal, Outage, Sender
 from fxlab.collect._live.lifecycle import RecordingStore, close_session, session_row
 from fxlab.collect._live.recorder import FOREVER, BackfillRequest, BackfillResult, Recorder
-from fxlab.collect.feed import Clock, Event, Feed, Instrument, Message, Subscription, Trade
+from fxlab.collect.feed import (
+    BookSnapshot,
+    Clock,
+    Event,
+    Feed,
+    Gap,
+    Instrument,
+    Message,
+    Subscription,
+    Trade,
+)
 from fxlab.errors import CollectionFailed, FxlabError, VenueError
 from fxlab.schema import SESSIONS
 
@@ -39,6 +54,8 @@ MOST_UNJOURNALED: Final = 20_000
 
 CATALOGUE_SECONDS: Final = 5.0  # between two writings of the session's row
 LAST_ASKING_SECONDS: Final = 20.0
+LAST_LOOK_SECONDS: Final = 5.0
+"""For the question whether a stream had fallen silent, when a recording ends."""
 FULL_DISK_SECONDS: Final = 5.0
 DRAIN_SECONDS: Final = 30.0
 
@@ -76,6 +93,9 @@ class RecordingLoop:
         """What the sender's thread has to say."""
         self._questions = Backfiller(
             feed, wanted.instruments, self._inbox.extend, silent=not plan.backfill
+        )
+        self.silence = SilenceWatch(
+            feed, wanted, recorder, clock, say=self.say, answer=self._inbox.extend
         )
         self._room = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="fxlab journal")
@@ -205,6 +225,7 @@ class RecordingLoop:
         if step:
             detail = f"the wall clock was set by {step / 1e6:+.3f} s"
             self.say(Event("clock_step", None, self._clock.now(), None, detail))
+        self.silence.look(time.monotonic())
         if time.monotonic() - self._said_at > CATALOGUE_SECONDS:
             self._said_at = time.monotonic()
             facts = self._journal.fact("session")
@@ -225,6 +246,9 @@ class RecordingLoop:
         """Ask for the last gaps, journal the rest, bring it to the server, close the session."""
         try:
             await self._journal_batch(FOREVER)
+            if failure is None:
+                await self.silence.finish(self._clock.now(), LAST_LOOK_SECONDS)
+                await self._journal_batch(FOREVER)
             await self._questions.finish(LAST_ASKING_SECONDS)
             await self._journal_batch(FOREVER)
             await self._in_thread(self._recorder.end, self._clock.now())
@@ -267,13 +291,229 @@ def _broken(what: str, error: BaseException) -> CollectionFailed:
     )
 
 
+AT_A_TIME: Final = 2
+"""Questions of one kind."""
+
+LOOK_SECONDS: Final = 0.5
+QUIET_SECONDS: Final = 20.0
+"""A stream is asked about after so long a silence, however fast it was before."""
+QUIET_INTERVALS: Final = 30
+"""Of its mean intervals, a slow stream may be silent."""
+QUIET_AFTER_RECONNECT: Final = 5.0
+LONGEST_QUIET: Final = 600.0
+LAST_INTERVALS: Final = 5
+"""At the end, a stream is asked about after so many of its mean intervals, and a second."""
+CONFIRM_SECONDS: Final = 2.0
+"""What a venue's answer tells may be on its way over the stream, too."""
+COARSE_US: Final = 1_000_000
+"""Times that the venue tells in seconds may be off by one."""
+
+
+@dataclass(slots=True)
+class StreamAge:
+    """How long one stream of one symbol has been silent, in seconds of monotonic time.
+
+    Attributes
+    ----------
+    began, heard
+        When the watch began, and when something came last.
+    mark
+        What changes with each message.
+    rows
+        Rows until now.
+    asked
+        Questions since something came last; each doubles the time until the next.
+    """
+
+    began: float
+    heard: float
+    mark: object = None
+    rows: int = 0
+    asked: int = 0
+    suspected: float | None = None
+
+    def look(self, mark: object, rows: int, now: float) -> None:
+        """Take note of the present state."""
+        if mark != self.mark:
+            self.mark, self.rows = mark, rows
+            self.heard, self.asked, self.suspected = now, 0, None
+
+    def usual(self) -> float:
+        """Return the mean seconds between two rows; 0 while there were none."""
+        return (self.heard - self.began) / self.rows if self.rows else 0.0
+
+    def due(self) -> float:
+        """Return when the venue is to be asked about the stream."""
+        quiet = max(QUIET_SECONDS, QUIET_INTERVALS * self.usual())
+        since = self.heard
+        if self.suspected is not None and self.suspected + QUIET_AFTER_RECONNECT < since + quiet:
+            since, quiet = self.suspected, QUIET_AFTER_RECONNECT
+        return since + min(quiet * 2.0**self.asked, LONGEST_QUIET)
+
+
+class SilenceWatch:
+    """Finds streams that a venue has ceased to send while their connection answers.
+
+    Parameters
+    ----------
+    feed, wanted
+        Who is asked, about what.
+    recorder
+        What came last is read there.
+    clock
+        Stamps events.
+    say, answer
+        Called with events, and with trades and gaps that were found out.
+
+    Attributes
+    ----------
+    ages
+        By symbol and data type.
+    """
+
+    def __init__(
+        self,
+        feed: Feed,
+        wanted: Subscription,
+        recorder: Recorder,
+        clock: Clock,
+        *,
+        say: Callable[[Event], None],
+        answer: Callable[[Sequence[Message]], None],
+    ) -> None:
+        self._feed, self._recorder, self._clock = feed, recorder, clock
+        self._instruments = {one.symbol: one for one in wanted.instruments}
+        self._say, self._answer = say, answer
+        kinds = ["prices"] * wanted.trades + ["orderbook"] * bool(wanted.book_depth)
+        now, self._began_at = time.monotonic(), clock.now()
+        self.ages = {
+            (symbol, kind): StreamAge(now, now) for symbol in self._instruments for kind in kinds
+        }
+        self._turn = asyncio.Semaphore(AT_A_TIME)
+        self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._looked = now
+        self._reconnects = 0
+
+    def look(self, now: float) -> None:
+        """See what came, twice a second, and ask about what has been silent for too long."""
+        if now - self._looked < LOOK_SECONDS:
+            return
+        self._looked = now
+        rows = self._recorder.row_counts()
+        again = self._recorder.reconnects != self._reconnects
+        self._reconnects = self._recorder.reconnects
+        for key, age in self.ages.items():
+            if again and age.asked == 0:
+                age.suspected = now
+            age.look(self._mark(*key), rows[key], now)
+            if now >= age.due() and key not in self._tasks:
+                age.asked += 1
+                self._tasks[key] = task = asyncio.create_task(self._ask(*key), name="fxlab silence")
+                task.add_done_callback(partial(self._tasks.pop, key))
+
+    async def finish(self, end: int, seconds: float) -> None:
+        """Ask once more about streams that may have fallen silent before a recording's end (µs)."""
+        for task in list(self._tasks.values()):
+            task.cancel()
+        now = time.monotonic()
+        doubtful = [
+            key
+            for key, age in self.ages.items()
+            if now - age.heard > max(1.0, LAST_INTERVALS * age.usual()) or age.suspected is not None
+        ]
+        asking = {asyncio.create_task(self._ask_last(*key, end)) for key in doubtful}
+        if asking:
+            _, late = await asyncio.wait(asking, timeout=seconds)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*asking, return_exceptions=True)
+            if late:
+                detail = f"{len(late)} streams could not be asked about within {seconds:g} s"
+                self._say(Event("venue_error", None, self._clock.now(), len(late), detail))
+
+    def _mark(self, symbol: str, kind: str) -> object:
+        record = self._recorder.symbols[symbol]
+        if kind == "prices":
+            return self._recorder.row_counts()[symbol, kind]
+        return None if record.book is None else (record.book.last_id, record.book.last_time)
+
+    async def _latest(self, symbol: str, kind: str) -> Trade | BookSnapshot | None:
+        """Return what the venue has, None if it cannot be asked or is not ahead of its stream."""
+        try:
+            async with self._turn:
+                found = await self._feed.latest(self._instruments[symbol], kind)
+        except VenueError as error:
+            detail = f"whether {kind} have ceased is not known: {error}"
+            self._say(Event("venue_error", symbol, self._clock.now(), 1, detail[:300]))
+            return None
+        return found if found is not None and self._is_ahead(found) else None
+
+    def _is_ahead(self, found: Trade | BookSnapshot) -> bool:
+        """Return whether the venue knows something later than what came over its stream."""
+        record = self._recorder.symbols[found.symbol]
+        if isinstance(found, BookSnapshot):
+            book = record.book
+            if book is None or not book.ready:
+                return False  # a new snapshot is on its way, and the gap is told
+            if found.update_id:
+                return found.update_id > book.last_id
+            return found.time > book.last_time + COARSE_US
+        last = self._last_id(found.symbol)
+        if last is not None and isinstance(found.id, int):
+            return found.id > last
+        tally = self._recorder.tallies.get((found.symbol, "prices", "live"))
+        return found.time > (self._began_at if tally is None else tally.last_time) + COARSE_US
+
+    def _last_id(self, symbol: str) -> int | None:
+        ids = self._recorder.symbols[symbol].trades.ids
+        return ids.spans[-1][1] if ids is not None and ids.spans else None
+
+    async def _ask(self, symbol: str, kind: str) -> None:
+        found = await self._latest(symbol, kind)
+        if found is None:
+            return
+        await asyncio.sleep(CONFIRM_SECONDS)
+        if not self._is_ahead(found):
+            return
+        reason = self._tell(symbol, kind, found)
+        if isinstance(found, Trade) and self._last_id(symbol) is not None:
+            self._answer([found])  # what lies before it is a gap in the ids, which is asked for
+        self._feed.reconnect(symbol, kind, reason)
+
+    async def _ask_last(self, symbol: str, kind: str, end: int) -> None:
+        found = await self._latest(symbol, kind)
+        if isinstance(found, Trade):
+            last = self._last_id(symbol)
+            if found.time > end and last is not None and isinstance(found.id, int):
+                instrument = self._instruments[symbol]
+                missed = await self._feed.trades(instrument, last + 1, found.id)
+                missed = [trade for trade in missed if trade.time <= end]
+            else:
+                missed = [found] if found.time <= end else []
+            if missed:
+                self._tell(symbol, kind, missed[-1])
+                self._answer(missed if last is not None else [])
+        elif found is not None:
+            age = self.ages[symbol, kind]
+            if time.monotonic() - age.heard > max(1.0, QUIET_INTERVALS * age.usual()):
+                since = self._recorder.symbols[symbol].book.last_time  # type: ignore[union-attr]
+                reason = self._tell(symbol, kind, found)
+                self._answer([Gap(symbol, kind, since, None, None, reason)])
+
+    def _tell(self, symbol: str, kind: str, found: Trade | BookSnapshot) -> str:
+        silent = time.monotonic() - self.ages[symbol, kind].heard
+        reason = f"{kind} were silent for {silent:.0f} s while the venue went on"
+        number = found.id if isinstance(found, Trade) else found.update_id
+        detail = f"{reason}: it is at {number or found.time}"
+        self._say(Event("silent_stream", symbol, self._clock.now(), None, detail))
+        return reason
+
+
 MOST_IDS: Final = 1_000
 """Ids from the first to the last that one question covers."""
 
 PAUSES: Final = (0.0, 1.0, 4.0)
 """Seconds before a question is asked and asked again: the newest trades may not be there yet."""
-
-AT_A_TIME: Final = 2
 
 
 class Backfiller:

@@ -247,6 +247,8 @@ class Recorder:
         self.events = EventRows(session_id)
         self.to_ask: list[BackfillRequest] = []
         """Gaps to fill, taken by the collector."""
+        self.reconnects = 0
+        """How many connections were made again."""
         self._changed: set[str] = set()
         self._counted: set[tuple[str, str, str]] = set()
         self._unsaved: list[Lines] = []
@@ -404,6 +406,7 @@ class Recorder:
     ) -> None:
         if isinstance(message, Event):
             kind, symbol, time, amount, detail = message
+            self.reconnects += kind == "reconnect"
             self.events.add(kind, symbol, time, amount=amount, detail=detail)
         elif isinstance(message, Gap):
             self._gap(message)

@@ -183,6 +183,13 @@ class BinanceRun(SnapshotRun[StreamGroup]):
             heartbeat=HEARTBEAT,
         )
 
+    def carries(self, connection: StreamGroup, symbol: str, data_type: str) -> bool:
+        """Return whether a stream comes over a connection."""
+        stream = self._feed.TRADE_STREAM if data_type == "prices" else ("bookTicker", "depth@100ms")
+        names = (stream,) if isinstance(stream, str) else stream
+        native = self._natives[symbol].lower()
+        return any(f"{native}@{name}" in connection.streams for name in names)
+
     async def snapshot(self, symbol: str) -> BookSnapshot:
         """Return a book as the venue gives it now."""
         answer = await self._feed.ask("depth", symbol=self._natives[symbol], limit=self._levels)
@@ -243,8 +250,8 @@ class Binance(RestFeed):
         The most levels that a snapshot may have.
     CONTRACT
         The only ``contractType`` of instruments; None on markets without contracts.
-    HISTORY, PAST_NAMES
-        The question for past trades, and how `past_trade` finds their values.
+    HISTORY, RECENT, PAST_NAMES
+        The questions for past trades and for the newest, and how `past_trade` finds their values.
     """
 
     venue: ClassVar[str] = "binance"
@@ -260,6 +267,7 @@ class Binance(RestFeed):
     SNAPSHOT_LEVELS: ClassVar[int] = 5000
     CONTRACT: ClassVar[str | None] = None
     HISTORY: ClassVar[str] = "historicalTrades"
+    RECENT: ClassVar[str] = "trades"
     PAST_NAMES: ClassVar[tuple[str, ...]] = ("id", "price", "qty", "time", "isBuyerMaker")
 
     async def instruments(self, **asked: str) -> dict[str, Instrument]:
@@ -281,7 +289,21 @@ class Binance(RestFeed):
 
     def messages(self, wanted: Subscription) -> AsyncGenerator[Sequence[Message], None]:
         """Yield messages in the order of their arrival, several at a time."""
-        return BinanceRun(self, wanted).batches()
+        self._run = BinanceRun(self, wanted)
+        return self._run.batches()
+
+    def reconnect(self, symbol: str, data_type: str, reason: str) -> None:
+        """Break the connection that carries a stream, so that it is made again."""
+        self._run.reconnect(symbol, data_type, reason)
+
+    async def latest(self, instrument: Instrument, data_type: str) -> Trade | BookSnapshot | None:
+        """Return the newest trade, or the best levels of the book, as the venue has it now."""
+        if data_type == "orderbook":
+            answer = await self.ask("depth", symbol=instrument.native, limit=5)
+            with self._documented("depth"):
+                return snapshot(answer, instrument.symbol, self.clock.now())
+        newest = await self._past(self.RECENT, instrument, limit=1)
+        return newest[-1] if newest else None
 
     async def trades(self, instrument: Instrument, first_id: int, last_id: int) -> list[Trade]:
         """Return trades by id, both ends included, as far as the venue has them.
@@ -317,9 +339,12 @@ class Binance(RestFeed):
         return await self._rest.get(f"{self.API}/{question}", **parameters)
 
     async def _page(self, instrument: Instrument, first_id: int) -> list[Trade]:
-        answer = await self.ask(self.HISTORY, symbol=instrument.native, fromId=first_id, limit=1000)
+        return await self._past(self.HISTORY, instrument, fromId=first_id, limit=1000)
+
+    async def _past(self, question: str, instrument: Instrument, **asked: int) -> list[Trade]:
+        answer = await self.ask(question, symbol=instrument.native, **asked)
         received = self.clock.now()
-        with self._documented(self.HISTORY):
+        with self._documented(question):
             return [
                 past_trade(entry, self.PAST_NAMES, instrument.symbol, received)
                 for entry in listed(answer)
@@ -345,4 +370,5 @@ class BinanceFutures(Binance):
     SNAPSHOT_LEVELS: ClassVar[int] = 1000
     CONTRACT: ClassVar[str | None] = "PERPETUAL"
     HISTORY: ClassVar[str] = "aggTrades"
+    RECENT: ClassVar[str] = "aggTrades"
     PAST_NAMES: ClassVar[tuple[str, ...]] = ("a", "p", "q", "T", "m")

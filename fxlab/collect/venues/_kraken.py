@@ -77,7 +77,7 @@ class Kraken(RestFeed):
     async def messages(self, wanted: Subscription) -> AsyncGenerator[Sequence[Message], None]:
         """Yield trades, quotes or books as they come; see `Feed.messages`."""
         listener = _Listener(wanted)
-        wire = ReconnectingWebSocket(
+        self._wire = wire = ReconnectingWebSocket(
             f"{self.address.stream}/v2", clock=self.clock, opening=listener.opening
         )
         resyncs = _Resyncs(wire)
@@ -92,6 +92,23 @@ class Kraken(RestFeed):
                         yield batch
         finally:
             await resyncs.stop()
+
+    def reconnect(self, symbol: str, data_type: str, reason: str) -> None:  # noqa: ARG002 - of all
+        """Break the connection, so that it is made again."""
+        self._wire.drop(reason)
+
+    async def latest(self, instrument: Instrument, data_type: str) -> Trade | BookSnapshot | None:
+        """Return the newest trade, or when the book last changed, as the venue has it now."""
+        if data_type == "prices":
+            newest = await self._page(instrument, count="1")
+            return newest[-1] if newest else None
+        key = instrument.detail["rest"]
+        found = await self._ask("Depth", pair=key, count=str(CHECKED))
+        received = self.clock.now()
+        with self._documented("Depth"):
+            times = [level[2] for side in ("bids", "asks") for level in found[key][side]]
+            changed = int(max(times, default=0)) * 1_000_000
+            return BookSnapshot(instrument.symbol, 0, [], [], changed, received)
 
     async def server_time(self) -> int:
         """Return the venue's clock in microseconds: the middle of the second that it tells."""

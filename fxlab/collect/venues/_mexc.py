@@ -27,7 +27,7 @@ from fxlab.collect.feed import (
     positive,
 )
 from fxlab.collect.venues._book_sync import BestPrices, Diff, SyncedBook, TradeGapTracker
-from fxlab.collect.venues._mexc_messages import levels_of, parse, version_of
+from fxlab.collect.venues._mexc_messages import deal_of, levels_of, parse, version_of
 from fxlab.collect.venues._rest import RestFeed
 from fxlab.collect.venues._snapshot_run import Fetch, SnapshotRun
 from fxlab.collect.venues._websocket import (
@@ -51,7 +51,22 @@ class Mexc(RestFeed):
 
     def messages(self, wanted: Subscription) -> AsyncGenerator[Sequence[Message], None]:
         """Yield trades, quotes or books as they come; see `Feed.messages`."""
-        return MexcRun(self, wanted).batches()
+        self._run = MexcRun(self, wanted)
+        return self._run.batches()
+
+    def reconnect(self, symbol: str, data_type: str, reason: str) -> None:
+        """Break the connection, so that it is made again."""
+        self._run.reconnect(symbol, data_type, reason)
+
+    async def latest(self, instrument: Instrument, data_type: str) -> Trade | BookSnapshot | None:
+        """Return the newest trade, or the best levels of the book, as the venue has it now."""
+        if data_type == "orderbook":
+            return await self.snapshot(instrument, limit=5)
+        what = f"deals/{instrument.native}"
+        found = await self._ask(what, limit=1)
+        with self._documented(what):
+            deals = [deal_of(entry, self.clock.now(), instrument) for entry in listed(found)]
+        return deals[0]._replace(origin="backfill") if deals else None
 
     async def server_time(self) -> int:
         """Return the venue's clock in microseconds; it tells milliseconds."""
@@ -66,10 +81,10 @@ class Mexc(RestFeed):
             entries = [found] if isinstance(found, dict) else listed(found)
             return {one.symbol: one for one in map(_instrument, entries)}
 
-    async def snapshot(self, instrument: Instrument) -> BookSnapshot:
-        """Return a contract's book."""
+    async def snapshot(self, instrument: Instrument, limit: int = SNAPSHOT_LEVELS) -> BookSnapshot:
+        """Return a contract's book, so many levels of each side."""
         what = f"depth/{instrument.native}"
-        found = await self._ask(what, limit=SNAPSHOT_LEVELS)
+        found = await self._ask(what, limit=limit)
         received = self.clock.now()
         with self._documented(what):
             return BookSnapshot(

@@ -101,7 +101,7 @@ def _deals(
     bad: list[Parsed] = []
     for entry in entries:
         try:
-            found.append(_deal(entry, received, instrument))
+            found.append(deal_of(entry, received, instrument))
         except NOT_AS_DOCUMENTED as error:
             text = json.dumps(entry)
             bad.append(quarantine(cause_of(error), text, received, instrument.symbol))
@@ -110,7 +110,8 @@ def _deals(
     return [*found, *bad]
 
 
-def _deal(entry: Mapping[str, Any], received: int, instrument: Instrument) -> Trade:
+def deal_of(entry: Mapping[str, Any], received: int, instrument: Instrument) -> Trade:
+    """Return a deal as a trade; raises what `levels_of` raises."""
     price = positive(_number(entry["p"]), "p")
     contracts = positive(_number(entry["v"]), "v")
     return Trade(

@@ -78,6 +78,7 @@ class SnapshotRun(ABC, Generic[Connection]):
         self._watched = set(symbols)
         self._books = books
         self._changed = {symbol: asyncio.Event() for symbol in books}
+        self._wires: list[tuple[Connection, ReconnectingWebSocket]] = []
         self._queue: asyncio.Queue[Callable[[], list[Message]]] = asyncio.Queue(maxsize=4)
         """What happened, each as the work that tells what it means."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -111,7 +112,8 @@ class SnapshotRun(ABC, Generic[Connection]):
 
     async def batches(self) -> AsyncGenerator[list[Message], None]:
         """Yield messages, without end."""
-        for connection, wire in self.connections():
+        self._wires = self.connections()
+        for connection, wire in self._wires:
             self._start(partial(self._read, connection, wire))
         self._start(self._watch_status)
         try:
@@ -126,6 +128,16 @@ class SnapshotRun(ABC, Generic[Connection]):
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    def reconnect(self, symbol: str, data_type: str, reason: str) -> None:
+        """Break the connection that carries a stream, so that it is made again."""
+        for connection, wire in self._wires:
+            if self.carries(connection, symbol, data_type):
+                wire.drop(reason)
+
+    def carries(self, connection: Connection, symbol: str, data_type: str) -> bool:  # noqa: ARG002
+        """Return whether a stream comes over a connection: there is but one by default."""
+        return True
 
     def change(self, diff: Diff) -> list[Message]:
         """Return what a change of a book means; one out of step asks for a snapshot."""

@@ -248,13 +248,15 @@ class KrakenProtocol(Protocol):
     # REST
 
     def answer(self, path: str, query: Query) -> Answer | None:
-        """Answer Time, AssetPairs and Trades."""
+        """Answer Time, AssetPairs, Trades and Depth."""
         if path == "/0/public/Time":
             return _result({"unixtime": self.world.now() // 1_000_000})
         if path == "/0/public/AssetPairs":
             return _result({key(one): self._asset_pair(one) for one in self._natives.values()})
         if path == "/0/public/Trades":
             return self._recent_trades(query)
+        if path == "/0/public/Depth":
+            return self._depth(query)
         return None
 
     def _asset_pair(self, listing: Listing) -> dict[str, Any]:
@@ -269,17 +271,38 @@ class KrakenProtocol(Protocol):
             "status": "delisted" if listing.symbol in self.world.delisted else "online",
         }
 
+    def _asked(self, query: Query) -> Listing | None:
+        pair = query.get("pair", "")
+        return next((one for one in self._natives.values() if key(one) == pair), None)
+
+    def _depth(self, query: Query) -> Answer:
+        listing = self._asked(query)
+        if listing is None:
+            return _UNKNOWN_PAIR
+        book = self.world.truth.books[listing.symbol]
+        bids, asks = (
+            [
+                [listing.price(price), listing.quantity(qty), book.time // 1_000_000]
+                for price, qty in side
+            ]
+            for side in book.top(int(query.get("count", "100")))
+        )
+        return _result({key(listing): {"asks": asks, "bids": bids}})
+
     def _recent_trades(self, query: Query) -> Answer:
         pair, count = query.get("pair", ""), min(int(query.get("count", PAGE)), PAGE)
-        listing = next((one for one in self._natives.values() if key(one) == pair), None)
+        listing = self._asked(query)
         if listing is None:
-            return Answer.of({"error": ["EQuery:Unknown asset pair"]})
+            return _UNKNOWN_PAIR
         deals = self.world.truth.deals[listing.symbol]
         since = query.get("since")
         # The documents leave open whether `since` itself is included; it is in nanoseconds.
         found = deals.last(count) if since is None else deals.after(int(since) // 1_000, count)
         last = f"{found[-1].time}000" if found else since or "0"
         return _result({pair: [_row(deal, listing) for deal in found], "last": last})
+
+
+_UNKNOWN_PAIR: Final = Answer.of({"error": ["EQuery:Unknown asset pair"]})
 
 
 def _stream(channel: str, name: str, depth: int | None = None) -> str:
