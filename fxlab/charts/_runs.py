@@ -439,9 +439,7 @@ def _draw_prices(
     spans = shown.unique(["start", "end"], maintain_order=True)
     shade(figure, spans["start"].to_numpy(), spans["end"].to_numpy())
     total = prices.height if ticks is None else ticks
-    note(
-        figure, _with_fills(_drawn_note(total, drawn) if view is None else view.note(drawn), fills)
-    )
+    note(figure, _with_fills(drawn_note(total, drawn) if view is None else view.note(drawn), fills))
     return shown
 
 
@@ -550,12 +548,12 @@ def _shade_drawdowns(figure: go.Figure, drawdowns: pl.DataFrame, times: pl.Serie
         figure.add_shape(**span_of_time(x0, x1, yref="y domain", **look))
 
 
-def _drawn_note(ticks: int, drawn: int) -> str:
-    """Return what the chart stands for and what of it was drawn."""
-    if not ticks:
-        return "no ticks: the frame of prices has no rows"
-    many = f"{ticks:,} tick{'s' * (ticks != 1)}"
-    return f"{many}, {drawn:,} drawn" if drawn < ticks else many
+def drawn_note(count: int, drawn: int, what: str = "tick") -> str:
+    """Return how many there are of what a chart stands for, and how many of them were drawn."""
+    if not count:
+        return f"no {what}s" + ": the frame of prices has no rows" * (what == "tick")
+    many = f"{count:,} {what}{'s' * (count != 1)}"
+    return f"{many}, {drawn:,} drawn" if drawn < count else many
 
 
 def _with_fills(text: str, fills: pl.DataFrame | None) -> str:

@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 import polars as pl
 
 from fxlab._html import show
-from fxlab.charts._runs import NO_GAPS, POINTS, gaps_of, line, unfilled
+from fxlab.charts._runs import NO_GAPS, POINTS, drawn_note, gaps_of, line, unfilled
 from fxlab.charts._style import (
     BUY,
     INK,
@@ -205,13 +205,13 @@ def session_chart(
         said.append(view.note(drawn))
     elif ticks.height:
         total = ticks.height if ticks_count is None else ticks_count
-        said.append(f"{total:,} ticks, {drawn:,} drawn" if drawn < total else f"{total:,} ticks")
+        said.append(drawn_note(total, drawn))
     if bars is not None and "volume" in panels:
         _draw_volumes(figure, bars, milliseconds(bars["timestamp"]), rows["volume"])
     if books is not None and "spread" in panels:
         look = (rows["spread"], LINES[1], points)
         drawn = _draw_line(figure, books, "spread", known, look, view)
-        said.append(f"{books.height:,} spreads, {drawn:,} drawn")
+        said.append(drawn_note(books.height, drawn, "spread"))
     if "arrival, ms" in panels and "received_at" in ticks.columns:
         late = (pl.col("received_at") - pl.col("timestamp")).dt.total_microseconds() / 1_000
         skews = ticks.with_columns(skew=late).drop_nulls("skew")
@@ -219,7 +219,7 @@ def session_chart(
     if view is not None:
         view.fit(figure)
     shade(figure, known["start"].to_numpy(), known["end"].to_numpy())
-    note(figure, "; ".join(said) or "no ticks: the frame of prices has no rows")
+    note(figure, "; ".join(said) or drawn_note(0, 0))
     return figure
 
 

@@ -110,10 +110,10 @@ class QualityPanel(LaunchPanel):
         self.progress.finish(f"{rows:,} ticks in {outcome.seconds:.2f} s")
         self.score.value = found.quality._repr_html_()
         self.figures.value = _page(outcome)
-        charts = [CHARTS[name] for name in outcome.charts.whole]
+        charts = list(outcome.charts.whole)
         shown = self.chart.value
         self._charts = None  # a list that gets its options chooses, which is no wish to draw
-        self.chart.options = charts
+        self.chart.options = [(CHARTS[key], key) for key in charts]
         self.chart.value = shown if shown in charts else charts[0]
         self.chart.layout.display = None
         self._charts = outcome.charts
@@ -121,10 +121,9 @@ class QualityPanel(LaunchPanel):
         self.analysis = found
 
     def _draw(self) -> None:
-        name = self.chart.value
-        if self._charts is not None and name is not None:
-            key = next(key for key, said in CHARTS.items() if said == name)
-            text = f"{name}: drawn where plotly is"
+        key = self.chart.value
+        if self._charts is not None and key is not None:
+            text = f"{CHARTS[key]}: drawn where plotly is"
             self.zoom.show(self._charts.whole[key], text, partial(self._charts.view, key))
 
 

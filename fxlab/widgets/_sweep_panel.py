@@ -124,12 +124,15 @@ class PointSheet(w.VBox):
         """List the points of another sweep; what was shown of the one before goes."""
         self._drop()
         self._clear()
-        self._sweep, self._order = sweep, [] if sweep is None else _best_first(sweep)
+        self._sweep, self._order = sweep, []
         if sweep is not None:
+            ranked = sweep.ranking()["point"].to_list()
+            self._order = _best_first(sweep, ranked)
             self._listed = _labelled(sweep, self._order[:LISTED])
             self.choice.options = self._listed
             self.choice.value = next(iter(self._order), None)  # another list chooses nothing
-            self.help.value = soft(_help(sweep, len(self._order)))
+            clicked = len(sweep.varied) > 1 and bool(ranked)
+            self.help.value = soft(_help(len(self._order), clicked=clicked))
         self.layout.display = None if self._order else "none"
 
     def click(self, where: dict[str, Any]) -> None:
@@ -205,9 +208,8 @@ class PointSheet(w.VBox):
             self.result = result
 
 
-def _help(sweep: Sweep, count: int) -> str:
+def _help(count: int, *, clicked: bool) -> str:
     button = "the button does for the point in the list"
-    clicked = len(sweep.varied) > 1 and not sweep.ranking().is_empty()
     words = (
         f"A click on a cell of the heat map opens the tear sheet of its point, as {button}"
         if clicked
@@ -217,9 +219,8 @@ def _help(sweep: Sweep, count: int) -> str:
     return words + left
 
 
-def _best_first(sweep: Sweep) -> list[int]:
+def _best_first(sweep: Sweep, ranked: list[int]) -> list[int]:
     """Return all points that were reached: as ranked, then those without the metric, by state."""
-    ranked = sweep.ranking()["point"].to_list()
     rest = sweep.table.filter(~pl.col("point").is_in(ranked)).sort("state", "point")
     return [*ranked, *rest["point"].unique(maintain_order=True)]
 

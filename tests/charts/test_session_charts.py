@@ -6,7 +6,9 @@ import numpy as np
 import polars as pl
 import pytest
 from chart_examples import START, UTC_US, books, candles, ticks, times
+from markets import random_walk
 
+import fxlab
 from fxlab import charts, errors
 from fxlab.sessions import _candles
 
@@ -57,6 +59,14 @@ def test_cells_of_a_book_are_mean_quantities():
     cells = np.asarray(figure.data[0].customdata)
     assert cells[np.isfinite(cells)].max() == 4.0
     assert "1 books, 6 levels" in said(figure)
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_a_session_and_a_run_say_alike_what_of_them_is_drawn(rows):
+    frame = random_walk(rows)
+    expected = said(fxlab.backtest(frame, "buy_and_hold").plot())
+    assert said(charts.session_chart(frame)) == expected
+    assert expected.startswith({1: "1 tick", 2: "2 ticks"}[rows])
 
 
 @pytest.mark.parametrize("size", [1, 7, 1_000])

@@ -225,7 +225,7 @@ def test_a_view_of_a_session_has_the_panels_of_the_whole():
         frame.clear(), candles=candles().clear(), books=books().clear(), view=nothing
     )
     assert tuple(axis.title.text for axis in empty.select_yaxes()) == panels
-    assert note_of(empty) == "no ticks in view, of 400; 0 spreads, 0 drawn"
+    assert note_of(empty) == "no ticks in view, of 400; no spreads"
     part = charts.session_chart(frame[9:21], candles=candles(), books=books(), view=view)
     assert note_of(part).startswith("10 of 400 ticks in view; ")
     assert part.layout.xaxis.range == pytest.approx(view.edges)
