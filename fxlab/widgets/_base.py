@@ -67,6 +67,7 @@ SHEET: Final = """
 .fxlab-wrong input { border-color: var(--jp-error-color1, #c62828) !important;
   box-shadow: 0 0 0 1px var(--jp-error-color1, #c62828); }
 .fxlab-state { font-weight: 600; }
+.fxlab-panel .fxlab-progress .widget-label { height: auto; white-space: normal; line-height: 1.45; }
 .fxlab-panel pre { overflow-x: auto; max-height: 24em; line-height: 1.35; }
 .fxlab-clicked .nsewdrag { cursor: pointer; }
 .fxlab-panel summary { cursor: pointer; padding: .4em 0; }
@@ -269,6 +270,8 @@ class ProgressBar(w.HBox):
         self._cancelled = threading.Event()
         self._shown_at = 0.0
         super().__init__([self.bar, self.cancel, self.text])
+        self.add_class("fxlab-progress")
+        self.layout.flex_flow, self.layout.align_items = "row wrap", "center"
         self.layout.visibility = "hidden"
 
     def start(self) -> Advance:
