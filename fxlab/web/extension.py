@@ -8,6 +8,7 @@ another origin is let in. The lab is connected by the first request that needs i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import threading
 from collections.abc import Callable, Mapping
@@ -233,11 +234,12 @@ class EventSocket(WebSocketMixin, WebSocketHandler, JupyterHandler):
         listener = self._api.executions.events.add(None)
         missed = 0
         try:
-            async for event in listener:
-                if listener.missed > missed:
-                    lost, missed = listener.missed - missed, listener.missed
-                    await self.write_message({"type": "dropped", "count": lost})
-                await self.write_message(event.text)  # waits while the client is slow
+            async with contextlib.aclosing(aiter(listener)) as events:  # also if it is cancelled
+                async for event in events:
+                    if listener.missed > missed:
+                        lost, missed = listener.missed - missed, listener.missed
+                        await self.write_message({"type": "dropped", "count": lost})
+                    await self.write_message(event.text)  # waits while the client is slow
         except WebSocketClosedError:
             return
         self.close(1001, "the server stops")
