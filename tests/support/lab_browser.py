@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,17 @@ FLAGS = (
 )
 WAIT = 120_000
 """Milliseconds until a test gives up: generous, because nothing waits longer than it must."""
+
+PANELS = {
+    "session picker": "SessionPicker(lab, session_id={session!r})",
+    "workbench": "Workbench(lab, session_id={session!r})",
+    "replay": "ReplayPanel(lab, session_id={session!r})",
+    "live monitor": "LiveMonitor(lab, duration='soon')",
+    "sweep": "SweepPanel(lab, session_id={session!r})",
+    "runs browser": "RunsBrowser(lab)",
+    "quality": "QualityPanel(lab, session_id={session!r})",
+}
+"""What makes each panel; that duration is wrong, so that Start records nothing."""
 
 FAULTS = """
 (panel) => {
@@ -82,22 +94,39 @@ def need_chromium() -> str:
 
 
 @contextmanager
-def jupyter_lab(root: Path, home: Path, port: int) -> Iterator[str]:
+def jupyter_lab(root: Path, home: Path, port: int, theme: str = "Light") -> Iterator[str]:
     """Serve a folder with fresh settings, and stop the server with all its kernels."""
-    _hush(home)
+    _hush(home, theme)
     command = (
         *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"),
         *("--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0"),
         *("--IdentityProvider.token=", "--ServerApp.password=", f"--ServerApp.root_dir={root}"),
     )
-    log = home / "lab.log"
+    with _served(command, home, f"http://127.0.0.1:{port}", "/api/status") as url:
+        yield url
+
+
+@contextmanager
+def voila(notebook: Path, home: Path, port: int) -> Iterator[str]:
+    """Serve a notebook as a page without its code, and stop the server with its kernel."""
+    home.mkdir()
+    command = (
+        *(sys.executable, "-m", "voila", str(notebook), "--no-browser"),
+        *("--Voila.ip=127.0.0.1", f"--port={port}", "--Voila.port_retries=0"),
+    )
+    with _served(command, home, f"http://127.0.0.1:{port}", "/voila/files/none") as url:
+        yield url
+
+
+@contextmanager
+def _served(command: tuple[str, ...], home: Path, url: str, ready: str) -> Iterator[str]:
+    log = home / "server.log"
     with log.open("wb") as sink:
         process = subprocess.Popen(
             command, env=_environment(home), stdout=sink, stderr=sink, start_new_session=True
         )
-    url = f"http://127.0.0.1:{port}"
     try:
-        _wait_until_up(url, process, log)
+        _wait_until_up(f"{url}{ready}", process, log)
         yield url
     finally:
         _stop(process)
@@ -115,22 +144,25 @@ def _environment(home: Path) -> dict[str, str]:
     }
 
 
-def _hush(home: Path) -> None:
+def _hush(home: Path, theme: str) -> None:
     """Turn off the news: the question would cover buttons and ask the network."""
     folder = home / "settings" / "@jupyterlab" / "apputils-extension"
     folder.mkdir(parents=True)
     text = '{"fetchNews": "false", "checkForUpdates": false, "doNotDisturbMode": true}'
     (folder / "notification.jupyterlab-settings").write_text(text)
+    (folder / "themes.jupyterlab-settings").write_text(f'{{"theme": "JupyterLab {theme}"}}')
 
 
-def _wait_until_up(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_until_up(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + 180
     while True:
         try:
-            urllib.request.urlopen(f"{url}/api/status", timeout=1).close()  # noqa: S310 - our own
+            urllib.request.urlopen(address, timeout=1).close()  # noqa: S310 - our own
+        except urllib.error.HTTPError:  # an answer, too
+            return
         except OSError:
             if process.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(f"JupyterLab did not start:\n{log.read_text()[-3000:]}")
+                pytest.fail(f"the server did not start:\n{log.read_text()[-3000:]}")
             time.sleep(0.1)
         else:
             return
@@ -172,6 +204,14 @@ def write_notebook(path: Path, *sources: str) -> None:
     notebook = nbformat.v4.new_notebook(cells=cells)
     notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
     nbformat.write(notebook, path)
+
+
+def write_panels(path: Path, session: str) -> None:
+    """Write a notebook that shows every panel, a cell each."""
+    setup = "import fxlab\nfrom fxlab import widgets\n\nlab = fxlab.connect()"
+    write_notebook(
+        path, setup, *(f"widgets.{made.format(session=session)}" for made in PANELS.values())
+    )
 
 
 def open_and_run(page: object, url: str, name: str) -> object:
