@@ -257,48 +257,61 @@ def _statistics(scope: Scope, others: str) -> str:
     return (
         "select symbol, count() as row_count, min(timestamp) as first_time, "
         f"max(timestamp) as last_time, min({price}) as low, max({price}) as high, "
-        f"min(seq) as first_seq, max(seq) as last_seq, {others} "
+        "min(seq) as first_seq, max(seq) as last_seq, min(received_at - timestamp) as skew_min, "
+        f"max(received_at - timestamp) as skew_max, {others} "
         f"from {name(scope.table.name)} where {scope.where} group by symbol order by symbol"
     )
 
 
-def intervals(scope: Scope) -> str:
+FINE_INTERVALS: Final = (
+    "case when step < 10000 then step when step < 1000000 then step - step % 10 "
+    f"when step < {MINUTE} then step - step % 1000 else step end"
+)
+"""An interval (us) cut by less than 0.1 %, so that there are few different ones below a minute."""
+FINE_SKEWS: Final = (
+    f"case when skew < {MINUTE} and skew > -{MINUTE} then skew - skew % 100 "
+    "else skew - skew % 1000000 end"
+)
+"""A skew (us) cut to a tenth of a millisecond, from a minute on to a second."""
+
+
+def intervals(scope: Scope, *, exact: bool = True) -> str:
     """Return the query for the times between neighbouring rows of a symbol: how often each is.
 
-    ``groups`` counts the instants that two rows or more share, in the row of the interval 0.
+    ``groups`` counts the instants that two rows or more share, in the row of the interval 0;
+    ``most`` is the longest of the intervals that `FINE_INTERVALS` makes one.
     """
     before, earlier = (
         f"timestamp - lag(timestamp, {rows}) over (partition by symbol)" for rows in (1, 2)
     )
     return (
-        "select symbol, step, count() as row_count, "
-        "sum(case when step = 0 and (wider is null or wider > 0) then 1 else 0 end) as groups "
+        f"select symbol, {'step' if exact else FINE_INTERVALS} as length, count() as row_count, "
+        "sum(case when wider = 0 then 0 else 1 end) as groups, max(step) as most "
         f"from (select symbol, {before} as step, {earlier} as wider "
-        f"from {name(scope.table.name)} where {scope.where}) group by symbol, step"
+        f"from {name(scope.table.name)} where {scope.where}) group by symbol, length"
     )
 
 
-def skews(scope: Scope) -> str:
-    """Return the query for arrival minus event time (us): how often each is."""
+def skews(scope: Scope, *, exact: bool = True) -> str:
+    """Return the query for arrival minus event time (us), or `FINE_SKEWS`: how often each is."""
     return (
-        "select symbol, received_at - timestamp as step, count() as row_count "
-        f"from {name(scope.table.name)} where {scope.where} group by symbol, step"
+        f"select symbol, {'skew' if exact else FINE_SKEWS} as length, count() as row_count "
+        f"from (select symbol, received_at - timestamp as skew "
+        f"from {name(scope.table.name)} where {scope.where}) group by symbol, length"
     )
 
 
 def minutes(scope: Scope) -> str:
-    """Return the query for each minute of a symbol with prices: lowest, highest, last one.
+    """Return the query for each minute of a symbol with prices: its times, lowest and highest.
 
-    The last is that of the highest seq among the rows of the last instant.
+    ``close`` is the price of the highest seq: where its time is the last one, it is the last
+    price. A join that asks for the last instants reads all rows once more.
     """
-    prices = f"(select symbol, timestamp, seq, {_price(scope)} as price {_priced(scope)})"
+    price = _price(scope)
     return (
-        "select p.symbol as symbol, p.timestamp as timestamp, "
-        f"arg_max(price, seq) as close, min(low) as low, max(high) as high from {prices} p "
-        "join (select symbol, timestamp as minute, max(timestamp) as last_time, "
-        f"min({_price(scope)}) as low, max({_price(scope)}) as high {_priced(scope)} "
-        "sample by 1m align to calendar) m "
-        "on p.symbol = m.symbol and p.timestamp = m.last_time order by symbol, timestamp"
+        "select symbol, timestamp, min(timestamp) as first_time, max(timestamp) as last_time, "
+        f"min({price}) as low, max({price}) as high, arg_max({price}, seq) as close, "
+        f"arg_max(timestamp, seq) as close_time {_priced(scope)} sample by 1m align to calendar"
     )
 
 
@@ -308,13 +321,12 @@ def _priced(scope: Scope) -> str:
     return f"from {name(scope.table.name)} where {scope.where}{mids}"
 
 
-def opens(scope: Scope) -> str:
-    """Return the query for each symbol's first price: of its first instant, the lowest seq."""
-    prices = f"(select symbol, timestamp, seq, {_price(scope)} as price {_priced(scope)})"
+def prices_at(scope: Scope) -> str:
+    """Return the query for the first and the last price of a symbol in each instant, by seq."""
+    price = _price(scope)
     return (
-        f"select p.symbol as symbol, arg_min(price, seq) as price from {prices} p "
-        f"join (select symbol, min(timestamp) as first_time {_priced(scope)} group by symbol) m "
-        "on p.symbol = m.symbol and p.timestamp = m.first_time"
+        f"select symbol, timestamp, arg_min({price}, seq) as open, arg_max({price}, seq) as close "
+        f"{_priced(scope)} group by symbol, timestamp"
     )
 
 

@@ -180,10 +180,75 @@ def test_figures_do_not_depend_on_where_a_session_is_cut(request, monkeypatch, w
     assert (cut.quality.reasons, cut.missing) == (whole.quality.reasons, whole.missing)
 
 
+@pytest.mark.parametrize("which", ["made", "quoted"])
+def test_a_large_table_s_quantiles_are_cut_as_little_as_is_said(request, monkeypatch, which):
+    found = request.getfixturevalue(which)
+    session = found if which == "quoted" else found[0]
+    exact = session.analysis()
+    monkeypatch.setattr(_statistics, "EXACT_ROWS", 0)
+    cut = session.analysis()
+    quantiles = [f"interval_p{share}" for share in (50, 90, 99)] + ["skew_p50", "skew_p99"]
+    assert_frame_equal(cut.statistics.drop(quantiles), exact.statistics.drop(quantiles))
+    assert cut.quality.table.equals(exact.quality.table)
+    for name in quantiles:
+        pairs = zip(exact.statistics[name], cut.statistics[name], strict=True)
+        for was, now in pairs:
+            most = 1e-4 if "skew" in name else (was or 0) * 1e-3
+            assert (was is None) is (now is None)
+            assert was is None or abs(was - now) < most or was == now, (name, was, now)
+
+
+def test_few_different_values_are_counted_in_a_large_table(lab, db, unique):
+    name, rows = unique("many"), 60_000
+    rng = random.Random(2)
+    moments = sorted(rng.sample(range(3_600_000_000), rows))
+    frame = pl.DataFrame({"timestamp": moments, "seq": range(rows)}).with_columns(
+        pl.col("timestamp").cast(UTC_MICROS), symbol=pl.lit("X"), price=1.0, volume=1.0,
+        received_at=pl.Series([m + rng.randrange(10**7) for m in moments]).cast(UTC_MICROS),
+    )  # fmt: skip
+    frame = frame.with_columns(pl.col("timestamp", "received_at") + timedelta(days=19_000))
+    lab.import_frame(frame, "prices", session_id=name)
+    scope = Scope(PRICES, name, None, *lab.session(name)._tick_range())
+    for query in (sql.intervals, sql.skews):
+        all_of_them, few = (db.export(query(scope, exact=exact)) for exact in (True, False))
+        assert all_of_them["row_count"].sum() == few["row_count"].sum() == rows
+        assert few.height < all_of_them.height
+    seconds = frame["timestamp"].diff().drop_nulls().dt.total_microseconds() / 1e6
+    row = lab.session(name).statistics().row(0, named=True)
+    assert row["interval_p90"] == quantile(seconds.to_list(), 0.9)
+    assert row["interval_max"] == seconds.max()
+
+
+@pytest.mark.parametrize("order", ["backward", "shuffled"])
+def test_open_and_closes_where_ids_and_times_run_apart(lab, unique, order):
+    rng = random.Random(order)
+    rows = 400
+    numbers = list(range(rows, 0, -1))
+    if order == "shuffled":
+        rng.shuffle(numbers)
+    frame = pl.DataFrame(
+        {
+            "timestamp": [START + timedelta(seconds=rng.randrange(300)) for _ in numbers],
+            "trade_id": numbers, "symbol": rng.choices("AB", k=rows),
+            "price": [float(rng.randint(1, 9_999)) for _ in numbers], "volume": [1.0] * rows,
+        }
+    ).sort("timestamp", maintain_order=True)  # fmt: skip
+    name = unique("apart")
+    lab.import_frame(frame, "prices", session_id=name)
+    ordered = frame.sort("timestamp", "trade_id")
+    for row in lab.session(name).statistics().iter_rows(named=True):
+        prices = ordered.filter(symbol=row["symbol"])
+        closes = prices.group_by_dynamic("timestamp", every="1m").agg(pl.col("price").last())
+        walk = [prices["price"][0], *closes["price"]]
+        moved = math.sqrt(sum(math.log(b / a) ** 2 for a, b in pairwise(walk)))
+        assert (row["open"], row["close"]) == (walk[0], walk[-1])
+        assert row["realised_volatility"] == pytest.approx(moved, rel=1e-12)
+
+
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=200), st.floats(0, 1))
 def test_a_quantile_of_counted_values_is_that_of_the_values(values, share):
     counts = Counter(values)
-    frame = pl.DataFrame({"step": list(counts), "row_count": list(counts.values())})
+    frame = pl.DataFrame({"length": list(counts), "row_count": list(counts.values())})
     found = _statistics._quantiles(frame, "x", {"q": share})
     assert found == {"x_q": quantile(values, share) / 1e6}
 
