@@ -15,6 +15,7 @@ import platform
 import shutil
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -60,18 +61,54 @@ def mend(
         As `fxlab.backtest` takes it; called about starting and stopping.
     """
     wanted = chosen.replace(**settings) if chosen else Settings.load(**settings)
-    done: list[str] = []
     with shown(progress, "mending") as advance:
-        try:
-            if wanted.is_embedded:
-                done += _mend_server(wanted, advance)
-            with contextlib.closing(QuestDB(server.endpoint_of(wanted))) as db:
-                done += _mend_tables(db, lambda: _restart(wanted, advance))
-                done += _finish_purge(db, wanted)
-            done += _finish_recordings(wanted)
-        except FxlabError as error:
-            done.append(f"not mended: {error}")
-    return tuple(done)
+        return tuple(said for cure in mend_each(wanted, advance) for said in cure.done)
+
+
+NOT_MENDED: Final = "not mended: "
+
+
+@dataclass(frozen=True, slots=True)
+class Cure:
+    """What was done about one thing that can be cured.
+
+    Attributes
+    ----------
+    name, would
+        The thing, and what is done where it is not well.
+    done
+        What was done, and what could not be ("not mended"); empty where all was well.
+    """
+
+    name: str
+    would: str
+    done: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Return whether nothing of it remains."""
+        return not any(said.startswith(NOT_MENDED) for said in self.done)
+
+
+def mend_each(settings: Settings, progress: Advance) -> Iterator[Cure]:
+    """Cure thing by thing, as `mend` does; one that fails does not keep the others from it."""
+    server_cure, *others = _CURES
+    first = _cured(settings, progress, *server_cure) if settings.is_embedded else None
+    if first is not None:
+        yield first
+    if first is None or first.ok or _endpoint(settings) is not None:
+        yield from (_cured(settings, progress, *each) for each in others)
+    else:
+        yield from (Cure(name, f"{would} (waits for the server)", ()) for name, would, _ in others)
+
+
+def _cured(settings: Settings, progress: Advance, name: str, would: str, cure: _Curing) -> Cure:
+    done: list[str] = []
+    try:
+        done += cure(settings, progress)
+    except (FxlabError, OSError) as error:  # what was done before it stays in the list
+        done.append(f"{NOT_MENDED}{error}")
+    return Cure(name, would, tuple(done))
 
 
 def _mend_server(settings: Settings, progress: Advance) -> Iterator[str]:
@@ -97,15 +134,31 @@ def _restart(settings: Settings, progress: Advance) -> bool:
     return True
 
 
-def _mend_tables(db: QuestDB, restart: Callable[[], bool]) -> Iterator[str]:
-    has_wal = {str(row[0]): bool(row[1]) for row in db.execute(sql.list_tables())}
-    ours = [table for table in TABLES if table.name in has_wal]
-    for table in ours:
-        keys = {str(row[0]) for row in db.execute(sql.list_columns(table)) if row[2]}
-        if keys != set(table.dedup):
-            db.execute(sql_tables.enable_dedup(table))
-            yield f"gave {table.name} its DEDUP keys back"
-    yield from _resume(db, ours, restart)
+def _keys(settings: Settings, _: Advance) -> Iterator[str]:
+    with _database(settings) as db:
+        for table in _ours(db):
+            keys = {str(row[0]) for row in db.execute(sql.list_columns(table)) if row[2]}
+            if keys == set(table.dedup):
+                continue
+            try:
+                db.execute(sql_tables.enable_dedup(table))
+                yield f"gave {table.name} its DEDUP keys back"
+            except FxlabError as error:
+                yield f"{NOT_MENDED}{table.name} lacks its DEDUP keys: {error}"
+
+
+def _suspensions(settings: Settings, progress: Advance) -> Iterator[str]:
+    with _database(settings) as db:
+        yield from _resume(db, _ours(db), lambda: _restart(settings, progress))
+
+
+def _database(settings: Settings) -> contextlib.closing[QuestDB]:
+    return contextlib.closing(QuestDB(server.endpoint_of(settings)))
+
+
+def _ours(db: QuestDB) -> list[Table]:
+    there = {str(row[0]) for row in db.execute(sql.list_tables())}
+    return [table for table in TABLES if table.name in there]
 
 
 def _resume(db: QuestDB, ours: list[Table], restart: Callable[[], bool]) -> Iterator[str]:
@@ -121,7 +174,7 @@ def _resume(db: QuestDB, ours: list[Table], restart: Callable[[], bool]) -> Iter
     if cured := [table for table in first if table not in left]:
         yield f"resumed {_names(cured)}: all rows that were taken are shown"
     for table in left:
-        yield f"not mended: {table.name} is suspended again; free disk space, then try again"
+        yield f"{NOT_MENDED}{table.name} is suspended again; free disk space, then try again"
 
 
 def _resumed(db: QuestDB, tables: list[Table]) -> bool:
@@ -140,16 +193,30 @@ def _suspended(db: QuestDB, ours: list[Table]) -> list[Table]:
     return [table for table in ours if table.name in names]
 
 
-def _finish_purge(db: QuestDB, settings: Settings) -> Iterator[str]:
+def _finish_purge(settings: Settings, _: Advance) -> Iterator[str]:
     from fxlab.sessions import _purge
 
-    if not _is_moving(db):
-        return
-    _purge.finish(db, settings.home / "locks")
-    if db.is_moving():
-        yield "not mended: a purge is running; look again when it has ended"
-    else:
-        yield "finished a purge that had stopped half-way: no row of another session is missing"
+    with _database(settings) as db:
+        if not _is_moving(db):
+            return
+        with _warned() as left:
+            _purge.finish(db, settings.home / "locks")
+        if not db.is_moving():
+            yield "finished a purge that had stopped half-way: no row of another session is missing"
+        elif left:
+            yield from left
+        else:
+            yield f"{NOT_MENDED}a purge is running; look again when it has ended"
+
+
+@contextlib.contextmanager
+def _warned() -> Iterator[list[str]]:
+    """Collect what is said by warnings in the block: each a thing that is not mended."""
+    said: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield said
+    said += [f"{NOT_MENDED}{one.message}" for one in caught]
 
 
 def _is_moving(db: QuestDB) -> bool:
@@ -158,12 +225,38 @@ def _is_moving(db: QuestDB) -> bool:
     return PURGE_JOURNAL.name in there and db.is_moving()
 
 
-def _finish_recordings(settings: Settings) -> Iterator[str]:
+def _finish_recordings(settings: Settings, _: Advance) -> Iterator[str]:
     from fxlab.lab import connect
 
-    with connect(settings) as lab:
-        if lab.recovered:
-            yield f"finished the recordings: {', '.join(lab.recovered)}"
+    with _warned() as left, connect(settings) as lab:
+        recovered = lab.recovered
+    if recovered:
+        yield f"finished the recordings: {', '.join(recovered)}"
+    yield from left
+
+
+def _left_by_imports(settings: Settings, _: Advance) -> Iterator[str]:
+    from fxlab.collect._files.quarantine import lent
+
+    base = settings.home / "spool"
+    before = set(base.glob("import-*"))
+    if before:
+        with lent(base):
+            gone = before - set(base.glob("import-*"))
+        if gone:
+            yield f"removed the waiting rows of {len(gone)} imports that were killed"
+
+
+_Curing = Callable[[Settings, Advance], Iterable[str]]
+
+_CURES: Final[tuple[tuple[str, str, _Curing], ...]] = (
+    ("server", "start one that ended, restart one that hangs or lacks maps", _mend_server),
+    ("DEDUP keys", "give tables their keys back", _keys),
+    ("suspended tables", "resume them; restart the server if it cannot", _suspensions),
+    ("purges", "put back the rows that a killed purge took out", _finish_purge),
+    ("recordings", "store journals of killed recordings, close their sessions", _finish_recordings),
+    ("imports", "remove the waiting rows of killed imports", _left_by_imports),
+)
 
 
 def _names(tables: list[Table]) -> str:

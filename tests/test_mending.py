@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -75,6 +76,45 @@ def test_a_suspended_table_is_told_with_a_command_and_cured_by_it(own):
         lab.import_frame(five(), "prices", session_id="cured")
         assert lab.session("cured").prices()["price"].to_list() == [1.0, 2.0, 3.0, 4.0, 5.0]
     assert mend(own) == ()
+
+
+def test_a_cure_that_fails_keeps_no_other_from_its_work(own):
+    """An unreadable journal stays; a table, keys and what a killed import left are cured."""
+    from fxlab.collect._live.journal import SUFFIX
+
+    broken = own.home / "journals" / f"broken{SUFFIX}"
+    waiting = own.home / "spool" / "import-killed"
+    for folder in (broken.parent, waiting):
+        folder.mkdir(parents=True, exist_ok=True)
+    broken.write_bytes(b"no journal " * 1_000)
+    with connect_quietly(own) as lab:
+        lab._db.execute("alter table tick_prices suspend wal")
+        lab._db.execute("alter table csv_imports dedup disable")
+    done = subprocess.run(
+        [sys.executable, "-m", "fxlab", "doctor", "--mend", "--json"],
+        env={**os.environ, **own.environment()},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    cures = {row["what"]: row for row in json.loads(done.stdout)["cures"]}
+    states = {what: row["state"] for what, row in cures.items()}
+    assert states == {
+        "server": "ok", "DEDUP keys": "mended", "suspended tables": "mended", "purges": "ok",
+        "recordings": "MEND", "imports": "mended",
+    }  # fmt: skip
+    assert str(broken) in cures["recordings"]["done"]
+    assert all(row["cure"] for row in cures.values())
+    assert not waiting.exists()
+    broken.unlink()
+    assert mend(own) == ()
+
+
+def connect_quietly(settings):
+    """Connect where a journal cannot be finished, which is a warning."""
+    with pytest.warns(UserWarning, match="cannot be finished"):
+        return connect(settings)
 
 
 def test_a_table_without_its_keys_gets_them_back(own):

@@ -74,30 +74,36 @@ def doctor(
         typer.Option(
             "--mend",
             help="First cure what can be cured: a server that died or hangs, suspended tables, "
-            "recordings that were cut off.",
+            "recordings and purges that were cut off; each is shown.",
         ),
     ] = False,
 ) -> None:
     """Check everything fxlab needs; exit code 1 when something needs mending."""
     from fxlab._doctor import diagnose, is_well
 
-    if mend:
-        _mend()
+    is_mended = not mend or _mend()
     checks = diagnose(Settings.load())
     marks = {True: "ok", False: "MEND", None: "-"}
     rows = [(marks[check.ok], check.name, check.value, check.next_step) for check in checks]
     show_rows(("state", "what", "found", "next step"), rows)
-    if not is_well(checks):
+    if not (is_mended and is_well(checks)):
         raise typer.Exit(1)
 
 
-def _mend() -> None:
-    from fxlab._doctor import mend
+def _mend() -> bool:
+    """Cure thing by thing, show what became of each, and return whether nothing remains."""
+    from fxlab._doctor import mend_each
+    from fxlab._progress import shown
 
-    with keeping("what was mended stays mended"):
-        done = mend(Settings.load())
-    for sentence in done or ("nothing had to be mended",):
-        say(sentence)
+    with keeping("what was mended stays mended"), shown(None, "mending") as advance:
+        cures = list(mend_each(Settings.load(), advance))
+    rows = [
+        ("MEND" if not each.ok else "mended" if each.done else "ok", each.name, each.would,
+         "; ".join(each.done) or "nothing to do")
+        for each in cures
+    ]  # fmt: skip
+    show_rows(("state", "what", "cure", "done"), rows, key="cures")
+    return all(each.ok for each in cures)
 
 
 def backup(

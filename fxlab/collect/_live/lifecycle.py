@@ -219,8 +219,15 @@ def opened_store(db: QuestDB) -> Iterator[RecordingStore]:
         post.close()
 
 
-def recover(db: QuestDB, home: Path) -> list[str]:
+def recover(db: QuestDB, home: Path, left: list[QuestDBError] | None = None) -> list[str]:
     """Store what waits in journals of dead collectors and close their sessions.
+
+    Parameters
+    ----------
+    db, home
+        The server, and where the journals are.
+    left
+        Takes what cannot be finished, an error a journal; without it, the first one is raised.
 
     Returns
     -------
@@ -237,7 +244,7 @@ def recover(db: QuestDB, home: Path) -> list[str]:
         disk; the others are finished all the same.
     """
     closed: list[str] = []
-    troubles: list[WriteFailed] = []
+    troubles = [] if left is None else left
     for path in left_behind(home):
         try:
             with Journal(path) as journal:
@@ -250,7 +257,7 @@ def recover(db: QuestDB, home: Path) -> list[str]:
             troubles.append(WriteFailed(f"{cause}, then start fxlab again"))
         except WriteFailed as error:
             troubles.append(error)
-    if troubles:  # none of them kept the others from being finished
+    if troubles and left is None:  # none of them kept the others from being finished
         raise troubles[0]
     return closed
 
@@ -319,11 +326,15 @@ def _drain(journal: Journal, post: LinePost) -> None:
 
 def finish_recordings(db: QuestDB, home: Path) -> tuple[str, ...]:
     """Do what `recover` does; what cannot be finished now is kept, and said by a warning."""
+    left: list[QuestDBError] = []
+    closed: list[str] = []
     try:
-        return tuple(recover(db, home))
+        closed = recover(db, home, left)
     except QuestDBError as error:
-        warnings.warn(str(error), stacklevel=4)
-        return ()
+        left.append(error)
+    for trouble in left:
+        warnings.warn(str(trouble), stacklevel=4)
+    return tuple(closed)
 
 
 REPEATED_US: Final = 600_000_000
