@@ -18,7 +18,7 @@ import threading
 import time
 import weakref
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, Self, TypeVar
 
@@ -542,7 +542,7 @@ class Listener(Generic[Told]):
         with contextlib.suppress(RuntimeError):  # its loop has closed
             self._loop.call_soon_threadsafe(self._news.set)
 
-    async def __aiter__(self) -> AsyncIterator[Told]:
+    async def __aiter__(self) -> AsyncGenerator[Told, None]:
         try:
             while True:
                 while self._waiting:
