@@ -16,6 +16,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
@@ -216,7 +217,9 @@ def test_killed_servers_cost_nothing(
     reconcile.say(f"(1) outages in the ledger: {len(outages)}")
     late = timedelta(seconds=2)  # the sender may have had nothing to send at first
     assert all(any(a - late <= one <= b for a, b in outages) for one in killed_at)
-    assert len(outages) <= kills
+    # A server that comes up may take one request and then none for a while: that is no new outage.
+    begun = [a for (_, b), (a, _) in pairwise(sorted(outages)) if a - b > late]
+    assert len(begun) + 1 <= kills
 
 
 def test_a_server_that_does_not_answer_holds_nothing_up(

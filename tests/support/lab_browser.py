@@ -192,7 +192,7 @@ def browser_page(*, height: int, scheme: str = "light") -> Iterator[object]:
         browser = playwright.chromium.launch(executable_path=need_chromium(), args=list(FLAGS))
         page = browser.new_page(viewport={"width": 1280, "height": height}, color_scheme=scheme)
         page.set_default_timeout(WAIT)
-        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("pageerror", lambda error: errors.append(f"{error!r} {error.stack}"))
         yield page
         browser.close()
     assert errors == []
