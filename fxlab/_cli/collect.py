@@ -46,7 +46,7 @@ _STYLES: Final = {
 }
 _LEFT_OUT: Final = (
     ("books/s",), ("doubles", "backfilled"), ("bid", "ask"), ("books",), ("lag ms",), ("spread",),
-    ("gaps",),
+    ("book age s",), ("gaps",), ("age s",),
 )  # fmt: skip
 """Columns that a narrow terminal goes without, the first one first."""
 

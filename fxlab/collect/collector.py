@@ -471,6 +471,8 @@ class StatusMonitor:
                 books=rows[symbol, "orderbook"],
                 trades_per_second=self._rate(symbol, "prices", rows),
                 books_per_second=self._rate(symbol, "orderbook", rows),
+                trades_age=self._age(symbol, "prices"),
+                books_age=self._age(symbol, "orderbook"),
                 last_price=record.last_price,
                 bid=record.bid,
                 ask=record.ask,
@@ -483,6 +485,12 @@ class StatusMonitor:
             )
             found.append(status)
         return tuple(found)
+
+    def _age(self, symbol: str, data_type: str) -> float | None:
+        age = None if self._work is None else self._work.silence.ages.get((symbol, data_type))
+        if age is None or not age.rows or self._lasted is not None:
+            return None
+        return time.monotonic() - age.heard
 
     def _rate(self, symbol: str, data_type: str, rows: Counter[tuple[str, str]]) -> float | None:
         rate = self._rates.setdefault((symbol, data_type), Rate())

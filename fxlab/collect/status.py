@@ -42,6 +42,8 @@ class SymbolStatus:
         None while unknown.
     price_decimals
         Decimals that write all prices so far; None if no number does.
+    trades_age, books_age
+        Seconds since one came last; None before the first.
     lag_ms
         Arrival minus venue time of the newest message; the venue's clock is part of it.
     gaps, missing
@@ -60,6 +62,8 @@ class SymbolStatus:
     books: int = 0
     trades_per_second: float | None = None
     books_per_second: float | None = None
+    trades_age: float | None = None
+    books_age: float | None = None
     last_price: float | None = None
     bid: float | None = None
     ask: float | None = None
@@ -154,8 +158,8 @@ class Rate:
 
 
 COLUMNS: Final = (
-    "symbol", "trades", "trades/s", "last", "bid", "ask", "spread", "lag ms", "books", "books/s",
-    "gaps", "missing", "backfilled", "doubles",
+    "symbol", "trades", "trades/s", "age s", "last", "bid", "ask", "spread", "lag ms",
+    "books", "books/s", "book age s", "gaps", "missing", "backfilled", "doubles",
 )  # fmt: skip
 
 LONGEST_DETAIL: Final = 160
@@ -246,15 +250,18 @@ def _what(event: Event) -> str:
 
 def _cells(one: SymbolStatus, *, is_over: bool) -> tuple[str, ...]:
     rates = (None, None) if is_over else (one.trades_per_second, one.books_per_second)
+    ages = (None, None) if is_over else (one.trades_age, one.books_age)
     prices = (one.last_price, one.bid, one.ask, one.spread)
     return (
         one.symbol,
         show(one.trades),
         show(rates[0], 1),
+        show(ages[0], 1),
         *(_price(price, one.price_decimals) for price in prices),
         show(one.lag_ms, 1),
         show(one.books),
         show(rates[1], 1),
+        show(ages[1], 1),
         *(show(count) for count in (one.gaps, one.missing, one.backfilled, one.doubles)),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from scripted_feed import NOON, PATIENCE, SYMBOL, Scripted, trade, trades
@@ -129,6 +130,21 @@ def test_trades_that_a_silent_stream_left_out_are_asked_for(lab, db, record):
     detail = json.loads(gap["detail"])
     assert (detail["first_id"], detail["last_id"], detail["state"]) == (4, 6, "filled")
     assert lab.verify(session.id).whole
+
+
+def test_the_status_tells_the_age_of_each_stream(lab, unique, impatient):
+    feed = Behind(trades(1, 2))
+    with lab.collect(feed, SYMBOL, session_id=unique("age")) as collector:
+        feed.said.wait(PATIENCE)
+        ages = []
+        while len(ages) < 2:
+            time.sleep(0.3)
+            one = collector.status().symbols[0]
+            assert one.books_age is None
+            ages += [] if one.trades_age is None else [one.trades_age]
+        assert ages[1] >= ages[0] + 0.3
+        feed.all_said()
+    assert collector.status().symbols[0].trades_age is None
 
 
 def test_a_quiet_market_is_no_silence(db, record):

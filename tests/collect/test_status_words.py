@@ -23,6 +23,7 @@ def test_a_row_has_every_number():
         "symbol": "BTC_USDT",
         "trades": "123,456",
         "trades/s": "50.0",
+        "age s": "0.2",
         "last": "61,837.60",
         "bid": "61,837.50",
         "ask": "61,837.61",
@@ -30,6 +31,7 @@ def test_a_row_has_every_number():
         "lag ms": "10.2",
         "books": "900",
         "books/s": "8.0",
+        "book age s": "35.0",
         "gaps": "1",
         "missing": "2",
         "backfilled": "3",
@@ -40,6 +42,7 @@ def test_a_row_has_every_number():
 def test_what_is_not_known_is_a_dash():
     silent = cells(status(), "ETH_USDT")
     unknown = {"trades/s", "last", "bid", "ask", "spread", "lag ms", "books/s"}
+    unknown |= {"age s", "book age s"}
     assert {name for name, text in silent.items() if text == NOTHING} == unknown
 
 
@@ -47,6 +50,7 @@ def test_what_is_not_known_is_a_dash():
 def test_what_is_over_has_no_rate(state):
     row = cells(status(state))
     assert (row["trades/s"], row["books/s"]) == (NOTHING, NOTHING)
+    assert (row["age s"], row["book age s"]) == (NOTHING, NOTHING)
     assert row["last"] == "61,837.60"
 
 
