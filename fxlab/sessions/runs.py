@@ -341,8 +341,11 @@ def _value(value: object) -> object:
 
 
 def _metric_difference(stored: Mapping[str, object], found: Mapping[str, object]) -> str:
-    """Return the first figure that differs, with both values; nothing if none does."""
-    for name in sorted(stored.keys() | found.keys()):
+    """Return the first metric that differs, with both values; nothing if none does.
+
+    Those that the version of the saved run did not know are no difference.
+    """
+    for name in sorted(stored):
         if stored.get(name) != found.get(name):
             return f"{name} is {found.get(name)}, and was {stored.get(name)}"
     return ""

@@ -12,7 +12,7 @@ from fxlab._cli.collect import status_view
 from fxlab.collect import status as words
 
 
-def drawn(now, width=160):
+def drawn(now, width=180):
     console = Console(width=width, file=io.StringIO(), force_terminal=True, color_system=None)
     console.print(status_view(now))
     return console.file.getvalue()

@@ -11,8 +11,14 @@ from scripted_feed import SYMBOL, Scripted, trades
 
 from fxlab.collect._live import loop
 from fxlab.collect._live.events import GapRow
-from fxlab.collect._live.loop import MOST_IDS, Backfiller, neighbours, pieces
-from fxlab.collect._live.recorder import BackfillRequest, BackfillResult
+from fxlab.collect._live.loop import Backfiller
+from fxlab.collect._live.recorder import (
+    MOST_IDS,
+    BackfillRequest,
+    BackfillResult,
+    neighbours,
+    pieces,
+)
 from fxlab.collect._live.trades import IdGap
 from fxlab.collect.feed import Instrument, Trade
 from fxlab.errors import VenueUnavailable

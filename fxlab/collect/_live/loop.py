@@ -22,7 +22,7 @@ import logging
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -32,7 +32,15 @@ from fxlab._questdb.ingest import Lines
 from fxlab.collect._config import Plan
 from fxlab.collect._live.journal import Journal, Outage, Sender
 from fxlab.collect._live.lifecycle import RecordingStore, close_session, session_row
-from fxlab.collect._live.recorder import FOREVER, BackfillRequest, BackfillResult, Recorder
+from fxlab.collect._live.recorder import (
+    FOREVER,
+    BackfillRequest,
+    BackfillResult,
+    Recorder,
+    is_wanted,
+    neighbours,
+    pieces,
+)
 from fxlab.collect.feed import (
     BookSnapshot,
     Clock,
@@ -509,9 +517,6 @@ class SilenceWatch:
         return reason
 
 
-MOST_IDS: Final = 1_000
-"""Ids from the first to the last that one question covers."""
-
 PAUSES: Final = (0.0, 1.0, 4.0)
 """Seconds before a question is asked and asked again: the newest trades may not be there yet."""
 
@@ -581,7 +586,7 @@ class Backfiller:
                 return f"{got} of {wanted} trades came: {error}"
             except Exception as error:  # noqa: BLE001 - of a user's feed: it costs an answer only
                 return f"{got} of {wanted} trades came: {type(error).__name__}: {error}"
-            inside = [trade for trade in trades if _is_wanted(trade, group)]
+            inside = [trade for trade in trades if is_wanted(trade, group)]
             self._answer(inside)
             got += len(inside)
             if not trades:
@@ -595,36 +600,3 @@ class Backfiller:
             if trades:
                 return trades
         return []
-
-
-def neighbours(found: Sequence[BackfillRequest]) -> list[list[BackfillRequest]]:
-    """Return gaps in groups that one question covers: of one symbol, and close by their ids."""
-    groups: list[list[BackfillRequest]] = []
-    for one in sorted(found, key=lambda each: (each.symbol, each.ids.first)):
-        first = groups[-1][0] if groups else None
-        if (
-            first is not None
-            and first.symbol == one.symbol
-            and one.ids.last - first.ids.first < MOST_IDS
-        ):
-            groups[-1].append(one)
-        else:
-            groups.append([one])
-    return groups
-
-
-def pieces(group: Sequence[BackfillRequest]) -> Iterator[tuple[int, int]]:
-    """Yield the ids from the first to the last of a group, so many at a time as are asked for.
-
-    A garbled id can make a gap of any size, of which the first answer is empty.
-    """
-    first, last = group[0].ids.first, group[-1].ids.last
-    for at in range(first, last + 1, MOST_IDS):
-        yield at, min(at + MOST_IDS - 1, last)
-
-
-def _is_wanted(trade: Trade, group: Sequence[BackfillRequest]) -> bool:
-    """Return whether a trade lies in a gap: a venue's answer covers what is between them too."""
-    return isinstance(trade.id, int) and any(
-        one.ids.first <= trade.id <= one.ids.last for one in group
-    )

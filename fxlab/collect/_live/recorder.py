@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -48,6 +48,43 @@ class BackfillResult:
 
     request: BackfillRequest
     outcome: str
+
+
+MOST_IDS: Final = 1_000
+"""Ids from the first to the last that one question covers."""
+
+
+def neighbours(found: Sequence[BackfillRequest]) -> list[list[BackfillRequest]]:
+    """Return gaps in groups that one question covers: of one symbol, and close by their ids."""
+    groups: list[list[BackfillRequest]] = []
+    for one in sorted(found, key=lambda each: (each.symbol, each.ids.first)):
+        first = groups[-1][0] if groups else None
+        if (
+            first is not None
+            and first.symbol == one.symbol
+            and one.ids.last - first.ids.first < MOST_IDS
+        ):
+            groups[-1].append(one)
+        else:
+            groups.append([one])
+    return groups
+
+
+def pieces(group: Sequence[BackfillRequest]) -> Iterator[tuple[int, int]]:
+    """Yield the ids from the first to the last of a group, so many at a time as are asked for.
+
+    A garbled id can make a gap of any size, of which the first answer is empty.
+    """
+    first, last = group[0].ids.first, group[-1].ids.last
+    for at in range(first, last + 1, MOST_IDS):
+        yield at, min(at + MOST_IDS - 1, last)
+
+
+def is_wanted(trade: Trade, group: Sequence[BackfillRequest]) -> bool:
+    """Return whether a trade lies in a gap: a venue's answer covers what is between them too."""
+    return isinstance(trade.id, int) and any(
+        one.ids.first <= trade.id <= one.ids.last for one in group
+    )
 
 
 @dataclass(slots=True)
