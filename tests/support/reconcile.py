@@ -126,12 +126,13 @@ def trades(
 def _account(
     case: str, session: Session, venue: MockVenue, symbol: str, said: dict, backfill: bool
 ) -> Account:
-    truth, unsent = _heard(venue, symbol, said)
+    stored = session.prices(symbol, columns=COLUMNS)
+    reach = stored["seq"].max() if backfill else None
+    truth, unsent, tail = _heard(venue, symbol, said, reach)
     heard = truth.filter(~_inside(pl.col("id"), unsent))
     wanted = truth if backfill else heard
-    stored = session.prices(symbol, columns=COLUMNS)
     asked = stored.filter(pl.col("origin") == "backfill")
-    gaps = frozenset(gap_ids(session, symbol))
+    gaps = frozenset(one for one in gap_ids(session, symbol) if one[0] < tail)
     return Account(
         case,
         symbol,
@@ -143,20 +144,26 @@ def _account(
         backfilled=asked.height,
         injected=frozenset(unsent),
         found=gaps,
-        killed=asked.filter(~_inside(pl.col("seq"), unsent)).height,
+        killed=asked.filter(~_inside(pl.col("seq"), unsent), pl.col("seq") < tail).height,
     )
 
 
-def _heard(venue: MockVenue, symbol: str, said: dict) -> tuple[pl.DataFrame, list[Ids]]:
-    """Return the trades that somebody could know of, and the ranges of ids never told of."""
+def _heard(
+    venue: MockVenue, symbol: str, said: dict, reach: int | None = None
+) -> tuple[pl.DataFrame, list[Ids], int]:
+    """Return the trades that somebody could know of, and the ranges of ids never told of.
+
+    Of the last trades nobody may have been told. Who asks the venue at the end, and knows of ids up
+    to `reach`, has to have all up to there. The third is the first id of those.
+    """
     unsent = [(first, last) for first, last in said["unsent"]]
     first = said["sent_first_id"]
     truth = venue.truth.deals[symbol].frame()
     truth = truth.filter(pl.col("id").is_between(first, first + said["happened"] - 1))
     if unsent and unsent[-1][1] == truth["id"][-1]:
-        # Nobody was told of the last ones, so nobody can know that there were any.
-        truth = truth.filter(pl.col("id") < unsent.pop()[0])
-    return truth, unsent
+        tail = unsent.pop()[0]
+        return truth.filter(pl.col("id") < max(tail, (reach or 0) + 1)), unsent, tail
+    return truth, unsent, truth["id"][-1] + 1
 
 
 _SAME = ["id", "time", "price", "quantity", "bought"]
@@ -182,7 +189,7 @@ def _inside(ids: pl.Expr, ranges: list[Ids]) -> pl.Expr:
 def uncounted_trades(case: str, session: Session, venue: MockVenue, name: str) -> None:
     """Compare trades of a venue whose ids tell no holes: what was sent, and the times of gaps."""
     for symbol, said in venue.ledger()["venues"][name].items():
-        truth, unsent = _heard(venue, symbol, said)
+        truth, unsent, _ = _heard(venue, symbol, said)
         sent = _as_told(truth.filter(~_inside(pl.col("id"), unsent))).drop("id")
         stored = _as_told(session.prices(symbol, columns=COLUMNS)).drop("id")
         lost, foreign = (_minus(*pair).height for pair in ((sent, stored), (stored, sent)))

@@ -247,65 +247,6 @@ def test_a_recording_is_watched_and_stopped(web, lab, unique):
     assert lab.session(name).prices_count >= over["standing"]["trades"] > 0
 
 
-async def _connected(web):
-    return await websocket_connect(f"ws://{web.address}/fxlab/api/events?token={TOKEN}")
-
-
-async def _to_the_end(socket, session_id):
-    """Return all that a socket tells until a recording is over, then close it."""
-    found = []
-    while not (found and found[-1].get("state") == "completed"
-               and found[-1]["session_id"] == session_id):  # fmt: skip
-        text = await asyncio.wait_for(socket.read_message(), WAIT)
-        assert text is not None
-        found.append(json.loads(text))
-    socket.close()
-    while await asyncio.wait_for(socket.read_message(), WAIT) is not None:
-        pass
-    return found
-
-
-def _told(events):
-    """Return how many events a client was told of: those it got, and those it missed."""
-    return sum(one.get("count", 1) if one["type"] == "dropped" else 1 for one in events)
-
-
-def test_a_client_that_does_not_read_holds_up_neither_a_recording_nor_others(web, lab, unique):
-    name, many = unique("flood"), 12_000
-    market = generated(["BTC_USDT", "ETH_USDT"], seed=3, rate=4_000, book_rate=20, trades=many)
-
-    async def watch(venue):
-        silent, reader = await _connected(web), await _connected(web)
-        body = {"venue": "binance", "symbols": ["BTC_USDT", "ETH_USDT"], "url": venue.url}
-        answer = await asyncio.to_thread(
-            web.client.post, "/commands/start-collection", json=body | {"session_id": name}
-        )
-        assert answer.status_code == 202, answer.text
-        reading = asyncio.ensure_future(_to_the_end(reader, name))
-        await asyncio.to_thread(until_all_came_then_stop)
-        return await reading, await _to_the_end(silent, name)
-
-    def until_all_came_then_stop():
-        deadline = time.monotonic() + WAIT
-        while web.client.get(f"/executions/{name}").json()["standing"]["trades"] < 2 * many:
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
-        web.client.post("/commands/stop-collection", json={"session_id": name})
-
-    with MockVenue(market) as venue:
-        heard, left = asyncio.run(watch(venue))
-    assert lab.session(name).prices_count == 2 * many
-    assert lab.session(name).gaps_count == 0
-    dropped = [one["count"] for one in left if one["type"] == "dropped"]
-    assert sum(dropped) > 0
-    assert _told(left) == _told(heard)
-    trades = [(one["symbol"], int(one["id"])) for one in left if one.get("kind") == "trade"]
-    assert len(set(trades)) == len(trades) < 2 * many
-    for symbol in ("BTC_USDT", "ETH_USDT"):
-        ids = [number for of, number in trades if of == symbol]
-        assert ids == sorted(ids)
-
-
 def test_progress_and_state_come_over_the_socket(web, recorded):
     def begin():
         started(web, recorded, strategy="buy_and_hold", acceleration_factor="max")
