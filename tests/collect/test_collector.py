@@ -8,7 +8,7 @@ import json
 import re
 
 import pytest
-from scripted_feed import NOON, PATIENCE, SYMBOL, Plain, Scripted, trade, trades
+from scripted_feed import NOON, PATIENCE, SYMBOL, Plain, Scripted, events, trade, trades
 
 from fxlab import errors, schema
 from fxlab._questdb import sql
@@ -47,14 +47,6 @@ def said(collector, feed):
 
 def ids(session, symbol=None):
     return session.prices(symbol, columns=["seq"])["seq"].to_list()
-
-
-def events(db, session_id):
-    names = list(schema.EVENTS.columns)
-    rows = [dict(zip(names, row, strict=True)) for row in db.execute(
-        sql.raw_rows(schema.EVENTS, session_id)
-    )]  # fmt: skip
-    return sorted(rows, key=lambda row: row["seq"])
 
 
 # ---- ends ------------------------------------------------------------------------------------

@@ -6,10 +6,8 @@ import json
 import time
 
 import pytest
-from scripted_feed import NOON, PATIENCE, SYMBOL, Scripted, trade, trades
+from scripted_feed import NOON, PATIENCE, SYMBOL, Scripted, events, trade, trades
 
-from fxlab import schema
-from fxlab._questdb import sql
 from fxlab.collect._live import loop
 from fxlab.collect._live.loop import StreamAge
 from fxlab.collect.feed import BookDelta, BookSnapshot
@@ -30,13 +28,6 @@ def impatient(monkeypatch):
         "CONFIRM_SECONDS": 0.3,
     }.items():
         monkeypatch.setattr(loop, name, seconds)
-
-
-def events(db, session_id, kind):
-    names = list(schema.EVENTS.columns)
-    rows = db.execute(sql.raw_rows(schema.EVENTS, session_id))
-    found = [dict(zip(names, row, strict=True)) for row in rows]
-    return sorted((row for row in found if row["event"] == kind), key=lambda row: row["seq"])
 
 
 # ---- When a venue is asked ----
@@ -180,6 +171,14 @@ def test_a_venue_that_cannot_be_asked_is_said(db, record):
     told = events(db, session.id, "venue_error")
     assert "whether prices have ceased is not known: it is away" in told[0]["detail"]
     assert feed.broken == []
+
+
+def test_an_error_of_a_feed_is_told_at_the_end_too(db, record, monkeypatch):
+    monkeypatch.setattr(loop, "QUIET_SECONDS", 600.0)
+    feed = Behind(trades(1, 2, 3), history=KeyError("oops"))
+    feed.newest = trade(6)._replace(origin="backfill", time=4_000_000_000_000_000)
+    told = events(db, record(feed, 1.5).id, "venue_error")
+    assert "whether prices have ceased is not known: KeyError: 'oops'" in told[0]["detail"]
 
 
 def test_trades_of_the_last_moments_are_asked_for_at_the_end(db, record, monkeypatch):

@@ -6,6 +6,8 @@ import asyncio
 import threading
 import time
 
+from fxlab import schema
+from fxlab._questdb import sql
 from fxlab.collect.feed import Feed, Instrument, Trade
 
 SYMBOL = "BTC_USDT"
@@ -103,3 +105,13 @@ def trade(number, symbol=SYMBOL, **changes):
 def trades(*numbers, **changes):
     """Return trades with these ids."""
     return [trade(number, **changes) for number in numbers]
+
+
+def events(db, session_id, kind=None):
+    """Return the rows of the event table by number, all or those of a kind."""
+    names = list(schema.EVENTS.columns)
+    rows = db.execute(sql.raw_rows(schema.EVENTS, session_id))
+    found = [dict(zip(names, row, strict=True)) for row in rows]
+    return sorted(
+        (row for row in found if kind in {None, row["event"]}), key=lambda row: row["seq"]
+    )

@@ -127,8 +127,12 @@ class Market(Account):
         if order.target == 0:
             return -leg.qty
         reserve = 1 + max(self.terms.taker, 0.0)
-        money = abs(order.target) * max(equity, 0.0)
-        return math.copysign(self.units(leg, order, money, price, reserve), order.target) - leg.qty
+        return self.wanted(leg, order, max(equity, 0.0), price, reserve) - leg.qty
+
+    def wanted(self, leg: Leg, order: Order, equity: float, price: float, reserve: float) -> float:
+        """Return the signed position that the target's share of equity pays, fees included."""
+        money = abs(order.target) * equity
+        return math.copysign(self.units(leg, order, money, price, reserve), order.target)
 
     def units(self, leg: Leg, order: Order, money: float, price: float, reserve: float) -> float:
         """Return how many units so much money buys: what they cost with every fee fits into it.
@@ -138,8 +142,8 @@ class Market(Account):
         terms = self.terms
         once = terms.fee_per_order.get(leg.name, 0.0) if order.traded == 0 else 0.0
         by_unit = (money - once) / (price * reserve + terms.fee_per_unit.get(leg.name, 0.0))
-        by_least = (money - terms.min_fee.get(leg.name, 0.0) + order.fees) / price
         least = terms.min_fee.get(leg.name, 0.0)
+        by_least = (money - least + order.fees) / price
         return max(0.0, min(by_unit, by_least) if least else by_unit)
 
     def noise(self, leg: Leg, price: float) -> float:
@@ -183,9 +187,7 @@ class Market(Account):
             equity = self.of_others(leg) + leg.cash - closing * price - cost
         if equity <= 0:
             return (closing, PLAIN) if closing else Status.NO_EQUITY
-        money = abs(order.target) * equity
-        wanted = self.units(leg, order, money, price, self.reserve(order))
-        change = math.copysign(wanted, order.target) - leg.qty
+        change = self.wanted(leg, order, equity, price, self.reserve(order)) - leg.qty
         if change * side * price <= self.noise(leg, price):
             return Status.UNCHANGED
         start, opening = leg.qty + closing, change - closing
@@ -302,9 +304,7 @@ class Market(Account):
         equity = self.basis(leg, reference)
         if walk.best is None or equity <= 0:
             return Status.FILLED
-        money = abs(order.target) * equity
-        wanted = self.units(leg, order, money, walk.best, self.reserve(order))
-        about = abs(math.copysign(wanted, order.target) - leg.qty)
+        about = abs(self.wanted(leg, order, equity, walk.best, self.reserve(order)) - leg.qty)
         average = self.worse(leg, walk.look(about)[1], side, slip)
         sized = self.size(leg, order, average, side, equity)
         if isinstance(sized, Status):

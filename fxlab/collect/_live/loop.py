@@ -22,7 +22,7 @@ import logging
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -299,6 +299,11 @@ def _broken(what: str, error: BaseException) -> CollectionFailed:
     )
 
 
+def _cause(error: Exception) -> str:
+    """Return why a venue did not answer; a venue's own error says it in words."""
+    return str(error) if isinstance(error, VenueError) else f"{type(error).__name__}: {error}"
+
+
 AT_A_TIME: Final = 2
 """Questions of one kind."""
 
@@ -331,6 +336,8 @@ class StreamAge:
         Rows until now.
     asked
         Questions since something came last; each doubles the time until the next.
+    suspected
+        When a connection was made again, if nothing came since.
     """
 
     began: float
@@ -357,6 +364,9 @@ class StreamAge:
         if self.suspected is not None and self.suspected + QUIET_AFTER_RECONNECT < since + quiet:
             since, quiet = self.suspected, QUIET_AFTER_RECONNECT
         return since + min(quiet * 2.0**self.asked, LONGEST_QUIET)
+
+
+_Act = Callable[[str, str, Trade | BookSnapshot], Coroutine[Any, Any, None]]
 
 
 class SilenceWatch:
@@ -413,10 +423,11 @@ class SilenceWatch:
         for key, age in self.ages.items():
             if again and age.asked == 0:
                 age.suspected = now
-            age.look(self._mark(*key), rows[key], now)
+            age.look(self._mark(*key, rows[key]), rows[key], now)
             if now >= age.due() and key not in self._tasks:
                 age.asked += 1
-                self._tasks[key] = task = asyncio.create_task(self._ask(*key), name="fxlab silence")
+                question = self._ask(*key, self._recover)
+                self._tasks[key] = task = asyncio.create_task(question, name="fxlab silence")
                 task.add_done_callback(partial(self._tasks.pop, key))
 
     async def finish(self, end: int, seconds: float) -> None:
@@ -429,7 +440,8 @@ class SilenceWatch:
             for key, age in self.ages.items()
             if now - age.heard > max(1.0, LAST_INTERVALS * age.usual()) or age.suspected is not None
         ]
-        asking = {asyncio.create_task(self._ask_last(*key, end)) for key in doubtful}
+        complete = partial(self._complete, end)
+        asking = {asyncio.create_task(self._ask(*key, complete)) for key in doubtful}
         if asking:
             _, late = await asyncio.wait(asking, timeout=seconds)
             for task in late:
@@ -439,22 +451,20 @@ class SilenceWatch:
                 detail = f"{len(late)} streams could not be asked about within {seconds:g} s"
                 self._say(Event("venue_error", None, self._clock.now(), len(late), detail))
 
-    def _mark(self, symbol: str, kind: str) -> object:
-        record = self._recorder.symbols[symbol]
-        if kind == "prices":
-            return self._recorder.row_counts()[symbol, kind]
-        return None if record.book is None else (record.book.last_id, record.book.last_time)
+    def _mark(self, symbol: str, kind: str, rows: int) -> object:
+        book = self._recorder.symbols[symbol].book
+        return rows if kind == "prices" or book is None else (book.last_id, book.last_time)
 
-    async def _latest(self, symbol: str, kind: str) -> Trade | BookSnapshot | None:
-        """Return what the venue has, None if it cannot be asked or is not ahead of its stream."""
+    async def _ask(self, symbol: str, kind: str, act: _Act) -> None:
+        """Ask what the venue has, and act if it is ahead; why that cannot be known is told."""
         try:
             async with self._turn:
                 found = await self._feed.latest(self._instruments[symbol], kind)
-        except VenueError as error:
-            detail = f"whether {kind} have ceased is not known: {error}"
+            if found is not None and self._is_ahead(found):
+                await act(symbol, kind, found)
+        except Exception as error:  # noqa: BLE001 - of a user's feed: it costs an answer only
+            detail = f"whether {kind} have ceased is not known: {_cause(error)}"
             self._say(Event("venue_error", symbol, self._clock.now(), 1, detail[:300]))
-            return None
-        return found if found is not None and self._is_ahead(found) else None
 
     def _is_ahead(self, found: Trade | BookSnapshot) -> bool:
         """Return whether the venue knows something later than what came over its stream."""
@@ -476,10 +486,8 @@ class SilenceWatch:
         ids = self._recorder.symbols[symbol].trades.ids
         return ids.spans[-1][1] if ids is not None and ids.spans else None
 
-    async def _ask(self, symbol: str, kind: str) -> None:
-        found = await self._latest(symbol, kind)
-        if found is None:
-            return
+    async def _recover(self, symbol: str, kind: str, found: Trade | BookSnapshot) -> None:
+        """Ask for what a stream left out, and have it sent again."""
         await asyncio.sleep(CONFIRM_SECONDS)
         if not self._is_ahead(found):
             return
@@ -488,8 +496,10 @@ class SilenceWatch:
             self._answer([found])  # what lies before it is a gap in the ids, which is asked for
         self._feed.reconnect(symbol, kind, reason)
 
-    async def _ask_last(self, symbol: str, kind: str, end: int) -> None:
-        found = await self._latest(symbol, kind)
+    async def _complete(
+        self, end: int, symbol: str, kind: str, found: Trade | BookSnapshot
+    ) -> None:
+        """Ask for what a stream left out before the end (µs) of the recording."""
         if isinstance(found, Trade):
             last = self._last_id(symbol)
             if found.time > end and last is not None and isinstance(found.id, int):
@@ -501,7 +511,7 @@ class SilenceWatch:
             if missed:
                 self._tell(symbol, kind, missed[-1])
                 self._answer(missed if last is not None else [])
-        elif found is not None:
+        else:
             age = self.ages[symbol, kind]
             if time.monotonic() - age.heard > max(1.0, QUIET_INTERVALS * age.usual()):
                 since = self._recorder.symbols[symbol].book.last_time  # type: ignore[union-attr]
@@ -582,10 +592,8 @@ class Backfiller:
         for first, last in pieces(group):
             try:
                 trades = await self._insist(group[0].symbol, first, last)
-            except VenueError as error:
-                return f"{got} of {wanted} trades came: {error}"
             except Exception as error:  # noqa: BLE001 - of a user's feed: it costs an answer only
-                return f"{got} of {wanted} trades came: {type(error).__name__}: {error}"
+                return f"{got} of {wanted} trades came: {_cause(error)}"
             inside = [trade for trade in trades if is_wanted(trade, group)]
             self._answer(inside)
             got += len(inside)

@@ -55,6 +55,7 @@ from fxlab.collect.venues._websocket import (
 from fxlab.errors import VenueError, VenueRefused, VenueUnavailable
 from fxlab.schema import is_symbol
 
+QUOTES, DEPTH = BOOK_STREAMS = "bookTicker", "depth@100ms"
 MOST_STREAMS: Final = 1024
 """Of one connection, as documented."""
 STREAMS_AT_ONCE: Final = 256
@@ -81,10 +82,10 @@ def plan(feed: Binance, wanted: Subscription) -> list[StreamGroup]:
         if wanted.trades:
             _line(lines, feed.TRADE_PATH, f"{name}@{feed.TRADE_STREAM}")
         if wanted.book_depth == 1:
-            line = _line(lines, feed.BOOK_PATH, f"{name}@bookTicker")
+            line = _line(lines, feed.BOOK_PATH, f"{name}@{QUOTES}")
             line.quotes.append(QuoteStream(one.symbol))
         elif wanted.book_depth:
-            line = _line(lines, feed.BOOK_PATH, f"{name}@depth@100ms")
+            line = _line(lines, feed.BOOK_PATH, f"{name}@{DEPTH}")
             line.books.append(SyncedBook(one.symbol))
     return lines
 
@@ -185,8 +186,7 @@ class BinanceRun(SnapshotRun[StreamGroup]):
 
     def carries(self, connection: StreamGroup, symbol: str, data_type: str) -> bool:
         """Return whether a stream comes over a connection."""
-        stream = self._feed.TRADE_STREAM if data_type == "prices" else ("bookTicker", "depth@100ms")
-        names = (stream,) if isinstance(stream, str) else stream
+        names = (self._feed.TRADE_STREAM,) if data_type == "prices" else BOOK_STREAMS
         native = self._natives[symbol].lower()
         return any(f"{native}@{name}" in connection.streams for name in names)
 
