@@ -134,7 +134,7 @@ def rebuild(db: QuestDB, table: Table, progress: Advance = silent) -> None:
         units = _units(db)
     if old.name in units:
         _compare(db, old, table, part(progress, 0.5, 1.0))
-        run(db, sql_tables.drop_table(old))
+        drop(db, old)
 
 
 def run(db: QuestDB, command: str) -> None:
@@ -149,6 +149,18 @@ def run(db: QuestDB, command: str) -> None:
         else:
             return
     db.execute(command)
+
+
+def drop(db: QuestDB, table: Table) -> None:
+    """Drop a table, also one that a server which was killed has left half made.
+
+    Of such a one the server forgets the name, and then fails to read what the table should be.
+    """
+    try:
+        run(db, sql_tables.drop_table(table))
+    except QueryFailed:
+        if table.name in _units(db):
+            raise
 
 
 def _units(db: QuestDB) -> dict[str, str]:

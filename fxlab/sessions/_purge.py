@@ -304,7 +304,7 @@ def _stage(db: QuestDB, rewrite: Rewrite) -> str:
     """Copy what stays into the staging table, and compare every value; return why not."""
     place, staging = rewrite.place, rewrite.staging
     if staging.name in _names(db):
-        migrations.run(db, sql_tables.drop_table(staging))
+        migrations.drop(db, staging)
     migrations.run(db, sql_tables.create_table(staging))
     db.execute(sql_tables.copy_rows(place.table, staging, rewrite.span))
     db.wait_visible(staging)
@@ -333,7 +333,7 @@ def _put_back(db: QuestDB, rewrite: Rewrite) -> None:
         )
     _note(db, rewrite, "done")
     if rewrite.kept:
-        migrations.run(db, sql_tables.drop_table(staging))
+        migrations.drop(db, staging)
 
 
 def _compare(db: QuestDB, rewrite: Rewrite, left: Table, right: Table, span: Span) -> None:
@@ -353,7 +353,7 @@ def _sweep(db: QuestDB) -> None:
     for name in _names(db):
         table = next((t for t in TABLES if name.startswith(f"{t.name}{_STAGED}")), None)
         if table is not None:
-            migrations.run(db, sql_tables.drop_table(replace(table, name=name)))
+            migrations.drop(db, replace(table, name=name))
 
 
 def _names(db: QuestDB) -> set[str]:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
@@ -347,6 +348,27 @@ def test_a_server_that_is_killed_loses_nothing(small, settings, seed):
         assert_same(before, stored(again._db))
         assert set(rows_of(again._db, GONE).values()) == {0}
         assert again.deleted()["status"].to_list() == ["deleted"]
+
+
+def test_a_staging_table_that_a_killed_server_left_half_made_is_no_hindrance(small, settings):
+    before = stored(small._db)
+    small.delete(GONE)
+    # Of the same partition, which the purge stages again, and of another, which it sweeps.
+    names = ("tick_prices_purge_2025_W02", "tick_prices_purge_2025_W40")
+    for name in names:
+        small._db.execute(sql_tables.create_table(replace(PRICES, name=name)))
+    small._db.close()
+    embedded.down(settings)
+    for name in names:  # as found after a kill: the file is there, nothing is written into it
+        (made,) = settings.home.glob(f"**/db/{name}~*/txn_seq/_meta")
+        made.write_bytes(bytes(made.stat().st_size))
+    embedded.up(settings)
+    with fxlab.connect(settings) as again:
+        assert sorted(staging(again._db)) == sorted(names)
+        again.purge()
+        assert staging(again._db) == []
+        assert_same(before, stored(again._db))
+        assert set(rows_of(again._db, GONE).values()) == {0}
 
 
 class Hooked:
