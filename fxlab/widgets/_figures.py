@@ -35,6 +35,9 @@ Range = tuple[float, float]
 
 _FIGURE_SCRIPT = """
 const seen = new WeakMap();
+// Models to which messages of the kernel get through: where a page was busy for two seconds while
+// a model was made, anywidget gives up and drops all of them. Clicks and zooms are told even then.
+const heard = new WeakSet();
 
 // Of a figure that shows all its time: nothing. The axes of all its panels agree.
 function shown(graph) {
@@ -60,7 +63,7 @@ function listen(graph, model) {
     state.told = [low, high];
     const redraws = Boolean(window.Plotly);
     if (low === null && redraws) redraw(graph, state.whole);  // also where the kernel is busy
-    tell({ event: "zoom", low, high, redraws });
+    tell({ event: "zoom", low, high, redraws: redraws && heard.has(model) });
   };
   graph.on("plotly_relayout", (change) => {
     if (!Object.keys(change).some((key) => key.startsWith("xaxis"))) return;
@@ -96,10 +99,15 @@ function render({ model, el }) {
   };
   start();
   // An answer to a zoom is for the range that was asked for: the reader may be elsewhere by now.
-  const patch = ({ low, high, ...content }) => graphs()
-    .filter((graph) => seen.has(graph) && (low === undefined || same([low, high], shown(graph))))
-    .forEach((graph) => redraw(graph, content));
+  const patch = ({ event, low, high, ...content }) => {
+    heard.add(model);
+    if (event === "ready") return;
+    graphs()
+      .filter((graph) => seen.has(graph) && (low === undefined || same([low, high], shown(graph))))
+      .forEach((graph) => redraw(graph, content));
+  };
   model.on("msg:custom", patch);
+  model.send({ event: "ready" });
   return () => {
     cancelAnimationFrame(waiting);
     watch?.disconnect();
@@ -136,8 +144,10 @@ class FigureEvents(anywidget.AnyWidget):
         self.on_msg(lambda _widget, content, _buffers: self.handle(content))
 
     def handle(self, content: dict[str, Any]) -> None:
-        """Hand on what the browser told."""
-        if content.get("event") == "click" and self._on_click is not None:
+        """Hand on what the browser told; answer the question whether it hears anything."""
+        if content.get("event") == "ready":
+            self.send({"event": "ready"})
+        elif content.get("event") == "click" and self._on_click is not None:
             self._on_click(content)
         elif content.get("event") == "zoom" and self._on_zoom is not None:
             self._on_zoom(content["low"], content["high"])
@@ -216,7 +226,8 @@ class ZoomSampler(FigureEvents):
 
     def handle(self, content: dict[str, Any]) -> None:
         """Hand on what the browser told, and whether it can redraw a figure in place."""
-        self._redraws = bool(content.get("redraws", True))
+        if content.get("event") == "zoom":
+            self._redraws = bool(content.get("redraws", True))
         super().handle(content)
 
     def _on_zoomed(self, low: float | None, high: float | None) -> None:

@@ -217,3 +217,29 @@ def test_charts_of_sessions_and_of_a_notebook_zoom_in_a_narrow_window(
         expect(said).to_contain_text("of 300,000 ticks in view")
         Chart(page, own.locator(".js-plotly-plot")).double_click()
         expect(said).to_contain_text("300,000 ticks, ")
+
+
+GIVE_UP = """
+const wait = AbortSignal.timeout.bind(AbortSignal);
+AbortSignal.timeout = (span) => wait(span === 2_000 ? 0 : span);
+"""
+"""Lets anywidget give up at once, as it does on a page that is busy for two seconds."""
+
+
+def test_a_zoom_is_answered_where_the_page_was_too_busy_to_hear_the_kernel(jupyter, session):
+    from playwright.sync_api import expect
+
+    url, root = jupyter
+    write_notebook(root / "zoom.ipynb", SETUP.format(session=session), OWN)
+    gave_up = []
+    with browser_page(height=1_600) as page:
+        page.add_init_script(GIVE_UP)
+        page.on("pageerror", lambda error: gave_up.append(str(error)))
+        panel = open_and_run(page, url, "zoom.ipynb").locator(".fxlab-panel").first
+        said = panel.locator(".js-plotly-plot .annotation-text")
+        expect(said).to_contain_text("300,000 ticks, ", timeout=WAIT)
+        Chart(page, panel.locator(".js-plotly-plot")).drag(0.4, 0.6)
+        expect(said).to_contain_text("of 300,000 ticks in view")
+        Chart(page, panel.locator(".js-plotly-plot")).double_click()
+        expect(said).to_contain_text("300,000 ticks, ")
+    assert any("Failed to initialize model" in error for error in gave_up)

@@ -119,6 +119,25 @@ def test_a_range_of_no_length_has_a_microsecond():
     assert asked[0][1] - asked[0][0] == timedelta(microseconds=1)
 
 
+def test_a_browser_that_asks_whether_it_hears_the_kernel_is_answered():
+    sampler = Sampler()
+    sampler.handle({"event": "ready"})
+    assert sampler.sent == [{"event": "ready"}]
+
+
+def test_a_click_before_the_answer_does_not_change_how_it_is_drawn(monkeypatch):
+    asides = []
+    monkeypatch.setattr(_figures, "run_aside", lambda run, tell: asides.append((run, tell)))
+    sampler = Sampler()
+    sampler.show(figure_of("whole"), "", lambda *_: figure_of("part"))
+    zoomed(sampler, 0.0, 1.0, redraws=False)
+    sampler.handle({"event": "click"})
+    ((run, tell),) = asides
+    outcome = run()
+    tell(lambda: outcome)
+    assert sampler.sent == []
+
+
 def test_where_plotly_cannot_redraw_the_figure_is_shown_again():
     sampler = Sampler()
     sampler.show(figure_of("whole"), "words", lambda *_: figure_of("part"))
