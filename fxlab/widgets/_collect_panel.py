@@ -2,23 +2,16 @@
 
 The form says where, what, how long. The chart shows last prices, and below them how many trades
 come in a second.
-
-`BrowserProbe` knows whether a browser shows the panel. A live figure puts its script of 5 MB into a
-saved notebook: too much for a batch run, which has no reader yet. Jupyter's server names its
-notebooks to their kernels, a batch run has no server; in other front ends the probe reports that it
-was drawn.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-import anywidget
 import ipywidgets as w
 import numpy as np
 import plotly.graph_objects as go
@@ -45,43 +38,13 @@ from fxlab.widgets._base import (
     style_sheet,
     with_help,
 )
-from fxlab.widgets._figures import FigureOutput, RollingSeries
+from fxlab.widgets._figures import LiveFigure, RollingSeries
 from fxlab.widgets._forms import TextField, read_whole
-from fxlab.widgets._replay_panel import empty_line, live_figure, put_line
+from fxlab.widgets._replay_panel import empty_line
 
 if TYPE_CHECKING:
     from fxlab.collect.collector import Collector
     from fxlab.lab import Lab
-
-
-_SESSION: Final = "JPY_SESSION_NAME"
-
-_SCRIPT: Final = """
-function render({ model, el }) {
-  el.style.display = "none";
-  model.set("looks", true);
-  model.save_changes();
-}
-
-export default { render };
-"""
-
-
-class BrowserProbe(anywidget.AnyWidget):
-    """An invisible part of a panel.
-
-    Attributes
-    ----------
-    looks : bool
-        Whether there is a browser; observable, and never taken back.
-    """
-
-    _esm = _SCRIPT
-    looks = t.Bool().tag(sync=True)
-
-    @t.default("looks")
-    def _looks_from_the_start(self) -> bool:
-        return _SESSION in os.environ
 
 
 POINTS: Final = 600
@@ -92,7 +55,7 @@ HEIGHT: Final = 380
 
 
 class MonitorChart:
-    """Lines that follow a recording, as a live figure or as a plain one.
+    """Lines that follow a recording.
 
     Parameters
     ----------
@@ -102,15 +65,15 @@ class MonitorChart:
 
     Attributes
     ----------
-    figure : plotly.graph_objects.FigureWidget or None
-        The live figure, once `live` was called.
+    live : LiveFigure
+        What to show.
     """
 
     def __init__(self, symbols: tuple[str, ...]) -> None:
         self._prices = {symbol: RollingSeries(POINTS) for symbol in symbols}
         self._rates = {symbol: RollingSeries(POINTS) for symbol in symbols}
         self._bases: dict[str, float] = {}
-        self.figure: go.FigureWidget | None = None
+        self.live = LiveFigure(self._empty_figure())
 
     def add(self, now: float, status: CollectorStatus) -> None:
         """Take a moment in, `now` in epoch milliseconds; nothing is sent yet."""
@@ -123,34 +86,20 @@ class MonitorChart:
             if one.trades_per_second is not None:
                 _append(self._rates[one.symbol], now, one.trades_per_second)
 
-    def live(self) -> go.FigureWidget:
-        """Return the live figure; it is made when it is asked for first."""
-        if self.figure is None:
-            self.figure = live_figure(self.still())
-        return self.figure
-
     def show(self) -> None:
-        """Send the lines to the browser, all at once, if there is a live figure."""
-        if self.figure is not None:
-            with self.figure.batch_update():
-                self._fill(self.figure)
+        """Send the lines to the browser, all at once."""
+        self._fill()
+        self.live.show()
 
-    def still(self) -> go.Figure:
-        """Return the picture as it is, as plain data that costs a saved notebook little."""
-        figure = self._empty_figure()
-        self._fill(figure)
-        return figure
+    def keep(self, text: str) -> None:
+        """Leave the lines as they are now in the notebook, and a text for where none are drawn."""
+        self._fill()
+        self.live.keep(text)
 
-    def close(self) -> None:
-        """Take the live figure away."""
-        if self.figure is not None:
-            self.figure.close()
-            self.figure = None
-
-    def _fill(self, figure: go.Figure) -> None:
-        trails = (*self._prices.values(), *self._rates.values())
-        for trace, trail in zip(figure.data, trails, strict=True):
-            put_line(trace, trail.x, trail.y)
+    def _fill(self) -> None:
+        lines = (*self._prices.values(), *self._rates.values())
+        for trace, line in zip(self.live.figure.data, lines, strict=True):
+            trace.x, trace.y = line.x, line.y
 
     def _scaled(self, symbol: str, price: float) -> float:
         base = self._bases.setdefault(symbol, price)
@@ -237,7 +186,6 @@ class LiveMonitor(w.VBox):
         self.message = Message()
         self.numbers = w.HTML()
         self.stage = w.VBox(layout={"width": "100%"})
-        self.audience = BrowserProbe()
         self.start.on_click(lambda _: self._on_start())
         self.stop.on_click(lambda _: self._on_stop())
         super().__init__(self._rows())
@@ -258,7 +206,6 @@ class LiveMonitor(w.VBox):
             self.form,
             buttons,
             *shown,
-            self.audience,
             KeyGuard(),
         ]
 
@@ -277,16 +224,13 @@ class LiveMonitor(w.VBox):
         with self._turn:
             self.collector = collector
             self._chart = MonitorChart(tuple(one.symbol for one in status.symbols))
+            self.stage.children = (self._chart.live,)
             self._offer(running=True)
-        # The first picture takes a second or two: it comes later, by another thread.
-        if not self._look(draw=False) and not self._closed:
+        if not self.refresh() and not self._closed:
             self._pulse = PeriodicTimer(self.refresh, REFRESH)
 
     def refresh(self) -> bool:
         """Show the recording as it is now; return whether it is over."""
-        return self._look(draw=True)
-
-    def _look(self, *, draw: bool) -> bool:
         with self._turn:
             collector, chart = self.collector, self._chart
             if collector is None or chart is None:
@@ -296,17 +240,14 @@ class LiveMonitor(w.VBox):
             chart.add(time.time_ns() / 1e6, status)
             if status.is_over:
                 self._end(collector, chart)
-            elif draw:
-                self._draw(chart)
+            else:
+                chart.show()
             return status.is_over
 
     def close(self) -> None:
         """Take the panel away; a recording goes on."""
         self._closed = True
         self._rest()
-        with self._turn:
-            if self._chart is not None:
-                self._chart.close()
         super().close()
 
     # ---- what a person does --------------------------------------------------------------
@@ -359,20 +300,11 @@ class LiveMonitor(w.VBox):
         # Its own element: a screen reader speaks when the state changes, not with each number.
         self.state.value = f'<span role="status" class="fxlab-state">{escape(text)}</span>'
 
-    def _draw(self, chart: MonitorChart) -> None:
-        if chart.figure is not None:
-            chart.show()
-        elif self.audience.looks and not self._closed:
-            self.stage.children = (chart.live(),)
-
     def _end(self, collector: Collector, chart: MonitorChart) -> None:
-        """Say what was stored, or why not; a plain picture takes the place of the live one."""
+        """Say what was stored, or why not; the picture stays as it is."""
         self._offer(running=False)
-        picture = FigureOutput()
-        picture.show(chart.still(), repr(collector))
-        self.stage.children = (picture,)
+        chart.keep(repr(collector))
         self._chart = None
-        chart.close()
         with self.message.guard():
             self.session = collector.wait(STOP_SECONDS)
             self.message.say(words.stored(self.session))

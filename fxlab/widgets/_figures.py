@@ -1,9 +1,10 @@
 """Figures in panels: shown and replaced from any thread, clicked, zoomed, and growing for hours.
 
-A chart costs a saved notebook little: a plain figure is data only; a live `FigureWidget` would put
-its script of 5 MB into each notebook. `FigureEvents` hears clicks and zooms of such a figure, and
-gives it other data in place; `ZoomSampler` answers each zoom with what is seen of the ticks then. A
-series that grows for hours stays small enough to be sent several times a second.
+A chart costs a saved notebook little: a plain figure is data only; plotly's `FigureWidget` would
+put its script of 5 MB into each notebook, and stands still on a page that was busy while it was
+made. `FigureEvents` hears clicks and zooms of a plain figure, and gives it other data in place;
+`ZoomSampler` answers each zoom with what is seen of the ticks then; `LiveFigure` is drawn again as
+its data grow. A series that grows for hours stays small enough to be sent several times a second.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ const seen = new WeakMap();
 // Models to which messages of the kernel get through: where a page was busy for two seconds while
 // a model was made, anywidget gives up and drops all of them. Clicks and zooms are told even then.
 const heard = new WeakSet();
+const redraws = (model) => Boolean(window.Plotly) && heard.has(model);
 
 // Of a figure that shows all its time: nothing. The axes of all its panels agree.
 function shown(graph) {
@@ -53,6 +55,7 @@ function listen(graph, model) {
   const state = { whole: { data, annotations, shapes }, visible: new Map(), told: shown(graph) };
   seen.set(graph, state);
   const tell = (content) => model.send(content);
+  if (redraws(model)) tell({ event: "redraws" });
   graph.on("plotly_click", ({ points: [{ x, y, z, curveNumber, data }] }) =>
     tell({ event: "click", x, y, z: z ?? null, curve: curveNumber, name: data.name ?? "" }));
   if (!model.get("zooms")) return;
@@ -61,9 +64,8 @@ function listen(graph, model) {
     const [low, high] = shown(graph);
     if (same([low, high], state.told)) return;
     state.told = [low, high];
-    const redraws = Boolean(window.Plotly);
-    if (low === null && redraws) redraw(graph, state.whole);  // also where the kernel is busy
-    tell({ event: "zoom", low, high, redraws: redraws && heard.has(model) });
+    if (low === null && window.Plotly) redraw(graph, state.whole);  // also where the kernel is busy
+    tell({ event: "zoom", low, high, redraws: redraws(model) });
   };
   graph.on("plotly_relayout", (change) => {
     if (!Object.keys(change).some((key) => key.startsWith("xaxis"))) return;
@@ -101,9 +103,12 @@ function render({ model, el }) {
   // An answer to a zoom is for the range that was asked for: the reader may be elsewhere by now.
   const patch = ({ event, low, high, ...content }) => {
     heard.add(model);
-    if (event === "ready") return;
-    graphs()
-      .filter((graph) => seen.has(graph) && (low === undefined || same([low, high], shown(graph))))
+    const mine = graphs().filter((graph) => seen.has(graph));
+    if (event === "ready") {
+      if (mine.length && redraws(model)) model.send({ event: "redraws" });
+      return;
+    }
+    mine.filter((graph) => low === undefined || same([low, high], shown(graph)))
       .forEach((graph) => redraw(graph, content));
   };
   model.on("msg:custom", patch);
@@ -121,6 +126,9 @@ export default { render };
 
 class FigureEvents(anywidget.AnyWidget):
     """Clicks and zooms of the figure whose `FigureOutput` stands right before it; invisible.
+
+    It says of itself whether a browser shows it (`is_shown`), and whether one has told that it can
+    draw other data in place (`can_redraw`).
 
     Parameters
     ----------
@@ -140,13 +148,17 @@ class FigureEvents(anywidget.AnyWidget):
         on_zoom: Callable[[float | None, float | None], object] | None = None,
     ) -> None:
         self._on_click, self._on_zoom = on_click, on_zoom
+        self.is_shown = self.can_redraw = False
         super().__init__(zooms=on_zoom is not None)
         self.on_msg(lambda _widget, content, _buffers: self.handle(content))
 
     def handle(self, content: dict[str, Any]) -> None:
         """Hand on what the browser told; answer the question whether it hears anything."""
         if content.get("event") == "ready":
+            self.is_shown = True
             self.send({"event": "ready"})
+        elif content.get("event") == "redraws":
+            self.can_redraw = True
         elif content.get("event") == "click" and self._on_click is not None:
             self._on_click(content)
         elif content.get("event") == "zoom" and self._on_zoom is not None:
@@ -190,6 +202,38 @@ def _output(figure: go.Figure, text: str) -> dict[str, Any]:
     spec = {**json.loads(figure.to_json()), "config": CONFIG}
     data = {PLOTLY: spec, "text/plain": text}
     return {"output_type": "display_data", "data": data, "metadata": {}}
+
+
+class LiveFigure(w.VBox):
+    """A figure whose data grow while it is looked at; from any thread.
+
+    Parameters
+    ----------
+    figure
+        What is shown at first.
+
+    Attributes
+    ----------
+    figure : plotly.graph_objects.Figure
+        What was shown last.
+    """
+
+    def __init__(self, figure: go.Figure) -> None:
+        self.figure = figure
+        self.output, self.events = FigureOutput(), FigureEvents()
+        super().__init__([self.output, self.events])
+        self.output.show(figure)
+
+    def show(self) -> None:
+        """Show the figure as it is now, where somebody looks."""
+        if self.events.can_redraw:
+            self.events.redraw(self.figure)
+        elif self.events.is_shown:
+            self.output.show(self.figure)
+
+    def keep(self, text: str = "") -> None:
+        """Show the figure for good, with `text` where plotly does not draw."""
+        self.output.show(self.figure, text)
 
 
 Sample = Callable[[datetime, datetime], "go.Figure"]

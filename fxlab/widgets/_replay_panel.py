@@ -20,13 +20,13 @@ import traitlets as t
 
 from fxlab._html import escape, show, table
 from fxlab._times import from_micros, to_micros
-from fxlab.charts._style import BUY, CONFIG, LINES, SELL, Floats, house_figure, milliseconds
+from fxlab.charts._style import BUY, LINES, SELL, house_figure, milliseconds
 from fxlab.replayer._clock import TimeSource, WallClock
 from fxlab.replayer._cursor import ReplayBatch
 from fxlab.replayer.replay import Replay, replay
 from fxlab.widgets._backtest_panel import SessionPanel, result_facts, strategy_and_costs
 from fxlab.widgets._base import Message, in_line, label_width, run_aside, soft
-from fxlab.widgets._figures import RollingSeries
+from fxlab.widgets._figures import LiveFigure, RollingSeries
 from fxlab.widgets._forms import ExecutionForm, StrategyForm
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ _SIDES: Final = (("buy", BUY, "triangle-up", 1), ("sell", SELL, "triangle-down",
 
 
 class LiveChart:
-    """A `FigureWidget` that follows a replay.
+    """A figure that follows a replay.
 
     Parameters
     ----------
@@ -134,7 +134,7 @@ class LiveChart:
 
     Attributes
     ----------
-    figure : plotly.graph_objects.FigureWidget
+    live : LiveFigure
         What to show.
     """
 
@@ -144,7 +144,7 @@ class LiveChart:
         self._bases: dict[str, float] = {}
         self._fills: dict[str, list[tuple[float, float]]] = {name: [] for name, *_ in _SIDES}
         self._equity = RollingSeries(POINTS)
-        self.figure = self._empty_figure(title)
+        self.live = LiveFigure(self._empty_figure(title))
 
     def add(self, batch: ReplayBatch) -> None:
         """Take a batch in; nothing is sent yet."""
@@ -163,17 +163,24 @@ class LiveChart:
 
     def show(self) -> None:
         """Send the lines to the browser, all at once."""
-        with self.figure.batch_update():
-            for symbol, line in self._lines.items():
-                self._put(symbol, line.x, line.y)
-            if self._trading:
-                self._put("equity", self._equity.x, self._equity.y)
-                for name, points in self._fills.items():
-                    x, y = np.array(points).reshape(-1, 2).T
-                    self._put(name, x, y)
+        self._fill()
+        self.live.show()
 
-    def _put(self, name: str, x: np.ndarray, y: np.ndarray) -> None:
-        put_line(self._traces[name], x, y)
+    def keep(self) -> None:
+        """Leave the lines as they are now in the notebook."""
+        self._fill()
+        self.live.keep()
+
+    def _fill(self) -> None:
+        lines = {name: (line.x, line.y) for name, line in self._lines.items()}
+        if self._trading:
+            lines["equity"] = self._equity.x, self._equity.y
+            for name, points in self._fills.items():
+                x, y = np.array(points).reshape(-1, 2).T
+                lines[name] = x, y
+        for name, (x, y) in lines.items():
+            trace = self._traces[name]
+            trace.x, trace.y = x, y
 
     def _clear(self) -> None:
         for line in (*self._lines.values(), self._equity):
@@ -193,7 +200,7 @@ class LiveChart:
                 points.append((time, float(self._scaled(symbol, np.array([price]))[0])))
             del points[:-MARKERS]
 
-    def _empty_figure(self, title: str) -> go.FigureWidget:
+    def _empty_figure(self, title: str) -> go.Figure:
         heights, labels = (
             ([0.62, 0.38], ["price", "equity"]) if self._trading else ([1.0], ["price"])
         )
@@ -210,23 +217,8 @@ class LiveChart:
             for side in _SIDES:
                 figure.add_trace(_markers(*side[:3]), 1, 1)
             figure.add_trace(empty_line("equity", LINES[0], legend=False), 2, 1)
-        live = live_figure(figure)
-        self._traces = dict(zip(names, live.data, strict=True))
-        return live
-
-
-def live_figure(figure: go.Figure) -> go.FigureWidget:
-    """Return a figure that can be changed while it is looked at."""
-    live = go.FigureWidget(figure.update_layout(autosize=True))
-    live._config = CONFIG  # noqa: SLF001 - its only way in
-    return live
-
-
-def put_line(trace: go.Scatter, x: Floats, y: Floats) -> None:
-    """Give a line its points; `x` in epoch milliseconds."""
-    # Words, not milliseconds: when data change, the browser guesses the axis again from them.
-    trace.x = np.datetime_as_string(x.astype(np.int64).astype("datetime64[ms]"))
-    trace.y = y
+        self._traces = dict(zip(names, figure.data, strict=True))
+        return figure
 
 
 def empty_line(name: str, colour: str, *, legend: bool) -> go.Scatter:
@@ -353,7 +345,7 @@ class ReplayPanel(SessionPanel):
         chart = LiveChart(
             started.symbols, trading=started.strategy is not None, title=started.title
         )
-        self.stage.children = (chart.figure,)
+        self.stage.children = (chart.live,)
         self.figures.value, self._drawn_at = "", self._clock.now() - REDRAW
         self.transport.offer("Pause")
         run_aside(self._work(started, chart), self._on_done)
@@ -382,11 +374,14 @@ class ReplayPanel(SessionPanel):
         """Return the work of the other thread; it touches the picture and the line of state."""
 
         def work() -> Result | None:
-            for batch in running:
-                chart.add(batch)
-                if batch.sought or batch.progress == 1.0 or self._is_time():
-                    chart.show()
-                    self._show_state(running, batch)
+            try:
+                for batch in running:
+                    chart.add(batch)
+                    if batch.sought or batch.progress == 1.0 or self._is_time():
+                        chart.show()
+                        self._show_state(running, batch)
+            finally:
+                chart.keep()
             return running.result if running.strategy else None
 
         return work

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from lab_browser import SCREENSHOTS, WAIT, browser_page, open_and_run, write_notebook
+from lab_browser import GROWS, SCREENSHOTS, WAIT, browser_page, open_and_run, write_notebook
 
 from fxlab.mock import Faults, MockVenue, generated
 
@@ -96,6 +96,7 @@ def test_a_recording_is_started_watched_and_stopped(jupyter, venue, lab, shots):
         expect(panel.locator(".js-plotly-plot .x2tick text").first).to_have_text(
             re.compile(r"^\d\d:\d\d")
         )
+        page.wait_for_function(GROWS, arg=panel.element_handle())
         expect(symbols).to_be_disabled()
         venue.cut()
 

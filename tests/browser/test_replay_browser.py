@@ -6,7 +6,7 @@ import re
 
 import polars as pl
 import pytest
-from lab_browser import SCREENSHOTS, WAIT, browser_page, open_and_run, write_notebook
+from lab_browser import GROWS, SCREENSHOTS, WAIT, browser_page, open_and_run, write_notebook
 from markets import random_walk
 
 pytestmark = pytest.mark.browser
@@ -50,6 +50,7 @@ def test_a_replay_is_watched_and_steered(jupyter, session, shots):
         )
         expect(panel.get_by_text(re.compile(r"UTC, [0-9.]+%"))).to_be_visible()
         expect(panel.get_by_text(re.compile(r"equity [\d,.]+, [1-9][\d,]* fills"))).to_be_visible()
+        page.wait_for_function(GROWS, arg=panel.element_handle())
         page.wait_for_timeout(8_000 if SCREENSHOTS else 0)  # a picture with something on it
         page.screenshot(path=shots / "5-replay-runs.png")
 

@@ -9,7 +9,6 @@ import re
 from pathlib import Path
 
 import numpy as np
-import plotly.graph_objects as go
 import plotly.io as pio
 import pytest
 from chart_examples import chart_names, examples, prices
@@ -26,7 +25,6 @@ from fxlab.charts._style import (
     without_title,
 )
 from fxlab.widgets._figures import FigureOutput
-from fxlab.widgets._replay_panel import live_figure
 
 EXAMPLES = examples()
 
@@ -80,7 +78,6 @@ def test_no_figure_offers_to_send_data_anywhere(name, tmp_path):
         "write_html": written(figure, tmp_path),
         "report": from_html(embed(figure, "chart", "")),
         "panel": in_a_panel(figure),
-        "live": live_figure(go.Figure(figure))._config,
         "config of one's own": from_html(
             figure.to_html({"scrollZoom": True}, include_plotlyjs=False)
         ),

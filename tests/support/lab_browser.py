@@ -83,6 +83,17 @@ FAULTS = """
 """What an eye would find fault with in a panel: texts cut, too wide, unnamed, or too pale."""
 
 
+GROWS = """
+(panel) => {
+  const graph = panel.querySelector(".js-plotly-plot");
+  const points = graph?.calcdata?.[0]?.length ?? 0;
+  if (graph && !graph.first) graph.first = points;
+  return graph && points > graph.first + 2;
+}
+"""
+"""Whether the line of a chart has grown in place: a chart that is made anew begins again."""
+
+
 def need_chromium() -> str:
     """Return the browser's path; without one, fail in CI and skip elsewhere."""
     if CHROMIUM and Path(CHROMIUM).is_file():

@@ -8,7 +8,6 @@ import threading
 import time
 from dataclasses import replace
 
-import plotly.graph_objects as go
 import pytest
 from status_cases import BUSY, GAP, SILENT, status
 
@@ -19,7 +18,6 @@ from fxlab.errors import CollectionFailed, InvalidInput, VenueNotFound, VenueRef
 from fxlab.widgets import KeyGuard, LiveMonitor
 from fxlab.widgets._base import PeriodicTimer
 from fxlab.widgets._collect_panel import CollectForm, MonitorChart
-from fxlab.widgets._figures import FigureOutput
 from fxlab.widgets._forms import WRONG
 
 PATIENCE = 120.0
@@ -114,12 +112,10 @@ def rows_of(panel):
 
 
 def traces_of(panel):
-    """Return the lines of the live figure, which a browser has to ask for."""
-    panel.audience.set_state({"looks": True})
+    """Return the lines of the picture."""
     panel.refresh()
-    (figure,) = panel.stage.children
-    assert isinstance(figure, go.FigureWidget)
-    return figure.data
+    (live,) = panel.stage.children
+    return live.figure.data
 
 
 # ---- a whole recording -----------------------------------------------------------------------
@@ -340,7 +336,7 @@ def test_unknown_numbers_are_dashes(still):
     assert {row[name] for name in ("trades/s", "last", "spread", "lag ms")} == {"\u2013"}
 
 
-def test_lines_grow_with_each_look_and_rest_as_a_plain_picture(still):
+def test_lines_grow_with_each_look_and_stay_in_the_notebook(still):
     panel = still(status())
     prices, silent, rates, no_rates = traces_of(panel)
     assert (len(prices.x), len(rates.x)) == (2, 2)
@@ -350,8 +346,7 @@ def test_lines_grow_with_each_look_and_rest_as_a_plain_picture(still):
     panel.collector.now = status("completed")
     assert panel.refresh()
     (picture,) = panel.stage.children
-    assert isinstance(picture, FigureOutput)
-    assert PLOTLY in picture.outputs[0]["data"]
+    assert len(picture.output.outputs[0]["data"][PLOTLY]["data"]) == 4
     assert "it had to end" in panel.message.value
 
 
@@ -448,31 +443,41 @@ def test_one_symbol_is_drawn_as_it_is_and_books_alone_by_their_middle():
     chart = MonitorChart(("A",))
     for number, one in enumerate((SILENT, BUSY)):
         chart.add(1e12 + number, status(symbols=(one.__class__("A", bid=one.bid, ask=one.ask),)))
-    price, rate = chart.live().data
+    chart.show()
+    price, rate = chart.live.figure.data
     assert list(price.y) == [pytest.approx((61_837.5 + 61_837.61) / 2)]
-    assert list(price.x) == ["2001-09-09T01:46:40.001"]
+    assert list(price.x) == [1e12 + 1]
     assert len(rate.y) == 0
-    assert not isinstance(chart.still(), go.FigureWidget)
     chart.add(1e12 + 5, status(symbols=(replace(BUSY, symbol="A"),)))
     assert len(price.y) == 1
     chart.show()
     assert (len(price.y), list(rate.y)) == (2, [50.04])
-    chart.close()
-    assert chart.figure is None
 
 
-def test_a_batch_run_gets_a_plain_picture_only(still, monkeypatch):
-    panel = still(status())
-    assert panel.stage.children == ()
-    panel.collector.now = status("completed")
-    panel.refresh()
-    assert isinstance(panel.stage.children[0], FigureOutput)
-    panel.audience.set_state({"looks": True})  # too late: it is over
-    assert isinstance(panel.stage.children[0], FigureOutput)
-    monkeypatch.setenv("JPY_SESSION_NAME", "a notebook")  # as Jupyter's server says it
-    watched = still(status())
-    watched.refresh()
-    assert isinstance(watched.stage.children[0], go.FigureWidget)
+def test_a_batch_run_has_the_first_picture_and_the_last():
+    chart = MonitorChart(("A",))
+    first = chart.live.output.outputs
+    chart.add(1e12, status(symbols=(replace(BUSY, symbol="A"),)))
+    chart.show()
+    assert chart.live.output.outputs is first
+    chart.keep("the end")
+    assert chart.live.output.outputs[0]["data"]["text/plain"] == "the end"
+    assert chart.live.output.outputs is not first
+
+
+def test_a_browser_gets_new_data_in_place_once_it_has_said_that_it_can():
+    live = MonitorChart(("A",)).live
+    sent = []
+    live.events.send = sent.append
+    live.events.handle({"event": "ready"})
+    before = live.output.outputs
+    live.show()  # it may not hear: the figure is shown again
+    assert (sent, live.output.outputs is before) == ([{"event": "ready"}], False)
+    live.events.handle({"event": "redraws"})
+    before = live.output.outputs
+    live.show()
+    assert live.output.outputs is before
+    assert len(sent[1]["data"]) == 2
 
 
 def test_a_gap_in_a_feed_is_in_the_status(lab):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import UTC, datetime
 
 import numpy as np
@@ -13,6 +14,7 @@ from markets import START, random_walk
 
 import fxlab
 from fxlab._times import from_micros
+from fxlab.charts._style import PLOTLY
 from fxlab.replayer._cursor import ReplayBatch
 from fxlab.widgets import KeyGuard, ReplayPanel
 from fxlab.widgets._figures import RollingSeries
@@ -63,8 +65,10 @@ def test_play_gives_the_result_of_the_backtest(panel, session):
 def test_the_picture_and_the_figures_are_of_the_last_moment(panel, session):
     bench, _ = panel
     bench.transport.play.click()
-    (figure,) = bench.stage.children
-    traces = {trace.name: trace for trace in figure.data}
+    (live,) = bench.stage.children
+    traces = {trace.name: trace for trace in live.figure.data}
+    kept = live.output.outputs[0]["data"][PLOTLY]["data"]  # what a saved notebook has
+    assert kept == json.loads(live.figure.to_json())["data"]
     assert set(traces) == {"A", "B", "buy", "sell", "equity"}
     result = expected(session)
     assert traces["equity"].y[-1] == result.metrics["final_equity"]
@@ -107,8 +111,8 @@ def test_ticks_alone_can_be_replayed(lab, session):
     assert not bench.trade.value
     assert bench._forms.layout.display == "none"
     bench.transport.play.click()
-    (figure,) = bench.stage.children
-    assert [trace.name for trace in figure.data] == ["A", "B"]
+    (live,) = bench.stage.children
+    assert [trace.name for trace in live.figure.data] == ["A", "B"]
     assert bench.result is None
     assert "equity" not in bench.figures.value
     assert "all of it was replayed" in bench.message.value
@@ -119,7 +123,7 @@ def test_only_the_chosen_symbols_are_replayed(panel):
     bench.picker.symbol_list.set_state({"index": [1]})
     bench.transport.play.click()
     assert bench.replay.symbols == bench.result.symbols == ("B",)
-    assert bench.stage.children[0].data[0].y[0] > 1  # one symbol is drawn as it is
+    assert bench.stage.children[0].figure.data[0].y[0] > 1  # one symbol is drawn as it is
 
 
 # ---- pause, place, stop ----------------------------------------------------------------------
@@ -151,9 +155,9 @@ def test_moving_the_place_jumps_and_the_result_is_whole(panel, session):
     length = (last - first).total_seconds()
     assert states[0] == pytest.approx(0.1 + 20 / length, abs=0.02)
     assert bench.result.fingerprint == expected(session).fingerprint
-    (figure,) = bench.stage.children
-    drawn = datetime.fromisoformat({t.name: t for t in figure.data}["A"].x[0]).replace(tzinfo=UTC)
-    assert drawn.timestamp() == pytest.approx(first.timestamp() + 0.1 * length, abs=1)
+    (live,) = bench.stage.children
+    drawn = {trace.name: trace for trace in live.figure.data}["A"].x[0]
+    assert drawn / 1_000 == pytest.approx(first.timestamp() + 0.1 * length, abs=1)
 
 
 def test_the_slider_moves_along_and_is_not_taken_for_a_hand(panel, monkeypatch):
@@ -229,7 +233,7 @@ def test_every_list_keeps_its_keys_and_every_control_has_a_label(panel):
 
     bench, _ = panel
     assert isinstance(bench.children[-1], KeyGuard)
-    silent = {"HTML", "Label", "Message", "HBox", "VBox", "Box", "FigureWidget"}
+    silent = {"HTML", "Label", "Message", "HBox", "VBox", "Box", "LiveFigure"}
     for widget in walk(bench):
         if hasattr(widget, "description") and type(widget).__name__ not in silent:
             assert widget.description, widget
@@ -314,7 +318,7 @@ def test_a_jump_begins_a_new_picture():
     chart = LiveChart(("A",), trading=True)
     chart.add(batch(3, fills=fill(0, 1.0)))
     chart.show()
-    drawn = {trace.name: trace for trace in chart.figure.data}
+    drawn = {trace.name: trace for trace in chart.live.figure.data}
     assert [len(drawn[name].x) for name in ("A", "buy", "sell", "equity")] == [3, 1, 0, 1]
     chart.add(batch(0, sought=True, second=50, fills=fill(40, 1.0)))
     chart.add(batch(1, second=51, fills=fill(51, -1.0)))
@@ -327,14 +331,14 @@ def test_only_the_newest_fills_are_drawn():
     for second in range(MARKERS + 50):
         chart.add(batch(1, second=second, fills=fill(second, 1.0)))
     chart.show()
-    drawn = {trace.name: trace for trace in chart.figure.data}["buy"]
+    drawn = {trace.name: trace for trace in chart.live.figure.data}["buy"]
     assert len(drawn.x) == MARKERS
-    assert drawn.x[-1] == "2025-01-01T00:07:29.000"
+    assert from_micros(int(drawn.x[-1]) * 1_000) == datetime(2025, 1, 1, 0, 7, 29, tzinfo=UTC)
 
 
 def test_titles_are_text():
     chart = LiveChart(("A",), trading=False, title="<b>bold</b>")
-    assert chart.figure.layout.title.text == "&lt;b&gt;bold&lt;/b&gt;"
+    assert chart.live.figure.layout.title.text == "&lt;b&gt;bold&lt;/b&gt;"
 
 
 def test_the_controls_tell_what_was_done():
