@@ -50,6 +50,7 @@ class SessionPanel(w.VBox):
         self.picker = SessionPicker(lab, session_id)
         self.message = Message()
         self.figures = w.HTML()
+        self.figures.add_class("fxlab-scrolled")  # tables, in a window that may be narrow
         super().__init__()
         self.add_class("fxlab-panel")
 

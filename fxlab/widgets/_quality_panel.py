@@ -68,8 +68,7 @@ class QualityPanel(LaunchPanel):
         self.chart = w.Dropdown(description="Chart", options=[], style=style)
         self.chart.layout.display = "none"
         self.score = w.HTML()
-        for wide in (self.score, self.figures):
-            wide.add_class("fxlab-scrolled")  # many columns, in a window that may be narrow
+        self.score.add_class("fxlab-scrolled")
         self.run.tooltip = "Read all ticks of the session and say what is wrong with them"
         row = in_line([self.run, self.note, self.progress])
         self.zoom = ZoomSampler(self.plot, self.message)

@@ -113,6 +113,7 @@ class PointSheet(w.VBox):
         self.backtest = w.Button(description="Tear sheet", tooltip="Backtest the point and show it")
         self.progress, self.message = ProgressBar(), Message()
         self.facts, self.plot, self.figures = w.HTML(), FigureOutput(), w.HTML()
+        self.figures.add_class("fxlab-scrolled")
         self.zoom = ZoomSampler(self.plot, self.message)
         self.backtest.on_click(lambda _: self._open())
         chooser = in_line([self.choice, self.backtest, self.progress])
