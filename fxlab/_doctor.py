@@ -99,7 +99,8 @@ def mend_each(settings: Settings, progress: Advance) -> Iterator[Cure]:
     if first is None or first.ok or _endpoint(settings) is not None:
         yield from (_cured(settings, progress, *each) for each in others)
     else:
-        yield from (Cure(name, f"{would} (waits for the server)", ()) for name, would, _ in others)
+        waits = (f"{NOT_MENDED}it waits for a server that answers",)
+        yield from (Cure(name, would, waits) for name, would, _ in others)
 
 
 def _cured(settings: Settings, progress: Advance, name: str, would: str, cure: _Curing) -> Cure:
