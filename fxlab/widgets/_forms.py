@@ -277,6 +277,14 @@ class ExecutionForm(w.VBox):
         self.maker_bps = _field("maker_bps", "", _read_fee, "Maker fee, bps", "the same")
         self.slippage_bps = _field("slippage_bps", usual.slippage_bps, read_number, "Slippage, bps")
         self.latency = _field("latency", "0ms", _read_word, "Latency")
+        self.fee_per_order, self.fee_per_unit, self.min_fee = (
+            _field(name, "", _read_cost, label, "none")
+            for name, label in (
+                ("fee_per_order", "Fee per order"),
+                ("fee_per_unit", "Fee per unit"),
+                ("min_fee", "Min fee"),
+            )
+        )
         self.max_book_age = _field("max_book_age", OLDEST, _read_age, "Oldest book")
         self.capital_text = TextField(
             10_000.0,
@@ -294,10 +302,14 @@ class ExecutionForm(w.VBox):
                 (self.latency, 9, "decision to market: 50ms, measured, lognormal:20ms,0.5"),
                 (self.max_book_age, 6.5, "an older book is not traded against: 5s, none"),
                 (self.capital_text, 7.5, "money at the start"),
+                (self.fee_per_order, 7.5, "of each order that fills, in quote currency"),
+                (self.fee_per_unit, 7.5, "of each unit of base that fills, in quote currency"),
+                (self.min_fee, 7.5, "the least fee of an order, in quote currency"),
             )
         ]
         self.fill.observe(lambda _: self._show_books(), "value")
-        super().__init__([beside(self.controls), self.no_books])
+        rows = (beside(self.controls[:-3]), beside(self.controls[-3:]))
+        super().__init__([*rows, self.no_books])
         self._show_books()
         if picker is not None:
             self.follow(picker)
@@ -331,6 +343,9 @@ class ExecutionForm(w.VBox):
             fill=self.fill.value,
             taker_bps=self.taker_bps.meaning,
             maker_bps=self.maker_bps.meaning,
+            fee_per_order=self.fee_per_order.meaning,
+            fee_per_unit=self.fee_per_unit.meaning,
+            min_fee=self.min_fee.meaning,
             slippage_bps=self.slippage_bps.meaning,
             latency=self.latency.meaning,
             max_book_age=self.max_book_age.meaning if books else Execution().max_book_age,
@@ -367,6 +382,11 @@ def _read_age(_name: str, text: str) -> str | None:
 def _read_fee(name: str, text: str) -> float | None:
     """Return a fee, or None for an empty text: the fee of market orders."""
     return read_number(name, text) if text.strip() else None
+
+
+def _read_cost(name: str, text: str) -> float:
+    """Return a cost; there is none where the text is empty."""
+    return read_number(name, text) if text.strip() else 0.0
 
 
 VARIED: Final = 2

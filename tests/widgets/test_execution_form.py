@@ -44,12 +44,18 @@ def test_it_starts_with_the_usual_assumptions(form):
 def test_what_is_typed_becomes_an_execution(form):
     browser(form.taker_bps, 2.5)
     browser(form.maker_bps, "-0.5")
+    browser(form.fee_per_order, "1.5")
+    browser(form.fee_per_unit, "0.005")
+    browser(form.min_fee, "2")
     browser(form.slippage_bps, 1.0)
     browser(form.latency, "lognormal:20ms,0.5")
     browser(form.capital_text, 500.0)
     assert form.value == fxlab.Execution(
         taker_bps=2.5,
         maker_bps=-0.5,
+        fee_per_order=1.5,
+        fee_per_unit=0.005,
+        min_fee=2.0,
         slippage_bps=1.0,
         latency=fxlab.Latency.lognormal("20ms", 0.5),
     )
@@ -89,14 +95,18 @@ def test_a_session_without_books_takes_the_choice_away_and_says_so(form):
     assert not form.fill.disabled
 
 
-def test_all_controls_stand_in_one_row_with_a_label_above(form):
-    row = form.children[0]
+def test_all_controls_stand_in_two_rows_with_a_label_above(form):
+    row, fixed = form.children[:2]
     assert isinstance(row, w.HBox)
     names = ["Fill at", "Fee, bps", "Maker fee, bps", "Slippage, bps", "Latency", "Oldest book",
              "Capital"]  # fmt: skip
     assert [control.description for control in row.children] == names
-    assert all("fxlab-above" in control._dom_classes for control in row.children)
-    assert all(control.tooltip for control in row.children)
+    assert [each.description for each in fixed.children] == [
+        "Fee per order", "Fee per unit", "Min fee",
+    ]  # fmt: skip
+    assert [*row.children, *fixed.children] == form.controls
+    assert all("fxlab-above" in control._dom_classes for control in form.controls)
+    assert all(control.tooltip for control in form.controls)
     assert sum(float(control.layout.width.removesuffix("rem")) for control in row.children) < 55
 
 
@@ -111,6 +121,8 @@ def test_all_controls_stand_in_one_row_with_a_label_above(form):
         ("taker_bps", "1e9", "taker_bps=1000000000.0 is not a number from -100 to 1000"),
         ("taker_bps", "two", "taker_bps='two' is not a number"),
         ("taker_bps", "", "taker_bps='' is not a number"),
+        ("fee_per_order", "-1", "fee_per_order=-1.0"),
+        ("min_fee", "much", "min_fee='much' is not a number"),
         ("slippage_bps", "-1", "slippage_bps=-1.0 is not a number from 0 to 1000"),
         ("capital_text", "0", "capital=0.0 must be above zero"),
         ("capital_text", "10,000", "capital='10,000' is not a number"),
