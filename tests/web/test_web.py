@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -23,8 +24,11 @@ from tornado.websocket import websocket_connect
 from web_server import ROOT, TOKEN, WAIT, web_server
 
 import fxlab
+from fxlab.collect.collector import MOST_WAITING, Subscribers
 from fxlab.mock import MockVenue, generated
+from fxlab.web._executions import WebEvent
 from fxlab.web._requests import document
+from fxlab.web.extension import EventSocket
 
 FAST = {"fast": 5, "slow": 20}
 ROWS = 3_000
@@ -205,6 +209,38 @@ def test_a_session_is_deleted_and_brought_back(web, lab, unique):
     assert web.client.get(f"/data-collection/{name}/analysis").status_code == 404
     back = web.client.post(f"/data-collection/{name}/undelete").json()
     assert (back["session_id"], back["records_collected"]) == (name, 50)
+
+
+def test_a_client_that_does_not_read_is_told_how_much_it_missed():
+    more = 7
+    sent, closed = [], []
+
+    async def run():
+        events = Subscribers()
+        writes, reads = asyncio.Event(), asyncio.Event()
+
+        async def write(message):
+            sent.append(message)
+            writes.set()
+            await reads.wait()  # as tornado does while the client's buffers are full
+
+        api = SimpleNamespace(executions=SimpleNamespace(events=events))
+        socket = SimpleNamespace(
+            _api=api, write_message=write, close=lambda *words: closed.append(words)
+        )
+        telling = asyncio.ensure_future(EventSocket._tell(socket))
+        await asyncio.sleep(0)
+        events.publish([WebEvent(None, "0")])
+        await writes.wait()
+        events.publish([WebEvent(None, str(n)) for n in range(1, MOST_WAITING + more + 1)])
+        reads.set()
+        events.end()
+        await telling
+
+    asyncio.run(run())
+    assert sent[:2] == ["0", {"type": "dropped", "count": more}]
+    assert sent[2:] == [str(n) for n in range(more + 1, MOST_WAITING + more + 1)]
+    assert closed == [(1001, "the server stops")]
 
 
 async def _heard(web, enough, then=None):
