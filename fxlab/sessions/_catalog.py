@@ -21,7 +21,7 @@ from fxlab import schema
 from fxlab._questdb import sql
 from fxlab._questdb.client import QuestDB
 from fxlab._questdb.sql import Scope
-from fxlab._times import Time, bounds, from_micros, parse_range
+from fxlab._times import Time, bounds, from_micros, parse_range, to_micros
 from fxlab.errors import SessionExists, SessionNotFound
 from fxlab.schema import EVENTS, IMPORTS, ORDERBOOK, PRICES, SESSIONS, Table
 
@@ -181,12 +181,18 @@ def _with_moments(row: Mapping[str, Any]) -> dict[str, Any]:
 def tick_range(row: Mapping[str, Any]) -> tuple[int | None, int | None]:
     """Return the half-open range of time that holds all ticks of a session, in microseconds.
 
-    A query without it opens the partitions of all sessions. It is open for a session that is
-    still being recorded.
+    A query without it opens the partitions of all sessions. Of a session that is still being
+    recorded the end is open, and a venue's history may be asked for what came before its first row.
     """
-    if row["status"] == "collecting":
+    if row["status"] != "collecting":
+        return bounds(row["started"], row["ended"])
+    if row["source"] != "live" or row["started"] is None:
         return None, None
-    return bounds(row["started"], row["ended"])
+    return min(to_micros(row["started"]), to_micros(row["created_at"])) - HISTORY, None
+
+
+HISTORY: Final = 7 * 86_400_000_000
+"""How far (us) before the first row of a recording a venue's history may reach."""
 
 
 def raw_rows(db: QuestDB, table: Table, session_id: str) -> list[dict[str, Any]]:

@@ -57,7 +57,6 @@ TABLES: Final = (PRICES, ORDERBOOK, EVENTS, RECEIPTS, IMPORTS)
 """All that hold rows of a session, but for its row in the catalogue, which stays."""
 
 EVER: Final = (-(2**62), 2**62)
-_WEEK: Final = 7 * 86_400_000_000
 _UNDER_WAY: Final = 2.0
 """Seconds after which what a killed process has sent is with the server, or never will be."""
 
@@ -95,8 +94,7 @@ class WrittenSession(NamedTuple):
             return EVER
         if self.source != "live":
             return self.started, self.ended or self.started
-        # A venue's history may be asked for what came before the first row.
-        return min(self.started, self.created_at) - _WEEK, EVER[1]
+        return min(self.started, self.created_at) - _catalog.HISTORY, EVER[1]
 
     def __str__(self) -> str:
         """Say what is happening to it."""

@@ -208,9 +208,8 @@ class ReplaySource:
 
     def _tick_range(self) -> tuple[int | None, int | None]:
         """Return the range that excludes no row, and keeps a query on this session's partitions."""
-        return _catalog.tick_range(
-            {"status": self.status, "started": self.started, "ended": self.ended}
-        )
+        names = ("status", "source", "started", "ended", "created_at")
+        return _catalog.tick_range({name: getattr(self, name) for name in names})
 
 
 def known_gaps(events: pl.DataFrame, symbol: str, data_type: str | None = None) -> pl.DataFrame:

@@ -15,10 +15,32 @@ from fxlab import errors
 from fxlab._questdb.sql import Scope
 from fxlab._times import to_micros
 from fxlab.schema import PRICES, UTC_MICROS
-from fxlab.sessions import _reader
+from fxlab.sessions import _catalog, _reader
 from fxlab.sessions._reader import Slice, page, plan_slices, rechunk
 
 NOON = datetime(2025, 3, 1, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("status", "source", "started", "created", "first", "last"),
+    [
+        ("completed", "live", NOON, NOON, 0, 1),
+        ("completed", "csv", None, NOON, None, None),
+        # Of a running recording: what a venue's history may hold before its first row, no end.
+        ("collecting", "live", NOON, NOON, -7, None),
+        ("collecting", "live", NOON, NOON - timedelta(days=1), -8, None),
+        ("collecting", "live", NOON, NOON + timedelta(days=900), -7, None),
+        # Nothing is known of their times yet.
+        ("collecting", "live", None, NOON, None, None),
+        ("collecting", "csv", NOON, NOON, None, None),
+    ],
+)
+def test_the_range_of_a_session_holds_all_its_ticks(status, source, started, created, first, last):
+    row = {"status": status, "source": source, "started": started, "created_at": created}
+    low, high = _catalog.tick_range(row | {"ended": started})
+    day = 86_400_000_000
+    assert low == (None if first is None else to_micros(NOON) + first * day)
+    assert high == (None if last is None else to_micros(NOON) + last)
 
 
 @st.composite
