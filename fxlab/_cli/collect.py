@@ -204,6 +204,9 @@ class FaultWords:
         int | None, typer.Option(help="Trades after which ids begin at 1 again.")
     ] = None
     stale_snapshots: Annotated[int, typer.Option(help="First book snapshots that are old.")] = 0
+    bad_history: Annotated[
+        int | None, typer.Option(min=1, help="Trades whose ids it divides are bad in history.")
+    ] = None
     clock_skew_ms: Annotated[int, typer.Option(help="How far its clock is ahead.")] = 0
 
 

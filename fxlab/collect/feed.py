@@ -406,10 +406,14 @@ class Feed(ABC):
         `Event` "quarantine", never an exception.
         """
 
-    async def trades(self, instrument: Instrument, first_id: int, last_id: int) -> list[Trade]:
+    async def trades(
+        self, instrument: Instrument, first_id: int, last_id: int
+    ) -> Sequence[Trade | Event]:
         """Return trades of the past by their ids, both ends included, as far as the venue has them.
 
-        Their origin is "backfill". None by default: the venue cannot be asked.
+        Their origin is "backfill". An entry of the venue's answer that cannot be understood becomes
+        an `Event` "quarantine" among them, and costs no other. None by default: the venue cannot be
+        asked.
         """
         del instrument, first_id, last_id
         return []

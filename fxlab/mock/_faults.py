@@ -195,6 +195,8 @@ class Faults:
         Trades of a symbol after which its trade ids begin at 1 again.
     stale_snapshots
         How many of the first book snapshots are too old to be used.
+    bad_history
+        Trades whose ids it divides have price 0 and quantity 0 in answers of REST; 1 spoils all.
     rest_errors
         How many REST answers are replaced, by kind: "429", "503", "403", "malformed"; a part of a
         path may follow, as in ``{"503 depth": 2}``.
@@ -219,6 +221,7 @@ class Faults:
     silence: tuple[str, float] | None = None
     id_restart_at: int | None = None
     stale_snapshots: int = 0
+    bad_history: int | None = None
     rest_errors: Mapping[str, int] = field(default_factory=dict)
     delist: tuple[str, float] | None = None
     clock_skew_ms: int = 0
@@ -238,6 +241,8 @@ class Faults:
                 )
         if self.cut_every is not None and self.cut_every < 1:
             raise InvalidParameter(f"cut_every={self.cut_every}: give a number of frames above 0")
+        if self.bad_history is not None and self.bad_history < 1:
+            raise InvalidParameter(f"bad_history={self.bad_history}: give a number above 0")
 
     @property
     def damages_frames(self) -> bool:

@@ -20,7 +20,7 @@ from fxlab.collect._live.recorder import (
     pieces,
 )
 from fxlab.collect._live.trades import IdGap
-from fxlab.collect.feed import Instrument, Trade
+from fxlab.collect.feed import Event, Instrument, Trade
 from fxlab.errors import VenueUnavailable
 
 
@@ -94,6 +94,21 @@ def test_an_error_is_an_answer_too(error):
     (answer,) = ask(Scripted(history=error), missing(1, 3))
     assert answer.outcome.startswith("0 of 3 trades came: ")
     assert str(error) in answer.outcome
+
+
+def test_what_is_no_trade_in_an_answer_is_told_and_costs_nothing():
+    bad = Event("quarantine", SYMBOL, 5, 1, "aggTrades: a price of 0")
+
+    class Spoiled(Scripted):
+        async def trades(self, _, first_id, last_id):
+            self.asked.append((first_id, last_id))
+            return [bad] if first_id == 1 else [*trades(first_id, first_id), bad]
+
+    feed = Spoiled()
+    heard = ask(feed, missing(1, 1_500))
+    assert feed.asked == [(1, 1_000), (1_001, 1_500)], "an answer of bad entries is an answer"
+    assert heard.count(bad) == 2
+    assert heard[-1].outcome == "1 of 1500 trades came"
 
 
 def test_what_was_not_asked_for_is_not_taken():

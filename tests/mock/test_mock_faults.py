@@ -316,6 +316,7 @@ def test_mutations_are_never_the_frame_and_always_the_same():
     [
         ({"drop": 1.5}, "drop=1.5 is a share"),
         ({"cut_every": 0}, "cut_every=0"),
+        ({"bad_history": 0}, "bad_history=0"),
         ({"rest_errors": {"200": 1}}, "'200' begins with no status"),
     ],
 )

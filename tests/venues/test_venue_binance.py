@@ -636,7 +636,7 @@ def test_answers_that_are_not_as_documented():
         venue.exchangeInfo = lambda spoiled=spoiled: spoiled
         with pytest.raises(VenueUnavailable, match="exchangeInfo"):
             asking(venue, lambda feed: feed.instruments())
-    venue.historicalTrades = lambda: [{"id": 5}]
+    venue.historicalTrades = lambda: {"id": 5}
     with pytest.raises(VenueUnavailable, match="historicalTrades"):
         asking(venue, lambda feed: feed.trades(BTC, 1, 9))
     venue.time = lambda: {"serverTime": "late"}
@@ -645,6 +645,72 @@ def test_answers_that_are_not_as_documented():
     venue.answer = lambda _request: (400, {}, '{"code":-1121,"msg":"Invalid symbol."}')
     with pytest.raises(VenueRefused, match="Invalid symbol"):
         asking(venue, lambda feed: feed.trades(BTC, 1, 9))
+
+
+SPOILED = ({"price": "0", "qty": "0"}, {"price": "NaN"}, {"qty": 2}, {"time": None}, {"id": "x"})
+
+
+@pytest.mark.parametrize("change", SPOILED, ids=str)
+@pytest.mark.parametrize(("kind", "api"), [(Binance, "/api/v3"), (BinanceFutures, "/fapi/v1")])
+def test_a_bad_entry_of_a_page_costs_no_other(kind, api, change):
+    venue = Venue(api)
+    plain = venue.historicalTrades
+
+    def spoiled():
+        return [row | (change if row["id"] in (7, 1_500) else {}) for row in plain()]
+
+    venue.historicalTrades = spoiled
+    found = asking(venue, lambda feed: feed.trades(BTC, 5, 1_999), kind)
+    trades = [one for one in found if isinstance(one, Trade)]
+    assert [one.id for one in trades] == [n for n in range(5, 2_000) if n not in (7, 1_500)]
+    told = found[len(trades) :]
+    assert {(one.kind, one.symbol, one.amount) for one in told} == {("quarantine", "BTC_USDT", 1)}
+    assert len(told) == 2
+    assert all(one.detail.startswith(kind.HISTORY) and one.time > 0 for one in told)
+
+
+def test_a_page_of_bad_entries_only_is_told_and_passed():
+    venue = Venue()
+    plain = venue.historicalTrades
+    venue.historicalTrades = lambda: [
+        row | ({"price": "0.0"} if row["id"] <= 1_000 else {}) for row in plain()
+    ]
+    found = asking(venue, lambda feed: feed.trades(BTC, 1, 1_200))
+    assert [one.id for one in found if isinstance(one, Trade)] == [*range(1_001, 1_201)]
+    assert len([one for one in found if isinstance(one, Event)]) == 1_000
+    assert [one[1]["fromId"] for one in venue.asked] == ["1", "1001"]
+    # Bad entries outside of what is asked for are none of the answer.
+    assert all(
+        isinstance(one, Trade) for one in asking(venue, lambda f: f.trades(BTC, 1_001, 1_005))
+    )
+
+
+def test_entries_that_come_twice_are_one_and_contradictions_are_kept():
+    venue = Venue()
+    plain = venue.historicalTrades
+    venue.historicalTrades = lambda: [
+        one
+        for row in plain()
+        for one in ([row, row | {"price": "9"}, row, row | {"price": "0"}] * 2)
+    ]
+    found = asking(venue, lambda feed: feed.trades(BTC, 2_998, 2_999))
+    assert [getattr(one, "id", None) for one in found] == [2_998, 2_998, 2_999, 2_999, None, None]
+    assert {one.price for one in found[:2]} == {1.5, 9.0}
+
+
+def test_the_newest_trade_is_the_newest_good_one():
+    venue = Venue()
+    rows = [
+        {"id": n, "price": "1", "qty": "2", "time": START, "isBuyerMaker": True} for n in (1, 2)
+    ]
+    venue.trades = lambda: [rows[0], rows[1] | {"qty": "0"}]
+    found = asking(venue, lambda feed: feed.latest(BTC, "prices"))
+    assert (found.id, found.origin) == (1, "backfill")
+    venue.trades = lambda: [rows[1] | {"qty": "0"}]
+    with pytest.raises(VenueUnavailable, match="trades not as documented"):
+        asking(venue, lambda feed: feed.latest(BTC, "prices"))
+    venue.trades = list
+    assert asking(venue, lambda feed: feed.latest(BTC, "prices")) is None
 
 
 def test_connections_stay_within_the_venues_limits():

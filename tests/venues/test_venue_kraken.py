@@ -668,3 +668,44 @@ def test_times_of_rest_are_those_of_the_stream(seconds, micros):
         feed_with({"error": [], "result": {"XXBTZUSD": [row], "last": "0"}}).trades(BTC, 7, 7)
     )
     assert [one.time for one in found] == [micros]
+
+
+ROW = ["30243.4", "0.3", 1688669597.5, "b", "m", "", 7]
+
+
+def _rows(*rows, last="1688669597500000000"):
+    return feed_with({"error": [], "result": {"XXBTZUSD": list(rows), "last": last}})
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        ["0", "0", 1688669597.5, "b", "m", "", 8],
+        ["1", "1", 1688669597.5, "x", "m", "", 8],
+        ["1", "1", 1688669597.5, "b", "m", "", "8"],
+        [],
+        None,
+    ],
+    ids=str,
+)
+def test_a_bad_entry_of_a_page_costs_no_other(bad):
+    feed = _rows(ROW, bad, [*ROW[:-1], 9])
+    feed.pause = 0
+    *found, event = asyncio.run(feed.trades(BTC, 7, 9))
+    assert [one.id for one in found] == [7, 9]
+    assert (event.kind, event.symbol) == ("quarantine", BTC.symbol)
+    assert event.detail.startswith("Trades: ")
+
+
+def test_a_page_of_bad_entries_only_is_told():
+    feed = _rows([*ROW[:-1], "7"], ["0", *ROW[1:]])
+    feed.pause = 0
+    found = asyncio.run(feed.trades(BTC, 7, 9))
+    assert [one.kind for one in found] == ["quarantine"] * 2
+    assert asyncio.run(feed.trades(BTC, 8, 9))[0].detail == found[0].detail
+
+
+def test_the_newest_trade_is_the_newest_good_one():
+    assert asyncio.run(_rows(ROW, ["0", *ROW[1:-1], 8]).latest(BTC, "prices")).id == 7
+    with pytest.raises(VenueUnavailable, match="Trades not as documented"):
+        asyncio.run(_rows(["0", *ROW[1:]]).latest(BTC, "prices"))

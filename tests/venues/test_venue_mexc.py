@@ -422,3 +422,16 @@ def test_an_inverse_contract_is_known_by_what_it_settles_in():
     found = asyncio.run(rest.instruments())["BTC_USD"]
     assert found.status == "paused"
     assert found.detail == {"contract_size": 100.0, "quantity_decimals": 0, "inverse": True}
+
+
+def test_the_newest_deal_is_the_newest_good_one():
+    good = {"p": 1.5, "v": 2, "T": 1, "t": 1_700_000_000_000, "i": "7"}
+    feed = Mexc()
+    detail = {"contract_size": 1.0, "quantity_decimals": 0, "inverse": False}
+    contract = Instrument("BTC_USDT", "BTC_USDT", 2, detail=detail)
+    feed._rest = Answers({"success": True, "data": [good | {"v": 0}, good]})
+    found = asyncio.run(feed.latest(contract, "prices"))
+    assert (found.id, found.origin) == (7, "backfill")
+    feed._rest = Answers({"success": True, "data": [good | {"v": 0}]})
+    with pytest.raises(VenueUnavailable, match="deals/BTC_USDT not as documented"):
+        asyncio.run(feed.latest(contract, "prices"))

@@ -504,8 +504,9 @@ class SilenceWatch:
             last = self._last_id(symbol)
             if found.time > end and last is not None and isinstance(found.id, int):
                 instrument = self._instruments[symbol]
-                missed = await self._feed.trades(instrument, last + 1, found.id)
-                missed = [trade for trade in missed if trade.time <= end]
+                history = await self._feed.trades(instrument, last + 1, found.id)
+                self._answer([one for one in history if isinstance(one, Event)])
+                missed = [one for one in history if isinstance(one, Trade) and one.time <= end]
             else:
                 missed = [found] if found.time <= end else []
             if missed:
@@ -548,7 +549,7 @@ class Backfiller:
         self,
         feed: Feed,
         instruments: Sequence[Instrument],
-        answer: Callable[[Sequence[Trade | BackfillResult]], None],
+        answer: Callable[[Sequence[Trade | Event | BackfillResult]], None],
         *,
         silent: bool,
     ) -> None:
@@ -591,20 +592,20 @@ class Backfiller:
         got = 0
         for first, last in pieces(group):
             try:
-                trades = await self._insist(group[0].symbol, first, last)
+                found = await self._insist(group[0].symbol, first, last)
             except Exception as error:  # noqa: BLE001 - of a user's feed: it costs an answer only
                 return f"{got} of {wanted} trades came: {_cause(error)}"
-            inside = [trade for trade in trades if is_wanted(trade, group)]
+            inside = [one for one in found if isinstance(one, Event) or is_wanted(one, group)]
             self._answer(inside)
-            got += len(inside)
-            if not trades:
+            got += len({one.id for one in inside if isinstance(one, Trade)})
+            if not found:
                 break  # the venue's history does not reach so far
         return f"{got} of {wanted} trades came"
 
-    async def _insist(self, symbol: str, first: int, last: int) -> list[Trade]:
+    async def _insist(self, symbol: str, first: int, last: int) -> Sequence[Trade | Event]:
         for pause in PAUSES:
             await asyncio.sleep(pause)
-            trades = await self._feed.trades(self._instruments[symbol], first, last)
-            if trades:
-                return trades
+            found = await self._feed.trades(self._instruments[symbol], first, last)
+            if found:
+                return found
         return []

@@ -44,7 +44,7 @@ from fxlab.collect.feed import (
 )
 from fxlab.collect.venues._binance_messages import parse, past_trade, snapshot
 from fxlab.collect.venues._book_sync import Diff, QuoteStream, SyncedBook
-from fxlab.collect.venues._rest import RestFeed
+from fxlab.collect.venues._rest import History, HistoryPage, RestFeed
 from fxlab.collect.venues._snapshot_run import SnapshotRun
 from fxlab.collect.venues._websocket import (
     ConnectionClosed,
@@ -146,6 +146,8 @@ def _decimals(entry: Any) -> int | None:  # noqa: ANN401 - JSON
 SILENCE: Final = 30.0
 HEARTBEAT: Final = ('{"method":"LIST_SUBSCRIPTIONS","id":0}', 10.0)
 """Answered by the streams' own server, so that a quiet market is not taken for a dead one."""
+NEWEST: Final = 10
+"""Trades that are asked for where the newest one is wanted: it may be bad."""
 MANY, LEVELS_OF_MANY = 20, 1000
 """From so many books on, snapshots are smaller: large ones use up the venue's limit of requests."""
 
@@ -302,10 +304,12 @@ class Binance(RestFeed):
             answer = await self.ask("depth", symbol=instrument.native, limit=5)
             with self._documented("depth"):
                 return snapshot(answer, instrument.symbol, self.clock.now())
-        newest = await self._past(self.RECENT, instrument, limit=1)
-        return newest[-1] if newest else None
+        page = await self._past(self.RECENT, instrument, limit=NEWEST)
+        return self._newest(self.RECENT, page)
 
-    async def trades(self, instrument: Instrument, first_id: int, last_id: int) -> list[Trade]:
+    async def trades(
+        self, instrument: Instrument, first_id: int, last_id: int
+    ) -> list[Trade | Event]:
         """Return trades by id, both ends included, as far as the venue has them.
 
         Raises
@@ -313,20 +317,20 @@ class Binance(RestFeed):
         VenueUnavailable, VenueRefused
             When not even the first thousand could be had.
         """
-        found: list[Trade] = []
+        history = History(instrument.symbol, first_id, last_id, self.clock)
         while first_id <= last_id:
             try:
-                page = await self._page(instrument, first_id)
+                page = await self._past(self.HISTORY, instrument, fromId=first_id, limit=1000)
             except VenueError:
-                if found:
+                if history.found:
                     break
                 raise
-            found += [trade for trade in page if first_id <= _number(trade) <= last_id]
-            newest = max((_number(trade) for trade in page), default=-1)
-            if newest < first_id:
+            if not history.add(page):
                 break
-            first_id = newest + 1
-        return found
+            # The ids of bad entries may be wrong; that they are so many is certain.
+            by_count = first_id + len(page.bad) - 1
+            first_id = max(map(_number, page.trades), default=by_count) + 1
+        return history.found
 
     async def server_time(self) -> int | None:
         """Return the venue's clock in microseconds."""
@@ -338,17 +342,16 @@ class Binance(RestFeed):
         """Return what the venue answers to a request."""
         return await self._rest.get(f"{self.API}/{question}", **parameters)
 
-    async def _page(self, instrument: Instrument, first_id: int) -> list[Trade]:
-        return await self._past(self.HISTORY, instrument, fromId=first_id, limit=1000)
-
-    async def _past(self, question: str, instrument: Instrument, **asked: int) -> list[Trade]:
+    async def _past(self, question: str, instrument: Instrument, **asked: int) -> HistoryPage:
         answer = await self.ask(question, symbol=instrument.native, **asked)
-        received = self.clock.now()
+        received, names = self.clock.now(), self.PAST_NAMES
         with self._documented(question):
-            return [
-                past_trade(entry, self.PAST_NAMES, instrument.symbol, received)
-                for entry in listed(answer)
-            ]
+            return HistoryPage.read(
+                question,
+                listed(answer),
+                lambda entry: past_trade(entry, names, instrument.symbol, received),
+                lambda entry: entry[names[0]],
+            )
 
 
 def _number(trade: Trade) -> int:

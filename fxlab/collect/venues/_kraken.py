@@ -21,7 +21,7 @@ import contextlib
 import itertools
 import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NamedTuple
 
 from fxlab._network import wait_before
 from fxlab.collect.feed import (
@@ -33,6 +33,7 @@ from fxlab.collect.feed import (
     Message,
     Subscription,
     Trade,
+    listed,
     positive,
 )
 from fxlab.collect.venues._book_sync import BestPrices, GapRecord
@@ -44,7 +45,7 @@ from fxlab.collect.venues._kraken_messages import (
     TradesFrame,
     parse,
 )
-from fxlab.collect.venues._rest import RestFeed
+from fxlab.collect.venues._rest import History, HistoryPage, RestFeed
 from fxlab.collect.venues._websocket import (
     Arrival,
     ConnectionClosed,
@@ -54,6 +55,8 @@ from fxlab.collect.venues._websocket import (
 )
 
 STEPS_BACK: Final = 12
+NEWEST: Final = "10"
+"""Trades that are asked for where the newest one is wanted: it may be bad."""
 
 _NEW_NAMES: Final = {"XBT": "BTC", "XDG": "DOGE"}
 _SIDES: Final = {"b": "buy", "s": "sell"}
@@ -100,8 +103,7 @@ class Kraken(RestFeed):
     async def latest(self, instrument: Instrument, data_type: str) -> Trade | BookSnapshot | None:
         """Return the newest trade, or when the book last changed, as the venue has it now."""
         if data_type == "prices":
-            newest = await self._page(instrument, count="1")
-            return newest[-1] if newest else None
+            return self._newest("Trades", (await self._page(instrument, count=NEWEST)).history)
         key = instrument.detail["rest"]
         found = await self._ask("Depth", pair=key, count=str(CHECKED))
         received = self.clock.now()
@@ -123,47 +125,61 @@ class Kraken(RestFeed):
             found = [_instrument(key, pair) for key, pair in pairs.items() if "wsname" in pair]
             return {one.symbol: one for one in found}
 
-    async def trades(self, instrument: Instrument, first_id: int, last_id: int) -> list[Trade]:
+    async def trades(
+        self, instrument: Instrument, first_id: int, last_id: int
+    ) -> list[Trade | Event]:
         """Return the trades with these ids, both included, as far as the venue still has them."""
+        history = History(instrument.symbol, first_id, last_id, self.clock)
         page = await self._page_with(instrument, first_id)
-        found: dict[int, Trade] = {}
-        while page:
-            new = {_id(trade): trade for trade in page if first_id <= _id(trade) <= last_id}
-            end = page[-1]
-            if _id(end) >= last_id:
-                return list((found | new).values())
-            found |= new
-            # Trades of one microsecond may lie on both sides of a page's end.
-            page = await self._next_page(instrument, end.time - 1)
-            if page and _id(page[-1]) == _id(end):
+        while page.rows:
+            history.add(page.history)
+            if page.newest >= last_id:
                 break
-        return list(found.values())
+            # Trades of one microsecond may lie on both sides of a page's end.
+            after = await self._next_page(instrument, page.end - 1)
+            if after.newest == page.newest and after.end <= page.end:
+                break
+            page = after
+        return history.found
 
-    async def _page_with(self, instrument: Instrument, first_id: int) -> list[Trade]:
+    async def _page_with(self, instrument: Instrument, first_id: int) -> _Page:
         """Return trades that begin at or before an id, if there are any so old."""
         page = await self._page(instrument)
         reach = 1.5
         for _ in range(STEPS_BACK):
-            if not page or _id(page[0]) <= first_id:
+            trades = page.history.trades
+            if not trades or _id(trades[0]) <= first_id:
                 break
-            since = page[0].time - int(reach * _distance(page, first_id))
+            since = trades[0].time - int(reach * _distance(trades, first_id))
             earlier = await self._next_page(instrument, max(since, 0))
-            if not earlier or since <= 0:
-                return earlier or page
-            reach = reach * 2 if _id(earlier[0]) >= _id(page[0]) else 1.5
+            if not earlier.history.trades or since <= 0:
+                return earlier if earlier.rows else page
+            reach = reach * 2 if _id(earlier.history.trades[0]) >= _id(trades[0]) else 1.5
             page = earlier
         return page
 
-    async def _next_page(self, instrument: Instrument, since: int) -> list[Trade]:
+    async def _next_page(self, instrument: Instrument, since: int) -> _Page:
         await asyncio.sleep(self.pause)
         return await self._page(instrument, since=str(since * 1_000))
 
-    async def _page(self, instrument: Instrument, **parameters: str) -> list[Trade]:
+    async def _page(self, instrument: Instrument, **parameters: str) -> _Page:
         key = instrument.detail["rest"]
         found = await self._ask("Trades", pair=key, **parameters)
         received = self.clock.now()
         with self._documented("Trades"):
-            return [_trade(row, instrument.symbol, received) for row in found[key]]
+            rows = listed(found[key])
+            history = HistoryPage.read(
+                "Trades",
+                rows,
+                lambda row: _trade(row, instrument.symbol, received),
+                lambda row: row[-1],
+            )
+            trades = history.trades
+            # Its end is the last trade's, or what the venue calls so where that one is bad.
+            end = trades[-1].time if trades else 0
+            return _Page(
+                history, len(rows), max(end, int(found["last"]) // 1_000) if history.bad else end
+            )
 
     async def _ask(self, what: str, **parameters: str) -> Any:  # noqa: ANN401 - any JSON
         answer = await self._rest.get(f"/0/public/{what}", **parameters)
@@ -171,6 +187,27 @@ class Kraken(RestFeed):
         if not errors:
             return answer.get("result")
         raise self._refusal(what, errors, too_often=any(one in str(errors) for one in _LIMITS))
+
+
+class _Page(NamedTuple):
+    """One answer of ``Trades``.
+
+    Attributes
+    ----------
+    rows
+        How many entries it has, bad ones included.
+    end
+        Time of the last one, in microseconds.
+    """
+
+    history: HistoryPage
+    rows: int
+    end: int
+
+    @property
+    def newest(self) -> int:
+        """Return the last id that was understood."""
+        return _id(self.history.trades[-1]) if self.history.trades else -1
 
 
 def _instrument(key: str, pair: Mapping[str, Any]) -> Instrument:

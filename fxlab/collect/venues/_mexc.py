@@ -28,7 +28,7 @@ from fxlab.collect.feed import (
 )
 from fxlab.collect.venues._book_sync import BestPrices, Diff, SyncedBook, TradeGapTracker
 from fxlab.collect.venues._mexc_messages import deal_of, levels_of, parse, version_of
-from fxlab.collect.venues._rest import RestFeed
+from fxlab.collect.venues._rest import HistoryPage, RestFeed
 from fxlab.collect.venues._snapshot_run import Fetch, SnapshotRun
 from fxlab.collect.venues._websocket import (
     ConnectionClosed,
@@ -38,6 +38,8 @@ from fxlab.collect.venues._websocket import (
 )
 
 SNAPSHOT_LEVELS: Final = 1_000
+NEWEST: Final = 10
+"""Deals that are asked for where the newest one is wanted: it may be bad."""
 
 _STATES: Final = {0: "trading", 1: "delivery", 2: "delivered", 3: "offline", 4: "paused"}
 _TOO_OFTEN: Final = 510
@@ -63,10 +65,17 @@ class Mexc(RestFeed):
         if data_type == "orderbook":
             return await self.snapshot(instrument, limit=5)
         what = f"deals/{instrument.native}"
-        found = await self._ask(what, limit=1)
+        found = await self._ask(what, limit=NEWEST)
+        received = self.clock.now()
         with self._documented(what):
-            deals = [deal_of(entry, self.clock.now(), instrument) for entry in listed(found)]
-        return deals[0]._replace(origin="backfill") if deals else None
+            page = HistoryPage.read(
+                what,
+                listed(found),
+                lambda entry: deal_of(entry, received, instrument),
+                lambda entry: entry["i"],
+            )
+        newest = self._newest(what, page, first=True)
+        return None if newest is None else newest._replace(origin="backfill")
 
     async def server_time(self) -> int:
         """Return the venue's clock in microseconds; it tells milliseconds."""

@@ -12,15 +12,25 @@ import json
 import logging
 import random
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from email.utils import parsedate_to_datetime
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import httpx
 
 from fxlab._network import proxy_for, through, wait_before
-from fxlab.collect.feed import NOT_AS_DOCUMENTED, Address, Clock, Feed, cause_of, no_constant
+from fxlab.collect.feed import (
+    NOT_AS_DOCUMENTED,
+    Address,
+    Clock,
+    Event,
+    Feed,
+    Trade,
+    cause_of,
+    no_constant,
+    quarantine,
+)
 from fxlab.errors import VenueError, VenueRefused, VenueUnavailable
 
 _log: Final = logging.getLogger(__name__)
@@ -160,6 +170,96 @@ class Rest:
         )
 
 
+class HistoryPage(NamedTuple):
+    """One answer with past trades: those that were understood, and what became of the others.
+
+    Attributes
+    ----------
+    trades
+        In the order of the answer.
+    bad
+        For each entry that is no trade its id, if it has one, and the event that tells of it.
+    """
+
+    trades: list[Trade]
+    bad: list[tuple[int | None, Event]]
+
+    @classmethod
+    def read(
+        cls,
+        what: str,
+        entries: Iterable[Any],
+        read: Callable[[Any], Trade],
+        id_of: Callable[[Any], Any],
+    ) -> HistoryPage:
+        """Read all entries of an answer; a bad one costs no other.
+
+        Parameters
+        ----------
+        what
+            The question, for the event.
+        read, id_of
+            Return an entry's trade, and its id; raise what is in `NOT_AS_DOCUMENTED`.
+        """
+        page = cls([], [])
+        for entry in entries:
+            try:
+                page.trades.append(read(entry))
+            except NOT_AS_DOCUMENTED as error:
+                page.bad.append(_set_aside(f"{what}: {cause_of(error)}", entry, id_of))
+        return page
+
+
+def _set_aside(cause: str, entry: object, id_of: Callable[[Any], Any]) -> tuple[int | None, Event]:
+    number = None
+    with contextlib.suppress(*NOT_AS_DOCUMENTED):  # then nobody can say which trade it was
+        number = id_of(entry)
+    event = quarantine(cause, json.dumps(entry), 0)
+    return number if type(number) is int else None, event
+
+
+class History:
+    """Past trades of one symbol, gathered from pages that may overlap.
+
+    Parameters
+    ----------
+    symbol, first_id, last_id
+        What is asked for, both ids included.
+    clock
+        Stamps events.
+    """
+
+    def __init__(self, symbol: str, first_id: int, last_id: int, clock: Clock) -> None:
+        self._symbol, self._first, self._last = symbol, first_id, last_id
+        self._clock = clock
+        self._trades: dict[tuple[object, ...], Trade] = {}
+        self._bad: dict[str, Event] = {}
+
+    def add(self, page: HistoryPage) -> bool:
+        """Take what was asked for of a page, and return whether any of it was new.
+
+        A bad entry without an id may be any of those that are asked for.
+        """
+        before = len(self._trades) + len(self._bad)
+        for trade in page.trades:
+            if self._wants(trade.id):
+                # All but the arrival: another trade with the same id is the recorder's to judge.
+                self._trades.setdefault(trade[:6], trade)
+        for number, event in page.bad:
+            if number is None or self._wants(number):
+                told = event._replace(symbol=self._symbol, time=self._clock.now())
+                self._bad.setdefault(event.detail, told)
+        return len(self._trades) + len(self._bad) > before
+
+    @property
+    def found(self) -> list[Trade | Event]:
+        """Return the trades, and then an event for each entry that was none."""
+        return [*self._trades.values(), *self._bad.values()]
+
+    def _wants(self, number: int | str | None) -> bool:
+        return isinstance(number, int) and self._first <= number <= self._last
+
+
 class RestFeed(Feed):
     """A feed whose venue is asked by REST, too.
 
@@ -192,6 +292,13 @@ class RestFeed(Feed):
                 f"{self._rest.host} answers {what} not as documented ({cause_of(error)}); "
                 "try again later, and report it if it stays"
             ) from error
+
+    def _newest(self, what: str, page: HistoryPage, *, first: bool = False) -> Trade | None:
+        """Return the newest trade of a page, which is its first or its last one, if it has any."""
+        if page.bad and not page.trades:
+            with self._documented(what):
+                raise ValueError(page.bad[-1][1].detail)
+        return page.trades[0 if first else -1] if page.trades else None
 
     def _refusal(self, what: str, answer: object, *, too_often: bool) -> VenueError:
         """Return the error for an answer that is a refusal."""

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Final, NamedTuple
 
 from fxlab.mock._faults import FaultLog, Faults
-from fxlab.mock._market import Book, MarketEvent, OpeningBook, Truth
+from fxlab.mock._market import Book, MarketEvent, MarketTrade, OpeningBook, Truth
 from fxlab.mock._sockets import Socket
 
 PROTOCOLS: Final = {
@@ -68,6 +68,19 @@ class World:
         self.now = now
         self._ledger = ledger
         self._stale = faults.stale_snapshots
+        self._bad_history = faults.bad_history
+
+    def past(self, deals: list[MarketTrade]) -> list[MarketTrade]:
+        """Return trades as answers tell them: bad ones have neither price nor quantity."""
+        every = self._bad_history
+        bad = [deal.id for deal in deals if every is not None and deal.id % every == 0]
+        if not bad:
+            return deals
+        self._ledger.add("bad_history", ids=bad, time=self.now())
+        spoiled = frozenset(bad)
+        return [
+            deal._replace(price=0, quantity=0) if deal.id in spoiled else deal for deal in deals
+        ]
 
     def book(self, symbol: str) -> Book:
         """Return the book, or while stale snapshots are left, one from before the first event."""

@@ -258,7 +258,7 @@ class BinanceRest:
 
     def _trades(self, frames: Frames, query: Query) -> Answer:
         deals = self._world.truth.deals[frames.listing.symbol].last(_limit(query))
-        return Answer.of([self._row(frames, deal) for deal in deals])
+        return Answer.of([self._row(frames, deal) for deal in self._world.past(deals)])
 
     def _historical(self, frames: Frames, query: Query) -> Answer:
         # On futures it is documented as MARKET_DATA: it wants a key in a header.
@@ -272,10 +272,10 @@ class BinanceRest:
     def _asked(self, frames: Frames, query: Query) -> list[MarketTrade]:
         deals, limit = self._world.truth.deals[frames.listing.symbol], _limit(query)
         if "fromId" in query:
-            return deals.from_id(int(query["fromId"]), limit)
+            return self._world.past(deals.from_id(int(query["fromId"]), limit))
         if "startTime" in query:
-            return deals.after(int(query["startTime"]) * 1_000 - 1, limit)
-        return deals.last(limit)
+            return self._world.past(deals.after(int(query["startTime"]) * 1_000 - 1, limit))
+        return self._world.past(deals.last(limit))
 
     def _row(self, frames: Frames, deal: MarketTrade) -> dict[str, Any]:
         row = {

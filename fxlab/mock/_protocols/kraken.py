@@ -299,7 +299,8 @@ class KrakenProtocol(Protocol):
         # The documents leave open whether `since` itself is included; it is in nanoseconds.
         found = deals.last(count) if since is None else deals.after(int(since) // 1_000, count)
         last = f"{found[-1].time}000" if found else since or "0"
-        return _result({pair: [_row(deal, listing) for deal in found], "last": last})
+        rows = [_row(deal, listing) for deal in self.world.past(found)]
+        return _result({pair: rows, "last": last})
 
 
 _UNKNOWN_PAIR: Final = Answer.of({"error": ["EQuery:Unknown asset pair"]})

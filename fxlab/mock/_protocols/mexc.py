@@ -162,7 +162,8 @@ class MexcProtocol(Protocol):
 
     def _deals(self, listing: Listing, limit: int | None) -> str:
         newest = self.world.truth.deals[listing.symbol].last(min(limit or DEALS, DEALS))
-        return f"[{','.join(_deal(deal, listing) for deal in reversed(newest))}]"
+        told = [_deal(deal, listing) for deal in reversed(self.world.past(newest))]
+        return f"[{','.join(told)}]"
 
 
 def _deal(deal: MarketTrade, listing: Listing) -> str:
