@@ -63,6 +63,7 @@ if TYPE_CHECKING:
         Gap as Gap,
         Instrument as Instrument,
         Quote as Quote,
+        Refusal as Refusal,
         Subscription as Subscription,
         Trade as Trade,
     )
@@ -128,6 +129,7 @@ _HOMES: Final = {
             "Gap",
             "Instrument",
             "Quote",
+            "Refusal",
             "Subscription",
             "Trade",
         ],

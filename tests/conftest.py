@@ -7,6 +7,7 @@ import gc
 import os
 import random
 import signal
+import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -33,6 +34,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 hypothesis.settings.register_profile("new", deadline=None)
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") == "true" else "new")
+
+
+@pytest.fixture(autouse=True)
+def no_old_bans(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget who refused: a later test's venue may be given the port of one that did."""
+    rest = sys.modules.get("fxlab.collect.venues._rest")
+    if rest is not None:
+        monkeypatch.setattr(rest, "_GATES", {})
 
 
 def pytest_collection_finish() -> None:

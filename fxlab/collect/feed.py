@@ -294,6 +294,29 @@ class Event(NamedTuple):
     detail: str = ""
 
 
+class Refusal(NamedTuple):
+    """A time for which a venue is asked nothing, because it refused to answer.
+
+    Attributes
+    ----------
+    seconds
+        How much of it is left; 0.0 when it is over.
+    until
+        Its end, in microseconds.
+    reason
+        Who refused, how, and until when, in words.
+
+    Examples
+    --------
+    >>> fxlab.Refusal(90.0, 1_000_000, "it was asked too often").seconds
+    90.0
+    """
+
+    seconds: float
+    until: int
+    reason: str
+
+
 Message = Trade | Quote | BookSnapshot | BookDelta | Gap | Event
 
 
@@ -437,6 +460,13 @@ class Feed(ABC):
 
     def reconnect(self, symbol: str, data_type: str, reason: str) -> None:  # noqa: B027 - optional
         """Break the connection that carries a stream, so that it is made again."""
+
+    def refusal(self) -> Refusal | None:
+        """Return the last time for which the venue is asked nothing, over or not; None without one.
+
+        Whoever has a question waits until it is over, and asks nothing meanwhile.
+        """
+        return None
 
     async def server_time(self) -> int | None:
         """Return the venue's clock in microseconds, or None if it has none to ask."""

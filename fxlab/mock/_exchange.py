@@ -21,7 +21,7 @@ from functools import cache
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from fxlab.errors import InvalidParameter, SymbolNotFound, VenueNotFound
 from fxlab.mock._faults import FaultInjector, FaultLog, Faults, OutgoingFrame
@@ -278,6 +278,14 @@ def _runs_of_zero(told: bytearray) -> list[tuple[int, int]]:
     return runs
 
 
+class Ban(NamedTuple):
+    """A status with which all questions are refused, until a monotonic time."""
+
+    status: int
+    end: float
+    told: bool
+
+
 class Exchange:
     """Everything of a mock venue but its door.
 
@@ -316,6 +324,7 @@ class Exchange:
         self._heard, self._speaking = asyncio.Event(), asyncio.Event()
         self._speaking.set()
         self._listeners, self._until, self.still = listeners, until, False
+        self.banned: Ban | None = None
         self._start: int | None = None
         self._anchor = 0.0
         self._reached = 0
@@ -394,6 +403,11 @@ class Exchange:
         for publisher in self.publishers.values():
             publisher.mute(silent=silent)
 
+    def ban(self, status: int, seconds: float, *, told: bool = True) -> None:
+        """Refuse all REST questions for so many real seconds, and say for how long or not."""
+        self.ledger.add("ban", status=status, seconds=seconds, time=self.now())
+        self.banned = Ban(status, time.monotonic() + seconds, told)
+
     def silence(self, part: str) -> None:
         """Send some streams to none of their present listeners, whose connections stay open."""
         self.ledger.add("silence", part=part, time=self.now())
@@ -434,6 +448,9 @@ class Exchange:
         if self.faults.silence is not None:
             part, second = self.faults.silence
             yield start + _us(second), lambda: self.silence(part)
+        if self.faults.ban is not None:
+            status, second, seconds = self.faults.ban
+            yield start + _us(second), lambda: self.ban(status, seconds)
         if self.faults.stall_at is not None:
             yield start + _us(self.faults.stall_at), self._stall
 

@@ -200,6 +200,9 @@ class Faults:
     rest_errors
         How many REST answers are replaced, by kind: "429", "503", "403", "malformed"; a part of a
         path may follow, as in ``{"503 depth": 2}``.
+    ban
+        A status (418, 429, 403), the second from which on all REST questions are refused with it,
+        and for how many real seconds; the answers say for how long.
     delist
         A symbol, and the second from which on it is traded no more.
     clock_skew_ms
@@ -223,6 +226,7 @@ class Faults:
     stale_snapshots: int = 0
     bad_history: int | None = None
     rest_errors: Mapping[str, int] = field(default_factory=dict)
+    ban: tuple[int, float, float] | None = None
     delist: tuple[str, float] | None = None
     clock_skew_ms: int = 0
 

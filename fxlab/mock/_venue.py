@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import math
 import socket
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -77,13 +79,21 @@ class HttpHandler:
         return Answer.of({"error": f"no {name!r} here; this mock serves {known}"}, 404)
 
     def _ask(self, publisher: Publisher, path: str, query: Query) -> Answer:
-        if (error := self._errors.take(path)) is not None:
+        if (error := self._banned() or self._errors.take(path)) is not None:
             self._exchange.ledger.add(
                 "rest_error", venue=publisher.protocol.name, path=path, status=error.status
             )
             return error
         answer = publisher.protocol.answer(path, query)
         return answer or Answer.of({"error": f"no such path: {path}"}, 404)
+
+    def _banned(self) -> Answer | None:
+        """Return the refusal that everybody gets at present."""
+        ban = self._exchange.banned
+        if ban is None or (left := ban.end - time.monotonic()) <= 0:
+            return None
+        answer = Answer.of({"code": -1003, "msg": "the mock bans this address"}, ban.status)
+        return answer._replace(headers={"Retry-After": str(math.ceil(left))} if ban.told else {})
 
     def _connect(
         self, request: HTTPServerRequest, publisher: Publisher, path: str, query: Query
@@ -298,6 +308,10 @@ class MockVenue:
     def stall(self, silent: bool = True) -> None:  # noqa: FBT001, FBT002 - reads as a sentence
         """Send nothing any more, pongs included, while connections stay open; or end that."""
         self._ask(lambda: self._exchange.mute(silent=silent))
+
+    def ban(self, status: int, seconds: float, told: bool = True) -> None:  # noqa: FBT001, FBT002
+        """Refuse all REST questions for so many seconds; `told` says so in ``Retry-After``."""
+        self._ask(lambda: self._exchange.ban(status, seconds, told=told))
 
     def silence(self, part: str) -> None:
         """Send streams with this part in their name to none of their present listeners."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -20,8 +21,8 @@ from fxlab.collect._live.recorder import (
     pieces,
 )
 from fxlab.collect._live.trades import IdGap
-from fxlab.collect.feed import Event, Instrument, Trade
-from fxlab.errors import VenueUnavailable
+from fxlab.collect.feed import Event, Instrument, Refusal, Trade
+from fxlab.errors import VenueRefused, VenueUnavailable
 
 
 def missing(first, last, symbol=SYMBOL):
@@ -135,3 +136,53 @@ def test_silent_asks_nothing():
     feed = Scripted(history=trades(1, 2))
     (answer,) = ask(feed, missing(1, 2), silent=True)
     assert (answer.outcome, feed.asked) == ("not asked", [])
+
+
+class Refusing(Scripted):
+    """A venue that bans at the first question for a while."""
+
+    def __init__(self, seconds, **options):
+        super().__init__(**options)
+        self.ban_seconds, self.end = seconds, None
+
+    def refusal(self):
+        """Return the ban."""
+        if self.end is None:
+            return None
+        return Refusal(max(0.0, self.end - time.monotonic()), 1, "banned for a while")
+
+    async def trades(self, instrument, first_id, last_id):
+        """Refuse the first question."""
+        if self.end is None:
+            self.asked.append("refused")
+            self.end = time.monotonic() + self.ban_seconds
+            raise VenueRefused("HTTP 418")
+        return await super().trades(instrument, first_id, last_id)
+
+
+def test_questions_wait_for_the_end_of_a_ban_and_are_asked_then():
+    async def run():
+        feed = Refusing(0.3, history=trades(1, 2, 50_001))
+        answers = []
+        instruments = [Instrument(SYMBOL, "btc")]
+        questions = Backfiller(feed, instruments, answers.extend, silent=False)
+        questions.ask([missing(1, 2), missing(50_001, 50_001)])
+        while sum(isinstance(one, BackfillResult) for one in answers) < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        return feed, answers
+
+    feed, answers = asyncio.run(run())
+    assert sorted(one.id for one in answers if isinstance(one, Trade)) == [1, 2, 50_001]
+    assert feed.asked.count("refused") == 1
+    assert len(feed.asked) == 3
+    outcomes = [one.outcome for one in answers if isinstance(one, BackfillResult)]
+    assert sorted(outcomes) == ["1 of 1 trades came", "2 of 2 trades came"]
+
+
+def test_nobody_waits_for_a_ban_at_the_end():
+    feed = Refusing(1e6, history=trades(1, 2))
+    some = [missing(n * 10_000, n * 10_000 + 1) for n in range(5)]
+    heard = ask(feed, *some, seconds=1e6)
+    assert feed.asked == ["refused"]
+    assert {one.outcome for one in heard} == {"0 of 2 trades came: banned for a while"}
+    assert len(heard) == 5

@@ -8,8 +8,9 @@ import time
 import pytest
 from scripted_feed import NOON, PATIENCE, SYMBOL, Scripted, events, trade, trades
 
+from fxlab.collect._live import events as ages
 from fxlab.collect._live import loop
-from fxlab.collect._live.loop import StreamAge
+from fxlab.collect._live.events import StreamAge
 from fxlab.collect.feed import BookDelta, BookSnapshot
 from fxlab.errors import VenueUnavailable
 from fxlab.mock import Faults, MockVenue, generated
@@ -27,7 +28,7 @@ def impatient(monkeypatch):
         "QUIET_AFTER_RECONNECT": 0.4,
         "CONFIRM_SECONDS": 0.3,
     }.items():
-        monkeypatch.setattr(loop, name, seconds)
+        monkeypatch.setattr(ages if name.startswith("QUIET") else loop, name, seconds)
 
 
 # ---- When a venue is asked ----
@@ -37,13 +38,13 @@ def test_a_fast_stream_is_asked_about_after_the_least_silence():
     age = StreamAge(0.0, 0.0)
     for second in range(1, 11):
         age.look(second, 100 * second, float(second))
-    assert age.due() == 10 + loop.QUIET_SECONDS
+    assert age.due() == 10 + ages.QUIET_SECONDS
 
 
 def test_a_slow_stream_may_be_silent_for_many_of_its_intervals():
     age = StreamAge(0.0, 0.0)
     age.look(10, 10, 20.0)  # one in two seconds
-    assert age.due() == 20 + 2 * loop.QUIET_INTERVALS
+    assert age.due() == 20 + 2 * ages.QUIET_INTERVALS
 
 
 def test_each_question_doubles_the_time_until_the_next_up_to_a_limit():
@@ -60,10 +61,10 @@ def test_each_question_doubles_the_time_until_the_next_up_to_a_limit():
 def test_after_a_reconnect_it_is_asked_soon():
     age = StreamAge(0.0, 0.0)
     age.suspected = 3.0
-    assert age.due() == 3 + loop.QUIET_AFTER_RECONNECT
+    assert age.due() == 3 + ages.QUIET_AFTER_RECONNECT
     age.look(1, 1, 4.0)
     assert age.suspected is None
-    assert age.due() >= 4 + loop.QUIET_SECONDS
+    assert age.due() >= 4 + ages.QUIET_SECONDS
 
 
 # ---- What is done about it ----
@@ -174,7 +175,7 @@ def test_a_venue_that_cannot_be_asked_is_said(db, record):
 
 
 def test_an_error_of_a_feed_is_told_at_the_end_too(db, record, monkeypatch):
-    monkeypatch.setattr(loop, "QUIET_SECONDS", 600.0)
+    monkeypatch.setattr(ages, "QUIET_SECONDS", 600.0)
     feed = Behind(trades(1, 2, 3), history=KeyError("oops"))
     feed.newest = trade(6)._replace(origin="backfill", time=4_000_000_000_000_000)
     told = events(db, record(feed, 1.5).id, "venue_error")
@@ -182,7 +183,7 @@ def test_an_error_of_a_feed_is_told_at_the_end_too(db, record, monkeypatch):
 
 
 def test_trades_of_the_last_moments_are_asked_for_at_the_end(db, record, monkeypatch):
-    monkeypatch.setattr(loop, "QUIET_SECONDS", 600.0)
+    monkeypatch.setattr(ages, "QUIET_SECONDS", 600.0)
     monkeypatch.setattr(loop, "LAST_INTERVALS", 0)
     feed = Behind(trades(1, 2, 3), history=trades(4, 5))
     feed.newest = trade(6)._replace(origin="backfill")
@@ -192,7 +193,7 @@ def test_trades_of_the_last_moments_are_asked_for_at_the_end(db, record, monkeyp
 
 
 def test_trades_after_the_end_are_none_of_the_recording(db, record, monkeypatch):
-    monkeypatch.setattr(loop, "QUIET_SECONDS", 600.0)
+    monkeypatch.setattr(ages, "QUIET_SECONDS", 600.0)
     late = trade(6)._replace(origin="backfill", time=4_000_000_000_000_000)
     feed = Behind(trades(1, 2, 3), history=[*trades(4, 5), late])
     feed.newest = late
@@ -201,7 +202,7 @@ def test_trades_after_the_end_are_none_of_the_recording(db, record, monkeypatch)
 
 
 def test_a_book_that_stood_still_at_the_end_is_a_gap(db, record, monkeypatch):
-    monkeypatch.setattr(loop, "QUIET_SECONDS", 600.0)
+    monkeypatch.setattr(ages, "QUIET_SECONDS", 600.0)
     change = BookDelta(SYMBOL, 11, 12, [(99.0, 0.0)], [(100.5, 4.0)], NOON + 9, NOON + 12)
     feed = Behind([BOOK], [change])
     feed.book = BOOK._replace(update_id=999)

@@ -257,6 +257,27 @@ def test_rest_errors_come_as_often_as_asked_and_where():
     assert clock.status_code == 200
 
 
+@pytest.mark.parametrize(("told", "header"), [(True, "600"), (False, None)])
+def test_a_ban_refuses_everything_until_it_is_over(told, header):
+    with MockVenue(market()) as venue, httpx.Client() as client:
+        url = f"{venue.url}/binance/api/v3/time"
+        before = client.get(url)
+        venue.ban(418, 600.0, told)
+        banned = client.get(url)
+        venue.ban(418, 0.0)
+        after = client.get(url)
+        counts = venue.ledger()["counts"]
+    assert [one.status_code for one in (before, banned, after)] == [200, 418, 200]
+    assert banned.headers.get("Retry-After") == header
+    assert (counts["ban"], counts["rest_error"]) == (2, 1)
+
+
+def test_a_ban_may_begin_at_a_second():
+    frames, said = record(Faults(ban=(429, 0.0, 600.0)))
+    assert frames
+    assert next(line for line in said["faults"] if line["fault"] == "ban")["status"] == 429
+
+
 def test_stale_snapshots_are_older_than_anything_streamed():
     with MockVenue(generated(["BTC_USDT"]), faults=Faults(stale_snapshots=2)) as venue:
         found = [

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+from types import SimpleNamespace
 
 import pytest
 from small_venue import page_route, saying, serving
 
 from fxlab.collect.feed import Clock
-from fxlab.collect.venues._rest import ATTEMPTS, Rest, retry_after
+from fxlab.collect.venues import _rest
+from fxlab.collect.venues._rest import ATTEMPTS, Gate, Rest, retry_after
 from fxlab.errors import VenueRefused, VenueUnavailable
 
 
@@ -74,6 +76,133 @@ def test_too_often_waits_as_long_as_asked():
     text, asked = failure([(429, {}, "slow down")], VenueRefused)
     assert "HTTP 429" in text
     assert asked == ATTEMPTS
+
+
+BAN = {"Retry-After": "3600"}
+
+
+@pytest.mark.parametrize("status", [418, 429, 403])
+def test_during_a_ban_nobody_asks(status):
+    async def story():
+        asked = []
+
+        def answer(request):
+            asked.append(request)
+            return status, BAN, "banned"
+
+        async with serving(page_route("/x", answer)) as host:
+            first, other = client(f"http://{host}"), client(f"http://{host}")
+            for rest in (first, first, other):
+                with pytest.raises(VenueRefused, match=f"HTTP {status}"):
+                    await rest.get("/x")
+            with pytest.raises(VenueRefused, match=r"is asked nothing for 3,600 s, until 2.* UTC"):
+                await other.get("/x")
+            await first.close()
+            await other.close()
+        return len(asked), other.gate.ban
+
+    asked, ban = asyncio.run(story())
+    assert asked == 1
+    assert 3_500 < ban.seconds <= 3_600
+    assert abs(ban.until - Clock().now() - 3_600_000_000) < 60_000_000
+
+
+@pytest.fixture
+def now(monkeypatch):
+    """Return a clock that a test sets."""
+    now = SimpleNamespace(value=1_000.0)
+    monkeypatch.setattr(_rest, "time", SimpleNamespace(monotonic=lambda: now.value))
+    return now
+
+
+def refuse(gate, status, asked=None, passage=None):
+    with gate.passage() as mine:
+        gate.close(mine if passage is None else passage, status, asked, 0, "")
+    return gate.seconds
+
+
+def test_bans_without_a_length_double_up_to_three_days(now):
+    gate = Gate("host")
+    pauses = []
+    for _ in range(14):
+        pauses.append(refuse(gate, 418))
+        now.value += pauses[-1]
+    assert pauses[:3] == [120, 240, 480]
+    assert max(pauses) == pauses[-1] == 3 * 86_400
+    with gate.passage() as passage:
+        gate.open(passage)
+    assert refuse(gate, 418) == 120
+    forbidden = [
+        refuse(Gate("host"), 403),
+        refuse(Gate("host"), 403, 0.0),
+        refuse(Gate("host"), 418, -1.0),
+    ]
+    assert forbidden == [30, 30, 120]
+
+
+def test_questions_that_were_under_way_are_one_refusal(now):
+    gate = Gate("host")
+    assert refuse(gate, 418) == 120
+    assert refuse(gate, 418, passage=0) == 120
+    told = gate.ban.until
+    assert refuse(gate, 418, 120.5, passage=0) == 120.5
+    assert gate.ban.until == told, "a second more is no other ban"
+    assert refuse(gate, 418, 600.0, passage=0) == 600
+    assert gate.ban.until > told
+    gate.open(0)  # an answer to a question from before the ban
+    now.value += 600
+    assert refuse(gate, 418) == 240
+
+
+def test_a_short_pause_is_no_ban(now):
+    gate = Gate("host")
+    assert refuse(gate, 429, 3.0) == 3
+    assert gate.ban is None
+    assert refuse(gate, 429, 30.0) == 30
+    assert gate.ban.reason.startswith("host is asked nothing for 30 s, until 1970-01-01 00:00:30")
+    assert gate.banned
+    now.value += 30
+    assert (gate.banned, gate.ban.seconds) == (False, 0)
+
+
+def test_after_a_refusal_one_question_goes_first(now):
+    gate = Gate("host")
+    refuse(gate, 418, 5.0)
+    now.value += 5
+    assert gate.seconds == 0
+    with gate.passage() as passage:
+        assert gate.seconds == _rest.PROBE_LOOK
+        assert not gate.banned
+        gate.open(passage)
+    with gate.passage():
+        assert gate.seconds == 0
+
+
+def test_an_answer_in_words_that_it_is_too_often_closes_the_gate_once(now):
+    rest = client("http://api.example")
+    rest.slow_down("510")
+    rest.slow_down("510")
+    assert rest.gate.seconds == _rest.PAUSES[429][0]
+    assert rest.gate.ban is None
+
+
+def test_who_waits_at_the_gate_can_be_cancelled():
+    async def story():
+        async with serving(page_route("/x", lambda _: (429, {"Retry-After": "9"}, "slow"))) as host:
+            rest = client(f"http://{host}")
+            waiting = [asyncio.ensure_future(rest.get("/x")) for _ in range(3)]
+            while not rest.gate.seconds:  # noqa: ASYNC110 - of a clock, not of an event
+                await asyncio.sleep(0.01)
+            for task in waiting:
+                task.cancel()
+            ended = await asyncio.gather(*waiting, return_exceptions=True)
+            left = rest.gate.seconds
+            await rest.close()
+        return ended, left
+
+    ended, left = asyncio.run(story())
+    assert [type(one) for one in ended] == [asyncio.CancelledError] * 3
+    assert left > 0, "nobody waited for the gate"
 
 
 def test_a_long_ban_ends_at_once_with_its_length():

@@ -25,7 +25,7 @@ from fxlab.collect.feed import (
     Subscription,
     Trade,
 )
-from fxlab.collect.venues import VENUES, _binance, _snapshot_run, open_feed
+from fxlab.collect.venues import VENUES, _binance, _rest, _snapshot_run, open_feed
 from fxlab.collect.venues._binance import Binance, BinanceFutures
 from fxlab.collect.venues._binance_messages import parse, snapshot
 from fxlab.collect.venues._book_sync import Diff, QuoteStream, SyncedBook
@@ -328,6 +328,7 @@ class Venue:
 def hurried(monkeypatch):
     """Make the feed impatient, so that tests are short."""
     monkeypatch.setattr(_snapshot_run, "RETRY", (0.01, 0.02))
+    monkeypatch.setitem(_rest.PAUSES, 403, (0.01, 0.01))
     monkeypatch.setattr(_snapshot_run, "FIRST_CHANGE", 5.0)
     monkeypatch.setattr("fxlab.collect.venues._websocket.FIRST_WAIT", 0.01)
 

@@ -22,6 +22,7 @@ from fxlab.collect.feed import (
     Quote,
     Trade,
 )
+from fxlab.collect.venues import _rest
 from fxlab.collect.venues._book_sync import BestPrices, Diff, TradeGapTracker
 from fxlab.collect.venues._mexc import Mexc
 from fxlab.collect.venues._mexc_messages import base_units, parse
@@ -303,7 +304,8 @@ def test_lost_changes_are_found_and_every_state_told_was_true():
         check_pairs(heard.gaps(symbol))
 
 
-def test_old_snapshots_and_refusals_cost_time_and_nothing_else():
+def test_old_snapshots_and_refusals_cost_time_and_nothing_else(monkeypatch):
+    monkeypatch.setitem(_rest.PAUSES, 403, (0.2, 0.2))
     faults = Faults(
         stale_snapshots=2, rest_errors={"503 /depth/": 1, "malformed /depth/": 1, "403 /depth/": 1}
     )
@@ -311,7 +313,7 @@ def test_old_snapshots_and_refusals_cost_time_and_nothing_else():
     with mock:
         heard = hear(mock, lambda said: all(len(said.books(one)) > 20 for one in market.listings))
     errors = heard.events("venue_error")
-    assert len(errors) == 2
+    assert 2 <= len(errors) <= 3, "a retry may meet the closed gate"
     assert any("403" in one.detail for one in errors)
     assert any("not JSON" in one.detail for one in errors)
     for symbol in market.listings:
@@ -383,6 +385,7 @@ class Answers:
 
     def __init__(self, answer):
         self.answer = answer
+        self.slow_down = [].append
 
     async def get(self, path, **parameters):  # noqa: D102
         del path, parameters

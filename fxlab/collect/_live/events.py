@@ -2,6 +2,8 @@
 
 A gap is written when it is seen and written again, over the same row, when more is known of it:
 filled by the venue's history, or over. So a recorder killed in between leaves a gap, never silence.
+
+`StreamAge` says when a stream has been silent for so long that it may become an event.
 """
 
 from __future__ import annotations
@@ -166,3 +168,59 @@ def _short(detail: dict[str, Any]) -> dict[str, Any]:
 def _encodable(text: object) -> str:
     """Return a text without halves of characters, which JSON can hold and the database cannot."""
     return str(text).encode("utf-8", "backslashreplace").decode()
+
+
+QUIET_SECONDS: Final = 20.0
+"""A stream is asked about after so long a silence, however fast it was before."""
+QUIET_INTERVALS: Final = 30
+"""Of its mean intervals, a slow stream may be silent."""
+QUIET_AFTER_RECONNECT: Final = 5.0
+LONGEST_QUIET: Final = 600.0
+
+
+@dataclass(slots=True)
+class StreamAge:
+    """How long one stream of one symbol has been silent, in seconds of monotonic time.
+
+    Attributes
+    ----------
+    began, heard
+        When the watch began, and when something came last.
+    mark
+        What changes with each message.
+    rows
+        Rows until now.
+    asked
+        Questions since something came last; each doubles the time until the next.
+    suspected
+        When a connection was made again, if nothing came since.
+    """
+
+    began: float
+    heard: float
+    mark: object = None
+    rows: int = 0
+    asked: int = 0
+    suspected: float | None = None
+
+    def look(self, mark: object, rows: int, now: float) -> None:
+        """Take note of the present state."""
+        if mark != self.mark:
+            self.mark, self.rows = mark, rows
+            self.heard, self.asked, self.suspected = now, 0, None
+
+    def usual(self) -> float:
+        """Return the mean seconds between two rows; 0 while there were none."""
+        return (self.heard - self.began) / self.rows if self.rows else 0.0
+
+    def is_overdue(self, now: float) -> bool:
+        """Return whether it is silent for longer than its rate lets expect."""
+        return now - self.heard > max(1.0, QUIET_INTERVALS * self.usual())
+
+    def due(self) -> float:
+        """Return when the venue is to be asked about the stream."""
+        quiet = max(QUIET_SECONDS, QUIET_INTERVALS * self.usual())
+        since = self.heard
+        if self.suspected is not None and self.suspected + QUIET_AFTER_RECONNECT < since + quiet:
+            since, quiet = self.suspected, QUIET_AFTER_RECONNECT
+        return since + min(quiet * 2.0**self.asked, LONGEST_QUIET)

@@ -24,12 +24,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
 from fxlab._questdb.ingest import Lines
 from fxlab.collect._config import Plan
+from fxlab.collect._live.events import StreamAge
 from fxlab.collect._live.journal import Journal, Outage, Sender
 from fxlab.collect._live.lifecycle import RecordingStore, close_session, session_row
 from fxlab.collect._live.recorder import (
@@ -52,7 +52,7 @@ from fxlab.collect.feed import (
     Subscription,
     Trade,
 )
-from fxlab.errors import CollectionFailed, FxlabError, VenueError
+from fxlab.errors import CollectionFailed, FxlabError, VenueError, VenueRefused
 from fxlab.schema import SESSIONS
 
 _log: Final = logging.getLogger(__name__)
@@ -108,6 +108,7 @@ class RecordingLoop:
         self._room = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="fxlab journal")
         self._said_at = 0.0
+        self._refused_until = 0
         self.stopping = asyncio.Event()
         self.closed = False
         """Whether all is stored and the session's last row written: the journal is done."""
@@ -179,6 +180,7 @@ class RecordingLoop:
         batch = self._inbox.copy()
         self._inbox.clear()
         self._room.set()
+        self._tell_refusal()
         while self._said:
             batch.append(self._said.popleft())
         try:
@@ -189,6 +191,16 @@ class RecordingLoop:
             batch.clear()  # else the executor's own references keep it until a garbage collection
         found, self._recorder.to_ask = self._recorder.to_ask, []
         self._questions.ask(found)
+
+    def _tell_refusal(self) -> None:
+        """Tell once that a venue is asked nothing for a while, and what waits for it."""
+        refusal = self._feed.refusal()
+        if refusal is not None and refusal.until != self._refused_until:
+            self._refused_until = refusal.until
+            detail = (
+                f"{refusal.reason[:300]}; until then gaps, lost books and silence stay as they are"
+            )
+            self.say(Event("venue_error", None, self._clock.now(), 1, detail))
 
     async def _journal_again(self, error: sqlite3.OperationalError) -> None:
         """Try again for a while: the sender makes room in the journal as it empties it."""
@@ -308,62 +320,12 @@ AT_A_TIME: Final = 2
 """Questions of one kind."""
 
 LOOK_SECONDS: Final = 0.5
-QUIET_SECONDS: Final = 20.0
-"""A stream is asked about after so long a silence, however fast it was before."""
-QUIET_INTERVALS: Final = 30
-"""Of its mean intervals, a slow stream may be silent."""
-QUIET_AFTER_RECONNECT: Final = 5.0
-LONGEST_QUIET: Final = 600.0
 LAST_INTERVALS: Final = 5
 """At the end, a stream is asked about after so many of its mean intervals, and a second."""
 CONFIRM_SECONDS: Final = 2.0
 """What a venue's answer tells may be on its way over the stream, too."""
 COARSE_US: Final = 1_000_000
 """Times that the venue tells in seconds may be off by one."""
-
-
-@dataclass(slots=True)
-class StreamAge:
-    """How long one stream of one symbol has been silent, in seconds of monotonic time.
-
-    Attributes
-    ----------
-    began, heard
-        When the watch began, and when something came last.
-    mark
-        What changes with each message.
-    rows
-        Rows until now.
-    asked
-        Questions since something came last; each doubles the time until the next.
-    suspected
-        When a connection was made again, if nothing came since.
-    """
-
-    began: float
-    heard: float
-    mark: object = None
-    rows: int = 0
-    asked: int = 0
-    suspected: float | None = None
-
-    def look(self, mark: object, rows: int, now: float) -> None:
-        """Take note of the present state."""
-        if mark != self.mark:
-            self.mark, self.rows = mark, rows
-            self.heard, self.asked, self.suspected = now, 0, None
-
-    def usual(self) -> float:
-        """Return the mean seconds between two rows; 0 while there were none."""
-        return (self.heard - self.began) / self.rows if self.rows else 0.0
-
-    def due(self) -> float:
-        """Return when the venue is to be asked about the stream."""
-        quiet = max(QUIET_SECONDS, QUIET_INTERVALS * self.usual())
-        since = self.heard
-        if self.suspected is not None and self.suspected + QUIET_AFTER_RECONNECT < since + quiet:
-            since, quiet = self.suspected, QUIET_AFTER_RECONNECT
-        return since + min(quiet * 2.0**self.asked, LONGEST_QUIET)
 
 
 _Act = Callable[[str, str, Trade | BookSnapshot], Coroutine[Any, Any, None]]
@@ -424,7 +386,7 @@ class SilenceWatch:
             if again and age.asked == 0:
                 age.suspected = now
             age.look(self._mark(*key, rows[key]), rows[key], now)
-            if now >= age.due() and key not in self._tasks:
+            if now >= age.due() and key not in self._tasks and not refused_for(self._feed):
                 age.asked += 1
                 question = self._ask(*key, self._recover)
                 self._tasks[key] = task = asyncio.create_task(question, name="fxlab silence")
@@ -440,6 +402,11 @@ class SilenceWatch:
             for key, age in self.ages.items()
             if now - age.heard > max(1.0, LAST_INTERVALS * age.usual()) or age.suspected is not None
         ]
+        refusal = self._feed.refusal()
+        if doubtful and refusal is not None and refusal.seconds > seconds:
+            detail = f"{len(doubtful)} streams could not be asked about: {refusal.reason}"
+            self._say(Event("venue_error", None, self._clock.now(), len(doubtful), detail))
+            return
         complete = partial(self._complete, end)
         asking = {asyncio.create_task(self._ask(*key, complete)) for key in doubtful}
         if asking:
@@ -459,6 +426,9 @@ class SilenceWatch:
         """Ask what the venue has, and act if it is ahead; why that cannot be known is told."""
         try:
             async with self._turn:
+                if act == self._recover and refused_for(self._feed):
+                    self.ages[symbol, kind].asked = 0  # it is asked about afterwards
+                    return
                 found = await self._feed.latest(self._instruments[symbol], kind)
             if found is not None and self._is_ahead(found):
                 await act(symbol, kind, found)
@@ -512,12 +482,10 @@ class SilenceWatch:
             if missed:
                 self._tell(symbol, kind, missed[-1])
                 self._answer(missed if last is not None else [])
-        else:
-            age = self.ages[symbol, kind]
-            if time.monotonic() - age.heard > max(1.0, QUIET_INTERVALS * age.usual()):
-                since = self._recorder.symbols[symbol].book.last_time  # type: ignore[union-attr]
-                reason = self._tell(symbol, kind, found)
-                self._answer([Gap(symbol, kind, since, None, None, reason)])
+        elif self.ages[symbol, kind].is_overdue(time.monotonic()):
+            since = self._recorder.symbols[symbol].book.last_time  # type: ignore[union-attr]
+            reason = self._tell(symbol, kind, found)
+            self._answer([Gap(symbol, kind, since, None, None, reason)])
 
     def _tell(self, symbol: str, kind: str, found: Trade | BookSnapshot) -> str:
         silent = time.monotonic() - self.ages[symbol, kind].heard
@@ -526,6 +494,12 @@ class SilenceWatch:
         detail = f"{reason}: it is at {number or found.time}"
         self._say(Event("silent_stream", symbol, self._clock.now(), None, detail))
         return reason
+
+
+def refused_for(feed: Feed) -> float:
+    """Return for how many more seconds a venue is asked nothing; 0.0 if it may be asked."""
+    refusal = feed.refusal()
+    return 0.0 if refusal is None else refusal.seconds
 
 
 PAUSES: Final = (0.0, 1.0, 4.0)
@@ -559,6 +533,7 @@ class Backfiller:
         self._silent = silent
         self._turn = asyncio.Semaphore(AT_A_TIME)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._ending = asyncio.Event()
 
     def ask(self, found: Sequence[BackfillRequest]) -> None:
         """Ask for what is in gaps, in the background."""
@@ -568,7 +543,8 @@ class Backfiller:
             task.add_done_callback(self._tasks.discard)
 
     async def finish(self, seconds: float) -> None:
-        """Wait for the answers under way; those that take longer are given up."""
+        """Wait for answers under way, but for no refusal; those that take longer are given up."""
+        self._ending.set()
         tasks = set(self._tasks)
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=seconds)
@@ -605,7 +581,21 @@ class Backfiller:
     async def _insist(self, symbol: str, first: int, last: int) -> Sequence[Trade | Event]:
         for pause in PAUSES:
             await asyncio.sleep(pause)
-            found = await self._feed.trades(self._instruments[symbol], first, last)
+            found = await self._ask_allowed(symbol, first, last)
             if found:
                 return found
         return []
+
+    async def _ask_allowed(self, symbol: str, first: int, last: int) -> Sequence[Trade | Event]:
+        """Ask when the venue may be asked, and once more if it refuses for a while meanwhile."""
+        while True:
+            while (refusal := self._feed.refusal()) is not None and refusal.seconds > 0:
+                if self._ending.is_set():
+                    raise VenueRefused(refusal.reason)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._ending.wait(), refusal.seconds)
+            try:
+                return await self._feed.trades(self._instruments[symbol], first, last)
+            except VenueRefused:
+                if not refused_for(self._feed):
+                    raise

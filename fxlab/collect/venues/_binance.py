@@ -167,7 +167,7 @@ class BinanceRun(SnapshotRun[StreamGroup]):
         self._lines = plan(feed, wanted)
         books = {one.symbol: one for line in self._lines for one in line.books}
         self._natives = {one.symbol: one.native for one in wanted.instruments}
-        super().__init__(feed.clock, self._natives, books)
+        super().__init__(feed.clock, self._natives, books, feed.refusal)
         self._feed = feed
         self._symbols = {one.native: one.symbol for one in wanted.instruments}
         self._quotes = {one.symbol: one for line in self._lines for one in line.quotes}

@@ -153,7 +153,7 @@ class MexcRun(SnapshotRun[None]):
         self._instruments = {one.symbol: one for one in wanted.instruments}
         booked = self._instruments if wanted.book_depth else ()
         books = {symbol: SyncedBook(symbol) for symbol in booked}
-        super().__init__(feed.clock, self._instruments, books)
+        super().__init__(feed.clock, self._instruments, books, feed.refusal)
         self._feed, self._wanted = feed, wanted
         self._by_native = wanted.by_native
         self._best = BestPrices() if wanted.book_depth == 1 else None

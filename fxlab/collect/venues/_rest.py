@@ -1,7 +1,8 @@
 """REST client of a venue, and the base of its feed: retries with back-off, errors in words.
 
 A venue that is busy is asked again, later and at random times, so that a thousand collectors do not
-return at once; one that refuses is left alone, because asking on leads to a longer ban.
+return at once; one that refuses is left alone, because asking on leads to a longer ban. Whoever
+asks a host passes its one `Gate`, which is closed for as long as the host wants no questions.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import json
 import logging
 import random
 import ssl
+import time
 from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, ClassVar, Final, NamedTuple
 from urllib.parse import urlsplit
@@ -26,6 +29,7 @@ from fxlab.collect.feed import (
     Clock,
     Event,
     Feed,
+    Refusal,
     Trade,
     cause_of,
     no_constant,
@@ -36,17 +40,123 @@ from fxlab.errors import VenueError, VenueRefused, VenueUnavailable
 _log: Final = logging.getLogger(__name__)
 
 ATTEMPTS: Final = 4
-LONGEST_WAIT: Final = 60.0
+LONGEST_WAIT: Final = 10.0
 """Seconds; a venue that asks to wait longer is given up at once, with the number."""
 
-TOO_OFTEN: Final = 429
+TOO_OFTEN, BANNED, FORBIDDEN = 429, 418, 403
+PAUSES: Final[dict[int, tuple[float, float]]] = {
+    TOO_OFTEN: (0.5, 60.0),
+    FORBIDDEN: (30.0, 1_800.0),
+    BANNED: (120.0, 3 * 86_400.0),
+}
+"""Seconds without questions after a refusal that says none: at first, doubled up to the last.
+
+Binance documents bans from two minutes up to three days.
+"""
+PROBE_LOOK: Final = 0.1
+"""Seconds between two looks whether the first question after a refusal was answered."""
 REFUSALS: Final = {
     TOO_OFTEN: "it was asked too often; wait a minute, and run fewer collectors",
     401: "this needs an account, which fxlab never uses",
-    403: "this machine's address or country is blocked; try another network",
+    403: "this machine's address or country is blocked; wait, or try another network",
     418: "this address is banned for asking too often; wait, and run fewer collectors",
     451: "the venue does not serve this country; choose another venue",
 }
+
+
+class Gate:
+    """Whether a host may be asked, for all who ask it in this process.
+
+    After a refusal one question goes first; the others follow when it was answered.
+
+    Parameters
+    ----------
+    host
+        For messages.
+
+    Attributes
+    ----------
+    closings
+        How often it was closed.
+    """
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+        self._opens = 0.0
+        self.closings = 0
+        self._strikes = 0
+        self._probing = False
+        self._ban: Refusal | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Return how long nobody may ask; 0.0 if the gate is open."""
+        left = self._opens - time.monotonic()
+        return left if left > 0 else PROBE_LOOK * self._probing
+
+    @property
+    def ban(self) -> Refusal | None:
+        """Return the last refusal that is too long to be waited for by who asks."""
+        return None if self._ban is None else self._ban._replace(seconds=self.seconds)
+
+    @property
+    def banned(self) -> bool:
+        """Return whether that refusal lasts."""
+        return self._ban is not None and self._opens > time.monotonic()
+
+    @contextlib.contextmanager
+    def passage(self) -> Iterator[int]:
+        """Let one question through; yields what `open` and `close` want to know of it."""
+        probe = self._strikes > 0
+        self._probing = self._probing or probe
+        try:
+            yield self.closings
+        finally:
+            if probe:
+                self._probing = False
+
+    def open(self, passage: int) -> None:
+        """Take note of an answer; one to a question from before the last refusal proves nothing."""
+        if passage == self.closings:
+            self._strikes = 0
+
+    def close(self, passage: int, status: int, asked: float | None, now: int, said: str) -> None:
+        """Take note of a refusal.
+
+        Parameters
+        ----------
+        passage
+            Of the question: those that were under way together are refused once.
+        status
+            Of HTTP.
+        asked
+            Seconds that the host wants to be left alone; None if it does not say.
+        now
+            Microseconds since the epoch.
+        said
+            The host's words.
+        """
+        if passage == self.closings:
+            self.closings += 1
+            self._strikes += 1
+        elif asked is None:
+            return
+        first, longest = PAUSES[status]
+        if asked is None or (asked <= 0 and status != TOO_OFTEN):
+            asked = first * 2.0 ** min(self._strikes - 1, 32)
+            asked = min(asked, longest)
+        seconds = min(asked, PAUSES[BANNED][1])
+        self._opens = max(self._opens, time.monotonic() + seconds)
+        until = now + int(seconds * 1e6)
+        known = self._ban.until + 1_000_000 if self._ban is not None else 0
+        if (status != TOO_OFTEN or seconds > LONGEST_WAIT) and until > known:
+            end = datetime.fromtimestamp(until / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+            told = f"{self._host} is asked nothing for {seconds:,.0f} s, until {end}"
+            self._ban = Refusal(seconds, until, f"{told} (HTTP {status}{said})")
+
+
+_GATES: Final[dict[str, Gate]] = {}
+"""By address. They stay: a ban outlives the recording that met it."""
 
 
 class Rest:
@@ -81,6 +191,7 @@ class Rest:
         self._patience = patience
         self._rng = rng or random.Random()  # noqa: S311 - jitter, no secret
         self._client: httpx.AsyncClient | None = None
+        self.gate = _GATES.setdefault(base_url, Gate(self.host))
 
     async def get(self, path: str, **parameters: str | float) -> Any:  # noqa: ANN401 - JSON
         """Return the JSON that a path answers with.
@@ -91,13 +202,11 @@ class Rest:
             No answer, an answer of 5xx that stays, or one that is not JSON.
         VenueRefused
             The venue blocks or bans us, limits the rate for longer than `LONGEST_WAIT`, or calls
-            the request wrong.
+            the request wrong. While a ban lasts, the venue is not asked.
         """
         for attempt in range(ATTEMPTS):
-            wait = self._jittered(attempt)
             try:
-                response = await self._open().get(self.base_url + path, params=parameters)
-                _log.debug("GET %s%s: status %d", self.host, path, response.status_code)
+                response = await self._pass(path, parameters)
                 if response.is_success:
                     return json.loads(response.content, parse_constant=no_constant)
             except httpx.TimeoutException:
@@ -111,9 +220,9 @@ class Rest:
             else:
                 reason = self._judged(response, last=attempt + 1 == ATTEMPTS)
                 if response.status_code == TOO_OFTEN:
-                    wait = self._asked_wait(response, wait)
+                    continue  # the gate knows how long
             if attempt + 1 < ATTEMPTS:
-                await asyncio.sleep(wait)
+                await asyncio.sleep(self._jittered(attempt))
         raise self._unavailable(reason)
 
     async def close(self) -> None:
@@ -135,17 +244,39 @@ class Rest:
     def _jittered(self, attempt: int) -> float:
         return wait_before(attempt, self._patience, LONGEST_WAIT, self._rng)
 
-    def _asked_wait(self, response: httpx.Response, usual: float) -> float:
-        """Return the seconds to wait after a 429."""
-        asked = retry_after(response.headers.get("Retry-After", ""), self._clock.now())
-        if asked is None:
-            return usual
-        if asked > LONGEST_WAIT:
-            raise VenueRefused(
-                f"{self.host} wants no more requests for {asked:,.0f} s (HTTP 429); "
-                "wait that long, and run fewer collectors from this address"
-            )
-        return asked + self._jittered(0)
+    async def _pass(self, path: str, parameters: dict[str, str | float]) -> httpx.Response:
+        """Ask once, when the gate is open; a ban is not waited for."""
+        while (seconds := self.gate.seconds) > 0:
+            self._refuse_if_banned()
+            await asyncio.sleep(seconds)
+        with self.gate.passage() as passage:
+            response = await self._open().get(self.base_url + path, params=parameters)
+            status = response.status_code
+            _log.debug("GET %s%s: status %d", self.host, path, status)
+            if status in PAUSES:
+                self._close_gate(passage, response)
+            elif status < 500:
+                self.gate.open(passage)
+        return response
+
+    def _close_gate(self, passage: int, response: httpx.Response) -> None:
+        now = self._clock.now()
+        asked = retry_after(response.headers.get("Retry-After", ""), now)
+        if response.status_code == TOO_OFTEN and asked is not None:
+            asked += self._jittered(0)
+        said = " ".join(response.text[:100].split())
+        self.gate.close(passage, response.status_code, asked, now, f": {said}" if said else "")
+
+    def slow_down(self, said: str) -> None:
+        """Take note of an answer that says in its own words that it was asked too often."""
+        if self.gate.seconds > 0:
+            return  # questions under way together are refused once
+        self.gate.close(self.gate.closings, TOO_OFTEN, None, self._clock.now(), f": {said}")
+
+    def _refuse_if_banned(self) -> None:
+        ban = self.gate.ban
+        if ban is not None and self.gate.banned:
+            raise VenueRefused(f"{ban.reason}; wait until then, and run fewer collectors")
 
     def _judged(self, response: httpx.Response, *, last: bool) -> str:
         """Return why an answer is unusable, or raise if asking again cannot help."""
@@ -153,8 +284,10 @@ class Rest:
         said = " ".join(response.text[:200].split())
         if status >= 500:
             return f"HTTP {status} to {ATTEMPTS} requests: {said}"
-        if status == TOO_OFTEN and not last:
-            return "asked too often"
+        if status == TOO_OFTEN:
+            self._refuse_if_banned()
+            if not last:
+                return "asked too often"
         next_step = REFUSALS.get(status, "the request is not what the venue expects; report this")
         raise VenueRefused(f"{self.host} refuses with HTTP {status}: {said}; {next_step}")
 
@@ -278,6 +411,10 @@ class RestFeed(Feed):
         self.clock = clock or Clock()
         self._rest = Rest(self.address.rest, clock=self.clock)
 
+    def refusal(self) -> Refusal | None:
+        """Return the last time for which the host is asked nothing."""
+        return self._rest.gate.ban
+
     async def close(self) -> None:
         """Close the connections of REST; a stream closes with its `messages`."""
         await self._rest.close()
@@ -304,6 +441,7 @@ class RestFeed(Feed):
         """Return the error for an answer that is a refusal."""
         said = f"{self._rest.host} answers {what} with {answer!r:.200}"
         if too_often:
+            self._rest.slow_down(f"{answer!r:.100}")
             return VenueRefused(f"{said}; wait a minute, and run fewer collectors")
         return VenueUnavailable(f"{said}; try again later")
 

@@ -23,6 +23,7 @@ from fxlab.collect.feed import (
     Event,
     Instrument,
     Message,
+    Refusal,
     cause_of,
 )
 from fxlab.collect.venues._book_sync import Diff, SyncedBook
@@ -40,6 +41,8 @@ FIRST_CHANGE: Final = 3.0
 FETCHES_AT_ONCE: Final = 4
 RETRY: Final = (0.2, 30.0)
 """First and longest wait in seconds before another snapshot."""
+REFUSED_LOOK: Final = 1.0
+"""Seconds at most between two looks whether a venue that refused may be asked again."""
 STATUS_EVERY: Final = 600.0
 MOST_AT_ONCE: Final = 20_000
 
@@ -66,6 +69,8 @@ class SnapshotRun(ABC, Generic[Connection]):
         All that is recorded; an event says once that one is no longer traded.
     books
         Those of them whose book is kept in step.
+    refusal
+        Returns the time for which the venue is asked nothing, as `Feed.refusal` does.
     """
 
     def __init__(
@@ -73,8 +78,10 @@ class SnapshotRun(ABC, Generic[Connection]):
         clock: Clock,
         symbols: Collection[str],
         books: Mapping[str, SyncedBook],
+        refusal: Callable[[], Refusal | None],
     ) -> None:
         self._clock = clock
+        self._refusal = refusal
         self._watched = set(symbols)
         self._books = books
         self._changed = {symbol: asyncio.Event() for symbol in books}
@@ -191,6 +198,9 @@ class SnapshotRun(ABC, Generic[Connection]):
                 await asyncio.sleep(wait_before(attempt - 1, *RETRY))
             try:
                 async with self._permit:
+                    await self._allowed(lambda: self._fetching.get(symbol) is fetch)
+                    if self._fetching.get(symbol) is not fetch:
+                        return
                     found = await self.snapshot(symbol)
             except (VenueError, *NOT_AS_DOCUMENTED) as error:
                 known = isinstance(error, VenueError)
@@ -201,11 +211,19 @@ class SnapshotRun(ABC, Generic[Connection]):
                 return
             attempt += 1
 
+    async def _allowed(self, wanted: Callable[[], bool] = lambda: True) -> None:
+        """Wait until the venue may be asked, or nobody wants to any more."""
+        refusal = self._refusal()
+        while wanted() and refusal is not None and refusal.seconds > 0:
+            await asyncio.sleep(min(refusal.seconds, REFUSED_LOOK))
+            refusal = self._refusal()
+
     async def _watch_status(self) -> None:
         """Tell, once, when a symbol is no longer traded."""
         watched = self._watched
         while watched:
             await asyncio.sleep(STATUS_EVERY)
+            await self._allowed()
             try:
                 known = await self.listed(watched)
             except VenueError as error:
