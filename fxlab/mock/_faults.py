@@ -179,6 +179,8 @@ class Faults:
         Share of frames that change places with the next one of their stream.
     delay, delay_seconds
         Share of frames (each copy by itself) that come up to so many seconds late.
+    late
+        A part of streams' names, and the seconds by which all their frames come late, in order.
     garbage, garbage_replaces
         Share of frames before which a mutilated copy is sent, or which it replaces.
     cut_every
@@ -215,6 +217,7 @@ class Faults:
     swap: float = 0.0
     delay: float = 0.0
     delay_seconds: float = 5.0
+    late: tuple[str, float] | None = None
     garbage: float = 0.0
     garbage_replaces: bool = False
     cut_every: int | None = None
@@ -251,7 +254,7 @@ class Faults:
     @property
     def damages_frames(self) -> bool:
         """Return whether single frames are damaged at all."""
-        return any(getattr(self, name) > 0.0 for name in _SHARES)
+        return self.late is not None or any(getattr(self, name) > 0.0 for name in _SHARES)
 
     def wanted(self) -> dict[str, Any]:
         """Return the faults that differ from none, and the seed."""
@@ -298,7 +301,9 @@ class FaultInjector:
             self._tell("drop", parcel)
             return
         for copy in self._copies(parcel, draw):
-            if draw("delay") < faults.delay:
+            if faults.late is not None and faults.late[0] in copy.stream:
+                self._put_off(copy, int(faults.late[1] * 1e6))
+            elif draw("delay") < faults.delay:
                 self._postpone(copy, draw("late"))
             elif copy.stream not in self._held and draw("swap") < faults.swap:
                 self._held[copy.stream] = copy
@@ -333,8 +338,11 @@ class FaultInjector:
 
     def _postpone(self, parcel: OutgoingFrame, share: float) -> None:
         late = int(share * self._faults.delay_seconds * 1e6)
-        heapq.heappush(self._late, (parcel.time + late, next(self._order), parcel))
+        self._put_off(parcel, late)
         self._tell("delay", parcel, late_us=late)
+
+    def _put_off(self, parcel: OutgoingFrame, late: int) -> None:
+        heapq.heappush(self._late, (parcel.time + late, next(self._order), parcel))
 
     def _tell(self, fault: str, parcel: OutgoingFrame, **more: Any) -> None:  # noqa: ANN401
         self._ledger.add(

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fxlab.collect.feed import BookDelta, BookSnapshot, Event, Gap, Quote
-from fxlab.collect.venues._book_sync import MOST_HELD, Diff, QuoteStream, SyncedBook
+from fxlab.collect.venues._book_sync import (
+    LATE,
+    MOST_HELD,
+    SKEW_US,
+    Diff,
+    QuoteStream,
+    SyncedBook,
+)
 
 ONE = [(1.0, 1.0)]
 
@@ -53,6 +61,87 @@ def test_a_snapshot_newer_than_all_changes_is_followed_later():
     assert (found.update_id, found.time) == (14, 120)
     assert book.take(diff(13, 14)) == []
     assert ids(book.take(diff(15, 15))) == [("BookDelta", 15)]
+
+
+def test_a_snapshot_newer_than_all_changes_has_its_own_time():
+    book = SyncedBook("A_B")
+    book.take(diff(10, 12))
+    (found,) = book.offer(snap(1_500, time=20_000_000))
+    assert (found.update_id, found.time) == (1_500, 20_000_000)
+    # The stream catches up: what it tells is in the snapshot already.
+    assert book.take(diff(13, 900)) == book.take(diff(901, 1_500)) == []
+    assert ids(book.take(diff(1_501, 1_502, time=20_000_001))) == [("BookDelta", 1_502)]
+
+
+def test_a_snapshot_between_two_changes_is_not_later_than_the_second():
+    book = SyncedBook("A_B")
+    book.take(diff(10, 12))
+    book.take(diff(13, 20))
+    assert [one.time for one in book.offer(snap(15, time=900))] == [200, 200]
+
+
+def test_a_snapshot_that_ends_with_a_change_has_its_time():
+    for timed in (True, False):
+        book = SyncedBook("A_B", timed=timed)
+        book.take(diff(10, 12))
+        assert [one.time for one in book.offer(snap(12, time=900))] == [120]
+
+
+def test_a_snapshot_without_a_time_waits_for_the_change_that_it_ends_with_or_the_next():
+    for following, found in (
+        (diff(13, 1_500), [("BookSnapshot", 1_500)]),
+        (diff(13, 1_502), [("BookSnapshot", 1_500), ("BookDelta", 1_502)]),
+        (diff(1_501, 1_502), [("BookSnapshot", 1_500), ("BookDelta", 1_502)]),
+    ):
+        book = SyncedBook("A_B", timed=False)
+        book.take(diff(10, 12))
+        assert book.offer(snap(1_500, time=10**12)) == []
+        assert book.last == 1_500, "it is no reason to ask for another one"
+        assert book.take(diff(11, 13)) == []
+        told = book.take(following)
+        assert ids(told) == found
+        assert {one.time for one in told} == {following.time}
+
+
+def test_a_gap_lasts_until_the_time_of_a_snapshot_is_known():
+    book = SyncedBook("A_B", timed=False)
+    book.offer(snap(9, time=70))
+    (gap,) = book.take(diff(13, 14))
+    assert book.offer(snap(20, time=10**12)) == []
+    closed, resync, snapshot = book.take(diff(15, 20))
+    assert closed == gap._replace(to_time=200)
+    assert (resync.time, snapshot.time) == (200, 200)
+    # One that is lost before it was told is not told.
+    book.lose("cut")
+    book.take(diff(25, 26))
+    assert book.offer(snap(30, time=10**12)) == []
+    assert book.take(diff(40, 41)) == []
+    assert book.last is None
+
+
+@pytest.mark.parametrize("timed", [True, False])
+def test_a_snapshot_far_ahead_waits_for_a_stream_that_is_late(timed):
+    ahead = 3 * LATE
+    book = SyncedBook("A_B", timed=timed)
+    book.take(diff(1, 2))
+    snapshot = snap(ahead, time=ahead * 10)._replace(received=ahead * 10)
+    out = book.offer(snapshot)
+    for last in range(1_000, ahead + 1, LATE // 2):
+        out += book.take(diff(3, last))
+    assert book.last == ahead, "nobody asks for another snapshot"
+    out += book.take(diff(ahead - 5, ahead + 1))
+    assert ids(out) == [("BookSnapshot", ahead), ("BookDelta", ahead + 1)]
+    assert [one.time for one in out] == [ahead * 10 if timed else ahead * 10 + 10, ahead * 10 + 10]
+
+
+def test_ids_that_begin_anew_after_a_snapshot_without_a_time_are_known_in_the_end():
+    book = SyncedBook("A_B", timed=False)
+    book.take(diff(10, 12))
+    book.offer(snap(3 * LATE)._replace(received=1_000))
+    assert book.take(diff(1, 2, time=2_000)) == []
+    assert book.last is not None
+    assert book.take(diff(3, 4, time=2_000 + SKEW_US)) == []
+    assert (book.last, book.held) == (None, 1)
 
 
 def test_futures_name_the_change_before():
@@ -123,11 +212,11 @@ def test_what_waits_is_bounded():
     assert book.offer(snap(2 * MOST_HELD - 2))[-1].update_id == 2 * MOST_HELD - 1
 
 
-@given(st.integers(0, 2**32), st.sets(st.integers(0, 59), max_size=8))
-def test_whatever_is_lost_or_doubled_only_following_changes_come_out(seed, lost):
+@given(st.integers(0, 2**32), st.sets(st.integers(0, 59), max_size=8), st.booleans())
+def test_whatever_is_lost_or_doubled_only_following_changes_come_out(seed, lost, timed):
     """A stream with holes, doubles and snapshots at any time: each hole of a known book is told."""
     rng = random.Random(seed)
-    book, following, out = SyncedBook("A_B"), 1, []
+    book, following, out = SyncedBook("A_B", timed=timed), 1, []
     for number in range(60):
         last = following + rng.randrange(3)
         if number not in lost:
@@ -135,7 +224,8 @@ def test_whatever_is_lost_or_doubled_only_following_changes_come_out(seed, lost)
                 out += book.take(diff(following, last))
         following = last + 1
         if book.last is None and rng.random() < 0.3:
-            out += book.offer(snap(max(0, last - rng.randrange(4)))) or []
+            update_id = max(0, last + 4 - rng.randrange(8))
+            out += book.offer(snap(update_id, time=update_id * 10)) or []
     known, gap = None, None
     for one in out:
         if isinstance(one, BookDelta):
@@ -149,8 +239,11 @@ def test_whatever_is_lost_or_doubled_only_following_changes_come_out(seed, lost)
             assert (one.to_time is None) == (gap is None)
             assert one.to_time is None or one.to_time >= one.from_time == gap
             gap = one.from_time if one.to_time is None else None
-    times = [one.time for one in out if isinstance(one, BookDelta | BookSnapshot)]
+    books = [one for one in out if isinstance(one, BookDelta | BookSnapshot)]
+    times = [one.time for one in books]
     assert times == sorted(times)
+    # A change happens at ten times its id: no book is told before it was true.
+    assert all(one.time >= one.update_id * 10 for one in books)
 
 
 def quote(update_id, time=0):
@@ -170,4 +263,5 @@ def test_quotes_need_no_snapshot():
     assert closed == gap._replace(to_time=90)
     assert (resync.kind, told.update_id) == ("resync", 9)
     assert stream.take(quote(6_000_000, 95)) == [quote(6_000_000, 95)]
+    assert stream.take(quote(2, 94)) == [], "far behind, and older: it is late"
     assert stream.take(quote(3, 99)) == [quote(3, 99)]

@@ -12,7 +12,8 @@ Streams go over as few connections as Binance's limits allow. A local book follo
 "How to manage a local order book correctly": changes are buffered, a snapshot is fetched, changes
 up to its ``lastUpdateId`` are dropped, and from then on each change's ``U`` is one more than the
 ``u`` before it; on futures its ``pu`` is the ``u`` before it. Spot's ``bookTicker`` and depth
-snapshots carry no time: quotes get their arrival, a snapshot the time of the last change in it.
+snapshots carry no time: quotes get their arrival, a snapshot the time of the last change in it, or
+that of the next one if it is newer.
 
 Spot's past trades come by their id, without a key, from ``historicalTrades`` ("Old trade lookup",
 1,000 at a time). Futures trades are the documented ``aggTrade``: what one order took at one price
@@ -86,7 +87,7 @@ def plan(feed: Binance, wanted: Subscription) -> list[StreamGroup]:
             line.quotes.append(QuoteStream(one.symbol))
         elif wanted.book_depth:
             line = _line(lines, feed.BOOK_PATH, f"{name}@{DEPTH}")
-            line.books.append(SyncedBook(one.symbol))
+            line.books.append(SyncedBook(one.symbol, timed=feed.TIMED_SNAPSHOTS))
     return lines
 
 
@@ -250,6 +251,8 @@ class Binance(RestFeed):
         Paths of the sockets.
     SNAPSHOT_LEVELS
         The most levels that a snapshot may have.
+    TIMED_SNAPSHOTS
+        Whether a snapshot says which time it is of.
     CONTRACT
         The only ``contractType`` of instruments; None on markets without contracts.
     HISTORY, RECENT, PAST_NAMES
@@ -267,6 +270,7 @@ class Binance(RestFeed):
     TRADE_PATH: ClassVar[str] = "/stream"
     BOOK_PATH: ClassVar[str] = "/stream"
     SNAPSHOT_LEVELS: ClassVar[int] = 5000
+    TIMED_SNAPSHOTS: ClassVar[bool] = False
     CONTRACT: ClassVar[str | None] = None
     HISTORY: ClassVar[str] = "historicalTrades"
     RECENT: ClassVar[str] = "trades"
@@ -371,6 +375,7 @@ class BinanceFutures(Binance):
     TRADE_PATH: ClassVar[str] = "/market/stream"
     BOOK_PATH: ClassVar[str] = "/public/stream"
     SNAPSHOT_LEVELS: ClassVar[int] = 1000
+    TIMED_SNAPSHOTS: ClassVar[bool] = True
     CONTRACT: ClassVar[str | None] = "PERPETUAL"
     HISTORY: ClassVar[str] = "aggTrades"
     RECENT: ClassVar[str] = "aggTrades"

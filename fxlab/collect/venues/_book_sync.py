@@ -20,6 +20,8 @@ MOST_HELD: Final = 20_000
 """Changes held while a snapshot is on its way; older ones are forgotten, as it will be newer."""
 LATE: Final = 1_000_000
 """By how much an update id may be behind to be a late or duplicate one; more is a new count."""
+SKEW_US: Final = 60_000_000
+"""By how much this machine's clock may differ where it has to stand in for the venue's."""
 
 
 class Diff(NamedTuple):
@@ -85,6 +87,8 @@ class SyncedBook(GapRecord):
     ----------
     symbol
         fxlab's name.
+    timed
+        Whether the venue says which time a snapshot is of; else its time is that of its arrival.
 
     Attributes
     ----------
@@ -92,11 +96,14 @@ class SyncedBook(GapRecord):
         Update id up to which the book is known; None while it is not known.
     """
 
-    def __init__(self, symbol: str) -> None:
+    def __init__(self, symbol: str, *, timed: bool = True) -> None:
         super().__init__(symbol)
         self.last: int | None = None
         self._held: list[Diff] = []
         self._followed = False
+        self._timed = timed
+        self._untold: BookSnapshot | None = None
+        """A snapshot of which nobody can say when it was true before the stream has caught up."""
 
     @property
     def held(self) -> int:
@@ -115,31 +122,51 @@ class SyncedBook(GapRecord):
             told = self.lose(f"{missing:,} update ids after {self.last} are missing", missing)
             self._hold(diff)
             return told
+        told = self._tell(diff.time)
         self.last, self._followed = diff.last, True
         self._last_time = max(diff.time, self._last_time or 0)
-        return [diff.delta]
+        return [*told, diff.delta]
 
     def offer(self, snapshot: BookSnapshot) -> list[Message] | None:
         """Return the snapshot and what follows it, or None if it is too old to be followed.
 
-        A gap that was open is closed first.
+        A gap that was open is closed first. A snapshot is never told at a time at which it was not
+        true yet: one that is newer than the last change in it has its own time or, if it has none,
+        that of the next change, for which it waits.
         """
         later = [diff for diff in self._held if diff.last > snapshot.update_id]
         if later and later[0].previous > snapshot.update_id:
             return None
         known = self._held[: len(self._held) - len(later)]
-        time = known[-1].time if known else later[0].time if later else snapshot.time
-        time = max(time, self._last_time or 0)
         self._held = []
-        self.last, self._followed = snapshot.update_id, False
-        messages = [*self._known(time), snapshot._replace(time=time)]
+        self.last, self._followed, self._untold = snapshot.update_id, False, snapshot
+        messages = self._tell(self._time_of(snapshot, known, later))
         for diff in later:
             messages += self.take(diff)
         return messages
 
+    def _time_of(self, snapshot: BookSnapshot, known: list[Diff], later: list[Diff]) -> int | None:
+        """Return when a snapshot was true, from the changes in it and after it; None if unknown."""
+        if known and known[-1].last == snapshot.update_id:
+            return known[-1].time
+        if self._timed:
+            time = max(snapshot.time, known[-1].time if known else 0)
+            return min(time, later[0].time) if later else time
+        if later:
+            return later[0].time
+        return None if known else snapshot.time
+
+    def _tell(self, time: int | None) -> list[Message]:
+        """Return the snapshot that waited for its time, once that is known."""
+        if self._untold is None or time is None:
+            return []
+        snapshot, self._untold = self._untold, None
+        time = max(time, self._last_time or 0)
+        return [*self._known(time), snapshot._replace(time=time)]
+
     def lose(self, cause: str, missing: int | None = None) -> list[Message]:
         """Forget the book; return the gap that begins, unless one has begun already."""
-        self.last = None
+        self.last = self._untold = None
         self._held = []
         return super().lose(cause, missing)
 
@@ -156,8 +183,15 @@ class SyncedBook(GapRecord):
             del self._held[: MOST_HELD // 2]
 
     def _repeated(self, diff: Diff) -> list[Message]:
-        """Take a change whose ids are known: a duplicate, in the snapshot, or of a new count."""
-        last, time = self.last or 0, self._last_time or 0
+        """Take a change whose ids are known: a duplicate, in the snapshot, or of a new count.
+
+        The ids of a snapshot may be far ahead of a stream that is late. Its changes are in it if
+        they are older, by the venue's clock; by ours, if that is all there is, more or less.
+        """
+        last, untold = self.last or 0, self._untold
+        if untold is not None and diff.last == last:
+            return self._tell(diff.time)
+        time = self._last_time or 0 if untold is None else untold.received + SKEW_US
         in_snapshot = not self._followed and last - diff.last < LATE
         if diff.time <= time or in_snapshot:
             return []
@@ -175,7 +209,8 @@ class QuoteStream(GapRecord):
 
     def take(self, quote: Quote) -> list[Message]:
         """Return the quote, unless a newer one came before; it closes an open gap."""
-        if self._last is not None and 0 <= self._last - quote.update_id < LATE:
+        behind = -1 if self._last is None else self._last - quote.update_id
+        if behind >= 0 and (behind < LATE or quote.time <= (self._last_time or 0)):
             return []
         self._last = quote.update_id
         return [*self._known(quote.time), quote]
