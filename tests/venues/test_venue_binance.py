@@ -7,12 +7,14 @@ import contextlib
 import gzip
 import json
 import random
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
 from small_venue import page_route, serving, socket_route
 
 from fxlab.collect._live.books import OrderBook
+from fxlab.collect.collector import resolve_instruments
 from fxlab.collect.feed import (
     Address,
     BookDelta,
@@ -29,7 +31,7 @@ from fxlab.collect.venues import VENUES, _binance, _rest, _snapshot_run, open_fe
 from fxlab.collect.venues._binance import Binance, BinanceFutures
 from fxlab.collect.venues._binance_messages import parse, snapshot
 from fxlab.collect.venues._book_sync import Diff, QuoteStream, SyncedBook
-from fxlab.errors import VenueNotFound, VenueRefused, VenueUnavailable
+from fxlab.errors import VenueError, VenueNotFound, VenueRefused, VenueUnavailable
 
 SYMBOLS = {"BTCUSDT": "BTC_USDT", "ETHUSDT": "ETH_USDT"}
 BTC = Instrument("BTC_USDT", "BTCUSDT")
@@ -646,6 +648,29 @@ def test_answers_that_are_not_as_documented():
     venue.answer = lambda _request: (400, {}, '{"code":-1121,"msg":"Invalid symbol."}')
     with pytest.raises(VenueRefused, match="Invalid symbol"):
         asking(venue, lambda feed: feed.trades(BTC, 1, 9))
+
+
+ODD = (
+    {"symbol": "XAUUSDT", "baseAsset": "XAU", "quoteAsset": "USDT"},
+    {"symbol": "ETHUSDT_X", "baseAsset": "ETH", "quoteAsset": "USDT"},  # the name of a good one
+    {"symbol": 7},
+    None,
+)
+
+
+@pytest.mark.parametrize(("kind", "api"), [(Binance, "/api/v3"), (BinanceFutures, "/fapi/v1")])
+def test_an_odd_listing_costs_no_other_and_says_why_it_cannot_be_recorded(kind, api):
+    venue = Venue(api)
+    good = asking(venue, lambda feed: feed.instruments(), kind)
+    plain = venue.exchangeInfo
+    venue.exchangeInfo = lambda: {"symbols": [*ODD[:2], *plain()["symbols"], *ODD[2:]]}
+    found = asking(venue, lambda feed: feed.instruments(), kind)
+    odd = found.pop("XAU_USDT")
+    assert found == good
+    assert odd.status.startswith("its listing is not as documented: missing or unknown ")
+    plan = SimpleNamespace(symbols=["XAU_USDT"], trades=True, book_depth=0)
+    with pytest.raises(VenueError, match=r"XAU_USDT is not traded .* missing or unknown"):
+        asking(venue, lambda feed: resolve_instruments(feed, plan), kind)
 
 
 SPOILED = ({"price": "0", "qty": "0"}, {"price": "NaN"}, {"qty": 2}, {"time": None}, {"id": "x"})

@@ -710,3 +710,20 @@ def test_the_newest_trade_is_the_newest_good_one():
     assert asyncio.run(_rows(ROW, ["0", *ROW[1:-1], 8]).latest(BTC, "prices")).id == 7
     with pytest.raises(VenueUnavailable, match="Trades not as documented"):
         asyncio.run(_rows(["0", *ROW[1:]]).latest(BTC, "prices"))
+
+
+def test_an_odd_listing_costs_no_other_and_says_why_it_cannot_be_recorded():
+    good = {"wsname": "XBT/USD", "pair_decimals": 1, "lot_decimals": 8}
+    pairs = {
+        "XBTUSD": good,
+        "ETHUSD": {"wsname": "ETH/USD"},
+        "A": {"wsname": "A"},
+        "B": {"wsname": 7},
+        "C": None,
+        "D": {},
+    }
+    found = asyncio.run(feed_with({"error": [], "result": pairs}).instruments())
+    assert {symbol: one.status for symbol, one in found.items()} == {
+        "BTC_USD": "trading",
+        "ETH_USD": "its listing is not as documented: missing or unknown 'pair_decimals'",
+    }

@@ -438,3 +438,26 @@ def test_the_newest_deal_is_the_newest_good_one():
     feed._rest = Answers({"success": True, "data": [good | {"v": 0}]})
     with pytest.raises(VenueUnavailable, match="deals/BTC_USDT not as documented"):
         asyncio.run(feed.latest(contract, "prices"))
+
+
+def test_an_odd_listing_costs_no_other_and_says_why_it_cannot_be_recorded():
+    good = {
+        "symbol": "BTC_USDT", "baseCoin": "BTC", "quoteCoin": "USDT", "settleCoin": "USDT",
+        "contractSize": 1, "priceScale": 1, "volScale": 0, "state": 0,
+    }  # fmt: skip
+    stateless = {key: value for key, value in good.items() if key != "state"}
+    odd = [
+        good | {"symbol": "ETH_USDT", "contractSize": 0},
+        stateless | {"symbol": "SOL_USDT"},
+        good | {"symbol": None},
+        7,
+    ]
+    feed = Mexc()
+    feed._rest = Answers({"success": True, "data": [odd[0], good, *odd[1:]]})
+    found = asyncio.run(feed.instruments())
+    reason = "its listing is not as documented: "
+    assert {symbol: one.status for symbol, one in found.items()} == {
+        "BTC_USDT": "trading",
+        "ETH_USDT": f"{reason}contractSize 0.0 is not a positive number",
+        "SOL_USDT": f"{reason}missing or unknown 'state'",
+    }

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
@@ -112,28 +112,36 @@ def subscriptions(streams: list[str]) -> list[str]:
     ]
 
 
-def _listings(answer: Any, contract: str | None) -> Iterator[Instrument]:  # noqa: ANN401 - JSON
-    """Yield what ``exchangeInfo`` lists, but for names that fxlab's symbols cannot spell.
+def _listing(entry: Any, contract: str | None) -> Instrument | None:  # noqa: ANN401 - JSON
+    """Return an entry of ``exchangeInfo``; None for a name that fxlab's symbols cannot spell.
 
     Parameters
     ----------
-    answer
+    entry
         As it came.
     contract
         The only ``contractType`` to keep; None on markets without contracts.
     """
-    for entry in listed(answer["symbols"]):
-        if contract is not None and entry["contractType"] != contract:
-            continue
-        symbol = f"{entry['baseAsset']}_{entry['quoteAsset']}"
-        if is_symbol(symbol):
-            status = entry["status"]
-            yield Instrument(
-                symbol,
-                entry["symbol"],
-                price_decimals=_decimals(entry),
-                status="trading" if status == "TRADING" else str(status).lower(),
-            )
+    if contract is not None and entry["contractType"] != contract:
+        return None
+    symbol, native = _names(entry)
+    if not is_symbol(symbol):
+        return None
+    status = entry["status"]
+    return Instrument(
+        symbol,
+        native,
+        price_decimals=_decimals(entry),
+        status="trading" if status == "TRADING" else str(status).lower(),
+    )
+
+
+def _names(entry: Any) -> tuple[str, str]:  # noqa: ANN401 - JSON
+    """Return fxlab's name of an entry, and the venue's."""
+    native = entry["symbol"]
+    if type(native) is not str:
+        raise TypeError(f"symbol {native!r:.40} is no text")
+    return f"{entry['baseAsset']}_{entry['quoteAsset']}", native
 
 
 def _decimals(entry: Any) -> int | None:  # noqa: ANN401 - JSON
@@ -280,7 +288,10 @@ class Binance(RestFeed):
         """Return what is traded, or what of it is asked for, by fxlab's symbol."""
         answer = await self.ask("exchangeInfo", **asked)
         with self._documented("exchangeInfo"):
-            found = {one.symbol: one for one in _listings(answer, self.CONTRACT)}
+            entries = listed(answer["symbols"])
+        found = self._listings(
+            "exchangeInfo", entries, lambda entry: _listing(entry, self.CONTRACT), _names
+        )
         if not found:
             raise VenueUnavailable("exchangeInfo lists no symbols; try again later")
         return found

@@ -122,8 +122,8 @@ class Kraken(RestFeed):
         """Return the pairs that have a stream, by fxlab's symbol: BTC_USD, not REST's XBT."""
         pairs = await self._ask("AssetPairs")
         with self._documented("AssetPairs"):
-            found = [_instrument(key, pair) for key, pair in pairs.items() if "wsname" in pair]
-            return {one.symbol: one for one in found}
+            entries = [*pairs.items()]
+        return self._listings("AssetPairs", entries, lambda entry: _instrument(*entry), _names)
 
     async def trades(
         self, instrument: Instrument, first_id: int, last_id: int
@@ -210,13 +210,22 @@ class _Page(NamedTuple):
         return _id(self.history.trades[-1]) if self.history.trades else -1
 
 
-def _instrument(key: str, pair: Mapping[str, Any]) -> Instrument:
-    names = [_NEW_NAMES.get(name, name) for name in pair["wsname"].split("/")]
-    base, quote = names
+def _names(entry: tuple[str, Mapping[str, Any]]) -> tuple[str, str]:
+    """Return fxlab's name of a pair, and the stream's."""
+    parts = [_NEW_NAMES.get(name, name) for name in entry[1]["wsname"].split("/")]
+    base, quote = parts
+    return f"{base}_{quote}".upper(), f"{base}/{quote}"
+
+
+def _instrument(key: str, pair: Mapping[str, Any]) -> Instrument | None:
+    """Return a pair; None for one that has no stream."""
+    if "wsname" not in pair:
+        return None
+    symbol, native = _names((key, pair))
     status = pair.get("status", "online")
     return Instrument(
-        f"{base}_{quote}".upper(),
-        f"{base}/{quote}",
+        symbol,
+        native,
         int(pair["pair_decimals"]),
         "trading" if status == "online" else str(status),
         {"rest": key, "quantity_decimals": int(pair["lot_decimals"])},

@@ -88,7 +88,7 @@ class Mexc(RestFeed):
         found = await self._ask("detail")
         with self._documented("detail"):
             entries = [found] if isinstance(found, dict) else listed(found)
-            return {one.symbol: one for one in map(_instrument, entries)}
+        return self._listings("detail", entries, _instrument, _names)
 
     async def snapshot(self, instrument: Instrument, limit: int = SNAPSHOT_LEVELS) -> BookSnapshot:
         """Return a contract's book, so many levels of each side."""
@@ -113,12 +113,19 @@ class Mexc(RestFeed):
         raise self._refusal(what, answer, too_often=told.get("code") == _TOO_OFTEN)
 
 
+def _names(entry: Mapping[str, Any]) -> tuple[str, str]:
+    """Return fxlab's name of a contract, and the venue's."""
+    native = entry["symbol"]
+    if type(native) is not str:
+        raise TypeError(f"symbol {native!r:.40} is no text")
+    return native.upper(), native
+
+
 def _instrument(entry: Mapping[str, Any]) -> Instrument:
     size = Decimal(str(entry["contractSize"]))
     positive(float(size), "contractSize")
     return Instrument(
-        str(entry["symbol"]).upper(),
-        entry["symbol"],
+        *_names(entry),
         int(entry["priceScale"]),
         _STATES.get(entry["state"], f"state {entry['state']}"),
         {

@@ -29,6 +29,7 @@ from fxlab.collect.feed import (
     Clock,
     Event,
     Feed,
+    Instrument,
     Refusal,
     Trade,
     cause_of,
@@ -393,6 +394,10 @@ class History:
         return isinstance(number, int) and self._first <= number <= self._last
 
 
+ODD_LISTING: Final = "its listing is not as documented"
+"""Begins the status of an instrument that cannot be recorded for that reason."""
+
+
 class RestFeed(Feed):
     """A feed whose venue is asked by REST, too.
 
@@ -429,6 +434,51 @@ class RestFeed(Feed):
                 f"{self._rest.host} answers {what} not as documented ({cause_of(error)}); "
                 "try again later, and report it if it stays"
             ) from error
+
+    def _listings(
+        self,
+        what: str,
+        entries: Iterable[Any],
+        read: Callable[[Any], Instrument | None],
+        names: Callable[[Any], tuple[str, str]],
+    ) -> dict[str, Instrument]:
+        """Return what a venue lists, by fxlab's symbol; an odd entry costs no other.
+
+        Parameters
+        ----------
+        what
+            The question.
+        read
+            Returns an entry's instrument, None for one that is none of this feed's.
+        names
+            Returns fxlab's and the venue's name of an odd one: its status says why it cannot be
+            recorded.
+
+        Raises
+        ------
+        VenueUnavailable
+            If all of them are odd.
+        """
+        good: dict[str, Instrument] = {}
+        odd: dict[str, Instrument] = {}
+        errors: list[Exception] = []
+        for entry in entries:
+            try:
+                one = read(entry)
+            except NOT_AS_DOCUMENTED as error:
+                errors.append(error)
+                with contextlib.suppress(*NOT_AS_DOCUMENTED):  # nobody can ask for it without one
+                    symbol, native = names(entry)
+                    status = f"{ODD_LISTING}: {cause_of(error)}"
+                    odd[symbol] = Instrument(symbol, native, status=status)
+            else:
+                good |= {} if one is None else {one.symbol: one}
+        if errors and not good:
+            with self._documented(what):
+                raise errors[0]
+        if errors:
+            _log.warning("%s: %d listings are not as documented", self._rest.host, len(errors))
+        return odd | good
 
     def _newest(self, what: str, page: HistoryPage, *, first: bool = False) -> Trade | None:
         """Return the newest trade of a page, which is its first or its last one, if it has any."""

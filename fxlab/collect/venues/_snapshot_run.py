@@ -27,6 +27,7 @@ from fxlab.collect.feed import (
     cause_of,
 )
 from fxlab.collect.venues._book_sync import Diff, SyncedBook
+from fxlab.collect.venues._rest import ODD_LISTING
 from fxlab.collect.venues._websocket import (
     Arrival,
     ConnectionClosed,
@@ -231,6 +232,8 @@ class SnapshotRun(ABC, Generic[Connection]):
                 continue
             for symbol in sorted(watched):
                 status = known[symbol].status if symbol in known else "not listed any more"
+                if status.startswith(ODD_LISTING):
+                    continue  # it says nothing about trading; the next look may
                 if status != "trading":
                     watched.discard(symbol)
                     await self._tell("delisted", symbol, f"status: {status}")
