@@ -163,6 +163,8 @@ def test_a_short_pause_is_no_ban(now):
     assert gate.banned
     now.value += 30
     assert (gate.banned, gate.ban.seconds) == (False, 0)
+    assert refuse(gate, 429, 3.0) == 3
+    assert (gate.banned, gate.ban.seconds) == (False, 0), "a pause after a ban is no ban"
 
 
 def test_after_a_refusal_one_question_goes_first(now):

@@ -83,7 +83,7 @@ class Gate:
 
     def __init__(self, host: str) -> None:
         self._host = host
-        self._opens = 0.0
+        self._opens = self._ban_over = 0.0
         self.closings = 0
         self._strikes = 0
         self._probing = False
@@ -98,12 +98,15 @@ class Gate:
     @property
     def ban(self) -> Refusal | None:
         """Return the last refusal that is too long to be waited for by who asks."""
-        return None if self._ban is None else self._ban._replace(seconds=self.seconds)
+        if self._ban is None:
+            return None
+        left = max(0.0, self._ban_over - time.monotonic())
+        return self._ban._replace(seconds=left or PROBE_LOOK * self._probing)
 
     @property
     def banned(self) -> bool:
         """Return whether that refusal lasts."""
-        return self._ban is not None and self._opens > time.monotonic()
+        return self._ban_over > time.monotonic()
 
     @contextlib.contextmanager
     def passage(self) -> Iterator[int]:
@@ -148,9 +151,12 @@ class Gate:
             asked = min(asked, longest)
         seconds = min(asked, PAUSES[BANNED][1])
         self._opens = max(self._opens, time.monotonic() + seconds)
+        is_ban = status != TOO_OFTEN or seconds > LONGEST_WAIT
+        if is_ban:
+            self._ban_over = self._opens
         until = now + int(seconds * 1e6)
         known = self._ban.until + 1_000_000 if self._ban is not None else 0
-        if (status != TOO_OFTEN or seconds > LONGEST_WAIT) and until > known:
+        if is_ban and until > known:
             end = datetime.fromtimestamp(until / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
             told = f"{self._host} is asked nothing for {seconds:,.0f} s, until {end}"
             self._ban = Refusal(seconds, until, f"{told} (HTTP {status}{said})")
