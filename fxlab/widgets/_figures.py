@@ -10,6 +10,7 @@ its data grow. A series that grows for hours stays small enough to be sent sever
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
@@ -124,11 +125,12 @@ export default { render };
 """
 
 
+_SERVED: Final = "JPY_SESSION_NAME"
+"""What Jupyter's server names a notebook by, to its kernel."""
+
+
 class FigureEvents(anywidget.AnyWidget):
     """Clicks and zooms of the figure whose `FigureOutput` stands right before it; invisible.
-
-    It says of itself whether a browser shows it (`is_shown`), and whether one has told that it can
-    draw other data in place (`can_redraw`).
 
     Parameters
     ----------
@@ -137,6 +139,13 @@ class FigureEvents(anywidget.AnyWidget):
     on_zoom
         Gets the ends of the time axis in ms since 1970, or twice None for the whole, which the
         browser shows again by itself.
+    on_shown
+        Called when a page shows it, also one that was loaded again.
+
+    Attributes
+    ----------
+    is_shown, can_redraw : bool
+        Whether a page shows it, and whether one has told that it draws other data in place.
     """
 
     _esm = _FIGURE_SCRIPT
@@ -146,9 +155,12 @@ class FigureEvents(anywidget.AnyWidget):
         self,
         on_click: Callable[[dict[str, Any]], object] | None = None,
         on_zoom: Callable[[float | None, float | None], object] | None = None,
+        on_shown: Callable[[], object] | None = None,
     ) -> None:
-        self._on_click, self._on_zoom = on_click, on_zoom
-        self.is_shown = self.can_redraw = False
+        self._on_click, self._on_zoom, self._on_shown = on_click, on_zoom, on_shown
+        # A page of Jupyter's server is there before a busy kernel hears of it; a batch has none.
+        self.is_shown = _SERVED in os.environ
+        self.can_redraw = False
         super().__init__(zooms=on_zoom is not None)
         self.on_msg(lambda _widget, content, _buffers: self.handle(content))
 
@@ -157,6 +169,8 @@ class FigureEvents(anywidget.AnyWidget):
         if content.get("event") == "ready":
             self.is_shown = True
             self.send({"event": "ready"})
+            if self._on_shown is not None:
+                self._on_shown()
         elif content.get("event") == "redraws":
             self.can_redraw = True
         elif content.get("event") == "click" and self._on_click is not None:
@@ -220,20 +234,26 @@ class LiveFigure(w.VBox):
 
     def __init__(self, figure: go.Figure) -> None:
         self.figure = figure
-        self.output, self.events = FigureOutput(), FigureEvents()
+        self.output, self.events = FigureOutput(), FigureEvents(on_shown=self._on_shown)
         super().__init__([self.output, self.events])
-        self.output.show(figure)
+        self.keep()
 
     def show(self) -> None:
         """Show the figure as it is now, where somebody looks."""
         if self.events.can_redraw:
+            self._is_kept = False
             self.events.redraw(self.figure)
         elif self.events.is_shown:
-            self.output.show(self.figure)
+            self.keep()
 
     def keep(self, text: str = "") -> None:
         """Show the figure for good, with `text` where plotly does not draw."""
+        self._is_kept = True
         self.output.show(self.figure, text)
+
+    def _on_shown(self) -> None:
+        if not self._is_kept:  # a page that was loaded again has not seen what was drawn in place
+            self.keep()
 
 
 Sample = Callable[[datetime, datetime], "go.Figure"]

@@ -6,7 +6,15 @@ import re
 
 import polars as pl
 import pytest
-from lab_browser import GROWS, SCREENSHOTS, WAIT, browser_page, open_and_run, write_notebook
+from lab_browser import (
+    GROWS,
+    SCREENSHOTS,
+    WAIT,
+    browser_page,
+    open_and_run,
+    reload_page,
+    write_notebook,
+)
 from markets import random_walk
 
 pytestmark = pytest.mark.browser
@@ -20,6 +28,9 @@ panel = widgets.ReplayPanel(lab, session_id="{session}")
 panel.strategy.set_parameters({{"fast": 20, "slow": 60}})
 panel
 """.strip()
+
+
+DRAWN = "(panel) => panel.querySelector('.js-plotly-plot')?.calcdata?.[0]?.length > 10"
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +68,12 @@ def test_a_replay_is_watched_and_steered(jupyter, session, shots):
         # Pause is heard at once, and a jump while it stands shows the new place.
         panel.get_by_role("button", name="Pause").click()
         expect(panel.get_by_role("button", name="Resume")).to_be_visible()
+        # A page that is loaded again shows what was drawn, though nothing moves.
+        page.wait_for_function(DRAWN, arg=panel.element_handle())
+        reload_page(page)
+        expect(panel.locator(".js-plotly-plot .scatterlayer").first).to_be_visible()
+        page.wait_for_function(DRAWN, arg=panel.element_handle())
+
         place = panel.get_by_role("slider").nth(1)
         place.focus()
         for _ in range(5):  # 2.5 % each, and the notebook keeps its cell

@@ -478,6 +478,16 @@ def test_a_browser_gets_new_data_in_place_once_it_has_said_that_it_can():
     live.show()
     assert live.output.outputs is before
     assert len(sent[1]["data"]) == 2
+    live.events.handle({"event": "ready"})  # a page that was loaded again
+    assert live.output.outputs is not before
+
+
+def test_a_page_of_jupyters_server_is_drawn_to_before_a_busy_kernel_hears_of_it(monkeypatch):
+    monkeypatch.setenv("JPY_SESSION_NAME", "a notebook")
+    live = MonitorChart(("A",)).live
+    before = live.output.outputs
+    live.show()
+    assert live.output.outputs is not before
 
 
 def test_a_gap_in_a_feed_is_in_the_status(lab):
