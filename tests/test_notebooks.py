@@ -190,7 +190,7 @@ def test_batch_ran_what_was_asked(batch):
 
 
 def test_batch_output_is_small(batch):
-    assert batch[1].stat().st_size < 450_000
+    assert batch[1].stat().st_size < 500_000  # two plots of 90 kB, and the state of a form
     assert "FigureWidget" not in batch[1].read_text()
 
 
