@@ -105,7 +105,7 @@ def test_every_panel_is_used_by_keyboard_alone(lab, unique, free_ports, tmp_path
             button = panel.get_by_role("button", name=re.compile(rf"{label}$"))
             button.first.focus()
             page.keyboard.press(key)
-            expect(panel.get_by_text(then).first).to_be_visible()
+            expect(panel.get_by_text(then).first).to_be_visible(timeout=2 * WAIT)  # compiles
             if SCREENSHOTS:
                 panel.screenshot(path=shots / f"30-dark-{name}.png")
             looked = panel.evaluate(FAULTS)
