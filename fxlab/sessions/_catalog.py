@@ -188,10 +188,15 @@ def tick_range(row: Mapping[str, Any]) -> tuple[int | None, int | None]:
         return bounds(row["started"], row["ended"])
     if row["source"] != "live" or row["started"] is None:
         return None, None
-    return min(to_micros(row["started"]), to_micros(row["created_at"])) - HISTORY, None
+    return recorded_from(*map(to_micros, (row["started"], row["created_at"]))), None
 
 
-HISTORY: Final = 7 * 86_400_000_000
+def recorded_from(started: int, created_at: int) -> int:
+    """Return from when on (us) a running recording may have rows: a venue's history is old."""
+    return min(started, created_at) - _HISTORY
+
+
+_HISTORY: Final = 7 * 86_400_000_000
 """How far (us) before the first row of a recording a venue's history may reach."""
 
 

@@ -94,7 +94,7 @@ class WrittenSession(NamedTuple):
             return EVER
         if self.source != "live":
             return self.started, self.ended or self.started
-        return min(self.started, self.created_at) - _catalog.HISTORY, EVER[1]
+        return _catalog.recorded_from(self.started, self.created_at), EVER[1]
 
     def __str__(self) -> str:
         """Say what is happening to it."""

@@ -167,7 +167,8 @@ class FigureEvents(anywidget.AnyWidget):
     def handle(self, content: dict[str, Any]) -> None:
         """Hand on what the browser told; answer the question whether it hears anything."""
         if content.get("event") == "ready":
-            self.is_shown = True
+            # Another page may not draw what the one before it drew.
+            self.is_shown, self.can_redraw = True, False
             self.send({"event": "ready"})
             if self._on_shown is not None:
                 self._on_shown()
@@ -176,6 +177,7 @@ class FigureEvents(anywidget.AnyWidget):
         elif content.get("event") == "click" and self._on_click is not None:
             self._on_click(content)
         elif content.get("event") == "zoom" and self._on_zoom is not None:
+            self.can_redraw = bool(content.get("redraws", True))
             self._on_zoom(content["low"], content["high"])
 
     def redraw(self, figure: go.Figure, asked: Range | None = None) -> None:
@@ -280,7 +282,6 @@ class ZoomSampler(FigureEvents):
         self._sample: Sample | None = None
         self._asked: Range | None = None
         self._is_busy = self._has_failed = False
-        self._redraws = True
         super().__init__(on_zoom=self._on_zoomed)
 
     def show(self, figure: go.Figure | None, text: str = "", sample: Sample | None = None) -> None:
@@ -288,17 +289,11 @@ class ZoomSampler(FigureEvents):
         self._whole, self._sample, self._asked = (figure, text), sample, None
         self._output.show(figure, text)
 
-    def handle(self, content: dict[str, Any]) -> None:
-        """Hand on what the browser told, and whether it can redraw a figure in place."""
-        if content.get("event") == "zoom":
-            self._redraws = bool(content.get("redraws", True))
-        super().handle(content)
-
     def _on_zoomed(self, low: float | None, high: float | None) -> None:
         self._asked = None
         if low is not None and high is not None:
             self._asked = (low, high)
-        elif not self._redraws:
+        elif not self.can_redraw:
             self._output.show(*self._whole)
         if not self._is_busy:
             self._answer()
@@ -329,7 +324,7 @@ class ZoomSampler(FigureEvents):
         if self._has_failed:
             self._message.clear()
             self._has_failed = False
-        if self._redraws:
+        if self.can_redraw:
             self.redraw(figure, asked)
         else:
             self._output.show(figure, self._whole[1])

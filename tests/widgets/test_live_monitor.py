@@ -480,6 +480,7 @@ def test_a_browser_gets_new_data_in_place_once_it_has_said_that_it_can():
     assert len(sent[1]["data"]) == 2
     live.events.handle({"event": "ready"})  # a page that was loaded again
     assert live.output.outputs is not before
+    assert not live.events.can_redraw  # that one has not said so yet
 
 
 def test_a_page_of_jupyters_server_is_drawn_to_before_a_busy_kernel_hears_of_it(monkeypatch):

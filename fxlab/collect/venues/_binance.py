@@ -45,7 +45,7 @@ from fxlab.collect.feed import (
 )
 from fxlab.collect.venues._binance_messages import parse, past_trade, snapshot
 from fxlab.collect.venues._book_sync import Diff, QuoteStream, SyncedBook
-from fxlab.collect.venues._rest import History, HistoryPage, RestFeed
+from fxlab.collect.venues._rest import NEWEST, History, HistoryPage, RestFeed
 from fxlab.collect.venues._snapshot_run import SnapshotRun
 from fxlab.collect.venues._websocket import (
     ConnectionClosed,
@@ -155,8 +155,6 @@ def _decimals(entry: Any) -> int | None:  # noqa: ANN401 - JSON
 SILENCE: Final = 30.0
 HEARTBEAT: Final = ('{"method":"LIST_SUBSCRIPTIONS","id":0}', 10.0)
 """Answered by the streams' own server, so that a quiet market is not taken for a dead one."""
-NEWEST: Final = 10
-"""Trades that are asked for where the newest one is wanted: it may be bad."""
 MANY, LEVELS_OF_MANY = 20, 1000
 """From so many books on, snapshots are smaller: large ones use up the venue's limit of requests."""
 

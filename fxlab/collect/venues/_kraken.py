@@ -45,7 +45,7 @@ from fxlab.collect.venues._kraken_messages import (
     TradesFrame,
     parse,
 )
-from fxlab.collect.venues._rest import History, HistoryPage, RestFeed
+from fxlab.collect.venues._rest import NEWEST, History, HistoryPage, RestFeed
 from fxlab.collect.venues._websocket import (
     Arrival,
     ConnectionClosed,
@@ -55,8 +55,6 @@ from fxlab.collect.venues._websocket import (
 )
 
 STEPS_BACK: Final = 12
-NEWEST: Final = "10"
-"""Trades that are asked for where the newest one is wanted: it may be bad."""
 
 _NEW_NAMES: Final = {"XBT": "BTC", "XDG": "DOGE"}
 _SIDES: Final = {"b": "buy", "s": "sell"}
@@ -103,7 +101,7 @@ class Kraken(RestFeed):
     async def latest(self, instrument: Instrument, data_type: str) -> Trade | BookSnapshot | None:
         """Return the newest trade, or when the book last changed, as the venue has it now."""
         if data_type == "prices":
-            return self._newest("Trades", (await self._page(instrument, count=NEWEST)).history)
+            return self._newest("Trades", (await self._page(instrument, count=str(NEWEST))).history)
         key = instrument.detail["rest"]
         found = await self._ask("Depth", pair=key, count=str(CHECKED))
         received = self.clock.now()

@@ -28,7 +28,7 @@ from fxlab.collect.feed import (
 )
 from fxlab.collect.venues._book_sync import BestPrices, Diff, SyncedBook, TradeGapTracker
 from fxlab.collect.venues._mexc_messages import deal_of, levels_of, parse, version_of
-from fxlab.collect.venues._rest import HistoryPage, RestFeed
+from fxlab.collect.venues._rest import NEWEST, HistoryPage, RestFeed
 from fxlab.collect.venues._snapshot_run import Fetch, SnapshotRun
 from fxlab.collect.venues._websocket import (
     ConnectionClosed,
@@ -38,8 +38,6 @@ from fxlab.collect.venues._websocket import (
 )
 
 SNAPSHOT_LEVELS: Final = 1_000
-NEWEST: Final = 10
-"""Deals that are asked for where the newest one is wanted: it may be bad."""
 
 _STATES: Final = {0: "trading", 1: "delivery", 2: "delivered", 3: "offline", 4: "paused"}
 _TOO_OFTEN: Final = 510

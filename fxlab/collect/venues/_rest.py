@@ -44,6 +44,9 @@ ATTEMPTS: Final = 4
 LONGEST_WAIT: Final = 10.0
 """Seconds; a venue that asks to wait longer is given up at once, with the number."""
 
+NEWEST: Final = 10
+"""Trades that are asked for where the newest one is wanted: it may be bad."""
+
 TOO_OFTEN, BANNED, FORBIDDEN = 429, 418, 403
 PAUSES: Final[dict[int, tuple[float, float]]] = {
     TOO_OFTEN: (0.5, 60.0),
