@@ -341,7 +341,8 @@ class _Log:
             reports=self._report_words,
         )
         write_whole(page, shown)
-        write_whole(self._root / INDEX, render_all(self._root, nights))
+        newest = pictures if self._day == max(nights) else None
+        write_whole(self._root / INDEX, render_all(self._root, nights, newest))
         table = pl.DataFrame(self._rows, schema=SCHEMA)
         return Night(table, self._sweeps, page, made.comparison, self._reports)
 
@@ -510,16 +511,22 @@ def render_night(
     )
 
 
-def render_all(root: Path, nights: Mapping[date, NightRecord] | None = None) -> str:
+def render_all(
+    root: Path,
+    nights: Mapping[date, NightRecord] | None = None,
+    pictures: Mapping[str, Markup | str] | None = None,
+) -> str:
     """Return the page that leads to all nights in a folder, the newest first.
 
-    It begins with what changed in the newest one of `nights`, the records by date.
+    It begins with what changed in the newest one of `nights`, the records by date; `pictures` are
+    the charts of its sweeps' histories, drawn unless given.
     """
     records = nights or {}
     newest = max(records, default=None)
     changes = []
     if newest is not None:
-        changes = _change_rows(records[newest].comparison, _pictures(records, newest))
+        drawn = _pictures(records, newest) if pictures is None else pictures
+        changes = _change_rows(records[newest].comparison, drawn)
     pages = {path.parent.name for path in root.glob(f"*/{INDEX}")}
     known = {day.isoformat(): record for day, record in records.items()}
     return _html.page(
