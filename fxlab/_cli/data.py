@@ -85,7 +85,7 @@ def import_paths(
 
     Read are CSV, text, JSON lines (also .gz and .zst), Parquet, Arrow and zip archives.
 
-    Lines that are no ticks go to quarantine: number, reason and text, in a file that is told.
+    Lines that are no ticks go to quarantine: number, reason and text, in a file that is named.
     """
     from fxlab._log import enable_logging
     from fxlab.lab import connect
@@ -290,6 +290,9 @@ def show_session(
     quality: Annotated[
         bool, typer.Option("--quality", help="Gaps, outliers, bad books, and a score.")
     ] = False,
+    imports: Annotated[
+        bool, typer.Option("--imports", help="The files it was imported from, and their states.")
+    ] = False,
 ) -> None:
     """Show one session: what is known of it, and statistics of its ticks."""
     from fxlab.lab import connect
@@ -318,6 +321,11 @@ def show_session(
         for reason in found.quality.reasons:
             say(reason)
         show_frame(found.quality.table, "checks", key="checks", most=SHOWN)
+    if imports:
+        files = session.imports().drop("detail")
+        show_frame(files, "imports", key="imports", empty="it was recorded, not imported")
+        for notes in session.options.get("import", {}).values():
+            say("; ".join(notes))
 
 
 def list_copies() -> None:

@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 import polars as pl
 
 from fxlab._html import show
-from fxlab.charts._runs import NO_GAPS, POINTS, drawn_note, gaps_of, line, unfilled
+from fxlab.charts._runs import POINTS, drawn_note, gaps_of, line, unfilled
 from fxlab.charts._style import (
     BUY,
     INK,
@@ -164,6 +164,7 @@ def session_chart(
     candles: pl.DataFrame | None = None,
     books: pl.DataFrame | None = None,
     gaps: pl.DataFrame | None = None,
+    book_gaps: pl.DataFrame | None = None,
     ticks_count: int | None = None,
     points: int = POINTS,
     view: View | None = None,
@@ -182,6 +183,8 @@ def session_chart(
         timestamp, spread.
     gaps
         from_time, to_time, or a session's event table: shaded, and no line crosses them.
+    book_gaps
+        Likewise of the books, which the spread does not cross; those of `gaps` unless given.
     ticks_count
         How many ticks there are, where the frame is a sample.
     points
@@ -210,7 +213,9 @@ def session_chart(
         _draw_volumes(figure, bars, milliseconds(bars["timestamp"]), rows["volume"])
     if books is not None and "spread" in panels:
         look = (rows["spread"], LINES[1], points)
-        drawn = _draw_line(figure, books, "spread", known, look, view)
+        unknown = unfilled(gaps if book_gaps is None else book_gaps, "orderbook")
+        unknown = gaps_of(unknown if view is None else view.gaps(unknown), "", books)
+        drawn = _draw_line(figure, books, "spread", unknown, look, view)
         said.append(drawn_note(books.height, drawn, "spread"))
     if "arrival, ms" in panels and "received_at" in ticks.columns:
         late = (pl.col("received_at") - pl.col("timestamp")).dt.total_microseconds() / 1_000
@@ -255,7 +260,13 @@ def _draw_line(  # noqa: PLR0917 - what, where, how
     return trace.drawn
 
 
-def depth_chart(books: pl.DataFrame, title: str = "", *, view: View | None = None) -> go.Figure:
+def depth_chart(
+    books: pl.DataFrame,
+    title: str = "",
+    *,
+    gaps: pl.DataFrame | None = None,
+    view: View | None = None,
+) -> go.Figure:
     """Draw an order book as a heat map: quantity over time and price, with the mid.
 
     Parameters
@@ -264,6 +275,8 @@ def depth_chart(books: pl.DataFrame, title: str = "", *, view: View | None = Non
         ``timestamp``, ``mid`` and the levels, as `fxlab.Session.orderbook` returns them.
     title
         Plain text; it is escaped.
+    gaps
+        from_time, to_time, or a session's event table: shaded, and the mid does not cross them.
     view
         The part of the time that the books are of.
 
@@ -313,7 +326,10 @@ def depth_chart(books: pl.DataFrame, title: str = "", *, view: View | None = Non
         hovertemplate="%{y:.8~g}: %{customdata:.4~g}<extra></extra>",
     )
     figure.update_xaxes(nticks=3)  # the colour bar leaves little room for times on a phone
-    _draw_line(figure, books, "mid", NO_GAPS, (1, INK, POINTS))
+    known = unfilled(gaps, "orderbook")
+    known = gaps_of(known if view is None else view.gaps(known), "", books)
+    _draw_line(figure, books, "mid", known, (1, INK, POINTS))
+    shade(figure, known["start"].to_numpy(), known["end"].to_numpy())
     left_out = levels.height - shown.height
     note(
         figure,

@@ -358,12 +358,14 @@ class SessionCharts:
         books = session.orderbook(name, start=start, end=end) if has_books else None
         found = {
             "session": charts.session_chart(
-                ticks, self._about, candles=bars, books=books, gaps=self.gaps,
-                points=self.max_points, ticks_count=count,
+                ticks, self._about, candles=bars, books=books, gaps=self._gaps["gaps"],
+                book_gaps=self._gaps["book_gaps"], points=self.max_points, ticks_count=count,
             ),
-            "candles": charts.candles_chart(bars, self._about, gaps=self.gaps),
+            "candles": charts.candles_chart(bars, self._about, gaps=self._gaps["gaps"]),
         }  # fmt: skip
-        return found if books is None else found | {"depth": charts.depth_chart(books, self._about)}
+        if books is not None:
+            found["depth"] = charts.depth_chart(books, self._about, gaps=self._gaps["book_gaps"])
+        return found
 
     @cached_property
     def whole(self) -> dict[str, Figure]:
@@ -385,9 +387,10 @@ class SessionCharts:
         if chart == "session":
             return self._session_view(view)
         if chart == "candles":
-            return charts.candles_chart(self._bars(view), self._about, gaps=self.gaps, view=view)
+            gaps = self._gaps["gaps"]
+            return charts.candles_chart(self._bars(view), self._about, gaps=gaps, view=view)
         books = self.session.orderbook(self.symbol, start=start, end=end)
-        return charts.depth_chart(books, self._about, view=view)
+        return charts.depth_chart(books, self._about, gaps=self._gaps["book_gaps"], view=view)
 
     def _session_view(self, view: View) -> Figure:
         from fxlab import charts
@@ -403,8 +406,9 @@ class SessionCharts:
         if "spread" in view.panels:
             books = session.orderbook(name, depth=1, start=first, end=last)
         return charts.session_chart(
-            ticks, self._about, candles=self._bars(view), books=books, gaps=self.gaps,
-            points=self.max_points, view=replace(view, ticks=count),
+            ticks, self._about, candles=self._bars(view), books=books, gaps=self._gaps["gaps"],
+            book_gaps=self._gaps["book_gaps"], points=self.max_points,
+            view=replace(view, ticks=count),
         )  # fmt: skip
 
     def _bars(self, view: View) -> pl.DataFrame:
@@ -437,8 +441,15 @@ class SessionCharts:
 
     @cached_property
     def gaps(self) -> pl.DataFrame:
-        """Return the symbol's known gaps, read once."""
+        """Return the symbol's known gaps, of ticks and of books, read once."""
         return self.session.gaps(self.symbol)
+
+    @cached_property
+    def _gaps(self) -> dict[str, pl.DataFrame]:
+        """Return the known gaps of the symbol's ticks and of its books, read once."""
+        ticks = "prices" if self.session.has_trades(self.symbol) else "orderbook"
+        kinds = {"gaps": ticks, "book_gaps": "orderbook"}
+        return {name: self.session.gaps(self.symbol, kind) for name, kind in kinds.items()}
 
 
 _WIDTHS: Final = (1, 5, 15, 60, 300, 900, 3_600, 14_400)

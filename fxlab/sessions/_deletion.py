@@ -276,7 +276,7 @@ class Deletions:
         -------
         polars.DataFrame
             ``session_id``, ``started``, ``ended``, ``rows``, ``bytes`` and the ``reason``, the
-            oldest first.
+            oldest first. One that is written just then stays, and its reason says so.
 
         Examples
         --------
@@ -302,10 +302,16 @@ class Deletions:
             .then(pl.lit(f"with all that are younger it takes more than {max_bytes}"))
         )
         gone = gone.drop_nulls("reason")
-        if not dry_run:
-            for row in gone.iter_rows(named=True):
+        if dry_run:
+            return gone
+        busy = {}
+        for row in gone.iter_rows(named=True):
+            try:
                 self._hide(row["session_id"], row["rows"], row["bytes"])
-        return gone
+            except SessionBusy as error:
+                busy[row["session_id"]] = f"not deleted: {error}"
+        told = pl.col("session_id").replace_strict(busy, default=pl.col("reason"))
+        return gone.with_columns(reason=told) if busy else gone
 
 
 def _note_of(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -119,13 +119,14 @@ class ReplaySource:
         """Return whether there are order books (or quotes) of the symbol."""
         return self._has(ORDERBOOK, "orderbook", self.only(symbol))
 
-    def gaps(self, symbol: str | None = None) -> pl.DataFrame:
+    def gaps(self, symbol: str | None = None, data_type: str | None = None) -> pl.DataFrame:
         """Return the known gaps of a symbol: ``from_time``, ``to_time``, merged and in order.
 
         They are the events "gap" of the session that name the symbol or none, but for those that
-        were filled: nothing is missing in them any more.
+        were filled: nothing is missing in them any more. With ``data_type``, "prices" or
+        "orderbook", without those that the recorder says are of the other one.
         """
-        return known_gaps(_catalog.events(self._db, self.id), self.only(symbol))
+        return known_gaps(_catalog.events(self._db, self.id), self.only(symbol), data_type)
 
     def _has(self, table: Table, data_type: str, symbol: str) -> bool:
         """Return whether a symbol has rows of a kind; asked once for all symbols of a session."""

@@ -45,6 +45,10 @@ _SHOWN: Final = (
     "id", "status", "exchange", "symbols", "started", "ended", "duration_seconds",
     "prices_count", "orderbook_count", "gaps_count", "notes", "tags", "options",
 )  # fmt: skip
+_IMPORTS: Final = (
+    "path", "symbol", "state", "data_type", "rows_good", "rows_bad", "first_time", "last_time",
+    "backward", "size_bytes", "sha256", "updated_at", "detail",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,8 @@ class Session(ReplaySource):
     options
         How a live session was recorded: ``book_depth``; ``book_every_us``, the least time between
         two books where they were stored less often than they changed; ``lossless``, whether its
-        feed delivers every message; ``trades``, ``backfill``. Empty for an imported one.
+        feed delivers every message; ``trades``, ``backfill``. Of an imported one, ``import``: what
+        was assumed of each file.
 
     Examples
     --------
@@ -290,7 +295,7 @@ class Session(ReplaySource):
 
     def _gaps_of_ticks(self, name: str) -> pl.DataFrame:
         data_type = "prices" if self.has_trades(name) else "orderbook"
-        return known_gaps(self.events(), name, data_type)
+        return self.gaps(name, data_type)
 
     def chart_data(
         self,
@@ -467,6 +472,25 @@ class Session(ReplaySource):
     def events(self) -> pl.DataFrame:
         """Return the event table: gaps and other events of the recording, and why."""
         return _catalog.events(self._db, self.id)
+
+    def imports(self) -> pl.DataFrame:
+        """Return the status table of the files that the session was imported from.
+
+        Returns
+        -------
+        polars.DataFrame
+            One row a file and symbol: ``path``, ``symbol``, ``state`` ("started", "done"),
+            ``data_type``, ``rows_good`` and ``rows_bad`` (lines in quarantine), ``first_time``,
+            ``last_time``, ``backward`` (rows earlier than the row before), ``size_bytes``,
+            ``sha256``, ``updated_at``, ``detail`` (JSON: what was assumed, and where bad lines
+            are). Empty for a recording.
+
+        Examples
+        --------
+        >>> session.imports().select("path", "state", "rows_good").row(0)
+        ('prices', 'done', 1500)
+        """
+        return _catalog.imports(self._db, self.id).select(_IMPORTS)
 
     def __repr__(self) -> str:
         """Show id, state and size in one line."""

@@ -52,6 +52,19 @@ def test_a_gap_breaks_the_line_and_is_shaded():
     assert len(figure.layout.shapes) == 1
 
 
+def test_gaps_of_books_break_the_spread_and_the_mid_alone():
+    when = times(400)
+    gap = pl.DataFrame({"from_time": [when[100]], "to_time": [when[120]]}).cast(UTC_US)
+    blind = books(rows=400).filter(~pl.int_range(pl.len()).is_between(101, 119))
+    figure = charts.session_chart(ticks(), books=blind, book_gaps=gap)
+    breaks = {trace.name: int(np.isnan(trace.y).sum()) for trace in figure.data}
+    assert breaks == {"price": 0, "spread": 1, "skew": 0}
+    assert not figure.layout.shapes
+    depth = charts.depth_chart(blind, gaps=gap)
+    assert np.isnan(depth.data[1].y).sum() == 1
+    assert len(depth.layout.shapes) == 1
+
+
 def test_cells_of_a_book_are_mean_quantities():
     figure = charts.depth_chart(
         books(rows=1, scale=1.0).with_columns(pl.col("^.*_qty_.*$") * 0 + 4.0)

@@ -103,6 +103,7 @@ def archive(folder, *names, mode=0o644, flags=0):
         (["/etc/a.csv"], {}, "leads out of the archive"),
         (["..\\a.csv"], {}, "leads out of the archive"),
         (["C:\\a.csv"], {}, "leads out of the archive"),
+        (["."], {}, "is no name"),
         (["a.csv"], {"mode": stat.S_IFLNK | 0o777}, "is a link"),
         (["a.csv"], {"flags": 1}, "is encrypted"),
         (["a.parquet"], {}, "is packed already"),
@@ -137,6 +138,16 @@ def test_what_unpacks_to_far_too_much_is_refused(tmp_path, suffix, monkeypatch):
         file.write_bytes(gzip.compress(text))
     with pytest.raises(errors.ImportRefused, match=r"more than 200 times as much.*unpack it your"):
         (find_sources([file])[0])[0].read(ReadOptions(max_bad=1.0))
+
+
+def test_many_members_that_unpack_to_far_too_much_together_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(blocks, "SMALL", 2**20)
+    file = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as made:
+        for number in range(4):
+            made.writestr(f"{number}.csv", "0" * 900_000)
+    with pytest.raises(errors.ImportRefused, match=r"unpack to 3,600,000"):
+        find_sources([file])
 
 
 def test_ten_thousand_columns_are_refused(tmp_path):

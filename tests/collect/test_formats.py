@@ -309,6 +309,12 @@ REFUSED = {
         "time,symbol,price,qty,id\n1723161255,B,1,1,4.2E+09\n", ["written out in full"],
     ),
     "decimal commas": ("time;symbol;price;qty\n1;B;1,5;1\n", ["semicolons", "commas"]),
+    "decimal commas between tabs": (
+        "timestamp\tsymbol\tprice\tqty\n1723161255\tB\t1,5\t1\n", ["with a point, not a comma"],
+    ),
+    "minute bars between semicolons": (
+        "20120201 000000;1.306600;1.306600;1.306560;1.306560;0\n", ["candles, not ticks"],
+    ),
     "two units": (
         f"{BINANCE}\n7,2,2,4,{MS},true\n8,2,2,4,{US},true\n",
         ["line 3", "not in milliseconds", "one unit"],

@@ -11,8 +11,9 @@ import pytest
 from import_rows import rows_of_part, whole_frames
 
 from fxlab import errors
-from fxlab.collect._files import discovery
+from fxlab.collect._files import discovery, quarantine, session_data
 from fxlab.collect._files.discovery import FrameSession, read_file
+from fxlab.collect._files.quarantine import ReadOptions
 from fxlab.collect._files.session_data import ImportedSession
 
 NOON = datetime(2024, 8, 8, 12, tzinfo=UTC)
@@ -105,6 +106,23 @@ def test_pages_that_share_a_trade_are_refused_and_pages_that_overlap_in_time_are
     assert frame["seq"].to_list() == [1, 2, 3, 4, 5, 6]
     again = write(tmp_path / "c.csv", HEADER, trades((5, 7, 9)))
     assert "both have id 5, with different rows (1 ids are in both)" in refusal(one, again)
+
+
+def test_a_trade_on_both_sides_of_a_seam_is_refused_where_ids_are_words(tmp_path):
+    one = write(tmp_path / "a.csv", HEADER, trades(("u1", "u2", "u3")))
+    last = trades(("u3", "u4"), start=0.5)
+    assert "with the id 'u3' of BTC" in refusal(one, write(tmp_path / "b.csv", HEADER, last))
+    other = trades(("u5", "u6"), start=0.5)
+    (frame,) = rows_of(one, write(tmp_path / "c.csv", HEADER, other))
+    assert frame["trade_id"].to_list() == ["u1", "u2", "u3", "u5", "u6"]
+
+
+def test_one_id_for_all_rows_is_refused_before_all_of_them_are_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(session_data, "MOST_BAD", 5)
+    monkeypatch.setattr(quarantine, "MOST_BYTES", 5 * 400)
+    file = write(tmp_path / "a.csv", HEADER, trades(["0"] * 40))
+    with pytest.raises(errors.ImportRefused, match="5 of the first 40 lines"):
+        read_file(file, how=ReadOptions(max_bad=1.0))
 
 
 def test_one_file_under_two_names_is_refused_also_without_ids(tmp_path):

@@ -144,6 +144,9 @@ def test_bad_lines_end_in_a_file_and_in_the_events(lab, db, tmp_path, unique):
     (event,) = _catalog.events(db, name).iter_rows(named=True)
     assert (event["event"], event["count"]) == ("quarantine", 2)
     assert str(kept) in event["detail"]
+    assert str(kept) in report.notes[0]
+    (told,) = lab.session(name).imports().select("state", "rows_good", "rows_bad").rows()
+    assert told == ("done", 300, 2)
     assert lab.session(name).errors_count == 2
     again = lab.import_files(file, session_id=name)
     assert set(again.table()["state"]) == {"unchanged"}
@@ -159,6 +162,7 @@ def test_a_dry_run_tells_bad_lines_and_keeps_none(lab, tmp_path, unique):
     report = lab.import_files(file, session_id=name, dry_run=True)
     assert (report.rows, report.quarantined) == (300, 1)
     assert not (lab.settings.home / "quarantine" / name).exists()
+    assert "see" not in report.notes[0]
 
 
 def test_a_finished_file_is_not_read_again(lab, db, tmp_path, unique, monkeypatch):
@@ -178,6 +182,15 @@ def test_a_finished_file_is_not_read_again(lab, db, tmp_path, unique, monkeypatc
     assert again.table()["state"].to_list() == ["unchanged"]
     said = lab.import_files(file, session_id=name, notes="said later")
     assert said.table()["state"].to_list() == ["updated"]
+
+
+def test_a_file_that_came_to_the_others_is_named(lab, tmp_path, unique):
+    name = unique("known")
+    file = write(tmp_path / "a.csv", HEADER, GOOD[:5])
+    lab.import_files(file, session_id=name)
+    more = write(tmp_path / "b.csv", HEADER, GOOD[5:9])
+    with pytest.raises(errors.SessionExists, match=r"b\.csv came since it was imported"):
+        lab.import_files([file, more], session_id=name)
 
 
 def test_a_changed_file_is_named(lab, tmp_path, unique):

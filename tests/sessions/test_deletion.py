@@ -623,6 +623,10 @@ def test_retention_shows_first_and_deletes_the_oldest(lab):
     assert GONE in large["session_id"]
     assert "new" not in large["session_id"]
     assert lab.deleted()["session_id"].sort().to_list() == large["session_id"].sort().to_list()
+    with FileLock(lab._locks / f"{OTHER}.lock"):  # as an import holds it
+        kept = lab.retention(older_than="90d", dry_run=False)
+    assert kept.row(-1)[0] == OTHER
+    assert kept["reason"][-1].startswith(f"not deleted: session '{OTHER}' is being imported")
     lab.retention(older_than="90d", dry_run=False)
     assert lab.sessions()["session_id"].to_list() == ["new"]
 

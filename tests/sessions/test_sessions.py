@@ -472,6 +472,7 @@ def test_a_gap_of_books_is_none_of_the_candles_of_trades(lab, db, unique):
     unknown = bars.with_row_index().filter(pl.col("volume").is_null())["index"].to_list()
     assert unknown == [4, 6]
     assert session.gaps().height == 3
+    assert [len(figure.layout.shapes) for figure in session.charts().values()] == [2, 2]
 
 
 def test_events_are_the_ledger_of_this_session_only(lab, db, both, unique):

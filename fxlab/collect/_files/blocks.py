@@ -199,6 +199,9 @@ def members_of(file: TickFile) -> tuple[list[TickFile], list[str]]:
         file.refuse(f"it is no zip archive that can be read ({error!s:.200}); copy it again")
     if len(entries) > MOST_MEMBERS:
         file.refuse(f"it holds {len(entries):,} files, and {MOST_MEMBERS:,} is the most")
+    unpacked, packed = sum(entry.file_size for entry in entries), file.path.stat().st_size
+    if unpacked > SMALL and unpacked > MOST_RATIO * packed:
+        file.refuse(_too_much(unpacked, packed))
     for entry in entries:
         _refuse_unsafe(file, entry)
         kind = suffix_of(entry.filename)
@@ -222,8 +225,9 @@ def _refuse_unsafe(file: TickFile, entry: zipfile.ZipInfo) -> None:
     name = entry.filename
     path = PurePosixPath(name.replace("\\", "/"))
     is_link = stat.S_ISLNK(entry.external_attr >> 16)
-    if path.is_absolute() or ".." in path.parts or ":" in path.parts[0] or is_link:
-        what = "is a link" if is_link else "leads out of the archive"
+    leads_out = path.is_absolute() or ".." in path.parts or ":" in name.split("/")[0]
+    if leads_out or is_link or not path.parts:
+        what = "is a link" if is_link else "leads out of the archive" if leads_out else "is no name"
         file.refuse(f"{name!r:.200} in it {what}: no archive of ticks has such an entry")
     if entry.flag_bits & 1:
         file.refuse(f"{name!r:.200} in it is encrypted; unpack it with its password")

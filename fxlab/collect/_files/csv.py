@@ -28,6 +28,7 @@ from fxlab.errors import did_you_mean
 from fxlab.schema import BOOK_DEPTH
 
 BARS: Final = frozenset(("open", "high", "low", "close"))
+_MINUTE_BAR: Final = re.compile(r"\d{8} \d{6}(?:;\d+\.?\d*){5}")
 
 _CALLED: Final[dict[str, str]] = {
     "timestamp": "time ts date datetime transacttime tradetime eventtime exchangetimestamp "
@@ -83,6 +84,8 @@ def refuse_bars(place: SourceLocation, names: Iterable[str], whose: str = "") ->
 
 def refuse_separator(place: SourceLocation, line: str, mark: str) -> NoReturn:
     """Refuse a file whose decimals have commas, as spreadsheets write them."""
+    if _MINUTE_BAR.fullmatch(line.strip()):
+        refuse_bars(place, BARS, "HistData ASCII minute bars")
     word = {";": "semicolons", "\t": "tabs", "|": "bars"}[mark]
     place.refuse(
         f"its fields are separated by {word} ({shortened(line)!r}), and its decimals then often by "

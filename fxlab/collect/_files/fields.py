@@ -91,7 +91,8 @@ def price(target: str, source: str) -> Field:
     """Return a field of prices."""
     value = pl.col(target)
     holds = value.is_finite() & (value > 0)
-    return Field(target, source, number(source), holds, "a price is a finite number above zero")
+    rule = "a price is a finite number above zero"
+    return Field(target, source, number(source), holds, rule, hint=_number_hint)
 
 
 def quantity(target: str, source: str) -> Field:
@@ -99,7 +100,13 @@ def quantity(target: str, source: str) -> Field:
     value = pl.col(target)
     holds = value.is_finite() & (value >= 0)
     rule = "a quantity is a finite number, zero or above"
-    return Field(target, source, number(source), holds, rule)
+    return Field(target, source, number(source), holds, rule, hint=_number_hint)
+
+
+def _number_hint(value: object) -> str:
+    """Return what is wrong with a value that is no number, as far as its look says it."""
+    decimal_comma = re.fullmatch(r"-?\d+,\d+", str(value))
+    return "write its decimals with a point, not a comma" if decimal_comma else ""
 
 
 def whole(target: str, source: str) -> Field:

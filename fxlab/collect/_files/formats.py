@@ -32,6 +32,7 @@ _TIMES: Final = ("timestamp", "received_at")
 _UNITS: Final = {1: "seconds", 1_000: "milliseconds", 10**6: "microseconds", 10**9: "nanoseconds"}
 _NUMBER: Final = re.compile(r"[+-]?\d*\.?\d[\d.:eE+ -]*")
 _WHOLE: Final = re.compile(r"\d{9,19}")
+_ZONED: Final = re.compile(r"(?:[zZ]|\d[+-]\d\d:?\d\d)$")
 _DAY_FIRST: Final = re.compile(r"\d{1,2}[./-]\d{1,2}[./-]\d{2,4}\b")
 _MANGLED: Final = re.compile(r"\d(?:\.\d+)?E\+\d+")
 _COIN_M: Final = re.compile(r"usd_(?:perp|\d{6})-")
@@ -318,7 +319,9 @@ def _time_unit(place: SourceLocation, column: pl.Series, found: Format) -> list[
         )
     number = text.partition(".")[0] if isinstance(value, int | float) else text
     if not _WHOLE.fullmatch(number):
-        return []
+        local = found._vendor is None and not _ZONED.search(text)  # noqa: SLF001 - of this module
+        local &= value is not None and not text.replace(".", "", 1).isdigit()
+        return [f"{column.name} has no offset and is taken for UTC"] if local else []
     unit = next((unit for unit in _UNITS if _plausible(int(number), unit)), 1)
     if unit == 1:
         return []

@@ -27,13 +27,15 @@ from fxlab._questdb.client import QuestDB
 from fxlab._times import bounds, from_micros
 from fxlab.collect._files.quarantine import STRICT, ReadOptions, lent
 from fxlab.collect._files.session_data import ImportedSession, Part, gathered
-from fxlab.errors import InvalidInput, QuestDBError, SessionExists, WriteFailed
+from fxlab.errors import InvalidInput, QuestDBError, SessionExists, WriteFailed, some
 from fxlab.schema import EVENTS, IMPORTS, ORDERBOOK, PRICES, SESSIONS, UTC_MICROS, check_tags
 from fxlab.sessions import _catalog
 
 _log: Final = logging.getLogger(__name__)
 
 READING: Final = 0.5  # share of the work
+QUARANTINE: Final = "quarantine"
+"""The folder of lines that are no ticks, in the home."""
 DRY_STATES: Final = {"imported": "new", "finished": "unfinished", "unchanged": "unchanged"}
 
 
@@ -153,7 +155,8 @@ def import_sources(
     reading = part(progress, 0.0, 1.0 if dry_run else READING)
     with lent(home / "spool") as room:
         own = replace(how, room=room)
-        checked = list(_check_all(db, sources, own, reading, workers, dry_run=dry_run))
+        kept = None if dry_run else home / QUARANTINE
+        checked = list(_check_all(db, sources, own, reading, workers, kept=kept))
         total = sum(item.rows for item in checked)
         before = 0
         for item in () if dry_run else checked:
@@ -178,9 +181,12 @@ def _check_all(
     progress: Advance,
     workers: int,
     *,
-    dry_run: bool,
+    kept: Path | None,
 ) -> Iterator[Checked]:
-    """Read all sessions that are not there, some at once, and yield them in their order."""
+    """Read all sessions that are not there, some at once, and yield them in their order.
+
+    In a dry run no quarantined line is `kept` anywhere.
+    """
     rows, began = 0, time.monotonic()
     inline = workers == 1 or len(sources) == 1
     with ThreadPoolExecutor(workers) as pool:
@@ -193,8 +199,8 @@ def _check_all(
             own = in_steps(part(progress, number / len(sources), (number + 1) / len(sources)))
             draft = source.read(how, own if inline else silent)
             # A single session is judged when its turn has come: nothing is written before that.
-            state = judge(db, draft) if dry_run or len(sources) > 1 else ""
-            return Checked(source, draft, lines_of(draft), draft.rows, state)
+            state = judge(db, draft) if kept is None or len(sources) > 1 else ""
+            return Checked(source, draft, lines_of(draft, kept), draft.rows, state)
 
         waiting = [] if inline else [pool.submit(checked, *one) for one in enumerate(sources)]
         try:
@@ -287,7 +293,10 @@ def _changed(known: Sequence[Mapping[str, Any]], draft: ImportedSession) -> str:
                 f"{from_micros(one['updated_at']):%Y-%m-%d %H:%M} (its SHA-256 was "
                 f"{one['sha256'][:8]}… and is {piece.origin.sha256[:8]}…)"
             )
-    return ""
+    now = {(piece.path, piece.symbol) for piece in draft.parts}
+    differ = ((now - {*before}, "came"), ({*before} - now, "went"))
+    told = [f"{some(sorted({path for path, _ in ones}))} {word}" for ones, word in differ if ones]
+    return f": {' and '.join(told)} since it was imported" if told else ""
 
 
 def _store_one(db: QuestDB, item: Checked, about: About, home: Path, progress: Advance) -> str:
@@ -349,18 +358,18 @@ def store(
     }
     _log.info("import of %s begins: %d rows", draft.session_id, draft.rows)
     with _catalog.announcing(home / "locks"):
-        _record_files(db, draft, "started")
+        _record_files(db, draft, "started", home / QUARANTINE)
         _catalog.store(db, {**row, "status": "collecting"})
     try:
         _write_ticks(db, draft, progress)
         _refuse_difference(db, draft)
-        _keep_quarantine(db, draft, home / "quarantine")
+        _keep_quarantine(db, draft, home / QUARANTINE)
     except BaseException:
         with contextlib.suppress(QuestDBError):  # the error on its way says more
             _catalog.store(db, {**row, "status": "failed"})
             db.wait_visible(IMPORTS, SESSIONS)
         raise
-    _record_files(db, draft, "done")
+    _record_files(db, draft, "done", home / QUARANTINE)
     _catalog.store(db, {**row, "status": "completed"})
     db.wait_visible(IMPORTS, SESSIONS)
     _log.info("import of %s is completed", draft.session_id)
@@ -427,7 +436,9 @@ def _difference(db: QuestDB, draft: ImportedSession) -> str:
     return ""
 
 
-def _record_files(db: QuestDB, draft: ImportedSession, state: str) -> None:
+def _record_files(
+    db: QuestDB, draft: ImportedSession, state: str, kept: Path | None = None
+) -> None:
     rows = [
         {
             "session_id": draft.session_id,
@@ -444,7 +455,7 @@ def _record_files(db: QuestDB, draft: ImportedSession, state: str) -> None:
             "first_time": piece.known.first,
             "last_time": piece.known.last,
             "backward": piece.backward,
-            "detail": json.dumps(_notes_of(piece)),
+            "detail": json.dumps(_notes_of(piece, draft, kept)),
         }
         for piece in draft.parts
     ]
@@ -545,7 +556,7 @@ class ImportReport:
         return shown + _html.paragraphs([*notes, *self.notes])
 
 
-def lines_of(draft: ImportedSession) -> list[Line]:
+def lines_of(draft: ImportedSession, kept: Path | None) -> list[Line]:
     """Return a session's lines of the report, still without a state."""
     return [
         {
@@ -558,19 +569,20 @@ def lines_of(draft: ImportedSession) -> list[Line]:
             "last": part.known.last,
             "backward": part.backward,
             "quarantined": part.bad,
-            "notes": _notes_of(part),
+            "notes": _notes_of(part, draft, kept),
         }
         for part in draft.parts
     ]
 
 
-def _notes_of(part: Part) -> list[str]:
+def _notes_of(part: Part, draft: ImportedSession, kept: Path | None) -> list[str]:
     notes = [f"{part.path}, {part.symbol}: {note}" for note in part.notes]
     if part.quarantine is not None:
         bad = part.quarantine
+        where = kept and f"; see {bad.file(kept / draft.session_id, part.origin.sha256)}"
         notes.append(
             f"{part.path}: {bad.count:,} of {bad.rows:,} {bad.place.word}s are no ticks and are in "
-            f"quarantine: {bad.reasons()}"
+            f"quarantine: {bad.reasons()}{where or ''}"
         )
     return notes
 

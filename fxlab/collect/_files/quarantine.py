@@ -296,6 +296,8 @@ LONGEST_TEXT: Final = 10_000
 MOST_BYTES: Final = 100 * 2**20
 """So much of bad lines is held; a file with more is refused whatever share may be bad."""
 _OWN_BYTES: Final = 400
+MOST_BAD: Final = MOST_BYTES // _OWN_BYTES + 1
+"""So many bad lines of a file are more than are held, whatever they are."""
 BATCH_ROWS: Final = 250_000
 MOST_BATCH_ROWS: Final = 10_000_000
 _MOST_WORKERS: Final = 64

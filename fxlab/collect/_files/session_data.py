@@ -23,6 +23,7 @@ from fxlab.collect._files import fields
 from fxlab.collect._files.fields import ROW, VENUE_SEQ, SourceLocation
 from fxlab.collect._files.parsing import RowFormat, parse_rows
 from fxlab.collect._files.quarantine import (
+    MOST_BAD,
     BadRow,
     FileRows,
     Quarantine,
@@ -224,12 +225,16 @@ class Intake:
         for piece in self._together(unordered, self._key):
             doubles = _doubled(self._bad, piece, self._key)
             found += doubles
+            if len(found) >= MOST_BAD:
+                return found, {}  # too many to keep: the file is refused for them
             places = pl.Series([one.row for one in doubles], dtype=pl.Int64)
             once = piece.filter(~pl.col(ROW).is_in(places.implode()))
             _count_backward(once.sort(self._key[0], "timestamp"), backward)
         named = {n: one for n, one in known.items() if one.blank and len(self._key) == 1}
         for piece in self._together(named, ("trade_id",)):
             found += _doubled(self._bad, piece, ("trade_id",))
+            if len(found) >= MOST_BAD:
+                break
         return found, {name: count for name, (count, _) in backward.items()}
 
     def _together(self, known: Mapping[str, Tally], key: tuple[str, ...]) -> Iterator[pl.DataFrame]:
@@ -299,8 +304,10 @@ def _doubled(bad: Quarantine, piece: pl.DataFrame, key: tuple[str, ...]) -> list
     firsts = firsts.group_by(*key).agg(pl.col(ROW).min().alias("before"))
     told = f" ({found.height:,} rows are doubled so)" if bad.strict else ""
     rows = []
-    for row in found.join(firsts, on=list(key), how="left", maintain_order="left").iter_rows(
-        named=True
+    for row in (
+        found.head(MOST_BAD)
+        .join(firsts, on=list(key), how="left", maintain_order="left")
+        .iter_rows(named=True)
     ):
         is_id = "timestamp" not in key
         value = row.get("trade_id") if is_id and row.get("trade_id") else row[VENUE_SEQ]
@@ -504,6 +511,22 @@ def _refuse_overlap(parts: Sequence[Part]) -> None:
                 "both would be doubled; "
                 "give files that follow each other, or import them as two sessions"
             )
+        if before.known.last == after.known.first:
+            both = _ids_at(before, before.known.last) & _ids_at(after, after.known.first)
+            if both:
+                raise ImportRefused(
+                    f"{before.path} ends and {after.path} begins with the id {min(both)!r} of "
+                    f"{before.symbol} at {before.known.last}: the row would be doubled; take it "
+                    "out of one of the files"
+                )
+
+
+def _ids_at(part: Part, moment: datetime | None) -> set[str]:
+    """Return the ids, as text, that a part's trades of one moment have."""
+    if part.data_type != "prices":
+        return set()
+    at = (pl.col("symbol") == part.symbol) & (pl.col("timestamp") == moment)
+    return {one for rows in part.rows_of.spool for one in rows.filter(at)["trade_id"].drop_nulls()}
 
 
 def _shared_rows(parts: Sequence[Part], room: Room) -> int:

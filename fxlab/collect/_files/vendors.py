@@ -186,6 +186,13 @@ def _lobster(block: pl.DataFrame, memory: dict[str, Any]) -> pl.DataFrame:
     )
 
 
+def _offsetless(head: pl.DataFrame) -> tuple[str, ...]:
+    """JForex's local times have their offset from GMT behind them, unless they were cut."""
+    if head["local time"].cast(pl.String).str.contains("GMT").any():
+        return ()
+    return ("local times have no offset and are taken for UTC",)
+
+
 def _contracts(head: pl.DataFrame) -> tuple[str, ...]:
     """OKX counts swaps and futures in contracts."""
     names = head["instrument_name"].cast(pl.String).drop_nulls()
@@ -474,6 +481,7 @@ VENDORS: Final = (
                 "dates are day first, as JForex writes them", _MILLIONS,
                 *(("times are GMT",) if zone == "gmt" else ()),
             ),
+            says=_offsetless if zone == "local" else None,
             named=r"^([A-Z]{6})[_-]", convert=_jforex, source="Dukascopy, JForex historical data",
         )
         for zone in ("local", "gmt")
