@@ -210,16 +210,17 @@ def _notebooks(given: Path | None) -> Path:
         if not given.is_dir():
             raise InvalidInput(f"{given} is not a folder; give one, or none for the notebooks")
         return given
-    if HERE.is_dir():
+    if (HERE / QUICKSTART).is_file():  # another project's notebooks are not meant
         return HERE
     package = Path(__file__).parents[1]
     shipped = next(filter(Path.is_dir, (package / "notebooks", package.parent / "notebooks")), None)
     if shipped is None:
         raise InvalidInput("this installation ships no notebooks; give a folder: fxlab lab FOLDER")
-    COPY.mkdir(exist_ok=True)
-    for source in sorted(shipped.glob("*.ipynb")):
-        if not (COPY / source.name).exists():  # never over the user's own edits
-            shutil.copy2(source, COPY)
+    for source in sorted((*shipped.rglob("*.ipynb"), *shipped.rglob("*.toml"))):
+        copy = COPY / source.relative_to(shipped)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if not copy.exists():  # never over the user's own edits
+            shutil.copy2(source, copy)
     return COPY
 
 

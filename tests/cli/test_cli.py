@@ -178,7 +178,7 @@ def jupyter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[list[
 
 def test_lab_passes_options_on_and_lowers_no_guard(server: ServerStatus, jupyter, tmp_path: Path):
     (tmp_path / "notebooks").mkdir()
-    assert fxlab("lab", "--no-browser", "--port", "8889").exit_code == 0
+    assert fxlab("lab", "notebooks", "--no-browser", "--port", "8889").exit_code == 0
     words, environment = jupyter[0]
     guard = ["--allow-root"] if os.geteuid() == 0 else []
     assert words[1:] == ["-m", "jupyterlab", *guard, "--no-browser", "--port", "8889", "notebooks"]
@@ -203,6 +203,9 @@ def test_lab_copies_the_shipped_notebooks_once(
     (shipped / "a.ipynb").write_text("shipped")
     (shipped / "b.ipynb").write_text("shipped")
     (shipped / "01_quickstart.ipynb").write_text("shipped")
+    (shipped / "batch").mkdir()
+    (shipped / "batch" / "jobs.toml").write_text("shipped")
+    (tmp_path / "notebooks").mkdir()  # of another project
     monkeypatch.setattr(server_commands, "__file__", str(shipped.parent / "_cli" / "server.py"))
     assert fxlab("lab").exit_code == 0
     copy = tmp_path / "fxlab-notebooks"
@@ -212,6 +215,7 @@ def test_lab_copies_the_shipped_notebooks_once(
     assert fxlab("lab").exit_code == 0
     assert (copy / "a.ipynb").read_text() == "mine now"
     assert (copy / "b.ipynb").read_text() == "shipped"
+    assert (copy / "batch" / "jobs.toml").read_text() == "shipped"
 
 
 def test_lab_starts_a_jupyterlab_that_asks_for_its_token(
@@ -220,11 +224,17 @@ def test_lab_starts_a_jupyterlab_that_asks_for_its_token(
     port = free_ports(1)[0]
     (tmp_path / "01_quickstart.ipynb").write_text("{}")
     command = [sys.executable, "-m", "fxlab", "lab", str(tmp_path), "--no-browser"]
+    command.append("--IdentityProvider.token=of-the-test")
     with (tmp_path / "log").open("w") as log:
         jupyter = subprocess.Popen([*command, f"--port={port}"], stdout=log, stderr=log)
     try:
         answer = _wait_for(f"http://127.0.0.1:{port}/api/contents", jupyter)
         assert answer.status_code == FORBIDDEN
+        sessions = f"http://127.0.0.1:{port}/fxlab/api/data-collection/sessions"
+        assert httpx.get(sessions, trust_env=False).status_code == FORBIDDEN
+        token = {"Authorization": "token of-the-test"}
+        found = httpx.get(sessions, headers=token, params={"limit": 1}, trust_env=False, timeout=60)
+        assert found.json()["limit"] == 1
     finally:
         jupyter.terminate()
         jupyter.wait(120)

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 
 import httpx
 import pytest
+from conftest import pick_ports, settings_at
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
@@ -24,6 +25,7 @@ from tornado.websocket import websocket_connect
 from web_server import ROOT, TOKEN, WAIT, web_server
 
 import fxlab
+from fxlab._questdb import server as embedded
 from fxlab.collect.collector import MOST_WAITING, Subscribers
 from fxlab.mock import MockVenue, generated
 from fxlab.web._executions import WebEvent
@@ -389,3 +391,21 @@ def test_a_server_that_stops_stops_what_runs(recorded, lab, free_ports, tmp_path
         ending.client.post(f"/executions/{one['session_id']}/stop")
         assert ending.stop() == 0
         assert "Traceback" not in ending.log.read_text()
+
+
+def test_the_older_systems_calls_are_answered(shared_data, tmp_path):
+    """What its clients ask, of a home that holds one imported session."""
+    own = settings_at(tmp_path / "home")
+    embedded.up(own)
+    try:
+        with fxlab.connect(own) as lab:
+            ticks = random_walk(ROWS, symbol="BTC_USDT").drop("bid_qty_1", "ask_qty_1")
+            lab.import_frame(ticks, "prices", session_id="migrated")
+        (tmp_path / "web").mkdir()
+        with web_server(tmp_path / "web", pick_ports(1)[0], **own.environment()) as web:
+            check = shared_data.parent / "checks" / "rest_check.py"
+            command = [sys.executable, str(check), web.url, str(ROWS), TOKEN]
+            asked = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (asked.returncode, asked.stdout) == (0, "REST: all right\n"), asked.stderr
+    finally:
+        embedded.down(own)
