@@ -1,9 +1,12 @@
 """Speeds of the catalogue and of reading a session among many, as ratios in one run.
 
-    python benchmarks/catalogue.py [--sessions 1000] [--rows 50000] [--rounds 9] [--tiny]
+    python benchmarks/catalogue.py [--sessions 1000] [--rows 50000] [--ticks 5000000] [--rounds 9]
+                                   [--tiny]
 
-Listing is compared with the bare query of the same page, a read with one bare export of the same
-rows, and a second read, from the copy on this machine, with the first.
+Listing, and a letter typed into the picker, are compared with the bare query of the same page, a
+read with one bare export of the same rows, and a second read, from the copy on this machine, with
+the first. Of one large session, statistics and quality are compared with a bare aggregate of its
+rows, and the zooms of its chart with the copy's read.
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ from run import Row, compare, raw_read
 import fxlab
 from fxlab import schema
 from fxlab._questdb.client import QuestDB
+from fxlab.sessions._candles import SessionCharts
+from fxlab.widgets import SessionPicker
 
 COLUMNS = ["timestamp", "seq", "price", "volume"]
 BORN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -67,6 +72,7 @@ def rows_of(lab: fxlab.Lab, plain: fxlab.Lab, sessions: int, rounds: int) -> lis
         f"from {schema.SESSIONS.name} order by created_at desc limit 50"
     )
     ours, copied = plain.session(one), lab.session(one)
+    picker = SessionPicker(plain)
     print("equal rows:", ours.prices(columns=COLUMNS).equals(raw_read(plain, one, COLUMNS)))
     print("equal copy:", copied.prices(columns=COLUMNS).equals(copied.prices(columns=COLUMNS)))
     return [
@@ -80,6 +86,13 @@ def rows_of(lab: fxlab.Lab, plain: fxlab.Lab, sessions: int, rounds: int) -> lis
         compare(
             "filtered page of the list / bare query",
             lambda: plain.session_page(text=f"btc {sessions // 3}", limit=200),
+            lambda: db.catalogue(bare),
+            rounds,
+            "",
+        ),
+        compare(
+            "letter typed into the picker / bare query",
+            lambda: type_into(picker),
             lambda: db.catalogue(bare),
             rounds,
             "",
@@ -101,16 +114,64 @@ def rows_of(lab: fxlab.Lab, plain: fxlab.Lab, sessions: int, rounds: int) -> lis
     ]
 
 
+def type_into(picker: SessionPicker) -> None:
+    """Type another letter into the filter: the list is asked for again."""
+    picker.filter.value = "btc 9" if picker.filter.value == "btc" else "btc"
+
+
+def analyses(lab: fxlab.Lab, ticks: int, rounds: int) -> list[Row]:
+    """Compare what is said and drawn of one large session with bare passes over its rows."""
+    frame = (
+        generate(ticks)
+        .frame()
+        .with_columns(
+            received_at=pl.col("timestamp")
+            + pl.duration(microseconds=pl.int_range(pl.len()) % 40_000)
+        )
+    )
+    lab.import_frame(frame.with_columns(symbol=pl.lit("BTC_USDT")), "prices", session_id="large")
+    session, db = lab.session("large"), QuestDB(lab.endpoint)
+    columns = ["timestamp", "price", "received_at"]
+    session.prices(columns=columns)  # the copy is made
+    charts = SessionCharts(session, "BTC_USDT")
+    print(f"large session: {charts.whole['session'].layout.annotations[-1].text}")
+    first, last = frame["timestamp"][0], frame["timestamp"][-1]
+    aggregate = (
+        "select symbol, count(), min(price), max(price), sum(volume) "  # noqa: S608 - ours
+        f"from {schema.PRICES.name} where session_id = 'large' group by symbol"
+    )
+
+    def zoom(share: float) -> object:
+        return charts.view("session", first, first + share * (last - first))
+
+    def bare() -> object:
+        return db.export(aggregate)
+
+    def read() -> object:
+        return session.prices(columns=columns)
+
+    few = max(rounds // 3, 1)
+    return [
+        compare(f"statistics of {ticks:,} / bare aggregate", session.statistics, bare, few, ""),
+        compare(f"quality of {ticks:,} / bare aggregate", session.quality, bare, few, ""),
+        compare(f"zoom on half of {ticks:,} ticks / read", lambda: zoom(0.5), read, rounds, ""),
+        compare(f"zoom on a tenth of {ticks:,} ticks / read", lambda: zoom(0.1), read, rounds, ""),
+    ]
+
+
 def main() -> None:
     """Run the comparisons and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sessions", type=int, default=1_000)
     parser.add_argument("--rows", type=int, default=50_000)
+    parser.add_argument("--ticks", type=int, default=5_000_000)
     parser.add_argument("--rounds", type=int, default=9)
-    asked = options(parser, sessions=3, rows=25_000, rounds=2)
+    asked = options(parser, sessions=3, rows=25_000, ticks=25_000, rounds=2)
     with server(), fxlab.connect() as lab, fxlab.connect(cache_size=0) as plain:
         store(QuestDB(plain.endpoint), asked.sessions, asked.rows)
         for row in rows_of(lab, plain, asked.sessions, asked.rounds):
+            print(row.line())
+        for row in analyses(lab, asked.ticks, asked.rounds):
             print(row.line())
 
 

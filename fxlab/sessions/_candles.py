@@ -13,7 +13,9 @@ The charts of a session are made here, too: of the whole, or of what somebody zo
 
 from __future__ import annotations
 
+import contextvars
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
@@ -400,13 +402,16 @@ class SessionCharts:
         start, end = map(from_micros, reach(self._sample, view.start, view.end))
         chunks = session.scan_ticks(name, start=start, end=end, received=True)
         needed = (chunk.select("timestamp", "price", "received_at") for chunk in chunks)
-        ticks, count = sample_range(needed, view.start, view.end, self.max_points)
+        with ThreadPoolExecutor(1) as pool:  # candles beside the line: each is a pass
+            made = pool.submit(contextvars.copy_context().run, self._bars, view)
+            ticks, count = sample_range(needed, view.start, view.end, self.max_points)
+            bars = made.result()
         first, last = from_micros(view.start), from_micros(view.end)
         books = None
         if "spread" in view.panels:
             books = session.orderbook(name, depth=1, start=first, end=last)
         return charts.session_chart(
-            ticks, self._about, candles=self._bars(view), books=books, gaps=self._gaps["gaps"],
+            ticks, self._about, candles=bars, books=books, gaps=self._gaps["gaps"],
             book_gaps=self._gaps["book_gaps"], points=self.max_points,
             view=replace(view, ticks=count),
         )  # fmt: skip
