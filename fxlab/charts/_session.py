@@ -166,6 +166,7 @@ def session_chart(
     gaps: pl.DataFrame | None = None,
     book_gaps: pl.DataFrame | None = None,
     ticks_count: int | None = None,
+    books_count: int | None = None,
     points: int = POINTS,
     view: View | None = None,
 ) -> go.Figure:
@@ -185,8 +186,8 @@ def session_chart(
         from_time, to_time, or a session's event table: shaded, and no line crosses them.
     book_gaps
         Likewise of the books, which the spread does not cross; those of `gaps` unless given.
-    ticks_count
-        How many ticks there are, where the frame is a sample.
+    ticks_count, books_count
+        How many ticks and books there are, where the frames are samples.
     points
         Points of each line at most; every spike is kept.
     view
@@ -216,7 +217,8 @@ def session_chart(
         unknown = unfilled(gaps if book_gaps is None else book_gaps, "orderbook")
         unknown = gaps_of(unknown if view is None else view.gaps(unknown), "", books)
         drawn = _draw_line(figure, books, "spread", unknown, look, view)
-        said.append(drawn_note(books.height, drawn, "spread"))
+        spreads = books.height if books_count is None else books_count
+        said.append(drawn_note(spreads, drawn, "spread"))
     if "arrival, ms" in panels and "received_at" in ticks.columns:
         late = (pl.col("received_at") - pl.col("timestamp")).dt.total_microseconds() / 1_000
         skews = ticks.with_columns(skew=late).drop_nulls("skew")
@@ -265,6 +267,7 @@ def depth_chart(
     title: str = "",
     *,
     gaps: pl.DataFrame | None = None,
+    books_count: int | None = None,
     view: View | None = None,
 ) -> go.Figure:
     """Draw an order book as a heat map: quantity over time and price, with the mid.
@@ -277,6 +280,8 @@ def depth_chart(
         Plain text; it is escaped.
     gaps
         from_time, to_time, or a session's event table: shaded, and the mid does not cross them.
+    books_count
+        How many books there are, where the frame has every n-th of them.
     view
         The part of the time that the books are of.
 
@@ -331,9 +336,11 @@ def depth_chart(
     _draw_line(figure, books, "mid", known, (1, INK, POINTS))
     shade(figure, known["start"].to_numpy(), known["end"].to_numpy())
     left_out = levels.height - shown.height
+    total = books.height if books_count is None else books_count
+    of = f", {books.height:,} of them drawn" if books.height < total else ""
     note(
         figure,
-        f"{books.height:,} books{' in view' if view else ''}, {levels.height:,} levels, "
+        f"{total:,} books{' in view' if view else ''}{of}, {levels.height:,} levels, "
         f"{left_out:,} far ones left out; colour: mean quantity",
     )
     return figure

@@ -14,12 +14,13 @@ The charts of a session are made here, too: of the whole, or of what somebody zo
 from __future__ import annotations
 
 import contextvars
+import itertools
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,15 +30,17 @@ from fxlab._ticks import Spans
 from fxlab._times import (
     Duration,
     Time,
+    bounds,
     from_micros,
     integer,
     number,
     parse_duration,
+    parse_range,
     required,
     to_micros,
 )
 from fxlab.errors import InvalidParameter, did_you_mean
-from fxlab.schema import UTC_MICROS
+from fxlab.schema import BOOK_DEPTH, UTC_MICROS
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -327,6 +330,50 @@ def _extremes(rows: pl.DataFrame, first: int, width: int, slots: int) -> pl.Data
     return rows[kept]
 
 
+MOST_BOOKS: Final = 200_000
+"""Order books that a chart is made of; of more, every second, fourth, eighth ... one."""
+
+
+class Books(NamedTuple):
+    """Order books of a chart: each of a few, of more every n-th; how many there are; the spread."""
+
+    few: pl.DataFrame
+    spread: pl.DataFrame
+    total: int
+
+
+def thinned(chunks: Iterable[pl.DataFrame], first: int, last: int, points: int) -> Books:
+    """Return books in bounded memory, and their spread with every spike.
+
+    Parameters
+    ----------
+    chunks
+        As `fxlab.Session.scan_orderbook` yields them, one at least.
+    first, last
+        Instants (us) that they lie between.
+    points
+        Of the spread, at most, where not every book is returned.
+    """
+    slots = max(points, 8) // 4
+    width = max((last - first) // slots + 1, 1)
+    few: list[pl.DataFrame] = []
+    spreads: list[pl.DataFrame] = []
+    step, count = 1, 0
+    for chunk in chunks:
+        few.append(chunk.gather_every(step, -count % step))
+        count += chunk.height
+        spread = chunk.select("timestamp", price="spread").drop_nulls()
+        spreads.append(_extremes(spread, first, width, slots))
+        while sum(part.height for part in few) > MOST_BOOKS:
+            step *= 2
+            few = [pl.concat(few).gather_every(2)]
+    every = pl.concat(few)
+    if step == 1:
+        return Books(every, every, count)
+    spikes = _extremes(pl.concat(spreads), first, width, slots)
+    return Books(every, spikes.rename({"price": "spread"}), count)
+
+
 @dataclass(frozen=True)
 class SessionCharts:
     """The charts of a symbol of a session: of all its time, or of a part.
@@ -356,18 +403,29 @@ class SessionCharts:
         times = ticks["timestamp"]
         span = (times[-1] - times[0]).total_seconds() if len(times) else 1.0
         bars = session.ohlcv(self._width(span), name, start=start, end=end)
-        has_books = session.has_books(name)
-        books = session.orderbook(name, start=start, end=end) if has_books else None
+        books = self._books(start, end) if session.has_books(name) else None
         found = {
             "session": charts.session_chart(
-                ticks, self._about, candles=bars, books=books, gaps=self._gaps["gaps"],
-                book_gaps=self._gaps["book_gaps"], points=self.max_points, ticks_count=count,
+                ticks, self._about, candles=bars, books=books and books.spread,
+                gaps=self._gaps["gaps"], book_gaps=self._gaps["book_gaps"],
+                points=self.max_points, ticks_count=count, books_count=books and books.total,
             ),
             "candles": charts.candles_chart(bars, self._about, gaps=self._gaps["gaps"]),
         }  # fmt: skip
         if books is not None:
-            found["depth"] = charts.depth_chart(books, self._about, gaps=self._gaps["book_gaps"])
+            found["depth"] = charts.depth_chart(
+                books.few, self._about, gaps=self._gaps["book_gaps"], books_count=books.total
+            )
         return found
+
+    def _books(self, start: Time | None, end: Time | None, depth: int = BOOK_DEPTH) -> Books:
+        session, name = self.session, self.symbol
+        edges = bounds(session.started, session.ended)
+        given = parse_range(start, end)
+        first, last = (b if a is None else a for a, b in zip(given, edges, strict=True))
+        chunks = session.scan_orderbook(name, start=start, end=end, depth=depth)
+        none = session.orderbook(name, depth=depth, limit=0)
+        return thinned(itertools.chain([none], chunks), first or 0, last or 0, self.max_points)
 
     @cached_property
     def whole(self) -> dict[str, Figure]:
@@ -391,8 +449,11 @@ class SessionCharts:
         if chart == "candles":
             gaps = self._gaps["gaps"]
             return charts.candles_chart(self._bars(view), self._about, gaps=gaps, view=view)
-        books = self.session.orderbook(self.symbol, start=start, end=end)
-        return charts.depth_chart(books, self._about, gaps=self._gaps["book_gaps"], view=view)
+        books = self._books(start, end)
+        gaps = self._gaps["book_gaps"]
+        return charts.depth_chart(
+            books.few, self._about, gaps=gaps, books_count=books.total, view=view
+        )
 
     def _session_view(self, view: View) -> Figure:
         from fxlab import charts
@@ -407,13 +468,11 @@ class SessionCharts:
             ticks, count = sample_range(needed, view.start, view.end, self.max_points)
             bars = made.result()
         first, last = from_micros(view.start), from_micros(view.end)
-        books = None
-        if "spread" in view.panels:
-            books = session.orderbook(name, depth=1, start=first, end=last)
+        books = self._books(first, last, depth=1) if "spread" in view.panels else None
         return charts.session_chart(
-            ticks, self._about, candles=bars, books=books, gaps=self._gaps["gaps"],
-            book_gaps=self._gaps["book_gaps"], points=self.max_points,
-            view=replace(view, ticks=count),
+            ticks, self._about, candles=bars, books=books and books.spread,
+            gaps=self._gaps["gaps"], book_gaps=self._gaps["book_gaps"], points=self.max_points,
+            books_count=books and books.total, view=replace(view, ticks=count),
         )  # fmt: skip
 
     def _bars(self, view: View) -> pl.DataFrame:

@@ -336,8 +336,8 @@ class Session(ReplaySource):
         """Return a symbol's charts: "session" and "candles", and "depth" if there are books.
 
         The "session" is price, volume, spread and clock skew; `interval` that of the candles, by
-        default the shortest that gives 400 or fewer. Books are read whole: give `start` and `end`
-        where there are millions.
+        default the shortest that gives 400 or fewer. Of more than 200,000 books the heat map has
+        every n-th, and says so.
         """
         drawn = _candles.SessionCharts(self, self.only(symbol), interval, max_points)
         return drawn.figures(start, end)

@@ -124,3 +124,23 @@ def test_nothing_is_said_where_there_is_nothing():
     assert said(charts.session_chart(empty)).startswith("no ticks")
     assert said(charts.candles_chart(_candles.candles([], "1m"))).startswith("no candles")
     assert said(charts.depth_chart(books().clear())).startswith("no order books")
+
+
+@pytest.mark.parametrize("size", [1, 7, 64])
+def test_of_many_books_every_nth_is_kept_and_every_spike_of_the_spread(monkeypatch, size):
+    monkeypatch.setattr(_candles, "MOST_BOOKS", 50)
+    whole = books(rows=400).with_columns(spread=pl.Series(np.random.default_rng(1).random(400)))
+    first, last = (whole["timestamp"].to_physical()[n] for n in (0, -1))
+    found = _candles.thinned(whole.iter_slices(size), first, last + 1, 80)
+    assert found.total == 400
+    assert found.few.equals(whole.gather_every(8))
+    assert found.spread.height < 400
+    edges = (found.spread["spread"].min(), found.spread["spread"].max())
+    assert edges == (whole["spread"].min(), whole["spread"].max())
+    assert "400 books, 50 of them drawn" in said(
+        charts.depth_chart(found.few, books_count=found.total)
+    )
+    monkeypatch.setattr(_candles, "MOST_BOOKS", 400)
+    found = _candles.thinned(whole.iter_slices(size), first, last + 1, 80)
+    assert found.few.equals(whole)
+    assert found.spread.equals(whole)
