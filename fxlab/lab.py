@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from filelock import FileLock
 
 from fxlab._progress import Progress, shown
+from fxlab.collect._config import Recordings
 from fxlab.collect._live.journal import held, left_behind
 from fxlab.config import Settings
 from fxlab.errors import Cancelled, InvalidSettings, SchemaError
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from fxlab._times import Time
     from fxlab.backtester.result import Result
     from fxlab.collect._files.importer import ImportReport, Source
-    from fxlab.collect.collector import Collector
-    from fxlab.collect.feed import Feed
-    from fxlab.collect.receipt import Receipt
     from fxlab.sessions._catalog import SessionPage, SessionQuery
     from fxlab.sessions._statistics import Analysis
     from fxlab.sessions.runs import Reproduction, SavedRun
@@ -37,7 +35,7 @@ if TYPE_CHECKING:
     from fxlab.sweeper._store import SavedSweep
 
 
-class Lab(Deletions, Archives):
+class Lab(Recordings, Deletions, Archives):
     """A connection to the recorded data; made by `fxlab.connect`, usable with ``with``.
 
     Attributes
@@ -310,69 +308,6 @@ class Lab(Deletions, Archives):
         options |= {"home": self.settings.home}
         with shown(progress, "import") as advance:
             return import_sources(self._db, found, About.of(**about), progress=advance, **options)
-
-    def collect(
-        self,
-        venue: str | Feed,
-        symbols: str | Iterable[str],
-        *,
-        url: str | None = None,
-        **options: Any,  # noqa: ANN401 - those of `fxlab.collect._config.Plan.of`
-    ) -> Collector:
-        """Start to record live data into a new session, and return at once.
-
-        What is received goes to a journal on disk first and to the database from there, so neither
-        an outage nor a kill loses it; gaps are found by the venue's own numbers, written into the
-        event table, and filled from the venue's history where it can be asked.
-
-        Parameters
-        ----------
-        venue
-            "binance", "binance_futures", "kraken", "mexc", "ccxt:<exchange>", or a `Feed` of your
-            own.
-        symbols
-            Such as "BTC_USDT".
-        url
-            Of a mock venue (`fxlab mock`) or a proxy instead of the venue.
-        **options
-            ``duration`` ("10m"; None until it is stopped), ``book_depth`` (0 none, 1 best bid and
-            ask, up to 10), ``book_every`` ("1s"; each change by default), ``trades``,
-            ``backfill``, ``session_id``, ``resume``, ``notes``, ``tags``, ``settle``,
-            ``journal_limit``; see `fxlab.collect._config.Plan`.
-
-        Returns
-        -------
-        Collector
-            Use it with ``with``, ``await`` it, or call its ``stop()``.
-
-        Raises
-        ------
-        VenueNotFound, SymbolNotFound, InvalidInput, SessionExists
-            Naming near ones, or the rule; nothing was written.
-        VenueUnavailable, VenueRefused
-            The venue's own words.
-        QuestDBUnavailable
-            If there is no server: nothing is recorded without one.
-        """
-        from fxlab.collect._config import Plan
-        from fxlab.collect._live import lifecycle
-        from fxlab.collect.collector import Collector
-        from fxlab.collect.feed import Clock, Feed
-        from fxlab.collect.venues import open_feed
-
-        name = venue.venue if isinstance(venue, Feed) else venue
-        plan = Plan.of(name, symbols, **options)
-        clock = Clock()
-        feed = venue if isinstance(venue, Feed) else open_feed(venue, url=url, clock=clock)
-        self.recovered += lifecycle.finish_recordings(self._db, self.settings.home)
-        return Collector(self._db, feed, plan, self.settings.home, clock).start()
-
-    def verify(self, session_id: str, progress: Progress = None) -> Receipt:
-        """Compare a recording's receipt with the database; see `fxlab.collect.receipt.verify`."""
-        from fxlab.collect.receipt import verify
-
-        with shown(progress, "verify") as advance:
-            return verify(self._db, session_id, advance)
 
     def analysis(self, session_id: str) -> Analysis:
         """Return a session's statistics and quality; see `fxlab.Session`."""

@@ -1,4 +1,4 @@
-"""Commands that record live data, verify a recording, and run the mock venue.
+"""Commands that record live data, verify and complete a recording, and run the mock venue.
 
 The live view in a terminal shows the state, the numbers of each symbol, and what is to be stored.
 """
@@ -117,6 +117,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(collect)
     command(app)(verify)
+    command(app)(backfill)
     app.command()(mock)
 
 
@@ -185,6 +186,19 @@ def verify(
     say(str(receipt))
     if not receipt.whole:
         raise typer.Exit(1)
+
+
+def backfill(
+    session_id: Annotated[str, typer.Argument(help="The id, with or without session_.")],
+    *,
+    url: Annotated[str | None, typer.Option(help="Of a mock venue: see fxlab mock.")] = None,
+) -> None:
+    """Ask a recording's venue again for the trades that are known to be missing."""
+    from fxlab.lab import connect
+
+    with connect() as lab:
+        gaps = lab.backfill(session_id, url=url)
+    show_frame(gaps, "gaps", empty="no gap of it can be asked for")
 
 
 class FaultWords:

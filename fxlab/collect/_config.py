@@ -1,4 +1,4 @@
-"""Configuration of a recording, checked before anything is opened."""
+"""Recordings of a lab, and their configuration, checked before anything is opened."""
 
 from __future__ import annotations
 
@@ -6,11 +6,21 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from fxlab._progress import Progress, shown
 from fxlab._times import Duration, integer, parse_duration
 from fxlab.errors import InvalidParameter
 from fxlab.schema import BOOK_DEPTH, check_session_id, check_symbol, check_tags
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from fxlab._questdb.client import QuestDB
+    from fxlab.collect.collector import Collector
+    from fxlab.collect.feed import Feed
+    from fxlab.collect.receipt import Receipt
+    from fxlab.config import Settings
 
 INTERVAL_US: Final = 50_000
 """Between two batches: what a killed process can lose of what it had received."""
@@ -39,6 +49,8 @@ class Plan:
         Whether gaps in trades are asked for at the venue.
     resume
         Whether to go on with a session that ended.
+    ending
+        What it is called when it has ended well, and from its beginning on if it should not.
     interval, settle
         Microseconds between batches, and until skipped ids are called a gap.
     journal_limit
@@ -54,6 +66,7 @@ class Plan:
     book_every: int = 0
     backfill: bool = True
     resume: bool = False
+    ending: str | None = None
     interval: int = INTERVAL_US
     settle: int = SETTLE_US
     journal_limit: int = JOURNAL_LIMIT
@@ -138,3 +151,131 @@ class Plan:
 def new_session_id() -> str:
     """Return an id that names the moment: live_YYYYMMDD_HHMMSS_<hex>."""
     return f"live_{datetime.now(UTC):%Y%m%d_%H%M%S}_{secrets.token_hex(4)}"
+
+
+class Recordings:
+    """The part of a `fxlab.Lab` that records, asks venues again, and verifies recordings."""
+
+    settings: Settings
+    recovered: tuple[str, ...]
+    _db: QuestDB
+
+    def collect(
+        self,
+        venue: str | Feed,
+        symbols: str | Iterable[str],
+        *,
+        url: str | None = None,
+        **options: Any,  # noqa: ANN401 - those of `fxlab.collect._config.Plan.of`
+    ) -> Collector:
+        """Start to record live data into a new session, and return at once.
+
+        What is received goes to a journal on disk first and to the database from there, so neither
+        an outage nor a kill loses it; gaps are found by the venue's own numbers, written into the
+        event table, and filled from the venue's history where it can be asked.
+
+        Parameters
+        ----------
+        venue
+            "binance", "binance_futures", "kraken", "mexc", "ccxt:<exchange>", or a `Feed` of your
+            own.
+        symbols
+            Such as "BTC_USDT".
+        url
+            Of a mock venue (`fxlab mock`) or a proxy instead of the venue.
+        **options
+            ``duration`` ("10m"; None until it is stopped), ``book_depth`` (0 none, 1 best bid and
+            ask, up to 10), ``book_every`` ("1s"; each change by default), ``trades``,
+            ``backfill``, ``session_id``, ``resume``, ``notes``, ``tags``, ``settle``,
+            ``journal_limit``; see `fxlab.collect._config.Plan`.
+
+        Returns
+        -------
+        Collector
+            Use it with ``with``, ``await`` it, or call its ``stop()``.
+
+        Raises
+        ------
+        VenueNotFound, SymbolNotFound, InvalidInput, SessionExists
+            Naming near ones, or the rule; nothing was written.
+        VenueUnavailable, VenueRefused
+            The venue's own words.
+        QuestDBUnavailable
+            If there is no server: nothing is recorded without one.
+        """
+        from fxlab.collect._live import lifecycle
+        from fxlab.collect.collector import Collector
+        from fxlab.collect.feed import Clock, Feed
+        from fxlab.collect.venues import open_feed
+
+        name = venue.venue if isinstance(venue, Feed) else venue
+        plan = Plan.of(name, symbols, **options)
+        clock = Clock()
+        feed = venue if isinstance(venue, Feed) else open_feed(venue, url=url, clock=clock)
+        self.recovered += lifecycle.finish_recordings(self._db, self.settings.home)
+        return Collector(self._db, feed, plan, self.settings.home, clock).start()
+
+    def backfill(
+        self,
+        session_id: str,
+        *,
+        venue: str | Feed | None = None,
+        url: str | None = None,
+        progress: Progress = None,
+    ) -> pl.DataFrame:
+        """Ask a recording's venue again for the trades that are known to be missing.
+
+        What comes is stored as the recording itself would have stored it, with its receipt and its
+        events; nothing else of the session changes, its state least of all. While a recording
+        lasts, and when it ends, it asks by itself.
+
+        Parameters
+        ----------
+        session_id
+            A recording that has ended.
+        venue
+            The session's own unless given; a `Feed` that was recorded with.
+        url
+            Of a mock venue or a proxy instead of the venue.
+        progress
+            As `fxlab.backtest` takes it.
+
+        Returns
+        -------
+        polars.DataFrame
+            One row a gap that was open: ``symbol``, ``from_time``, ``to_time``, ``missing``
+            (trades, before), ``still_missing``, ``state`` ("filled", "partly filled", "open") and
+            ``answer``, the venue's. Gaps of venues that do not number their trades, and of books,
+            cannot be asked for and are not among them.
+
+        Raises
+        ------
+        SessionNotFound, InvalidParameter, SessionBusy
+            If there is none, it was imported, or it is being recorded.
+        VenueUnavailable, VenueRefused
+            The venue's own words.
+
+        Examples
+        --------
+        >>> market = generated(["BTC_USDT"], seed=1, rate=100, trades=20)
+        >>> with MockVenue(market) as venue:
+        ...     collector = lab.collect("binance", "BTC_USDT", url=venue.url, duration="1s")
+        ...     session = collector.wait()
+        >>> lab.backfill(session.id).height
+        0
+        """
+        from fxlab.collect._live import lifecycle
+        from fxlab.collect.receipt import backfill
+
+        with shown(progress, "backfill") as advance:
+            self.recovered += lifecycle.finish_recordings(self._db, self.settings.home)
+            return backfill(
+                self._db, session_id, self.settings.home, venue=venue, url=url, progress=advance
+            )
+
+    def verify(self, session_id: str, progress: Progress = None) -> Receipt:
+        """Compare a recording's receipt with the database; see `fxlab.collect.receipt.verify`."""
+        from fxlab.collect.receipt import verify
+
+        with shown(progress, "verify") as advance:
+            return verify(self._db, session_id, advance)

@@ -381,6 +381,8 @@ def open_session(
             f"session {plan.session_id!r} exists; choose another session_id, or go on with it: "
             "resume=True"
         )
+    if plan.ending is not None:
+        journal.append([], {"ending": plan.ending})
     journal.append([], {"session": facts})
     recorder = recorder_of(journal, store.encoder, facts)
     with _catalog.announcing(journal.path.parents[1] / "locks"):

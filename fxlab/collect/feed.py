@@ -482,6 +482,12 @@ class Feed(ABC):
         await self.close()
 
 
+def refuses(feed: Feed) -> bool:
+    """Return whether a venue is asked nothing at the moment."""
+    refusal = feed.refusal()
+    return refusal is not None and refusal.seconds > 0
+
+
 NOT_AS_DOCUMENTED: Final = (
     ArithmeticError,  # a number too large for a float, or no decimal number
     AttributeError,

@@ -1,15 +1,17 @@
-"""Receipt of a recording: its counts and checksums, and their verification against the database.
+"""Receipt of a recording: its counts and checksums, their verification, and a later backfill.
 
 The recorder's receipt says how many rows of what kind it journaled, with a checksum over their
 columns, and which ids it saw. `verify` reads every row again and derives all of it from the
-database.
+database. `backfill` goes on with the receipt: what a venue has of the ids that were missed is
+stored, and nothing else is recorded.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
 import polars as pl
@@ -18,11 +20,22 @@ from fxlab import _html
 from fxlab._progress import Advance, part, silent
 from fxlab._questdb.client import QuestDB
 from fxlab._questdb.sql import Scope
+from fxlab.collect._config import Plan
 from fxlab.collect._live.checksum import MODULUS, SUMMED, frame_checksum
 from fxlab.collect._live.lifecycle import TABLES
 from fxlab.collect._live.trades import IdRanges
-from fxlab.errors import InvalidParameter
-from fxlab.schema import RECEIPTS
+from fxlab.collect.feed import (
+    Clock,
+    Event,
+    Feed,
+    Instrument,
+    Message,
+    Refusal,
+    Subscription,
+    Trade,
+)
+from fxlab.errors import InvalidParameter, SessionBusy
+from fxlab.schema import RECEIPTS, UTC_MICROS
 from fxlab.sessions import _catalog, _reader
 
 LINE: Final = {
@@ -235,3 +248,111 @@ def _id_problems(ids: Sequence[dict[str, Any]]) -> list[str]:
         for line in ids
         if line["ids_seen"] is not None and line["ids_seen"] != line["ids_found"]
     ]
+
+
+GAPS: Final[dict[str, Any]] = {
+    "symbol": pl.String,
+    "from_time": UTC_MICROS,
+    "to_time": UTC_MICROS,
+    "missing": pl.Int64,
+    "still_missing": pl.Int64,
+    "state": pl.String,
+    "answer": pl.String,
+}
+
+
+class HistoryFeed(Feed):
+    """A venue that is asked for trades of the past, and for nothing that happens now."""
+
+    def __init__(self, feed: Feed) -> None:
+        self.venue, self.counts_trades = feed.venue, feed.counts_trades  # type: ignore[misc]
+        self.lossless = feed.lossless
+        self._feed = feed
+
+    async def instruments(self) -> dict[str, Instrument]:
+        """Return what is or was traded: a symbol that is halted has a past."""
+        known = await self._feed.instruments()
+        return {name: replace(one, status="trading") for name, one in known.items()}
+
+    async def messages(self, wanted: Subscription) -> AsyncIterator[Sequence[Message]]:
+        """Yield nothing."""
+        del wanted
+        nothing: tuple[Sequence[Message], ...] = ()
+        for some in nothing:
+            yield some
+
+    async def trades(
+        self, instrument: Instrument, first_id: int, last_id: int
+    ) -> Sequence[Trade | Event]:
+        """Return trades of the past, as the venue's feed does."""
+        return await self._feed.trades(instrument, first_id, last_id)
+
+    def refusal(self) -> Refusal | None:
+        """Return for how long the venue is asked nothing."""
+        return self._feed.refusal()
+
+    async def close(self) -> None:
+        """Close the venue's connections."""
+        await self._feed.close()
+
+
+def backfill(
+    db: QuestDB,
+    session_id: str,
+    home: Path,
+    *,
+    venue: str | Feed | None = None,
+    url: str | None = None,
+    progress: Advance = silent,
+) -> pl.DataFrame:
+    """Ask a venue again for the trades that a recording is missing; see `Lab.backfill`."""
+    from fxlab.collect.collector import Collector
+    from fxlab.collect.venues import open_feed
+
+    row = _catalog.find_free(db, session_id) or _catalog.find(db, session_id)
+    name = row["session_id"]
+    if row["source"] != "live":
+        raise InvalidParameter(
+            f"session {name!r} was imported ({row['source']}), and no venue can be asked for what "
+            "is missing in it; import the missing rows as a session of their own"
+        )
+    if row["status"] == "collecting":
+        raise SessionBusy(f"session {name!r} is being recorded, and asks for its gaps by itself")
+    open_ones = _open_gaps(_catalog.events(db, name))
+    if open_ones.is_empty():
+        return pl.DataFrame(schema=GAPS)
+    options = json.loads(row["options"])
+    plan = Plan(
+        venue=row["exchange"],
+        symbols=tuple(json.loads(row["symbols"])),
+        session_id=name,
+        trades=True,
+        book_depth=options["book_depth"],
+        book_every=options["book_every_us"],
+        resume=True,
+        ending=row["status"],
+    )
+    clock = Clock()
+    named = venue or plan.venue
+    asked = named if isinstance(named, Feed) else open_feed(named, url=url, clock=clock)
+    progress(0.0, f"{open_ones.height:,} gaps are asked for")
+    Collector(db, HistoryFeed(asked), plan, home, clock).start().wait()
+    now = _gap_rows(_catalog.events(db, name)).select("seq", "count", "state", "answer")
+    return open_ones.select("seq", "symbol", "from_time", "to_time", missing="count").join(
+        now.rename({"count": "still_missing"}), on="seq", maintain_order="left"
+    ).select(*GAPS)  # fmt: skip
+
+
+def _gap_rows(events: pl.DataFrame) -> pl.DataFrame:
+    """Return the gaps of numbered trades, with what the recorder says of each."""
+    said = {"what": "what", "first": "first_id", "state": "state", "answer": "backfill"}
+    told = {name: pl.col("detail").str.json_path_match(f"$.{key}") for name, key in said.items()}
+    return (
+        events.filter(pl.col("event") == "gap")
+        .with_columns(**told)
+        .filter(pl.col("what") == "prices", pl.col("first").is_not_null())
+    )
+
+
+def _open_gaps(events: pl.DataFrame) -> pl.DataFrame:
+    return _gap_rows(events).filter(pl.col("count") > 0)

@@ -35,14 +35,15 @@ def no_pauses(monkeypatch):
     monkeypatch.setattr(loop, "PAUSES", (0.0, 0.0))
 
 
-def ask(feed, *found, silent=False, seconds=60.0):
+def ask(feed, *found, silent=False, seconds=60.0, still_open=lambda _: []):
     """Return all that was answered."""
 
     async def run():
         heard = []
         questions = Backfiller(
-            feed, [Instrument(SYMBOL, "btc"), Instrument("B", "b")], heard.extend, silent=silent
-        )
+            feed, [Instrument(SYMBOL, "btc"), Instrument("B", "b")], heard.extend,
+            still_open, silent=silent,
+        )  # fmt: skip
         questions.ask(found)
         await questions.finish(seconds)
         return heard
@@ -165,7 +166,7 @@ def test_questions_wait_for_the_end_of_a_ban_and_are_asked_then():
         feed = Refusing(0.3, history=trades(1, 2, 50_001))
         answers = []
         instruments = [Instrument(SYMBOL, "btc")]
-        questions = Backfiller(feed, instruments, answers.extend, silent=False)
+        questions = Backfiller(feed, instruments, answers.extend, lambda _: [], silent=False)
         questions.ask([missing(1, 2), missing(50_001, 50_001)])
         while sum(isinstance(one, BackfillResult) for one in answers) < 2:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
@@ -186,3 +187,41 @@ def test_nobody_waits_for_a_ban_at_the_end():
     assert feed.asked == ["refused"]
     assert {one.outcome for one in heard} == {"0 of 2 trades came: banned for a while"}
     assert len(heard) == 5
+
+
+def test_what_stays_open_is_asked_for_again_when_it_is_due_and_at_the_end():
+    """With times of the test's own: a look at a moment asks for what is due by then."""
+    feed = Scripted(history=trades(1))
+    open_ones = [missing(1, 3), missing(5_000, 5_001)]
+
+    async def run():
+        heard = []
+        questions = Backfiller(
+            feed, [Instrument(SYMBOL, "btc")], heard.extend, lambda one: [one] * (one in open_ones),
+            silent=False,
+        )  # fmt: skip
+
+        async def answered(count):
+            while sum(isinstance(one, BackfillResult) for one in heard) < count:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+        questions.ask(open_ones)
+        await answered(2)
+        began = time.monotonic()
+        asked = len(feed.asked)
+        questions.ask_again(questions.due(began))
+        await asyncio.sleep(0)
+        assert len(feed.asked) == asked, "nothing is due"
+        questions.ask_again(questions.due(began + loop.AGAIN[0]))
+        await answered(4)
+        assert feed.asked[asked:] == [(SYMBOL, 1, 3), (SYMBOL, 5_000, 5_001)], "one try each"
+        del open_ones[0]  # it is filled
+        questions.ask_again(questions.due(began + loop.AGAIN[0]))
+        await asyncio.sleep(0)
+        assert len(feed.asked) == asked + 2, "the second wait is longer"
+        questions.ask_again(questions.due(time.monotonic(), ending=True))
+        await questions.finish(60)
+        assert feed.asked[asked + 2 :] == [(SYMBOL, 5_000, 5_001)]
+        return heard
+
+    assert len([one for one in asyncio.run(run()) if isinstance(one, BackfillResult)]) == 5

@@ -8,6 +8,7 @@ import json
 import re
 
 import pytest
+from markets import random_walk
 from scripted_feed import NOON, PATIENCE, SYMBOL, Plain, Scripted, events, trade, trades
 
 from fxlab import errors, schema
@@ -561,6 +562,56 @@ def test_nothing_to_go_on_with(lab, unique):
     with pytest.raises(errors.SessionNotFound, match=f"no session '{name}' to resume"):
         lab.collect(Scripted(), SYMBOL, session_id=name, resume=True)
     nothing_was_written(lab, name)
+
+
+# ---- asking again afterwards -----------------------------------------------------------------
+
+
+def test_what_a_venue_did_not_have_is_stored_when_it_has_it(lab, start, db):
+    feed = Scripted([*trades(1, 5), BOOK], history=errors.VenueUnavailable("HTTP 503"))
+    first = said(start(feed, notes="first"), feed)
+    assert (ids(first), first.gaps_count) == ([1, 5], 1)
+    later = Scripted(history=trades(2, 3, origin="backfill"))
+    found = lab.backfill(first.id, venue=later)
+    told = found.select("symbol", "missing", "still_missing", "state", "answer").rows()
+    assert told == [(SYMBOL, 3, 1, "partly filled", "2 of 3 trades came")]
+    session = lab.session(first.id)
+    assert (ids(session), session.gaps_count) == ([1, 2, 3, 5], 1)
+    assert (session.status, session.notes, session.ended) == ("completed", "first", first.ended)
+    assert lab.verify(first.id).whole
+    again = lab.backfill(first.id, venue=Scripted(history=trades(2, 3, 4, origin="backfill")))
+    assert again["state"].to_list() == ["filled"]
+    assert ids(lab.session(first.id)) == [1, 2, 3, 4, 5]
+    assert lab.verify(first.id).whole
+    nobody = Scripted()
+    assert lab.backfill(first.id, venue=nobody).is_empty()
+    assert nobody.asked == []
+    assert [one["count"] for one in events(db, first.id)] == [0]
+
+
+def test_an_aborted_recording_is_aborted_after_a_backfill_too(lab, start):
+    feed = Scripted(trades(1, 3), after=RuntimeError("x"), history=errors.VenueUnavailable("503"))
+    collector = start(feed)
+    with pytest.raises(errors.CollectionFailed):
+        collector.wait(PATIENCE)
+    lab.backfill(collector.session_id, venue=Scripted(history=trades(2, origin="backfill")))
+    session = lab.session(collector.session_id)
+    assert (session.status, ids(session)) == ("aborted", [1, 2, 3])
+
+
+def test_what_was_not_recorded_cannot_be_backfilled(lab, start, unique):
+    name = unique("imported")
+    lab.import_frame(random_walk(5, symbol="A").drop("bid_qty_1", "ask_qty_1"), "prices",
+                     session_id=name)  # fmt: skip
+    with pytest.raises(errors.InvalidParameter, match=f"{name!r} was imported"):
+        lab.backfill(name)
+    with pytest.raises(errors.SessionNotFound, match="nope"):
+        lab.backfill("nope")
+    feed = Scripted(trades(1))
+    collector = start(feed)
+    with pytest.raises(errors.SessionBusy, match="is being recorded"):
+        lab.backfill(collector.session_id)
+    said(collector, feed)
 
 
 # ---- the server refuses ----------------------------------------------------------------------

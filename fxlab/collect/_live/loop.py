@@ -8,9 +8,8 @@ than filling the memory.
 A connection that answers proves nothing of its streams: the `SilenceWatch` asks the venue about a
 stream that has been silent for longer than usual, and breaks the connection if it was left out.
 
-The `Backfiller` asks a venue's history for the trades in gaps, and reports what came of it. Gaps
-that lie close together are asked for at once: a venue's answer to one request covers a thousand
-ids, and it counts requests, not ids.
+The `Backfiller` asks a venue's history for the trades in gaps, again while they stay open. Gaps
+close together are one question: an answer covers a thousand ids, and venues count requests.
 """
 
 from __future__ import annotations
@@ -51,6 +50,7 @@ from fxlab.collect.feed import (
     Message,
     Subscription,
     Trade,
+    refuses,
 )
 from fxlab.errors import CollectionFailed, FxlabError, VenueError, VenueRefused
 from fxlab.schema import SESSIONS
@@ -62,8 +62,7 @@ MOST_UNJOURNALED: Final = 20_000
 
 CATALOGUE_SECONDS: Final = 5.0  # between two writings of the session's row
 LAST_ASKING_SECONDS: Final = 20.0
-LAST_LOOK_SECONDS: Final = 5.0
-"""For the question whether a stream had fallen silent, when a recording ends."""
+LAST_LOOK_SECONDS: Final = 5.0  # whether a stream had fallen silent, when a recording ends
 FULL_DISK_SECONDS: Final = 5.0
 DRAIN_SECONDS: Final = 30.0
 
@@ -100,8 +99,9 @@ class RecordingLoop:
         self._said: deque[Event] = deque()
         """What the sender's thread has to say."""
         self._questions = Backfiller(
-            feed, wanted.instruments, self._inbox.extend, silent=not plan.backfill
-        )
+            feed, wanted.instruments, self._inbox.extend, recorder.still_open,
+            silent=not plan.backfill,
+        )  # fmt: skip
         self.silence = SilenceWatch(
             feed, wanted, recorder, clock, say=self.say, answer=self._inbox.extend
         )
@@ -241,11 +241,11 @@ class RecordingLoop:
                 f"{self._plan.journal_limit:,}: nothing received until now is lost; start the "
                 "server (fxlab up), and the next start of fxlab stores the rest"
             )
-        step = self._clock.step()
-        if step:
+        if step := self._clock.step():
             detail = f"the wall clock was set by {step / 1e6:+.3f} s"
             self.say(Event("clock_step", None, self._clock.now(), None, detail))
         self.silence.look(time.monotonic())
+        self._questions.ask_again(self._questions.due(time.monotonic()))
         if time.monotonic() - self._said_at > CATALOGUE_SECONDS:
             self._said_at = time.monotonic()
             facts = self._journal.fact("session")
@@ -253,9 +253,8 @@ class RecordingLoop:
             self._recorder.put(self._store.encoder.encode(SESSIONS, [row]))
 
     def _outage_over(self, outage: Outage) -> None:
-        now = self._clock.now()
         detail = f"{outage.reason[:300]}: {outage.tries} tries in {outage.seconds:.1f} s"
-        self.say(Event("db_outage", None, now, outage.tries, detail))
+        self.say(Event("db_outage", None, self._clock.now(), outage.tries, detail))
 
     def _row_refused(self, lines: Lines, words: str) -> None:
         kept = base64.b64encode(lines.payload).decode()
@@ -264,15 +263,17 @@ class RecordingLoop:
 
     async def _finish(self, failure: BaseException | None) -> None:
         """Ask for the last gaps, journal the rest, bring it to the server, close the session."""
+        open_ones = self._questions.due(time.monotonic(), ending=True)
         try:
             await self._journal_batch(FOREVER)
+            self._questions.ask_again(open_ones)
             if failure is None:
                 await self.silence.finish(self._clock.now(), LAST_LOOK_SECONDS)
                 await self._journal_batch(FOREVER)
             await self._questions.finish(LAST_ASKING_SECONDS)
             await self._journal_batch(FOREVER)
             await self._in_thread(self._recorder.end, self._clock.now())
-            ending = "completed" if failure is None else "aborted"
+            ending = self._plan.ending or ("completed" if failure is None else "aborted")
             facts = self._journal.fact("session")
             facts["options"]["lossless"] = self._feed.lossless  # a bridge may find out late
             await self._in_thread(lambda: self._recorder.save(ending=ending, session=facts))
@@ -386,7 +387,7 @@ class SilenceWatch:
             if again and age.asked == 0:
                 age.suspected = now
             age.look(self._mark(*key, rows[key]), rows[key], now)
-            if now >= age.due() and key not in self._tasks and not refused_for(self._feed):
+            if now >= age.due() and key not in self._tasks and not refuses(self._feed):
                 age.asked += 1
                 question = self._ask(*key, self._recover)
                 self._tasks[key] = task = asyncio.create_task(question, name="fxlab silence")
@@ -426,7 +427,7 @@ class SilenceWatch:
         """Ask what the venue has, and act if it is ahead; why that cannot be known is told."""
         try:
             async with self._turn:
-                if act == self._recover and refused_for(self._feed):
+                if act == self._recover and refuses(self._feed):
                     self.ages[symbol, kind].asked = 0  # it is asked about afterwards
                     return
                 found = await self._feed.latest(self._instruments[symbol], kind)
@@ -496,18 +497,14 @@ class SilenceWatch:
         return reason
 
 
-def refused_for(feed: Feed) -> float:
-    """Return for how many more seconds a venue is asked nothing; 0.0 if it may be asked."""
-    refusal = feed.refusal()
-    return 0.0 if refusal is None else refusal.seconds
-
-
 PAUSES: Final = (0.0, 1.0, 4.0)
 """Seconds before a question is asked and asked again: the newest trades may not be there yet."""
+AGAIN: Final = (60.0, 300.0, 900.0, 3600.0)
+"""Seconds until what stayed open is asked for again, the last ones for ever."""
 
 
 class Backfiller:
-    """The questions of one recording; for one event loop.
+    """The questions of one recording, asked again while gaps stay open; for one event loop.
 
     Parameters
     ----------
@@ -515,6 +512,8 @@ class Backfiller:
         Who is asked, and about what.
     answer
         Called with the trades that came, then with what became of each gap.
+    still_open
+        Returns what is left of a gap.
     silent
         Ask nothing: gaps stay as they are.
     """
@@ -524,23 +523,39 @@ class Backfiller:
         feed: Feed,
         instruments: Sequence[Instrument],
         answer: Callable[[Sequence[Trade | Event | BackfillResult]], None],
+        still_open: Callable[[BackfillRequest], Sequence[BackfillRequest]],
         *,
         silent: bool,
     ) -> None:
         self._feed = feed
         self._instruments = {one.symbol: one for one in instruments}
         self._answer = answer
+        self._still_open = still_open
         self._silent = silent
+        self._asked: list[tuple[float, int, BackfillRequest]] = []  # when, how often
         self._turn = asyncio.Semaphore(AT_A_TIME)
         self._tasks: set[asyncio.Task[None]] = set()
         self._ending = asyncio.Event()
 
-    def ask(self, found: Sequence[BackfillRequest]) -> None:
+    def ask(self, found: Sequence[BackfillRequest], tries: int = 0) -> None:
         """Ask for what is in gaps, in the background."""
         for group in neighbours(found):
-            task = asyncio.create_task(self._ask(group), name="fxlab question")
+            task = asyncio.create_task(self._ask(group, tries), name="fxlab question")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+    def due(self, now: float, *, ending: bool = False) -> list[tuple[float, int, BackfillRequest]]:
+        """Return what is to be asked again at a moment of the monotonic clock, once."""
+        waits = [sum(PAUSES) if ending else AGAIN[:n][-1] for _, n, _ in self._asked]
+        found = [one for one, wait in zip(self._asked, waits, strict=True) if one[0] + wait <= now]
+        self._asked = [one for one in self._asked if one not in found]
+        return found
+
+    def ask_again(self, due: Sequence[tuple[float, int, BackfillRequest]]) -> None:
+        """Ask for what is open still."""
+        for tries in sorted({tries for _, tries, _ in due}):
+            asked = [one for _, n, one in due if n == tries]
+            self.ask([part for one in asked for part in self._still_open(one)], tries)
 
     async def finish(self, seconds: float) -> None:
         """Wait for answers under way, but for no refusal; those that take longer are given up."""
@@ -552,23 +567,24 @@ class Backfiller:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
-    async def _ask(self, group: list[BackfillRequest]) -> None:
+    async def _ask(self, group: list[BackfillRequest], tries: int) -> None:
         outcome = "given up"
         try:
             if self._silent:
                 outcome = "not asked"
             else:
                 async with self._turn:
-                    outcome = await self._asked(group)
+                    outcome = await self._answers(group, PAUSES if not tries else PAUSES[:1])
+                self._asked += [(time.monotonic(), tries + 1, one) for one in group]
         finally:
             self._answer([BackfillResult(one, outcome) for one in group])
 
-    async def _asked(self, group: list[BackfillRequest]) -> str:
+    async def _answers(self, group: list[BackfillRequest], pauses: Sequence[float]) -> str:
         wanted = sum(one.ids.last - one.ids.first + 1 for one in group)
         got = 0
         for first, last in pieces(group):
             try:
-                found = await self._insist(group[0].symbol, first, last)
+                found = await self._insist(group[0].symbol, first, last, pauses)
             except Exception as error:  # noqa: BLE001 - of a user's feed: it costs an answer only
                 return f"{got} of {wanted} trades came: {_cause(error)}"
             inside = [one for one in found if isinstance(one, Event) or is_wanted(one, group)]
@@ -578,8 +594,10 @@ class Backfiller:
                 break  # the venue's history does not reach so far
         return f"{got} of {wanted} trades came"
 
-    async def _insist(self, symbol: str, first: int, last: int) -> Sequence[Trade | Event]:
-        for pause in PAUSES:
+    async def _insist(
+        self, symbol: str, first: int, last: int, pauses: Sequence[float]
+    ) -> Sequence[Trade | Event]:
+        for pause in pauses:
             await asyncio.sleep(pause)
             found = await self._ask_allowed(symbol, first, last)
             if found:
@@ -597,5 +615,5 @@ class Backfiller:
             try:
                 return await self._feed.trades(self._instruments[symbol], first, last)
             except VenueRefused:
-                if not refused_for(self._feed):
+                if not refuses(self._feed):
                     raise

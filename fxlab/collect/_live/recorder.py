@@ -11,7 +11,7 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -323,6 +323,13 @@ class Recorder:
         lost = IdGap(about["first_id"], about["last_id"], *times, 0)
         self.to_ask.append(BackfillRequest(event["symbol"], lost, gap))
 
+    def still_open(self, request: BackfillRequest) -> list[BackfillRequest]:
+        """Return what is left of a gap to ask for, as long as its ids mean the same trades."""
+        ids = self.symbols[request.symbol].trades.ids
+        if ids is None or ids.restarts != request.ids.count:
+            return []
+        return [replace(request, ids=part) for part in ids.rest_of(request.ids)]
+
     def _back(self, symbol: str, what: str, time: int) -> None:
         """Write the gap that ends with the first message after an earlier collector's last."""
         since = self._away.pop((symbol, what), None)
@@ -521,10 +528,11 @@ class Recorder:
     def _answered(self, result: BackfillResult) -> None:
         """Write what became of a gap after the venue was asked."""
         request = result.request
-        ids = self.symbols[request.symbol].trades.ids
-        rest = ids.rest_of(request.ids) if ids is not None else []
+        ids, said = self.symbols[request.symbol].trades.ids, request.gap.detail
+        gap = replace(request.ids, first=said["first_id"], last=said["last_id"])
+        rest = ids.rest_of(gap) if ids is not None else []
         request.gap.missing = sum(part.last - part.first + 1 for part in rest)
-        whole = request.ids.last - request.ids.first + 1
+        whole = gap.last - gap.first + 1
         state = "filled" if not rest else "partly filled" if request.gap.missing < whole else "open"
         request.gap.detail |= {"state": state, "backfill": result.outcome}
         self.events.write(request.gap)
