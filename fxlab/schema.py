@@ -12,13 +12,13 @@ anything. They are checked here, and quoted there as well.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import polars as pl
 
-from fxlab.errors import InvalidIdentifier, InvalidInput
+from fxlab.errors import InvalidIdentifier, InvalidInput, some
 
 UTC_MICROS: Final = pl.Datetime("us", "UTC")
 BOOK_DEPTH: Final = 10
@@ -332,7 +332,27 @@ SYMBOL: Final = re.compile(r"[A-Z0-9_./:-]{1,32}")
 DOTS: Final = re.compile(r"(?:^|/)\.{1,2}(?:/|$)")
 """What neither may contain: as a part of a path it leads elsewhere."""
 
-_PAIR: Final = re.compile(r"[A-Z0-9.]+[_/-]([A-Z]{2,10})(?:[_/:-].*)?")
+_COINS: Final = {"BTC", "XBT", "ETH", "BNB"}
+_STABLECOINS: Final = {
+    "USDT", "USDC", "USDD", "USDE", "USDP", "USDS", "USD1", "BUSD", "TUSD", "FDUSD", "PYUSD",
+    "RLUSD", "DAI", "EURC", "EURI", "EURT",
+}  # fmt: skip
+_FIAT: Final = {  # ISO 4217, and CNH, the yuan that is traded abroad
+    "USD", "EUR", "GBP", "JPY", "CHF", "AUD", "CAD", "NZD", "SEK", "NOK", "DKK", "ISK", "CZK",
+    "HUF", "PLN", "RON", "BGN", "TRY", "RUB", "UAH", "ZAR", "ILS", "SAR", "AED", "KWD", "QAR",
+    "INR", "IDR", "KRW", "CNY", "CNH", "HKD", "TWD", "SGD", "THB", "MYR", "PHP", "VND", "KZT",
+    "MXN", "BRL", "ARS", "CLP", "COP", "PEN", "NGN", "XAU", "XAG", "XPT", "XPD",
+}  # fmt: skip
+_QUOTES: Final = tuple(sorted(_COINS | _STABLECOINS | _FIAT, key=len, reverse=True))
+"""What a symbol without a separator may end in, the longest first."""
+
+_CONTRACT: Final = re.compile(
+    r"(?:[_.-](?:PERP|PERPETUAL|SWAP|FUT|FUTURES?|SPOT|(?:BI_)?QUARTER"  # what is traded,
+    r"|\d{6}|\d{8}|\d{1,2}[A-Z]{3}\d{2,4}))+(?:\.[A-Z]+)?$"  # until when, and where
+)
+_WORD: Final = re.compile(r"[A-Z]{2,10}")
+_OPTION: Final = re.compile(r"-\d+(?:\.\d+)?-[CP]$")  # its premium has a currency of its own
+_VENUE_OR_KIND: Final = re.compile(r"(?:[PF][IF]_|[A-Z0-9]+:)(?=[A-Z0-9]{5,}$)")
 
 # The oldest idea of the project's folders: "session_" in front of an id names the same session.
 SESSION_PREFIX: Final = "session_"
@@ -381,11 +401,52 @@ def is_symbol(value: str) -> bool:
 def quote_currency(symbol: str) -> str | None:
     """Return the currency that a symbol's prices are in; None if its name does not say.
 
-    Base and quote stand on both sides of a ``_``, ``/`` or ``-``: ``BTC_USDT``, ``EUR/USD``,
-    ``BTC/USDT:USDT``.
+    Base and quote stand on both sides of a ``_``, ``/``, ``-`` or ``:`` (``BTC_USDT``,
+    ``BTC/USDT:USDT``), or the symbol ends in a known currency (``BTCUSDT``, ``EURUSD``). What
+    says how or until when a contract runs is none (``BTCUSD_PERP``, ``BTC-27DEC24``).
     """
-    found = _PAIR.fullmatch(symbol)
-    return found[1] if found else None
+    if _OPTION.search(symbol):
+        return None
+    pair = _VENUE_OR_KIND.sub("", _CONTRACT.sub("", symbol), count=1)
+    base, *rest = re.split(r"[_/:-]", pair)
+    quote = rest[0].partition(".")[0] if rest else _joined_quote(base.partition(".")[0])
+    if not base or not quote or not (quote in _QUOTES or _WORD.fullmatch(quote)):
+        return None
+    money = _STABLECOINS | _FIAT
+    if rest and base in money and quote not in money:
+        return None  # KRW-BTC: some venues have the quote in front
+    return "BTC" if quote == "XBT" else quote
+
+
+def unsaid_currencies(symbols: Sequence[str]) -> str:
+    """Return a sentence on those of several symbols whose names do not say their currency."""
+    unsaid = [symbol for symbol in symbols if quote_currency(symbol) is None]
+    if len(symbols) < 2 or not unsaid:
+        return ""
+    return (
+        f"The currency of {some(unsaid)} is not known from the name: money of all symbols was "
+        "added as if it were one currency."
+    )
+
+
+def _joined_quote(name: str) -> str | None:
+    """Return the known currency in which a symbol without a separator ends."""
+    if name in _QUOTES:
+        return None
+    if len(name) == 6 and name[:3] in _FIAT and name[3:] in _FIAT:
+        return name[3:]
+    found = [quote for quote in _QUOTES if len(name) - len(quote) >= _least_base(quote)]
+    found = [quote for quote in found if name.endswith(quote)]
+    if len(found) > 1 and len(found[0]) == len(found[1]) + 1:
+        # BTCBUSD is BTC in BUSD, BNBUSD is BNB in USD: a known base tells, DOTUSD stays unknown.
+        found = [quote for quote in found if name.removesuffix(quote) in _QUOTES]
+        return found[0] if len(found) == 1 else None
+    return found[0] if found else None
+
+
+def _least_base(quote: str) -> int:
+    """Return how many letters stand before a quote at least: WBTC and STETH are coins."""
+    return 3 if quote in _COINS else 2 if quote in _FIAT else 1
 
 
 def _check(value: str, pattern: re.Pattern[str], kind: str, allowed: str) -> str:

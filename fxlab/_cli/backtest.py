@@ -250,7 +250,7 @@ def reproduce(
 
 
 def _show_result(result: Result, saved: str | None, report: Path | None) -> None:
-    from fxlab.backtester.report._summary import ruin
+    from fxlab.backtester.report._summary import caveats
 
     page = None if report is None else result.report(report)
     facts = {
@@ -262,7 +262,7 @@ def _show_result(result: Result, saved: str | None, report: Path | None) -> None
     if not is_text():
         show_facts({"title": result.title, **facts}.items(), "run", key="run")
     show_frame(result.metrics.table(), result.title, key="metrics")
-    said = ruin(result)
+    said = caveats(result)
     if said:
         say(said)
     say(f"run {result.run_id}, fingerprint {result.fingerprint}")

@@ -124,17 +124,16 @@ def choose_symbols(source: TickSource, wanted: str | list[str] | tuple[str, ...]
 def check_one_currency(symbols: Iterable[str]) -> None:
     """Refuse symbols whose prices are in different currencies: their money cannot be added.
 
-    Where no symbol says its currency, it is taken to be the same.
+    A symbol that does not say its currency is taken to have the others'; see `unsaid_currencies`.
     """
-    first: dict[str | None, str] = {}
+    first: dict[str, str] = {}
     for symbol in symbols:
-        first.setdefault(quote_currency(symbol), symbol)
+        unit = quote_currency(symbol)
+        if unit is not None:
+            first.setdefault(unit, symbol)
     if len(first) < 2:
         return
-    words = [
-        f"{symbol} in {unit or 'a currency that its name does not say'}"
-        for unit, symbol in first.items()
-    ]
+    words = [f"{symbol} in {unit}" for unit, symbol in first.items()]
     one = next(iter(first.values()))
     raise InvalidParameter(
         f"prices are in {len(first)} currencies ({'; '.join(words[:4])}), and money of different "

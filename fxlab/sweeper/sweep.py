@@ -23,6 +23,7 @@ from fxlab.backtester.metrics._validation import neighbourhood_stability
 from fxlab.backtester.options import Options, RunOptions, takes_run_options
 from fxlab.backtester.strategy.strategy import Strategy, StrategyFunction, Value, get
 from fxlab.errors import Cancelled, InvalidParameter, RunConflict, SweepCancelled
+from fxlab.schema import unsaid_currencies
 from fxlab.sweeper import _cross_validation, _results
 from fxlab.sweeper._executors import TrialExecutor, executor_for
 from fxlab.sweeper._results import (
@@ -382,6 +383,11 @@ class Sweep:
         """Return what became of the points, in words."""
         return count_words(self.table, self.total, self.resumed)
 
+    @property
+    def _unsaid(self) -> list[str]:
+        said = (unsaid_currencies(study.run.symbols) for study in self.studies)
+        return list(dict.fromkeys(filter(None, said)))
+
     def __repr__(self) -> str:
         """Show what was swept and the best point."""
         lines = [f"<Sweep {self.title}>", self.counts]
@@ -395,12 +401,12 @@ class Sweep:
                 )
         if top.is_empty():
             lines.append(self._no_best)
-        lines += [f"first failure: {error}" for error in self.failed["error"].head(1)]
+        lines += [*self._unsaid, *(f"first failure: {why}" for why in self.failed["error"].head(1))]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         caption = f"{self.title}: {self.counts}; best {_html.heading(self.metric)} first"
-        ranked, texts = self.ranking(), self.failed["error"].head(3).to_list()
+        ranked, texts = self.ranking(), [*self._unsaid, *self.failed["error"].head(3)]
         if ranked.is_empty():
             texts = [f"{self.title}: {self.counts}", self._no_best, *texts]
         shown = _html.table(ranked, caption=caption, limit=10) if ranked.height else ""

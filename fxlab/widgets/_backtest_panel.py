@@ -12,7 +12,7 @@ import traitlets as t
 
 from fxlab._html import escape
 from fxlab.backtester.engine import backtest
-from fxlab.backtester.report._summary import describe_data, main_metrics, metrics_html, ruin_html
+from fxlab.backtester.report._summary import caveats_html, describe_data, main_metrics, metrics_html
 from fxlab.widgets._base import (
     KeyGuard,
     Message,
@@ -121,7 +121,7 @@ def result_facts(result: Result) -> str:
     """Return what ran and its metrics as HTML: the main ones, and all of them folded."""
     every = metrics_html(result.metrics.table())
     return (
-        f'<div class="fxlab-soft">{escape(describe_data(result))}</div>{ruin_html(result)}'
+        f'<div class="fxlab-soft">{escape(describe_data(result))}</div>{caveats_html(result)}'
         f"{metrics_html(main_metrics(result))}"
         f"<details><summary>All figures</summary>{every}</details>"
     )

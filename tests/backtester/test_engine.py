@@ -348,7 +348,12 @@ def test_quotes_that_cross_have_no_mid():
         (("EUR_USD", "USD_JPY"), True),
         (("BTC/USDT:USDT", "ETHBTC"), True),
         (("BTC_USDT", "ETH-USDT"), False),
-        (("EURUSD", "USDJPY"), False),
+        (("EURUSD", "USDJPY"), True),
+        (("BTCUSDT", "ETHBTC"), True),
+        (("BTCUSDT", "ETH_USDT"), False),
+        (("BTCUSD_PERP", "ETHUSD_241227", "XBTUSD"), False),
+        (("BTCUSDT", "BTC-PERPETUAL"), False),
+        (("BTCUSDT", "BTC-PERPETUAL", "ETHBTC"), True),
     ],
 )
 def test_money_of_different_currencies_is_never_added(symbols, mixed):
@@ -367,6 +372,25 @@ def test_money_of_different_currencies_is_never_added(symbols, mixed):
             way()
     assert backtest(walks, "buy_and_hold", symbols=[symbols[0]]).fills.height == 1
     fxlab.replay(walks, speed=1e6).stop()  # only looked at
+
+
+@pytest.mark.parametrize(
+    ("symbols", "unsaid"),
+    [
+        (("BTC_USDT", "BTC-PERPETUAL"), "BTC-PERPETUAL"),
+        (("AAPL", "MSFT"), "AAPL, MSFT"),
+        (("BTC_USDT", "ETHUSDT"), None),
+        (("AAPL",), None),
+    ],
+)
+def test_a_currency_that_is_not_known_is_said_wherever_a_run_is_shown(symbols, unsaid, tmp_path):
+    walks = pl.concat([random_walk(50, symbol=symbol) for symbol in symbols])
+    run = backtest(walks, "buy_and_hold")
+    page = run.report(tmp_path).read_text(encoding="utf-8")
+    swept = fxlab.sweep(walks, "buy_and_hold", {"exposure": [0.5, 1.0]})
+    words = f"The currency of {unsaid} is not known from the name" if unsaid else "The currency of"
+    for shown in (repr(run), run._repr_html_(), page, repr(swept), swept._repr_html_()):
+        assert (words in shown) == (unsaid is not None)
 
 
 @pytest.mark.parametrize("strategy", ["sma_cross", registry.get("sma_cross").function])

@@ -237,7 +237,7 @@ def test_nothing_hostile_survives():
 def test_parts_escape_what_they_are_given():
     tiles = _html.part("tiles", [(HOSTILE, HOSTILE, HOSTILE)])
     figure = _html.part("figure", "chart", 1, [HOSTILE], HOSTILE)
-    content = [HOSTILE, tiles, figure, _html.paragraphs([HOSTILE]), _html.part("ruin", HOSTILE)]
+    content = [HOSTILE, tiles, figure, _html.paragraphs([HOSTILE]), _html.part("caveats", HOSTILE)]
     made = _html.page("page", title=HOSTILE, sections=[(HOSTILE, content)], plotly="")
     assert "<img" not in without_scripts(made)
     assert made.count("<script>") == made.count("</script>") == 1

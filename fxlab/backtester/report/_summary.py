@@ -18,6 +18,7 @@ from fxlab._html import NOTHING, heading, part, show_number, show_time, table
 from fxlab.backtester.metrics._performance import METRICS
 from fxlab.charts._style import Floats, min_max_rows
 from fxlab.errors import some
+from fxlab.schema import unsaid_currencies
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -62,7 +63,7 @@ def result_html(result: Result) -> str:
         "result",
         result.title,
         (describe_data(result), result.execution),
-        ruin_html(result),
+        caveats_html(result),
         sparkline(result.equity["equity"].to_list()),
         metrics_html(main_metrics(result)),
         result.run_id,
@@ -76,7 +77,7 @@ def result_text(result: Result) -> str:
         result.title,
         f"{describe_data(result)}; {result.execution}",
         "  ".join(name_and_value(result.metrics, name) for name in IN_TEXT),
-        ruin(result),
+        caveats(result),
     ]
     return "\n".join(filter(None, lines))
 
@@ -107,9 +108,14 @@ def ruin(result: Result) -> str:
     )
 
 
-def ruin_html(result: Result) -> Markup:
-    """Return `ruin` as a paragraph; nothing if the account was not ruined."""
-    return part("ruin", ruin(result))
+def caveats(result: Result) -> str:
+    """Return what must be known before any metric is read: ruin, currencies that are not known."""
+    return " ".join(filter(None, (ruin(result), unsaid_currencies(result.symbols))))
+
+
+def caveats_html(result: Result) -> Markup:
+    """Return `caveats` as a paragraph; nothing if there are none."""
+    return part("caveats", caveats(result))
 
 
 def name_and_value(metrics: Metrics, name: str) -> str:

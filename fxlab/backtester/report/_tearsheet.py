@@ -35,10 +35,10 @@ from fxlab.backtester.metrics import _analysis
 from fxlab.backtester.metrics._exposure import exposure_over_time, gap_exposure
 from fxlab.backtester.metrics._ratios import quantiles
 from fxlab.backtester.report._summary import (
+    caveats,
     describe_data,
     headline,
     metrics_html,
-    ruin,
     show_metric,
     show_seconds,
     sparkline,
@@ -468,7 +468,7 @@ def render(result: Result) -> str:
             describe_data(result),
             f"{result.execution}; capital {show(result.capital, 2)}",
         ),
-        ruin=ruin(result),
+        caveats=caveats(result),
         tiles=headline(result.metrics, TILES),
         sections=[
             ("In words", [in_words(result)]),
@@ -493,7 +493,7 @@ def in_words(result: Result) -> str:
         f"{shown['total_return']}; it was {show(equity.min(), 2)} at its lowest and "
         f"{show(equity.max(), 2)} at its highest. The deepest fall from a peak was "
         f"{shown['max_drawdown']}. {_prices_in_words(result.prices)} "
-        + " ".join(filter(None, (_trades_in_words(result.fills.height, shown), ruin(result))))
+        + " ".join(filter(None, (_trades_in_words(result.fills.height, shown), caveats(result))))
     )
 
 
