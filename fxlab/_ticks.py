@@ -13,7 +13,7 @@ microseconds.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, Self
@@ -217,6 +217,19 @@ def merged(frame: pl.DataFrame) -> pl.DataFrame:
         .agg(start.first(), end.max())
         .select(*GAPS)
     )
+
+
+def merged_by_symbol(gaps: pl.DataFrame, symbols: Iterable[str]) -> dict[str, pl.DataFrame]:
+    """Return the merged gaps of each symbol: its own, and those that name none; in one pass."""
+    named = pl.col("symbol").cast(pl.String).fill_null("")
+    shared = gaps.filter(named == "")
+    own = gaps.filter(named != "").partition_by("symbol", as_dict=True)
+    by_name = {str(key): part for (key,), part in own.items()}
+    of_all = merged(shared)
+    return {
+        symbol: merged(pl.concat([shared, by_name[symbol]])) if symbol in by_name else of_all
+        for symbol in symbols
+    }
 
 
 Micros = npt.NDArray[np.int64]

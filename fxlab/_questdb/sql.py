@@ -40,6 +40,8 @@ class Scope:
     start: int | None = None
     end: int | None = None
     at: tuple[int, ...] = ()
+    symbols: tuple[str, ...] = ()
+    """Several symbols, instead of one or all."""
 
     @property
     def where(self) -> str:
@@ -48,6 +50,8 @@ class Scope:
         parts = [f"session_id = {session_id(self.session_id)}"]
         if self.symbol is not None:
             parts.append(f"symbol = {symbol(self.symbol)}")
+        if self.symbols:
+            parts.append(f"symbol in ({', '.join(map(symbol, self.symbols))})")
         if self.start is not None:
             parts.append(f"{time} >= {int(self.start)}")
         if self.end is not None:

@@ -21,7 +21,7 @@ from fxlab._ticks import PRICE_TICKS, usable
 from fxlab._times import from_micros
 from fxlab.backtester._kernel.columns import LARGEST_PRICE, SMALLEST_PRICE, first_bad_row
 from fxlab.backtester._kernel.records import BOOK, DEPTH
-from fxlab.backtester._source import TickSource, Which, joined_ticks
+from fxlab.backtester._source import TickSource, Which, joined_ticks, scan_many
 from fxlab.backtester.execution import Execution, Latency
 from fxlab.backtester.strategy.signals import Signals
 from fxlab.errors import InvalidParameter, InvalidTicks
@@ -192,6 +192,7 @@ class SymbolFeed:
     _held: pl.DataFrame | None = None  # rows to give, with those given before in front
     _first: int = 0
     _seen: int = 0
+    _next: pl.DataFrame | None = None  # read already, see `bound`
     _examined: Future[None] | None = None
 
     def __post_init__(self) -> None:
@@ -205,6 +206,19 @@ class SymbolFeed:
         if self._held is None or self._first >= self._held.height:
             return None
         return int(self._held["timestamp"].to_physical()[-1])
+
+    def bound(self) -> int | None:
+        """Return the time after which there may be more rows than those at hand, or None.
+
+        A small chunk is most often the last one, so the next is read to know: of thousands of
+        small symbols, each would end a stretch of its own.
+        """
+        last = self.last_time()
+        if last is None or self._held is None or self._held.height >= _WORTH_A_THREAD:
+            return last
+        if self._next is None:
+            self._next = next(self.frames, None)
+        return None if self._next is None else last
 
     def take(self, limit: int) -> Iterator[SymbolChunk]:
         """Yield all rows up to a time, those of later chunks with the same time too."""
@@ -227,7 +241,9 @@ class SymbolFeed:
                 return
 
     def _load(self) -> None:
-        fresh = next(self.frames, None)
+        fresh, self._next = self._next, None
+        if fresh is None:
+            fresh = next(self.frames, None)
         if fresh is None:
             return
         self.settle()
@@ -282,11 +298,23 @@ class BookFeed:
     frames: Iterator[pl.DataFrame]
     digest: RowHasher
     _held: np.ndarray = field(default_factory=lambda: book_records(None))
+    _next: pl.DataFrame | None = None
+
+    def bound(self) -> int | None:
+        """Return the time after which there may be more books than those at hand, or None."""
+        last = self.last_time()
+        if last is None or len(self._held) >= _WORTH_A_THREAD:
+            return last
+        if self._next is None:
+            self._next = next(self.frames, None)
+        return None if self._next is None else last
 
     def last_time(self) -> int | None:
         """Return the time of the last book at hand, or None if there are no more."""
         while not len(self._held):
-            frame = next(self.frames, None)
+            frame, self._next = self._next, None
+            if frame is None:
+                frame = next(self.frames, None)
             if frame is None:
                 return None
             self.digest.update_books(frame)
@@ -359,6 +387,9 @@ def open_feeds(
         If books are needed and a symbol has none.
     """
     decimals = source.price_decimals
+    also = ["received_at"] if needs.latency is not None else []
+    received = "received_at" in {*also, *(needs.columns or ())}
+    scanned = scan_many(source, symbols, received=received, **which)
     feeds, books = [], []
     for leg, symbol in enumerate(symbols):
         quotes = not source.has_trades(symbol)  # asked once: a session has to count
@@ -367,16 +398,14 @@ def open_feeds(
                 f"fill='book' needs order books, and session {source.id!r} has none of {symbol}; "
                 "use fill='next_trade'"
             )
-        also = ["received_at"] if needs.latency is not None else []
-        if needs.books and quotes:
-            also += book_levels()
         frames = joined_ticks(
             source,
             symbol,
             needs.columns,
             decimals=decimals.get(symbol),
-            also=also,
+            also=[*also, *(book_levels() if needs.books and quotes else ())],
             owner=owner,
+            chunks=scanned[symbol],
             **which,
         )
         feed = SymbolFeed(symbol, leg, frames, needs, quotes=quotes)

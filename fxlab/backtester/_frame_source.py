@@ -7,7 +7,7 @@ time) is refused by column, row and rule. The engine then knows one kind of sour
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from functools import cached_property
 from typing import Any, Final
@@ -23,7 +23,7 @@ from fxlab._ticks import (
     PRICE_TICKS,
     ROUNDING,
     find_decimals,
-    merged,
+    merged_by_symbol,
     mid_decimals,
     with_mid_price,
 )
@@ -328,14 +328,16 @@ class FrameSource:
 
     def gaps(self, symbol: str) -> pl.DataFrame:
         """Return the known gaps of the symbol: ``from_time``, ``to_time``, in order."""
+        return self.gaps_by_symbol([symbol])[symbol]
+
+    def gaps_by_symbol(self, symbols: Iterable[str]) -> dict[str, pl.DataFrame]:
+        """Return the `gaps` of each symbol."""
         if self.known_gaps is None:
-            return pl.DataFrame(schema=GAPS)
-        gaps = self.known_gaps
-        if "symbol" in gaps.columns:
-            named = pl.col("symbol").cast(pl.String)
-            gaps = gaps.filter((named == symbol) | named.is_null())
-        times = [utc(gaps, name) for name in GAPS]
-        return merged(gaps.with_columns(times))
+            return dict.fromkeys(symbols, pl.DataFrame(schema=GAPS))
+        gaps = self.known_gaps.with_columns(utc(self.known_gaps, name) for name in GAPS)
+        if "symbol" not in gaps.columns:
+            gaps = gaps.with_columns(symbol=pl.lit(None, pl.String))
+        return merged_by_symbol(gaps, symbols)
 
     def _ticks(self, symbol: str) -> tuple[pl.DataFrame, int | None]:
         """Return the symbol's rows as the engine takes them, and the decimals of its prices."""

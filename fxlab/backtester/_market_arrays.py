@@ -33,15 +33,15 @@ def merge(
 ) -> Iterator[tuple[MarketArrays, list[SymbolChunk]]]:
     """Yield the market stretch by stretch, and the symbols' chunks that it is made of.
 
-    One chunk of each feed is held.
+    One chunk of each feed is held, and the next one beside a small one.
     """
-    while True:
-        ends = [feed.last_time() for feed in feeds] + [feed.last_time() for feed in books]
-        known = [end for end in ends if end is not None]
-        if not known:
-            return
+    every: list[SymbolFeed | BookFeed] = [*feeds, *books]
+    while any(feed.last_time() is not None for feed in every):
+        bounds = [bound for feed in every if (bound := feed.bound()) is not None]
         # A strategy that looks back on everything is evaluated once, on everything.
-        limit = _END if any(feed.needs.lookback is None for feed in feeds) else min(known)
+        if any(feed.needs.lookback is None for feed in feeds):
+            bounds = []
+        limit = min(bounds, default=_END)
         chunks = [chunk for feed in feeds for chunk in feed.take(limit)]
         shown = [(feed.leg, part) for feed in books for part in feed.take(limit)]
         yield merged(legs, chunks, shown, feeds[0].needs), chunks

@@ -8,7 +8,7 @@ that suits it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypedDict, Unpack
 
@@ -84,6 +84,9 @@ class TickSource(Protocol):
     def gaps(self, symbol: str) -> pl.DataFrame:
         """Return the symbol's known gaps: from_time, to_time (UTC µs), merged and in order."""
 
+    def gaps_by_symbol(self, symbols: Iterable[str]) -> dict[str, pl.DataFrame]:
+        """Return the known gaps of each symbol, in one pass over all gaps."""
+
 
 def as_source(source: object) -> TickSource:
     """Return a session as it is, a frame behind `FrameSource`; refuse everything else."""
@@ -113,8 +116,9 @@ def choose_symbols(source: TickSource, wanted: str | list[str] | tuple[str, ...]
                 f"symbols={wanted!r:.80} names no symbol; give 'ALL', one name, or a list of names"
             )
         chosen = [wanted] if isinstance(wanted, str) else list(dict.fromkeys(wanted))
+    known = set(source.symbols)
     for symbol in chosen:
-        if symbol not in source.symbols:
+        if symbol not in known:
             raise SymbolNotFound.named(str(symbol), source.symbols)
     if not chosen:
         raise EmptySession(f"session {source.id!r} has no symbols; choose another session")
@@ -172,8 +176,8 @@ def gap_bounds(source: TickSource, symbols: Iterable[str]) -> pl.DataFrame | Non
     None if there are none and the source is no live recording: then gaps were not recorded.
     """
     found = [
-        source.gaps(symbol).select("from_time", "to_time", pl.lit(symbol).alias("symbol"))
-        for symbol in symbols
+        gaps.select("from_time", "to_time", pl.lit(symbol).alias("symbol"))
+        for symbol, gaps in source.gaps_by_symbol(symbols).items()
     ]
     whole = pl.concat(found)
     watched = getattr(source, "source", "") == "live"
@@ -183,8 +187,24 @@ def gap_bounds(source: TickSource, symbols: Iterable[str]) -> pl.DataFrame | Non
 def gap_records(found: pl.DataFrame | None, symbols: tuple[str, ...]) -> np.ndarray:
     """Return the ends of gaps (`GAPS`), ordered by time."""
     rows = [] if found is None else found.select("to_time", "symbol").rows()
-    ends = [(to_micros(ended), symbols.index(symbol)) for ended, symbol in rows]
+    legs = {symbol: leg for leg, symbol in enumerate(symbols)}
+    ends = [(to_micros(ended), legs[symbol]) for ended, symbol in rows]
     return np.array(sorted(ends), GAPS)
+
+
+def scan_many(
+    source: TickSource,
+    symbols: Sequence[str],
+    *,
+    received: bool = False,
+    **which: Unpack[Which],
+) -> dict[str, Iterator[pl.DataFrame]]:
+    """Return `scan_ticks` of each symbol; a session reads the rows of small ones together."""
+    scan = getattr(source, "scan_many", None)
+    if scan is not None and len(symbols) > 1:
+        found: dict[str, Iterator[pl.DataFrame]] = scan(symbols, received=received, **which)
+        return found
+    return {name: source.scan_ticks(name, received=received, **which) for name in symbols}
 
 
 def joined_ticks(
@@ -195,6 +215,7 @@ def joined_ticks(
     decimals: int | None = None,
     also: Collection[str] = (),
     owner: str = "the strategy",
+    chunks: Iterator[pl.DataFrame] | None = None,
     **which: Unpack[Which],
 ) -> Iterator[pl.DataFrame]:
     """Yield a symbol's ticks with all that a strategy reads, in bounded memory.
@@ -211,6 +232,8 @@ def joined_ticks(
         Of the symbol's prices; without them there is no ``price_ticks``.
     also
         Further columns, whether the strategy reads them or not: book columns, ``received_at``.
+    chunks
+        The ticks, where `scan_many` has them; None asks the source.
 
     Yields
     ------
@@ -235,7 +258,8 @@ def joined_ticks(
         if name.removeprefix(PRICE_OF) not in source.symbols:
             raise SymbolNotFound.named(name.removeprefix(PRICE_OF), source.symbols)
     book = [name for name in BOOK_COLUMNS if name in wanted]
-    chunks = source.scan_ticks(symbol, received="received_at" in wanted, **which)
+    if chunks is None:
+        chunks = source.scan_ticks(symbol, received="received_at" in wanted, **which)
     return _Joined(source, symbol, book, others, decimals, which, owner).frames(chunks)
 
 

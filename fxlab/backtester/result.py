@@ -24,7 +24,7 @@ import polars as pl
 from fxlab._times import Time, from_micros, parse_range, to_micros
 from fxlab.backtester._frame_source import FrameSource
 from fxlab.backtester._kernel.records import NEVER
-from fxlab.backtester._source import TickSource, Which
+from fxlab.backtester._source import TickSource, Which, scan_many
 from fxlab.backtester._state import Records
 from fxlab.backtester.execution import Execution
 from fxlab.backtester.metrics import _analysis
@@ -198,8 +198,8 @@ class Result:
 
         each, frames = points_each(self.symbols), []
         first, last = to_micros(self.first), to_micros(self.last)
-        for symbol in self.symbols:
-            scanned = self.run.source.scan_ticks(symbol, start=self.run.start, end=self.run.end)
+        scans = scan_many(self.run.source, self.symbols, start=self.run.start, end=self.run.end)
+        for symbol, scanned in scans.items():
             chunks = (chunk.select("timestamp", "price") for chunk in scanned)
             drawn, _ = sample_range(chunks, first, last + 1, each)
             frames.append(drawn.select(pl.lit(symbol).alias("symbol"), "timestamp", "price"))

@@ -5,9 +5,12 @@ With the columns that the engine needs and no others, in bounded memory, in (tim
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
@@ -27,6 +30,12 @@ if TYPE_CHECKING:
 
 TICK_COLUMNS: Final = ("timestamp", "seq", "price", "volume", "quote_volume", "side")
 QUOTE_COLUMNS: Final = ("bid_price_1", "bid_qty_1", "ask_price_1", "ask_qty_1")
+
+
+_FEW_ROWS: Final = 5_000
+"""A request for fewer takes longer than its rows."""
+_TOGETHER: Final = 200
+"""Symbols of one request: their names travel in its address."""
 
 
 class ReplaySource:
@@ -69,15 +78,59 @@ class ReplaySource:
             also ``received_at``.
         """
         name = self.only(symbol)
-        more = ("received_at",) if received else ()
-        if self.has_trades(name):
-            scope, names = self._scope(PRICES, name, start, end), (*TICK_COLUMNS, *more)
-            return self._scan(scope, names, chunk_rows, progress)
-        scope = self._scope(ORDERBOOK, name, start, end)
-        names = ("timestamp", "seq", *QUOTE_COLUMNS, *more)
-        chunks = self._scan(scope, names, chunk_rows, progress)
-        ticks = (with_mid_price(chunk, self.price_decimals.get(name)) for chunk in chunks)
-        return (chunk.select("timestamp", "seq", "price", *QUOTE_COLUMNS, *more) for chunk in ticks)
+        table = PRICES if self.has_trades(name) else ORDERBOOK
+        scope = self._scope(table, name, start, end)
+        chunks = self._scan(scope, _columns(table, received=received), chunk_rows, progress)
+        return self._ticks(name, chunks)
+
+    def scan_many(
+        self,
+        symbols: Sequence[str],
+        *,
+        start: Time | None = None,
+        end: Time | None = None,
+        chunk_rows: int = 1_000_000,
+        received: bool = False,
+    ) -> dict[str, Iterator[pl.DataFrame]]:
+        """Return `scan_ticks` of each symbol; the rows of small ones are asked for together."""
+        found: dict[str, Iterator[pl.DataFrame]] = {}
+        for table in (PRICES, ORDERBOOK):
+            own = [each for each in symbols if self.has_trades(each) == (table is PRICES)]
+            names = _columns(table, received=received)
+            for group in self._groups(table, own):
+                scope = replace(self._scope(table, group[0], start, end), symbol=None)
+                apart = cache(partial(self._read_apart, replace(scope, symbols=group), names))
+                for name in group:
+                    found[name] = self._ticks(name, _taken(apart, name, chunk_rows))
+        for name in symbols:
+            if name not in found:
+                found[name] = self.scan_ticks(
+                    name, start=start, end=end, chunk_rows=chunk_rows, received=received
+                )
+        return found
+
+    def _groups(self, table: Table, symbols: Sequence[str]) -> list[tuple[str, ...]]:
+        """Return those of several symbols with so few rows that a request takes longer."""
+        if len(symbols) < 2:
+            return []
+        scope = Scope(table, self.id, None, *self._tick_range())
+        rows: Counter[str] = Counter()
+        for piece in scope.by_year():  # a count that is short for a moment makes a group larger
+            rows.update(dict(self._db.execute(sql.count_by_symbol(piece))))
+        small = [name for name in symbols if rows[name] < _FEW_ROWS]
+        return [tuple(small[at : at + _TOGETHER]) for at in range(0, len(small), _TOGETHER)]
+
+    def _read_apart(self, scope: Scope, names: Sequence[str]) -> dict[Any, pl.DataFrame]:
+        rows = _reader.read(self._db, scope, (*names, "symbol"))
+        return rows.partition_by("symbol", as_dict=True, include_key=False)
+
+    def _ticks(self, symbol: str, chunks: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+        """Return rows as ticks: those of trades as they are, books as their mids."""
+        if self.has_trades(symbol):
+            return chunks
+        ticks = (with_mid_price(chunk, self.price_decimals.get(symbol)) for chunk in chunks)
+        front = ("timestamp", "seq", "price")
+        return (chunk.select(*front, pl.exclude(front)) for chunk in ticks)
 
     def count_ticks(
         self,
@@ -126,17 +179,21 @@ class ReplaySource:
         were filled: nothing is missing in them any more. With ``data_type``, "prices" or
         "orderbook", without those that the recorder says are of the other one.
         """
-        return known_gaps(_catalog.events(self._db, self.id), self.only(symbol), data_type)
+        name = self.only(symbol)
+        return known_gaps(_catalog.events(self._db, self.id), [name], data_type)[name]
+
+    def gaps_by_symbol(self, symbols: Iterable[str]) -> dict[str, pl.DataFrame]:
+        """Return the `gaps` of each symbol; the server is asked once for all of them."""
+        return known_gaps(_catalog.events(self._db, self.id), symbols)
 
     def _has(self, table: Table, data_type: str, symbol: str) -> bool:
         """Return whether a symbol has rows of a kind; asked once for all symbols of a session."""
         if data_type not in self.data_types:
             return False
-        known = self._stored.get(data_type, set())
-        if data_type not in self._stored:
-            known = self._db.steady(lambda: self._symbols_with(table))
-            if self.status != "collecting":  # what is still recorded may yet get its first row
-                self._stored[data_type] = known
+        known = self._stored.get(data_type)
+        # What is still recorded may yet get its first row; what has one keeps it.
+        if known is None or (symbol not in known and self.status == "collecting"):
+            known = self._stored[data_type] = self._db.steady(lambda: self._symbols_with(table))
         return symbol in known
 
     def _symbols_with(self, table: Table) -> set[str]:
@@ -156,7 +213,10 @@ class ReplaySource:
                 f"session {self.id!r} has {len(self.symbols)} symbols; give one of: "
                 f"{some(self.symbols)}"
             )
-        if symbol not in self.symbols:
+        known = self._stored.setdefault("symbols", set())  # a tuple would be searched each time
+        if not known:
+            known.update(self.symbols)
+        if symbol not in known:
             raise SymbolNotFound.named(str(symbol), self.symbols)
         return symbol
 
@@ -213,18 +273,33 @@ class ReplaySource:
         return _catalog.tick_range({name: getattr(self, name) for name in names})
 
 
-def known_gaps(events: pl.DataFrame, symbol: str, data_type: str | None = None) -> pl.DataFrame:
-    """Return the gaps among the events that are a symbol's and were not filled, merged.
+def _columns(table: Table, *, received: bool) -> tuple[str, ...]:
+    """Return what is read of a table to make ticks."""
+    names = TICK_COLUMNS if table is PRICES else ("timestamp", "seq", *QUOTE_COLUMNS)
+    return (*names, "received_at") if received else names
+
+
+def _taken(
+    apart: Callable[[], dict[Any, pl.DataFrame]], symbol: str, chunk_rows: int
+) -> Iterator[pl.DataFrame]:
+    """Yield a symbol's rows of those read together, which forget them."""
+    frame = apart().pop((symbol,), None)
+    if frame is not None:
+        yield from frame.iter_slices(chunk_rows)
+
+
+def known_gaps(
+    events: pl.DataFrame, symbols: Iterable[str], data_type: str | None = None
+) -> dict[str, pl.DataFrame]:
+    """Return the gaps among the events that are a symbol's and were not filled, merged, of each.
 
     With a data type, without those that the recorder says are of the other one.
     """
-    named = pl.col("symbol")
     gaps = events.filter(
-        pl.col("event") == "gap",
-        named.is_null() | named.is_in(["", symbol]),
-        pl.col("count").is_null() | (pl.col("count") != 0),
+        pl.col("event") == "gap", pl.col("count").is_null() | (pl.col("count") != 0)
     )
     if data_type is not None:
         said = pl.col("detail").str.extract(r'^\{"what": "(\w+)"')
         gaps = gaps.filter(said.is_null() | (said == data_type))
-    return _ticks.merged(gaps.with_columns(pl.col("from_time").fill_null(pl.col("timestamp"))))
+    gaps = gaps.with_columns(pl.col("from_time").fill_null(pl.col("timestamp")))
+    return _ticks.merged_by_symbol(gaps, symbols)

@@ -456,8 +456,7 @@ class Session(ReplaySource):
 
     def _analysis_now(self) -> Analysis:
         both = self._aggregates()
-        events = self.events().filter(pl.col("event") == "gap")
-        gaps = {symbol: known_gaps(events, symbol) for symbol in self.symbols}
+        gaps = known_gaps(self.events(), self.symbols)
         statistics = _statistics.table(both, self.price_decimals)
         quality = _statistics.assess(self._db, self.id, both, gaps)
         return Analysis(self.id, statistics, quality, _statistics.missing(statistics))

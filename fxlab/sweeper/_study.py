@@ -17,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -32,7 +32,7 @@ from fxlab.backtester._feeds import SymbolChunk, needs_of, open_feeds
 from fxlab.backtester._frame_source import FrameSource, slices
 from fxlab.backtester._kernel.records import MarketArrays
 from fxlab.backtester._market_arrays import merge
-from fxlab.backtester._source import TickSource, Which, no_ticks, share_before
+from fxlab.backtester._source import TickSource, Which, no_ticks, scan_many, share_before
 from fxlab.backtester.engine import new_state, prepare
 from fxlab.backtester.lookahead import SAMPLE_CUTS, SAMPLE_ROWS, check_lookahead
 from fxlab.backtester.options import RunOptions
@@ -266,8 +266,6 @@ def check_sampled_lookahead(study: SweepStudy, points: Sequence[Point], progress
 
 KEEP_BYTES: Final = 1 << 30
 
-Scan = Callable[..., Iterator[pl.DataFrame]]
-
 
 class CachedSource:
     """A `TickSource` in front of another one.
@@ -280,7 +278,8 @@ class CachedSource:
 
     def __init__(self, source: TickSource) -> None:
         self.source = source
-        self._kept: dict[tuple[Any, ...], list[pl.DataFrame]] = {}
+        self._kept: dict[tuple[str, str], list[tuple[float, float, list[pl.DataFrame]]]] = {}
+        self._bytes = 0
         self._facts: dict[tuple[str, str], Any] = {}
 
     @property
@@ -317,7 +316,20 @@ class CachedSource:
         self, symbol: str, *, received: bool = False, **which: Unpack[Which]
     ) -> Iterator[pl.DataFrame]:
         """Yield the symbol's ticks, from memory where they were kept."""
-        return self._scan(self.source.scan_ticks, symbol, which, received=received)
+        return self.scan_many([symbol], received=received, **which)[symbol]
+
+    def scan_many(
+        self, symbols: Sequence[str], *, received: bool = False, **which: Unpack[Which]
+    ) -> dict[str, Iterator[pl.DataFrame]]:
+        """Return `scan_ticks` of each symbol; those that were not kept are asked for together."""
+        what = f"ticks received={received}"
+        found = {name: self._in_memory(what, name, which) for name in symbols}
+        missing = [name for name, kept in found.items() if kept is None]
+        fresh = scan_many(self.source, missing, received=received, **which)
+        return {
+            name: kept or self._keeping(what, name, which, fresh[name])
+            for name, kept in found.items()
+        }
 
     def count_ticks(
         self, symbol: str, *, start: Time | None = None, end: Time | None = None
@@ -327,7 +339,10 @@ class CachedSource:
 
     def scan_books(self, symbol: str, **which: Unpack[Which]) -> Iterator[pl.DataFrame]:
         """Yield the symbol's books, from memory where they were kept."""
-        return self._scan(self.source.scan_books, symbol, which)
+        kept = self._in_memory("books", symbol, which)
+        return kept or self._keeping(
+            "books", symbol, which, self.source.scan_books(symbol, **which)
+        )
 
     def has_books(self, symbol: str) -> bool:
         """Return whether there are order books of the symbol; asked once."""
@@ -339,43 +354,49 @@ class CachedSource:
 
     def gaps(self, symbol: str) -> pl.DataFrame:
         """Return the symbol's known gaps; asked once."""
-        found: pl.DataFrame = self._fact("gaps", symbol)
-        return found
+        return self.gaps_by_symbol([symbol])[symbol]
+
+    def gaps_by_symbol(self, symbols: Iterable[str]) -> dict[str, pl.DataFrame]:
+        """Return the known gaps of each symbol; asked once."""
+        names = tuple(symbols)
+        missing = [name for name in names if ("gaps", name) not in self._facts]
+        if missing:
+            found = self.source.gaps_by_symbol(missing)
+            self._facts.update({("gaps", name): gaps for name, gaps in found.items()})
+        return {name: self._facts["gaps", name] for name in names}
 
     def _fact(self, name: str, symbol: str) -> Any:  # noqa: ANN401 - whatever the source says
         if (name, symbol) not in self._facts:
             self._facts[name, symbol] = getattr(self.source, name)(symbol)
         return self._facts[name, symbol]
 
-    def _scan(
-        self, scan: Scan, symbol: str, which: Which, **options: bool
-    ) -> Iterator[pl.DataFrame]:
+    def _in_memory(self, what: str, symbol: str, which: Which) -> Iterator[pl.DataFrame] | None:
+        """Return the rows if they were kept."""
         start, end, size = which.get("start"), which.get("end"), which.get("chunk_rows")
-        begin, until = parse_range(start, end)
-        low, high = -math.inf if begin is None else begin, math.inf if until is None else until
-        what = (scan.__name__, *options.values())
-        for (kind, name, first, last), frames in list(self._kept.items()):  # others may add
-            if (kind, name) == (what, symbol) and first <= low and high <= last:
+        low, high = _range_of(which)
+        for first, last, frames in list(self._kept.get((what, symbol), ())):  # others may add
+            if first <= low and high <= last:
                 return chain.from_iterable(slices(frame, start, end, size) for frame in frames)
-        chunks = scan(symbol, **which, **options)
-        return self._keeping((what, symbol, low, high), chunks)
+        return None
 
     def _keeping(
-        self, key: tuple[Any, ...], chunks: Iterator[pl.DataFrame]
+        self, what: str, symbol: str, which: Which, chunks: Iterator[pl.DataFrame]
     ) -> Iterator[pl.DataFrame]:
         """Pass chunks on, and keep them all if they fit."""
-        room = KEEP_BYTES - sum(map(_size, list(self._kept.values())))
+        room = KEEP_BYTES - self._bytes
         kept: list[pl.DataFrame] = []
         for chunk in chunks:
-            room -= _size([chunk])
+            room -= int(chunk.estimated_size())
             if room >= 0:
                 kept.append(chunk)
             else:
                 kept.clear()
             yield chunk
         if room >= 0:
-            self._kept[key] = kept
+            self._kept.setdefault((what, symbol), []).append((*_range_of(which), kept))
+            self._bytes += sum(int(frame.estimated_size()) for frame in kept)
 
 
-def _size(frames: list[pl.DataFrame]) -> int:
-    return sum(int(frame.estimated_size()) for frame in frames)
+def _range_of(which: Which) -> tuple[float, float]:
+    begin, until = parse_range(which.get("start"), which.get("end"))
+    return -math.inf if begin is None else begin, math.inf if until is None else until

@@ -231,7 +231,8 @@ def _kept(source: object, options: RunOptions) -> TickSource:
     if isinstance(data, FrameSource):
         return data
     held = CachedSource(data)
-    for symbol in choose_symbols(held, options.symbols):
-        for _ in held.scan_ticks(symbol, start=options.start, end=options.end):
+    chosen = choose_symbols(held, options.symbols)
+    for chunks in held.scan_many(chosen, start=options.start, end=options.end).values():
+        for _ in chunks:
             pass
     return held

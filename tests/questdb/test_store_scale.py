@@ -131,18 +131,27 @@ def test_many_small_sessions_are_imported_and_listed(lab, unique):
     assert lab.session(f"{name}_{SESSIONS - 1}").prices()["seq"].to_list() == [0, 1, 2, 3, 4]
 
 
+def count_requests(lab, monkeypatch) -> list[str]:
+    """Return a list that gets the name of each road to the server that is taken from now on."""
+    asked: list[str] = []
+    client = type(lab._db)
+    for road in ("execute", "catalogue", "export", "write"):
+        ask = getattr(client, road)
+
+        def counted(*parts, ask=ask, road=road, **more):
+            asked.append(road)
+            return ask(*parts, **more)
+
+        monkeypatch.setattr(client, road, counted)
+    return asked
+
+
 def test_five_thousand_symbols_cost_a_few_requests(lab, unique, monkeypatch):
     rows, symbols = 20_000, 5_000
     frame = ticks("12m", rows).with_columns(
         pl.format("S{}", pl.int_range(rows) % symbols).alias("symbol")
     )
-    asked = []
-    client = type(lab._db)
-    for road in ("execute", "catalogue", "export", "write"):
-        ask = getattr(client, road)
-        monkeypatch.setattr(
-            client, road, lambda *parts, ask=ask, **more: (asked.append(1), ask(*parts, **more))[1]
-        )
+    asked = count_requests(lab, monkeypatch)
     name = unique("wide")
     lab.import_frames({"prices": frame}, session_id=name)
     session = lab.session(name)
@@ -153,6 +162,14 @@ def test_five_thousand_symbols_cost_a_few_requests(lab, unique, monkeypatch):
     assert found.select("symbol", "close").sort("symbol").equals(expected)
     assert session.counts()["rows"].sum() == rows
     assert fxlab.backtest(session, "sma_cross", {"fast": 1, "slow": 2}, symbols="S42").ticks == 4
+    asked.clear()
+    run = fxlab.backtest(session, "buy_and_hold")
+    assert (run.ticks, len(run.symbols)) == (rows, symbols)
+    assert len(asked) < 100, len(asked)
+    own = fxlab.backtest(frame, "buy_and_hold", symbols=list(session.symbols))
+    assert run.fills.equals(own.fills)
+    assert run.equity.equals(own.equity)
+    assert run.fills.height == symbols
     assert len(repr(session)) < 500
     assert len(session._repr_html_()) < 5_000
     with pytest.raises(fxlab.errors.InvalidParameter, match=r"5000 symbols.* and 4,980 more$"):
