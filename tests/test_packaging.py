@@ -131,3 +131,15 @@ def test_committed_notebooks_are_valid_json():
     for path in committed():
         if path.suffix == ".ipynb":
             assert json.loads(path.read_text(encoding="utf-8"))["nbformat"] == 4
+
+
+def test_the_long_form_of_each_test_is_run():
+    script = (ROOT / "scripts" / "faults").read_text(encoding="utf-8")
+    asking = [
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "tests").rglob("test_*.py")
+        if re.search(r'environ\.get\("FXLAB_FAULTS"', path.read_text(encoding="utf-8"))
+    ]
+    assert "tests/collect/test_importer.py" in asking
+    named = re.findall(r"\btests/[\w/.]+", script)
+    assert [path for path in asking if not any(path.startswith(each) for each in named)] == []
