@@ -139,7 +139,7 @@ def verify(db: QuestDB, session_id: str, progress: Advance = silent) -> Receipt:
     for number, (symbol, kind) in enumerate(kinds):
         wanted = [line for line in said if (line["symbol"], line["data_type"]) == (symbol, kind)]
         step = part(progress, number / len(kinds), (number + 1) / len(kinds))
-        scope = Scope(TABLES[kind], row["session_id"], symbol)
+        scope = Scope(TABLES[kind], row["session_id"], symbol, *_searched(row))
         found, seqs = _found(db, scope, step)
         lines += [_line(line, found.pop(line["origin"], _NOTHING)) for line in wanted]
         lines += [_line(_unsaid(symbol, kind, origin), what) for origin, what in found.items()]
@@ -152,6 +152,14 @@ def verify(db: QuestDB, session_id: str, progress: Advance = silent) -> Receipt:
 
 
 _NOTHING: Final = (0, 0)
+_AROUND: Final = 7 * 86_400_000_000
+"""How far (us) around a session's times rows are looked for that should not be there."""
+
+
+def _searched(row: dict[str, Any]) -> tuple[int | None, int | None]:
+    """Return the range of time that is read: that of all would open the partitions of all."""
+    first, last = _catalog.tick_range(row)
+    return first and first - _AROUND, last and last + _AROUND
 
 
 def _said(db: QuestDB, row: dict[str, Any]) -> list[dict[str, Any]]:

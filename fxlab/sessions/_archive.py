@@ -524,8 +524,9 @@ def _end_recordings(settings: Settings) -> None:
 
 def _ended(db: QuestDB, row: dict[str, Any]) -> dict[str, Any]:
     """Return a recording's row with the rows that the backup has of it."""
+    since = _catalog.tick_range(row)  # of all of time would open the partitions of all sessions
     extents = {
-        column: db.execute(sql.extent(Scope(table, row["session_id"])))[0]
+        column: db.execute(sql.extent(Scope(table, row["session_id"], None, *since)))[0]
         for column, table in (("prices_count", PRICES), ("orderbook_count", ORDERBOOK))
     }
     counts = {name: int(found[0]) for name, found in extents.items()}

@@ -361,7 +361,7 @@ def restore_state(
     _refuse_others(row, facts)
     facts = facts | {"created_at": to_micros(row["created_at"]), "notes": row["notes"]}
     facts["tags"] = json.loads(row["tags"] or "[]")
-    journal.append([], {**_receipts(db, plan.session_id), "events": _events(db, plan, row)})
+    journal.append([], {**_receipts(db, row), "events": _events(db, plan, row)})
     return facts
 
 
@@ -376,29 +376,32 @@ def _refuse_others(row: dict[str, Any], facts: dict[str, Any]) -> None:
         )
 
 
-def _receipts(db: QuestDB, session_id: str) -> dict[str, Any]:
+def _receipts(db: QuestDB, session: dict[str, Any]) -> dict[str, Any]:
     facts: dict[str, Any] = {}
-    for row in _catalog.raw_rows(db, RECEIPTS, session_id):
+    for row in _catalog.raw_rows(db, RECEIPTS, session["session_id"]):
         detail = json.loads(row["detail"])
         refused = detail.pop("refused", 0)
         if refused:
             facts[f"refused/{row['data_type']}|{row['symbol']}"] = refused
         if row["data_type"] == "prices" and detail["trades"]["ids"] is None:
             last = facts.get(f"symbol/{row['symbol']}", detail)
-            detail["trades"]["recent"] = last["trades"].get("recent") or _recent(db, row)
+            detail["trades"]["recent"] = last["trades"].get("recent") or _recent(db, row, session)
         facts[f"symbol/{row['symbol']}"] = detail
         tally = {name: row[name] for name in _TALLY}
         facts[f"tally/{row['symbol']}|{row['data_type']}|{row['origin']}"] = tally
     return facts
 
 
-def _recent(db: QuestDB, receipt: dict[str, Any]) -> tuple[list[str], list[int]]:
+def _recent(
+    db: QuestDB, receipt: dict[str, Any], session: dict[str, Any]
+) -> tuple[list[str], list[int]]:
     """Return ids and times of a symbol's last trades: where ids show no gaps, they show duplicates.
 
     A venue may say the last trades before a pause once more after it.
     """
     since = receipt["last_time"] - REPEATED_US
-    scope = Scope(PRICES, receipt["session_id"], receipt["symbol"], since)
+    end = _catalog.tick_range(session)[1]
+    scope = Scope(PRICES, receipt["session_id"], receipt["symbol"], since, end)
     found = db.export(sql.rows(scope, ["trade_id", "timestamp"])).drop_nulls("trade_id")
     last = found.tail(RECENT)
     return last["trade_id"].to_list(), last["timestamp"].to_physical().to_list()
