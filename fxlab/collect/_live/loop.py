@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import itertools
 import logging
 import sqlite3
 import time
@@ -26,10 +27,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final
 
+from fxlab._network import wait_before
 from fxlab._questdb.ingest import Lines
 from fxlab.collect._config import Plan
 from fxlab.collect._live.events import StreamAge
-from fxlab.collect._live.journal import Journal, Outage, Sender
+from fxlab.collect._live.journal import FIRST_PAUSE, LONGEST_PAUSE, Journal, Outage, Sender
 from fxlab.collect._live.lifecycle import RecordingStore, close_session, session_row
 from fxlab.collect._live.recorder import (
     FOREVER,
@@ -205,8 +207,10 @@ class RecordingLoop:
     async def _journal_again(self, error: sqlite3.OperationalError) -> None:
         """Try again for a while: the sender makes room in the journal as it empties it."""
         end = time.monotonic() + FULL_DISK_SECONDS
-        while time.monotonic() < end:
-            await asyncio.sleep(0.2)
+        for attempt in itertools.count():
+            if time.monotonic() >= end:
+                break
+            await asyncio.sleep(wait_before(attempt, FIRST_PAUSE, LONGEST_PAUSE))
             try:
                 await self._in_thread(self._recorder.save)
             except sqlite3.OperationalError as again:
