@@ -149,8 +149,9 @@ Output = Annotated[
 Save = Annotated[
     bool, typer.Option("--save", help="Keep every point in the database, and repeat none.")
 ]
-
-
+Timeout = Annotated[
+    str | None, typer.Option(help="End a notebook that takes longer than this, as 30m.")
+]
 SweepId = Annotated[str, typer.Argument(help="Id of a kept sweep; see fxlab sweeps list.")]
 
 
@@ -375,9 +376,7 @@ def batch(
         bool, typer.Option("--check/--no-check", help="Look for look-ahead first, on a sample.")
     ] = True,
     again: Annotated[bool, typer.Option("--again", help="Run also what is done.")] = False,
-    timeout: Annotated[
-        str | None, typer.Option(help="End a notebook that takes longer than this, as 30m.")
-    ] = None,
+    timeout: Timeout = None,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Check the jobs and show their folders; run nothing."),
@@ -404,7 +403,8 @@ def batch(
         show_frame(found.table.select("job", "state", "session", "folder"))
         say(f"nothing was run: {found.counts}; without --dry-run, the waiting ones are")
         return
-    _show_jobs(found, "job", ("notebook", "report", "session", "folder"))
+    failures = [f"{name}: {error}" for name, error in found.failed.select("job", "error").rows()]
+    _show_jobs(found, ("notebook", "report", "session", "folder"), failures)
 
 
 def nightly(
@@ -424,6 +424,7 @@ def nightly(
             help="Keep so many nights whole, and of older ones the record that charts need.",
         ),
     ] = None,
+    timeout: Timeout = None,
     on_failure: Annotated[
         str | None,
         typer.Option(
@@ -453,12 +454,13 @@ def nightly(
             "--workers": workers,
             "--top": top or None,
             "--keep": keep,
+            "--timeout": timeout,
             "--on-failure": shlex.join(hook),
         }
         _print_schedule(file, out, options)
         return
     try:
-        found = fxlab.nightly(file, out=out, workers=workers, top=top, keep=keep)
+        found = fxlab.nightly(file, out=out, workers=workers, top=top, keep=keep, timeout=timeout)
     except BaseException as error:  # whoever sleeps has to hear of it, whatever ended the night
         _tell(hook, f"the night did not end: {type(error).__name__}: {error}")
         raise
@@ -468,19 +470,9 @@ def nightly(
         key="comparison",
         leave_out=("strategy", "metric", "parameters", "parameters_before"),
     )
-    failures = [f"{name}: {error}" for name, error in _rows(found.failed, "sweep")]
-    if found.reports is not None:
-        reports = [
-            f"report of {name}: {error}" for name, error in _rows(found.reports.failed, "job")
-        ]
-        failures += reports
-        for line in reports:
-            say(line)
-    if failures:
-        _tell(hook, "\n".join([str(found), *failures]))
-    _show_jobs(found, "sweep", ("strategy", "sessions", "metric", "seconds"))
-    if failures:
-        raise typer.Exit(1)
+    if found.failures:
+        _tell(hook, "\n".join([str(found), *found.failures]))
+    _show_jobs(found, ("strategy", "sessions", "metric", "seconds"), found.failures)
 
 
 def _print_schedule(file: Path, out: Path, options: Mapping[str, object]) -> None:
@@ -523,10 +515,6 @@ def _print_schedule(file: Path, out: Path, options: Mapping[str, object]) -> Non
     typer.echo(f"# The embedded server must be up. A timer begins with:\n# {ENABLE}")
 
 
-def _rows(failed: pl.DataFrame, kind: str) -> list[tuple[str, str]]:
-    return failed.select(kind, "error").rows()
-
-
 def _split_command(text: str | None) -> list[str]:
     """Return the words of a command, before a night is run in vain."""
     try:
@@ -565,11 +553,11 @@ def _tell(command: Sequence[str], words: str) -> None:
         say(f"--on-failure ended with code {done.returncode}: {done.stderr.strip()[-300:]}")
 
 
-def _show_jobs(found: Batch | Night, kind: str, leave_out: Sequence[str]) -> None:
+def _show_jobs(found: Batch | Night, leave_out: Sequence[str], failures: Sequence[str]) -> None:
     """Show what became of the work; exit with 1 if some of it failed."""
     show_frame(found.table, leave_out=(*leave_out, "error"))
-    for name, error in found.failed.select(kind, "error").iter_rows():
-        say(f"{name}: {error}")
+    for line in failures:
+        say(line)
     say(str(found))
-    if found.failed.height:
+    if failures:
         raise typer.Exit(1)

@@ -1,8 +1,8 @@
 """Jobs of a batch, sweeps of a night: job files read, each one checked before anything runs.
 
-A kernel takes seconds to start, and a typing error would cost a whole night. So a job is prepared
-here as far as the engine goes without reading a tick, and a sweep as far as that goes without a
-session.
+A kernel takes seconds to start, and a typing error would cost a whole night. So a sweep is checked
+here as far as that goes without a session; a job, by `batch.checked`, as far as the engine goes
+without reading a tick.
 
 A job file says shared values once, then a table for each piece of work: ``[defaults]`` holds what
 the pieces have in common, such as session and execution; each ``[[job]]`` or ``[[sweep]]`` below it
@@ -21,25 +21,25 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
-from fxlab._times import Time, integer, parse_range, required
-from fxlab.backtester.engine import prepare
+import polars as pl
+
+from fxlab._times import integer, parse_range, required
 from fxlab.backtester.execution import Execution
 from fxlab.backtester.options import RunOptions, check_names, execution_of, renamed
-from fxlab.backtester.result import Run, fingerprint_inputs, fingerprint_of
 from fxlab.backtester.strategy.strategy import Strategy, Value, get, values_between
 from fxlab.errors import EmptySession, FxlabError, InvalidInput, InvalidParameter
-from fxlab.sweeper._results import check_objective
+from fxlab.sweeper._results import check_objective, worth
 from fxlab.sweeper._space import Space, choose
-from fxlab.sweeper.sweep import POINTS_LIMIT
+from fxlab.sweeper.sweep import POINTS_LIMIT, sweep
 
 if TYPE_CHECKING:
+    from fxlab._progress import Advance
     from fxlab.lab import Lab
     from fxlab.sessions.session import Session
+    from fxlab.sweeper.sweep import Sweep
 
 
 _SHIPPED: Final = "fxlab.backtester.strategy._builtin"
-_IDENTITY: Final = ("id", "created_at", "updated_at", "prices_count", "orderbook_count")
-_KEY_SHOWN: Final = 10
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
@@ -90,79 +90,6 @@ class BatchJob(RunOptions):
         return cls(**values)
 
 
-@dataclass(frozen=True)
-class ResolvedJob:
-    """A job that can run.
-
-    Attributes
-    ----------
-    name
-        Its own, or strategy and parameters.
-    key
-        Hash of all that decides its outcome; the ticks of a completed session by its row in the
-        catalogue, which changes when they do.
-    is_final
-        Whether the session is completed: only then the same key means the same run.
-    folder
-        Name of the folder for what it leaves.
-    run
-        The checked inputs.
-    job
-        As it was given.
-    """
-
-    name: str
-    key: str
-    is_final: bool
-    folder: str
-    run: Run
-    job: BatchJob
-
-    def notebook_parameters(self, *, check_lookahead: bool, out: str) -> dict[str, Any]:
-        """Return what the notebook is given: plain values that papermill can write down."""
-        run, job = self.run, self.job
-        usual = Execution().as_dict()
-        terms = {n: v for n, v in run.execution.as_dict().items() if v != usual[n]}
-        return {
-            "session_id": run.source.id,
-            "strategy": job.strategy,
-            "parameters": dict(run.parameters),
-            "symbols": list(run.symbols),
-            "start": _time_text(job.start),
-            "end": _time_text(job.end),
-            "execution": terms,
-            "capital": run.capital,
-            "return_interval": (
-                job.return_interval if isinstance(job.return_interval, str) else f"{run.grid_us}us"
-            ),
-            "days_per_year": run.days_per_year,
-            "check_lookahead": check_lookahead,
-            "out": out,
-        }
-
-
-def checked(given: Sequence[BatchJob | Mapping[str, Any]], lab: Lab) -> list[ResolvedJob]:
-    """Return the jobs, ready to run.
-
-    Raises
-    ------
-    InvalidInput
-        With what is wrong, job by job, if one is not possible or is there twice.
-    """
-    sessions: dict[str, Session] = {}
-
-    def ready(one: BatchJob | Mapping[str, Any], others: Sequence[ResolvedJob]) -> ResolvedJob:
-        made = _ready(BatchJob.of(one), lab, sessions)
-        for number, other in enumerate(others, 1):
-            if other.key == made.key:
-                raise InvalidParameter(
-                    f"it is the same as job {number}, {other.name}; leave one out"
-                )
-        return made
-
-    return each_checked(given, "job", ready)
-
-
 def importable(strategy: str | Strategy | Callable[..., Any]) -> str:
     """Return the name under which another process finds a strategy.
 
@@ -184,45 +111,33 @@ def importable(strategy: str | Strategy | Callable[..., Any]) -> str:
     return get(path).name
 
 
-def _ready(job: BatchJob, lab: Lab, sessions: dict[str, Session]) -> ResolvedJob:
-    if job.session not in sessions:
-        sessions[job.session] = lab.session(job.session)
-    session = sessions[job.session]
-    run = prepare(
-        session,
-        job.strategy,
-        job.parameters,
-        job,
-    ).run
-    data = {name: str(getattr(session, name)) for name in _IDENTITY}
-    asked = {"symbols": ",".join(run.symbols)} | {k: str(v) for k, v in run.options().items()}
-    key = fingerprint_of(fingerprint_inputs(run, data | asked), run.parameters)
-    values = ", ".join(f"{name}={value}" for name, value in run.parameters.items())
-    name = job.name or f"{run.strategy.name}({values})"
-    return ResolvedJob(
-        name=name,
-        key=key,
-        is_final=session.status == "completed",
-        folder=f"{slug(job.name or job.strategy, 'job')}-{key[:_KEY_SHOWN]}",
-        run=run,
-        job=job,
-    )
-
-
 def slug(text: str, otherwise: str) -> str:
     """Return a text as it can stand in names of files and in links."""
     return re.sub(r"[^A-Za-z0-9_.]+", "-", text).strip("-.")[:60] or otherwise
 
 
-def _time_text(value: Time | None) -> str:
-    if value is None:
-        return ""
-    return value.isoformat() if isinstance(value, date) else value
-
-
 _MANY: Final = 100_000  # sessions that a rule finds, at most
 _MOST_DAYS: Final = 36_500
 _RANGE: Final = {"from", "to", "step"}
+
+
+SCHEMA: Final[dict[str, Any]] = {
+    "sweep": pl.String,
+    "state": pl.String,
+    "strategy": pl.String,
+    "sessions": pl.List(pl.String),
+    "points": pl.Int64,
+    "from_before": pl.Int64,
+    "failed": pl.Int64,
+    "metric": pl.String,
+    "best": pl.Float64,
+    "parameters": pl.String,
+    "deflated_sharpe": pl.Float64,
+    "pbo": pl.Float64,
+    "tried": pl.Int64,
+    "seconds": pl.Float64,
+    "error": pl.String,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -375,6 +290,60 @@ class NightlySweep(RunOptions):
         if first is not None or not self.tag:
             words.append("a tick" if first is None else f"ticks from {first} to {night}")
         return " and ".join(words)
+
+    def run(self, lab: Lab, night: date, workers: int, progress: Advance) -> Sweep:
+        """Run the sweep, every point kept in the lab's database."""
+        return sweep(
+            self.find(lab, night),
+            self.strategy,
+            self.parameters,
+            search=self.search,
+            points=self.points,
+            seed=self.seed,
+            metric=self.metric,
+            workers=workers,
+            lab=lab,
+            progress=progress,
+            **self.run_keywords(),
+        )
+
+    def best_job(self, found: Sweep) -> BatchJob:
+        """Return the backtest of the best point, on the first of the sweep's sessions."""
+        return BatchJob(
+            session=found.sessions[0],
+            strategy=self.strategy,
+            parameters=found.best,
+            name=self.name,
+            **self.run_keywords(),
+        )
+
+    def row(self, began: datetime, **values: Any) -> dict[str, Any]:  # noqa: ANN401 - of `SCHEMA`
+        """Return what became of it, a row of `SCHEMA`; null is what is not given."""
+        return {
+            **dict.fromkeys(SCHEMA),
+            "sweep": self.name,
+            "strategy": self.strategy,
+            "metric": self.metric,
+            "seconds": (datetime.now(UTC) - began).total_seconds(),
+            **values,
+        }
+
+    def row_of(self, found: Sweep, began: datetime) -> dict[str, Any]:
+        """Return the row of a sweep that ran; with no point done it has failed as well."""
+        states = dict(found.table["state"].value_counts().iter_rows())
+        stopped = found.table.height < found.total
+        row = self.row(
+            began,
+            state="stopped" if stopped else "done",
+            sessions=list(found.sessions),
+            points=found.table.height,
+            from_before=found.resumed,
+            failed=states.get("failed", 0),
+        )
+        if states.get("done"):
+            return row | worth(found)
+        errors = found.table["error"].drop_nulls().to_list()
+        return row if stopped else row | {"state": "failed", "error": (errors or ["no point"])[0]}
 
 
 def checked_sweeps(given: Sequence[NightlySweep | Mapping[str, Any]]) -> list[NightlySweep]:

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -25,12 +25,14 @@ from filelock import FileLock, Timeout
 from fxlab import _html
 from fxlab._html import NOTHING
 from fxlab._progress import Advance, Progress, shown
-from fxlab._times import Duration, parse_duration
+from fxlab._times import Duration, Time, parse_duration
+from fxlab.backtester.engine import prepare
+from fxlab.backtester.execution import Execution
 from fxlab.backtester.metrics._performance import METRICS
 from fxlab.backtester.report._summary import show_metric, show_seconds
 from fxlab.backtester.report._tearsheet import write_whole
-from fxlab.backtester.result import versions
-from fxlab.batcher._jobs import BatchJob, checked, load_jobs
+from fxlab.backtester.result import Run, fingerprint_inputs, fingerprint_of, versions
+from fxlab.batcher._jobs import BatchJob, each_checked, load_jobs, slug
 from fxlab.batcher.runner import (
     NOTEBOOK,
     OUTPUTS,
@@ -46,8 +48,8 @@ from fxlab.sweeper._study import duration_words, time_left
 from fxlab.sweeper._threads import check_workers
 
 if TYPE_CHECKING:
-    from fxlab.batcher._jobs import ResolvedJob
     from fxlab.lab import Lab
+    from fxlab.sessions.session import Session
 
 
 INDEX: Final = "index.html"
@@ -63,7 +65,114 @@ SHOWN: Final = (
 """Metrics of the table."""
 
 GIT_TIMEOUT: Final = 10  # seconds
+_IDENTITY: Final = ("id", "created_at", "updated_at", "prices_count", "orderbook_count")
+_KEY_SHOWN: Final = 10
 _HANDED_IN: Final = ("run_id", "fingerprint", "report", "ticks", "metrics", "sparkline")
+
+
+@dataclass(frozen=True)
+class ResolvedJob:
+    """A job that can run.
+
+    Attributes
+    ----------
+    name
+        Its own, or strategy and parameters.
+    key
+        Hash of all that decides its outcome; the ticks of a completed session by its row in the
+        catalogue, which changes when they do.
+    is_final
+        Whether the session is completed: only then the same key means the same run.
+    folder
+        Name of the folder for what it leaves.
+    run
+        The checked inputs.
+    job
+        As it was given.
+    """
+
+    name: str
+    key: str
+    is_final: bool
+    folder: str
+    run: Run
+    job: BatchJob
+
+    def notebook_parameters(self, *, check_lookahead: bool, out: str) -> dict[str, Any]:
+        """Return what the notebook is given: plain values that papermill can write down."""
+        run, job = self.run, self.job
+        usual = Execution().as_dict()
+        terms = {n: v for n, v in run.execution.as_dict().items() if v != usual[n]}
+        return {
+            "session_id": run.source.id,
+            "strategy": job.strategy,
+            "parameters": dict(run.parameters),
+            "symbols": list(run.symbols),
+            "start": _time_text(job.start),
+            "end": _time_text(job.end),
+            "execution": terms,
+            "capital": run.capital,
+            "return_interval": (
+                job.return_interval if isinstance(job.return_interval, str) else f"{run.grid_us}us"
+            ),
+            "days_per_year": run.days_per_year,
+            "check_lookahead": check_lookahead,
+            "out": out,
+        }
+
+
+def checked(given: Sequence[BatchJob | Mapping[str, Any]], lab: Lab) -> list[ResolvedJob]:
+    """Return the jobs, ready to run.
+
+    Raises
+    ------
+    InvalidInput
+        With what is wrong, job by job, if one is not possible or is there twice.
+    """
+    sessions: dict[str, Session] = {}
+
+    def ready(one: BatchJob | Mapping[str, Any], others: Sequence[ResolvedJob]) -> ResolvedJob:
+        made = resolved(BatchJob.of(one), lab, sessions)
+        for number, other in enumerate(others, 1):
+            if other.key == made.key:
+                raise InvalidParameter(
+                    f"it is the same as job {number}, {other.name}; leave one out"
+                )
+        return made
+
+    return each_checked(given, "job", ready)
+
+
+def resolved(job: BatchJob, lab: Lab, sessions: dict[str, Session]) -> ResolvedJob:
+    """Return a job, ready to run; `sessions` holds those that were looked up."""
+    if job.session not in sessions:
+        sessions[job.session] = lab.session(job.session)
+    session = sessions[job.session]
+    run = prepare(
+        session,
+        job.strategy,
+        job.parameters,
+        job,
+    ).run
+    data = {name: str(getattr(session, name)) for name in _IDENTITY}
+    asked = {"symbols": ",".join(run.symbols)} | {k: str(v) for k, v in run.options().items()}
+    key = fingerprint_of(fingerprint_inputs(run, data | asked), run.parameters)
+    values = ", ".join(f"{name}={value}" for name, value in run.parameters.items())
+    name = job.name or f"{run.strategy.name}({values})"
+    return ResolvedJob(
+        name=name,
+        key=key,
+        is_final=session.status == "completed",
+        folder=f"{slug(job.name or job.strategy, 'job')}-{key[:_KEY_SHOWN]}",
+        run=run,
+        job=job,
+    )
+
+
+def _time_text(value: Time | None) -> str:
+    if value is None:
+        return ""
+    return value.isoformat() if isinstance(value, date) else value
 
 
 @dataclass(frozen=True)
@@ -316,7 +425,7 @@ def batch(
         If it was interrupted; what is done is kept, and the same call goes on from there.
     """
     count, path, folder = check_workers(workers), find(notebook), Path(out).resolve()
-    found, limit = load_jobs(jobs, "job"), _limit(timeout)
+    found, limit = load_jobs(jobs, "job"), time_limit(timeout)
     with connected(lab) as store:
         ready = checked(found, store)
         given = [
@@ -337,8 +446,14 @@ def batch(
             return state.show()
 
 
-def _limit(timeout: Duration | None) -> float | None:
-    """Return a time limit in seconds."""
+def time_limit(timeout: Duration | None) -> float | None:
+    """Return a time limit in seconds.
+
+    Raises
+    ------
+    InvalidParameter
+        If it is no duration, or none at all.
+    """
     if timeout is None:
         return None
     micros = parse_duration(timeout, "timeout")

@@ -12,6 +12,7 @@ was asked for something else.
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import traceback
@@ -25,12 +26,12 @@ import polars as pl
 
 from fxlab import _html
 from fxlab._progress import Advance, Progress, part, shown
-from fxlab._times import integer, required
+from fxlab._times import Duration, integer, required
 from fxlab.backtester.metrics._performance import METRICS
 from fxlab.backtester.report._summary import history_picture, show_metric, show_seconds
 from fxlab.backtester.report._tearsheet import Section, embed, plotly_source, write_whole
-from fxlab.batcher._jobs import BatchJob, NightlySweep, checked, checked_sweeps, load_jobs, slug
-from fxlab.batcher.batch import INDEX, Batch, batch, connected, only_one
+from fxlab.batcher._jobs import SCHEMA, BatchJob, NightlySweep, checked_sweeps, load_jobs, slug
+from fxlab.batcher.batch import INDEX, Batch, batch, connected, only_one, resolved, time_limit
 from fxlab.errors import Cancelled, FxlabError, SweepCancelled
 from fxlab.sweeper._cross_validation import verdict
 from fxlab.sweeper._results import (
@@ -46,82 +47,14 @@ from fxlab.sweeper._results import (
     frames_of,
     point_words,
     read_nights,
-    worth,
 )
 from fxlab.sweeper._threads import check_workers
-from fxlab.sweeper.sweep import sweep
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
     from fxlab.lab import Lab
     from fxlab.sweeper.sweep import Sweep
-
-
-SCHEMA: Final[dict[str, Any]] = {
-    "sweep": pl.String,
-    "state": pl.String,
-    "strategy": pl.String,
-    "sessions": pl.List(pl.String),
-    "points": pl.Int64,
-    "from_before": pl.Int64,
-    "failed": pl.Int64,
-    "metric": pl.String,
-    "best": pl.Float64,
-    "parameters": pl.String,
-    "deflated_sharpe": pl.Float64,
-    "pbo": pl.Float64,
-    "tried": pl.Int64,
-    "seconds": pl.Float64,
-    "error": pl.String,
-}
-
-
-def _ended(one: NightlySweep, found: Sweep, began: datetime) -> dict[str, Any]:
-    """Return the row of a sweep that ran; with no point done it has failed as well."""
-    states = dict(found.table["state"].value_counts().iter_rows())
-    stopped = found.table.height < found.total
-    row = _row(
-        one,
-        began,
-        state="stopped" if stopped else "done",
-        sessions=list(found.sessions),
-        points=found.table.height,
-        from_before=found.resumed,
-        failed=states.get("failed", 0),
-    )
-    if not states.get("done"):
-        errors = found.table["error"].drop_nulls().to_list()
-        return row if stopped else row | {"state": "failed", "error": (errors or ["no point"])[0]}
-    return row | worth(found)
-
-
-def _row(one: NightlySweep, began: datetime, **values: Any) -> dict[str, Any]:  # noqa: ANN401
-    return {
-        **dict.fromkeys(SCHEMA),
-        "sweep": one.name,
-        "strategy": one.strategy,
-        "metric": one.metric,
-        "seconds": (datetime.now(UTC) - began).total_seconds(),
-        **values,
-    }
-
-
-def _run(one: NightlySweep, lab: Lab, day: date, workers: int, progress: Advance) -> Sweep:
-    """Run the sweep, every point kept in the lab's database."""
-    return sweep(
-        one.find(lab, day),
-        one.strategy,
-        one.parameters,
-        search=one.search,
-        points=one.points,
-        seed=one.seed,
-        metric=one.metric,
-        workers=workers,
-        lab=lab,
-        progress=progress,
-        **one.run_keywords(),
-    )
 
 
 @dataclass(frozen=True)
@@ -151,6 +84,8 @@ class Night:
         The notebooks and reports of the best points, if they were asked for.
     retention : str
         What became of older nights, in words, if only so many were to be kept.
+    report_errors : tuple of str
+        Why reports were not made; failures of the night, as those that failed are.
 
     Examples
     --------
@@ -167,6 +102,7 @@ class Night:
     )
     reports: Batch | None = None
     retention: str = ""
+    report_errors: tuple[str, ...] = ()
 
     @property
     def changes(self) -> pl.DataFrame:
@@ -178,13 +114,26 @@ class Night:
         """Return the rows of sweeps that failed."""
         return self.table.filter(pl.col("state") == "failed")
 
+    @property
+    def failures(self) -> list[str]:
+        """Return what failed in words, sweeps and then reports; none of a night that is well."""
+        lines = [f"{name}: {error}" for name, error in self.failed.select("sweep", "error").rows()]
+        return [*lines, *self._report_failures]
+
+    @property
+    def _report_failures(self) -> list[str]:
+        failed = [] if self.reports is None else self.reports.failed.select("job", "error").rows()
+        return [*(f"report of {name}: {error}" for name, error in failed), *self.report_errors]
+
     def __str__(self) -> str:
         """Say it in one line."""
         points, known = (int(self.table[name].sum()) for name in ("points", "from_before"))
         older = self.retention and f"; {self.retention}"
+        lost = f"; {len(unmade):,} report errors" if (unmade := self._report_failures) else ""
         return (
             f"{self.table.height:,} sweeps, {self.failed.height:,} failed; {points:,} points, "
-            f"{known:,} of them from before{_change_words(self.changes)}{older}; see {self.index}"
+            f"{known:,} of them from before{_change_words(self.changes)}{lost}{older}; see "
+            f"{self.index}"
         )
 
     def _repr_html_(self) -> str:
@@ -200,6 +149,7 @@ def nightly(
     night: date | None = None,
     top: int = 0,
     keep: int | None = None,
+    timeout: Duration | None = None,
     progress: Progress = None,
 ) -> Night:
     """Run sweeps one after the other, keep every point, and write a page of what they gave.
@@ -223,12 +173,15 @@ def nightly(
         The date; that of now, in UTC, unless given.
     top
         So many of the best points, of different sweeps by their deflated Sharpe ratio, are
-        backtested in a notebook and get a report, as `fxlab.batch` does it.
+        backtested in a notebook and get a report, as `fxlab.batch` does it, each on the first of
+        its sweep's sessions.
     keep
         So many of the newest nights stay whole, this one among them. Once it has ended without a
         failure, older ones lose their page, tables and reports; their records and what anybody
         else put beside them stay, so later nights are compared and charted as before. All stay
         unless given.
+    timeout
+        The longest time for the notebook of one report, such as "30m", as `fxlab.batch` takes it.
     progress
         As `fxlab.backtest` takes it; it hears of the sweep and the time left.
 
@@ -252,6 +205,7 @@ def nightly(
         integer(keep, 1), f"keep={keep!r:.80} is not a number of nights; give 1 or more, or leave "
         "it out to keep all of them",
     )  # fmt: skip
+    time_limit(timeout)
     plan = checked_sweeps(load_jobs(sweeps, "sweep"))
     root = Path(out).resolve()
     with connected(lab) as store, only_one(root), shown(progress, "nightly") as advance:
@@ -262,13 +216,14 @@ def nightly(
             log.add(one, store, threads, _named(share, one.name))
         if wanted:
             share = part(advance, len(plan) / steps, 1.0)
-            log.report(wanted, store, _named(share, "reports"))
+            log.report(wanted, store, timeout, _named(share, "reports"))
         advance(1.0, f"{len(plan):,} sweeps")
         made = log.show("done")
         return made if newest is None else replace(made, retention=log.clear_older(made, newest))
 
 
 _REPORTS: Final = "reports"
+_REPORTS_ERROR: Final = "best points.error.txt"  # no sweep's slug has a blank
 
 
 class _Log:
@@ -282,47 +237,60 @@ class _Log:
         self._rows: list[dict[str, Any]] = []
         self._sweeps: dict[str, Sweep] = {}
         self._reports: Batch | None = None
+        self._report_errors: list[str] = []
         self._report_words = ""
 
     def add(self, one: NightlySweep, lab: Lab, workers: int, progress: Advance) -> None:
         """Run a sweep and note how it ended; only an interruption goes on to the caller."""
         began = datetime.now(UTC)
         try:
-            found = _run(one, lab, self._day, workers, progress)
+            found = one.run(lab, self._day, workers, progress)
         except (KeyboardInterrupt, Cancelled) as stop:
             self._stopped(one, stop, began)
-        except FxlabError as error:
-            self._rows.append(_row(one, began, state="failed", error=str(error)))
         except Exception as error:  # noqa: BLE001 - a night goes on, whatever one sweep meets
-            path = self._folder / f"{one.slug}.error.txt"
-            write_whole(path, traceback.format_exc())
-            words = f"{type(error).__name__}: {error}; the traceback is in {path.name}"
-            self._rows.append(_row(one, began, state="failed", error=words))
+            self._fail(one, error, began)
         else:
             self._keep(one, found, began)
         self.show()
 
-    def report(self, most: int, lab: Lab, progress: Advance) -> None:
-        """Run a notebook for the best points; what fails there fails no sweep."""
+    def report(self, most: int, lab: Lab, timeout: Duration | None, progress: Advance) -> None:
+        """Run a notebook for the best points; what fails there fails no sweep, but the night."""
         odds = {row["sweep"]: row["deflated_sharpe"] or 0.0 for row in self._rows
                 if row["best"] is not None}  # fmt: skip
         ranked = sorted(
             (one for one in self._plan if one.name in odds), key=lambda one: -odds[one.name]
         )
+        refused: list[str] = []
+        words = "none: no best point"
         try:
-            jobs = _best_jobs([(one, self._sweeps[one.name]) for one in ranked], most, lab)
+            found = [(one, self._sweeps[one.name]) for one in ranked]
+            jobs, refused = _best_jobs(found, most, lab)
             if jobs:
                 self._reports = batch(
                     jobs, out=self._folder / _REPORTS, lab=lab, check_lookahead=False,
-                    progress=progress,
+                    timeout=timeout, progress=progress,
                 )  # fmt: skip
+                words = "; ".join([self._reports.counts, *self._first_only(jobs)])
+            elif refused:
+                words = "none"
         except (KeyboardInterrupt, Cancelled):
             self.show("stopped")
             raise
-        except FxlabError as error:
-            self._report_words = f"none: {error}"
-        else:
-            self._report_words = self._reports.counts if self._reports else "none: no best point"
+        except Exception as error:  # noqa: BLE001 - the sweeps are done, whatever reports meet
+            told = self._told(error, _REPORTS_ERROR)
+            words = f"none: {told}"
+            self._report_errors.append(f"reports: {told}")
+        self._report_errors += refused
+        self._report_words = "; ".join([words, *refused])
+
+    def _first_only(self, jobs: Sequence[BatchJob]) -> list[str]:
+        """Say of which sweeps the report shows one session of several."""
+        counts = [(job, len(self._sweeps[job.name].sessions)) for job in jobs]
+        return [
+            f"{job.name}: on {job.session} alone, the first of its {count:,} sessions"
+            for job, count in counts
+            if count > 1
+        ]
 
     def show(self, state: str = "running") -> Night:
         """Write the record of the night, its page and that of all nights."""
@@ -344,11 +312,14 @@ class _Log:
         newest = pictures if self._day == max(nights) else None
         write_whole(self._root / INDEX, render_all(self._root, nights, newest))
         table = pl.DataFrame(self._rows, schema=SCHEMA)
-        return Night(table, self._sweeps, page, made.comparison, self._reports)
+        errors = tuple(self._report_errors)
+        return Night(
+            table, self._sweeps, page, made.comparison, self._reports, report_errors=errors
+        )
 
     def clear_older(self, made: Night, keep: int) -> str:
         """Clear the nights that are not among the newest ones; say what became of them."""
-        if made.failed.height or (made.reports is not None and made.reports.failed.height):
+        if made.failures:
             return "older nights are kept, for this one has failures"
         words = clear_nights(self._root, keep)
         write_whole(self._root / INDEX, render_all(self._root, read_nights(self._root)))
@@ -359,7 +330,7 @@ class _Log:
         rows: list[dict[str, Any]] = []
         ended = {row["sweep"]: row for row in self._rows}
         for one in self._plan:
-            row = ended.get(one.name) or _row(one, datetime.now(UTC), state="waiting")
+            row = ended.get(one.name) or one.row(datetime.now(UTC), state="waiting")
             terms = json.dumps(one.terms, sort_keys=True)
             whole = {"night": self._day, "figure": finite(row["best"]), "terms": terms}
             rows.append({name: row.get(name) for name in FIGURES} | whole)
@@ -380,9 +351,27 @@ class _Log:
                 yield name, point_words(found, number), finite(figure)
 
     def _keep(self, one: NightlySweep, found: Sweep, began: datetime) -> None:
-        found.table.write_parquet(self._folder / f"{one.slug}.parquet")
-        self._sweeps[one.name] = found
-        self._rows.append(_ended(one, found, began))
+        """Note how a sweep ended; one whose table cannot be written has failed."""
+        try:
+            row, table = one.row_of(found, began), io.BytesIO()
+            found.table.write_parquet(table)
+            write_whole(self._folder / f"{one.slug}.parquet", table.getvalue())
+        except Exception as error:  # noqa: BLE001 - as in `add`
+            self._fail(one, error, began)
+        else:
+            self._sweeps[one.name] = found
+            self._rows.append(row)
+
+    def _fail(self, one: NightlySweep, error: Exception, began: datetime) -> None:
+        words = self._told(error, f"{one.slug}.error.txt")
+        self._rows.append(one.row(began, state="failed", error=words))
+
+    def _told(self, error: Exception, name: str) -> str:
+        """Return an error in words; of a surprise the traceback goes into a file of that name."""
+        if isinstance(error, FxlabError):
+            return str(error)
+        write_whole(self._folder / name, "".join(traceback.format_exception(error)))
+        return f"{type(error).__name__}: {error}; the traceback is in {name}"
 
     def _stopped(self, one: NightlySweep, stop: BaseException, began: datetime) -> None:
         if isinstance(stop, SweepCancelled):
@@ -420,30 +409,31 @@ def clear_nights(root: Path, keep: int) -> str:
 def _written(folder: Path, record: NightRecord) -> list[Path]:
     """Return what a night wrote into its folder beside its record, as far as it is there."""
     names = [slug(name, "sweep") for name in record.figures["sweep"].unique().drop_nulls()]
-    files = [folder / INDEX]
+    files = [folder / INDEX, folder / _REPORTS_ERROR]
     files += [folder / f"{name}.{end}" for name in names for end in ("parquet", "error.txt")]
     found = [path for path in files if path.is_file() and not path.is_symlink()]
     reports = folder / _REPORTS
     return [*found, reports] if reports.is_dir() and not reports.is_symlink() else found
 
 
-def _best_jobs(found: Sequence[tuple[NightlySweep, Sweep]], most: int, lab: Lab) -> list[BatchJob]:
-    """Return backtests of the best points of sweeps, each on the first of the sweep's sessions.
+def _best_jobs(
+    found: Sequence[tuple[NightlySweep, Sweep]], most: int, lab: Lab
+) -> tuple[list[BatchJob], list[str]]:
+    """Return backtests of the best points of sweeps, and those that are refused, with the reason.
 
-    Of two that are the same backtest only the first is there; at most `most` of them.
+    Each is on the first of the sweep's sessions. Of two that are the same backtest only the first
+    is there; at most `most` of them.
     """
     jobs: dict[str, BatchJob] = {}
+    refused: list[str] = []
     for one, made in found:
         if len(jobs) < most:
-            job = BatchJob(
-                session=made.sessions[0],
-                strategy=one.strategy,
-                parameters=made.best,
-                name=one.name,
-                **one.run_keywords(),
-            )
-            jobs.setdefault(checked([job], lab)[0].key, job)
-    return list(jobs.values())
+            try:
+                job = one.best_job(made)
+                jobs.setdefault(resolved(job, lab, {}).key, job)
+            except FxlabError as error:
+                refused.append(f"report of {one.name}: {error}")
+    return list(jobs.values()), refused
 
 
 def _named(progress: Advance, name: str) -> Advance:

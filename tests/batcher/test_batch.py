@@ -27,7 +27,7 @@ import fxlab
 from fxlab import errors
 from fxlab.backtester.strategy import strategy
 from fxlab.batcher import _jobs, runner
-from fxlab.batcher.batch import SHOWN
+from fxlab.batcher.batch import SHOWN, checked
 
 EXECUTION = {"taker_bps": 0.3, "latency": "uniform:1ms,9ms,seed=4", "rebalance": 0.25}
 
@@ -240,7 +240,7 @@ def test_a_recording_that_still_grows_is_always_run(session, lab, monkeypatch, r
 
     growing = dataclasses.replace(session, status="collecting")
     monkeypatch.setattr(lab, "session", lambda _: growing)
-    assert [one.is_final for one in _jobs.checked(asked[:1], lab)] == [False]
+    assert [one.is_final for one in checked(asked[:1], lab)] == [False]
 
 
 def test_mistakes_are_told_all_at_once_before_anything_runs(lab, session, tmp_path):
@@ -293,7 +293,7 @@ def test_half_a_job_is_refused(job, words):
 def test_the_same_job_twice_is_refused(lab, session):
     one = {"session": session.id, "strategy": "sma_cross"}
     with pytest.raises(errors.InvalidInput, match=r"job 2: it is the same as job 1, sma_cross\("):
-        _jobs.checked([one, one | {"parameters": {"fast": 50}}], lab)
+        checked([one, one | {"parameters": {"fast": 50}}], lab)
 
 
 def test_a_strategy_of_this_process_only_is_refused(monkeypatch):
@@ -394,9 +394,9 @@ def test_a_parameter_is_a_finite_value_of_its_type(lab, session):
     whole = {"session": session.id, "strategy": "batch_strategies:above"}
     for value in (math.nan, math.inf, -math.inf, True, date(2026, 1, 1), "1", None):
         with pytest.raises(errors.InvalidInput, match=re.escape(f"level={value!r} is not a")):
-            _jobs.checked([whole | {"parameters": {"level": value}}], lab)
+            checked([whole | {"parameters": {"level": value}}], lab)
     for value in (1, 1.5, -1e300):
-        (ready,) = _jobs.checked([whole | {"parameters": {"level": value}}], lab)
+        (ready,) = checked([whole | {"parameters": {"level": value}}], lab)
         given = ready.notebook_parameters(check_lookahead=False, out="")["parameters"]["level"]
         assert (given, type(given)) == (value, float)
 

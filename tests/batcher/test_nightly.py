@@ -6,6 +6,7 @@ import math
 import re
 import shutil
 from datetime import date, time, timedelta
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -14,7 +15,8 @@ from markets import recorded_walk
 import fxlab
 from fxlab import errors
 from fxlab.batcher._jobs import NightlySweep, checked_sweeps, slug
-from fxlab.batcher.nightly import clear_nights, render_all
+from fxlab.batcher.batch import Batch, resolved
+from fxlab.batcher.nightly import _written, clear_nights, render_all
 from fxlab.sweeper._results import FIGURES, RECORD, NightRecord, read_nights
 
 FIRST, SECOND = date(2026, 1, 31), date(2026, 2, 1)
@@ -241,7 +243,7 @@ def test_a_surprise_costs_one_sweep_and_leaves_its_traceback(lab, plan, tmp_path
     def surprise(*_args, **_options):
         raise ZeroDivisionError("by what?")
 
-    monkeypatch.setattr("fxlab.batcher.nightly.sweep", surprise)
+    monkeypatch.setattr("fxlab.batcher._jobs.sweep", surprise)
     night = fxlab.nightly(plan[:2], out=tmp_path, lab=lab, night=FIRST)
     assert night.failed.height == 2
     assert rows(night)[0]["error"].startswith("ZeroDivisionError: by what?")
@@ -351,7 +353,7 @@ def reported(lab, group, plan, tmp_path_factory):
     return out, told, first, fxlab.nightly(sweeps, out=out, lab=lab, night=FIRST, top=2)
 
 
-def test_the_best_points_get_a_notebook_and_a_report(reported, lab):
+def test_the_best_points_get_a_notebook_and_a_report(reported, lab, group):
     out, told, first, again = reported
     table = first.reports.table
     assert table["state"].to_list() == ["done", "done"]
@@ -363,6 +365,8 @@ def test_the_best_points_get_a_notebook_and_a_report(reported, lab):
         assert lab.run(row["run_id"])["fingerprint"] == best["fingerprint"][0]
     page = first.index.read_text(encoding="utf-8")
     assert '<a href="reports/index.html">reports of the best points</a>: 2 done' in page
+    assert f"a &lt;b&gt;: on {group}-c alone, the first of its 3 sessions" in page
+    assert "sma_cross: on" not in page  # it has one session
     assert again.reports.table["from_before"].to_list() == [True, True]
     shares = [share for share, _ in told]
     assert shares == sorted(shares)
@@ -383,12 +387,119 @@ def reports_raise(monkeypatch, error):
     monkeypatch.setattr("fxlab.batcher.nightly.batch", batch)
 
 
-def test_what_reports_cannot_do_fails_no_sweep(lab, plan, tmp_path, monkeypatch):
+def test_what_reports_cannot_do_fails_the_night_and_no_sweep(lab, plan, tmp_path, monkeypatch):
+    old = write_night(tmp_path, FIRST, "a b")
     reports_raise(monkeypatch, errors.InvalidInput("no <room>"))
-    night = fxlab.nightly(plan[1:2], out=tmp_path, lab=lab, night=FIRST, top=1)
+    night = fxlab.nightly(plan[1:2], out=tmp_path, lab=lab, night=SECOND, top=1, keep=1)
     assert rows(night)[0]["state"] == "done"
     assert night.reports is None
     assert "none: no &lt;room&gt;" in night.index.read_text()
+    assert night.failed.is_empty()
+    assert night.failures == ["reports: no <room>"]
+    assert "; 1 report errors; older nights are kept, for this one has failures" in str(night)
+    assert (old / "index.html").is_file()
+    assert read_nights(tmp_path)[SECOND].state == "done"
+
+
+def test_a_surprise_among_reports_ends_no_night_and_leaves_its_traceback(lab, plan, tmp_path):
+    folder = tmp_path / FIRST.isoformat()
+    folder.mkdir()
+    (folder / "reports").write_text("where the reports belong")
+    night = fxlab.nightly(plan[1:2], out=tmp_path, lab=lab, night=FIRST, top=1)
+    (line,) = night.failures
+    assert line.startswith("reports: FileExistsError: ")
+    assert line.endswith("; the traceback is in best points.error.txt")
+    assert "only_one" in (folder / "best points.error.txt").read_text(encoding="utf-8")
+    assert "none: FileExistsError" in night.index.read_text(encoding="utf-8")
+    assert read_nights(tmp_path)[FIRST].state == "done"
+    assert folder / "best points.error.txt" in _written(folder, read_nights(tmp_path)[FIRST])
+
+
+def test_a_table_that_cannot_be_written_fails_its_sweep(lab, plan, tmp_path):
+    folder = tmp_path / FIRST.isoformat()
+    (folder / "by-tag.parquet").mkdir(parents=True)
+    night = fxlab.nightly(plan[:2], out=tmp_path, lab=lab, night=FIRST)
+    assert [row["state"] for row in rows(night)] == ["failed", "done"]
+    assert rows(night)[0]["error"].endswith("; the traceback is in by-tag.error.txt")
+    assert "IsADirectoryError" in (folder / "by-tag.error.txt").read_text(encoding="utf-8")
+    assert list(night.sweeps) == ["sma_cross"]
+    assert (folder / "sma_cross.parquet").is_file()
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+    assert read_nights(tmp_path)[FIRST].state == "done"
+
+
+def test_a_table_is_there_as_a_whole_or_not_at_all(lab, plan, tmp_path, monkeypatch):
+    fxlab.nightly(plan[1:2], out=tmp_path, lab=lab, night=FIRST)
+    target = tmp_path / FIRST.isoformat() / "sma_cross.parquet"
+    before = target.read_bytes()
+
+    def half(_frame, file):
+        file = file if hasattr(file, "write") else open(file, "wb")  # noqa: PTH123, SIM115
+        file.write(b"PAR1")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pl.DataFrame, "write_parquet", half)
+    night = fxlab.nightly(plan[1:2], out=tmp_path, lab=lab, night=FIRST)
+    assert "No space left on device" in rows(night)[0]["error"]
+    assert target.read_bytes() == before
+
+
+def first_is_refused(monkeypatch, name):
+    """Let no backtest of a sweep be possible; return the names of those that are run."""
+    run = []
+
+    def refuse(job, *rest):
+        if job.name == name:
+            raise errors.SessionNotFound(f"no session <{job.session}>")
+        return resolved(job, *rest)
+
+    def batch(jobs, **_options):
+        run.extend(job.name for job in jobs)
+        table = pl.DataFrame({"job": run, "state": ["done"] * len(run), "error": [None] * len(run)})
+        return Batch(table.with_columns(from_before=False), Path("index.html"))
+
+    monkeypatch.setattr("fxlab.batcher.nightly.resolved", refuse)
+    monkeypatch.setattr("fxlab.batcher.nightly.batch", batch)
+    return run
+
+
+def test_a_report_that_is_refused_costs_no_other(lab, plan, tmp_path, monkeypatch):
+    run = first_is_refused(monkeypatch, "by <tag>")
+    night = fxlab.nightly(plan[:2], out=tmp_path, lab=lab, night=FIRST, top=2)
+    assert run == ["sma_cross"]
+    (line,) = night.failures
+    assert line.startswith("report of by <tag>: no session <")
+    page = night.index.read_text(encoding="utf-8")
+    assert '">reports of the best points</a>: 1 done; report of by &lt;tag&gt;: no session' in page
+
+
+def test_a_night_whose_only_report_is_refused_has_none(lab, plan, tmp_path, monkeypatch):
+    first_is_refused(monkeypatch, "by <tag>")
+    night = fxlab.nightly(plan[:1], out=tmp_path, lab=lab, night=FIRST, top=2)
+    assert night.reports is None
+    assert len(night.failures) == 1
+    page = night.index.read_text(encoding="utf-8")
+    assert "reports of the best points: none; report of by &lt;tag&gt;: no session" in page
+
+
+def test_reports_are_told_how_long_they_may_take(lab, plan, tmp_path, monkeypatch):
+    given = []
+
+    def batch(_jobs, **options):
+        given.append(options["timeout"])
+        raise errors.InvalidInput("enough")
+
+    monkeypatch.setattr("fxlab.batcher.nightly.batch", batch)
+    for more in ({}, {"timeout": "90s"}):
+        fxlab.nightly(plan[1:2], out=tmp_path, lab=lab, night=FIRST, top=1, **more)
+    assert given == [None, "90s"]
+
+
+@pytest.mark.parametrize("timeout", [0, "soon", True, math.nan])
+def test_a_timeout_is_a_duration(timeout, tmp_path):
+    with pytest.raises(errors.InvalidParameter, match=r"^timeout="):
+        fxlab.nightly([], out=tmp_path / "out", lab=object(), timeout=timeout)
+    assert not (tmp_path / "out").exists()
 
 
 def test_reports_that_are_stopped_stop_the_night(lab, plan, tmp_path, monkeypatch):

@@ -12,8 +12,9 @@ from markets import random_walk
 
 import fxlab
 from fxlab import _html
+from fxlab.batcher._jobs import SCHEMA
 from fxlab.batcher.batch import SHOWN, render_batch
-from fxlab.batcher.nightly import SCHEMA, render_all, render_night
+from fxlab.batcher.nightly import render_all, render_night
 
 HOSTILE = "</script></style><script>alert('1')</script>\"'"
 TEMPLATES = Path(_html.__file__).with_name("templates")

@@ -274,7 +274,6 @@ def test_a_night_from_its_file(session, tmp_path):
 
 def test_a_night_fails_with_a_report(monkeypatch, tmp_path):
     table = pl.DataFrame({"sweep": ["a"], "state": ["done"], "error": [None]})
-    reports = pl.DataFrame({"job": ["[red]a"], "error": ["ValueError: no"]})
     given = {}
 
     def fake(_file, **options):
@@ -284,14 +283,14 @@ def test_a_night_fails_with_a_report(monkeypatch, tmp_path):
             failed=table.clear(),
             comparison=pl.DataFrame(schema=COMPARISON),
             changes=pl.DataFrame(schema=COMPARISON),
-            reports=SimpleNamespace(failed=reports) if options["top"] else None,
+            failures=["report of [red]a: ValueError: no"] if options["top"] else [],
         )
 
     monkeypatch.setattr(fxlab, "nightly", fake, raising=False)
-    answer = run("nightly", "nights.toml", "--out", tmp_path, "--top", "2")
+    answer = run("nightly", "nights.toml", "--out", tmp_path, "--top", "2", "--timeout", "30m")
     assert answer.exit_code == 1
     assert "report of [red]a: ValueError: no" in answer.stdout
-    assert given == {"out": tmp_path, "workers": None, "top": 2, "keep": None}
+    assert given == {"out": tmp_path, "workers": None, "top": 2, "keep": None, "timeout": "30m"}
     assert run("nightly", "nights.toml", "--out", tmp_path).exit_code == 0
 
 
@@ -463,7 +462,7 @@ def schedule(*words):
 def test_the_schedule_is_this_command_with_whole_paths(planned, monkeypatch):
     monkeypatch.setenv("FXLAB_HOME", "/data/home")
     monkeypatch.setenv("FXLAB_QUESTDB_PASSWORD", "hush")
-    options = ["--workers", "2", "--top", "3", "--keep", "30"]
+    options = ["--workers", "2", "--top", "3", "--keep", "30", "--timeout", "30m"]
     parts, text = schedule(*options, "--on-failure", "echo 'oh no'")
     assert not (planned / "nights").exists()
     assert "hush" not in text
