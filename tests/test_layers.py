@@ -76,7 +76,8 @@ FLOORS = {
         ["_builtin"],
     ],
     "fxlab/batcher": [
-        ["_jobs", "runner"],
+        ["runner"],
+        ["_jobs"],
         ["batch"],
         ["nightly"],
     ],

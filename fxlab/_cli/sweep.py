@@ -415,8 +415,9 @@ def nightly(
         int | None, typer.Option(min=1, help="Threads; every core unless given.")
     ] = None,
     top: Annotated[
-        int, typer.Option(min=0, help="Run a notebook and a report for so many of the best points.")
-    ] = 0,
+        int | None,
+        typer.Option(min=0, help="Run a notebook and a report for so many of the best points."),
+    ] = None,
     keep: Annotated[
         int | None,
         typer.Option(
@@ -445,17 +446,21 @@ def nightly(
     Sessions are named by id, by tag, or as the newest of a symbol. Run twice in one night, no point
     is replayed twice. Points of all nights count as trials when the best one is judged. Each sweep
     is compared with the night before: better, decayed, same, new, gone, or why it is not compared.
+    The file may hold options in a table [night]: top, keep, timeout, on_failure.
     """
     import fxlab
+    from fxlab.batcher._jobs import night_options, read_plan
 
+    if on_failure is None:
+        on_failure = night_options(read_plan(file, "sweep"))["on_failure"]
     hook = _split_command(on_failure)
     if print_schedule:
         options = {
             "--workers": workers,
-            "--top": top or None,
+            "--top": top,
             "--keep": keep,
             "--timeout": timeout,
-            "--on-failure": shlex.join(hook),
+            "--on-failure": None if on_failure is None else shlex.join(hook),
         }
         _print_schedule(file, out, options)
         return
@@ -477,14 +482,16 @@ def nightly(
 
 def _print_schedule(file: Path, out: Path, options: Mapping[str, object]) -> None:
     """Print what runs a night, with whole paths: cron and systemd start elsewhere."""
-    from fxlab.batcher._jobs import checked_sweeps, load_jobs
+    from fxlab.batcher._jobs import checked_sweeps, load_jobs, night_options, read_plan
 
-    checked_sweeps(load_jobs(file, "sweep"))
+    plan = read_plan(file, "sweep")
+    night_options(plan)
+    checked_sweeps(load_jobs(plan, "sweep"))
     own = Path(sys.executable).with_name("fxlab")
     program = [str(own)] if own.is_file() else [sys.executable, "-m", "fxlab"]
     words = [*program, "nightly", str(file.absolute()), "--out", str(out.absolute())]
     for name, value in options.items():
-        words += [name, str(value)] if value else []
+        words += [] if value is None else [name, str(value)]
     folder, log = str(Path.cwd()), f"{out.absolute()}.log"
     names = {f"FXLAB_{one.name.upper()}" for one in dataclasses.fields(Settings)}
     secret = {f"FXLAB_{name.upper()}" for name in SECRET_NAMES}

@@ -6,7 +6,8 @@ without reading a tick.
 
 A job file says shared values once, then a table for each piece of work: ``[defaults]`` holds what
 the pieces have in common, such as session and execution; each ``[[job]]`` or ``[[sweep]]`` below it
-adds its own values, or replaces shared ones.
+adds its own values, or replaces shared ones. A night's file may say in ``[night]`` what its command
+takes as options.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from fxlab._times import integer, parse_range, required
 from fxlab.backtester.execution import Execution
 from fxlab.backtester.options import RunOptions, check_names, execution_of, renamed
 from fxlab.backtester.strategy.strategy import Strategy, Value, get, values_between
+from fxlab.batcher.runner import time_limit
 from fxlab.errors import EmptySession, FxlabError, InvalidInput, InvalidParameter
 from fxlab.sweeper._results import check_objective, worth
 from fxlab.sweeper._space import Space, choose
@@ -394,8 +396,20 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever a plan holds
 
 
 DEFAULTS: Final = "defaults"
+NIGHT: Final = "night"
 _SHOWN: Final = 5
 """Mistakes named at once, at most."""
+
+
+def read_plan(plan: str | Path | Sequence[Any] | Mapping[str, Any], kind: str) -> Any:  # noqa: ANN401
+    """Return what a TOML or JSON file of work holds; what is no path is returned as it is.
+
+    Raises
+    ------
+    InvalidInput
+        If the file cannot be read.
+    """
+    return _read(Path(plan), kind) if isinstance(plan, str | Path) else plan
 
 
 def load_jobs(plan: str | Path | Sequence[Any] | Mapping[str, Any], kind: str) -> Sequence[Any]:
@@ -413,10 +427,49 @@ def load_jobs(plan: str | Path | Sequence[Any] | Mapping[str, Any], kind: str) -
     InvalidInput
         If the file cannot be read, has another table, or there is no work in it.
     """
-    held: Any = _read(Path(plan), kind) if isinstance(plan, str | Path) else plan
+    held = read_plan(plan, kind)
     found = _filled_in(held, kind) if isinstance(held, Mapping) else list(held)
     if not found:
         raise InvalidInput(f"there is nothing to run; write at least one [[{kind}]]")
+    return found
+
+
+def night_options(held: object, **given: Any) -> dict[str, Any]:  # noqa: ANN401 - checked here
+    """Return the options of a night: each as given, else as the ``[night]`` of its plan has it.
+
+    Parameters
+    ----------
+    held
+        What `read_plan` returned.
+    **given
+        ``top``, ``keep``, ``timeout`` as `fxlab.nightly` takes them, and ``on_failure``, the
+        command that ``fxlab nightly`` runs; None leaves the plan its word.
+
+    Raises
+    ------
+    InvalidParameter
+        For an unknown name ("did you mean"), or a value that is not possible.
+    """
+    known = ("top", "keep", "timeout", "on_failure")
+    own = held.get(NIGHT, {}) if isinstance(held, Mapping) else {}
+    if not isinstance(own, Mapping):
+        raise InvalidParameter(f"write [{NIGHT}] once, and {', '.join(known)} below it")
+    check_names(own, known, "a night")
+    found = dict.fromkeys(known) | dict(own) | {k: v for k, v in given.items() if v is not None}
+    top, keep, command = found["top"], found["keep"], found["on_failure"]
+    if top is not None:
+        required(integer(top, 0), f"top={top!r:.80} is not a number of points; give 0 or more")
+    if keep is not None:
+        required(
+            integer(keep, 1),
+            f"keep={keep!r:.80} is not a number of nights; give 1 or more, or leave it out to keep "
+            "all of them",
+        )
+    time_limit(found["timeout"])
+    if not isinstance(command, str | None):
+        raise InvalidParameter(
+            f'on_failure={command!r:.80} is not a text; write on_failure = "mail -s night me"'
+        )
     return found
 
 
@@ -543,7 +596,7 @@ def _parsed_json(text: str) -> Any:  # noqa: ANN401 - as above
 
 
 def _filled_in(plan: Mapping[str, Any], kind: str) -> list[dict[str, Any]]:
-    check_names(plan, (DEFAULTS, kind), "the plan")
+    check_names(plan, (DEFAULTS, kind, *([NIGHT] if kind == "sweep" else [])), "the plan")
     shared, own = plan.get(DEFAULTS, {}), plan.get(kind, [])
     tables = [shared, *own] if isinstance(own, list) else [own]
     if not (isinstance(own, list) and all(isinstance(table, Mapping) for table in tables)):

@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 from fxlab import _html
 from fxlab._html import NOTHING
 from fxlab._progress import Advance, Progress, shown
-from fxlab._times import Duration, Time, parse_duration
+from fxlab._times import Duration, Time
 from fxlab.backtester.engine import prepare
 from fxlab.backtester.execution import Execution
 from fxlab.backtester.metrics._performance import METRICS
@@ -42,6 +42,7 @@ from fxlab.batcher.runner import (
     environment_for,
     find,
     run_all,
+    time_limit,
 )
 from fxlab.errors import Cancelled, InvalidInput, InvalidParameter, RunNotFound
 from fxlab.sweeper._study import duration_words, time_left
@@ -444,24 +445,6 @@ def batch(
             environment = environment_for(store.settings.environment())
             _run(state, tasks, count, environment, advance, limit=limit)
             return state.show()
-
-
-def time_limit(timeout: Duration | None) -> float | None:
-    """Return a time limit in seconds.
-
-    Raises
-    ------
-    InvalidParameter
-        If it is no duration, or none at all.
-    """
-    if timeout is None:
-        return None
-    micros = parse_duration(timeout, "timeout")
-    if not micros:
-        raise InvalidParameter(
-            f"timeout={timeout!r:.80} leaves no time to run; give one such as '30m', or none"
-        )
-    return micros / 1e6
 
 
 @contextmanager

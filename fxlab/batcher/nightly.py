@@ -26,12 +26,21 @@ import polars as pl
 
 from fxlab import _html
 from fxlab._progress import Advance, Progress, part, shown
-from fxlab._times import Duration, integer, required
+from fxlab._times import Duration
 from fxlab.backtester.metrics._performance import METRICS
 from fxlab.backtester.report._summary import history_picture, show_metric, show_seconds
 from fxlab.backtester.report._tearsheet import Section, embed, plotly_source, write_whole
-from fxlab.batcher._jobs import SCHEMA, BatchJob, NightlySweep, checked_sweeps, load_jobs, slug
-from fxlab.batcher.batch import INDEX, Batch, batch, connected, only_one, resolved, time_limit
+from fxlab.batcher._jobs import (
+    SCHEMA,
+    BatchJob,
+    NightlySweep,
+    checked_sweeps,
+    load_jobs,
+    night_options,
+    read_plan,
+    slug,
+)
+from fxlab.batcher.batch import INDEX, Batch, batch, connected, only_one, resolved
 from fxlab.errors import Cancelled, FxlabError, SweepCancelled
 from fxlab.sweeper._cross_validation import verdict
 from fxlab.sweeper._results import (
@@ -147,7 +156,7 @@ def nightly(
     lab: Lab | None = None,
     workers: int | None = None,
     night: date | None = None,
-    top: int = 0,
+    top: int | None = None,
     keep: int | None = None,
     timeout: Duration | None = None,
     progress: Progress = None,
@@ -160,7 +169,9 @@ def nightly(
     ----------
     sweeps
         Mappings with the fields of `fxlab.batcher._jobs.NightlySweep`, or a TOML file
-        with a table ``[defaults]`` and a table ``[[sweep]]`` for each.
+        with a table ``[defaults]`` and a table ``[[sweep]]`` for each; its table ``[night]`` may
+        hold ``top``, ``keep`` and ``timeout``, used unless given here, and ``on_failure``, which
+        ``fxlab nightly`` runs and this function does not: see `Night.failures`.
     out
         The folder of all nights; each has a folder in it, named by its date, with ``index.html``,
         the whole table of every sweep as Parquet, and ``night.json``, the record with which later
@@ -200,13 +211,10 @@ def nightly(
     ('sma_cross', 'done', 2)
     """
     threads, day = check_workers(workers), night or datetime.now(UTC).date()
-    wanted = required(integer(top, 0), f"top={top!r:.80} is not a number of points; give 0 or more")
-    newest = None if keep is None else required(
-        integer(keep, 1), f"keep={keep!r:.80} is not a number of nights; give 1 or more, or leave "
-        "it out to keep all of them",
-    )  # fmt: skip
-    time_limit(timeout)
-    plan = checked_sweeps(load_jobs(sweeps, "sweep"))
+    held = read_plan(sweeps, "sweep")
+    options = night_options(held, top=top, keep=keep, timeout=timeout)
+    wanted, newest = options["top"] or 0, options["keep"]
+    plan = checked_sweeps(load_jobs(held, "sweep"))
     root = Path(out).resolve()
     with connected(lab) as store, only_one(root), shown(progress, "nightly") as advance:
         log = _Log(root, day, plan)
@@ -216,7 +224,7 @@ def nightly(
             log.add(one, store, threads, _named(share, one.name))
         if wanted:
             share = part(advance, len(plan) / steps, 1.0)
-            log.report(wanted, store, timeout, _named(share, "reports"))
+            log.report(wanted, store, options["timeout"], _named(share, "reports"))
         advance(1.0, f"{len(plan):,} sweeps")
         made = log.show("done")
         return made if newest is None else replace(made, retention=log.clear_older(made, newest))

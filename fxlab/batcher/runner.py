@@ -19,10 +19,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from fxlab._times import Duration, parse_duration
 from fxlab.backtester.options import check_names
 from fxlab.backtester.report._summary import sparkline
 from fxlab.backtester.report._tearsheet import write_whole
-from fxlab.errors import InvalidInput
+from fxlab.errors import InvalidInput, InvalidParameter
 from fxlab.sweeper import _executors
 
 if TYPE_CHECKING:
@@ -92,6 +93,24 @@ def check_parameters(path: Path, given: Mapping[str, Any]) -> None:
 
     declared = papermill.inspect_notebook(str(path))
     check_names(given, declared, f"the parameters cell of {path.name}")
+
+
+def time_limit(timeout: Duration | None) -> float | None:
+    """Return a time limit in seconds.
+
+    Raises
+    ------
+    InvalidParameter
+        If it is no duration, or none at all.
+    """
+    if timeout is None:
+        return None
+    micros = parse_duration(timeout, "timeout")
+    if not micros:
+        raise InvalidParameter(
+            f"timeout={timeout!r:.80} leaves no time to run; give one such as '30m', or none"
+        )
+    return micros / 1e6
 
 
 def run_all(

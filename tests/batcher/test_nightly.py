@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import shutil
@@ -14,7 +15,14 @@ from markets import recorded_walk
 
 import fxlab
 from fxlab import errors
-from fxlab.batcher._jobs import NightlySweep, checked_sweeps, slug
+from fxlab.batcher._jobs import (
+    NightlySweep,
+    checked_sweeps,
+    load_jobs,
+    night_options,
+    read_plan,
+    slug,
+)
 from fxlab.batcher.batch import Batch, resolved
 from fxlab.batcher.nightly import _written, clear_nights, render_all
 from fxlab.sweeper._results import FIGURES, RECORD, NightRecord, read_nights
@@ -493,6 +501,64 @@ def test_reports_are_told_how_long_they_may_take(lab, plan, tmp_path, monkeypatc
     for more in ({}, {"timeout": "90s"}):
         fxlab.nightly(plan[1:2], out=tmp_path, lab=lab, night=FIRST, top=1, **more)
     assert given == [None, "90s"]
+
+
+def test_a_plan_holds_options_of_its_night_and_keywords_come_first(tmp_path):
+    path = tmp_path / "nights.toml"
+    path.write_text('[night]\ntop = 3\nkeep = 30\ntimeout = "30m"\non_failure = "echo"\n')
+    held = read_plan(path, "sweep")
+    whole = {"top": 3, "keep": 30, "timeout": "30m", "on_failure": "echo"}
+    assert night_options(held) == whole
+    assert night_options(held, top=0, keep=None, timeout="1h") == whole | {
+        "top": 0,
+        "timeout": "1h",
+    }
+    assert night_options([]) == dict.fromkeys(whole)
+    as_json = tmp_path / "nights.json"
+    as_json.write_text(json.dumps({"night": whole}))
+    assert night_options(read_plan(as_json, "sweep")) == whole
+
+
+def test_a_night_does_what_its_plan_says(lab, plan, tmp_path, monkeypatch):
+    given = []
+
+    def batch(jobs, **options):
+        given.append((len(jobs), options["timeout"]))
+        raise errors.InvalidInput("enough")
+
+    monkeypatch.setattr("fxlab.batcher.nightly.batch", batch)
+    whole = {"night": {"top": 1, "timeout": "90s", "keep": 1}, "sweep": plan[:2]}
+    night = fxlab.nightly(whole, out=tmp_path, lab=lab, night=FIRST)
+    assert night.retention == "older nights are kept, for this one has failures"
+    fxlab.nightly(whole, out=tmp_path, lab=lab, night=FIRST, top=2, timeout="1h")
+    fxlab.nightly(whole, out=tmp_path, lab=lab, night=FIRST, top=0)
+    assert given == [(1, "90s"), (2, "1h")]
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ({"tpo": 3}, "a night has no 'tpo'; did you mean 'top'"),
+        ({"workers": 3}, "a night has no 'workers'; it has: top, keep, timeout, on_failure"),
+        ({"top": "3"}, "top='3' is not a number of points"),
+        ({"top": math.inf}, "top=inf is not a number of points"),
+        ({"keep": 0}, "keep=0 is not a number of nights"),
+        ({"timeout": 0}, "timeout=0 leaves no time to run"),
+        ({"timeout": date(2026, 1, 1)}, "timeout="),
+        ({"on_failure": 5}, 'on_failure=5 is not a text; write on_failure = "'),
+        ([{"top": 3}], r"write \[night\] once"),
+        (5, r"write \[night\] once"),
+    ],
+)
+def test_options_of_a_plan_that_are_none_are_refused_before_the_night(table, words, tmp_path):
+    with pytest.raises(errors.InvalidParameter, match=words):
+        fxlab.nightly({"night": table, "sweep": [{}]}, out=tmp_path / "out", lab=object())
+    assert not (tmp_path / "out").exists()
+
+
+def test_only_a_night_has_options():
+    with pytest.raises(errors.InvalidParameter, match="the plan has no 'night'"):
+        load_jobs({"night": {"top": 3}, "job": [{}]}, "job")
 
 
 @pytest.mark.parametrize("timeout", [0, "soon", True, math.nan])

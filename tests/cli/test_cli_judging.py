@@ -287,11 +287,14 @@ def test_a_night_fails_with_a_report(monkeypatch, tmp_path):
         )
 
     monkeypatch.setattr(fxlab, "nightly", fake, raising=False)
-    answer = run("nightly", "nights.toml", "--out", tmp_path, "--top", "2", "--timeout", "30m")
+    plan = tmp_path / "nights.toml"
+    plan.write_text("")
+    answer = run("nightly", plan, "--out", tmp_path, "--top", "2", "--timeout", "30m")
     assert answer.exit_code == 1
     assert "report of [red]a: ValueError: no" in answer.stdout
     assert given == {"out": tmp_path, "workers": None, "top": 2, "keep": None, "timeout": "30m"}
-    assert run("nightly", "nights.toml", "--out", tmp_path).exit_code == 0
+    assert run("nightly", plan, "--out", tmp_path).exit_code == 0
+    assert given == {"out": tmp_path, "workers": None, "top": None, "keep": None, "timeout": None}
 
 
 def on_failure(tmp_path, *lines):
@@ -327,6 +330,27 @@ def test_a_failure_is_told_to_a_command(session, tmp_path):
         run("nightly", plan, "--out", out, "--on-failure", command)
     )
     assert heard.read_text().startswith("the night did not end: InvalidParameter: the plan has no")
+
+
+def test_the_command_of_a_failure_stands_in_the_plan_too(tmp_path):
+    plan, out = tmp_path / "nights.toml", tmp_path / "nights"
+    (command, heard), other = on_failure(tmp_path), tmp_path / "other"
+    other.mkdir()
+    another, another_heard = on_failure(other)
+    plan.write_text(f"[night]\non_failure = {json.dumps(command)}\n[[sweeps]]\n")
+    assert "did you mean 'sweep'" in one_error(run("nightly", plan, "--out", out))
+    assert heard.read_text().startswith("the night did not end: InvalidParameter: ")
+
+    heard.unlink()
+    for given in (another, ""):
+        one_error(run("nightly", plan, "--out", out, "--on-failure", given))
+    assert not heard.exists()
+    assert another_heard.exists()
+    plan.write_text("[night]\non_failur = 'x'\n")
+    assert "did you mean 'on_failure'" in one_error(run("nightly", plan, "--out", out))
+    plan.write_text("[night]\non_failure = 'no-such-program'\n")
+    assert "there is no program 'no-such-program'" in one_error(run("nightly", plan, "--out", out))
+    assert not out.exists()
 
 
 @pytest.mark.parametrize(
@@ -489,6 +513,22 @@ def test_a_schedule_without_options_has_none(planned):
     command = shlex.split(read_as_systemd(parts["service"])["Service"]["ExecStart"][0])
     assert command[-2:] == ["--out", str(planned / "nights")]
     assert "FXLAB_" not in parts["crontab"]
+
+
+def test_a_schedule_has_the_command_of_the_plan_with_its_whole_path(planned):
+    plan = planned / "my nights.toml"
+    plan.write_text("[night]\ntop = 3\non_failure = 'echo oh'\n" + plan.read_text())
+    for words, said in (((), ["oh"]), (("--on-failure", ""), [])):
+        parts, _ = schedule(*words)
+        command = shlex.split(read_as_systemd(parts["service"])["Service"]["ExecStart"][0])
+        assert "--top" not in command  # the plan's word, when the night comes
+        assert command[-2] == "--on-failure"
+        program = shlex.split(command[-1])
+        assert program[1:] == said
+        assert all(Path(word).is_absolute() for word in program[:1])
+    plan.write_text("[night]\ntop = -1\n")
+    whole = ("nightly", "my nights.toml", "--out", "n", "--on-failure", "", "--print-schedule")
+    assert "--top -1 is not a number of points" in one_error(run(*whole))
 
 
 def test_a_schedule_of_what_cannot_run_is_refused(planned):
