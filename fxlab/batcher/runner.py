@@ -7,6 +7,7 @@ the run, writes its report and leaves its metrics for the batch.
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 import os
@@ -85,14 +86,51 @@ def find(notebook: str | Path) -> Path:
 
 
 def check_parameters(path: Path, given: Mapping[str, Any]) -> None:
-    """Raise `InvalidParameter` unless the notebook declares all these names.
+    """Raise `InvalidParameter` unless the notebook declares all these names, for such values.
 
-    papermill itself only warns: a typing error would run the whole batch with defaults.
+    papermill itself only warns of names: a typing error would run the whole batch with defaults.
+    What a cell declares is its type, else that of its default; what neither tells takes any value.
     """
     import papermill
 
     declared = papermill.inspect_notebook(str(path))
-    check_names(given, declared, f"the parameters cell of {path.name}")
+    cell = f"the parameters cell of {path.name}"
+    check_names(given, declared, cell)
+    for name, value in given.items():
+        kind, wanted = _kind_of(value), _declared_kind(declared[name])
+        whole = isinstance(value, int) and wanted == _NUMBER  # True is an int
+        if kind and wanted and kind != wanted and not whole:
+            raise InvalidParameter(
+                f"{name}={value!r:.80} is {kind}, and {cell} declares {wanted}; declare it there "
+                f"as {name}: {type(value).__name__}, as the shipped notebook does"
+            )
+
+
+_NUMBER: Final = "a number"
+_KINDS: Final[tuple[tuple[str, Any, tuple[str, ...]], ...]] = (
+    ("true or false", bool, ("bool",)),
+    (_NUMBER, int | float, ("int", "float")),
+    ("a text", str, ("str",)),
+    ("a list", list | tuple, ("list", "List", "tuple", "Tuple", "Sequence")),
+    ("a dict", dict, ("dict", "Dict", "Mapping")),
+)
+"""Kinds of values: their types, and the names of these in a parameters cell."""
+
+
+def _kind_of(value: object) -> str:
+    """Return the kind of a value; empty for None, and for any other."""
+    return next((kind for kind, types, _ in _KINDS if isinstance(value, types)), "")
+
+
+def _declared_kind(declared: Mapping[str, str]) -> str:
+    """Return the kind of values that a cell declares, as papermill read it; empty if unknown."""
+    name = declared["inferred_type_name"].partition("[")[0].strip()
+    if name != "None":
+        return next((kind for kind, _, names in _KINDS if name in names), "")
+    try:
+        return _kind_of(ast.literal_eval(declared["default"]))
+    except (ValueError, TypeError, SyntaxError):  # an expression
+        return ""
 
 
 def time_limit(timeout: Duration | None) -> float | None:

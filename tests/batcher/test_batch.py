@@ -426,6 +426,62 @@ def test_a_notebook_that_takes_other_parameters_is_refused(lab, session, tmp_pat
         fxlab.batch([one], out=tmp_path / "out", lab=lab, notebook=path)
 
 
+@pytest.mark.parametrize(
+    ("line", "value", "words"),
+    [
+        ("x: int = 5", "5", "x='5' is a text, and the parameters cell of own.ipynb declares a num"),
+        ("x = 1_000.0", "5", r"declares a number; declare it there as x: str, as the shipped"),
+        ("x: str = ''", 5, "x=5 is a number, and .* declares a text; declare it there as x: int"),
+        ("x: bool = True", "true", "x='true' is a text, and .* declares true or false"),
+        ("x = False", 1, "x=1 is a number, and .* declares true or false"),
+        ("x: list[str] = []", "ALL", "x='ALL' is a text, and .* declares a list"),
+        ("x: dict = {}", ["a"], "is a list, and .* declares a dict"),
+        ("x: Mapping = None", 5, "declares a dict"),
+        ("x = 'y'  # type: int", "y", "x='y' is a text, and .* declares a number"),
+        ("x: str = 'y'", True, "x=True is true or false, and .* declares a text"),
+    ],
+)
+def test_a_value_of_another_kind_than_declared_is_refused(tmp_path, line, value, words):
+    path = write_notebook(tmp_path / "own.ipynb", line)
+    with pytest.raises(errors.InvalidParameter, match=words):
+        runner.check_parameters(path, {"x": value})
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("x: float = 1.0", 5),
+        ("x: int = 1", 1.5),
+        ("x = 5", 1.5),
+        ("x: int = 1", True),
+        ("x = None", "text"),
+        ("x: str = None", None),
+        ("x: Optional[float] = None", 5.0),
+        ("x: Path = 5", "a"),
+        ("x = made_of(5)", "a"),
+        ("x: list = ()", ("a",)),
+        ("x: tuple[str, int] = ()", ["a"]),
+        ("x = {'a': 1}", {}),
+        ("x: float = 1.0", math.nan),
+        ("x: str = ''", date(2026, 1, 1)),
+    ],
+)
+def test_a_value_that_would_run_is_not_refused(tmp_path, line, value):
+    runner.check_parameters(write_notebook(tmp_path / "own.ipynb", line), {"x": value})
+
+
+def test_a_notebook_that_declares_another_kind_is_refused_before_a_kernel(lab, session, tmp_path):
+    shipped = nbformat.read(runner.find("backtest"), as_version=4)
+    (cell,) = [one for one in shipped.cells if "parameters" in one.metadata.get("tags", [])]
+    assert "capital: float = 10_000.0" in cell.source
+    cell.source = cell.source.replace("capital: float = 10_000.0", 'capital: str = "10k"')
+    nbformat.write(shipped, tmp_path / "own.ipynb")
+    one = {"session": session.id, "strategy": "sma_cross", "capital": 50}
+    with pytest.raises(errors.InvalidParameter, match=r"capital=50.* is a number, and .*own.ipynb"):
+        fxlab.batch([one], out=tmp_path / "out", lab=lab, notebook=tmp_path / "own.ipynb")
+    assert not (tmp_path / "out").exists()
+
+
 def test_there_is_a_shipped_notebook_and_no_other(tmp_path):
     assert runner.find("backtest").name == "backtest.ipynb"
     for name in ("nothing", "../batch/backtest", tmp_path / "no.ipynb"):
