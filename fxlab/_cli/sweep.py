@@ -22,6 +22,7 @@ from fxlab._cli.backtest import (
     Deleted,
     Limit,
     Name,
+    Parameters,
     RunWords,
     Words,
     given,
@@ -39,6 +40,7 @@ from fxlab._cli.common import (
     show_newest,
     takes,
 )
+from fxlab.backtester.options import parse_assumption
 from fxlab.backtester.strategy.strategy import MOST_VALUES, Value, get
 from fxlab.config import CONFIG_FILE, SECRET_NAMES, Settings
 from fxlab.errors import InvalidParameter, SweepCancelled
@@ -371,6 +373,7 @@ def batch(
     notebook: Annotated[
         str, typer.Option(help="A notebook that takes the parameters of the shipped one.")
     ] = "backtest",
+    parameter: Parameters = None,
     workers: Annotated[int, typer.Option(min=1, help="How many notebooks at a time.")] = 1,
     check: Annotated[
         bool, typer.Option("--check/--no-check", help="Look for look-ahead first, on a sample.")
@@ -385,14 +388,18 @@ def batch(
     """Run a notebook for each of many backtests; exit code 1 if one failed.
 
     Each leaves an executed notebook, a report and a saved run. Run it again to go on after a stop:
-    what is done is not run twice.
+    what is done is not run twice. -p sets a parameter of all jobs; values are written as in the
+    file, or bare.
     """
     import fxlab
 
+    texts = named(parameter or [])
+    own: dict[str, Any] = dict(parse_assumption(f"{name}={text}") for name, text in texts.items())
     found = fxlab.batch(
         file,
         out=out,
         notebook=notebook,
+        parameters=own,
         workers=workers,
         check_lookahead=check,
         again=again,

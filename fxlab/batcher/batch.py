@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +32,7 @@ from fxlab.backtester.metrics._performance import METRICS
 from fxlab.backtester.report._summary import show_metric, show_seconds
 from fxlab.backtester.report._tearsheet import write_whole
 from fxlab.backtester.result import Run, fingerprint_inputs, fingerprint_of, versions
+from fxlab.backtester.strategy.strategy import Value
 from fxlab.batcher._jobs import BatchJob, each_checked, load_jobs, slug
 from fxlab.batcher.runner import (
     NOTEBOOK,
@@ -122,8 +123,12 @@ class ResolvedJob:
         }
 
 
-def checked(given: Sequence[BatchJob | Mapping[str, Any]], lab: Lab) -> list[ResolvedJob]:
-    """Return the jobs, ready to run.
+def checked(
+    given: Sequence[BatchJob | Mapping[str, Any]],
+    lab: Lab,
+    parameters: Mapping[str, Value] | None = None,
+) -> list[ResolvedJob]:
+    """Return the jobs, ready to run, each with these parameters instead of its own ones.
 
     Raises
     ------
@@ -131,9 +136,16 @@ def checked(given: Sequence[BatchJob | Mapping[str, Any]], lab: Lab) -> list[Res
         With what is wrong, job by job, if one is not possible or is there twice.
     """
     sessions: dict[str, Session] = {}
+    if not isinstance(parameters, Mapping | None):
+        raise InvalidParameter(
+            f"parameters={parameters!r:.80} are not named; give a dict, such as {{'fast': 50}}"
+        )
 
     def ready(one: BatchJob | Mapping[str, Any], others: Sequence[ResolvedJob]) -> ResolvedJob:
-        made = resolved(BatchJob.of(one), lab, sessions)
+        job = BatchJob.of(one)
+        if parameters and isinstance(job.parameters, Mapping):  # else it is refused below
+            job = replace(job, parameters={**job.parameters, **parameters})
+        made = resolved(job, lab, sessions)
         for number, other in enumerate(others, 1):
             if other.key == made.key:
                 raise InvalidParameter(
@@ -378,6 +390,7 @@ def batch(
     notebook: str | Path = "backtest",
     workers: int | None = 1,
     lab: Lab | None = None,
+    parameters: Mapping[str, Value] | None = None,
     check_lookahead: bool = True,
     again: bool = False,
     timeout: Duration | None = None,
@@ -404,6 +417,8 @@ def batch(
         How many run at the same time, each in a kernel of its own; None is one a core.
     lab
         Where the sessions are and runs are saved; connected to unless given.
+    parameters
+        Of every job's strategy, instead of what the job says of them.
     check_lookahead
         First make sure, on a sample, that the strategy does not see the future.
     again
@@ -428,7 +443,7 @@ def batch(
     count, path, folder = check_workers(workers), find(notebook), Path(out).resolve()
     found, limit = load_jobs(jobs, "job"), time_limit(timeout)
     with connected(lab) as store:
-        ready = checked(found, store)
+        ready = checked(found, store, parameters)
         given = [
             one.notebook_parameters(check_lookahead=check_lookahead, out=str(folder / one.folder))
             for one in ready

@@ -290,6 +290,20 @@ def test_half_a_job_is_refused(job, words):
         _jobs.BatchJob.of(job)
 
 
+def test_parameters_of_all_jobs_come_before_those_of_each(lab, session):
+    whole = {"session": session.id, "strategy": "sma_cross"}
+    given = [whole | {"parameters": {"fast": 3, "slow": 30}}, _jobs.BatchJob(**whole)]
+    ready = checked(given, lab, {"fast": 7})
+    slow = strategy.get("sma_cross").parameters["slow"].default
+    found = [(one.run.parameters["fast"], one.run.parameters["slow"]) for one in ready]
+    assert found == [(7, 30), (7, slow)]
+    assert ready[0].key == checked([whole | {"parameters": {"fast": 7, "slow": 30}}], lab)[0].key
+    with pytest.raises(errors.InvalidParameter, match=r"parameters=\[1\] are not named"):
+        checked(given, lab, [1])
+    with pytest.raises(errors.InvalidInput, match="job 1: parameters=5 are not named"):
+        checked([whole | {"parameters": 5}], lab, {"fast": 7})
+
+
 def test_the_same_job_twice_is_refused(lab, session):
     one = {"session": session.id, "strategy": "sma_cross"}
     with pytest.raises(errors.InvalidInput, match=r"job 2: it is the same as job 1, sma_cross\("):

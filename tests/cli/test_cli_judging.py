@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shlex
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -214,7 +216,9 @@ def test_a_batch_passes_its_options_on_and_fails_with_a_job(monkeypatch, tmp_pat
 
     monkeypatch.setattr(fxlab, "batch", fake, raising=False)
     words = ("--workers", "3", "--no-check", "--again", "--notebook", "own.ipynb",
-             "--timeout", "30m")  # fmt: skip
+             "--timeout", "30m", "-p", "fast=5", "-p", "slow = 1e2", "-p", "on=true",
+             "-p", "word=true x", "-p", 'text="5"', "-p", "day=2026-01-31",
+             "-p", "inf=inf")  # fmt: skip
     answer = run("batch", "jobs.toml", "--out", tmp_path, *words)
     assert answer.exit_code == 1
     assert "bad: ValueError: [red]no[/red]" in answer.stdout
@@ -227,7 +231,38 @@ def test_a_batch_passes_its_options_on_and_fails_with_a_job(monkeypatch, tmp_pat
         "notebook": "own.ipynb",
         "timeout": "30m",
         "dry_run": False,
-    }
+        "parameters": {"fast": 5, "slow": 100.0, "on": True, "word": "true x", "text": "5",
+                       "day": date(2026, 1, 31), "inf": math.inf},
+    }  # fmt: skip
+    assert type(given["parameters"]["fast"]) is int
+    assert type(given["parameters"]["on"]) is bool
+
+
+def test_a_parameter_of_the_command_line_is_that_of_every_job(session, tmp_path):
+    plan, out = tmp_path / "jobs.toml", tmp_path / "out"
+    plan.write_text(
+        f'[defaults]\nsession = "{session.id}"\nstrategy = "sma_cross"\n'
+        "[[job]]\nparameters = { fast = 3, slow = 30 }\n[[job]]\nparameters = { slow = 60 }\n"
+    )
+
+    def jobs(*words):
+        answer = run("batch", plan, "--out", out, "--dry-run", "--json", *words)
+        assert answer.exit_code == 0, answer.output
+        return [row["job"] for row in json.loads(answer.stdout)]
+
+    def refused(*words):
+        return one_error(run("batch", plan, "--out", out, *words))
+
+    before, own = jobs(), jobs("-p", "fast=7")
+    assert ["fast=3" in before[0], "fast=7" in own[0], "fast=7" in own[1]] == [True] * 3
+    assert ["slow=30" in own[0], "slow=60" in own[1]] == [True, True]
+    assert "job 1: sma_cross has no parameter 'fst'; did you mean 'fast'" in refused("-p", "fst=7")
+    for value in ("nan", "inf", "1.5", "2026-01-31", "true", "x", "'7'", "[7]"):
+        assert "job 1: fast=" in refused("-p", f"fast={value}")
+    assert "is the same as job 1" in refused("-p", "slow=50", "-p", "fast=7")
+    assert "-p fast is given twice" in refused("-p", "fast=1", "-p", "fast=2")
+    assert "is not NAME=VALUE" in refused("-p", "fast")
+    assert not out.exists()
 
 
 def test_a_dry_run_of_a_batch_runs_nothing(session, tmp_path):
