@@ -91,6 +91,8 @@ class ResolvedJob:
         The checked inputs.
     job
         As it was given.
+    data
+        The session's row in the catalogue, as far as it tells one state of its ticks from another.
     """
 
     name: str
@@ -99,6 +101,7 @@ class ResolvedJob:
     folder: str
     run: Run
     job: BatchJob
+    data: Mapping[str, str]
 
     def notebook_parameters(self, *, check_lookahead: bool, out: str) -> dict[str, Any]:
         """Return what the notebook is given: plain values that papermill can write down."""
@@ -179,6 +182,7 @@ def resolved(job: BatchJob, lab: Lab, sessions: dict[str, Session]) -> ResolvedJ
         folder=f"{slug(job.name or job.strategy, 'job')}-{key[:_KEY_SHOWN]}",
         run=run,
         job=job,
+        data=data,
     )
 
 
@@ -295,6 +299,11 @@ class BatchState:
             "started": (now - timedelta(seconds=ended.seconds)).isoformat(),
             "ended": now.isoformat(),
             "session": one.run.source.id,
+            "data": {
+                "fingerprint": fingerprint_of(one.data, {}),
+                "is_final": one.is_final,  # else rows may have come since
+                **one.data,
+            },
             "strategy": one.job.strategy,
             "parameters": dict(one.run.parameters),
             "commit": self._commit,

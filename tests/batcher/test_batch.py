@@ -169,7 +169,7 @@ def test_progress_tells_jobs_and_time(ran):
     assert any("2 running" in words for _, words in told)
 
 
-def test_a_job_leaves_a_record_of_how_it_ended(ran):
+def test_a_job_leaves_a_record_of_how_it_ended(ran, session):
     for row in rows_of(ran[0]):
         record = json.loads((Path(row["folder"]) / "job.json").read_text(encoding="utf-8"))
         assert record["state"] == row["state"]
@@ -180,9 +180,38 @@ def test_a_job_leaves_a_record_of_how_it_ended(ran):
         assert ended.tzinfo is not None
         assert record["session"] == row["session"]
         assert ("fingerprint" in record) == (row["state"] == "done")
+        data = record["data"]
+        assert (data["id"], data["is_final"], data["prices_count"]) == (session.id, True, "6000")
+        assert data["updated_at"] == str(session.updated_at)
+        assert len(data["fingerprint"]) == 64
     record = json.loads((Path(rows_of(ran[0])[0]["folder"]) / "job.json").read_text())
     assert record["strategy"] == "sma_cross"
     assert (record["parameters"]["fast"], record["parameters"]["slow"]) == (4, 15)
+
+
+def test_the_record_of_a_job_tells_one_state_of_its_data_from_another(
+    lab, unique, tmp_path, monkeypatch
+):
+    def failed(tasks, *_rest):
+        tasks[0].folder.mkdir(parents=True, exist_ok=True)
+        yield 0, runner.NotebookOutcome("failed", "no", 1.0)
+
+    def noted():
+        one = {"session": name, "strategy": "sma_cross"}
+        (row,) = rows_of(fxlab.batch([one], out=tmp_path, lab=lab))
+        return json.loads((Path(row["folder"]) / "job.json").read_text(encoding="utf-8"))["data"]
+
+    monkeypatch.setattr("fxlab.batcher.batch.run_all", failed)
+    name = unique("revised")
+    ticks = recorded_walk(200, 1, symbol="BTC")
+    lab.import_frames({"prices": ticks}, session_id=name)
+    first = noted()
+    assert noted() == first
+    lab.delete(name)
+    lab.purge()
+    lab.import_frames({"prices": ticks.tail(100)}, session_id=name)
+    assert (first["prices_count"], noted()["prices_count"]) == ("200", "100")
+    assert noted()["fingerprint"] != first["fingerprint"]
 
 
 def test_a_dry_run_shows_what_would_be_run_and_writes_nothing(ran, lab, asked, tmp_path):
