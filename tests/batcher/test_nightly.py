@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import shutil
-from datetime import date, time, timedelta
+import signal
+import subprocess
+import sys
+import time
+from datetime import date, timedelta
+from datetime import time as clock
 from pathlib import Path
 
 import polars as pl
@@ -247,6 +253,96 @@ def test_an_interrupted_night_keeps_what_is_done(lab, group, tmp_path):
     assert 0 < row["from_before"] < 6
 
 
+def test_a_second_night_at_the_same_time_is_refused(lab, group, tmp_path):
+    plan = [{"tag": group, "strategy": "sma_cross", "parameters": {"fast": [3], "slow": [45]}}]
+    refused = []
+
+    def second(_share, _words):
+        if not refused:
+            with pytest.raises(errors.InvalidInput, match="another run writes into") as caught:
+                fxlab.nightly(plan, out=tmp_path, lab=lab, night=SECOND)
+            refused.append(caught.value)
+
+    night = fxlab.nightly(plan, out=tmp_path, lab=lab, night=FIRST, progress=second)
+    assert refused
+    assert rows(night)[0]["state"] == "done"
+    assert not (tmp_path / SECOND.isoformat()).exists()
+    assert fxlab.nightly(plan, out=tmp_path, lab=lab, night=SECOND).failures == []
+
+
+KILLED = """
+import sys
+from datetime import date
+import fxlab
+fxlab.nightly(sys.argv[1], out=sys.argv[2], night=date.fromisoformat(sys.argv[3]), workers=1)
+"""
+GATED = """
+import time
+from pathlib import Path
+import polars as pl
+import fxlab
+
+GATE, SIGN = Path({gate!r}), Path({sign!r})
+
+def gated(*, window: int = 5) -> fxlab.Signals:
+    "Hold above the mean; wait in the middle of a sweep while a file is there."
+    while window == 7 and GATE.exists():
+        SIGN.touch()
+        time.sleep(0.05)
+    above = pl.col("price") > pl.col("price").rolling_mean(window)
+    return fxlab.Signals(target=pl.when(above).then(1.0).otherwise(0.0))
+"""
+
+
+@pytest.mark.faults
+def test_a_night_that_was_killed_goes_on(lab, group, unique, tmp_path, monkeypatch):
+    plan, out, module = tmp_path / "plan.toml", tmp_path / "out", unique("gated").replace("-", "_")
+    gate, sign = tmp_path / "gate", tmp_path / "sign"
+    (tmp_path / f"{module}.py").write_text(GATED.format(gate=str(gate), sign=str(sign)))
+    gate.touch()
+    plan.write_text(
+        f'[defaults]\nsessions = ["{group}-a", "{group}-b"]\n'
+        '[[sweep]]\nstrategy = "sma_cross"\nparameters = { fast = [6, 7], slow = 33 }\n'
+        f'[[sweep]]\nname = "gated"\nstrategy = "{module}:gated"\n'
+        "parameters = { window = [5, 7, 9] }\n"
+    )
+    command = [sys.executable, "-c", KILLED, str(plan), str(out), FIRST.isoformat()]
+    path = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])
+    monkeypatch.syspath_prepend(tmp_path)
+    running = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path})
+    try:
+        until = time.monotonic() + 300
+        while not sign.exists() and time.monotonic() < until:
+            assert running.poll() is None
+            time.sleep(0.1)
+        assert sign.exists()
+        with pytest.raises(errors.InvalidInput, match="another run writes into"):
+            fxlab.nightly(plan, out=out, lab=lab, night=SECOND)
+    finally:
+        running.send_signal(signal.SIGKILL)
+        running.wait(120)
+    folder = out / FIRST.isoformat()
+    record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    assert record["state"] == "running"
+    assert [(row["sweep"], row["state"]) for row in record["table"]] == [("sma_cross", "done")]
+    assert pl.read_parquet(folder / "sma_cross.parquet").height == 4
+    assert not (folder / "gated.parquet").exists()
+
+    gate.unlink()
+    night = fxlab.nightly(plan, out=out, lab=lab, night=FIRST)
+    assert night.failures == []
+    assert [(row["state"], row["points"]) for row in rows(night)] == [("done", 4), ("done", 6)]
+    first, second = (row["from_before"] for row in rows(night))
+    assert first == 4
+    assert second < 6
+    sessions = [lab.session(f"{group}-{letter}") for letter in "ab"]
+    alone = fxlab.sweep(sessions, f"{module}:gated", {"window": [5, 7, 9]})
+    assert night.sweeps["gated"].table.equals(alone.table)
+    assert read_nights(out)[FIRST].state == "done"
+    whole = {"index.html", RECORD, "sma_cross.parquet", "gated.parquet"}
+    assert names_in(folder) == whole  # nothing half written is left
+
+
 def test_a_surprise_costs_one_sweep_and_leaves_its_traceback(lab, plan, tmp_path, monkeypatch):
     def surprise(*_args, **_options):
         raise ZeroDivisionError("by what?")
@@ -328,7 +424,7 @@ def test_a_sweep_that_is_not_possible_is_refused(rule, words):
         NightlySweep.of(whole)
 
 
-@pytest.mark.parametrize("start", [True, 5, time(2), "yesterday"])
+@pytest.mark.parametrize("start", [True, 5, clock(2), "yesterday"])
 def test_a_time_that_is_none_is_refused_before_the_night(start):
     whole = {"newest": 1, "strategy": "sma_cross", "parameters": GRID, "start": start}
     with pytest.raises(errors.InvalidTimeRange, match="is not a time"):
