@@ -195,10 +195,11 @@ class RunsBrowser(w.VBox):
         """Show one run or sweep, or several runs side by side."""
         chosen, lab = self.state.chosen, self._lab
         self.zoom.show(None)
+        self.details.value = ""  # what fails below leaves nothing of another one
         self.progress.put_away()
         if not chosen:
-            self.details.value = ""
-        elif self.state.kind == SWEEPS:
+            return
+        if self.state.kind == SWEEPS:
             sweep = lab.sweep(chosen[0])
             points = sweep.points()
             self.details.value = sweep_html(sweep, points)

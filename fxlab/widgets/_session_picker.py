@@ -59,11 +59,13 @@ class SessionPicker(w.VBox):
         self._showing = False
         self._build()
         self.state = PickerState(lab.session_page(limit=0))
-        wanted = lab.session(session_id).id if session_id else None
-        self._read(self.state.choose(wanted))
-        with self.message.guard():
-            self._choose_known()
-            self._load()
+        wanted = lab.session(session_id) if session_id else None
+        self._read(self.state)
+        if wanted:
+            self._take(wanted)
+        else:
+            with self.message.guard():
+                self._choose_known()
 
     def _build(self) -> None:
         style = label_width(["Symbols", "Session"])
@@ -132,8 +134,7 @@ class SessionPicker(w.VBox):
         SessionNotFound
             If there is none, with the nearest ids.
         """
-        self._show(self.state.choose(self._lab.session(session_id).id))
-        self._load()
+        self._take(self._lab.session(session_id))
 
     def _on_filter(self) -> None:
         with self.message.guard():
@@ -143,9 +144,8 @@ class SessionPicker(w.VBox):
         # A list moves its selection by itself when its options change: that is no choice.
         if self._showing or self.listing.value is None:
             return
-        self.state = self.state.choose(self.listing.value)
         with self.message.guard():
-            self._load()
+            self._choose(self.listing.value)
 
     def _on_symbols(self) -> None:
         if not self._showing:
@@ -155,13 +155,16 @@ class SessionPicker(w.VBox):
         with self.message.guard():
             self._read(self.state)
             self._choose_known()
-            self._load()
 
     def _on_deleted(self, undeleted: str | None) -> None:
-        """Show the list without a session that was deleted, or with one that is back."""
-        self._read(self.state.choose(undeleted) if undeleted else self.state)
-        self._choose_known()
-        self._load()
+        """Show the list without the chosen session, which was deleted, or with one that is back."""
+        if not undeleted:
+            self._take(None)  # before the list is read, which may fail
+        self._read(self.state)
+        if undeleted:
+            self._choose(undeleted)
+        else:
+            self._choose_known()
 
     def _on_more(self, _button: Any) -> None:  # noqa: ANN401 - ipywidgets has no types
         with self.message.guard():
@@ -173,31 +176,47 @@ class SessionPicker(w.VBox):
         self._show(replace(state, page=self._lab.session_page(**state.query)))
 
     def _choose_known(self) -> None:
-        """Choose the first session where none is chosen, or one that is no more."""
+        """Read the chosen session again; the first where none is chosen, or one that is no more."""
         try:
-            known = self.state.chosen and self._lab.session(self.state.chosen)
+            known = self._lab.session(self.state.chosen) if self.state.chosen else None
         except SessionNotFound:
             known = None
-        if not known:
-            self._show(self.state.choose_first())
+        if known:
+            self._take(known)
+        else:
+            self._choose(self.state.choose_first().chosen)
+
+    def _choose(self, session_id: str | None) -> None:
+        """Choose a session; none where it cannot be read, for what is listed as chosen runs."""
+        try:
+            session = self._lab.session(session_id) if session_id else None
+        except Exception:
+            self._take(None)
+            raise
+        self._take(session)
 
     def _show(self, state: PickerState) -> None:
         """Make the list a picture of the state."""
         self.state = state
         with self._quietly(), self.listing.hold_sync():
             self.listing.options = state.options
-            self.listing.value = state.chosen if state.is_listed else None
+            self._mark()
         self.count.value = f'<span role="status" class="fxlab-soft">{escape(state.count)}</span>'
         self.heads.value = f"<pre>{escape(state.heads)}</pre>"
         self.more.layout.display = None if state.page.next_after else "none"
-        self.hidden = state.hidden
 
-    def _load(self) -> None:
-        """Read the chosen session and fill in what hangs on it; symbols before value."""
-        chosen = self.state.chosen
-        session = self._lab.session(chosen) if chosen else None
+    def _mark(self) -> None:
+        """Mark the chosen session in the list, and say why where it is not there."""
+        self.listing.value = self.state.chosen if self.state.is_listed else None
+        self.hidden = self.state.hidden
+
+    def _take(self, session: Session | None) -> None:
+        """Make a session the chosen one, with all that hangs on it; symbols before value."""
+        # The list keeps its options: to send them again would cost its lines and its place.
+        self.state = self.state.choose(session.id if session else None)
         names = session.symbols if session else ()
         with self._quietly(), self.symbol_list.hold_sync():
+            self._mark()
             self.symbol_list.options = names
             self.symbol_list.value = names
         self.details.value = _details(session) if session else ""

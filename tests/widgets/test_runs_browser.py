@@ -242,6 +242,15 @@ def test_what_fails_is_said_in_the_panel(lab, browser, saved):
     lab.undelete_run(saved[0])
 
 
+def test_a_run_that_cannot_be_read_leaves_nothing_of_another(lab, browser, saved):
+    choose(browser, saved[0])
+    lab.delete_run(saved[1])
+    choose(browser, saved[1])
+    assert browser.message.failed
+    assert browser.details.value == ""
+    lab.undelete_run(saved[1])
+
+
 def test_a_choice_leaves_the_list_alone_and_reads_a_sweep_once(browser, saved, swept, monkeypatch):
     sent = []
     browser.listing.observe(sent.append, "_options_labels")

@@ -16,7 +16,7 @@ from markets import recorded_walk
 import fxlab
 from fxlab.backtester.strategy import strategy
 from fxlab.charts._style import PLOTLY
-from fxlab.errors import Cancelled, InvalidInput, SessionNotFound
+from fxlab.errors import Cancelled, InvalidInput, QuestDBUnavailable, SessionNotFound
 from fxlab.schema import SESSIONS as SESSIONS_TABLE
 from fxlab.sessions import _catalog
 from fxlab.widgets import (
@@ -165,6 +165,65 @@ def test_a_choice_that_is_no_more_is_given_up_at_a_refresh(picker, lab, db, grou
     finally:
         _catalog.store(db, row)
         db.wait_visible(SESSIONS_TABLE)
+
+
+@pytest.mark.parametrize("error", [SessionNotFound("it was deleted"), QuestDBUnavailable("away")])
+def test_a_session_that_cannot_be_read_leaves_nothing_chosen(bench, group, monkeypatch, error):
+    picker = bench.picker
+    picker.filter.set_state({"value": group})
+    with monkeypatch.context() as patch:
+        patch.setattr(type(picker._lab), "session", lambda *_: raises(error))
+        select(picker.listing, f"{group}-b")
+    assert str(error) in picker.message.value
+    assert (picker.value, picker.symbols, picker.symbol_list.options) == (None, (), ())
+    assert (picker.details.value, picker.listing.value, picker.state.chosen) == ("", None, None)
+    assert picker.deletion.delete.disabled
+    bench.run.click()
+    assert "no session is chosen; choose one" in bench.note.value
+    assert bench.result is None
+    select(picker.listing, f"{group}-b")  # the same again, now that it can be read
+    assert (picker.value.id, picker.symbols) == (f"{group}-b", ("ETH",))
+    assert picker.message.value == bench.note.value == ""
+
+
+def raises(error):
+    """Raise it."""
+    raise error
+
+
+def test_a_choice_by_id_that_cannot_be_read_changes_nothing(picker, group):
+    with pytest.raises(SessionNotFound):
+        picker.choose("nothing-like-it")
+    assert (picker.value.id, picker.listing.value) == (f"{group}-c", f"{group}-c")
+
+
+def test_a_refresh_that_fails_keeps_what_is_listed_and_runs(picker, group, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(type(picker._lab), "session", lambda *_: raises(QuestDBUnavailable("away")))
+        picker.refresh.click()
+    assert picker.message.failed
+    assert (picker.value.id, picker.listing.value) == (f"{group}-c", f"{group}-c")
+
+
+def test_a_deleted_session_runs_no_more_though_the_list_cannot_be_read(picker, monkeypatch, lab):
+    name = picker.value.id
+    picker.deletion.delete.click()
+    picker.deletion.typed.set_state({"value": name})
+    with monkeypatch.context() as patch:
+        away = QuestDBUnavailable("away")
+        patch.setattr(type(lab), "session_page", lambda *_, **__: raises(away))
+        picker.deletion.confirm.click()
+    assert picker.message.failed
+    assert (picker.value, picker.listing.value) == (None, None)
+    picker.deletion.undo.click()
+    assert picker.value.id == name
+
+
+def test_choosing_from_a_filtered_list_says_no_more_that_the_old_choice_is_hidden(picker, group):
+    picker.filter.set_state({"value": f"{group}-a"})
+    assert f"{group}-c runs" in picker.hidden
+    select(picker.listing, f"{group}-a")
+    assert picker.hidden == ""
 
 
 def test_choosing_by_id_checks_the_id(picker, group):
