@@ -407,10 +407,22 @@ class PeriodicTimer:
         Takes nothing and returns whether it was the last time.
     seconds
         Between two calls.
+    failed
+        Called with the error of a call; once, until a call is well again or another one comes. The
+        calls go on.
+    recovered
+        Called after the first call that is well again.
     """
 
-    def __init__(self, beat: Callable[[], bool], seconds: float) -> None:
+    def __init__(
+        self,
+        beat: Callable[[], bool],
+        seconds: float,
+        failed: Callable[[Exception], object],
+        recovered: Callable[[], object],
+    ) -> None:
         self._over = threading.Event()
+        self._failed, self._recovered = failed, recovered
         _start("fxlab-pulse", self._run, beat, seconds)
 
     def stop(self) -> None:
@@ -418,9 +430,19 @@ class PeriodicTimer:
         self._over.set()
 
     def _run(self, beat: Callable[[], bool], seconds: float) -> None:
+        told = ""
         while not self._over.wait(seconds):
-            if beat():
-                return
+            try:
+                if beat():
+                    return
+            except Exception as error:  # noqa: BLE001 - shown; the thread must not end unheard
+                if repr(error) != told:
+                    self._failed(error)
+                told = repr(error)
+                continue
+            if told:
+                self._recovered()
+            told = ""
 
 
 def _start(name: str, work: Callable[..., object], *given: object) -> None:

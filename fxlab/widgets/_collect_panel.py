@@ -227,7 +227,9 @@ class LiveMonitor(w.VBox):
             self.stage.children = (self._chart.live,)
             self._offer(running=True)
         if not self.refresh() and not self._closed:
-            self._pulse = PeriodicTimer(self.refresh, REFRESH)
+            self._pulse = PeriodicTimer(
+                self.refresh, REFRESH, self.message.fail, self.message.clear
+            )
 
     def refresh(self) -> bool:
         """Show the recording as it is now; return whether it is over."""

@@ -518,10 +518,47 @@ def test_a_pulse_beats_until_it_is_told_or_done():
             done.set()
         return len(beats) == 3
 
-    pulse = PeriodicTimer(beat, 0.001)
+    pulse = PeriodicTimer(beat, 0.001, pytest.fail, pytest.fail)
     assert done.wait(PATIENCE)
     pulse.stop()
     assert len(beats) == 3
+
+
+def test_a_pulse_tells_an_error_once_and_beats_on():
+    told, done = [], threading.Event()
+    story = [ValueError("a"), ValueError("a"), ValueError("b"), None, ValueError("b"), None, True]
+
+    def beat():
+        now = story.pop(0)
+        if isinstance(now, Exception):
+            raise now
+        if now:
+            done.set()
+        return bool(now)
+
+    PeriodicTimer(beat, 0.001, lambda error: told.append(str(error)), lambda: told.append("well"))
+    assert done.wait(PATIENCE)
+    assert told == ["a", "b", "well", "b", "well"]
+
+
+def test_a_panel_says_why_it_stands_still_and_moves_again(lab, monkeypatch):
+    beats = []
+    monkeypatch.setattr(
+        "fxlab.widgets._collect_panel.PeriodicTimer", lambda *given: beats.append(given) or Still()
+    )
+    told = Told(status())
+    panel = LiveMonitor(lab, told)
+    beat, _, failed, recovered = beats[0]
+    with monkeypatch.context() as patch:
+        patch.setattr(told, "status", lambda: {}["gone"])
+        with pytest.raises(KeyError) as caught:
+            beat()
+    failed(caught.value)
+    assert "KeyError: &#x27;gone&#x27;" in panel.message.value
+    assert panel.message.failed
+    assert beat() is False
+    recovered()
+    assert panel.message.value == ""
 
 
 # ---- beside an event loop --------------------------------------------------------------------
