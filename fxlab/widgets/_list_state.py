@@ -15,7 +15,9 @@ from typing import Final, Self
 import polars as pl
 
 from fxlab._html import NOTHING, show_number, show_time
+from fxlab._questdb.sql import HIDDEN
 from fxlab.backtester.metrics._performance import METRICS
+from fxlab.schema import STATUSES
 from fxlab.sessions._catalog import SessionPage, SessionQuery
 
 PAGE: Final = 200
@@ -23,6 +25,10 @@ PAGE: Final = 200
 
 NO_SESSIONS: Final = "no sessions yet: import some with lab.import_files(...), or run: fxlab demo"
 
+
+ALL: Final = "all"
+SHOWN: Final = (ALL, *(status for status in STATUSES if status not in HIDDEN))
+"""Statuses that a list of sessions can be narrowed to."""
 
 COLUMNS: Final = {
     "Session": "session_id",
@@ -58,18 +64,33 @@ class PickerState:
         Id of the chosen session. It stays chosen while a filter hides it.
     order
         One of `ORDERS`.
+    status
+        One of `SHOWN`: sessions must have it, and all the words.
     """
 
     page: SessionPage
     text: str = ""
     chosen: str | None = None
     order: str = "newest first"
+    status: str = ALL
 
     @property
     def query(self) -> SessionQuery:
         """Return what `fxlab.Lab.session_page` is asked for the first sessions of the list."""
         column, falling = ORDERS[self.order]
-        return {"text": self.text, "sort": column, "descending": falling, "limit": PAGE}
+        return {
+            "text": self.text,
+            "status": None if self.status == ALL else self.status,
+            "sort": column,
+            "descending": falling,
+            "limit": PAGE,
+        }
+
+    @property
+    def _filters(self) -> list[str]:
+        """Return what narrows the list, in words."""
+        words = [f"the filter {self.text.strip()!r}"] if self.text.strip() else []
+        return words + [f"the status {self.status!r}"] * (self.status != ALL)
 
     @property
     def rows(self) -> pl.DataFrame:
@@ -101,7 +122,11 @@ class PickerState:
         if self.chosen is None or self.is_listed:
             return ""
         if self.page.next_after is None:
-            return f"{self.chosen} runs; the filter {self.text.strip()!r} hides it in the list"
+            filters = self._filters
+            if not filters:
+                return f"{self.chosen} runs; it was not there when the list was read, press Refresh"
+            what = f"{' and '.join(filters)} hide{'s' * (len(filters) < 2)}"
+            return f"{self.chosen} runs; {what} it in the list"
         return f"{self.chosen} runs; it is not among the {self.rows.height:,} listed"
 
     @property
@@ -109,9 +134,11 @@ class PickerState:
         """Return the line that says how many sessions match."""
         found = self.page.total_count
         if not found:
-            return "no session has all these words" if self.text.strip() else NO_SESSIONS
+            words = ["all these words"] if self.text.strip() else []
+            words += [f"the status {self.status!r}"] * (self.status != ALL)
+            return f"no session has {' and '.join(words)}" if words else NO_SESSIONS
         line = f"{found:,} session{'' if found == 1 else 's'}"
-        if self.text.strip():
+        if self._filters:
             line += " match" if found > 1 else " matches"
         if self.page.next_after is not None:
             return f"{line}; the first {self.rows.height:,} are listed, type to narrow"

@@ -1,4 +1,4 @@
-"""Session picker: filter sessions by words, pick one, pick its symbols.
+"""Session picker: filter sessions by words and status, pick one, pick its symbols.
 
 The list in the browser is only a view of `PickerState`, plain values without widgets. Widgets move
 their own selection when their options change; if they held the state, typing a filter would
@@ -19,7 +19,7 @@ import traitlets as t
 from fxlab._html import escape, facts, show_time
 from fxlab.errors import InvalidInput, SessionNotFound
 from fxlab.widgets._base import KeyGuard, Message, beside, in_line, label_width, style_sheet
-from fxlab.widgets._list_state import ORDERS, PickerState
+from fxlab.widgets._list_state import ORDERS, SHOWN, PickerState
 
 if TYPE_CHECKING:
     from fxlab.lab import Lab
@@ -81,6 +81,10 @@ class SessionPicker(w.VBox):
             description="Sort by", options=list(ORDERS), layout={"width": "14rem"},
             style=label_width(["Sort by"]),
         )  # fmt: skip
+        self.status = w.Dropdown(
+            description="Status", options=list(SHOWN), layout={"width": "12rem"},
+            style=label_width(["Status"]),
+        )  # fmt: skip
         # A blank label keeps the heads above the columns of the list.
         self.heads = w.HTML(description=" ", style=style, layout=_WIDE)
         self.heads.add_class("fxlab-heads")
@@ -97,7 +101,9 @@ class SessionPicker(w.VBox):
         super().__init__(
             [
                 style_sheet(),
-                in_line([self.filter, self.order, self.refresh, self.count, self.more]),
+                in_line(
+                    [self.filter, self.status, self.order, self.refresh, self.count, self.more]
+                ),
                 w.VBox([self.heads, self.listing]),
                 beside([self.symbol_list, self.details]),
                 self.deletion,
@@ -106,8 +112,8 @@ class SessionPicker(w.VBox):
             ]
         )
         self.add_class("fxlab-panel")
-        self.filter.observe(lambda _: self._on_filter(), "value")
-        self.order.observe(lambda _: self._on_filter(), "value")
+        for control in (self.filter, self.status, self.order):
+            control.observe(lambda _: self._on_filter(), "value")
         self.listing.observe(lambda _: self._on_choice(), "value")
         self.symbol_list.observe(lambda _: self._on_symbols(), "value")
         self.refresh.on_click(self._on_refresh)
@@ -138,7 +144,8 @@ class SessionPicker(w.VBox):
 
     def _on_filter(self) -> None:
         with self.message.guard():
-            self._read(replace(self.state, text=self.filter.value, order=self.order.value))
+            asked = {name: getattr(self, name).value for name in ("status", "order")}
+            self._read(replace(self.state, text=self.filter.value, **asked))
 
     def _on_choice(self) -> None:
         # A list moves its selection by itself when its options change: that is no choice.

@@ -7,11 +7,13 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fxlab._questdb import sql
 from fxlab.schema import UTC_MICROS
 from fxlab.sessions._catalog import SessionPage
-from fxlab.widgets._list_state import NO_SESSIONS, ORDERS, PAGE, PickerState
+from fxlab.widgets._list_state import ALL, NO_SESSIONS, ORDERS, PAGE, SHOWN, PickerState
 
 NEWEST = datetime(2024, 8, 9, 12, tzinfo=UTC)
 SCHEMA = {
@@ -67,11 +69,43 @@ def test_the_query_asks_for_one_page_in_the_order():
     state = listed(FEW, text="btc  storm", order="oldest first")
     assert state.query == {
         "text": "btc  storm",
+        "status": None,
         "sort": "started",
         "descending": False,
         "limit": PAGE,
     }
     assert {column for column, _ in ORDERS.values()} <= set(sql.SORTS)
+
+
+def matches(row, text, status):
+    """Return whether a session should be listed."""
+    whole = " ".join(map(str, row.values())).lower()
+    return status in (ALL, row["status"]) and all(word in whole for word in text.lower().split())
+
+
+@given(
+    text=st.lists(st.sampled_from(["btc", "Storm", "s00002", "completed", "abs"])).map(" ".join),
+    status=st.sampled_from(SHOWN),
+    chosen=st.sampled_from([None, "s00000", "s00003"]),
+    order=st.sampled_from(sorted(ORDERS)),
+)
+def test_words_and_status_narrow_together_and_leave_the_choice(text, status, chosen, order):
+    """What is asked for, and what is said of the answer that a server gives."""
+    asked = listed(FEW, text=text, status=status, chosen=chosen, order=order)
+    assert (asked.query["text"], asked.query["status"]) == (text, None if status == ALL else status)
+    found = [matches(row, text, status) for row in FEW.to_dicts()]
+    answer = replace(asked, page=SessionPage(FEW.filter(pl.Series(found)), sum(found), None))
+    assert answer.chosen == chosen
+    ids = [session_id for _, session_id in answer.options]
+    assert (answer.hidden == "") == (chosen is None or chosen in ids)
+    if not ids:
+        assert ("all these words" in answer.count) == bool(text)
+        assert (f"the status {status!r}" in answer.count) == (status != ALL)
+    else:
+        assert answer.count.startswith(f"{len(ids)} session")
+        assert ("match" in answer.count) == (bool(text) or status != ALL)
+    for named, wanted in ((repr(text), bool(text)), (f"the status {status!r}", status != ALL)):
+        assert (named in answer.hidden) == (answer.hidden != "" and wanted)
 
 
 def test_the_choice_outlives_the_list():
@@ -81,6 +115,11 @@ def test_the_choice_outlives_the_list():
     hidden = replace(state, page=SessionPage(FEW.head(1), 1, None), text="calm ")
     assert (hidden.chosen, hidden.is_listed) == ("s00002", False)
     assert hidden.hidden == "s00002 runs; the filter 'calm' hides it in the list"
+    both = replace(hidden, status="failed")
+    words = "the filter 'calm' and the status 'failed' hide it in the list"
+    assert both.hidden == f"s00002 runs; {words}"
+    late = replace(hidden, text=" ")
+    assert late.hidden.endswith("was not there when the list was read, press Refresh")
     beyond = replace(state, page=SessionPage(FEW.head(1), 4, "s00000"))
     assert beyond.hidden == "s00002 runs; it is not among the 1 listed"
 
@@ -106,6 +145,12 @@ def test_more_sessions_stand_below_those_listed():
         (listed(many(1), text="x"), "1 session matches"),
         (listed(many(3), text="x"), "3 sessions match"),
         (listed(many(0), text="zzz"), "no session has all these words"),
+        (listed(many(1), status="failed"), "1 session matches"),
+        (listed(many(0), status="failed"), "no session has the status 'failed'"),
+        (
+            listed(many(0), text="zzz", status="failed"),
+            "no session has all these words and the status 'failed'",
+        ),
         (
             listed(many(PAGE), total=20_000, after="s00199"),
             "20,000 sessions; the first 200 are listed, type to narrow",

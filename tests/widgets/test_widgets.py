@@ -83,6 +83,26 @@ def test_typing_narrows_the_list_and_says_how_many(picker, group):
     assert [value for _, value in picker.listing.options] == [f"{group}-c", f"{group}-b"]
 
 
+def test_a_status_narrows_the_list_beside_the_words(picker, db, group):
+    assert picker.status.options == ("all", "collecting", "completed", "aborted", "failed")
+    row = _catalog.find(db, f"{group}-a")
+    _catalog.store(db, {**row, "status": "failed"})
+    db.wait_visible(SESSIONS_TABLE)
+    try:
+        for status, letters in (("failed", "a"), ("completed", "cb"), ("all", "cba")):
+            select(picker.status, status)
+            assert [value for _, value in picker.listing.options] == [
+                f"{group}-{letter}" for letter in letters
+            ]
+            assert picker.value.id == f"{group}-c"
+        picker.filter.set_state({"value": f"{group} eth"})
+        select(picker.status, "failed")
+        assert "no session has all these words and the status" in picker.count.value
+    finally:
+        _catalog.put(db, row)
+        db.wait_visible(SESSIONS_TABLE)
+
+
 def test_typing_never_changes_the_choice(picker, group):
     changes = []
     picker.observe(changes.append, ["value", "symbols"])
