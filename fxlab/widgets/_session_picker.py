@@ -7,6 +7,7 @@ silently choose sessions.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,8 +18,18 @@ import polars as pl
 import traitlets as t
 
 from fxlab._html import escape, facts, show_time
-from fxlab.errors import InvalidInput, SessionNotFound
-from fxlab.widgets._base import KeyGuard, Message, beside, in_line, label_width, style_sheet
+from fxlab.backtester.report._summary import show_seconds, sparkline
+from fxlab.errors import Cancelled, FxlabError, InvalidInput, SessionNotFound
+from fxlab.widgets._base import (
+    KeyGuard,
+    Message,
+    beside,
+    in_line,
+    label_width,
+    run_aside,
+    soft,
+    style_sheet,
+)
 from fxlab.widgets._list_state import ORDERS, SHOWN, PickerState
 
 if TYPE_CHECKING:
@@ -92,7 +103,7 @@ class SessionPicker(w.VBox):
             description="Session", options=[], rows=7, style=style, layout=_WIDE
         )
         self.listing.add_class("fxlab-list")
-        self.details = w.HTML()
+        self.details, self.overview = w.HTML(), SessionOverview()
         self.symbol_list = w.SelectMultiple(
             description="Symbols", options=[], rows=4, style=style, layout={"width": "17rem"}
         )
@@ -105,7 +116,7 @@ class SessionPicker(w.VBox):
                     [self.filter, self.status, self.order, self.refresh, self.count, self.more]
                 ),
                 w.VBox([self.heads, self.listing]),
-                beside([self.symbol_list, self.details]),
+                beside([self.symbol_list, w.VBox([self.details, self.overview])]),
                 self.deletion,
                 self.message,
                 KeyGuard(),
@@ -230,6 +241,7 @@ class SessionPicker(w.VBox):
         self.symbols = names
         self.value = session
         self.deletion.ask_about(session)
+        self.overview.show(session)
 
     @contextmanager
     def _quietly(self) -> Iterator[None]:
@@ -239,6 +251,77 @@ class SessionPicker(w.VBox):
             yield
         finally:
             self._showing = False
+
+
+READ_ROWS: Final = 1_000_000
+"""Rows of a session, trades and books, up to which all are read when it is chosen."""
+
+PRICES: Final = 400
+"""Prices that a sparkline is drawn from, at most."""
+
+
+class SessionOverview(w.HTML):
+    """Quality score and price line of a session, read beside the kernel's own thread."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._asked = 0  # only the answer to what was asked last is shown
+        self._turn = threading.Lock()
+
+    def show(self, session: Session | None) -> None:
+        """Show a session's, as soon as they are known; an older question is answered no more."""
+        self._asked += 1
+        asked = self._asked
+        self.value = _unread(session) if session else ""
+        if session is None or self.value:
+            return
+        self.value = soft("quality and price: reading all ticks")
+
+        def check(*_: object) -> None:
+            if asked != self._asked:
+                raise Cancelled
+
+        def work() -> str:
+            with self._turn:  # who walks through the list with a key asks for one at a time
+                check()
+                return _overview(session, check)
+
+        def done(outcome: Callable[[], str]) -> None:
+            try:
+                found = outcome()
+            except Cancelled:  # by what is asked by now, which shows its own answer
+                return
+            except Exception as error:  # noqa: BLE001 - shown, and the choice stands without it
+                name = "" if isinstance(error, FxlabError) else f"{type(error).__name__}: "
+                found = soft(f"quality and price: not known: {name}{error}")
+            if asked == self._asked:
+                self.value = found
+
+        run_aside(work, done)
+
+
+def _unread(session: Session) -> str:
+    """Return why a session's ticks are not read when it is chosen; nothing if they are."""
+    rows = session.prices_count + session.orderbook_count
+    if session.status == "collecting":
+        why = "not read while it is recorded"
+    elif rows > READ_ROWS:
+        why = f"not read, for it has {rows:,} rows, more than {READ_ROWS:,}"
+    else:
+        return ""
+    return soft(f"quality and price: {why}; Run in widgets.QualityPanel(lab) reads them")
+
+
+def _overview(session: Session, check: Callable[..., None]) -> str:
+    """Return score and price line as HTML; `check` is called now and then, and may raise."""
+    pairs: list[tuple[str, object]] = [("quality", f"{session.quality().score} of 100")]
+    check()
+    line: object = ""
+    for symbol in session.symbols[:1]:
+        sampled = session.chart_data(symbol, max_points=PRICES, progress=check)
+        line = sparkline(sampled["price"].to_list())
+        pairs.append(("price", f"{symbol}, first to last" if line else f"{symbol}: no line"))
+    return f"{facts(pairs)}{line}"
 
 
 class DeletionBox(w.VBox):
@@ -322,12 +405,15 @@ class DeletionBox(w.VBox):
 
 
 def _details(session: Session) -> str:
+    lasted = session.duration_seconds
     pairs: list[tuple[str, object]] = [
         ("id", session.id),
         ("status", session.status),
         ("exchange", session.exchange or None),
+        ("source", session.source or None),
         ("from", f"{show_time(session.started)} UTC" if session.started else None),
         ("to", f"{show_time(session.ended)} UTC" if session.ended else None),
+        ("duration", None if lasted is None else show_seconds(lasted)),
         ("trades", session.prices_count),
         ("books", session.orderbook_count),
         ("gaps", session.gaps_count),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import subprocess
 import sys
 import threading
@@ -14,11 +15,13 @@ import pytest
 from markets import recorded_walk
 
 import fxlab
+from fxlab.backtester.report._summary import show_seconds, sparkline
 from fxlab.backtester.strategy import strategy
 from fxlab.charts._style import PLOTLY
 from fxlab.errors import Cancelled, InvalidInput, QuestDBUnavailable, SessionNotFound
 from fxlab.schema import SESSIONS as SESSIONS_TABLE
 from fxlab.sessions import _catalog
+from fxlab.sessions.session import Session
 from fxlab.widgets import (
     KeyGuard,
     LiveMonitor,
@@ -32,6 +35,7 @@ from fxlab.widgets import (
 from fxlab.widgets._base import Message, run_aside
 from fxlab.widgets._forms import WRONG, TextField
 from fxlab.widgets._list_state import PAGE
+from fxlab.widgets._session_picker import PRICES, READ_ROWS, SessionOverview
 
 SESSIONS = {"a": ["BTC"], "b": ["ETH"], "c": ["BTC", "ETH"]}
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -126,6 +130,70 @@ def test_selecting_a_session_fills_symbols_and_details(picker, group):
     assert picker.symbol_list.options == ("ETH",)
     assert f"{group}-b" in picker.details.value
     assert "3,000" in picker.details.value
+
+
+def test_details_tell_duration_source_quality_and_price(picker, lab, group):
+    session = lab.session(f"{group}-c")
+    text = picker.details.value
+    assert f">{session.source}<" in text
+    assert f">{show_seconds(session.duration_seconds)}<" in text
+    assert f">{session.quality().score} of 100<" in picker.overview.value
+    prices = session.chart_data("BTC", max_points=PRICES)["price"]
+    assert sparkline(prices.to_list()) in picker.overview.value
+    assert ">BTC, first to last<" in picker.overview.value
+
+
+def test_quality_that_cannot_be_read_leaves_the_choice(picker, group, monkeypatch):
+    monkeypatch.setattr(Session, "quality", lambda _: raises(QuestDBUnavailable("it is <away>")))
+    select(picker.listing, f"{group}-b")
+    assert picker.value.id == f"{group}-b"
+    assert picker.message.value == ""
+    assert "quality and price: not known: it is &lt;away&gt;" in picker.overview.value
+    monkeypatch.setattr(Session, "quality", lambda _: {}["score"])
+    select(picker.listing, f"{group}-a")
+    assert "not known: KeyError: &#x27;score&#x27;" in picker.overview.value
+
+
+def test_large_and_running_sessions_are_not_read_when_they_are_chosen(lab, group, monkeypatch):
+    monkeypatch.setattr(Session, "quality", lambda _: pytest.fail("it was read"))
+    session, overview = lab.session(f"{group}-c"), SessionOverview()
+    overview.show(dataclasses.replace(session, prices_count=READ_ROWS, orderbook_count=1))
+    assert "it has 1,000,001 rows, more than 1,000,000; Run in" in overview.value
+    overview.show(dataclasses.replace(session, status="collecting"))
+    assert "not read while it is recorded" in overview.value
+    overview.show(None)
+    assert overview.value == ""
+
+
+def test_a_stale_quality_is_dropped_and_the_choice_does_not_wait(picker, group, monkeypatch):
+    """The first answer comes last: after two other choices, of which the last one is shown."""
+    reached, may_end, asked = threading.Event(), threading.Event(), []
+    quality = Session.quality
+
+    def slow(session):
+        asked.append(session.id)
+        if session.id == f"{group}-a":
+            reached.set()
+            may_end.wait(120)
+        return quality(session)
+
+    monkeypatch.setattr(Session, "quality", slow)
+
+    async def story():
+        select(picker.listing, f"{group}-a")
+        await asyncio.to_thread(reached.wait, 120)
+        assert picker.value.id == f"{group}-a"
+        assert "reading all ticks" in picker.overview.value
+        select(picker.listing, f"{group}-c")
+        select(picker.listing, f"{group}-b")
+        assert "reading all ticks" in picker.overview.value
+        may_end.set()
+        while "of 100" not in picker.overview.value:  # noqa: ASYNC110 - a thread makes it so
+            await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(story(), 120))
+    assert asked == [f"{group}-a", f"{group}-b"]
+    assert ">ETH, first to last<" in picker.overview.value
 
 
 def test_hostile_notes_are_text(picker):
@@ -269,7 +337,7 @@ def test_every_control_has_a_label(lab, group):
         for child in getattr(widget, "children", ()):
             yield from walk(child)
 
-    silent = {"HTML", "Label", "Message", "HBox", "VBox", "Output"}
+    silent = {"HTML", "Label", "Message", "SessionOverview", "HBox", "VBox", "Output"}
     for widget in walk(Workbench(lab)):
         if hasattr(widget, "description") and type(widget).__name__ not in silent:
             assert widget.description, widget
