@@ -7,7 +7,8 @@ Key guard. JupyterLab's command-mode shortcuts take arrow keys and letters from 
 element that is no editor, lists, sliders and radio buttons among them, and would move between cells
 instead. An attribute on the control itself keeps the keys there; on an element around it, it has no
 effect, because the shortcut's selector is matched first on the control. The guard also gives screen
-readers the controls' names: sliders have a label beside them that is not theirs.
+readers the controls' names: sliders have a label beside them that is not theirs. And it says on top
+of the panel that its kernel is gone: all controls stay on the page then, and none is heard.
 
 Runs work beside the kernel's own thread, so that clicks are still heard, with a progress bar that
 can cancel them.
@@ -209,9 +210,34 @@ function name(control) {
   }
 }
 
-function render({ el }) {
+// A kernel that died and came back tells no widget, but its connection does; a page that is loaded
+// without its kernel has widgets that are marked.
+const OVER = /restarting|dead|terminating/;
+const LOST = "The kernel was restarted or has ended, and hears nothing here: run this cell again";
+
+function tell(panel, over) {
+  const line = panel.querySelector(":scope > .fxlab-lost");
+  const lost = over || panel.matches(".jupyter-widgets-disconnected");
+  if (!lost) line?.remove();
+  if (!lost || line || panel.parentElement?.closest(".fxlab-panel")) return;
+  const said = document.createElement("div");
+  said.className = "fxlab-error fxlab-lost";
+  said.setAttribute("role", "alert");
+  said.textContent = LOST;
+  panel.prepend(said);
+}
+
+function render({ model, el }) {
   el.style.display = "none";
   let watch;
+  let over = false;
+  let mark = () => {};
+  const hear = (_, status) => {
+    over ||= OVER.test(status);
+    mark();
+  };
+  const changes = model.widget_manager?.kernel?.statusChanged;
+  changes?.connect(hear);
   let waiting;
   const start = () => {
     const panel = el.isConnected && (el.closest(".widget-vbox") ?? el.parentElement);
@@ -219,7 +245,8 @@ function render({ el }) {
       waiting = requestAnimationFrame(start);
       return;
     }
-    const mark = () => {
+    mark = () => {
+      tell(panel, over);
       panel.querySelectorAll(CONTROLS)
         .forEach((control) => control.setAttribute("data-lm-suppress-shortcuts", "true"));
       panel.querySelectorAll(NAMED).forEach(name);
@@ -234,6 +261,7 @@ function render({ el }) {
   return () => {
     cancelAnimationFrame(waiting);
     watch?.disconnect();
+    changes?.disconnect(hear);
   };
 }
 
@@ -244,7 +272,7 @@ export default { render };
 class KeyGuard(anywidget.AnyWidget):
     """An invisible neighbour: put it last into a VBox, and the lists in that box keep their keys.
 
-    Controls that join the box later are guarded too.
+    Controls that join the box later are guarded too. In a panel it says when the kernel is gone.
     """
 
     _esm = _SCRIPT

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 
 import polars as pl
 import pytest
@@ -297,3 +299,50 @@ def test_a_report_is_one_file_that_asks_for_nothing_and_keeps_its_shape(scheme, 
         page.screenshot(path=shots / f"4-report-{scheme}.png", full_page=True)
     assert asked == [path.as_uri()]
     assert said == []
+
+
+RESTARTED_NOTEBOOK = """
+import os
+from pathlib import Path
+
+import fxlab
+from fxlab.widgets import SessionPicker, Workbench
+
+Path("kernel.pid").write_text(str(os.getpid()))
+lab = fxlab.connect()
+""".strip()
+
+
+def test_a_panel_says_that_its_kernel_is_gone(jupyter, word, shots):
+    """Whether it died and came back by itself, or somebody restarted it."""
+    from playwright.sync_api import expect
+
+    url, root = jupyter
+    made = [f"{kind}(lab, session_id={f'{word}-a'!r})" for kind in ("SessionPicker", "Workbench")]
+    write_notebook(root / "restarted.ipynb", RESTARTED_NOTEBOOK, *made)
+    with browser_page(height=TALL) as page:
+        cells = open_and_run(page, url, "restarted.ipynb").locator(".jp-CodeCell")
+        lost = cells.get_by_role("alert").filter(has_text="run this cell again")
+        details = cells.get_by_text("of 100", exact=False)
+        expect(details).to_have_count(2, timeout=WAIT)
+        expect(lost).to_have_count(0)
+
+        os.kill(int((root / "kernel.pid").read_text()), signal.SIGKILL)
+        page.get_by_role("button", name="Ok").click(timeout=WAIT)
+        expect(lost).to_have_count(2, timeout=WAIT)  # one a panel, none for the picker within
+        page.screenshot(path=shots / "40-kernel-gone.png")
+
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.locator('.lm-Menu-item[data-command="runmenu:run-all"]').click()
+        expect(lost).to_have_count(0, timeout=WAIT)
+        expect(details).to_have_count(2, timeout=WAIT)
+
+        page.get_by_role("menuitem", name="Kernel", exact=True).click()
+        page.locator('.lm-Menu-item[data-command="kernelmenu:restart"]').click()
+        page.locator("dialog .jp-mod-accept").click()
+        expect(lost).to_have_count(2, timeout=WAIT)
+        first = cells.nth(1).locator(".fxlab-panel").first
+        assert first.evaluate("(panel) => panel.firstElementChild.role") == "alert"
+        found = first.evaluate(FAULTS)
+        assert found.pop("written") > 10
+        assert found == {"wide": [], "cut": [], "unnamed": [], "pale": []}
