@@ -382,11 +382,11 @@ class Lab(Recordings, Deletions, Archives):
 
         return _store.undelete(self._db, sweep_id)
 
-    def sweeps(self, limit: int = 50, *, deleted: bool = False) -> pl.DataFrame:
+    def sweeps(self, limit: int = 50, *, text: str = "", deleted: bool = False) -> pl.DataFrame:
         """Return the newest sweeps, one row for each study; see `fxlab.sweeper._store.listing`."""
         from fxlab.sweeper import _store
 
-        return _store.listing(self._db, limit, deleted=deleted)
+        return _store.listing(self._db, limit, text=text, deleted=deleted)
 
     def sweep(self, sweep_id: str) -> SavedSweep:
         """Return a kept sweep with all its points.

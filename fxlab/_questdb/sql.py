@@ -478,7 +478,10 @@ def session_ids() -> str:
     return select(schema.SESSIONS, [_status(None)], "created_at desc limit 10000", ["session_id"])
 
 
-_RUN_WORDS: Final = ("run_id", "data_session_id", "strategy", "symbols", "parameters")
+_RUN_WORDS: Final = (
+    "run_id", "data_session_id", "strategy", "symbols", "parameters",
+    "to_str(timestamp, 'yyyy-MM-dd HH:mm:ss')",
+)  # fmt: skip
 
 
 def runs(

@@ -130,7 +130,8 @@ def listing(db: QuestDB, limit: int = 50, *, text: str = "", deleted: bool = Fal
     db, limit
         Where they are, and how many at most.
     text
-        Words that must each occur, in any case, in id, session, strategy, symbols or parameters.
+        Words that must each occur, in any case, in id, session, strategy, symbols, parameters or
+        the time when it ran.
     deleted
         Whether those that were deleted are listed, instead of the others.
 

@@ -148,13 +148,21 @@ def _mark(db: QuestDB, found: SavedSweep, state: str) -> None:
     db.wait_visible(SWEEP_RUNS)
 
 
-def listing(db: QuestDB, limit: int = 50, *, deleted: bool = False, **equal: str) -> pl.DataFrame:
+_WORDS: Final = ("sweep_id", "data_session_id", "strategy", "plan")
+
+
+def listing(
+    db: QuestDB, limit: int = 50, *, text: str = "", deleted: bool = False, **equal: str
+) -> pl.DataFrame:
     """Return the newest sweeps, one row for each study.
 
     Parameters
     ----------
     db, limit
         Where they are, and how many at most.
+    text
+        Words that must each occur, in any case, in id, session, strategy, the newest request or the
+        time of the last row.
     deleted
         Whether those that were deleted are listed, instead of the others.
     **equal
@@ -186,8 +194,15 @@ def listing(db: QuestDB, limit: int = 50, *, deleted: bool = False, **equal: str
     ordered = found.join(newest, on="sweep_id", how="left").sort(
         "finished", "sweep_id", descending=[True, False]
     )
-    return ordered.select(*_LISTED, *STATES, "asked", "search", "started", "finished", "plan").head(
-        limit
+    whole = pl.concat_str(
+        *_WORDS, pl.col("finished").dt.to_string("%Y-%m-%d %H:%M:%S"),
+        separator=" ", ignore_nulls=True,
+    ).str.to_lowercase()  # fmt: skip
+    matching = [whole.str.contains(word, literal=True) for word in text.lower().split()]
+    return (
+        ordered.filter(pl.lit(value=True), *matching)
+        .select(*_LISTED, *STATES, "asked", "search", "started", "finished", "plan")
+        .head(limit)
     )
 
 

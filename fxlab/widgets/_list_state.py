@@ -246,7 +246,8 @@ class RunsState:
     kind
         ``"runs"`` or ``"sweeps"``.
     found
-        As `fxlab.Lab.runs` or `fxlab.Lab.sweeps` returns them.
+        What `fxlab.Lab.runs` or `fxlab.Lab.sweeps` returns of `text`: one more than `MOST`, if
+        there are so many.
     text
         What was typed: words that must all occur somewhere in a row, in any case.
     order
@@ -263,15 +264,9 @@ class RunsState:
 
     @cached_property
     def rows(self) -> pl.DataFrame:
-        """Return what is listed: all that match, in their order, missing values last."""
+        """Return what is listed: the newest that match, in their order, missing values last."""
         column, falling = RUN_ORDERS[self.kind][self.order]
-        names = [name for name in RUN_WORDS if name in self.found.columns]
-        texts = [pl.col(name).cast(pl.List(pl.String)).list.join(" ")
-                 if self.found.schema[name] == pl.List(pl.String) else pl.col(name).cast(pl.String)
-                 for name in names]  # fmt: skip
-        whole = pl.concat_str(texts, separator=" ", ignore_nulls=True).str.to_lowercase()
-        matches = [whole.str.contains(word, literal=True) for word in self.text.lower().split()]
-        return self.found.filter(pl.lit(value=True), *matches).sort(
+        return self.found.head(MOST).sort(
             column, IDS[self.kind], descending=[falling, False], nulls_last=True
         )
 
@@ -303,26 +298,23 @@ class RunsState:
     @property
     def count(self) -> str:
         """Return the line that says how many match, and how many chosen ones are hidden."""
-        if self.found.is_empty():
-            return _NONE[self.kind]
         found, words = self.rows.height, bool(self.text.strip())
-        line = f"{found:,} {self.kind if found != 1 else self.kind[:-1]}" if found else ""
-        line += f" match{'es' * (found == 1)}" if found and words else ""
-        line = line or f"none of {self.found.height:,} {self.kind} has all these words"
-        if self.found.height == MOST:
-            line += f" of the newest {MOST:,}"
+        one = self.kind[:-1]
+        if not found:
+            line = f"no {one} has all these words" if words else _NONE[self.kind]
+        elif self.found.height > MOST:
+            line = f"more than {MOST:,} {self.kind}{' match' * words}"
+            line += f"; the newest {MOST:,} are listed, type to narrow"
+        else:
+            line = f"{found:,} {self.kind if found > 1 else one}"
+            line += f" match{'es' * (found == 1)}" * words
         hidden = len(self.chosen) - len(self.listed)
-        return line + f"; {hidden:,} chosen, hidden by the filter" * bool(hidden)
+        why = "hidden by the filter" if words else "not listed"
+        return line + f"; {hidden:,} chosen, {why}" * bool(hidden)
 
     def choose(self, ids: tuple[str, ...]) -> Self:
         """Return the state after choosing."""
         return replace(self, chosen=ids)
-
-
-RUN_WORDS: Final = (
-    "run_id", "sweep_id", "data_session_id", "strategy", "symbols", "parameters", "search", "plan",
-    "timestamp", "finished",
-)  # fmt: skip
 
 
 def _metric(name: str, value: float | None) -> str:

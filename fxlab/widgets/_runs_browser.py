@@ -13,7 +13,7 @@ from fxlab import _html
 from fxlab.backtester.compare import compare_runs
 from fxlab.backtester.metrics._performance import METRICS
 from fxlab.charts import heatmap_chart
-from fxlab.errors import InvalidInput
+from fxlab.errors import InvalidInput, RunNotFound, SweepNotFound
 from fxlab.sweeper._results import direction
 from fxlab.widgets._base import (
     KeyGuard,
@@ -137,17 +137,33 @@ class RunsBrowser(w.VBox):
     def _on_kind(self) -> None:
         if self._showing:
             return
+        with self.message.guard():
+            kind = self.kind.value
+            try:
+                found = self._found(kind, self.filter.value)
+            except Exception:
+                self._set_kind(self.state.kind)  # which is what is listed below it
+                raise
+            self._set_kind(kind)
+            self._deleted = ()
+            self._show(RunsState(kind, found, self.filter.value))
+            self._open()
+
+    def _set_kind(self, kind: str) -> None:
         self._showing = True
-        self.order.options = list(RUN_ORDERS[self.kind.value])
+        self.kind.value = kind
+        if tuple(self.order.options) != tuple(RUN_ORDERS[kind]):
+            self.order.options = list(RUN_ORDERS[kind])
         self._showing = False
-        self._deleted = ()
-        self.state = RunsState(self.kind.value, self.state.found.clear(), self.filter.value)
-        self._guarded(self._read)
 
     def _on_filter(self) -> None:
-        if not self._showing:
+        if self._showing:
+            return
+        with self.message.guard():
+            state, text = self.state, self.filter.value
+            found = state.found if text == state.text else self._found(state.kind, text)
             order = self.order.value or "newest first"
-            self._show(replace(self.state, text=self.filter.value, order=order))
+            self._show(replace(state, found=found, text=text, order=order))
 
     def _on_choice(self) -> None:
         if self._showing:
@@ -157,14 +173,30 @@ class RunsBrowser(w.VBox):
         self._tell()
         self._guarded(self._open)
 
-    def _read(self) -> None:
+    def _read(self, chosen: tuple[str, ...] | None = None) -> None:
         """Ask for the newest, and show them; what is no more is chosen no longer."""
-        kind = self.kind.value
-        found = self._lab.runs(MOST) if kind == RUNS else self._lab.sweeps(MOST)
-        known = set(found[IDS[kind]])
-        chosen = tuple(one for one in self.state.chosen if one in known)
-        self._show(replace(self.state, kind=kind, found=found, chosen=chosen))
+        state = self.state
+        found = self._found(state.kind, state.text)
+        listed = set(found[IDS[state.kind]])
+        kept = [
+            one for one in (state.chosen if chosen is None else chosen)
+            if one in listed or self._is_there(one)
+        ]  # fmt: skip
+        self._show(replace(state, found=found, chosen=tuple(kept)))
         self._open()
+
+    def _found(self, kind: str, text: str) -> pl.DataFrame:
+        """Return the newest that match, one more than are listed, to know whether there are."""
+        asked = self._lab.runs if kind == RUNS else self._lab.sweeps
+        return asked(MOST + 1, text=text)
+
+    def _is_there(self, one: str) -> bool:
+        """Return whether there is a run or sweep that the filter hides."""
+        try:
+            (self._lab.run if self.state.kind == RUNS else self._lab.sweep)(one)
+        except (RunNotFound, SweepNotFound):
+            return False
+        return True
 
     def _show(self, state: RunsState) -> None:
         """Make the list a picture of the state."""
@@ -254,8 +286,7 @@ class RunsBrowser(w.VBox):
                 work(one)
                 self._deleted = self._deleted[1:]
         finally:
-            self.state = self.state.choose(back)
-            self._read()
+            self._read(back)
         self.message.say(f"{', '.join(back)}: back")
 
 

@@ -12,7 +12,7 @@ from markets import recorded_walk
 
 import fxlab
 from fxlab.charts._style import PLOTLY
-from fxlab.errors import RunNotFound, SweepNotFound
+from fxlab.errors import QuestDBUnavailable, RunNotFound, SweepNotFound
 from fxlab.sweeper._store import SavedSweep
 from fxlab.widgets import RunsBrowser
 from fxlab.widgets._list_state import MOST, RUN_ORDERS, RUNS, SWEEPS, RunsState
@@ -49,6 +49,8 @@ def frame(rows: list[tuple[str, str, float | None]]) -> pl.DataFrame:
 
 
 ROWS = frame([("run-a", "BTC", 0.01), ("run-b", "ETH", None), ("run-c", "BTC", -0.02)])
+MANY = frame([(f"run-{n:04d}", "BTC", n % 7 / 100) for n in range(MOST + 1)]).reverse()
+MANY_ORDERS = RUN_ORDERS[RUNS]
 
 
 # ---- the state: plain values ---------------------------------------------------------------
@@ -79,27 +81,31 @@ def test_a_line_shows_fractions_in_percent():
     assert len({len(label) for label, _ in state.options} | {len(state.heads)}) == 1
 
 
-@given(st.lists(st.sampled_from(["btc", "ETH", "run-a", "sma", "2024-01-01", "nothing"])))
-def test_all_words_must_occur(words):
-    state = RunsState(RUNS, ROWS, text=" ".join(words))
-    whole = {"run-a": "btc", "run-b": "eth", "run-c": "btc"}
-    expected = {
-        run_id
-        for run_id, symbol in whole.items()
-        if all(word.lower() in f"{run_id} {symbol} sma 2024-01-01" for word in words)
-    }
-    assert {run_id for _, run_id in state.options} == expected
+@given(
+    st.integers(0, MOST + 1), st.sampled_from(["", " ", "btc"]), st.sampled_from(list(MANY_ORDERS))
+)
+def test_the_newest_are_listed_and_the_count_tells_whether_there_are_more(height, text, order):
+    state = RunsState(RUNS, MANY.head(height), text=text, order=order)
+    newest = set(MANY["run_id"].head(min(height, MOST)))
+    assert {run_id for _, run_id in state.options} == newest
+    assert ("more than 1,000" in state.count) == (height > MOST)
+    assert ("match" in state.count) == (text == "btc" and height > 0)
+    if 0 < height <= MOST:
+        assert state.count.startswith(f"{height:,} run{'s' * (height > 1)}")
 
 
 def test_the_count_says_what_is_hidden_and_what_is_cut():
     assert RunsState(RUNS, ROWS).count == "3 runs"
-    state = RunsState(RUNS, ROWS, text="eth", chosen=("run-a", "run-b"))
+    state = RunsState(RUNS, ROWS[1:2], text="eth", chosen=("run-a", "run-b"))
     assert state.count == "1 run matches; 1 chosen, hidden by the filter"
     assert state.listed == ("run-b",)
-    assert "none of 3 runs has all these words" in RunsState(RUNS, ROWS, text="x y").count
+    assert RunsState(RUNS, ROWS.clear(), text="x y").count == "no run has all these words"
     assert "no saved runs yet" in RunsState(RUNS, ROWS.clear()).count
-    many = frame([(f"run-{n}", "BTC", 0.0) for n in range(MOST)])
-    assert RunsState(RUNS, many).count.endswith("of the newest 1,000")
+    more = "the newest 1,000 are listed, type to narrow"
+    assert RunsState(RUNS, MANY).count == f"more than 1,000 runs; {more}"
+    late = RunsState(RUNS, MANY, chosen=("run-0000", "run-0001"))  # one more than are listed
+    assert late.count.endswith("to narrow; 1 chosen, not listed")
+    assert RunsState(RUNS, MANY, text="b").count == f"more than 1,000 runs match; {more}"
 
 
 # ---- the widget ------------------------------------------------------------------------------
@@ -167,6 +173,44 @@ def test_a_filter_keeps_what_is_chosen(browser, saved):
     assert "1 chosen, hidden by the filter" in browser.count.value
 
 
+def test_a_refresh_keeps_what_a_filter_hides_and_drops_what_is_no_more(lab, browser, saved):
+    choose(browser, *saved[:2])
+    browser.filter.value = "nothing-has-this"
+    lab.delete_run(saved[1])
+    browser.refresh.click()
+    assert browser.state.chosen == (saved[0],)
+    assert saved[0] in browser.details.value
+    lab.undelete_run(saved[1])
+
+
+def test_the_filter_finds_runs_beyond_the_newest_thousand(lab, browser, saved, monkeypatch):
+    monkeypatch.setattr("fxlab.widgets._runs_browser.MOST", 1)
+    monkeypatch.setattr("fxlab.widgets._list_state.MOST", 1)
+    browser.refresh.click()
+    assert len(listed(browser)) == 1
+    assert "more than 1 runs match; the newest 1 are listed" in browser.count.value
+    browser.filter.value = saved[0]
+    assert listed(browser) == [saved[0]]
+    assert "1 run matches<" in browser.count.value
+
+
+def test_a_list_that_cannot_be_read_leaves_what_is_shown(lab, browser, saved, monkeypatch):
+    def away(*_, **__):
+        raise QuestDBUnavailable("it is away")
+
+    before = listed(browser)
+    choose(browser, saved[0])
+    for name in ("runs", "sweeps"):
+        monkeypatch.setattr(type(lab), name, away)
+    browser.kind.value = SWEEPS
+    assert "it is away" in browser.message.value
+    assert (browser.kind.value, listed(browser)) == (RUNS, before)
+    assert browser.state.chosen == (saved[0],)
+    browser.filter.value += " x"
+    assert "it is away" in browser.message.value
+    assert listed(browser) == before
+
+
 def test_a_run_is_reproduced_bit_by_bit(browser, saved):
     choose(browser, saved[1])
     browser.reproduce.click()
@@ -205,6 +249,16 @@ def test_runs_are_listed_by_words(lab, session, saved):
     assert set(lab.runs(text=session.id.upper())["run_id"]) == set(saved)
     assert lab.runs(text=f'{session.id} "fast": 5,')["run_id"].to_list() == [saved[1]]
     assert lab.runs(text=f"{session.id} '; drop table x").is_empty()
+    day = lab.run(saved[0])["timestamp"].strftime("%Y-%m-%d")
+    assert saved[0] in lab.runs(text=f"{session.id} {day}")["run_id"]
+
+
+def test_sweeps_are_listed_by_words(lab, session, swept):
+    found = lab.sweeps(text=f'{session.id.upper()} SMA "slow"')
+    assert found["sweep_id"].to_list() == [swept]
+    day = found["finished"][0].strftime("%Y-%m-%d")
+    assert lab.sweeps(1, text=f"{swept} {day}")["sweep_id"].to_list() == [swept]
+    assert lab.sweeps(text=f"{swept} nothing-has-this").is_empty()
 
 
 def test_a_sweep_is_opened_deleted_and_brought_back(lab, browser, session, swept):
