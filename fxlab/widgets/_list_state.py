@@ -39,6 +39,14 @@ COLUMNS: Final = {
 }
 """What is listed, by its head; the id stands first, so that it is never cut."""
 
+DELETED_COLUMNS: Final = {
+    "Session": "session_id",
+    "Deleted (UTC)": "deleted_at",
+    "Rows": "rows",
+    "Symbols": "symbols",
+}
+"""What is listed of sessions that were deleted."""
+
 ORDERS: Final = {
     "newest first": ("started", True),
     "oldest first": ("started", False),

@@ -30,7 +30,14 @@ from fxlab.widgets._base import (
     soft,
     style_sheet,
 )
-from fxlab.widgets._list_state import ORDERS, SHOWN, PickerState
+from fxlab.widgets._list_state import (
+    DELETED_COLUMNS,
+    ORDERS,
+    PAGE,
+    SHOWN,
+    PickerState,
+    aligned,
+)
 
 if TYPE_CHECKING:
     from fxlab.lab import Lab
@@ -325,7 +332,7 @@ def _overview(session: Session, check: Callable[..., None]) -> str:
 
 
 class DeletionBox(w.VBox):
-    """Deletes the chosen session once its id was typed, and brings it back.
+    """Deletes the chosen session once its id was typed, and brings any deleted one back.
 
     Parameters
     ----------
@@ -348,11 +355,29 @@ class DeletionBox(w.VBox):
         self.confirm = w.Button(description="Delete it", button_style="danger", disabled=True)
         self.cancel = w.Button(description="Keep it")
         self._asking = w.VBox([self.preview, in_line([self.typed, self.confirm, self.cancel])])
-        super().__init__([in_line([self.delete, self.undo]), self._asking])
+        self.show_deleted = w.Button(
+            description="Deleted sessions…", tooltip="List the sessions that can come back, or hide"
+        )
+        self.deleted = w.Select(
+            description="Deleted", options=[], rows=4, style=label_width(["Deleted"]), layout=_WIDE
+        )
+        self.deleted.add_class("fxlab-list")
+        self.restore = w.Button(
+            description="Bring back", icon="undo", tooltip="Bring the one chosen above back"
+        )
+        self.note = w.HTML()
+        self._bin = w.VBox(
+            [self.deleted, in_line([self.restore, self.note])], layout={"display": "none"}
+        )
+        super().__init__(
+            [in_line([self.delete, self.undo, self.show_deleted]), self._asking, self._bin]
+        )
         self.delete.on_click(lambda _: self._ask())
         self.cancel.on_click(lambda _: self.ask_about(self._session))
         self.confirm.on_click(lambda _: self._delete())
-        self.undo.on_click(lambda _: self._undelete())
+        self.undo.on_click(lambda _: self._undelete(self._last))
+        self.show_deleted.on_click(lambda _: self._toggle_deleted())
+        self.restore.on_click(lambda _: self._undelete(self.deleted.value))
         self.typed.observe(lambda _: self._on_typed(), "value")
         self.ask_about(None)
 
@@ -393,15 +418,43 @@ class DeletionBox(w.VBox):
         with self._message.guard():
             self._lab.delete(session.id)
             self._last = session.id
+            self._list_deleted()
             self._changed(None)
             self._message.say(f"{session.id} is deleted; Undo brings it back until it is purged")
 
-    def _undelete(self) -> None:
+    def _undelete(self, session_id: str) -> None:
         with self._message.guard():
-            back = self._lab.undelete(self._last).id
-            self._last = ""
+            back = self._lab.undelete(session_id).id
+            if back == self._last:
+                self._last = ""
+            self._list_deleted()
             self._changed(back)
             self._message.say(f"{back} is back")
+
+    def _toggle_deleted(self) -> None:
+        """Show the deleted sessions, or hide them again."""
+        shown = self._bin.layout.display is None
+        self._bin.layout.display = "none" if shown else None
+        with self._message.guard():
+            self._list_deleted()
+
+    def _list_deleted(self) -> None:
+        """Read the list of deleted sessions again, where it is shown."""
+        if self._bin.layout.display is not None:
+            return
+        every = self._lab.deleted()
+        able = every.filter("can_be_undeleted")
+        shown = able.head(PAGE)
+        self.deleted.options = list(
+            zip(aligned(shown, DELETED_COLUMNS)[1:], shown["session_id"], strict=True)
+        )
+        self.restore.disabled = shown.is_empty()
+        words = [f"{able.height:,} can come back" + ", the last come first" * (able.height > 1)]
+        if able.height > PAGE:
+            words.append(f"{PAGE:,} are listed, lab.deleted() has all")
+        if gone := every.height - able.height:
+            words.append(f"the ticks of {gone:,} more are purged")
+        self.note.value = soft("; ".join(words))
 
 
 def _details(session: Session) -> str:

@@ -21,6 +21,7 @@ from fxlab.charts._style import PLOTLY
 from fxlab.errors import Cancelled, InvalidInput, QuestDBUnavailable, SessionNotFound
 from fxlab.schema import SESSIONS as SESSIONS_TABLE
 from fxlab.sessions import _catalog
+from fxlab.sessions._deletion import DELETED
 from fxlab.sessions.session import Session
 from fxlab.widgets import (
     KeyGuard,
@@ -674,6 +675,66 @@ def test_a_session_is_deleted_by_typing_its_id_and_comes_back(picker, lab, group
     assert picker.value.id == name
     assert name in [value for _, value in picker.listing.options]
     assert box.undo.layout.display == "none"
+
+
+def test_any_deleted_session_comes_back_from_a_list(picker, lab, group):
+    """Also one that was deleted before the panel was there, and not the last one."""
+    lab.delete(f"{group}-a")
+    lab.delete(f"{group}-b")
+    box = picker.deletion
+    assert box._bin.layout.display == "none"
+    box.show_deleted.click()
+    assert box._bin.layout.display is None
+    ids = [value for _, value in box.deleted.options]
+    assert ids[:2] == [f"{group}-b", f"{group}-a"]
+    assert f"{lab.deleted()['rows'][0]:,}  ETH" in box.deleted.options[0][0]
+    assert "can come back, the last come first" in box.note.value
+    select(box.deleted, f"{group}-a")
+    box.restore.click()
+    assert picker.value.id == picker.listing.value == f"{group}-a"
+    assert f"{group}-a is back" in picker.message.value
+    assert [value for _, value in box.deleted.options] == [one for one in ids if one != ids[1]]
+    select(box.deleted, f"{group}-b")
+    box.restore.click()
+    assert lab.session(f"{group}-b").prices_count == 3_000
+    box.show_deleted.click()
+    assert box._bin.layout.display == "none"
+
+
+def test_a_session_that_cannot_come_back_is_said_and_its_list_stays(picker, lab, group):
+    lab.delete(f"{group}-a")
+    box = picker.deletion
+    box.show_deleted.click()
+    select(box.deleted, f"{group}-a")
+    lab.undelete(f"{group}-a")  # elsewhere
+    box.restore.click()
+    assert f"no deleted session is named &#x27;{group}-a&#x27;" in picker.message.value
+    assert picker.value.id == f"{group}-c"
+    assert box._bin.layout.display is None
+
+
+def test_a_list_of_deleted_sessions_says_what_it_does_not_list(picker, lab, monkeypatch):
+    rows = [
+        {
+            "session_id": f"gone-{n}",
+            "status": "deleting",
+            "symbols": [],
+            "can_be_undeleted": n < 202,
+        }
+        for n in range(205)
+    ]
+    frames = [pl.DataFrame(rows, schema=DELETED), pl.DataFrame(schema=DELETED)]
+    monkeypatch.setattr(type(lab), "deleted", lambda _: frames.pop(0))
+    box = picker.deletion
+    box.show_deleted.click()
+    assert len(box.deleted.options) == PAGE
+    assert "202 can come back" in box.note.value
+    assert "200 are listed, lab.deleted() has all" in box.note.value
+    assert "the ticks of 3 more are purged" in box.note.value
+    box.show_deleted.click()
+    box.show_deleted.click()
+    assert ">0 can come back<" in box.note.value
+    assert box.restore.disabled
 
 
 def test_a_question_about_another_session_is_over(picker, group):
