@@ -233,7 +233,7 @@ def test_every_list_keeps_its_keys_and_every_control_has_a_label(panel):
 
     bench, _ = panel
     assert isinstance(bench.children[-1], KeyGuard)
-    silent = {"HTML", "Label", "Message", "HBox", "VBox", "Box", "LiveFigure"}
+    silent = {"HTML", "Label", "Message", "SessionOverview", "HBox", "VBox", "Box", "LiveFigure"}
     for widget in walk(bench):
         if hasattr(widget, "description") and type(widget).__name__ not in silent:
             assert widget.description, widget
