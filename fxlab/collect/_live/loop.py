@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import itertools
 import logging
 import sqlite3
 import time
@@ -206,10 +205,9 @@ class RecordingLoop:
 
     async def _journal_again(self, error: sqlite3.OperationalError) -> None:
         """Try again for a while: the sender makes room in the journal as it empties it."""
-        end = time.monotonic() + FULL_DISK_SECONDS
-        for attempt in itertools.count():
-            if time.monotonic() >= end:
-                break
+        end, attempt = time.monotonic() + FULL_DISK_SECONDS, -1
+        while time.monotonic() < end:
+            attempt += 1
             await asyncio.sleep(wait_before(attempt, FIRST_PAUSE, LONGEST_PAUSE))
             try:
                 await self._in_thread(self._recorder.save)
@@ -310,10 +308,8 @@ class RecordingLoop:
 
 
 def _broken(what: str, error: BaseException) -> CollectionFailed:
-    return CollectionFailed(
-        f"{what} broke: {type(error).__name__}: {error}; what was received is kept, the traceback "
-        "above shows where"
-    )
+    words = f"{what} broke: {type(error).__name__}: {error}; what was received is kept"
+    return CollectionFailed(f"{words}, the traceback above shows where")
 
 
 def _cause(error: Exception) -> str:
