@@ -477,9 +477,9 @@ def _play(playing: Replay) -> None:
         with live(view.picture):
             for batch in playing:
                 view.take(batch)
-                if batch.progress < 1.0:
-                    for symbol in batch.ended:
-                        say(f"{symbol} has no ticks after {show_time(batch.timestamp)} UTC")
+                for symbol in batch.ended:
+                    if batch.progress < 1.0 or playing.ended[symbol] < batch.timestamp:
+                        say(f"{symbol} has no ticks after {show_time(playing.ended[symbol])} UTC")
     except KeyboardInterrupt:
         playing.stop()
         again = same_command(start=playing.position.isoformat())

@@ -72,7 +72,7 @@ class TickCursor:
         self.passed = job.bounds[0] - 1
         self.prices: dict[str, float] = {}
         self._left = dict(totals)
-        self._ended = [symbol for symbol, count in totals.items() if not count]
+        self._ended = {symbol: job.bounds[0] for symbol, count in totals.items() if not count}
         self._stretches = _stretches(job, trading=trading)
         self._stretch: _Stretch | None = None
         self._row = self._tick = 0
@@ -115,10 +115,10 @@ class TickCursor:
             return pl.DataFrame(schema=COLUMNS)
         return self._stretch.frame.clear()
 
-    def new_ended(self) -> tuple[str, ...]:
-        """Return the symbols whose last tick was passed since the last call."""
-        ended, self._ended = self._ended, []
-        return tuple(ended)
+    def new_ended(self) -> dict[str, int]:
+        """Return the symbols whose last tick was passed since the last call, and its time."""
+        ended, self._ended = self._ended, {}
+        return ended
 
     def close(self) -> None:
         """Stop reading."""
@@ -157,7 +157,7 @@ class TickCursor:
             self.prices[symbol] = float(prices[at])
             self._left[symbol] -= count
             if not self._left[symbol]:
-                self._ended.append(symbol)
+                self._ended[symbol] = int(market.time[ticks[::-1][at]])
 
 
 def _stretches(job: Job, *, trading: bool) -> Generator[_Stretch, None, None]:

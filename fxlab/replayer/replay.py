@@ -290,7 +290,10 @@ class Replay:
 
     @property
     def ended(self) -> dict[str, datetime]:
-        """Return the symbols that have no tick left, with the market time that showed it."""
+        """Return the symbols that have no tick left, with the time of their last one.
+
+        Of one that has none at all it is the beginning of the range.
+        """
         return {symbol: from_micros(at) for symbol, at in self._ended.items()}
 
     @property
@@ -466,7 +469,7 @@ class Replay:
         self._at = at
         self._pace.reached(at)
         ended, prices = self._cursor.new_ended(), self._cursor.prices
-        self._ended.update(dict.fromkeys(ended, at))
+        self._ended.update(ended)
         self._number += 1
         return ReplayBatch(
             number=self._number - 1,
@@ -476,7 +479,7 @@ class Replay:
             time_progress=self.time_progress,
             lag=lag,
             prices={name: prices[name] for name in self.symbols if name in prices},
-            ended=ended,
+            ended=tuple(ended),
             sought=sought,
             **self._standing(),
         )

@@ -235,7 +235,11 @@ def test_a_server_that_does_not_answer_holds_nothing_up(
         machine.pause()
         before, at_pause = journal_rows(recording.journal), happened(venue)
         time.sleep(seconds)
-        waiting, meanwhile = journal_rows(recording.journal), happened(venue) - at_pause
+        meanwhile = happened(venue) - at_pause
+        # The socket is read and journaled all the time, as fast as a busy machine lets it.
+        read = "what happened meanwhile is journaled"
+        eventually(lambda: journal_rows(recording.journal) >= 0.9 * meanwhile, read)
+        waiting = journal_rows(recording.journal)
         machine.resume()
         time.sleep(0.5)
         quiet(venue)
@@ -247,7 +251,6 @@ def test_a_server_that_does_not_answer_holds_nothing_up(
         f"(2) rows waiting in the journal {before} -> {waiting} (trades meanwhile {meanwhile}); "
         f"slowest arrival {late / 1e3:.0f} ms after the trade"
     )
-    assert waiting >= 0.9 * meanwhile  # the socket was read and journaled all the time
     assert reconcile.events(session, "db_outage").height == 1
     assert session.status == "completed"
 
