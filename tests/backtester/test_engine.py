@@ -283,6 +283,12 @@ def test_a_stretch_of_quotes_without_a_mid_is_passed_over(missing, strategy, fil
     assert parts.fills.height
     assert parts.fills.equals(whole.fills)
     assert parts.prices.height
+    replayed = fxlab.replay(
+        source, speed=float("inf"), strategy=strategy, execution=execution, batch_size=7
+    )
+    for _ in replayed:
+        pass
+    assert replayed.result.fills.equals(whole.fills)
 
 
 @pytest.mark.parametrize(
