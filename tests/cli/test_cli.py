@@ -311,6 +311,10 @@ def test_import_takes_a_symbol_a_folder_and_tells_what_it_rounded(
     assert again.exit_code == 0, again.output
     assert "updated" in again.stdout or "updat" in again.stdout
     assert session in fxlab("sessions", "list", "--exchange", "kraken", "--text", session).stdout
+    shown = json.loads(fxlab("sessions", "show", session, "--imports", "--json").stdout)
+    told = [(row["path"], row["state"], row["rows_good"]) for row in shown["imports"]]
+    assert told == [("days/0.csv", "done", 1), ("days/1.csv", "done", 1)]
+    assert "finer than a microsecond" in fxlab("sessions", "show", session, "--imports").stdout
 
 
 def test_from_files_to_a_saved_report(
