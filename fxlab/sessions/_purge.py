@@ -11,6 +11,8 @@ copied
 done
     Nothing but the deleted sessions' rows is gone; the staging table is dropped.
 
+A partition that holds nothing else is dropped, and only its end is written down.
+
 The next connect finishes what is copied; what is only planned is planned again. A partition that a
 recording or an import may write to is deferred: nobody begins to write between the last look at who
 writes and the drop (`fxlab.sessions._catalog.announcing`).
@@ -273,15 +275,18 @@ def _rewrite(db: QuestDB, rewrite: Rewrite, locks: Path) -> str:
     """Take the sessions' rows out of a partition; return why not, if it has to wait."""
     if busy := who_writes(rewrite.place, find_writers(db)):
         return busy
-    _note(db, rewrite, "planned")
-    if rewrite.kept and (moved := _stage(db, rewrite)):
-        return moved
+    if rewrite.kept:  # else nothing is put back, and a kill leaves nothing to be finished
+        _note(db, rewrite, "planned")
+        if moved := _stage(db, rewrite):
+            return moved
     with _catalog.announcing(locks):  # until it is dropped, nobody begins to write
-        _note(db, rewrite, "copied")
+        if rewrite.kept:
+            _note(db, rewrite, "copied")
         db.wait_visible(SESSIONS)
         busy = who_writes(rewrite.place, find_writers(db)) or _moved(db, rewrite)
         if busy:
-            _note(db, rewrite, "planned")
+            if rewrite.kept:
+                _note(db, rewrite, "planned")
             return busy
         db.execute(sql_tables.drop_partition(rewrite.place.table, rewrite.place.name))
     _put_back(db, rewrite)
