@@ -103,7 +103,7 @@ def test_during_a_ban_nobody_asks(status):
 
     asked, ban = asyncio.run(story())
     assert asked == 1
-    assert 3_500 < ban.seconds <= 3_600
+    assert 3_500 < ban.seconds < 3_601  # of a 429, a little longer than was asked for
     assert abs(ban.until - Clock().now() - 3_600_000_000) < 60_000_000
 
 
