@@ -356,7 +356,9 @@ class DeletionBox(w.VBox):
         self.cancel = w.Button(description="Keep it")
         self._asking = w.VBox([self.preview, in_line([self.typed, self.confirm, self.cancel])])
         self.show_deleted = w.Button(
-            description="Deleted sessions…", tooltip="List the sessions that can come back, or hide"
+            description="Deleted sessions…",
+            tooltip="List the sessions that can come back, or hide",
+            layout={"width": "auto"},
         )
         self.deleted = w.Select(
             description="Deleted", options=[], rows=4, style=label_width(["Deleted"]), layout=_WIDE
