@@ -161,6 +161,18 @@ class Refusing(Scripted):
         return await super().trades(instrument, first_id, last_id)
 
 
+def test_the_end_waits_for_the_question_that_finds_out_whether_a_ban_is_over():
+    class Probing(Scripted):
+        looks = 0
+
+        def refusal(self):
+            self.looks += 1
+            return Refusal(0.1 if self.looks < 4 else 0.0, 1, "a question is under way")
+
+    heard = ask(Probing(history=trades(1, 2)), missing(1, 2))
+    assert heard[-1].outcome == "2 of 2 trades came"
+
+
 def test_questions_wait_for_the_end_of_a_ban_and_are_asked_then():
     async def run():
         feed = Refusing(0.3, history=trades(1, 2, 50_001))

@@ -499,6 +499,7 @@ class SilenceWatch:
 
 PAUSES: Final = (0.0, 1.0, 4.0)
 """Seconds before a question is asked and asked again: the newest trades may not be there yet."""
+PROBE_SECONDS: Final = 0.2  # while one question finds out whether a ban is over
 AGAIN: Final = (60.0, 300.0, 900.0, 3600.0)
 """Seconds until what stayed open is asked for again, the last ones for ever."""
 
@@ -608,10 +609,9 @@ class Backfiller:
         """Ask when the venue may be asked, and once more if it refuses for a while meanwhile."""
         while True:
             while (refusal := self._feed.refusal()) is not None and refusal.seconds > 0:
-                if self._ending.is_set():
+                if self._ending.is_set() and refusal.seconds > PROBE_SECONDS:
                     raise VenueRefused(refusal.reason)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._ending.wait(), refusal.seconds)
+                await asyncio.sleep(min(refusal.seconds, PROBE_SECONDS))
             try:
                 return await self._feed.trades(self._instruments[symbol], first, last)
             except VenueRefused:
