@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import nbformat
@@ -204,7 +204,13 @@ def browser_page(*, height: int, scheme: str = "light") -> Iterator[object]:
         page = browser.new_page(viewport={"width": 1280, "height": height}, color_scheme=scheme)
         page.set_default_timeout(WAIT)
         page.on("pageerror", lambda error: errors.append(f"{error!r} {error.stack}"))
-        yield page
+        try:
+            yield page
+        except Exception as error:
+            with suppress(Exception):  # the page may be gone
+                panels = page.locator(".fxlab-panel").all_inner_texts()
+                error.add_note("\n".join(["the panels, as they are seen:", *panels, *errors]))
+            raise
         browser.close()
     # A page that was busy for two seconds while a widget was made: told by anywidget, and no harm,
     # for then figures are sent as outputs (`fxlab.widgets._figures`).
