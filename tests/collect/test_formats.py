@@ -413,3 +413,24 @@ def test_a_damaged_vendors_file_is_read_or_refused_and_never_a_traceback(tmp_pat
         else:
             lines = file.read_text(encoding="utf-8").rstrip().count("\n") + 1
             assert sum(part.rows for part in parts) in (lines, lines - 1)
+
+
+JFOREX = "Local time,Ask,Bid,AskVolume,BidVolume\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("a.csv", "timestamp,symbol,price,qty\n2024-01-01 00:00:00,B,1,1\n", True),
+        ("a.csv", "timestamp,symbol,price,qty\n2024-01-01T00:00:00Z,B,1,1\n", False),
+        ("a.csv", "timestamp,symbol,price,qty\n2024-01-01T00:00:00+01:00,B,1,1\n", False),
+        ("a.csv", "timestamp,symbol,price,qty\n1704067200.5,B,1,1\n", False),
+        ("EURUSD_T.csv", f"{JFOREX}01.02.2024 00:00:00.123,1.2,1.1,1,1\n", True),
+        ("EURUSD_T.csv", f"{JFOREX}01.02.2024 00:00:00.123 GMT+0100,1.2,1.1,1,1\n", False),
+    ],
+)
+def test_a_time_without_an_offset_is_taken_for_utc_and_that_is_said(tmp_path, name, text, told):
+    file = tmp_path / name
+    file.write_text(text, encoding="utf-8")
+    (part,) = read_file(file)
+    assert any("taken for UTC" in note for note in part.notes) is told
