@@ -179,6 +179,30 @@ class RowHasher:
         return self._columns.setdefault(name, xxhash.xxh3_128())
 
 
+class _Ahead:
+    """Frames one after the other, of which the next can be known before it is taken."""
+
+    def __init__(self, frames: Iterator[pl.DataFrame]) -> None:
+        self._frames = frames
+        self._next: pl.DataFrame | None = None
+
+    def take(self) -> pl.DataFrame | None:
+        """Return the next frame, or None if there are no more."""
+        found, self._next = self._next, None
+        return next(self._frames, None) if found is None else found
+
+    def bound(self, last: int | None, rows: int) -> int | None:
+        """Return the time after which there may be more than the rows at hand, or None.
+
+        A small chunk is most often the last one, so the next is read to know: of thousands of
+        small symbols, each would end a stretch of its own.
+        """
+        if last is None or rows >= _WORTH_A_THREAD:
+            return last
+        self._next = self.take()
+        return None if self._next is None else last
+
+
 @dataclass
 class SymbolFeed:
     """One symbol's ticks, checked, hashed, and given out up to a time."""
@@ -192,12 +216,11 @@ class SymbolFeed:
     _held: pl.DataFrame | None = None  # rows to give, with those given before in front
     _first: int = 0
     _seen: int = 0
-    _next: pl.DataFrame | None = None  # read already, see `bound`
     _examined: Future[None] | None = None
 
     def __post_init__(self) -> None:
         self._check = OrderCheck(self.symbol)
-        self.frames = self._whole_or_chunks(self.frames)
+        self._ahead = _Ahead(self._whole_or_chunks(self.frames))
 
     def last_time(self) -> int | None:
         """Return the time of the last row at hand, or None if there are no more."""
@@ -208,17 +231,9 @@ class SymbolFeed:
         return int(self._held["timestamp"].to_physical()[-1])
 
     def bound(self) -> int | None:
-        """Return the time after which there may be more rows than those at hand, or None.
-
-        A small chunk is most often the last one, so the next is read to know: of thousands of
-        small symbols, each would end a stretch of its own.
-        """
+        """Return the time after which there may be more rows than those at hand, or None."""
         last = self.last_time()
-        if last is None or self._held is None or self._held.height >= _WORTH_A_THREAD:
-            return last
-        if self._next is None:
-            self._next = next(self.frames, None)
-        return None if self._next is None else last
+        return self._ahead.bound(last, 0 if self._held is None else self._held.height)
 
     def take(self, limit: int) -> Iterator[SymbolChunk]:
         """Yield all rows up to a time, those of later chunks with the same time too."""
@@ -241,9 +256,7 @@ class SymbolFeed:
                 return
 
     def _load(self) -> None:
-        fresh, self._next = self._next, None
-        if fresh is None:
-            fresh = next(self.frames, None)
+        fresh = self._ahead.take()
         if fresh is None:
             return
         self.settle()
@@ -298,23 +311,19 @@ class BookFeed:
     frames: Iterator[pl.DataFrame]
     digest: RowHasher
     _held: np.ndarray = field(default_factory=lambda: book_records(None))
-    _next: pl.DataFrame | None = None
+
+    def __post_init__(self) -> None:
+        self._ahead = _Ahead(self.frames)
 
     def bound(self) -> int | None:
         """Return the time after which there may be more books than those at hand, or None."""
         last = self.last_time()
-        if last is None or len(self._held) >= _WORTH_A_THREAD:
-            return last
-        if self._next is None:
-            self._next = next(self.frames, None)
-        return None if self._next is None else last
+        return self._ahead.bound(last, len(self._held))
 
     def last_time(self) -> int | None:
         """Return the time of the last book at hand, or None if there are no more."""
         while not len(self._held):
-            frame, self._next = self._next, None
-            if frame is None:
-                frame = next(self.frames, None)
+            frame = self._ahead.take()
             if frame is None:
                 return None
             self.digest.update_books(frame)
