@@ -232,6 +232,23 @@ def merged_by_symbol(gaps: pl.DataFrame, symbols: Iterable[str]) -> dict[str, pl
     }
 
 
+def known_gaps(
+    events: pl.DataFrame, symbols: Iterable[str], data_type: str | None = None
+) -> dict[str, pl.DataFrame]:
+    """Return the gaps among the events that are a symbol's and were not filled, merged, of each.
+
+    With a data type, without those that the recorder says are of the other one.
+    """
+    gaps = events.filter(
+        pl.col("event") == "gap", pl.col("count").is_null() | (pl.col("count") != 0)
+    )
+    if data_type is not None:
+        said = pl.col("detail").str.extract(r'^\{"what": "(\w+)"')
+        gaps = gaps.filter(said.is_null() | (said == data_type))
+    gaps = gaps.with_columns(pl.col("from_time").fill_null(pl.col("timestamp")))
+    return merged_by_symbol(gaps, symbols)
+
+
 Micros = npt.NDArray[np.int64]
 
 

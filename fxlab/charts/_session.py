@@ -85,8 +85,7 @@ def candles_chart(
     )
     figure.update_xaxes(rangeslider_visible=False)
     _draw_volumes(figure, drawn, times, row=2)
-    known = unfilled(gaps, "prices")
-    known = gaps_of(known if view is None else view.gaps(known), "", drawn)
+    known = _gaps_in_view(gaps, "prices", drawn, view)
     shade(figure, known["start"].to_numpy(), known["end"].to_numpy())
     note(figure, candles_text(candles, drawn.height, None if view is None else view.whole))
     return figure
@@ -198,8 +197,7 @@ def session_chart(
     heights = [5 if name == "price" else 2 for name in panels]
     shares = [height / sum(heights) for height in heights]
     figure = house_figure(shares, list(panels), title, height=300 + 110 * len(panels))
-    known = unfilled(gaps, "prices")
-    known = gaps_of(known if view is None else view.gaps(known), "", ticks)
+    known = _gaps_in_view(gaps, "prices", ticks, view)
     rows = {name: row for row, name in enumerate(panels, start=1)}
     said, drawn = [], 0
     if ticks.height:
@@ -214,9 +212,9 @@ def session_chart(
         _draw_volumes(figure, bars, milliseconds(bars["timestamp"]), rows["volume"])
     if books is not None and "spread" in panels:
         look = (rows["spread"], LINES[1], points)
-        unknown = unfilled(gaps if book_gaps is None else book_gaps, "orderbook")
-        unknown = gaps_of(unknown if view is None else view.gaps(unknown), "", books)
-        drawn = _draw_line(figure, books, "spread", unknown, look, view)
+        of_books = gaps if book_gaps is None else book_gaps
+        lost = _gaps_in_view(of_books, "orderbook", books, view)
+        drawn = _draw_line(figure, books, "spread", lost, look, view)
         spreads = books.height if books_count is None else books_count
         said.append(drawn_note(spreads, drawn, "spread"))
     if "arrival, ms" in panels and "received_at" in ticks.columns:
@@ -241,6 +239,14 @@ def _panels(
         "arrival, ms": "received_at" in ticks.columns and ticks["received_at"].count() > 0,
     }
     return tuple(name for name, is_there in there.items() if is_there)
+
+
+def _gaps_in_view(
+    gaps: pl.DataFrame | None, what: str, rows: pl.DataFrame, view: View | None
+) -> pl.DataFrame:
+    """Return the gaps of one kind of data that are shown where these rows are drawn."""
+    known = unfilled(gaps, what)
+    return gaps_of(known if view is None else view.gaps(known), "", rows)
 
 
 def _draw_line(  # noqa: PLR0917 - what, where, how
@@ -331,8 +337,7 @@ def depth_chart(
         hovertemplate="%{y:.8~g}: %{customdata:.4~g}<extra></extra>",
     )
     figure.update_xaxes(nticks=3)  # the colour bar leaves little room for times on a phone
-    known = unfilled(gaps, "orderbook")
-    known = gaps_of(known if view is None else view.gaps(known), "", books)
+    known = _gaps_in_view(gaps, "orderbook", books, view)
     _draw_line(figure, books, "mid", known, (1, INK, POINTS))
     shade(figure, known["start"].to_numpy(), known["end"].to_numpy())
     left_out = levels.height - shown.height

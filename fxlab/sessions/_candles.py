@@ -14,7 +14,6 @@ The charts of a session are made here, too: of the whole, or of what somebody zo
 from __future__ import annotations
 
 import contextvars
-import itertools
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -26,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fxlab._ticks import Spans
+from fxlab._ticks import Spans, known_gaps
 from fxlab._times import (
     Duration,
     Time,
@@ -334,6 +333,9 @@ MOST_BOOKS: Final = 200_000
 """Order books that a chart is made of; of more, every second, fourth, eighth ... one."""
 
 
+_NO_BOOKS: Final = {"timestamp": UTC_MICROS, "spread": pl.Float64()}
+
+
 class Books(NamedTuple):
     """Order books of a chart: each of a few, of more every n-th; how many there are; the spread."""
 
@@ -348,7 +350,7 @@ def thinned(chunks: Iterable[pl.DataFrame], first: int, last: int, points: int) 
     Parameters
     ----------
     chunks
-        As `fxlab.Session.scan_orderbook` yields them, one at least.
+        As `fxlab.Session.scan_orderbook` yields them.
     first, last
         Instants (us) that they lie between.
     points
@@ -367,7 +369,7 @@ def thinned(chunks: Iterable[pl.DataFrame], first: int, last: int, points: int) 
         while sum(part.height for part in few) > MOST_BOOKS:
             step *= 2
             few = [pl.concat(few).gather_every(2)]
-    every = pl.concat(few)
+    every = pl.concat(few) if few else pl.DataFrame(schema=_NO_BOOKS)
     if step == 1:
         return Books(every, every, count)
     spikes = _extremes(pl.concat(spreads), first, width, slots)
@@ -424,8 +426,7 @@ class SessionCharts:
         given = parse_range(start, end)
         first, last = (b if a is None else a for a, b in zip(given, edges, strict=True))
         chunks = session.scan_orderbook(name, start=start, end=end, depth=depth)
-        none = session.orderbook(name, depth=depth, limit=0)
-        return thinned(itertools.chain([none], chunks), first or 0, last or 0, self.max_points)
+        return thinned(chunks, first or 0, last or 0, self.max_points)
 
     @cached_property
     def whole(self) -> dict[str, Figure]:
@@ -505,15 +506,22 @@ class SessionCharts:
 
     @cached_property
     def gaps(self) -> pl.DataFrame:
-        """Return the symbol's known gaps, of ticks and of books, read once."""
-        return self.session.gaps(self.symbol)
+        """Return the symbol's known gaps, of ticks and of books."""
+        return known_gaps(self._events, [self.symbol])[self.symbol]
 
     @cached_property
     def _gaps(self) -> dict[str, pl.DataFrame]:
-        """Return the known gaps of the symbol's ticks and of its books, read once."""
+        """Return the known gaps of the symbol's ticks and of its books."""
         ticks = "prices" if self.session.has_trades(self.symbol) else "orderbook"
         kinds = {"gaps": ticks, "book_gaps": "orderbook"}
-        return {name: self.session.gaps(self.symbol, kind) for name, kind in kinds.items()}
+        return {
+            name: known_gaps(self._events, [self.symbol], kind)[self.symbol]
+            for name, kind in kinds.items()
+        }
+
+    @cached_property
+    def _events(self) -> pl.DataFrame:
+        return self.session.events()
 
 
 _WIDTHS: Final = (1, 5, 15, 60, 300, 900, 3_600, 14_400)

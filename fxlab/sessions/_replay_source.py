@@ -180,11 +180,11 @@ class ReplaySource:
         "orderbook", without those that the recorder says are of the other one.
         """
         name = self.only(symbol)
-        return known_gaps(_catalog.events(self._db, self.id), [name], data_type)[name]
+        return _ticks.known_gaps(_catalog.events(self._db, self.id), [name], data_type)[name]
 
     def gaps_by_symbol(self, symbols: Iterable[str]) -> dict[str, pl.DataFrame]:
         """Return the `gaps` of each symbol; the server is asked once for all of them."""
-        return known_gaps(_catalog.events(self._db, self.id), symbols)
+        return _ticks.known_gaps(_catalog.events(self._db, self.id), symbols)
 
     def _has(self, table: Table, data_type: str, symbol: str) -> bool:
         """Return whether a symbol has rows of a kind; asked once for all symbols of a session."""
@@ -286,20 +286,3 @@ def _taken(
     frame = apart().pop((symbol,), None)
     if frame is not None:
         yield from frame.iter_slices(chunk_rows)
-
-
-def known_gaps(
-    events: pl.DataFrame, symbols: Iterable[str], data_type: str | None = None
-) -> dict[str, pl.DataFrame]:
-    """Return the gaps among the events that are a symbol's and were not filled, merged, of each.
-
-    With a data type, without those that the recorder says are of the other one.
-    """
-    gaps = events.filter(
-        pl.col("event") == "gap", pl.col("count").is_null() | (pl.col("count") != 0)
-    )
-    if data_type is not None:
-        said = pl.col("detail").str.extract(r'^\{"what": "(\w+)"')
-        gaps = gaps.filter(said.is_null() | (said == data_type))
-    gaps = gaps.with_columns(pl.col("from_time").fill_null(pl.col("timestamp")))
-    return _ticks.merged_by_symbol(gaps, symbols)

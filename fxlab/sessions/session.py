@@ -25,7 +25,7 @@ from fxlab._times import Duration, Time, parse_range, to_micros
 from fxlab.errors import QuestDBUnavailable, some
 from fxlab.schema import ORDERBOOK, PRICES
 from fxlab.sessions import _candles, _catalog, _reader, _statistics
-from fxlab.sessions._replay_source import ReplaySource, known_gaps
+from fxlab.sessions._replay_source import ReplaySource
 from fxlab.sessions._statistics import Analysis, Quality
 
 if TYPE_CHECKING:
@@ -456,7 +456,7 @@ class Session(ReplaySource):
 
     def _analysis_now(self) -> Analysis:
         both = self._aggregates()
-        gaps = known_gaps(self.events(), self.symbols)
+        gaps = _ticks.known_gaps(self.events(), self.symbols)
         statistics = _statistics.table(both, self.price_decimals)
         quality = _statistics.assess(self._db, self.id, both, gaps)
         return Analysis(self.id, statistics, quality, _statistics.missing(statistics))

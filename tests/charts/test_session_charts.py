@@ -144,3 +144,11 @@ def test_of_many_books_every_nth_is_kept_and_every_spike_of_the_spread(monkeypat
     found = _candles.thinned(whole.iter_slices(size), first, last + 1, 80)
     assert found.few.equals(whole)
     assert found.spread.equals(whole)
+
+
+def test_a_part_without_books_has_charts_that_say_so():
+    none = _candles.thinned([], 0, 1, 80)
+    assert none.total == 0
+    assert said(charts.depth_chart(none.few)).startswith("no order books")
+    figure = charts.session_chart(ticks(), books=none.spread, books_count=0)
+    assert [trace.name for trace in figure.data] == ["price", "skew"]
