@@ -343,7 +343,8 @@ _FIAT: Final = {  # ISO 4217, and CNH, the yuan that is traded abroad
     "INR", "IDR", "KRW", "CNY", "CNH", "HKD", "TWD", "SGD", "THB", "MYR", "PHP", "VND", "KZT",
     "MXN", "BRL", "ARS", "CLP", "COP", "PEN", "NGN", "XAU", "XAG", "XPT", "XPD",
 }  # fmt: skip
-_QUOTES: Final = tuple(sorted(_COINS | _STABLECOINS | _FIAT, key=len, reverse=True))
+_MONEY: Final = _STABLECOINS | _FIAT
+_QUOTES: Final = tuple(sorted(_COINS | _MONEY, key=len, reverse=True))
 """What a symbol without a separator may end in, the longest first."""
 
 _CONTRACT: Final = re.compile(
@@ -412,8 +413,7 @@ def quote_currency(symbol: str) -> str | None:
     quote = rest[0].partition(".")[0] if rest else _joined_quote(base.partition(".")[0])
     if not base or not quote or not (quote in _QUOTES or _WORD.fullmatch(quote)):
         return None
-    money = _STABLECOINS | _FIAT
-    if rest and base in money and quote not in money:
+    if rest and base in _MONEY and quote not in _MONEY:
         return None  # KRW-BTC: some venues have the quote in front
     return "BTC" if quote == "XBT" else quote
 

@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
     from fxlab.lab import Lab
+    from fxlab.sessions.session import Session
     from fxlab.sweeper.sweep import Sweep
 
 
@@ -433,12 +434,13 @@ def _best_jobs(
     is there; at most `most` of them.
     """
     jobs: dict[str, BatchJob] = {}
+    sessions: dict[str, Session] = {}
     refused: list[str] = []
     for one, made in found:
         if len(jobs) < most:
             try:
                 job = one.best_job(made)
-                jobs.setdefault(resolved(job, lab, {}).key, job)
+                jobs.setdefault(resolved(job, lab, sessions).key, job)
             except FxlabError as error:
                 refused.append(f"report of {one.name}: {error}")
     return list(jobs.values()), refused

@@ -381,9 +381,8 @@ def open_session(
             f"session {plan.session_id!r} exists; choose another session_id, or go on with it: "
             "resume=True"
         )
-    if plan.ending is not None:
-        journal.append([], {"ending": plan.ending})
-    journal.append([], {"session": facts})
+    ending = {} if plan.ending is None else {"ending": plan.ending}
+    journal.append([], {"session": facts, **ending})
     recorder = recorder_of(journal, store.encoder, facts)
     with _catalog.announcing(journal.path.parents[1] / "locks"):
         store.put(SESSIONS, [session_row(facts, recorder, "collecting", clock.now())])

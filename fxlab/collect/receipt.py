@@ -317,7 +317,7 @@ def backfill(
     from fxlab.collect.collector import Collector
     from fxlab.collect.venues import open_feed
 
-    row = _catalog.find_free(db, session_id) or _catalog.find(db, session_id)
+    row = _catalog.find(db, session_id)
     name = row["session_id"]
     if row["source"] != "live":
         raise InvalidParameter(
@@ -326,7 +326,7 @@ def backfill(
         )
     if row["status"] == "collecting":
         raise SessionBusy(f"session {name!r} is being recorded, and asks for its gaps by itself")
-    open_ones = _open_gaps(_catalog.events(db, name))
+    open_ones = _gap_rows(_catalog.events(db, name)).filter(pl.col("count") > 0)
     if open_ones.is_empty():
         return pl.DataFrame(schema=GAPS)
     options = json.loads(row["options"])
@@ -334,7 +334,6 @@ def backfill(
         venue=row["exchange"],
         symbols=tuple(json.loads(row["symbols"])),
         session_id=name,
-        trades=True,
         book_depth=options["book_depth"],
         book_every=options["book_every_us"],
         resume=True,
@@ -353,14 +352,8 @@ def backfill(
 
 def _gap_rows(events: pl.DataFrame) -> pl.DataFrame:
     """Return the gaps of numbered trades, with what the recorder says of each."""
-    said = {"what": "what", "first": "first_id", "state": "state", "answer": "backfill"}
-    told = {name: pl.col("detail").str.json_path_match(f"$.{key}") for name, key in said.items()}
-    return (
-        events.filter(pl.col("event") == "gap")
-        .with_columns(**told)
-        .filter(pl.col("what") == "prices", pl.col("first").is_not_null())
-    )
-
-
-def _open_gaps(events: pl.DataFrame) -> pl.DataFrame:
-    return _gap_rows(events).filter(pl.col("count") > 0)
+    said = {name: pl.col("detail").str.json_path_match(f"$.{name}")
+            for name in ("what", "first_id", "state", "backfill")}  # fmt: skip
+    return events.filter(
+        pl.col("event") == "gap", said["what"] == "prices", said["first_id"].is_not_null()
+    ).with_columns(state=said["state"], answer=said["backfill"])

@@ -244,6 +244,10 @@ def imports(db: QuestDB, session_id: str) -> pl.DataFrame:
     return db.steady(lambda: db.catalogue(query))
 
 
+QUARANTINE: Final = "quarantine"
+"""The folder of a home that keeps lines that are no ticks, by session."""
+
+
 def events(db: QuestDB, session_id: str) -> pl.DataFrame:
     """Return a session's event table, by time."""
     names = [name for name in EVENTS.columns if name != "session_id"]

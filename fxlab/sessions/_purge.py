@@ -227,7 +227,7 @@ def _telling(rewrites: Sequence[Rewrite], progress: Advance) -> Iterator[Rewrite
 def _close(db: QuestDB, rows: Iterable[Mapping[str, Any]], home: Path) -> None:
     """Say in the catalogue that nothing is left of sessions, after what lies beside the tables."""
     for row in rows:
-        quarantine = home / "quarantine" / row["session_id"]
+        quarantine = home / _catalog.QUARANTINE / row["session_id"]
         if quarantine.exists():
             shutil.rmtree(quarantine)
         if db.cache is not None:

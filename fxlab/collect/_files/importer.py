@@ -34,8 +34,6 @@ from fxlab.sessions import _catalog
 _log: Final = logging.getLogger(__name__)
 
 READING: Final = 0.5  # share of the work
-QUARANTINE: Final = "quarantine"
-"""The folder of lines that are no ticks, in the home."""
 DRY_STATES: Final = {"imported": "new", "finished": "unfinished", "unchanged": "unchanged"}
 
 
@@ -155,7 +153,7 @@ def import_sources(
     reading = part(progress, 0.0, 1.0 if dry_run else READING)
     with lent(home / "spool") as room:
         own = replace(how, room=room)
-        kept = None if dry_run else home / QUARANTINE
+        kept = None if dry_run else home / _catalog.QUARANTINE
         checked = list(_check_all(db, sources, own, reading, workers, kept=kept))
         total = sum(item.rows for item in checked)
         before = 0
@@ -356,20 +354,21 @@ def store(
         **draft.catalogue_row(),
         **about.columns(),
     }
+    kept = home / _catalog.QUARANTINE
     _log.info("import of %s begins: %d rows", draft.session_id, draft.rows)
     with _catalog.announcing(home / "locks"):
-        _record_files(db, draft, "started", home / QUARANTINE)
+        _record_files(db, draft, "started", kept)
         _catalog.store(db, {**row, "status": "collecting"})
     try:
         _write_ticks(db, draft, progress)
         _refuse_difference(db, draft)
-        _keep_quarantine(db, draft, home / QUARANTINE)
+        _keep_quarantine(db, draft, kept)
     except BaseException:
         with contextlib.suppress(QuestDBError):  # the error on its way says more
             _catalog.store(db, {**row, "status": "failed"})
             db.wait_visible(IMPORTS, SESSIONS)
         raise
-    _record_files(db, draft, "done", home / QUARANTINE)
+    _record_files(db, draft, "done", kept)
     _catalog.store(db, {**row, "status": "completed"})
     db.wait_visible(IMPORTS, SESSIONS)
     _log.info("import of %s is completed", draft.session_id)

@@ -547,9 +547,9 @@ class Backfiller:
 
     def due(self, now: float, *, ending: bool = False) -> list[tuple[float, int, BackfillRequest]]:
         """Return what is to be asked again at a moment of the monotonic clock, once."""
-        waits = [sum(PAUSES) if ending else AGAIN[:n][-1] for _, n, _ in self._asked]
-        found = [one for one, wait in zip(self._asked, waits, strict=True) if one[0] + wait <= now]
-        self._asked = [one for one in self._asked if one not in found]
+        waits = {n: sum(PAUSES) if ending else AGAIN[:n][-1] for _, n, _ in self._asked}
+        found = [one for one in self._asked if one[0] + waits[one[1]] <= now]
+        self._asked = [one for one in self._asked if one[0] + waits[one[1]] > now]
         return found
 
     def ask_again(self, due: Sequence[tuple[float, int, BackfillRequest]]) -> None:
