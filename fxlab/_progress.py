@@ -24,8 +24,11 @@ DELAY: Final = 0.5
 
 _STEP: Final = 0.01
 _FORMAT: Final = "{desc} {percentage:3.0f}%|{bar}| {elapsed}{postfix}"
-_within: ContextVar[bool] = ContextVar("_within", default=False)
-"""Whether a function that reports progress runs now: those it calls show no bar of their own."""
+_within: ContextVar[bool | None] = ContextVar("_within", default=None)
+"""Whether the function that reports progress now may show a bar; None if there is no such function.
+
+Functions that it calls show no bar of their own.
+"""
 _said: set[str] = set()
 
 
@@ -71,7 +74,7 @@ def is_watched() -> bool:
 def shown(progress: Progress, title: str) -> Iterator[Advance]:
     """Lend the progress of a function: the one that was chosen, or a bar where somebody looks."""
     choice = chosen(progress, title)
-    token = _within.set(True)
+    token = _within.set(progress is not False and _within.get() is not False)
     try:
         with choice as advance:
             yield advance
@@ -86,7 +89,14 @@ def chosen(progress: Progress, title: str) -> AbstractContextManager[Advance]:
     """
     if callable(progress):
         return nullcontext(progress)
-    if progress is False or _within.get() or not is_watched():
+    if progress is False or _within.get() is not None or not is_watched():
+        return nullcontext(silent)
+    return _bar(title)
+
+
+def waiting(title: str) -> AbstractContextManager[Advance]:
+    """Return a bar of what a function waits for, below its own; none where it is silenced."""
+    if _within.get() is False or not is_watched():
         return nullcontext(silent)
     return _bar(title)
 

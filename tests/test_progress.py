@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pty
+import re
 import subprocess
 import sys
 import termios
@@ -197,3 +198,23 @@ def test_what_takes_long_is_said_above_a_bar(monkeypatch):
     with _progress.shown(None, "work"):
         _progress.say_once("beside for a test")
     assert "beside for a test\n" in terminal.getvalue()
+
+
+@pytest.mark.parametrize("progress", [None, False])
+def test_compiling_shows_a_bar_below_that_of_a_run_unless_it_is_silenced(tmp_path, progress):
+    seen, _ = in_a_terminal(
+        f"""
+import os
+os.environ["NUMBA_CACHE_DIR"] = {str(tmp_path)!r}
+import numpy as np
+from fxlab.backtester._kernel import fast_path, records
+_progress.DELAY = 0.0
+with _progress.shown({progress}, "outer"):
+    fast_path.find_price_extremes(np.arange(3.0), np.zeros((1, 1), records.EXTREMES))
+"""
+    )
+    assert seen.count("compiling the backtester") == 1
+    assert ("compiling   " in seen) == ("outer" in seen) == (progress is None)
+    if progress is None:
+        done, left = re.findall(r"(\d+) of (\d+) functions", seen)[-1]
+        assert 0 < int(done) < int(left)

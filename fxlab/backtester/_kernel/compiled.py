@@ -16,6 +16,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -26,9 +27,12 @@ from numba import config, njit
 from numba.core import cgutils, event, types
 from numba.extending import intrinsic, overload
 
-from fxlab._progress import say_once
+from fxlab._progress import Advance, say_once, silent, waiting
 
 SOURCES: Final = ("*.py",)
+
+_made: list[Any] = []
+"""Functions that are compiled by themselves: what a bar of compiling counts."""
 
 
 @cache
@@ -115,6 +119,8 @@ def _compile(function: Callable[..., Any], inline: str, *, counted: bool = False
     finally:
         config.CACHE_DIR = before
     made._cache.save_overload = _forgiving(made._cache.save_overload)
+    if inline == "never":
+        _made.append(made)
     return made
 
 
@@ -131,10 +137,13 @@ def _forgiving(save: Callable[..., None]) -> Callable[..., None]:
 
 
 class _Notice(event.Listener):  # type: ignore[misc]  # numba is not typed
-    """Tells that functions are being compiled, which numba does in silence."""
+    """Tells by a line and a bar that functions are compiled, which numba does in silence."""
 
     def __init__(self) -> None:
         self._depth = 0
+        self._bar = ExitStack()
+        self._advance: Advance = silent
+        self._left = _made
 
     def on_start(self, found: event.Event) -> None:
         """Tell it; numba calls this under its lock, for what a function calls, too."""
@@ -142,12 +151,18 @@ class _Notice(event.Listener):  # type: ignore[misc]  # numba is not typed
         module = found.data["dispatcher"].py_func.__module__ or ""  # none of code that was made
         ours = module.startswith("fxlab.")
         if ours and self._depth == 1:
-            text = "compiling the backtester, once for this machine: about half a minute"
-            say_once(text)
+            say_once("compiling the backtester, once for this machine: about half a minute")
+            self._left = [made for made in _made if not made.signatures]
+            self._advance = self._bar.enter_context(waiting("compiling"))
 
     def on_end(self, _: event.Event) -> None:
-        """Note the end; numba calls this."""
+        """Show how many functions are done; numba calls this."""
         self._depth -= 1
+        if self._depth == 0:
+            self._bar.close()
+        else:
+            done = sum(bool(made.signatures) for made in self._left)
+            self._advance(done / len(self._left), f"{done} of {len(self._left)} functions")
 
 
 event.register("numba:compile", _Notice())
