@@ -223,6 +223,9 @@ class BookSnapshot(NamedTuple):
 class BookDelta(NamedTuple):
     """Levels that changed. It follows the message before it, or a `Gap` stands between.
 
+    One that ends before it begins covers no update: it tells of deeper levels that were not known,
+    and no row is made of it.
+
     Examples
     --------
     >>> fxlab.BookDelta("BTC_USDT", 11, 12, [(100.0, 0.0)], [], 1_000_000, 1_000_500).bids

@@ -205,6 +205,9 @@ class Faults:
     ban
         A status (418, 429, 403), the second from which on all REST questions are refused with it,
         and for how many real seconds; the answers say for how long.
+    rate_limit
+        What REST questions to a venue may cost, and the real seconds for it; those beyond are
+        refused with 429 until these seconds are over.
     delist
         A symbol, and the second from which on it is traded no more.
     clock_skew_ms
@@ -230,6 +233,7 @@ class Faults:
     bad_history: int | None = None
     rest_errors: Mapping[str, int] = field(default_factory=dict)
     ban: tuple[int, float, float] | None = None
+    rate_limit: tuple[float, float] | None = None
     delist: tuple[str, float] | None = None
     clock_skew_ms: int = 0
 

@@ -46,6 +46,7 @@ class HttpHandler:
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
         self._errors = RestErrors(exchange.faults.rest_errors)
+        self._spent: dict[str, tuple[float, float]] = {}
         self._reading: dict[asyncio.Task[None], Socket] = {}
 
     def __call__(self, request: HTTPServerRequest) -> None:
@@ -79,13 +80,37 @@ class HttpHandler:
         return Answer.of({"error": f"no {name!r} here; this mock serves {known}"}, 404)
 
     def _ask(self, publisher: Publisher, path: str, query: Query) -> Answer:
-        if (error := self._banned() or self._errors.take(path)) is not None:
+        error = self._banned() or self._errors.take(path) or self._over(publisher, path, query)
+        if error is not None:
             self._exchange.ledger.add(
                 "rest_error", venue=publisher.protocol.name, path=path, status=error.status
             )
             return error
         answer = publisher.protocol.answer(path, query)
-        return answer or Answer.of({"error": f"no such path: {path}"}, 404)
+        answer = answer or Answer.of({"error": f"no such path: {path}"}, 404)
+        return self._counted(publisher, answer)
+
+    def _over(self, publisher: Publisher, path: str, query: Query) -> Answer | None:
+        """Return the refusal of a question that is too much for the rate limit, and count it."""
+        if (limit := self._exchange.faults.rate_limit) is None:
+            return None
+        name, now = publisher.protocol.name, time.monotonic()
+        begin, spent = self._spent.get(name, (now, 0.0))
+        begin, spent = (now, 0.0) if now >= begin + limit[1] else (begin, spent)
+        spent += publisher.protocol.cost(path, query)
+        self._spent[name] = (begin, spent)
+        if spent <= limit[0]:
+            return None
+        answer = Answer.of({"code": -1003, "msg": "Too much request weight used."}, 429)
+        return answer._replace(headers={"Retry-After": str(math.ceil(begin + limit[1] - now))})
+
+    def _counted(self, publisher: Publisher, answer: Answer) -> Answer:
+        """Return an answer that says how much of the rate limit is spent, if the venue says so."""
+        name = publisher.protocol.used
+        if not name or publisher.protocol.name not in self._spent:
+            return answer
+        spent = self._spent[publisher.protocol.name][1]
+        return answer._replace(headers={**answer.headers, name: f"{spent:.0f}"})
 
     def _banned(self) -> Answer | None:
         """Return the refusal that everybody gets at present."""

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fxlab.collect._live.books import OrderBook
 from fxlab.collect.feed import BookDelta, BookSnapshot, Event, Gap, Quote
 from fxlab.collect.venues._book_sync import (
     LATE,
@@ -265,3 +266,130 @@ def test_quotes_need_no_snapshot():
     assert stream.take(quote(6_000_000, 95)) == [quote(6_000_000, 95)]
     assert stream.take(quote(2, 94)) == [], "far behind, and older: it is late"
     assert stream.take(quote(3, 99)) == [quote(3, 99)]
+
+
+DEPTH, ASKED = 3, 10
+
+
+class Walk:
+    """A book of 60 levels a side whose price wanders: few levels near it change, the rest rests."""
+
+    def __init__(self, seed):
+        self.rng = random.Random(seed)
+        self.number, self.middle, self.book = 0, 1_000, OrderBook()
+        levels = [(i, self.rng.choice([1.0, 2.0, 3.0])) for i in range(1, 61)]
+        self.book.reset(
+            [(1_000.0 - i, qty) for i, qty in levels], [(1_000.0 + i, qty) for i, qty in levels]
+        )
+
+    def step(self):
+        """Return the next change."""
+        self.middle += self.rng.choice([-2, -1, 0, 0, 1, 2])
+        bids = [(p, 0.0) for p, _ in self.book.bids.best(9) if p >= self.middle]
+        asks = [(p, 0.0) for p, _ in self.book.asks.best(9) if p <= self.middle]
+        qty = float(self.rng.randrange(1, 5))
+        bids += [(float(self.middle - self.rng.randrange(1, 4)), qty)]
+        asks += [(float(self.middle + self.rng.randrange(1, 4)), qty)]
+        self.book.apply(bids, asks)
+        self.number += 1
+        return Diff("A_B", self.number - 1, self.number, self.number, bids, asks, self.number, 0)
+
+    def snapshot(self):
+        """Return the best levels as they are now."""
+        sides = self.book.bids.best(ASKED), self.book.asks.best(ASKED)
+        return BookSnapshot("A_B", self.number, *sides, self.number, 0)
+
+
+def known(messages, book):
+    """Apply messages; return whether a row was made of the last one."""
+    for one in messages:
+        if isinstance(one, BookSnapshot):
+            book.reset(one.bids, one.asks)
+        elif isinstance(one, BookDelta):
+            book.apply(one.bids, one.asks)
+    return bool(messages) and isinstance(messages[-1], BookDelta)
+
+
+@given(st.integers(0, 2**32), st.integers(0, 6), st.booleans())
+def test_no_row_shows_levels_that_no_snapshot_reached(seed, delay, early):
+    """Snapshots come late, and are of the present or of the moment at which they were asked for."""
+    market, book, mirror = Walk(seed), SyncedBook("A_B", depth=DEPTH), OrderBook()
+    asked, rows = None, 0
+    for _ in range(300):
+        messages = book.take(market.step())
+        rows += known(messages, mirror)
+        if book.last is not None:
+            assert mirror.top(DEPTH) == market.book.top(DEPTH)
+        if book.worn:
+            book.renew()
+            assert not book.worn
+        if asked is None and (book.last is None or book.renewing):
+            asked = market.number, market.snapshot()
+        if asked is not None and market.number >= asked[0] + delay:
+            found = book.offer(asked[1] if early else market.snapshot(), ASKED)
+            asked = None
+            assert not [m for m in found or [] if isinstance(m, Gap) and "is not" in m.cause]
+            known(found or [], mirror)
+    assert rows > 20
+
+
+def test_a_price_that_leaves_the_snapshot_before_a_new_one_came_is_a_gap():
+    market, book = Walk(7), SyncedBook("A_B", depth=DEPTH)
+    book.offer(market.snapshot(), ASKED)
+    told = []
+    for _ in range(300):
+        told += book.take(market.step()) if book.last is not None else []
+    assert isinstance(told[-1], Gap)
+    assert told[-1].cause == "the price has left the 10 levels of the last snapshot"
+    assert told[-1].from_time == told[-2].time
+
+
+def test_a_side_with_fewer_levels_than_were_asked_for_is_whole():
+    market, book = Walk(7), SyncedBook("A_B", depth=DEPTH)
+    sides = market.book.bids.best(60), market.book.asks.best(60)
+    book.offer(BookSnapshot("A_B", 0, *sides, 0, 0), 61)
+    for _ in range(300):
+        book.take(market.step())
+        assert not book.worn
+    assert book.last == 300
+
+
+def test_a_new_snapshot_waits_until_the_stream_has_caught_up():
+    market, book = Walk(7), SyncedBook("A_B", depth=DEPTH)
+    book.offer(market.snapshot(), ASKED)
+    book.renew()
+    changes = [market.step(), market.step()]
+    assert book.offer(market.snapshot(), ASKED) == []
+    assert [type(one) for one in book.take(changes[0])] == [BookDelta]
+    last, deeper = book.take(changes[1])
+    assert (last.update_id, deeper.update_id, deeper.first_update_id) == (2, 2, 3)
+    assert not book.renewing
+
+
+def test_a_new_snapshot_from_before_it_was_asked_for_is_refused():
+    market, book = Walk(7), SyncedBook("A_B", depth=DEPTH)
+    old = market.snapshot()
+    book.offer(old, ASKED)
+    book.take(market.step())
+    book.renew()
+    assert book.offer(old, ASKED) is None
+    assert book.renewing
+
+
+def test_a_new_snapshot_that_is_not_the_book_ends_what_was_known():
+    """The gap begins where the book was last known to be right, and ends with the next change."""
+    market, book, mirror = Walk(7), SyncedBook("A_B", depth=DEPTH), OrderBook()
+    known(book.offer(market.snapshot(), ASKED), mirror)
+    bids = [(price, 77.0) for price, _ in market.book.bids.best(DEPTH)]
+    market.book.apply(bids, [])  # nobody tells it
+    known(book.take(market.step()), mirror)
+    assert mirror.top(DEPTH) != market.book.top(DEPTH)
+    book.renew()
+    (gap,) = book.offer(market.snapshot(), ASKED)
+    assert (gap.from_time, gap.to_time) == (0, None)
+    assert gap.cause == "the snapshot at update 1 is not the book of the updates"
+    told = book.take(market.step())
+    assert [type(one) for one in told] == [Gap, Event, BookSnapshot, BookDelta]
+    assert told[0]._replace(to_time=None) == gap
+    known(told, mirror)
+    assert mirror.top(DEPTH) == market.book.top(DEPTH)

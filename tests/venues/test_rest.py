@@ -7,11 +7,13 @@ import random
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from small_venue import page_route, saying, serving
 
 from fxlab.collect.feed import Clock
 from fxlab.collect.venues import _rest
-from fxlab.collect.venues._rest import ATTEMPTS, Gate, Rest, retry_after
+from fxlab.collect.venues._rest import ATTEMPTS, Budget, Gate, Rest, retry_after
 from fxlab.errors import VenueRefused, VenueUnavailable
 
 
@@ -282,3 +284,81 @@ def test_retry_after_may_be_a_date():
     assert retry_after("Tue, 14 Nov 2000 22:13:50 GMT", now) == 0.0
     assert retry_after("soon", now) is None
     assert retry_after("", now) is None
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Return a monotonic clock that stands still; its value may be set."""
+    now = SimpleNamespace(value=100.0)
+    monkeypatch.setattr(_rest.time, "monotonic", lambda: now.value)
+    return now
+
+
+def test_a_budget_is_spent_and_comes_back_with_time(clock):
+    budget = Budget(10, 60.0)
+    budget.spend(4)
+    clock.value += 20
+    budget.spend(5)
+    assert (budget.left, budget.wait(1)) == (1, 0.0)
+    assert budget.wait(2) == budget.wait(5) == 40.0  # when the 4 are over
+    assert budget.wait(6) == 60.0
+    clock.value += 40
+    assert (budget.left, budget.wait(5)) == (5, 0.0)
+
+
+def test_a_question_that_costs_more_than_all_is_asked_alone(clock):
+    budget = Budget(10, 60.0)
+    assert budget.wait(25) == 0.0
+    budget.spend(25)
+    assert budget.wait(1) == 60.0
+
+
+def test_what_others_of_this_address_spent_counts(clock):
+    budget = Budget(10, 60.0)
+    budget.spend(2)
+    budget.learn(1)  # a minute of the venue's own began: it has forgotten what we have not
+    assert budget.left == 8
+    budget.learn(9)
+    assert (budget.left, budget.wait(2)) == (1, 60.0)
+
+
+@given(st.lists(st.tuples(st.floats(0, 30), st.integers(1, 7)), max_size=60))
+def test_no_window_of_time_sees_more_than_the_limit(asked):
+    now, budget, spent = [0.0], Budget(10, 20.0), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_rest.time, "monotonic", lambda: now[0])
+        for pause, cost in asked:
+            now[0] += pause
+            now[0] += budget.wait(cost)
+            assert budget.wait(cost) == 0.0  # it was as long as needed
+            budget.spend(cost)
+            spent.append((now[0], cost))
+    for begin, _ in spent:
+        assert sum(cost for at, cost in spent if begin <= at < begin + 20.0 - 1e-9) <= 10
+
+
+def test_a_client_waits_for_its_limit_and_hears_what_was_spent():
+    slept = []
+
+    async def sleep(seconds):
+        slept.extend([seconds] if seconds else [])  # its libraries give way by a sleep of 0
+        budget._spent.clear()
+        budget._sum = 0.0
+
+    async def story():
+        nonlocal budget
+        answers = page_route("/api/depth", lambda _: (200, {"Used": "9"}, "[]"))
+        async with serving(answers) as host:
+            rest = client(f"http://{host}", limit=(10, 60.0), used="Used")
+            budget = rest.budget
+            with pytest.MonkeyPatch.context() as patch:
+                await rest.get("/api/depth", 5)
+                assert budget.left == 1
+                patch.setattr(_rest.asyncio, "sleep", sleep)
+                await rest.get("/api/depth", 5)
+            await rest.close()
+
+    budget = None
+    asyncio.run(story())
+    assert len(slept) == 1
+    assert 50 < slept[0] <= 60

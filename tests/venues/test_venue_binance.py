@@ -406,7 +406,7 @@ def test_trades_and_book_from_the_beginning(hurried):
     assert [m.id for m in found if type(m) is Trade] == [1, 2]
     assert gaps(found) == []
     assert [e.detail.rpartition(": ")[2] for e in events(found, "quarantine")] == ["garbage"]
-    assert venue.asked[0] == ("depth", {"symbol": "BTCUSDT", "limit": "5000"})
+    assert venue.asked[0] == ("depth", {"symbol": "BTCUSDT", "limit": "1000"})
 
 
 def test_what_is_subscribed_to(hurried):

@@ -190,6 +190,9 @@ class BookRecorder:
             For numbers that are none, and for a change of a book that is not known.
         """
         _check_place(message)
+        if isinstance(message, BookDelta) and message.update_id < message.first_update_id:
+            self._apply(message)
+            return None
         if isinstance(message, Quote):
             row = _quote_row(message)
         else:

@@ -4,6 +4,7 @@ Spot streams (``trade``, ``depth@100ms``, ``bookTicker``) and requests:
 https://developers.binance.com/docs/binance-spot-api-docs/web-socket-streams
 https://developers.binance.com/docs/binance-spot-api-docs/rest-api/market-data-endpoints
 https://developers.binance.com/docs/binance-spot-api-docs/rest-api/general-endpoints
+https://developers.binance.com/docs/binance-spot-api-docs/rest-api/limits
 Futures (perpetual contracts):
 https://developers.binance.com/docs/derivatives/usds-margined-futures/websocket-market-streams
 https://developers.binance.com/docs/derivatives/usds-margined-futures/market-data/rest-api
@@ -87,7 +88,8 @@ def plan(feed: Binance, wanted: Subscription) -> list[StreamGroup]:
             line.quotes.append(QuoteStream(one.symbol))
         elif wanted.book_depth:
             line = _line(lines, feed.BOOK_PATH, f"{name}@{DEPTH}")
-            line.books.append(SyncedBook(one.symbol, timed=feed.TIMED_SNAPSHOTS))
+            book = SyncedBook(one.symbol, timed=feed.TIMED_SNAPSHOTS, depth=wanted.book_depth)
+            line.books.append(book)
     return lines
 
 
@@ -155,8 +157,12 @@ def _decimals(entry: Any) -> int | None:  # noqa: ANN401 - JSON
 SILENCE: Final = 30.0
 HEARTBEAT: Final = ('{"method":"LIST_SUBSCRIPTIONS","id":0}', 10.0)
 """Answered by the streams' own server, so that a quiet market is not taken for a dead one."""
-MANY, LEVELS_OF_MANY = 20, 1000
-"""From so many books on, snapshots are smaller: large ones use up the venue's limit of requests."""
+SPARING: Final = 20
+"""A round of snapshots costs at most this part of what is left of the rate limit.
+
+After many cuts snapshots become smaller instead of late; a book asks for a larger one when its
+price comes near the end of a small one.
+"""
 
 
 class BinanceRun(SnapshotRun[StreamGroup]):
@@ -174,11 +180,10 @@ class BinanceRun(SnapshotRun[StreamGroup]):
         self._lines = plan(feed, wanted)
         books = {one.symbol: one for line in self._lines for one in line.books}
         self._natives = {one.symbol: one.native for one in wanted.instruments}
-        super().__init__(feed.clock, self._natives, books, feed.refusal)
+        super().__init__(feed, self._natives, books)
         self._feed = feed
         self._symbols = {one.native: one.symbol for one in wanted.instruments}
         self._quotes = {one.symbol: one for line in self._lines for one in line.quotes}
-        self._levels = feed.SNAPSHOT_LEVELS if len(books) <= MANY else LEVELS_OF_MANY
 
     def connections(self) -> list[tuple[StreamGroup, ReconnectingWebSocket]]:
         """Return a socket for each line of the plan."""
@@ -199,9 +204,18 @@ class BinanceRun(SnapshotRun[StreamGroup]):
         native = self._natives[symbol].lower()
         return any(f"{native}@{name}" in connection.streams for name in names)
 
-    async def snapshot(self, symbol: str) -> BookSnapshot:
+    def levels(self, waiting: int) -> tuple[int, float]:
+        """Return how many levels a snapshot should have while so many are wanted, and its cost."""
+        share = self._feed.allowance() / SPARING
+        sizes = self._feed.SNAPSHOT_COSTS
+        fitting = [size for size, cost in sizes.items() if cost * waiting <= share]
+        levels = max(fitting, default=min(sizes))
+        return levels, sizes[levels]
+
+    async def snapshot(self, symbol: str, levels: int) -> BookSnapshot:
         """Return a book as the venue gives it now."""
-        answer = await self._feed.ask("depth", symbol=self._natives[symbol], limit=self._levels)
+        native, cost = self._natives[symbol], self._feed.SNAPSHOT_COSTS[levels]
+        answer = await self._feed.ask("depth", cost, symbol=native, limit=levels)
         return snapshot(answer, symbol, self._clock.now())
 
     async def listed(self, symbols: Collection[str]) -> dict[str, Instrument]:
@@ -255,8 +269,10 @@ class Binance(RestFeed):
         Name of the stream of trades.
     TRADE_PATH, BOOK_PATH
         Paths of the sockets.
-    SNAPSHOT_LEVELS
-        The most levels that a snapshot may have.
+    SNAPSHOT_COSTS
+        How many levels a snapshot may have, and what it costs of the rate limit.
+    COSTS
+        What other questions cost, where it is not 1.
     TIMED_SNAPSHOTS
         Whether a snapshot says which time it is of.
     CONTRACT
@@ -275,7 +291,10 @@ class Binance(RestFeed):
     TRADE_STREAM: ClassVar[str] = "trade"
     TRADE_PATH: ClassVar[str] = "/stream"
     BOOK_PATH: ClassVar[str] = "/stream"
-    SNAPSHOT_LEVELS: ClassVar[int] = 5000
+    LIMIT: ClassVar[tuple[float, float] | None] = (5_400, 60.0)  # 6,000 are allowed
+    USED: ClassVar[str] = "X-MBX-USED-WEIGHT-1M"
+    SNAPSHOT_COSTS: ClassVar[dict[int, int]] = {100: 5, 500: 25, 1000: 50}
+    COSTS: ClassVar[dict[str, int]] = {"exchangeInfo": 20, "trades": 25, "historicalTrades": 25}
     TIMED_SNAPSHOTS: ClassVar[bool] = False
     CONTRACT: ClassVar[str | None] = None
     HISTORY: ClassVar[str] = "historicalTrades"
@@ -314,7 +333,8 @@ class Binance(RestFeed):
     async def latest(self, instrument: Instrument, data_type: str) -> Trade | BookSnapshot | None:
         """Return the newest trade, or the best levels of the book, as the venue has it now."""
         if data_type == "orderbook":
-            answer = await self.ask("depth", symbol=instrument.native, limit=5)
+            cost = min(self.SNAPSHOT_COSTS.values())
+            answer = await self.ask("depth", cost, symbol=instrument.native, limit=5)
             with self._documented("depth"):
                 return snapshot(answer, instrument.symbol, self.clock.now())
         page = await self._past(self.RECENT, instrument, limit=NEWEST)
@@ -351,9 +371,10 @@ class Binance(RestFeed):
         with self._documented("time"):
             return int(answer["serverTime"]) * 1000
 
-    async def ask(self, question: str, **parameters: str | int) -> Any:  # noqa: ANN401 - JSON
+    async def ask(self, question: str, cost: int | None = None, /, **parameters: str | int) -> Any:  # noqa: ANN401 - JSON
         """Return what the venue answers to a request."""
-        return await self._rest.get(f"{self.API}/{question}", **parameters)
+        cost = cost or self.COSTS.get(question, 1)
+        return await self._rest.get(f"{self.API}/{question}", cost, **parameters)
 
     async def _past(self, question: str, instrument: Instrument, **asked: int) -> HistoryPage:
         answer = await self.ask(question, symbol=instrument.native, **asked)
@@ -383,7 +404,9 @@ class BinanceFutures(Binance):
     TRADE_STREAM: ClassVar[str] = "aggTrade"
     TRADE_PATH: ClassVar[str] = "/market/stream"
     BOOK_PATH: ClassVar[str] = "/public/stream"
-    SNAPSHOT_LEVELS: ClassVar[int] = 1000
+    LIMIT: ClassVar[tuple[float, float] | None] = (2_160, 60.0)  # 2,400 are allowed
+    SNAPSHOT_COSTS: ClassVar[dict[int, int]] = {100: 5, 500: 10, 1000: 20}
+    COSTS: ClassVar[dict[str, int]] = {"aggTrades": 20}
     TIMED_SNAPSHOTS: ClassVar[bool] = True
     CONTRACT: ClassVar[str | None] = "PERPETUAL"
     HISTORY: ClassVar[str] = "aggTrades"

@@ -4,6 +4,11 @@ One rule for venues that number updates: changes are buffered until a snapshot c
 follow; the first one that does not follow ends the book's known time and begins a gap. Nothing here
 waits or asks: a feed fetches the snapshots.
 
+A snapshot of so many levels says nothing about those beyond them, which may rest there for days
+without a change. So a book is known as far as its snapshot reached, and no further: before the
+price comes near that edge a new snapshot is asked for, and its levels are added; where it came too
+late, a gap begins. A new snapshot has to agree with the levels that are recorded, too.
+
 `BestPrices` makes quotes for venues that send only books. `TradeGapTracker` says where trades may
 be lost on venues whose trades cannot be counted by their ids.
 """
@@ -11,9 +16,10 @@ be lost on venues whose trades cannot be counted by their ids.
 from __future__ import annotations
 
 from collections.abc import Collection
+from math import inf
 from typing import Final, NamedTuple
 
-from fxlab.collect._live.books import OrderBook
+from fxlab.collect._live.books import OrderBook, Side
 from fxlab.collect.feed import BookDelta, BookSnapshot, Event, Gap, Level, Message, Quote, Trade
 
 MOST_HELD: Final = 20_000
@@ -80,6 +86,79 @@ class GapRecord:
         return [ended, Event("resync", self.symbol, time, 1, gap.cause)]
 
 
+class SnapshotEdge:
+    """How far a book is known: its levels as far as the snapshots reached that it is made of.
+
+    Parameters
+    ----------
+    depth
+        Levels of each side that have to be known.
+    """
+
+    def __init__(self, depth: int) -> None:
+        self._depth = depth
+        self._asked = 0
+        self._book = OrderBook()
+        self._edges = (-inf, -inf)
+
+    def begin(self, snapshot: BookSnapshot, asked: int | None) -> None:
+        """Begin with a snapshot; a side with fewer levels than were asked for is whole."""
+        self._book.reset(snapshot.bids, snapshot.asks)
+        self._asked = asked or 0
+        self._edges = (self._edge(self._book.bids), self._edge(self._book.asks))
+
+    def apply(self, diff: Diff) -> None:
+        """Follow a change."""
+        self._book.apply(diff.bids, diff.asks)
+
+    @property
+    def passed(self) -> bool:
+        """Return whether a level that is recorded lies beyond the edge."""
+        return not self._reaches(self._depth)
+
+    @property
+    def near(self) -> bool:
+        """Return whether fewer than half of a snapshot's levels are left up to the edge."""
+        return not self._reaches((self._asked + self._depth) // 2)
+
+    def words(self) -> str:
+        """Return why a book is not known, in words."""
+        return f"the price has left the {self._asked:,} levels of the last snapshot"
+
+    def agrees(self, other: SnapshotEdge) -> bool:
+        """Return whether the levels that are recorded are the same."""
+        return self._book.top(self._depth) == other._book.top(self._depth)
+
+    def widen(self, new: SnapshotEdge) -> tuple[list[Level], list[Level]]:
+        """Take over what a new snapshot knows, and return the levels that it changes."""
+        found = []
+        sides = ((self._book.bids, new._book.bids), (self._book.asks, new._book.asks))
+        for (before, now), edge in zip(sides, new._edges, strict=True):
+            known, fresh = (dict(side.best(len(side.keys))) for side in (before, now))
+            levels = [(price, qty) for price, qty in fresh.items() if known.get(price) != qty]
+            gone = known.keys() - fresh.keys()
+            levels += [(price, 0.0) for price in gone if price * now.sign >= edge]
+            before.apply(levels)
+            found.append(levels)
+        self._asked, self._edges = new._asked, new._edges
+        return found[0], found[1]
+
+    def snapshot(self, like: BookSnapshot) -> BookSnapshot:
+        """Return all levels as a snapshot."""
+        bids, asks = (side.best(len(side.keys)) for side in (self._book.bids, self._book.asks))
+        return like._replace(bids=bids, asks=asks)
+
+    def _edge(self, side: Side) -> float:
+        return side.keys[0] if self._asked and len(side.keys) >= self._asked else -inf
+
+    def _reaches(self, levels: int) -> bool:
+        sides = (self._book.bids.keys, self._book.asks.keys)
+        return all(
+            edge == -inf or (len(keys) >= levels and keys[-levels] >= edge)
+            for keys, edge in zip(sides, self._edges, strict=True)
+        )
+
+
 class SyncedBook(GapRecord):
     """What is known of one symbol's book: in step with the venue, or waiting for a snapshot.
 
@@ -89,26 +168,48 @@ class SyncedBook(GapRecord):
         fxlab's name.
     timed
         Whether the venue says which time a snapshot is of; else its time is that of its arrival.
+    depth
+        Levels of each side that are recorded.
 
     Attributes
     ----------
     last
         Update id up to which the book is known; None while it is not known.
+    renewing
+        Whether a snapshot is awaited for a book that is known.
     """
 
-    def __init__(self, symbol: str, *, timed: bool = True) -> None:
+    def __init__(self, symbol: str, *, timed: bool = True, depth: int = 1) -> None:
         super().__init__(symbol)
         self.last: int | None = None
+        self.renewing = False
         self._held: list[Diff] = []
         self._followed = False
         self._timed = timed
         self._untold: BookSnapshot | None = None
         """A snapshot of which nobody can say when it was true before the stream has caught up."""
+        self._depth = depth
+        self._edge = SnapshotEdge(depth)
+        self._newer: tuple[BookSnapshot, int | None] | None = None
+        """A snapshot for a book that is known, which the stream has not caught up with."""
+        self._newer_than = 0
+        """The update that it has to contain."""
+        self._sure_at = 0
+        """When the book was last known to be right: it came from a snapshot, or agreed with it."""
 
     @property
     def held(self) -> int:
         """Return how many changes wait for a snapshot."""
         return len(self._held)
+
+    @property
+    def worn(self) -> bool:
+        """Return whether a new snapshot should be asked for, though the book is known."""
+        return self.last is not None and not self.renewing and self._edge.near
+
+    def renew(self) -> None:
+        """Keep changes from now on, until a new snapshot comes that they follow."""
+        self.renewing, self._held, self._newer_than = True, [], self.last or 0
 
     def take(self, diff: Diff) -> list[Message]:
         """Return what a change means: itself, nothing yet, or the beginning of a gap."""
@@ -122,28 +223,77 @@ class SyncedBook(GapRecord):
             told = self.lose(f"{missing:,} update ids after {self.last} are missing", missing)
             self._hold(diff)
             return told
+        self._edge.apply(diff)
+        if self._edge.passed:
+            told = self.lose(self._edge.words())
+            self._hold(diff)
+            return told
         told = self._tell(diff.time)
         self.last, self._followed = diff.last, True
         self._last_time = max(diff.time, self._last_time or 0)
-        return [*told, diff.delta]
+        told.append(diff.delta)
+        if self.renewing:
+            self._held.append(diff)
+            told += self._renewed(diff.received)
+        return told
 
-    def offer(self, snapshot: BookSnapshot) -> list[Message] | None:
+    def offer(self, snapshot: BookSnapshot, asked: int | None = None) -> list[Message] | None:
         """Return the snapshot and what follows it, or None if it is too old to be followed.
 
         A gap that was open is closed first. A snapshot is never told at a time at which it was not
         true yet: one that is newer than the last change in it has its own time or, if it has none,
         that of the next change, for which it waits.
+
+        Parameters
+        ----------
+        snapshot
+            As it came.
+        asked
+            How many levels of each side were asked for; None for all.
         """
+        if self.last is not None:
+            if snapshot.update_id < self._newer_than:
+                return None
+            self._newer = (snapshot, asked)
+            return self._renewed(snapshot.received)
         later = [diff for diff in self._held if diff.last > snapshot.update_id]
         if later and later[0].previous > snapshot.update_id:
             return None
         known = self._held[: len(self._held) - len(later)]
         self._held = []
         self.last, self._followed, self._untold = snapshot.update_id, False, snapshot
+        self._edge.begin(snapshot, asked)
         messages = self._tell(self._time_of(snapshot, known, later))
         for diff in later:
             messages += self.take(diff)
         return messages
+
+    def _renewed(self, received: int) -> list[Message]:
+        """Return what a new snapshot of a known book means, once the stream has caught up with it.
+
+        Its levels beyond those that are recorded are told as a change at the last update, of which
+        no row is made. If the others are not those of the book, the book was wrong, since it was
+        last known to be right; the next change ends that.
+        """
+        last, time = self.last or 0, self._last_time or 0
+        if self._newer is None or self._untold is not None or self._newer[0].update_id > last:
+            return []
+        (snapshot, asked), self._newer, self.renewing = self._newer, None, False
+        held, self._held = self._held, []
+        new = SnapshotEdge(self._depth)
+        new.begin(snapshot, asked)
+        for diff in held:
+            if diff.last > snapshot.update_id:
+                new.apply(diff)
+        if new.passed:
+            return []  # it came too late; the next one is asked for
+        if not new.agrees(self._edge):
+            cause = f"the snapshot at update {snapshot.update_id} is not the book of the updates"
+            self._gap = Gap(self.symbol, "orderbook", self._sure_at, None, None, cause)
+            self._edge, self._untold = new, new.snapshot(snapshot._replace(update_id=last))
+            return [self._gap]
+        self._sure_at = time
+        return [BookDelta(self.symbol, last + 1, last, *self._edge.widen(new), time, received)]
 
     def _time_of(self, snapshot: BookSnapshot, known: list[Diff], later: list[Diff]) -> int | None:
         """Return when a snapshot was true, from the changes in it and after it; None if unknown."""
@@ -161,13 +311,13 @@ class SyncedBook(GapRecord):
         if self._untold is None or time is None:
             return []
         snapshot, self._untold = self._untold, None
-        time = max(time, self._last_time or 0)
+        time = self._sure_at = max(time, self._last_time or 0)
         return [*self._known(time), snapshot._replace(time=time)]
 
     def lose(self, cause: str, missing: int | None = None) -> list[Message]:
         """Forget the book; return the gap that begins, unless one has begun already."""
-        self.last = self._untold = None
-        self._held = []
+        self.last = self._untold = self._newer = None
+        self.renewing, self._held = False, []
         return super().lose(cause, missing)
 
     def _hold(self, diff: Diff) -> None:

@@ -48,6 +48,7 @@ class Mexc(RestFeed):
 
     venue: ClassVar[str] = "mexc"
     ADDRESS: ClassVar[Address] = Address("https://api.mexc.com", "wss://contract.mexc.com")
+    LIMIT: ClassVar[tuple[float, float] | None] = (18, 2.0)  # 20 are allowed
 
     def messages(self, wanted: Subscription) -> AsyncGenerator[Sequence[Message], None]:
         """Yield trades, quotes or books as they come; see `Feed.messages`."""
@@ -88,7 +89,7 @@ class Mexc(RestFeed):
             entries = [found] if isinstance(found, dict) else listed(found)
         return self._listings("detail", entries, _instrument, _names)
 
-    async def snapshot(self, instrument: Instrument, limit: int = SNAPSHOT_LEVELS) -> BookSnapshot:
+    async def snapshot(self, instrument: Instrument, limit: int) -> BookSnapshot:
         """Return a contract's book, so many levels of each side."""
         what = f"depth/{instrument.native}"
         found = await self._ask(what, limit=limit)
@@ -157,8 +158,9 @@ class MexcRun(SnapshotRun[None]):
     def __init__(self, feed: Mexc, wanted: Subscription) -> None:
         self._instruments = {one.symbol: one for one in wanted.instruments}
         booked = self._instruments if wanted.book_depth else ()
-        books = {symbol: SyncedBook(symbol) for symbol in booked}
-        super().__init__(feed.clock, self._instruments, books, feed.refusal)
+        depth = wanted.book_depth
+        books = {symbol: SyncedBook(symbol, depth=depth) for symbol in booked}
+        super().__init__(feed, self._instruments, books)
         self._feed, self._wanted = feed, wanted
         self._by_native = wanted.by_native
         self._best = BestPrices() if wanted.book_depth == 1 else None
@@ -182,9 +184,13 @@ class MexcRun(SnapshotRun[None]):
             for channel in channels
         ]
 
-    async def snapshot(self, symbol: str) -> BookSnapshot:
+    def levels(self, waiting: int) -> tuple[int, float]:  # noqa: ARG002 - all cost the same
+        """Return how many levels a snapshot should have, and its cost."""
+        return SNAPSHOT_LEVELS, 1
+
+    async def snapshot(self, symbol: str, levels: int) -> BookSnapshot:
         """Return a book as the venue gives it now."""
-        return await self._feed.snapshot(self._instruments[symbol])
+        return await self._feed.snapshot(self._instruments[symbol], levels)
 
     async def listed(self, symbols: Collection[str]) -> dict[str, Instrument]:  # noqa: ARG002
         """Return what the venue says of its contracts: it tells of all at once."""
@@ -204,9 +210,9 @@ class MexcRun(SnapshotRun[None]):
                     messages.append(found)
         return messages
 
-    def offered(self, snapshot: BookSnapshot, fetch: Fetch) -> list[Message]:
+    def offered(self, snapshot: BookSnapshot, fetch: Fetch, levels: int) -> list[Message]:
         """Return what a snapshot means."""
-        return self._shown(super().offered(snapshot, fetch))
+        return self._shown(super().offered(snapshot, fetch, levels))
 
     def _shown(self, messages: list[Message]) -> list[Message]:
         return messages if self._best is None else self._best.of(messages)

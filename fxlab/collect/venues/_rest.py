@@ -2,7 +2,8 @@
 
 A venue that is busy is asked again, later and at random times, so that a thousand collectors do not
 return at once; one that refuses is left alone, because asking on leads to a longer ban. Whoever
-asks a host passes its one `Gate`, which is closed for as long as the host wants no questions.
+asks a host passes its one `Gate`, which is closed for as long as the host wants no questions, and
+spends its rate limit, a `Budget`: what does not fit waits here instead of being refused there.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import random
 import ssl
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -66,6 +69,53 @@ REFUSALS: Final = {
     418: "this address is banned for asking too often; wait, and run fewer collectors",
     451: "the venue does not serve this country; choose another venue",
 }
+
+
+class Budget:
+    """Rate limit of a host, spent by all who ask it in this process: so much in so many seconds.
+
+    The seconds slide, so that no window of the host's own sees more than it allows.
+
+    Parameters
+    ----------
+    limit
+        What all questions together may cost.
+    seconds
+        Within which time.
+    """
+
+    def __init__(self, limit: float, seconds: float) -> None:
+        self.limit, self.seconds = limit, seconds
+        self._spent: deque[tuple[float, float]] = deque()
+        self._sum = 0.0
+
+    @property
+    def left(self) -> float:
+        """Return what may be spent now."""
+        until = time.monotonic() - self.seconds
+        while self._spent and self._spent[0][0] <= until:
+            self._sum -= self._spent.popleft()[1]
+        return self.limit - self._sum
+
+    def wait(self, cost: float) -> float:
+        """Return the seconds until a question fits; one that never does is asked alone."""
+        missing = min(cost, self.limit) - self.left
+        for moment, spent in self._spent if missing > 0 else ():
+            missing -= spent
+            if missing <= 0:
+                return max(0.0, moment + self.seconds - time.monotonic())
+        return 0.0
+
+    def spend(self, cost: float) -> None:
+        """Take note of a question."""
+        self._spent.append((time.monotonic(), cost))
+        self._sum += cost
+
+    def learn(self, used: float) -> None:
+        """Take note of what the host says was spent: other programs of this address ask, too."""
+        others = used - (self.limit - self.left)
+        if others > 0:
+            self.spend(others)
 
 
 class Gate:
@@ -167,6 +217,8 @@ class Gate:
 
 _GATES: Final[dict[str, Gate]] = {}
 """By address. They stay: a ban outlives the recording that met it."""
+_BUDGETS: Final[dict[str, Budget]] = {}
+"""By address, for the same reason."""
 
 
 class Rest:
@@ -176,6 +228,10 @@ class Rest:
     ----------
     base_url
         Such as ``https://api.binance.com``.
+    limit
+        What the venue allows: the cost of questions, and the seconds for it; None if it is unknown.
+    used
+        Name of the header that says how much of it was spent.
     clock
         Tells how long a date in ``Retry-After`` is away.
     timeout
@@ -191,6 +247,8 @@ class Rest:
         base_url: str,
         *,
         clock: Clock,
+        limit: tuple[float, float] | None = None,
+        used: str = "",
         timeout: float = 10.0,
         patience: float = 0.5,
         rng: random.Random | None = None,
@@ -202,9 +260,11 @@ class Rest:
         self._rng = rng or random.Random()  # noqa: S311 - jitter, no secret
         self._client: httpx.AsyncClient | None = None
         self.gate = _GATES.setdefault(base_url, Gate(self.host))
+        self.budget = _BUDGETS.setdefault(base_url, Budget(*limit)) if limit is not None else None
+        self._used = used
 
-    async def get(self, path: str, **parameters: str | float) -> Any:  # noqa: ANN401 - JSON
-        """Return the JSON that a path answers with.
+    async def get(self, path: str, cost: float = 1, /, **parameters: str | float) -> Any:  # noqa: ANN401 - JSON
+        """Return the JSON that a path answers with; what it costs waits until it fits the limit.
 
         Raises
         ------
@@ -216,7 +276,7 @@ class Rest:
         """
         for attempt in range(ATTEMPTS):
             try:
-                response = await self._pass(path, parameters)
+                response = await self._pass(path, cost, parameters)
                 if response.is_success:
                     return json.loads(response.content, parse_constant=no_constant)
             except httpx.TimeoutException:
@@ -254,20 +314,31 @@ class Rest:
     def _jittered(self, attempt: int) -> float:
         return wait_before(attempt, self._patience, LONGEST_WAIT, self._rng)
 
-    async def _pass(self, path: str, parameters: dict[str, str | float]) -> httpx.Response:
-        """Ask once, when the gate is open; a ban is not waited for."""
-        while (seconds := self.gate.seconds) > 0:
+    async def _pass(
+        self, path: str, cost: float, parameters: dict[str, str | float]
+    ) -> httpx.Response:
+        """Ask once, when the gate is open and the limit allows it; a ban is not waited for."""
+        while (seconds := self.wait(cost)) > 0:
             self._refuse_if_banned()
             await asyncio.sleep(seconds)
+        if self.budget is not None:
+            self.budget.spend(cost)
         with self.gate.passage() as passage:
             response = await self._open().get(self.base_url + path, params=parameters)
             status = response.status_code
+            if self.budget is not None and (said := response.headers.get(self._used, "")).isdigit():
+                self.budget.learn(float(said))
             _log.debug("GET %s%s: status %d", self.host, path, status)
             if status in PAUSES:
                 self._close_gate(passage, response)
             elif status < 500:
                 self.gate.open(passage)
         return response
+
+    def wait(self, cost: float = 1) -> float:
+        """Return the seconds until a question may be asked, as far as is known now."""
+        spent = self.budget.wait(cost) if self.budget is not None else 0.0
+        return max(self.gate.seconds, spent)
 
     def _close_gate(self, passage: int, response: httpx.Response) -> None:
         now = self._clock.now()
@@ -419,15 +490,27 @@ class RestFeed(Feed):
     """
 
     ADDRESS: ClassVar[Address]
+    LIMIT: ClassVar[tuple[float, float] | None] = None
+    """What questions may cost, and the seconds for it; None where the venue says nothing."""
+    USED: ClassVar[str] = ""
+    """Name of the header that says how much of it was spent."""
 
     def __init__(self, *, address: Address | None = None, clock: Clock | None = None) -> None:
         self.address = address or self.ADDRESS
         self.clock = clock or Clock()
-        self._rest = Rest(self.address.rest, clock=self.clock)
+        self._rest = Rest(self.address.rest, clock=self.clock, limit=self.LIMIT, used=self.USED)
 
     def refusal(self) -> Refusal | None:
         """Return the last time for which the host is asked nothing."""
         return self._rest.gate.ban
+
+    def waits(self, cost: float) -> float:
+        """Return the seconds until a question of this cost may be asked, as far as is known."""
+        return self._rest.wait(cost)
+
+    def allowance(self) -> float:
+        """Return what is left of the rate limit; infinity where none is known."""
+        return self._rest.budget.left if self._rest.budget is not None else math.inf
 
     async def close(self) -> None:
         """Close the connections of REST; a stream closes with its `messages`."""

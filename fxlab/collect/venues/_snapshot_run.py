@@ -19,15 +19,13 @@ from fxlab._network import wait_before
 from fxlab.collect.feed import (
     NOT_AS_DOCUMENTED,
     BookSnapshot,
-    Clock,
     Event,
     Instrument,
     Message,
-    Refusal,
     cause_of,
 )
 from fxlab.collect.venues._book_sync import Diff, SyncedBook
-from fxlab.collect.venues._rest import ODD_LISTING
+from fxlab.collect.venues._rest import ODD_LISTING, RestFeed
 from fxlab.collect.venues._websocket import (
     Arrival,
     ConnectionClosed,
@@ -44,6 +42,8 @@ RETRY: Final = (0.2, 30.0)
 """First and longest wait in seconds before another snapshot."""
 REFUSED_LOOK: Final = 1.0
 """Seconds at most between two looks whether a venue that refused may be asked again."""
+TOLD_WAIT: Final = 2.0
+"""Seconds from which on an event tells that snapshots wait for the venue's rate limit."""
 STATUS_EVERY: Final = 600.0
 MOST_AT_ONCE: Final = 20_000
 
@@ -64,25 +64,22 @@ class SnapshotRun(ABC, Generic[Connection]):
 
     Parameters
     ----------
-    clock
-        Stamps arrivals.
+    feed
+        Asks the venue.
     symbols
         All that is recorded; an event says once that one is no longer traded.
     books
         Those of them whose book is kept in step.
-    refusal
-        Returns the time for which the venue is asked nothing, as `Feed.refusal` does.
     """
 
     def __init__(
         self,
-        clock: Clock,
+        feed: RestFeed,
         symbols: Collection[str],
         books: Mapping[str, SyncedBook],
-        refusal: Callable[[], Refusal | None],
     ) -> None:
-        self._clock = clock
-        self._refusal = refusal
+        self._clock = feed.clock
+        self._venue = feed
         self._watched = set(symbols)
         self._books = books
         self._changed = {symbol: asyncio.Event() for symbol in books}
@@ -93,13 +90,18 @@ class SnapshotRun(ABC, Generic[Connection]):
         self._fetching: dict[str, Fetch] = {}
         self._fetches = 0
         self._permit = asyncio.Semaphore(FETCHES_AT_ONCE)
+        self._waits_until = 0.0
 
     @abstractmethod
     def connections(self) -> list[tuple[Connection, ReconnectingWebSocket]]:
         """Return the sockets, each with the first argument of `opened` and `closed`."""
 
     @abstractmethod
-    async def snapshot(self, symbol: str) -> BookSnapshot:
+    def levels(self, waiting: int) -> tuple[int, float]:
+        """Return how many levels a snapshot should have while so many are wanted, and its cost."""
+
+    @abstractmethod
+    async def snapshot(self, symbol: str, levels: int) -> BookSnapshot:
         """Return a book as the venue gives it now."""
 
     @abstractmethod
@@ -156,6 +158,9 @@ class SnapshotRun(ABC, Generic[Connection]):
         if book.last is None:
             self._changed[diff.symbol].set()
             self.synchronise(diff.symbol)
+        elif book.worn:
+            book.renew()
+            self.synchronise(diff.symbol)
         return messages
 
     def synchronise(self, symbol: str, attempt: int = 0) -> None:
@@ -202,22 +207,32 @@ class SnapshotRun(ABC, Generic[Connection]):
                     await self._allowed(lambda: self._fetching.get(symbol) is fetch)
                     if self._fetching.get(symbol) is not fetch:
                         return
-                    found = await self.snapshot(symbol)
+                    levels, cost = self.levels(len(self._fetching))
+                    await self._tell_waiting(self._venue.waits(cost))
+                    found = await self.snapshot(symbol, levels)
             except (VenueError, *NOT_AS_DOCUMENTED) as error:
                 known = isinstance(error, VenueError)
                 cause = str(error) if known else f"malformed: {cause_of(error)}"
                 await self._tell("venue_error", symbol, f"depth snapshot: {cause}")
             else:
-                await self._queue.put(partial(self.offered, found, fetch))
+                await self._queue.put(partial(self.offered, found, fetch, levels))
                 return
             attempt += 1
 
     async def _allowed(self, wanted: Callable[[], bool] = lambda: True) -> None:
         """Wait until the venue may be asked, or nobody wants to any more."""
-        refusal = self._refusal()
+        refusal = self._venue.refusal()
         while wanted() and refusal is not None and refusal.seconds > 0:
             await asyncio.sleep(min(refusal.seconds, REFUSED_LOOK))
-            refusal = self._refusal()
+            refusal = self._venue.refusal()
+
+    async def _tell_waiting(self, seconds: float) -> None:
+        """Tell, once for all books, that snapshots wait for the rate limit."""
+        now = asyncio.get_running_loop().time()
+        if seconds >= TOLD_WAIT and now >= self._waits_until:
+            self._waits_until = now + seconds
+            wanted = f"{len(self._fetching)} book snapshots wait {seconds:.0f} s"
+            await self._tell("venue_error", None, f"{wanted}: the venue's rate limit is spent")
 
     async def _watch_status(self) -> None:
         """Tell, once, when a symbol is no longer traded."""
@@ -251,14 +266,14 @@ class SnapshotRun(ABC, Generic[Connection]):
             case frames:
                 return self.frames(frames)
 
-    def offered(self, snapshot: BookSnapshot, fetch: Fetch) -> list[Message]:
+    def offered(self, snapshot: BookSnapshot, fetch: Fetch, levels: int) -> list[Message]:
         """Return what a snapshot means; one that was given up means nothing."""
         symbol = snapshot.symbol
         if self._fetching.get(symbol) is not fetch:
             return []
         del self._fetching[symbol]
         book = self._books[symbol]
-        messages = book.offer(snapshot)
+        messages = book.offer(snapshot, levels)
         if messages is None or book.last is None:
             self.synchronise(symbol, fetch.attempt + 1)
         return messages or []

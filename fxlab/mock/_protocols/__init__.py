@@ -104,6 +104,8 @@ class Protocol(ABC):
         The venue's name in fxlab, and the first part of every path.
     sockets
         Paths of websockets below the name; one that ends with ``/*`` stands for all below it.
+    used
+        The header in which it says how much of its rate limit was spent; "" for none.
     listened
         How many connections listen to each stream. `encode` makes frames only for those; the
         server keeps it.
@@ -111,6 +113,7 @@ class Protocol(ABC):
 
     name: ClassVar[str]
     sockets: ClassVar[tuple[str, ...]]
+    used: ClassVar[str] = ""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -127,6 +130,10 @@ class Protocol(ABC):
     @abstractmethod
     def answer(self, path: str, query: Query) -> Answer | None:
         """Return the answer to a REST question, None for a path that the venue does not have."""
+
+    def cost(self, path: str, query: Query) -> float:  # noqa: ARG002 - one for most
+        """Return what a REST question costs of the rate limit."""
+        return 1.0
 
     def opened(self, session: Socket, path: str, query: Query) -> None:  # noqa: B027
         """Greet a new connection, or subscribe it to what its address names."""

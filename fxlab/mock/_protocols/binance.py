@@ -326,10 +326,21 @@ def _limit(query: Query) -> int:
     return max(1, min(int(query.get("limit", "500")), _MOST))
 
 
+_WEIGHTS: Final = (
+    {"exchangeInfo": 20, "trades": 25, "historicalTrades": 25, "aggTrades": 4},
+    {"trades": 5, "historicalTrades": 20, "aggTrades": 20},
+)
+_DEPTH_WEIGHTS: Final = (
+    ((100, 5), (500, 25), (1_000, 50), (5_000, 250)),
+    ((50, 2), (100, 5), (500, 10), (1_000, 20)),
+)
+
+
 class BinanceProtocol(Protocol):
     """Binance spot."""
 
     name: ClassVar[str] = "binance"
+    used: ClassVar[str] = "X-MBX-USED-WEIGHT-1M"
     sockets: ClassVar[tuple[str, ...]] = ("/stream", "/ws", "/ws/*")
     futures: ClassVar[bool] = False
 
@@ -341,6 +352,14 @@ class BinanceProtocol(Protocol):
         }
         self._symbols = {frames.stream: symbol for symbol, frames in self._frames.items()}
         self._rest = BinanceRest(world, self._frames, futures=self.futures)
+
+    def cost(self, path: str, query: Query) -> float:
+        """Return the documented weight of a question, as far as fxlab asks it."""
+        name = path.rpartition("/")[2]
+        if name != "depth":
+            return _WEIGHTS[self.futures].get(name, 1)
+        levels = int(query.get("limit", "100"))
+        return next(weight for most, weight in _DEPTH_WEIGHTS[self.futures] if levels <= most)
 
     def encode(self, event: MarketEvent) -> Sequence[tuple[str, bytes]]:
         """Return frames of trades, diffs of the book and best prices."""

@@ -1,0 +1,60 @@
+"""Many books that are lost at once come back within the venue's rate limit, and none is refused."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from reconcile import gap_details
+
+from fxlab.collect.venues import _snapshot_run
+from fxlab.collect.venues._binance import Binance, BinanceFutures
+from fxlab.collect.venues._mexc import Mexc
+from fxlab.mock import Faults, MockVenue, generated
+
+SYMBOLS = [f"C{number}_USDT" for number in range(12)]
+PATIENCE = 120.0
+FEEDS = {"binance": Binance, "binance_futures": BinanceFutures, "mexc": Mexc}
+LIMIT, SECONDS = {"binance": 100, "binance_futures": 100, "mexc": 20}, 3.0
+"""Minutes are seconds here: two cuts of all books are more than the venue allows."""
+MARGIN = 0.6
+"""What a busy machine sends late belongs to the venue's next few seconds."""
+
+
+@pytest.mark.parametrize("venue", FEEDS)
+def test_books_come_back_within_the_limit(venue, lab, unique, monkeypatch):
+    allowed = LIMIT[venue]
+    monkeypatch.setattr(FEEDS[venue], "LIMIT", (MARGIN * allowed, SECONDS))
+    monkeypatch.setattr(_snapshot_run, "TOLD_WAIT", 0.2)
+    market = generated(SYMBOLS, seed=5, rate=5, book_rate=20)
+    with MockVenue(market, venues=[venue], faults=Faults(rate_limit=(allowed, SECONDS))) as mock:
+        collector = lab.collect(
+            venue, SYMBOLS, url=mock.url, settle=0.2, book_depth=5, session_id=unique("limit")
+        )
+
+        def known(rounds):
+            """Return whether each book has come back so often, by the ledger of its symbol."""
+            session = lab.session(collector.session_id)
+            told = session.events().filter(event="resync")["symbol"].to_list()
+            return all(told.count(symbol) >= rounds for symbol in SYMBOLS)
+
+        def eventually(true):
+            end = time.monotonic() + PATIENCE
+            while not true():
+                assert time.monotonic() < end, "a book stays lost"
+                time.sleep(0.1)
+
+        eventually(lambda: all(one.books for one in collector.status().symbols))
+        for cut in (1, 2, 3):
+            mock.cut()
+            eventually(lambda: known(cut))  # noqa: B023 - it is called here only
+        refused = mock.ledger()["counts"].get("rest_error", 0)
+        collector.stop()
+        session = collector.wait(PATIENCE)
+    assert refused == 0
+    assert len(gap_details(session, SYMBOLS[0], "orderbook")) >= 3
+    told = session.events().filter(event="venue_error")["detail"].to_list()
+    waited = [one for one in told if "book snapshots wait" in one]
+    assert waited
+    # At the end there may be nothing left to ask about silent streams with.
+    assert all("could not be asked about" in one for one in told if one not in waited)
