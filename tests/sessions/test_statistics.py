@@ -6,9 +6,11 @@ import math
 import random
 import statistics as plain
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given
@@ -196,6 +198,49 @@ def test_a_large_table_s_quantiles_are_cut_as_little_as_is_said(request, monkeyp
             most = 1e-4 if "skew" in name else (was or 0) * 1e-3
             assert (was is None) is (now is None)
             assert was is None or abs(was - now) < most or was == now, (name, was, now)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 10**6])
+@pytest.mark.parametrize("which", ["made", "quoted"])
+def test_times_that_are_read_are_counted_as_the_server_counts(
+    request, monkeypatch, db, which, rows
+):
+    found = request.getfixturevalue(which)
+    session, table = (found, ORDERBOOK) if which == "quoted" else (found[0], PRICES)
+    monkeypatch.setattr(_statistics, "READ_ROWS", rows)
+    scope = Scope(table, session.id, None, *session._tick_range())
+    minutes = db.export(sql.minutes(scope))
+    asked = db.export(sql.intervals(scope, exact=False)).drop_nulls("length")
+    with ThreadPoolExecutor(2) as pool:
+        for name, theirs in _statistics.by_symbol(asked).items():
+            one = Scope(table, session.id, name, scope.start, scope.end)
+            ours = _statistics._count_intervals(name, _statistics._times(db, pool, one, minutes))
+            assert ours["most"].max() == theirs["most"].max()
+            asked_of = ["symbol", "length", "row_count"], pl.when(length=0).then("groups")
+            assert_frame_equal(
+                ours.sort("length").select(*asked_of), theirs.sort("length").select(*asked_of)
+            )
+
+
+def test_what_is_cut_of_intervals_that_are_read_is_what_the_server_cuts(db):
+    steps = [0, 1, 9_999, 10_000, 10_019, 999_999, 10**6, 1_001_999, sql.MINUTE - 1]
+    steps += [sql.MINUTE, sql.MINUTE + 1, 3 * sql.MINUTE + 123_456]
+    ours = _statistics._count_intervals("X", [np.cumsum([5, *steps])])
+    values = " union all ".join(f"select {step}L as step from long_sequence(1)" for step in steps)  # noqa: S608 - ours
+    query = f"select {sql.FINE_INTERVALS} from ({values})"  # noqa: S608 - ours
+    theirs = [row[0] for row in db.execute(query)]
+    assert ours.sort("length")["length"].to_list() == sorted(theirs)
+
+
+def test_skews_below_a_minute_are_cut_alike(lab, made):
+    session, _ = made
+    scope = Scope(PRICES, session.id, None, *session._tick_range())
+    order = ["symbol", "length"]
+    near, any_ = (
+        lab._db.export(sql.skews(scope, exact=False, near=near)).sort(order)
+        for near in (True, False)
+    )
+    assert near.equals(any_)
 
 
 def test_few_different_values_are_counted_in_a_large_table(lab, db, unique):
