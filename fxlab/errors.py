@@ -229,7 +229,15 @@ class InvalidSettings(InvalidInput):
 
 
 class ImportRefused(InvalidInput):
-    """A file that cannot be imported without losing or inventing something."""
+    """A file that cannot be imported without losing or inventing something.
+
+    Attributes
+    ----------
+    file
+        What the catalogue calls the file; None where several are refused for each other.
+    """
+
+    file: str | None = None
 
 
 class SessionExists(FxlabError):  # noqa: N818

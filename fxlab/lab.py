@@ -223,9 +223,9 @@ class Lab(Recordings, Deletions, Archives):
         ImportRefused
             For a file that is another thing than it seems, has too many bad lines (the commonest
             reasons, each with a line), or has any and `strict` is set; or if the disk has no room.
-            Nothing was written.
+            Nothing was written; `Lab.imports` lists what was refused, and why.
         SessionExists
-            If an id is taken by other data, with the file that has changed; nothing was written.
+            If an id is taken by other data, with the file that has changed; the same holds.
         """
         from fxlab._questdb import limits
         from fxlab.collect._files import discovery
@@ -308,6 +308,43 @@ class Lab(Recordings, Deletions, Archives):
         options |= {"home": self.settings.home}
         with shown(progress, "import") as advance:
             return import_sources(self._db, found, About.of(**about), progress=advance, **options)
+
+    def imports(
+        self, session_id: str | None = None, limit: int = 50, *, state: str | None = None
+    ) -> pl.DataFrame:
+        """Return the files that were imported, or refused, the newest first.
+
+        Parameters
+        ----------
+        session_id
+            Only those of this session, or refused for it.
+        limit
+            Rows at most.
+        state
+            Only "done", "failed", "refused" or "started" ones.
+
+        Returns
+        -------
+        polars.DataFrame
+            One row a file: ``path``, ``session_id``, ``state``: "done"; "failed", whose import
+            goes on if it is imported again; "refused", of which no row is stored; "started", as
+            long as it is imported, and after a kill; ``rows_good``, ``rows_bad`` (in quarantine),
+            ``size_bytes``, ``sha256`` (null where it cannot be unpacked), ``updated_at``,
+            ``reason`` (of failed and refused ones).
+
+        Raises
+        ------
+        InvalidParameter
+            For a state, or a number of rows, that does not exist.
+
+        Examples
+        --------
+        >>> lab.imports(session.id).select("path", "state", "rows_good").row(0)
+        ('prices', 'done', 1500)
+        """
+        from fxlab.sessions import _catalog
+
+        return _catalog.all_imports(self._db, session_id, state, limit)
 
     def analysis(self, session_id: str) -> Analysis:
         """Return a session's statistics and quality; see `fxlab.Session`."""

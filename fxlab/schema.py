@@ -192,7 +192,7 @@ IMPORTS: Final = Table(
     {
         "session_id": "SYMBOL",
         "symbol": "SYMBOL",
-        "state": "SYMBOL",  # started, done
+        "state": "SYMBOL",  # one of IMPORT_STATES
         "path": "VARCHAR",
         "sha256": "VARCHAR",
         "rows_good": "LONG",
@@ -204,12 +204,15 @@ IMPORTS: Final = Table(
         "first_time": "TIMESTAMP",
         "last_time": "TIMESTAMP",
         "backward": "LONG",
-        "detail": "VARCHAR",  # JSON list: what the import did that the rows do not show
+        "detail": "VARCHAR",  # JSON list: what the import did that the rows do not show, or why not
     },
     timestamp="timestamp",
     partition_by="YEAR",
     dedup=("timestamp", "session_id", "symbol", "path"),
 )
+
+IMPORT_STATES: Final = ("started", "done", "failed", "refused")
+"""Of a file: being stored (or killed then), stored, not stored whole, not begun."""
 
 VERSION: Final = 7
 """Of these tables: that of the last step in `fxlab._questdb.migrations`."""

@@ -7,7 +7,8 @@ from typing import Annotated, Final
 
 import typer
 
-from fxlab._cli.common import command, is_text, keeping, say, show_facts, show_frame
+from fxlab._cli.backtest import EVERY
+from fxlab._cli.common import command, is_text, keeping, say, show_facts, show_frame, show_newest
 from fxlab.errors import InvalidParameter
 
 LISTED: Final = (
@@ -26,6 +27,11 @@ sessions = typer.Typer(
     help="List, show and delete the sessions in the database.",
     no_args_is_help=True,
 )
+imports = typer.Typer(
+    rich_markup_mode=None,
+    help="Files that were imported, or refused, and why.",
+    no_args_is_help=True,
+)
 cache = typer.Typer(
     rich_markup_mode=None,
     help="Copies of sessions on this machine, for faster reads.",
@@ -42,6 +48,8 @@ def register(app: typer.Typer) -> None:
     command(sessions, "delete")(delete_session)
     command(sessions, "undelete")(undelete_session)
     app.add_typer(sessions, name="sessions")
+    command(imports, "list")(list_imports)
+    app.add_typer(imports, name="imports")
     command(app, "purge")(purge)
     command(app, "retention")(retention)
     command(app, "archive")(archive)
@@ -130,6 +138,27 @@ def _mapping(text: str) -> dict[str, str]:
                 "columns='timestamp=time,price=px'"
             )
     return {ours.strip(): theirs.strip() for ours, _, theirs in pairs}
+
+
+def list_imports(
+    *,
+    session_id: Annotated[
+        str | None, typer.Option("--session", help="Only this session's files.")
+    ] = None,
+    state: Annotated[str | None, typer.Option(help="done, failed, refused or started.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Most rows to list, newest first.")] = 50,
+) -> None:
+    """List the files that were imported or refused, newest first."""
+    from fxlab.lab import connect
+
+    with connect() as lab:
+        found = lab.imports(session_id, EVERY, state=state)
+    show_newest(
+        found,
+        limit,
+        empty="no such files; bring ticks in with: fxlab import PATH",
+        leave_out=("sha256",),
+    )
 
 
 def export_session(

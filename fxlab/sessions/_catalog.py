@@ -7,8 +7,9 @@ newest). Sessions that are being deleted are not shown.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -241,7 +242,48 @@ def imports(db: QuestDB, session_id: str) -> pl.DataFrame:
     """Return the files that a session was imported from, one row a (file, symbol)."""
     names = list(IMPORTS.columns)
     query = sql.rows(Scope(IMPORTS, session_id), names, tie="path")
-    return db.steady(lambda: db.catalogue(query))
+    return db.steady(lambda: db.catalogue(query)).filter(pl.col("state") != "refused")
+
+
+def imported_files(db: QuestDB, session_id: str) -> list[dict[str, Any]]:
+    """Return the same as plain rows; times are microseconds."""
+    return [row for row in raw_rows(db, IMPORTS, session_id) if row["state"] != "refused"]
+
+
+def write_refused(
+    db: QuestDB,
+    home: Path,
+    session_id: str,
+    files: Iterable[Mapping[str, Any]],
+    reason: str,
+) -> None:
+    """Write into the status table that files were refused: path, size and SHA-256, and why.
+
+    Such a row is of no session: a later import of the same id, or the one that has it, ignores it.
+    """
+    now = datetime.now(UTC)
+    row = dict.fromkeys(IMPORTS.columns) | {
+        "session_id": session_id, "symbol": "", "state": "refused", "updated_at": now,
+        "timestamp": now, "detail": json.dumps([reason]),
+    }  # fmt: skip
+    with announcing(home / "locks"):
+        db.write(IMPORTS, pl.DataFrame([{**row, **file} for file in files], schema=IMPORTS.frame))
+    db.wait_visible(IMPORTS)
+
+
+def all_imports(db: QuestDB, session_id: str | None, state: str | None, limit: int) -> pl.DataFrame:
+    """Return the files that were imported or refused; see `fxlab.Lab.imports`."""
+    wanted = {}
+    if session_id is not None:
+        wanted["session_id"] = schema.check_session_id(session_id)
+    if state is not None:
+        sql.choice(state, schema.IMPORT_STATES, "state of an import")
+        wanted["state"] = state
+    query = sql.imports(limit, **wanted)
+    found = db.steady(lambda: db.catalogue(query))
+    why = pl.col("detail").str.json_decode(pl.List(pl.String)).list.last()
+    is_told = pl.col("state").is_in(["failed", "refused"])
+    return found.with_columns(reason=pl.when(is_told).then(why)).drop("detail")
 
 
 QUARANTINE: Final = "quarantine"

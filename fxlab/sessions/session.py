@@ -478,11 +478,11 @@ class Session(ReplaySource):
         Returns
         -------
         polars.DataFrame
-            One row a file and symbol: ``path``, ``symbol``, ``state`` ("started", "done"),
-            ``data_type``, ``rows_good`` and ``rows_bad`` (lines in quarantine), ``first_time``,
-            ``last_time``, ``backward`` (rows earlier than the row before), ``size_bytes``,
-            ``sha256``, ``updated_at``, ``detail`` (JSON: what was assumed, and where bad lines
-            are). Empty for a recording.
+            One row a file and symbol: ``path``, ``symbol``, ``state`` ("started", "done",
+            "failed"), ``data_type``, ``rows_good`` and ``rows_bad`` (lines in
+            quarantine), ``first_time``, ``last_time``, ``backward`` (rows earlier than the row
+            before), ``size_bytes``, ``sha256``, ``updated_at``, ``detail`` (JSON: what was assumed,
+            and where bad lines are). Empty for a recording.
 
         Examples
         --------

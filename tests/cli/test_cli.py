@@ -301,6 +301,10 @@ def test_import_takes_a_symbol_a_folder_and_tells_what_it_rounded(
         (folder / f"{day}.csv").write_text(lines, encoding="utf-8")
     (folder / "notes.txt").write_text("words", encoding="utf-8")
     assert "--symbol BTC_USDT" in one_error(fxlab("import", str(folder), "--session", session))
+    only = ("imports", "list", "--session", session)
+    (refused,) = json.loads(fxlab(*only, "--json").stdout)
+    assert (refused["path"], refused["state"]) == ("days/0.csv", "refused")
+    assert "--symbol BTC_USDT" in refused["reason"]
     words = ["import", str(folder), "--session", session, "--symbol", "BTC_USDT"]
     done = fxlab(*words)
     assert done.exit_code == 0, done.output
@@ -314,6 +318,10 @@ def test_import_takes_a_symbol_a_folder_and_tells_what_it_rounded(
     shown = json.loads(fxlab("sessions", "show", session, "--imports", "--json").stdout)
     told = [(row["path"], row["state"], row["rows_good"]) for row in shown["imports"]]
     assert told == [("days/0.csv", "done", 1), ("days/1.csv", "done", 1)]
+    assert "1 of 3 shown; --limit shows more" in fxlab(*only, "--limit", "1").output
+    assert fxlab(*only, "--state", "done", "--csv").stdout.count("done") == 2
+    assert "no such files" in fxlab(*only, "--state", "failed").output
+    assert "choose one of: started, done" in one_error(fxlab(*only, "--state", "well"))
     assert "finer than a microsecond" in fxlab("sessions", "show", session, "--imports").stdout
 
 

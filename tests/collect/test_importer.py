@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -128,7 +129,7 @@ def test_an_id_taken_by_other_data_is_refused(lab, db, tree):
         errors.SessionExists, match=rf"{name}.*holds other data.*another session_id"
     ):
         lab.import_files(folder)
-    assert everything(db) == before
+    assert everything(db) == before | {"csv_imports": before["csv_imports"] + 2}  # why it was not
     assert counts(lab, name) == WHOLE
     lab.import_files(folder / f"session_{name}", session_id=f"{name}_b")
     assert counts(lab, f"{name}_b")["BTC_USDT", "prices"] == 402
@@ -153,7 +154,7 @@ def test_nothing_is_written_if_any_session_is_refused(lab, db, tree):
     before = everything(db)
     with pytest.raises(errors.ImportRefused, match="line 2"):
         lab.import_files(folder, strict=True)
-    assert everything(db) == before
+    assert everything(db) == before | {"csv_imports": before["csv_imports"] + 1}  # why it was not
 
 
 def test_a_cancelled_import_is_failed_and_finished_by_the_next(lab, db, tree, monkeypatch):
@@ -169,7 +170,7 @@ def test_a_cancelled_import_is_failed_and_finished_by_the_next(lab, db, tree, mo
     session = lab.session(name)
     assert session.status == "failed"
     assert 0 < sum(counts(lab, name).values()) < 600
-    assert states(db, name) == {"started"}
+    assert states(db, name) == {"failed"}
     assert set(lab.import_files(folder, dry_run=True).table()["state"]) == {"unfinished"}
     assert set(lab.import_files(folder).table()["state"]) == {"finished"}
     assert counts(lab, name) == WHOLE
@@ -395,3 +396,94 @@ def test_a_draft_of_the_same_rows_lands_on_the_same_rows(db, unique):
     db.wait_visible(PRICES, ORDERBOOK)
     assert db.execute(f"select count() from tick_prices where session_id = '{name}'") == [[4]]  # noqa: S608
     assert draft.first + timedelta(0) == draft.last
+
+
+# ---- the status table ------------------------------------------------------------------------
+
+
+def told(lab, name, *columns):
+    return lab.imports(name).select(columns).rows()
+
+
+def test_a_refused_file_is_in_the_status_table_with_the_reason_and_nothing_else_is(
+    lab, db, tmp_path, unique
+):
+    name = unique("refused")
+    good = write_lines(tmp_path / "a.csv", PRICES_HEADER, price_lines(20))
+    bad = write_lines(tmp_path / "b.csv", PRICES_HEADER, ["1,2"] * 20)
+    before = everything(db)
+    with pytest.raises(errors.ImportRefused) as refused:
+        lab.import_files([good, bad], session_id=name, symbol="BTC_USDT")
+    assert everything(db) == before | {"csv_imports": before["csv_imports"] + 1}
+    (row,) = lab.imports(name).iter_rows(named=True)
+    assert (row["state"], row["reason"]) == ("refused", str(refused.value))
+    assert row["path"].endswith("/b.csv")
+    assert (row["size_bytes"], len(row["sha256"])) == (bad.stat().st_size, 64)
+    assert (row["rows_good"], row["rows_bad"]) == (None, None)
+    assert abs(row["updated_at"] - datetime.now(UTC)) < timedelta(hours=1)
+    bad.unlink()
+    assert set(lab.import_files(good, session_id=name, symbol="BTC_USDT").table()["state"]) == {
+        "imported"
+    }
+    assert told(lab, name, "state", "rows_good") == [("done", 20), ("refused", None)]
+    assert lab.session(name).imports()["state"].to_list() == ["done"]
+    assert set(lab.import_files(good, session_id=name, symbol="BTC_USDT").table()["state"]) == {
+        "unchanged"
+    }
+
+
+def test_a_dry_run_leaves_no_row_of_what_it_refuses(lab, db, tmp_path, unique):
+    bad = write_lines(tmp_path / "b.csv", PRICES_HEADER, ["1,2"] * 20)
+    before = everything(db)
+    with pytest.raises(errors.ImportRefused):
+        lab.import_files(bad, session_id=unique("dry"), symbol="BTC_USDT", dry_run=True)
+    assert everything(db) == before
+
+
+def test_other_data_under_an_id_is_refused_in_the_status_table(lab, db, tree, tmp_path):
+    folder, name = tree
+    lab.import_files(folder)
+    other = write_lines(tmp_path / "other.csv", PRICES_HEADER, price_lines(7))
+    with pytest.raises(errors.SessionExists):
+        lab.import_files(other, session_id=name, symbol="BTC_USDT")
+    states_now = [(Path(path).name, state) for path, state in told(lab, name, "path", "state")]
+    assert states_now[0] == ("other.csv", "refused")
+    assert sorted(states_now[1:]) == [("orderbook.csv", "done"), ("prices.csv", "done")]
+    assert states(db, name) == {"done"}
+    assert set(lab.import_files(folder).table()["state"]) == {"unchanged"}
+
+
+def test_an_import_that_failed_says_so_of_its_files_until_it_is_finished(
+    lab, db, tree, monkeypatch
+):
+    folder, name = tree
+
+    def broken(*_):
+        raise errors.WriteFailed("the disk is full; make room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(importer, "_write_ticks", broken)
+        with pytest.raises(errors.WriteFailed):
+            lab.import_files(folder)
+    assert set(told(lab, name, "state", "reason")) == {("failed", "the disk is full; make room")}
+    assert states(db, name) == {"failed"}
+    assert set(lab.import_files(folder).table()["state"]) == {"finished"}
+    assert set(told(lab, name, "state", "reason")) == {("done", None)}
+
+
+def test_imports_are_listed_newest_first_one_row_a_file(lab, tmp_path, unique):
+    name = unique("listed")
+    header = f"symbol,{PRICES_HEADER}"
+    lines = [f"{symbol},{line}" for symbol in "AB" for line in price_lines(30)]
+    file = write_lines(tmp_path / "two.csv", header, lines)
+    lab.import_files(file, session_id=name)
+    assert told(lab, name, "state", "rows_good", "rows_bad") == [("done", 60, 0)]
+    newest = lab.imports(limit=3)
+    assert newest["session_id"][0] == name
+    assert newest["updated_at"].is_sorted(descending=True)
+    assert newest.height <= 3
+    assert lab.imports(state="done", limit=1)["session_id"].to_list() == [name]
+    with pytest.raises(errors.InvalidParameter, match="state of an import"):
+        lab.imports(state="finished")
+    with pytest.raises(errors.InvalidIdentifier):
+        lab.imports("a'; drop table x")

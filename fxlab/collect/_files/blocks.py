@@ -15,7 +15,7 @@ import stat
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Final, NoReturn, cast
@@ -109,6 +109,13 @@ class TickFile:
             while data := packed.read(HEAD_BYTES):
                 made.update(data)
         return made.hexdigest()
+
+    def state(self) -> dict[str, str | int]:
+        """Return what the status table says of a file that is refused, as far as it is readable."""
+        found: dict[str, str | int] = {"path": self.listed}
+        with suppress(*_UNPACKING):
+            found |= {"size_bytes": self.size, "sha256": self.digest}
+        return found
 
     def refuse(self, reason: str) -> NoReturn:
         """Refuse the file."""

@@ -225,7 +225,11 @@ def _read(
     for file, symbol in files:
         told = part_of(progress, done / whole, (done + file.size) / whole)
         header = headers[file.path.name] if headers else None
-        parts += read_file(file, symbol, how, told, header)
+        try:
+            parts += read_file(file, symbol, how, told, header)
+        except ImportRefused as error:
+            error.file = file.listed
+            raise
         done += file.size
     return ImportedSession(session_id, tuple(parts), how.room)
 
@@ -247,6 +251,10 @@ class FileSession:
     def files(self) -> tuple[Path, ...]:
         """Return the files on disk, each once."""
         return tuple(dict.fromkeys(one.path for one in self.inside))
+
+    def tick_files(self) -> list[TickFile]:
+        """Return its files as the catalogue knows them."""
+        return list(self.inside)
 
     def digests(self) -> dict[str, str]:
         """Return the SHA-256 of each file by its path in the catalogue, reading no rows."""
@@ -332,6 +340,10 @@ class FrameSession:
     session_id: str
     frames: Mapping[str, Any]
     origin: str
+
+    def tick_files(self) -> list[TickFile]:
+        """Return nothing: frames are no files."""
+        return []
 
     def digests(self) -> dict[str, str]:
         """Return nothing: frames are in memory, and soon checked."""

@@ -25,6 +25,7 @@ from fxlab import _html
 from fxlab._progress import Advance, in_steps, part, silent
 from fxlab._questdb.client import QuestDB
 from fxlab._times import bounds, from_micros
+from fxlab.collect._files.blocks import TickFile
 from fxlab.collect._files.quarantine import STRICT, ReadOptions, lent
 from fxlab.collect._files.session_data import ImportedSession, Part, gathered
 from fxlab.errors import InvalidInput, QuestDBError, SessionExists, WriteFailed, some
@@ -43,6 +44,9 @@ class Source(Protocol):
     @property
     def session_id(self) -> str:
         """Return the id that the session will have."""
+
+    def tick_files(self) -> list[TickFile]:
+        """Return its files; nothing for frames."""
 
     def digests(self) -> dict[str, str]:
         """Return the SHA-256 of each file by its path in the catalogue; nothing for frames."""
@@ -145,7 +149,7 @@ def import_sources(
     Raises
     ------
     ImportRefused, SessionExists
-        Before anything is written.
+        Before anything is written but why: the status table has it.
     WriteFailed
         If rows could not be stored, or the database counts other rows than were sent.
     """
@@ -195,9 +199,10 @@ def _check_all(
                 count = sum(line["rows"] for line in known)
                 return Checked(source, None, known, count, "unchanged")
             own = in_steps(part(progress, number / len(sources), (number + 1) / len(sources)))
-            draft = source.read(how, own if inline else silent)
-            # A single session is judged when its turn has come: nothing is written before that.
-            state = judge(db, draft) if kept is None or len(sources) > 1 else ""
+            with _refusal_kept(db, source, kept):
+                draft = source.read(how, own if inline else silent)
+                # A single session is judged in its turn: nothing is written before that.
+                state = judge(db, draft) if kept is None or len(sources) > 1 else ""
             return Checked(source, draft, lines_of(draft, kept), draft.rows, state)
 
         waiting = [] if inline else [pool.submit(checked, *one) for one in enumerate(sources)]
@@ -211,6 +216,20 @@ def _check_all(
                 yield item
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _refusal_kept(db: QuestDB, source: Source, kept: Path | None) -> Iterator[None]:
+    """Leave the file that is refused, or all of a session, in the status table with the reason."""
+    try:
+        yield
+    except (InvalidInput, SessionExists) as error:
+        name = getattr(error, "file", None)
+        files = [one.state() for one in source.tick_files() if name in (None, one.listed)]
+        if kept is not None and files:
+            with contextlib.suppress(QuestDBError):  # the error on its way says more
+                _catalog.write_refused(db, kept.parent, source.session_id, files, str(error))
+        raise
 
 
 def _pace(rows: int, seconds: float, share: float) -> str:
@@ -228,7 +247,7 @@ def _finished(db: QuestDB, source: Source, how: ReadOptions) -> list[Line] | Non
     row = _catalog.find_any(db, source.session_id)
     if row is None or row["status"] != "completed":
         return None
-    known = _catalog.raw_rows(db, IMPORTS, source.session_id)
+    known = _catalog.imported_files(db, source.session_id)
     if not known or any(one["state"] != "done" or one["data_type"] is None for one in known):
         return None
     if how.strict and any(one["rows_bad"] for one in known):
@@ -267,7 +286,7 @@ def judge(db: QuestDB, draft: ImportedSession) -> str:
         If other data has the id, or the session is being deleted.
     """
     row = _catalog.find_free(db, draft.session_id)
-    known = _catalog.raw_rows(db, IMPORTS, draft.session_id)
+    known = _catalog.imported_files(db, draft.session_id)
     if row is None and not known:
         return "imported"
     if frozenset((each["symbol"], each["sha256"]) for each in known) != draft.identity:
@@ -307,7 +326,8 @@ def _store_one(db: QuestDB, item: Checked, about: About, home: Path, progress: A
         # Again: another import may have been faster, or killed right after it was acknowledged,
         # when what it wrote does not show yet.
         db.wait_visible(IMPORTS, SESSIONS)
-        state = judge(db, draft)
+        with _refusal_kept(db, item.source, home / _catalog.QUARANTINE):
+            state = judge(db, draft)
         row = _catalog.find_free(db, draft.session_id)
         said = about.beside(row)
         if state != "unchanged":
@@ -350,10 +370,7 @@ def store(
     WriteFailed
         If a write fails or the counts differ; the session is then marked as failed.
     """
-    row = {
-        **draft.catalogue_row(),
-        **about.columns(),
-    }
+    row = draft.catalogue_row() | about.columns()
     kept = home / _catalog.QUARANTINE
     _log.info("import of %s begins: %d rows", draft.session_id, draft.rows)
     with _catalog.announcing(home / "locks"):
@@ -363,8 +380,9 @@ def store(
         _write_ticks(db, draft, progress)
         _refuse_difference(db, draft)
         _keep_quarantine(db, draft, kept)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(QuestDBError):  # the error on its way says more
+            _record_files(db, draft, "failed", kept, [str(error) or type(error).__name__])
             _catalog.store(db, {**row, "status": "failed"})
             db.wait_visible(IMPORTS, SESSIONS)
         raise
@@ -436,7 +454,11 @@ def _difference(db: QuestDB, draft: ImportedSession) -> str:
 
 
 def _record_files(
-    db: QuestDB, draft: ImportedSession, state: str, kept: Path | None = None
+    db: QuestDB,
+    draft: ImportedSession,
+    state: str,
+    kept: Path | None = None,
+    why: Sequence[str] = (),
 ) -> None:
     rows = [
         {
@@ -454,7 +476,7 @@ def _record_files(
             "first_time": piece.known.first,
             "last_time": piece.known.last,
             "backward": piece.backward,
-            "detail": json.dumps(_notes_of(piece, draft, kept)),
+            "detail": json.dumps([*_notes_of(piece, draft, kept), *why]),
         }
         for piece in draft.parts
     ]
