@@ -69,9 +69,9 @@ def rows_by_session(table: Table, span: Span) -> str:
     )
 
 
-def drop_partition(table: Table, partition: str) -> str:
-    """Return the statement that drops a partition: only if what is to stay in it is elsewhere."""
-    return f"alter table {name(table.name)} drop partition list {text(partition)}"
+def drop_partitions(table: Table, *names: str) -> str:
+    """Return the statement that drops partitions: only if what is to stay in them is elsewhere."""
+    return f"alter table {name(table.name)} drop partition list {', '.join(map(text, names))}"
 
 
 FORMS: Final = ("parquet", "native")

@@ -11,7 +11,8 @@ copied
 done
     Nothing but the deleted sessions' rows is gone; the staging table is dropped.
 
-A partition that holds nothing else is dropped, and only its end is written down.
+A partition that holds nothing else is dropped, and only its end is written down: up to
+`AT_ONCE` that follow each other in one statement, as each costs seven questions and a write.
 
 The next connect finishes what is copied; what is only planned is planned again. A partition that a
 recording or an import may write to is deferred: nobody begins to write between the last look at who
@@ -24,6 +25,7 @@ import contextlib
 import shutil
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager, contextmanager
@@ -149,6 +151,8 @@ class Rewrite:
 
 
 _STAGED: Final = "_purge_"
+AT_ONCE: Final = 50
+"""Partitions that are dropped by one statement; nobody begins to write while they are."""
 
 
 def preview(db: QuestDB, rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
@@ -163,29 +167,54 @@ def preview(db: QuestDB, rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
     """
     writers = find_writers(db)
     lines = _outcomes(
-        _rewrites(db, rows),
+        ([one] for one in _rewrites(db, rows)),
         "planned",
-        lambda rewrite: who_writes(rewrite.place, writers, rewrite.freed),
+        lambda rewrites: [who_writes(one.place, writers, one.freed) for one in rewrites],
     )
     return pl.DataFrame(lines, schema=PLAN)
 
 
 def _outcomes(
-    rewrites: Iterable[Rewrite], state: str, run: Callable[[Rewrite], str]
+    groups: Iterable[Sequence[Rewrite]],
+    state: str,
+    run: Callable[[Sequence[Rewrite]], Sequence[str]],
 ) -> Iterator[dict[str, Any]]:
-    """Yield rows of `PLAN`: each rewrite runs, or says why it has to wait.
+    """Yield rows of `PLAN`: each rewrite runs, together with its group, or says why it has to wait.
 
     Ticks come first: as long as all ticks of a session wait, nothing of it is gone.
     """
     waiting: set[str] = set()
-    for rewrite in rewrites:
-        is_ledger = rewrite.place.table not in (PRICES, ORDERBOOK)
-        later = rewrite.of(waiting if is_ledger else set())
-        yield from later.lines("deferred", "ticks of the session are deferred")
-        now = rewrite.of(rewrite.freed.keys() - later.freed.keys())
-        reason = run(now) if now.freed else ""
-        waiting |= now.freed.keys() if reason else set()
-        yield from now.lines("deferred" if reason else state, reason)
+    for group in groups:
+        is_ledger = group[0].place.table not in (PRICES, ORDERBOOK)
+        later = [rewrite.of(waiting if is_ledger else set()) for rewrite in group]
+        for one in later:
+            yield from one.lines("deferred", "ticks of the session are deferred")
+        now = [
+            one.of(one.freed.keys() - its.freed.keys())
+            for one, its in zip(group, later, strict=True)
+        ]
+        now = [one for one in now if one.freed]
+        for one, reason in zip(now, run(now) if now else (), strict=True):
+            waiting |= one.freed.keys() if reason else set()
+            yield from one.lines("deferred" if reason else state, reason)
+
+
+def _together(rewrites: Iterable[Rewrite]) -> Iterator[list[Rewrite]]:
+    """Yield rewrites that may run at once: partitions of ticks side by side of which none stays."""
+    group: list[Rewrite] = []
+    for one in rewrites:
+        if group and not (len(group) < AT_ONCE and _follows(group[-1], one)):
+            yield group
+            group = []
+        group.append(one)
+    if group:
+        yield group
+
+
+def _follows(before: Rewrite, after: Rewrite) -> bool:
+    left, right = before.place, after.place
+    is_next = (left.table, left.end) == (right.table, right.start)
+    return is_next and left.table in (PRICES, ORDERBOOK) and not before.kept + after.kept
 
 
 def purge(
@@ -209,19 +238,21 @@ def purge(
     """
     with alone(locks):
         _finish(db)
-        rewrites = list(_rewrites(db, rows))
-        told = _telling(rewrites, progress)
-        lines = list(_outcomes(told, "done", lambda rewrite: _rewrite(db, rewrite, locks)))
+        groups = list(_together(_rewrites(db, rows)))
+        told = _telling(groups, progress)
+        lines = list(_outcomes(told, "done", lambda group: _run(db, group, locks)))
         _sweep(db)
         deferred = {line["session_id"] for line in lines if line["state"] != "done"}
         _close(db, [row for row in rows if row["session_id"] not in deferred], locks.parent)
     return pl.DataFrame(lines, schema=PLAN)
 
 
-def _telling(rewrites: Sequence[Rewrite], progress: Advance) -> Iterator[Rewrite]:
-    for number, rewrite in enumerate(rewrites, 1):
-        yield rewrite
-        progress(number / len(rewrites), f"{number:,} of {len(rewrites):,} partitions")
+def _telling(groups: Sequence[list[Rewrite]], progress: Advance) -> Iterator[list[Rewrite]]:
+    total, done = sum(map(len, groups)), 0
+    for group in groups:
+        yield group
+        done += len(group)
+        progress(done / total, f"{done:,} of {total:,} partitions")
 
 
 def _close(db: QuestDB, rows: Iterable[Mapping[str, Any]], home: Path) -> None:
@@ -266,9 +297,32 @@ def _finish(db: QuestDB) -> None:
         rewrite = Rewrite(place, freed, int(found[0][3]), 0, began)
         db.wait_visible(table)
         if freed.keys() & count_rows(db, place).keys():  # not dropped: nothing has happened
-            _note(db, rewrite, "planned")
+            _note(db, "planned", rewrite)
         else:
             _put_back(db, rewrite)
+
+
+def _run(db: QuestDB, group: Sequence[Rewrite], locks: Path) -> Sequence[str]:
+    """Take the sessions' rows out of partitions; return of each why not, if it has to wait."""
+    if len(group) > 1 and _drop_together(db, group, locks):
+        return [""] * len(group)
+    return [_rewrite(db, one, locks) for one in group]
+
+
+def _drop_together(db: QuestDB, group: Sequence[Rewrite], locks: Path) -> bool:
+    """Drop partitions side by side of which nothing stays; return False if one has to wait."""
+    freed = sum((Counter(one.freed) for one in group), Counter())
+    place = group[0].place._replace(end=group[-1].place.end)
+    whole = Rewrite(place, freed, 0, 0)
+    with _catalog.announcing(locks):
+        db.wait_visible(SESSIONS)
+        if who_writes(place, find_writers(db)) or _moved(db, whole):
+            return False
+        names = [one.place.name for one in group]
+        db.execute(sql_tables.drop_partitions(place.table, *names))
+    _refuse_undropped(db, whole)
+    _note(db, "done", *group)
+    return True
 
 
 def _rewrite(db: QuestDB, rewrite: Rewrite, locks: Path) -> str:
@@ -276,19 +330,19 @@ def _rewrite(db: QuestDB, rewrite: Rewrite, locks: Path) -> str:
     if busy := who_writes(rewrite.place, find_writers(db)):
         return busy
     if rewrite.kept:  # else nothing is put back, and a kill leaves nothing to be finished
-        _note(db, rewrite, "planned")
+        _note(db, "planned", rewrite)
         if moved := _stage(db, rewrite):
             return moved
     with _catalog.announcing(locks):  # until it is dropped, nobody begins to write
         if rewrite.kept:
-            _note(db, rewrite, "copied")
+            _note(db, "copied", rewrite)
         db.wait_visible(SESSIONS)
         busy = who_writes(rewrite.place, find_writers(db)) or _moved(db, rewrite)
         if busy:
             if rewrite.kept:
-                _note(db, rewrite, "planned")
+                _note(db, "planned", rewrite)
             return busy
-        db.execute(sql_tables.drop_partition(rewrite.place.table, rewrite.place.name))
+        db.execute(sql_tables.drop_partitions(rewrite.place.table, rewrite.place.name))
     _put_back(db, rewrite)
     return ""
 
@@ -328,15 +382,20 @@ def _put_back(db: QuestDB, rewrite: Rewrite) -> None:
         db.execute(sql_tables.copy_rows(staging, place.table, whole))  # harmless where it is there
         db.wait_visible(place.table)
         _compare(db, rewrite, staging, place.table, whole)
+    _refuse_undropped(db, rewrite)
+    _note(db, "done", rewrite)
+    if rewrite.kept:
+        migrations.drop(db, staging)
+
+
+def _refuse_undropped(db: QuestDB, rewrite: Rewrite) -> None:
+    place = rewrite.place
     db.wait_visible(place.table)
     if rewrite.freed.keys() & count_rows(db, place).keys():
         raise SchemaError(
             f"the server has not dropped partition {place.name} of {place.table.name}; no row is "
             "lost: run fxlab doctor, then purge again"
         )
-    _note(db, rewrite, "done")
-    if rewrite.kept:
-        migrations.drop(db, staging)
 
 
 def _compare(db: QuestDB, rewrite: Rewrite, left: Table, right: Table, span: Span) -> None:
@@ -363,8 +422,8 @@ def _names(db: QuestDB) -> set[str]:
     return {str(row[0]) for row in db.execute(sql.list_tables())}
 
 
-def _note(db: QuestDB, rewrite: Rewrite, state: str) -> None:
-    """Write a rewrite's state into the journal, for all its sessions at once."""
+def _note(db: QuestDB, state: str, *rewrites: Rewrite) -> None:
+    """Write the state of rewrites into the journal, for all their sessions at once."""
     rows = [
         {
             "session_id": session_id,
@@ -376,6 +435,7 @@ def _note(db: QuestDB, rewrite: Rewrite, state: str) -> None:
             "updated_at": datetime.now(UTC),
             "timestamp": rewrite.began,
         }
+        for rewrite in rewrites
         for session_id, freed in rewrite.freed.items()
     ]
     db.write(PURGE_JOURNAL, pl.DataFrame(rows, schema=PURGE_JOURNAL.frame))

@@ -290,6 +290,121 @@ def test_a_purge_that_is_killed_anywhere_is_finished_by_the_next_connect(small, 
     assert staging(db) == []
 
 
+WEEKS = 6
+YEARS_BEFORE = MONDAY - timedelta(days=700)
+
+
+def alone(lab, name="alone", weeks=range(WEEKS)):
+    """Import a session whose weeks nobody shares, and delete it; return its first moment."""
+    times = [YEARS_BEFORE + timedelta(days=7 * n + day) for n in weeks for day in (0, 3, 6)]
+    frame = pl.DataFrame({"timestamp": times, "symbol": "X", "price": 1.0, "volume": 1.0})
+    lab.import_frame(frame, "prices", session_id=name)
+    lab.delete(name)
+
+
+def drops(lab, action):
+    """Return what a purge said, and the statements that dropped partitions of trades."""
+    db, found = lab._db, []
+    lab._db = Mortal(db, 10**6, after=False)
+    execute = lab._db.execute
+
+    def kept(statement):
+        if statement.startswith('alter table "tick_prices" drop'):
+            found.append(statement)
+        return execute(statement)
+
+    lab._db.execute = kept
+    try:
+        return action(), found
+    finally:
+        lab._db = db
+
+
+def test_weeks_side_by_side_that_nobody_shares_are_dropped_together(small, monkeypatch):
+    before = stored(small._db)
+    alone(small)
+    monkeypatch.setattr(_purge, "AT_ONCE", 4)
+    steps = []
+    told, statements = drops(
+        small, lambda: small.purge(["alone"], progress=lambda _, text: steps.append(text))
+    )
+    assert [statement.count("W") for statement in statements] == [4, 2]
+    weeks = told.filter(table="tick_prices")
+    assert (weeks["rows"].to_list(), set(weeks["state"])) == ([3] * WEEKS, {"done"})
+    assert steps == [f"{n} of 7 partitions" for n in (4, 6, 7)]  # its row of imports is the last
+    assert set(rows_of(small._db, "alone").values()) == {0}
+    assert_same(before, stored(small._db))
+
+
+def test_weeks_with_others_in_between_and_those_written_to_are_left_out(small):
+    alone(small, weeks=[0, 1, 3, 4, 5])
+    alone(small, "between", weeks=[2])
+    small.undelete("between")
+    between = rows_of(small._db, "between")["tick_prices"]
+    row = _catalog.find(small._db, OTHER)
+    start = YEARS_BEFORE + timedelta(days=7 * 4 + 1)
+    busy = {"session_id": "busy", "status": "collecting", "source": "csv"}
+    span = {"started": start, "ended": start + timedelta(hours=1)}
+    _catalog.store(small._db, {**row, **busy, **span})
+    small._db.wait_visible(SESSIONS)
+    told, statements = drops(small, lambda: small.purge(["alone"]))
+    weeks = told.filter(table="tick_prices")
+    assert weeks["state"].to_list() == ["done"] * 3 + ["deferred", "done"]
+    assert weeks["reason"].unique().sort().to_list() == ["", "session 'busy' is being imported"]
+    assert [statement.count("W") for statement in statements] == [2, 1, 1]
+    assert rows_of(small._db, "between")["tick_prices"] == between == 3
+    assert rows_of(small._db, "alone")["tick_prices"] == 3
+    _catalog.store(small._db, {**row, **busy, **span, "status": "completed"})
+    small._db.wait_visible(SESSIONS)
+    assert set(small.purge(["alone"])["state"]) == {"done"}
+
+
+def test_rows_that_came_meanwhile_keep_a_week_from_being_dropped_with_the_others(small):
+    alone(small)
+    db, sent = small._db, []
+    moment = YEARS_BEFORE + timedelta(days=7 * 2 + 1)
+
+    def write():
+        if not sent:
+            sent.append(True)
+            db.write(PRICES, live_rows(0, 5).with_columns(timestamp=pl.lit(moment)))
+
+    small._db = Hooked(db, "wait", write)
+    told = small.purge(["alone"])
+    small._db = db
+    weeks = told.filter(table="tick_prices")
+    assert weeks["state"].to_list() == ["done"] * 2 + ["deferred"] + ["done"] * 3
+    db.wait_visible(PRICES)
+    assert rows_of(db, "live")["tick_prices"] == 5
+    assert rows_of(db, "alone")["tick_prices"] == 3
+    assert set(small.purge(["alone"])["state"]) == {"done"}  # now the five rows are copied
+    assert rows_of(db, "live")["tick_prices"] == 5
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before the server", "after the server"])
+def test_a_purge_of_weeks_together_that_is_killed_anywhere_is_finished(small, after):
+    before, db = stored(small._db), small._db
+    for lives in range(100):
+        small._db = db
+        alone(small, f"alone_{lives}")
+        small._db = Mortal(db, lives, after=after)
+        ended = False
+        try:
+            small.purge([f"alone_{lives}"])
+            ended = True
+        except Killed:
+            db.wait_visible(PRICES)
+            with fxlab.connect(small.settings) as again:
+                assert not again._db.is_moving()
+        small._db = db
+        small.purge()
+        assert set(rows_of(db, f"alone_{lives}").values()) == {0}
+        assert_same(before, stored(db))
+        if ended:
+            break
+    assert lives > 2
+
+
 CHILD = (
     "import os, signal, sys; from fxlab._questdb.client import QuestDB; import fxlab\n"
     "left = [int(sys.argv[4])]\n"
