@@ -12,6 +12,7 @@ import subprocess
 import sys
 import textwrap
 import zipfile
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
@@ -23,11 +24,12 @@ from import_rows import rows_of_part
 from test_import_identity import HEADER, damaged, trades, write
 
 from fxlab import errors
+from fxlab._questdb import sql
 from fxlab.collect._files import blocks, csv, quarantine
 from fxlab.collect._files.discovery import find_sources, read_file
 from fxlab.collect._files.quarantine import STRICT, ReadOptions, lent
 from fxlab.collect._files.session_data import ImportedSession
-from fxlab.schema import UTC_MICROS
+from fxlab.schema import ORDERBOOK, PRICES, SESSIONS, UTC_MICROS
 
 LONG = os.environ.get("FXLAB_FAULTS") == "long"
 LINES = trades(range(1, 201))
@@ -78,6 +80,116 @@ def test_a_damaged_packing_is_refused(tmp_path, suffix):
         file.write_bytes(whole[:size])
         with pytest.raises(errors.ImportRefused, match=r"copy (?:the file|it) again"):
             (find_sources([file])[0])[0].read(STRICT)
+
+
+KINDS = (".parquet", ".arrow", ".zstd.arrow", ".csv.gz", ".csv.zst", ".zip")
+ROWS = 200
+
+
+def good_bytes(folder, kind):
+    start = datetime(2024, 8, 8, tzinfo=UTC)
+    numbers = range(ROWS)
+    frame = pl.DataFrame(
+        {
+            "timestamp": [start + timedelta(seconds=n) for n in numbers],
+            "symbol": ["A_USD" if n % 3 else "B_USD" for n in numbers],
+            "trade_id": [str(n) for n in numbers],
+            "price": [100.0 + n % 7 for n in numbers],
+            "volume": [1.0] * ROWS,
+        }
+    )
+    file = folder / f"good{kind}"
+    if kind == ".parquet":
+        frame.write_parquet(file)
+    elif kind.endswith(".arrow"):
+        codec = "zstd" if "zstd" in kind else "uncompressed"
+        frame.write_ipc(file, compression=codec, compat_level=pl.CompatLevel.oldest())
+    else:
+        text = frame.write_csv().encode()
+        if kind == ".zip":
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as held:
+                held.writestr("ticks.csv", text)
+        else:
+            packed = gzip.compress(text) if kind == ".csv.gz" else pa.compress(text, "zstd", True)
+            file.write_bytes(packed)
+    return file.read_bytes()
+
+
+def mutated(data, rng):
+    """Return bytes that a bad copy would have: cut, some of them flipped, lost or zero."""
+    made, place = bytearray(data), rng.randrange(len(data))
+    what = rng.choice(["cut", "flip", "flip", "many", "lost", "zero"])
+    if what == "cut":
+        del made[place:]
+    elif what == "flip":
+        made[place] ^= 1 << rng.randrange(8)
+    elif what == "many":
+        for _ in range(rng.randint(2, 40)):
+            made[rng.randrange(len(made))] = rng.randrange(256)
+    elif what == "lost":
+        del made[place : place + rng.randint(1, 200)]
+    else:
+        made[place : place + 64] = bytes(len(made[place : place + 64]))
+    return bytes(made)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_damaged_binary_file_is_read_or_refused_by_name_and_never_a_traceback(tmp_path, kind):
+    good, outcomes = good_bytes(tmp_path, kind), Counter()
+    for seed in range(150):
+        file = tmp_path / f"damaged{kind}"
+        file.write_bytes(mutated(good, random.Random(seed)))
+        found = read_or_refused(file)
+        if isinstance(found, int):
+            outcomes["read"] += 1  # a flipped bit of a price is a price
+            assert 0 < found <= ROWS
+        else:
+            outcomes["refused"] += 1
+            assert file.name in found, seed
+            assert len(found) > len(file.name) + 20, seed
+    assert outcomes["refused"] > 60
+
+
+def read_or_refused(file):
+    """Return how many rows a file has, or why it is refused."""
+    try:
+        (source,), _ = find_sources([file], "x")
+        return source.read(ReadOptions(max_bad=0.01)).rows
+    except errors.ImportRefused as refused:
+        return str(refused)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_of_a_damaged_binary_file_nothing_is_stored(lab, db, tmp_path, unique, kind):
+    name, file = unique("damaged"), tmp_path / f"cut{kind}"
+    good = good_bytes(tmp_path, kind)
+    file.write_bytes(good[: 2 * len(good) // 3])
+    with pytest.raises(errors.ImportRefused, match=f"cut.*{kind}"):
+        lab.import_files(file, session_id=name)
+    db.wait_visible(SESSIONS, PRICES, ORDERBOOK)
+    for table in (SESSIONS, PRICES, ORDERBOOK):
+        assert db.execute(sql.count_scope(sql.Scope(table, name))) == [[0]]
+    assert lab.imports(name)["state"].to_list() in (["refused"], [])  # of a zip, no file was opened
+
+
+@pytest.mark.parametrize("kind", [".parquet", ".arrow"])
+@pytest.mark.parametrize("time", [2**62, -(2**62), 10**18, -(10**17)])
+def test_a_time_that_no_calendar_has_is_a_bad_row(tmp_path, kind, time):
+    rows = 300
+    times = [1_723_161_255_000_000 + n for n in range(rows)]
+    times[7] = time
+    frame = pl.DataFrame({"timestamp": times, "price": 1.0, "volume": 1.0}).with_columns(
+        pl.col("timestamp").cast(pl.Datetime("us", "UTC")), symbol=pl.lit("A_USD")
+    )
+    file = tmp_path / f"odd{kind}"
+    if kind == ".parquet":
+        frame.write_parquet(file)
+    else:
+        frame.write_ipc(file, compat_level=pl.CompatLevel.oldest())
+    (part,) = read_file(file, None, ReadOptions(max_bad=0.01))
+    assert (part.rows, part.bad) == (rows - 1, 1)
+    with pytest.raises(errors.ImportRefused, match=f"timestamp='{time} us since 1970', but"):
+        read_file(file)
 
 
 def archive(folder, *names, mode=0o644, flags=0):

@@ -18,13 +18,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Final, NoReturn, cast
+from typing import Any, BinaryIO, Final, NoReturn, cast
 
 import polars as pl
 
 from fxlab._progress import Advance, silent
 from fxlab.collect._files import csv, formats
-from fxlab.collect._files.fields import ROW, SourceLocation
+from fxlab.collect._files.fields import ROW, SourceLocation, value_at
 from fxlab.collect._files.formats import SAMPLE, Format
 from fxlab.collect._files.quarantine import Quarantine, ReadOptions
 from fxlab.errors import ImportRefused
@@ -375,7 +375,7 @@ def _parquet(
                     yield _frame(pa.Table.from_batches([batch]))
                     done += batch.num_rows
                     progress(done / held.metadata.num_rows, "")
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeError) as error:
             file.refuse(f"it cannot be read as Parquet ({error!s:.200}); copy the file again")
 
     return of_frames(SourceLocation(file.name), frames, columns, symbol)
@@ -396,13 +396,15 @@ def _arrow(
                     for start in range(0, max(whole.num_rows, 1), how.batch_size):
                         yield _frame(whole.slice(start, how.batch_size))
                     progress((number + 1) / reader.num_record_batches, "")
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeError) as error:
             file.refuse(f"it cannot be read as Arrow ({error!s:.200}); copy the file again")
 
     return of_frames(SourceLocation(file.name), frames, columns, symbol)
 
 
-def _frame(table: object) -> pl.DataFrame:
+def _frame(table: Any) -> pl.DataFrame:  # noqa: ANN401 - of pyarrow, imported late
+    """Return a table as a frame; damaged offsets or text would end the process inside Polars."""
+    table.validate(full=True)
     return cast("pl.DataFrame", pl.from_arrow(table))
 
 
@@ -436,4 +438,8 @@ def typed(frames: Iterator[pl.DataFrame], bad: Quarantine) -> Blocks:
 
 
 def _json_text(frame: pl.DataFrame, first: int) -> Callable[[int], str]:
-    return lambda row: json.dumps(frame.row(row - first, named=True), default=str)
+    def text(row: int) -> str:
+        values = {name: value_at(frame[name], row - first) for name in frame.columns}
+        return json.dumps(values, default=str)
+
+    return text

@@ -15,6 +15,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -211,6 +212,19 @@ def _texts(opened: Opened, how: ReadOptions, rows: Sequence[int]) -> dict[int, s
     return found
 
 
+@contextmanager
+def _refused_by_name(file: TickFile) -> Iterator[None]:
+    """Say in a refusal which file it is of, and refuse values that make Polars panic."""
+    try:
+        try:
+            yield
+        except pl.exceptions.PanicException as error:
+            file.refuse(f"a value in it is damaged ({error!s:.200}); copy the file again")
+    except ImportRefused as error:
+        error.file = file.listed
+        raise
+
+
 def _read(
     session_id: str,
     files: Sequence[tuple[TickFile, str | None]],
@@ -225,11 +239,8 @@ def _read(
     for file, symbol in files:
         told = part_of(progress, done / whole, (done + file.size) / whole)
         header = headers[file.path.name] if headers else None
-        try:
+        with _refused_by_name(file):
             parts += read_file(file, symbol, how, told, header)
-        except ImportRefused as error:
-            error.file = file.listed
-            raise
         done += file.size
     return ImportedSession(session_id, tuple(parts), how.room)
 

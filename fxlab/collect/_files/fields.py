@@ -18,7 +18,7 @@ import polars as pl
 
 from fxlab._times import to_micros
 from fxlab.errors import ImportRefused
-from fxlab.schema import DOTS, SIDES, SYMBOL, UTC_MICROS
+from fxlab.schema import DOTS, SIDES, SYMBOL, UTC_MICROS, is_symbol
 
 ROW: Final = "row"
 """A row's place in its source, counted from zero."""
@@ -124,7 +124,15 @@ def symbol() -> Field:
         pl.col("symbol").str.contains(f"^(?:{SYMBOL.pattern})$")
         & ~pl.col("symbol").str.contains(DOTS.pattern),
         "a symbol has capital letters, digits and _ . / : - (32 at most)",
+        hint=_symbol_hint,
     )
+
+
+def _symbol_hint(value: object) -> str:
+    """Return what to write instead of lower case, which might be another symbol's."""
+    capitals = str(value).upper()
+    known = str(value).isascii() and is_symbol(capitals)
+    return f"write {capitals} in the file" if known else ""
 
 
 def side() -> Field:
@@ -268,8 +276,22 @@ def flag(source: str) -> pl.Expr:
 
 def first_value(column: pl.Series) -> object:
     """Return the first value that is there."""
-    filled: Sequence[object] = column.drop_nulls().head(1).to_list()
-    return filled[0] if filled else None
+    filled = column.drop_nulls().head(1)
+    return value_at(filled, 0) if len(filled) else None
+
+
+def value_at(column: pl.Series, row: int) -> object:
+    """Return a value; of a time that no calendar of Python's has, its number in words."""
+    kind = column.dtype
+    number = column.to_physical()[row] if kind.is_temporal() else None
+    if isinstance(kind, pl.Datetime) and number is not None:
+        second = 1_000 ** ("ms", "us", "ns").index(kind.time_unit) * 1_000
+        if not _YEAR_1 <= number // second < _YEAR_10000:  # Polars would panic
+            return f"{number} {kind.time_unit} since 1970"
+    return column[row]
+
+
+_YEAR_1, _YEAR_10000 = -62_135_596_800, 253_402_300_800
 
 
 def _looks_like_number(column: pl.Series, looks: dict[str, bool]) -> bool:
@@ -361,9 +383,9 @@ def broken(
 
 def _in_words(raw: pl.DataFrame, row: int, field: Field) -> str:
     shown = " and ".join(
-        f"{name}={_short(raw[name][row])}" for name in (field.source, *field.beside)
+        f"{name}={_short(value_at(raw[name], row))}" for name in (field.source, *field.beside)
     )
-    hint = field.hint(raw[field.source][row]) if field.hint is not None else ""
+    hint = field.hint(value_at(raw[field.source], row)) if field.hint is not None else ""
     rule = f"{field.rule}; {hint}" if hint else field.rule
     return f"{shown}, but {rule}"
 

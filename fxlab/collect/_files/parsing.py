@@ -129,7 +129,7 @@ def _quarantine(
     ruined = [
         (int(numbers[row]), words)
         for row, one, words in found
-        if one.ruins is not None and one.ruins(named[one.source][row])
+        if one.ruins is not None and one.ruins(fields.value_at(named[one.source], row))
     ]
     if ruined and not bad.strict:
         row, words = ruined[0]
