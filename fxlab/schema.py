@@ -371,6 +371,8 @@ def check_session_id(value: str) -> str:
 def check_symbol(value: str) -> str:
     """Return a symbol that matches its pattern, or raise `InvalidIdentifier`."""
     allowed = "capital letters, digits and _ . / : - (32 at most) and no part that is . or .."
+    if isinstance(value, str) and value.isascii() and is_symbol(value.upper()):
+        allowed += f"; write {value.upper()}"
     return _check(value, SYMBOL, "symbol", allowed)
 
 

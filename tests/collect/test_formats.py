@@ -16,6 +16,7 @@ from fxlab.collect._files import formats
 from fxlab.collect._files.discovery import read_file
 from fxlab.collect._files.fields import SourceLocation
 from fxlab.collect._files.quarantine import ReadOptions
+from fxlab.schema import check_symbol
 
 MS = "1723161255342"
 US = "1735689600000123"
@@ -205,6 +206,16 @@ BOOKS = {
         "EURUSD_Ticks.csv",
         "Gmt time,Ask,Bid,AskVolume,BidVolume\n08.08.2024 23:54:15.342,1.2,1.1,1,2\n",
         {"timestamp": AT}, ["times are GMT"],
+    ),
+    "jforex, utc": (
+        "EURUSD_Ticks.csv",
+        "Time (UTC),Ask,Bid,AskVolume ,BidVolume \n2024.08.08 23:54:15.342,1.2,1.1,1,2\n",
+        {"timestamp": AT, "symbol": "EURUSD"}, ["times are UTC", "year first"],
+    ),
+    "jforex, eet": (
+        "EURUSD_Ticks.csv",
+        "Time (EET),Ask,Bid,AskVolume,BidVolume\n2024.08.09 02:54:15.342,1.2,1.1,1,2\n",
+        {"timestamp": AT}, ["times are Eastern European (EET, in summer EEST), turned into UTC"],
     ),
     "metatrader": (
         "EURUSD_202408080000_202408082359.csv",
@@ -413,6 +424,54 @@ def test_a_damaged_vendors_file_is_read_or_refused_and_never_a_traceback(tmp_pat
         else:
             lines = file.read_text(encoding="utf-8").rstrip().count("\n") + 1
             assert sum(part.rows for part in parts) in (lines, lines - 1)
+
+
+def test_eastern_european_times_follow_the_summer_time_and_the_hour_twice_is_bad(tmp_path):
+    times = {
+        "2024.01.31 02:00:00.5": datetime(2024, 1, 31, 0, 0, 0, 500_000, UTC),
+        "2024.03.31 02:59:59.999": datetime(2024, 3, 31, 0, 59, 59, 999_000, UTC),
+        "2024.03.31 04:00:00.000": datetime(2024, 3, 31, 1, tzinfo=UTC),
+        "31.07.2024 02:00:00.000": datetime(2024, 7, 30, 23, tzinfo=UTC),
+        "2024.10.27 02:59:00.000": datetime(2024, 10, 26, 23, 59, tzinfo=UTC),
+        "2024.10.27 04:00:00.000": datetime(2024, 10, 27, 2, tzinfo=UTC),
+    }
+    nowhere = ["2024.03.31 03:30:00.000", "2024.10.27 03:30:00.000", "2024.13.01 00:00:00.000"]
+    lines = [f"{time},1.2,1.1,1,2" for time in (*times, *nowhere)]
+    file = tmp_path / "EURUSD_Ticks.csv"
+    file.write_text("\n".join(["Time (EET),Ask,Bid,AskVolume,BidVolume", *lines]) + "\n")
+    (part,) = read_file(file, how=ReadOptions(max_bad=0.5))
+    assert rows_of_part(part)["timestamp"].to_list() == list(times.values())
+    assert [one.row for one in part.quarantine.bad] == [6, 7, 8]
+    with pytest.raises(errors.ImportRefused, match=r"03:30:00\.000 EET'"):
+        read_file(file)
+
+
+def test_a_symbol_in_lower_case_is_refused_wherever_it_is_given_and_capitals_are_advised(tmp_path):
+    file = tmp_path / "a.csv"
+    rows = "".join(f"{MS},btcusdt,1,1\n" for _ in range(20))
+    file.write_text(f"timestamp,symbol,price,qty\n{rows}")
+    with pytest.raises(errors.ImportRefused, match=r"capital letters.*; write BTCUSDT in the file"):
+        read_file(file, how=ReadOptions(max_bad=0.01))
+    with pytest.raises(errors.InvalidIdentifier, match=r"'btcusdt' is not.*; write BTCUSDT"):
+        check_symbol("btcusdt")
+    with pytest.raises(errors.InvalidIdentifier) as refused:
+        check_symbol("btc usdt")
+    assert "write" not in str(refused.value)
+
+
+def test_capital_letters_of_a_symbol_in_a_files_name_are_said(tmp_path):
+    header = "timestamp,askPrice,bidPrice,askVolume,bidVolume\n"
+    told = {}
+    for stem in ("eurusd", "EURUSD"):
+        file = tmp_path / f"{stem}-tick-2024-08-08.csv"
+        file.write_text(f"{header}{MS},1.2,1.1,0.75,1.5\n")
+        (part,) = read_file(file)
+        assert part.symbol == "EURUSD"
+        (told[stem],) = (note for note in part.notes if note.startswith("symbol "))
+    assert told == {
+        "eurusd": "symbol EURUSD from the file's name, in capital letters",
+        "EURUSD": "symbol EURUSD from the file's name",
+    }
 
 
 JFOREX = "Local time,Ask,Bid,AskVolume,BidVolume\n"

@@ -218,7 +218,10 @@ def _format(
     if "symbol" not in rows.columns and symbol is None:
         named = found._vendor.named if found._vendor else _ANY_SYMBOL  # noqa: SLF001
         found.symbol = _symbol_of(place, named)
-        said += [f"symbol {found.symbol} from the file's name"] if found.symbol else []
+        if found.symbol:
+            as_named = found.symbol in PurePath(place.file).name
+            told = "" if as_named else ", in capital letters"
+            said.append(f"symbol {found.symbol} from the file's name{told}")
     found._memory = {k: v for k, v in found._memory.items() if k in ("day", "raw")}  # noqa: SLF001
     found.assumed = tuple(said)
     return found

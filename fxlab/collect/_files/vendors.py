@@ -149,8 +149,21 @@ def _truefx(block: pl.DataFrame, memory: dict[str, Any]) -> pl.DataFrame:
 def _jforex(block: pl.DataFrame, memory: dict[str, Any]) -> pl.DataFrame:
     del memory
     pattern = r"^(\d\d)\.(\d\d)\.(\d{4}) (\S+?)(?: GMT([+-]\d{4}))?$"
-    time = block.columns[0]
-    return block.with_columns(pl.col(time).cast(pl.String).str.replace(pattern, "$3-$2-${1}T$4$5"))
+    year_first = r"^(\d{4})\.(\d\d)\.(\d\d) (\S+)$"
+    time = pl.col(block.columns[0]).cast(pl.String).str.replace(pattern, "$3-$2-${1}T$4$5")
+    return block.with_columns(time.str.replace(year_first, "$1-$2-${3}T$4"))
+
+
+def _jforex_eet(block: pl.DataFrame, memory: dict[str, Any]) -> pl.DataFrame:
+    """Turn Eastern European time into UTC; an hour that comes twice in autumn is refused by row."""
+    found = _jforex(block, memory)
+    time = pl.col(found.columns[0])
+    local = time.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", time_unit="us", strict=False)
+    utc = local.dt.replace_time_zone(
+        "Europe/Helsinki", ambiguous="null", non_existent="null"
+    ).dt.convert_time_zone("UTC")
+    shown = utc.dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ")
+    return found.with_columns(pl.coalesce(shown, time + " EET"))
 
 
 def _metatrader(block: pl.DataFrame, memory: dict[str, Any]) -> pl.DataFrame:
@@ -278,6 +291,18 @@ _NOTIONAL: Final = {
     "homenotional": "volume", "foreignnotional": "quote_volume",
 }  # fmt: skip
 _HOME: Final = ("volume is homeNotional (base units), quote_volume foreignNotional",)
+_JFOREX_TIMES: Final = {
+    "local time": _jforex, "gmt time": _jforex, "time (utc)": _jforex, "time (eet)": _jforex_eet,
+}  # fmt: skip
+_JFOREX_ZONES: Final = {
+    "local time": (),
+    "gmt time": ("times are GMT",),
+    "time (utc)": ("times are UTC",),
+    "time (eet)": (
+        "times are Eastern European (EET, in summer EEST), turned into UTC",
+        "rows of the hour that comes twice in autumn are bad ones",
+    ),
+}
 _JFOREX: Final = {"ask": "ask", "bid": "bid", "askvolume": "ask_size", "bidvolume": "bid_size"}
 
 VENDORS: Final = (
@@ -477,14 +502,14 @@ VENDORS: Final = (
     ),
     *(
         Vendor(
-            "JForex ticks", {f"{zone} time": "timestamp", **_JFOREX}, said=(
-                "dates are day first, as JForex writes them", _MILLIONS,
-                *(("times are GMT",) if zone == "gmt" else ()),
+            "JForex ticks", {zone: "timestamp", **_JFOREX}, said=(
+                "dates are day first, or year first, as JForex writes them", _MILLIONS,
+                *_JFOREX_ZONES[zone],
             ),
-            says=_offsetless if zone == "local" else None,
-            named=r"^([A-Z]{6})[_-]", convert=_jforex, source="Dukascopy, JForex historical data",
+            says=_offsetless if zone == "local time" else None,
+            named=r"^([A-Z]{6})[_-]", convert=convert, source="Dukascopy, JForex historical data",
         )
-        for zone in ("local", "gmt")
+        for zone, convert in _JFOREX_TIMES.items()
     ),
     Vendor(
         "MetaTrader 5 ticks", {
