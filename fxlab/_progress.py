@@ -55,6 +55,13 @@ def in_steps(progress: Advance) -> Advance:
     return told
 
 
+def pace(rows: int, seconds: float, share: float) -> str:
+    """Return rows a second, and what is left, for people."""
+    left = seconds * (1 - share) / share if share else 0.0
+    told = f"{rows / max(seconds, 1e-3):,.0f} rows/s"
+    return f"{told}, {left:,.0f} s left" if left >= 1 else told
+
+
 def is_watched() -> bool:
     """Return whether somebody looks: at a terminal by its standard error, or at the cell that runs.
 

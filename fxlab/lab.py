@@ -303,7 +303,8 @@ class Lab(Recordings, Deletions, Archives):
         progress: Progress,
         **options: Any,  # noqa: ANN401
     ) -> ImportReport:
-        from fxlab.collect._files.importer import About, import_sources
+        from fxlab.collect._files.importer import import_sources
+        from fxlab.sessions._catalog import About
 
         options |= {"home": self.settings.home}
         with shown(progress, "import") as advance:

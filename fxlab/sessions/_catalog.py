@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,8 +23,8 @@ from fxlab._questdb import sql
 from fxlab._questdb.client import QuestDB
 from fxlab._questdb.sql import Scope
 from fxlab._times import Time, bounds, from_micros, parse_range, to_micros
-from fxlab.errors import SessionExists, SessionNotFound
-from fxlab.schema import EVENTS, IMPORTS, ORDERBOOK, PRICES, SESSIONS, Table
+from fxlab.errors import InvalidInput, SessionExists, SessionNotFound
+from fxlab.schema import EVENTS, IMPORTS, ORDERBOOK, PRICES, SESSIONS, Table, check_tags
 
 _LISTED: Final = (
     "session_id", "status", "exchange", "source", "symbols", "data_types", "records_collected",
@@ -236,6 +236,46 @@ def announcing(locks: Path) -> FileLock:
     """
     locks.mkdir(parents=True, exist_ok=True)
     return FileLock(locks / "writers.lock")
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What the user says of the sessions that an import makes."""
+
+    exchange: str | None = None
+    notes: str = ""
+    tags: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, exchange: str | None = None, notes: str = "", tags: Sequence[str] = ()) -> About:
+        """Return what a user said, checked.
+
+        Raises
+        ------
+        InvalidInput
+            If something is no text, or the tags are one text: it would be as many tags as letters.
+        """
+        said = {"exchange": "" if exchange is None else exchange, "notes": notes}
+        for name, value in said.items():
+            if not isinstance(value, str):
+                raise InvalidInput(f"{name}={value!r:.80} is not text; give one, or leave it out")
+        return cls(exchange, notes, check_tags(tags))
+
+    def beside(self, row: Mapping[str, Any] | None) -> About:
+        """Return this and, where it says nothing, what a session's row says already."""
+        if row is None:
+            return self
+        before = json.loads(row["tags"] or "[]")
+        return About(
+            self.exchange if self.exchange is not None else row["exchange"],
+            self.notes or row["notes"] or "",
+            tuple(dict.fromkeys((*before, *self.tags))),
+        )
+
+    def columns(self) -> dict[str, Any]:
+        """Return the catalogue's columns."""
+        tags = json.dumps(list(self.tags))
+        return {"exchange": self.exchange, "notes": self.notes, "tags": tags}
 
 
 def imports(db: QuestDB, session_id: str) -> pl.DataFrame:

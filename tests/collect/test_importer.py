@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from tick_files import PRICES_HEADER, price_lines, write_lines, write_session
 from fxlab import errors
 from fxlab._questdb import ingest
 from fxlab.collect._files import importer, quarantine
-from fxlab.collect._files.discovery import read_file
+from fxlab.collect._files.discovery import TreeSession, read_file
 from fxlab.collect._files.fields import SourceLocation
 from fxlab.collect._files.quarantine import STRICT
 from fxlab.collect._files.session_data import ImportedSession, Origin, parts_of
@@ -396,6 +398,42 @@ def test_a_draft_of_the_same_rows_lands_on_the_same_rows(db, unique):
     db.wait_visible(PRICES, ORDERBOOK)
     assert db.execute(f"select count() from tick_prices where session_id = '{name}'") == [[4]]  # noqa: S608
     assert draft.first + timedelta(0) == draft.last
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_progress_of_several_sessions_tells_rows_a_second_of_all(
+    lab, tmp_path, unique, monkeypatch, workers
+):
+    """While sessions are read side by side, too: here one waits until that has been told."""
+    monkeypatch.setattr(importer, "_TOLD_EVERY", 0.001)
+    names = [unique(f"pace{number}") for number in range(3)]
+    for name in names:
+        write_session(tmp_path, name, rows=400)
+    heard, told, read = [], threading.Event(), TreeSession.read
+
+    def slow(source, how, progress):
+        progress(0.5, "")
+        if workers > 1 and source.session_id == names[0]:
+            assert told.wait(60)
+        return read(source, how, progress)
+
+    def listen(share, text):
+        heard.append((share, text))
+        if " of 3 sessions checked, " in text:
+            told.set()
+
+    monkeypatch.setattr(TreeSession, "read", slow)
+    lab.import_files(tmp_path, workers=workers, progress=listen)
+    shares = [share for share, _ in heard]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+    assert any(" of 3 sessions checked, " in text for _, text in heard) is (workers > 1)
+    for name in names:
+        (text,) = (text for _, text in heard if text.startswith(f"{name}: 600 rows checked"))
+        assert re.search(r", [\d,]+ rows/s", text)
+    stored = [text for _, text in heard if "rows stored" in text]
+    assert all(re.match(r"[\d,]+ of 1,800 rows stored, [\d,]+ rows/s", text) for text in stored)
+    assert stored[-1].startswith("1,800 of")
 
 
 # ---- the status table ------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import json
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,19 +22,21 @@ import polars as pl
 from filelock import FileLock
 
 from fxlab import _html
-from fxlab._progress import Advance, in_steps, part, silent
+from fxlab._progress import Advance, in_steps, pace, part, silent
 from fxlab._questdb.client import QuestDB
 from fxlab._times import bounds, from_micros
 from fxlab.collect._files.blocks import TickFile
 from fxlab.collect._files.quarantine import STRICT, ReadOptions, lent
 from fxlab.collect._files.session_data import ImportedSession, Part, gathered
 from fxlab.errors import InvalidInput, QuestDBError, SessionExists, WriteFailed, some
-from fxlab.schema import EVENTS, IMPORTS, ORDERBOOK, PRICES, SESSIONS, UTC_MICROS, check_tags
+from fxlab.schema import EVENTS, IMPORTS, ORDERBOOK, PRICES, SESSIONS, UTC_MICROS
 from fxlab.sessions import _catalog
+from fxlab.sessions._catalog import About
 
 _log: Final = logging.getLogger(__name__)
 
 READING: Final = 0.5  # share of the work
+_TOLD_EVERY: Final = 0.5  # seconds
 DRY_STATES: Final = {"imported": "new", "finished": "unfinished", "unchanged": "unchanged"}
 
 
@@ -53,46 +55,6 @@ class Source(Protocol):
 
     def read(self, how: ReadOptions, progress: Advance) -> ImportedSession:
         """Read and check all its rows; the same rows each time."""
-
-
-@dataclass(frozen=True, slots=True)
-class About:
-    """What the user says of the sessions that an import makes."""
-
-    exchange: str | None = None
-    notes: str = ""
-    tags: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, exchange: str | None = None, notes: str = "", tags: Sequence[str] = ()) -> About:
-        """Return what a user said, checked.
-
-        Raises
-        ------
-        InvalidInput
-            If something is no text, or the tags are one text: it would be as many tags as letters.
-        """
-        said = {"exchange": "" if exchange is None else exchange, "notes": notes}
-        for name, value in said.items():
-            if not isinstance(value, str):
-                raise InvalidInput(f"{name}={value!r:.80} is not text; give one, or leave it out")
-        return cls(exchange, notes, check_tags(tags))
-
-    def beside(self, row: Mapping[str, Any] | None) -> About:
-        """Return this and, where it says nothing, what a session's row says already."""
-        if row is None:
-            return self
-        before = json.loads(row["tags"] or "[]")
-        return About(
-            self.exchange if self.exchange is not None else row["exchange"],
-            self.notes or row["notes"] or "",
-            tuple(dict.fromkeys((*before, *self.tags))),
-        )
-
-    def columns(self) -> dict[str, Any]:
-        """Return the catalogue's columns."""
-        tags = json.dumps(list(self.tags))
-        return {"exchange": self.exchange, "notes": self.notes, "tags": tags}
 
 
 @dataclass(slots=True)
@@ -159,14 +121,11 @@ def import_sources(
         own = replace(how, room=room)
         kept = None if dry_run else home / _catalog.QUARANTINE
         checked = list(_check_all(db, sources, own, reading, workers, kept=kept))
-        total = sum(item.rows for item in checked)
-        before = 0
-        for item in () if dry_run else checked:
-            low, high = (READING + (1 - READING) * n / total for n in (before, before + item.rows))
-            item.state = _store_one(db, item, about, home, part(progress, low, high))
+        stored = _telling_rows(checked, part(progress, READING, 1.0))
+        for item, told in () if dry_run else stored:
+            item.state = _store_one(db, item, about, home, told)
             if item.draft is not None:
                 item.draft.close()  # its rows are in the database now
-            before += item.rows
     states = DRY_STATES if dry_run else {}
     lines = (
         {**line, "state": states.get(item.state, item.state)}
@@ -174,6 +133,23 @@ def import_sources(
         for line in item.lines
     )
     return report(lines, skipped, time.monotonic() - began)
+
+
+def _telling_rows(
+    checked: Iterable[Checked], progress: Advance
+) -> Iterator[tuple[Checked, Advance]]:
+    """Yield sessions, and for each a progress that tells the rows of all that are stored."""
+    total = sum(item.rows for item in checked if not item.is_known)
+    before, began = 0, time.monotonic()
+    for item in checked:
+
+        def told(share: float, _: str, before: int = before, more: int = item.rows) -> None:
+            done = before + int(share * more)
+            rate = pace(done, time.monotonic() - began, done / total)
+            progress(done / total, f"{done:,} of {total:,} rows stored, {rate}")
+
+        yield item, told
+        before += 0 if item.is_known else item.rows
 
 
 def _check_all(
@@ -189,7 +165,7 @@ def _check_all(
 
     In a dry run no quarantined line is `kept` anywhere.
     """
-    rows, began = 0, time.monotonic()
+    began, shares = time.monotonic(), [0.0] * len(sources)
     inline = workers == 1 or len(sources) == 1
     with ThreadPoolExecutor(workers) as pool:
 
@@ -199,21 +175,32 @@ def _check_all(
                 count = sum(line["rows"] for line in known)
                 return Checked(source, None, known, count, "unchanged")
             own = in_steps(part(progress, number / len(sources), (number + 1) / len(sources)))
+
+            def read(share: float, _: str) -> None:
+                shares[number] = share
+
             with _refusal_kept(db, source, kept):
-                draft = source.read(how, own if inline else silent)
+                draft = source.read(how, own if inline else read)
                 # A single session is judged in its turn: nothing is written before that.
                 state = judge(db, draft) if kept is None or len(sources) > 1 else ""
             return Checked(source, draft, lines_of(draft, kept), draft.rows, state)
 
+        def tell(done: Sequence[Checked], text: str) -> None:
+            rows, share = sum(item.rows for item in done), sum(shares) / len(sources)
+            progress(share, f"{text}, {pace(rows, time.monotonic() - began, share)}")
+
         waiting = [] if inline else [pool.submit(checked, *one) for one in enumerate(sources)]
+        items: list[Checked] = []
         try:
             for number, source in enumerate(sources):
-                item = checked(number, source) if inline else waiting[number].result()
-                rows += item.rows
-                share, seconds = (number + 1) / len(sources), time.monotonic() - began
-                told = "are there" if item.is_known else f"checked, {_pace(rows, seconds, share)}"
-                progress(share, f"{source.session_id}: {item.rows:,} rows {told}")
-                yield item
+                while not inline and not wait(waiting[number : number + 1], _TOLD_EVERY).done:
+                    done = [one.result() for one in waiting if one.done() and not one.exception()]
+                    tell(done, f"{len(done):,} of {len(sources):,} sessions checked")
+                items.append(checked(number, source) if inline else waiting[number].result())
+                shares[number] = 1.0
+                told = "there already" if items[-1].is_known else "checked"
+                tell(items, f"{source.session_id}: {items[-1].rows:,} rows {told}")
+                yield items[-1]
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -230,13 +217,6 @@ def _refusal_kept(db: QuestDB, source: Source, kept: Path | None) -> Iterator[No
             with contextlib.suppress(QuestDBError):  # the error on its way says more
                 _catalog.write_refused(db, kept.parent, source.session_id, files, str(error))
         raise
-
-
-def _pace(rows: int, seconds: float, share: float) -> str:
-    """Return rows a second, and what is left, for people."""
-    left = seconds * (1 - share) / share if share else 0.0
-    told = f"{rows / max(seconds, 1e-3):,.0f} rows/s"
-    return f"{told}, {left:,.0f} s left" if left >= 1 else told
 
 
 def _finished(db: QuestDB, source: Source, how: ReadOptions) -> list[Line] | None:
@@ -393,16 +373,10 @@ def store(
 
 
 def _write_ticks(db: QuestDB, draft: ImportedSession, progress: Advance) -> None:
-    written, began = 0, time.monotonic()
+    written = 0
     for table, frame in gathered(draft.frames()):
-
-        def told(share: float, _: str, before: int = written, more: int = frame.height) -> None:
-            done = before + int(share * more)
-            whole = min(done / draft.rows, 1.0)
-            pace = _pace(done, time.monotonic() - began, whole)
-            progress(whole, f"{done:,} of {draft.rows:,} rows stored, {pace}")
-
-        db.write(table, frame, told)
+        shares = (min(done / draft.rows, 1.0) for done in (written, written + frame.height))
+        db.write(table, frame, part(progress, *shares))
         written += frame.height
     db.wait_visible(PRICES, ORDERBOOK)
 
