@@ -104,7 +104,10 @@ def test_a_burst_and_a_stall_cost_no_trade():
 def test_every_state_of_a_book_was_true():
     mock, market = venue(speed=1.0, trades=None, rate=200, book_rate=100)
     with mock:
-        heard, _ = hear(mock, lambda said: all(len(said.books(one)) > 5 for one in market.listings))
+        heard, feed = hear(
+            mock, lambda said: all(len(said.books(one)) > 5 for one in market.listings)
+        )
+    assert not feed.lossless  # of a book nobody sees what is missing
     for symbol in market.listings:
         seen = places(rebuilt(heard.books(symbol)), tops(mock, symbol))
         assert seen == sorted(set(seen))

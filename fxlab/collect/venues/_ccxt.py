@@ -11,7 +11,9 @@ holds that they are there.
 A recording is kept subscribed, and what the tap sees becomes messages; books that ccxt keeps become
 snapshots and the changes between their states. ccxt does not say which trades a lost connection
 cost, and cannot be slowed down: trades may have gaps, which are reported. An exchange that bypasses
-the tap is best effort: then `Feed.lossless` is False, and an event says so.
+the tap is best effort: then `Feed.lossless` is False, and an event says so. Books are best effort
+from the start: whether an update was missed is known to ccxt's exchange at most, and many of those
+do not look.
 """
 
 from __future__ import annotations
@@ -283,7 +285,8 @@ class CcxtRun:
     Attributes
     ----------
     lossless
-        Whether ccxt still uses the tap.
+        Whether everything that is wanted comes through a tap that ccxt still uses: trades do, but
+        of books nobody here sees whether an update is missing.
     """
 
     def __init__(self, exchange: Any, clock: Clock, wanted: Subscription) -> None:  # noqa: ANN401
@@ -294,7 +297,7 @@ class CcxtRun:
             for one in wanted.instruments
             if wanted.book_depth
         }
-        self.lossless = True
+        self.lossless = not self._books
         self._trade_gaps = TradeGapTracker()
         self._waiting: list[Message] = []
         self._news = asyncio.Event()
