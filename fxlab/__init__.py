@@ -85,9 +85,9 @@ if TYPE_CHECKING:
     from fxlab.sessions._statistics import Quality as Quality
     from fxlab.sessions.session import Session as Session
     from fxlab.sweeper._cross_validation import SweepOverfitting as SweepOverfitting
-    from fxlab.sweeper._results import WalkForward as WalkForward
     from fxlab.sweeper._store import SavedSweep as SavedSweep
     from fxlab.sweeper.sweep import Sweep as Sweep, sweep as sweep
+    from fxlab.sweeper.walk_forward import WalkForward as WalkForward
     from fxlab.sweeper.walk_forward import walk_forward as walk_forward
 
 _HOMES: Final = {
@@ -147,10 +147,9 @@ _HOMES: Final = {
         "fxlab.sessions._statistics": ["Analysis", "Quality"],
         "fxlab.sessions.session": ["Session"],
         "fxlab.sweeper._cross_validation": ["SweepOverfitting"],
-        "fxlab.sweeper._results": ["WalkForward"],
         "fxlab.sweeper._store": ["SavedSweep"],
         "fxlab.sweeper.sweep": ["Sweep", "sweep"],
-        "fxlab.sweeper.walk_forward": ["walk_forward"],
+        "fxlab.sweeper.walk_forward": ["WalkForward", "walk_forward"],
     }.items()
     for name in names
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cache
@@ -205,3 +206,8 @@ def _padded(time: str, digits: int) -> str:
         return time
     whole, _, fraction = time.partition(".")
     return f"{whole}.{fraction.ljust(digits, '0')}"
+
+
+def slug(text: str, otherwise: str) -> str:
+    """Return a text as it can stand in names of files and in links."""
+    return re.sub(r"[^A-Za-z0-9_.]+", "-", text).strip("-.")[:60] or otherwise

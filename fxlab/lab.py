@@ -438,6 +438,12 @@ class Lab(Recordings, Deletions, Archives):
 
         return _store.find(self._db, sweep_id)
 
+    def nights(self, limit: int = 50, *, top: int | None = None, text: str = "") -> pl.DataFrame:
+        """Return what nightly sweeps found, newest first; see `fxlab.sweeper._store.nights`."""
+        from fxlab.sweeper import _store
+
+        return _store.nights(self._db, limit, top=top, text=text)
+
     def close(self) -> None:
         """Close the connections; a later call opens new ones."""
         self._db.close()

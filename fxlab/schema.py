@@ -214,7 +214,7 @@ IMPORTS: Final = Table(
 IMPORT_STATES: Final = ("started", "done", "failed", "refused")
 """Of a file: being stored (or killed then), stored, not stored whole, not begun."""
 
-VERSION: Final = 7
+VERSION: Final = 8
 """Of these tables: that of the last step in `fxlab._questdb.migrations`."""
 
 SCHEMA_VERSIONS: Final = Table(
@@ -315,6 +315,41 @@ SWEEP_RUNS: Final = Table(
     dedup=("timestamp", "sweep_id", "point"),
 )
 
+NIGHT_RANKS: Final = Table(
+    "night_ranks",
+    {
+        "night_id": "SYMBOL",  # of a date and a folder of nights
+        "plan": "VARCHAR",  # name of its file
+        "sweep": "VARCHAR",
+        "strategy": "SYMBOL",
+        "state": "SYMBOL",  # done, stopped, failed
+        "rank": "LONG",  # 1 is the best point; 0: the sweep has none
+        "sessions": "VARCHAR",  # JSON list
+        "parameters": "VARCHAR",  # JSON object
+        "metric": "SYMBOL",
+        "figure": "DOUBLE",  # mean over the sessions
+        **dict.fromkeys(
+            ("in_sample", "out_of_sample"), "DOUBLE"
+        ),  # mean over the windows of a walk
+        "deflated_sharpe": "DOUBLE",  # of the point
+        "pbo": "DOUBLE",  # of the sweep, as `tried`
+        "tried": "LONG",
+        "change": "SYMBOL",  # of the best point against the night before: better, decayed, ...
+        "run_id": "VARCHAR",  # of its report
+        "fingerprints": "VARCHAR",  # JSON list: one a session
+        "sweep_ids": "VARCHAR",  # JSON list: one a session
+        "error": "VARCHAR",
+        "page": "VARCHAR",
+        "started": "TIMESTAMP",
+        "updated_at": "TIMESTAMP",  # one for all rows of a night: older ones are no longer true
+        "timestamp": "TIMESTAMP",  # the night's date
+    },
+    timestamp="timestamp",
+    partition_by="YEAR",
+    dedup=("timestamp", "night_id", "sweep", "rank"),
+    symbol_capacity=4096,
+)
+
 TABLES: Final = (
     SCHEMA_VERSIONS,
     PRICES,
@@ -327,6 +362,7 @@ TABLES: Final = (
     RUNS,
     FILLS,
     SWEEP_RUNS,
+    NIGHT_RANKS,
 )
 
 

@@ -159,6 +159,10 @@ SweepId = Annotated[str, typer.Argument(help="Id of a kept sweep; see fxlab swee
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
+    nights = typer.Typer(
+        cls=ListsByDefault, rich_markup_mode=None, help="List what nightly sweeps found."
+    )
+    command(nights, "list")(list_nights)
     command(app)(sweep)
     command(app, "walk-forward")(walk_forward)
     command(app)(batch)
@@ -171,6 +175,7 @@ def register(app: typer.Typer) -> None:
     command(group, "delete")(delete_sweep)
     command(group, "undelete")(undelete_sweep)
     app.add_typer(group, name="sweeps")
+    app.add_typer(nights, name="nights")
 
 
 @takes(RunWords)
@@ -261,6 +266,31 @@ def list_sweeps(*, limit: Limit = 20, deleted: Deleted = False) -> None:
         found = lab.sweeps(limit=EVERY, deleted=deleted)
     empty = "no sweeps are kept; keep one with: fxlab sweep SESSION STRATEGY --grid ... --save"
     show_newest(found, limit, empty=NO_DELETED if deleted else empty, leave_out=("plan",))
+
+
+def list_nights(
+    *,
+    limit: Limit = 20,
+    top: Annotated[
+        int | None, typer.Option(min=1, help="Only so many of the best points of each sweep.")
+    ] = None,
+    text: Annotated[str, typer.Option("--text", help="Words in plan, sweep, date, ...")] = "",
+) -> None:
+    """List the best points of nightly sweeps, newest night first."""
+    import fxlab
+
+    with fxlab.connect() as lab:
+        found = lab.nights(limit=EVERY, top=top, text=text)
+    none = "no night" + " has all these words" * bool(text)
+    show_newest(
+        found,
+        limit,
+        empty=f"{none}; run one with: fxlab nightly FILE.toml --out nights",
+        leave_out=(
+            "night_id", "strategy", "sessions", "tried", "run_id", "fingerprints", "sweep_ids",
+            "error", "page", "started", "updated_at",
+        ),
+    )  # fmt: skip
 
 
 def delete_sweep(sweep_id: SweepId) -> None:

@@ -302,6 +302,7 @@ STEPS: Final = (
         },
     ),
     Step(7, "runs that are deleted", columns={"backtest_runs": ("deleted_at",)}),
+    Step(8, "what nights of sweeps found", tables=("night_ranks",)),
 )
 
 

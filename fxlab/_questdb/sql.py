@@ -541,6 +541,22 @@ def sweeps(**equal: str) -> str:
     )
 
 
+_NIGHT_WORDS: Final = ("plan", "sweep", "strategy", "state", "change", "sessions", "parameters",
+                       "to_str(timestamp, 'yyyy-MM-dd')")  # fmt: skip
+
+
+def night_ranks(*, limit: int, top: int, words: str) -> str:
+    """Return the query for the best points of the newest nights, as each was written last."""
+    table, own = schema.NIGHT_RANKS, name(schema.NIGHT_RANKS.name)
+    parts = ["updated_at = last_at", f"rank <= {count(top, 'top')}", *_worded(words, _NIGHT_WORDS)]
+    last = f"select night_id as last_id, max(updated_at) as last_at from {own}"
+    return (
+        f"select {columns(table, table.columns)} from {own} join ({last}) on night_id = last_id "
+        f"where {' and '.join(parts)} "
+        f"order by timestamp desc, night_id, sweep, rank limit {count(limit, 'limit')}"
+    )
+
+
 def _equal(table: Table, wanted: Mapping[str, str]) -> list[str]:
     """Return the conditions that columns have these texts."""
     return [f"{columns(table, [column])} = {text(wanted[column])}" for column in wanted]

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import polars as pl
 
+from fxlab._html import slug
 from fxlab._times import integer, parse_range, required
 from fxlab.backtester.execution import Execution
 from fxlab.backtester.options import RunOptions, check_names, execution_of, renamed
@@ -111,11 +111,6 @@ def importable(strategy: str | Strategy | Callable[..., Any]) -> str:
             "kernel of its own; put it into a file beside and name it as 'module:function'"
         )
     return get(path).name
-
-
-def slug(text: str, otherwise: str) -> str:
-    """Return a text as it can stand in names of files and in links."""
-    return re.sub(r"[^A-Za-z0-9_.]+", "-", text).strip("-.")[:60] or otherwise
 
 
 _MANY: Final = 100_000  # sessions that a rule finds, at most

@@ -23,7 +23,7 @@ import polars as pl
 from filelock import FileLock, Timeout
 
 from fxlab import _html
-from fxlab._html import NOTHING
+from fxlab._html import NOTHING, slug
 from fxlab._progress import Advance, Progress, shown
 from fxlab._times import Duration, Time
 from fxlab.backtester.engine import prepare
@@ -33,7 +33,7 @@ from fxlab.backtester.report._summary import show_metric, show_seconds
 from fxlab.backtester.report._tearsheet import write_whole
 from fxlab.backtester.result import Run, fingerprint_inputs, fingerprint_of, versions
 from fxlab.backtester.strategy.strategy import Value
-from fxlab.batcher._jobs import BatchJob, each_checked, load_jobs, slug
+from fxlab.batcher._jobs import BatchJob, each_checked, load_jobs
 from fxlab.batcher.runner import (
     NOTEBOOK,
     OUTPUTS,
@@ -46,6 +46,7 @@ from fxlab.batcher.runner import (
     time_limit,
 )
 from fxlab.errors import Cancelled, InvalidInput, InvalidParameter, RunNotFound
+from fxlab.sweeper._results import INDEX
 from fxlab.sweeper._study import duration_words, time_left
 from fxlab.sweeper._threads import check_workers
 
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
     from fxlab.sessions.session import Session
 
 
-INDEX: Final = "index.html"
 RECORD: Final = "job.json"
 STATES: Final = ("done", "failed", "died", "timeout", "waiting")
 SHOWN: Final = (

@@ -12,15 +12,15 @@ was asked for something else.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
-import shutil
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -38,18 +38,22 @@ from fxlab.batcher._jobs import (
     load_jobs,
     night_options,
     read_plan,
-    slug,
 )
-from fxlab.batcher.batch import INDEX, Batch, batch, connected, only_one, resolved
+from fxlab.batcher.batch import Batch, batch, connected, only_one, resolved
 from fxlab.errors import Cancelled, FxlabError, SweepCancelled
 from fxlab.sweeper._cross_validation import verdict
 from fxlab.sweeper._results import (
     CHANGES,
     COMPARISON,
     FIGURES,
+    INDEX,
     POINTS,
     RECORD,
+    REPORTS,
+    REPORTS_ERROR,
+    ROWS_ERROR,
     NightRecord,
+    clear_nights,
     compare_nights,
     figure_history,
     finite,
@@ -57,6 +61,7 @@ from fxlab.sweeper._results import (
     point_words,
     read_nights,
 )
+from fxlab.sweeper._store import RANKED, night_rows, save_night
 from fxlab.sweeper._threads import check_workers
 
 if TYPE_CHECKING:
@@ -96,6 +101,8 @@ class Night:
         What became of older nights, in words, if only so many were to be kept.
     report_errors : tuple of str
         Why reports were not made; failures of the night, as those that failed are.
+    other_errors : tuple of str
+        What else did not go well, such as rows that the database did not take; failures, too.
 
     Examples
     --------
@@ -113,6 +120,7 @@ class Night:
     reports: Batch | None = None
     retention: str = ""
     report_errors: tuple[str, ...] = ()
+    other_errors: tuple[str, ...] = ()
 
     @property
     def changes(self) -> pl.DataFrame:
@@ -126,9 +134,9 @@ class Night:
 
     @property
     def failures(self) -> list[str]:
-        """Return what failed in words, sweeps and then reports; none of a night that is well."""
+        """Return what failed in words: sweeps, reports, the rest; none of a night that is well."""
         lines = [f"{name}: {error}" for name, error in self.failed.select("sweep", "error").rows()]
-        return [*lines, *self._report_failures]
+        return [*lines, *self._report_failures, *self.other_errors]
 
     @property
     def _report_failures(self) -> list[str]:
@@ -140,6 +148,7 @@ class Night:
         points, known = (int(self.table[name].sum()) for name in ("points", "from_before"))
         older = self.retention and f"; {self.retention}"
         lost = f"; {len(unmade):,} report errors" if (unmade := self._report_failures) else ""
+        lost += f"; {len(self.other_errors):,} other errors" if self.other_errors else ""
         return (
             f"{self.table.height:,} sweeps, {self.failed.height:,} failed; {points:,} points, "
             f"{known:,} of them from before{_change_words(self.changes)}{lost}{older}; see "
@@ -190,8 +199,8 @@ def nightly(
     keep
         So many of the newest nights stay whole, this one among them. Once it has ended without a
         failure, older ones lose their page, tables and reports; their records and what anybody
-        else put beside them stay, so later nights are compared and charted as before. All stay
-        unless given.
+        else put beside them stay, so later nights are compared and charted as before, and so do
+        their rows in the database (`fxlab.Lab.nights`). All stay unless given.
     timeout
         The longest time for the notebook of one report, such as "30m", as `fxlab.batch` takes it.
     progress
@@ -218,28 +227,27 @@ def nightly(
     plan = checked_sweeps(load_jobs(held, "sweep"))
     root = Path(out).resolve()
     with connected(lab) as store, only_one(root), shown(progress, "nightly") as advance:
-        log = _Log(root, day, plan)
+        log = _Log(root, day, plan, store, "" if held is sweeps else Path(str(sweeps)).name)
         steps = len(plan) + bool(wanted)
         for number, one in enumerate(plan):
             share = part(advance, number / steps, (number + 1) / steps)
-            log.add(one, store, threads, _named(share, one.name))
+            log.add(one, threads, _named(share, one.name))
         if wanted:
             share = part(advance, len(plan) / steps, 1.0)
-            log.report(wanted, store, options["timeout"], _named(share, "reports"))
+            log.report(wanted, options["timeout"], _named(share, "reports"))
         advance(1.0, f"{len(plan):,} sweeps")
         made = log.show("done")
         return made if newest is None else replace(made, retention=log.clear_older(made, newest))
 
 
-_REPORTS: Final = "reports"
-_REPORTS_ERROR: Final = "best points.error.txt"  # no sweep's slug has a blank
-
-
 class _Log:
-    """The sweeps of a night so far, and its page."""
+    """The sweeps of a night so far, its page, and its rows in the database."""
 
-    def __init__(self, root: Path, day: date, plan: Sequence[NightlySweep]) -> None:
-        self._root, self._day, self._plan = root, day, plan
+    def __init__(
+        self, root: Path, day: date, plan: Sequence[NightlySweep], lab: Lab, name: str
+    ) -> None:
+        self._root, self._day, self._plan, self._lab, self._name = root, day, plan, lab, name
+        self._began = datetime.now(UTC)
         self._folder = root / day.isoformat()
         self._folder.mkdir(exist_ok=True)
         self._earlier = read_nights(root, but=day)  # nobody writes them while this night runs
@@ -248,12 +256,13 @@ class _Log:
         self._reports: Batch | None = None
         self._report_errors: list[str] = []
         self._report_words = ""
+        self._errors: list[str] = []
 
-    def add(self, one: NightlySweep, lab: Lab, workers: int, progress: Advance) -> None:
+    def add(self, one: NightlySweep, workers: int, progress: Advance) -> None:
         """Run a sweep and note how it ended; only an interruption goes on to the caller."""
         began = datetime.now(UTC)
         try:
-            found = one.run(lab, self._day, workers, progress)
+            found = one.run(self._lab, self._day, workers, progress)
         except (KeyboardInterrupt, Cancelled) as stop:
             self._stopped(one, stop, began)
         except Exception as error:  # noqa: BLE001 - a night goes on, whatever one sweep meets
@@ -262,7 +271,7 @@ class _Log:
             self._keep(one, found, began)
         self.show()
 
-    def report(self, most: int, lab: Lab, timeout: Duration | None, progress: Advance) -> None:
+    def report(self, most: int, timeout: Duration | None, progress: Advance) -> None:
         """Run a notebook for the best points; what fails there fails no sweep, but the night."""
         odds = {row["sweep"]: row["deflated_sharpe"] or 0.0 for row in self._rows
                 if row["best"] is not None}  # fmt: skip
@@ -273,10 +282,10 @@ class _Log:
         words = "none: no best point"
         try:
             found = [(one, self._sweeps[one.name]) for one in ranked]
-            jobs, refused = _best_jobs(found, most, lab)
+            jobs, refused = _best_jobs(found, most, self._lab)
             if jobs:
                 self._reports = batch(
-                    jobs, out=self._folder / _REPORTS, lab=lab, check_lookahead=False,
+                    jobs, out=self._folder / REPORTS, lab=self._lab, check_lookahead=False,
                     timeout=timeout, progress=progress,
                 )  # fmt: skip
                 words = "; ".join([self._reports.counts, *self._first_only(jobs)])
@@ -286,7 +295,7 @@ class _Log:
             self.show("stopped")
             raise
         except Exception as error:  # noqa: BLE001 - the sweeps are done, whatever reports meet
-            told = self._told(error, _REPORTS_ERROR)
+            told = self._told(error, REPORTS_ERROR)
             words = f"none: {told}"
             self._report_errors.append(f"reports: {told}")
         self._report_errors += refused
@@ -307,6 +316,8 @@ class _Log:
         points = pl.DataFrame(list(self._points()), schema=POINTS, orient="row")
         made = nights[self._day]
         made.comparison = compare_nights(*frames_of(nights), points, self._day)
+        if state != "running":
+            self._store(made.comparison)
         write_whole(self._folder / RECORD, made.to_json(self._rows))
         page, pictures = self._folder / INDEX, _pictures(nights, self._day)
         shown = render_night(
@@ -316,15 +327,44 @@ class _Log:
             made.comparison,
             pictures,
             reports=self._report_words,
+            errors=self._errors,
         )
         write_whole(page, shown)
         newest = pictures if self._day == max(nights) else None
         write_whole(self._root / INDEX, render_all(self._root, nights, newest))
         table = pl.DataFrame(self._rows, schema=SCHEMA)
-        errors = tuple(self._report_errors)
-        return Night(
-            table, self._sweeps, page, made.comparison, self._reports, report_errors=errors
+        errors = tuple(self._report_errors), tuple(self._errors)
+        return Night(table, self._sweeps, page, made.comparison, self._reports, "", *errors)
+
+    def _store(self, comparison: pl.DataFrame) -> None:
+        """Write the night's rows into the database; where that fails, the pages are there."""
+        changes = dict(
+            comparison.filter(pl.col("session").is_null()).select("sweep", "change").iter_rows()
         )
+        reports = pl.DataFrame() if self._reports is None else self._reports.table
+        runs = dict(reports.select("job", "run_id").iter_rows()) if reports.height else {}
+        place = hashlib.sha256(str(self._root).encode()).hexdigest()[:8]
+        night = {
+            "night_id": f"{self._day.isoformat()}-{place}",
+            "plan": self._name or None,
+            "page": str(self._folder / INDEX),
+            "started": self._began,
+            "timestamp": datetime.combine(self._day, time(), UTC),
+        }
+        rows = [
+            made
+            for row in self._rows
+            for made in night_rows(
+                self._sweeps.get(row["sweep"]),
+                row
+                | night
+                | {"change": changes.get(row["sweep"]), "run_id": runs.get(row["sweep"])},
+            )
+        ]
+        try:
+            save_night(self._lab, rows)
+        except Exception as error:  # noqa: BLE001 - what was found is on the pages
+            self._errors.append(f"rows in the database: {self._told(error, ROWS_ERROR)}")
 
     def clear_older(self, made: Night, keep: int) -> str:
         """Clear the nights that are not among the newest ones; say what became of them."""
@@ -392,39 +432,6 @@ class _Log:
         ) from stop
 
 
-def clear_nights(root: Path, keep: int) -> str:
-    """Remove what nights wrote, but for the newest ones and for all records; say what was done.
-
-    A folder with a night's name and no record that can be read is somebody else's.
-    """
-    nights = {
-        day: record
-        for day, record in sorted(read_nights(root).items(), reverse=True)
-        if record.state != "unreadable" and not (root / day.isoformat()).is_symlink()
-    }
-    cleared, errors = 0, []
-    for day, record in list(nights.items())[keep:]:
-        written = _written(root / day.isoformat(), record)
-        try:
-            for path in written:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        except OSError as error:
-            errors.append(f"; {day} could not be cleared, the next night tries again: {error}")
-        else:
-            cleared += bool(written)
-    return f"{cleared:,} older nights cleared but for their records{''.join(errors[:1])}"
-
-
-def _written(folder: Path, record: NightRecord) -> list[Path]:
-    """Return what a night wrote into its folder beside its record, as far as it is there."""
-    names = [slug(name, "sweep") for name in record.figures["sweep"].unique().drop_nulls()]
-    files = [folder / INDEX, folder / _REPORTS_ERROR]
-    files += [folder / f"{name}.{end}" for name in names for end in ("parquet", "error.txt")]
-    found = [path for path in files if path.is_file() and not path.is_symlink()]
-    reports = folder / _REPORTS
-    return [*found, reports] if reports.is_dir() and not reports.is_symlink() else found
-
-
 def _best_jobs(
     found: Sequence[tuple[NightlySweep, Sweep]], most: int, lab: Lab
 ) -> tuple[list[BatchJob], list[str]]:
@@ -456,9 +463,6 @@ def _change_words(changes: pl.DataFrame) -> str:
     return f"; against the night before {', '.join(words)}" if words else ""
 
 
-RANKED: Final = 10
-
-
 def render_night(
     day: date,
     rows: Sequence[Mapping[str, Any]],
@@ -467,6 +471,7 @@ def render_night(
     pictures: Mapping[str, Markup | str] | None = None,
     *,
     reports: str = "",
+    errors: Sequence[str] = (),
 ) -> str:
     """Return the page of one night.
 
@@ -484,6 +489,8 @@ def render_night(
         Charts of the history of sweeps, by name.
     reports
         What became of the reports of the best points, in words; empty if none were asked for.
+    errors
+        What else did not go well.
     """
     shown = [
         {
@@ -503,7 +510,8 @@ def render_night(
         now=now,
         rows=shown,
         reports=reports,
-        reports_page="" if reports.startswith("none") else f"{_REPORTS}/{INDEX}",
+        errors=errors,
+        reports_page="" if reports.startswith("none") else f"{REPORTS}/{INDEX}",
         changes=_change_rows(compared, pictures or {}),
         by_session=_by_session_table(compared),
         sections=[_section(number, *found) for number, found in enumerate(sweeps.items())],

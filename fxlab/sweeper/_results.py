@@ -1,14 +1,15 @@
-"""Result tables of sweeps, walk-forwards and nights, and the ranking of points by an objective.
+"""Result tables of sweeps and nights, and the ranking of points by an objective.
 
 A sweep's table has one row for each point and session. The objective is one metric, of which more
-is better unless it is a cost. A walk-forward's result says what was chosen in each window, and what
-became of it. Nights that sweep the same again are compared: better, decayed, new or gone.
+is better unless it is a cost. Nights that sweep the same again are compared: better, decayed, new
+or gone.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -27,9 +28,6 @@ from fxlab.sweeper._space import Point
 from fxlab.sweeper._trial import STATES, TrialResult
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
-    from fxlab.backtester.result import Result
     from fxlab.sweeper.sweep import Sweep
 
 
@@ -54,121 +52,6 @@ def check_objective(metric: str) -> str:
 def direction(metric: str) -> float:
     """Return 1 if more of a metric is better, else -1."""
     return -1.0 if metric in LESS_IS_BETTER else 1.0
-
-
-TIMES: Final = ("train_start", "train_end", "test_start", "test_end")
-
-
-@dataclass(frozen=True, eq=False)
-class WalkForward:
-    """What was chosen in each window, and what became of it.
-
-    Attributes
-    ----------
-    metric : str
-        The metric that chose.
-    table : polars.DataFrame
-        One row a window: ``fold``, `TIMES`, ``point``, the parameters chosen, ``train_<metric>``
-        and ``test_<metric>`` of every metric, ``open_at_end`` (positions that the test left
-        open), ``reason`` (why a window was not traded).
-    results : list of Result
-        The backtest of each test that was traded; each begins with what the last one left.
-    equity : polars.DataFrame
-        Of all tests, one after the other: ``fold``, ``timestamp``, ``equity``, ``drawdown``.
-
-    Examples
-    --------
-    >>> walk = fxlab.walk_forward(
-    ...     ticks, "sma_cross", {"fast": [3, 5], "slow": [20]}, train="1m", test="20s"
-    ... )
-    >>> walk.summary.columns[:2]
-    ['fold', 'train_start']
-    """
-
-    strategy: str
-    session: str
-    metric: str
-    capital: float
-    table: pl.DataFrame = field(repr=False)
-    results: list[Result] = field(repr=False)
-    equity: pl.DataFrame = field(repr=False)
-
-    @property
-    def total_return(self) -> float:
-        """Return what all tests together made of the capital."""
-        final = self.results[-1].metrics["final_equity"] if self.results else self.capital
-        return final / self.capital - 1.0
-
-    @property
-    def max_drawdown(self) -> float:
-        """Return the deepest drawdown over all tests; 0 if nothing was traded."""
-        deepest = self.equity["drawdown"].min()
-        return float(deepest) if isinstance(deepest, float) else 0.0
-
-    @property
-    def open_at_seams(self) -> int:
-        """Return how many positions were open where a test ended and another one followed.
-
-        They are marked there, at no cost, and the next test begins flat.
-        """
-        return sum(open_positions(result) for result in self.results[:-1])
-
-    def plot(self, metric: str | None = None) -> go.Figure:
-        """Return a figure of training and test, window by window."""
-        from fxlab.charts import walk_forward_chart
-
-        shown = check_metric(metric or self.metric)
-        shown_not = ("reason", "point", "fold", "open_at_end")
-        return walk_forward_chart(
-            self.table.drop(shown_not), shown, self.title, unit=METRICS[shown][0]
-        )
-
-    @property
-    def title(self) -> str:
-        """Return one line that says what came out, or why nothing did."""
-        if not self.results:
-            count = f"none of {self.table.height:,} windows"
-            return f"{self.strategy} on {self.session}: {count} was traded: {self._usual_reason}"
-        return (
-            f"{self.strategy} on {self.session}: {self.total_return:+.2%} out of sample in "
-            f"{len(self.results):,} of {self.table.height:,} windows, max drawdown "
-            f"{self.max_drawdown:.2%}"
-        )
-
-    @property
-    def _usual_reason(self) -> str:
-        return str(self.table["reason"].drop_nulls().mode(maintain_order=True).first())
-
-    def __str__(self) -> str:
-        """Say it in one line, with what is left out of it."""
-        return f"{self.title}{self._seams}"
-
-    @property
-    def _seams(self) -> str:
-        count, seams = self.open_at_seams, len(self.results) - 1
-        if not count:
-            return ""
-        return (
-            f"; {count} position{'s were' if count > 1 else ' was'} open at the {seams} "
-            f"seam{'s' * (seams > 1)} between tests and left without the cost of an exit "
-            "(execution=Execution(close_at_end=True) sells them)"
-        )
-
-    @property
-    def summary(self) -> pl.DataFrame:
-        """Return the table with the metric that chose and no other."""
-        metrics = [f"{when}_{self.metric}" for when in ("train", "test")]
-        apart = ("train_", "test_", "open_at_end")
-        names = [n for n in self.table.columns if not n.startswith(apart)]
-        return self.table.select(*names[:1], *TIMES, *names[1:], *metrics, "open_at_end")
-
-    def _repr_html_(self) -> str:
-        return _html.table(self.summary, caption=str(self))
-
-
-def open_positions(result: Result) -> int:
-    """Return how many positions a run left open: marked, not sold."""
-    return int(result.trades["exited_at"].null_count())
 
 
 KINDS: Final = {int: pl.Int64, float: pl.Float64, bool: pl.Boolean, str: pl.String}
@@ -535,7 +418,11 @@ def finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
+INDEX: Final = "index.html"
 RECORD: Final = "night.json"
+REPORTS: Final = "reports"
+REPORTS_ERROR: Final = "best points.error.txt"  # no sweep's slug has a blank
+ROWS_ERROR: Final = "database rows.error.txt"
 
 
 @dataclass
@@ -585,3 +472,36 @@ def frames_of(nights: Mapping[date, NightRecord]) -> tuple[pl.DataFrame, pl.Data
     figures = pl.concat([pl.DataFrame(schema=FIGURES), *(one.figures for one in nights.values())])
     states = [(day, one.state) for day, one in sorted(nights.items())]
     return figures, pl.DataFrame(states, schema=NIGHTS, orient="row")
+
+
+def clear_nights(root: Path, keep: int) -> str:
+    """Remove what nights wrote, but for the newest ones and for all records; say what was done.
+
+    A folder with a night's name and no record that can be read is somebody else's.
+    """
+    nights = {
+        day: record
+        for day, record in sorted(read_nights(root).items(), reverse=True)
+        if record.state != "unreadable" and not (root / day.isoformat()).is_symlink()
+    }
+    cleared, errors = 0, []
+    for day, record in list(nights.items())[keep:]:
+        written = written_files(root / day.isoformat(), record)
+        try:
+            for path in written:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        except OSError as error:
+            errors.append(f"; {day} could not be cleared, the next night tries again: {error}")
+        else:
+            cleared += bool(written)
+    return f"{cleared:,} older nights cleared but for their records{''.join(errors[:1])}"
+
+
+def written_files(folder: Path, record: NightRecord) -> list[Path]:
+    """Return what a night wrote into its folder beside its record, as far as it is there."""
+    names = [_html.slug(name, "sweep") for name in record.figures["sweep"].unique().drop_nulls()]
+    files = [folder / name for name in (INDEX, REPORTS_ERROR, ROWS_ERROR)]
+    files += [folder / f"{name}.{end}" for name in names for end in ("parquet", "error.txt")]
+    found = [path for path in files if path.is_file() and not path.is_symlink()]
+    reports = folder / REPORTS
+    return [*found, reports] if reports.is_dir() and not reports.is_symlink() else found

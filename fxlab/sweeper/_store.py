@@ -27,8 +27,9 @@ from fxlab import _html
 from fxlab._progress import Advance
 from fxlab._questdb import sql
 from fxlab.backtester.metrics._performance import METRICS
-from fxlab.errors import SweepNotFound
-from fxlab.schema import SWEEP_RUNS
+from fxlab.errors import FxlabError, SweepNotFound
+from fxlab.schema import NIGHT_RANKS, SWEEP_RUNS
+from fxlab.sweeper._results import finite
 from fxlab.sweeper._space import Point
 from fxlab.sweeper._study import SweepStudy, time_left
 from fxlab.sweeper._trial import STATES, TrialResult
@@ -36,6 +37,7 @@ from fxlab.sweeper._trial import STATES, TrialResult
 if TYPE_CHECKING:
     from fxlab._questdb.client import QuestDB
     from fxlab.lab import Lab
+    from fxlab.sweeper.sweep import Sweep
 
 REQUEST: Final = "asked"
 """State of a row that says what was asked for, where others say what became of a point."""
@@ -297,6 +299,102 @@ def find(db: QuestDB, sweep_id: str, *, deleted: bool = False) -> SavedSweep:
         raise SweepNotFound.named(sweep_id, sorted(known))
     row = found.row(0, named=True)
     return SavedSweep(**row | {"plan": json.loads(row["plan"] or "{}")}, _db=db)
+
+
+RANKED: Final = 10
+"""Points of a sweep that a night ranks."""
+
+
+def night_rows(found: Sweep | None, row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the best points of a sweep of a night as rows of `NIGHT_RANKS`; else the sweep alone.
+
+    `row` is the sweep's row of `fxlab.Night.table`, with what is the same for all of the night.
+    """
+    own = {name: row.get(name) for name in NIGHT_RANKS.columns}
+    own["sessions"] = json.dumps(row["sessions"] or [])
+    bare = own | {"rank": 0, "parameters": None, "deflated_sharpe": None}
+    best = [] if found is None else found.ranking().head(RANKED).rows(named=True)
+    if found is None or not best:
+        return [bare]
+    try:
+        judged = found.overfitting().table.select("point", "deflated_sharpe")
+        odds = dict(judged.iter_rows())
+    except FxlabError:  # too few points or periods to judge
+        odds = {}
+    prints = found.table.select("point", "fingerprint").drop_nulls()
+    return [
+        bare
+        | {
+            "rank": rank,
+            "parameters": json.dumps(found.points[one["point"]].values),
+            "figure": finite(one[found.metric]),
+            "deflated_sharpe": finite(odds.get(one["point"])),
+            "fingerprints": json.dumps(prints.filter(point=one["point"])["fingerprint"].to_list()),
+            "sweep_ids": json.dumps(found.sweep_ids),
+        }
+        | ({} if rank == 1 else {"change": None, "run_id": None})
+        for rank, one in enumerate(best, 1)
+    ]
+
+
+def save_night(lab: Lab, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Store the rows of a night; those that it wrote before are read no more."""
+    from fxlab._questdb.client import QuestDB
+
+    db = QuestDB(lab.endpoint)
+    try:
+        now = datetime.now(UTC)
+        made = [{**row, "updated_at": now} for row in rows]
+        db.write(NIGHT_RANKS, pl.DataFrame(made, schema=NIGHT_RANKS.frame))
+        db.wait_visible(NIGHT_RANKS)
+    finally:
+        db.close()
+
+
+def nights(db: QuestDB, limit: int = 50, *, top: int | None = None, text: str = "") -> pl.DataFrame:
+    """Return the best points of nightly sweeps, the newest night first.
+
+    A night is there as it ended last: run again, on its date and in its folder, its rows are
+    written anew. One that was killed is not there until it is run again. The rows stay when the
+    folder of a night is cleared (`keep`); ``page`` is gone then.
+
+    Parameters
+    ----------
+    db, limit
+        Where they are, and how many rows at most.
+    top
+        Only so many of the best points of each sweep; 10 are kept.
+    text
+        Words that must each occur, in any case, in plan, sweep, strategy, state, change, sessions,
+        parameters or the night's date.
+
+    Returns
+    -------
+    polars.DataFrame
+        ``night`` (its date), ``night_id``, ``plan`` (name of its file), ``sweep``, ``rank`` (1 is
+        the best point), ``state`` of the sweep (done, stopped, failed), ``change`` of the best
+        point against the night before (better, decayed, same, new, not compared), ``strategy``,
+        ``sessions`` (list), ``parameters`` (JSON text), ``metric``, its ``figure`` (the mean over
+        the sessions), ``deflated_sharpe`` (probability that the point is above chance), ``pbo``
+        (probability of backtest overfitting of the sweep), ``tried`` (points of all nights),
+        ``run_id`` of its report, ``fingerprints`` and ``sweep_ids`` (lists: one a session),
+        ``error``, ``page`` (path), ``started``, ``updated_at``. Null where there is none: a sweep
+        that failed has one row, without a rank.
+    """
+    found = db.catalogue(
+        sql.night_ranks(limit=limit, top=RANKED if top is None else top, words=text)
+    )
+    lists = [
+        pl.col(name).str.json_decode(pl.List(pl.String))
+        for name in ("sessions", "fingerprints", "sweep_ids")
+    ]
+    rank = pl.col("rank").replace(0, None)  # a part of the row's identity, so never null there
+    night = pl.col("timestamp").dt.date().alias("night")
+    return found.with_columns(*lists, rank, night).select(
+        "night", "night_id", "plan", "sweep", "rank", "state", "change", "strategy", "sessions",
+        "parameters", "metric", "figure", "deflated_sharpe", "pbo", "tried", "run_id",
+        "fingerprints", "sweep_ids", "error", "page", "started", "updated_at",
+    )  # fmt: skip
 
 
 def _point_row(study: SweepStudy, point: Point, outcome: TrialResult) -> dict[str, Any]:

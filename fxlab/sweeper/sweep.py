@@ -53,8 +53,8 @@ if TYPE_CHECKING:
     from fxlab.backtester.result import Result
     from fxlab.lab import Lab
     from fxlab.sweeper._cross_validation import SweepOverfitting
-    from fxlab.sweeper._results import WalkForward
     from fxlab.sweeper._trial import TrialResult
+    from fxlab.sweeper.walk_forward import WalkForward
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Unpack
+from typing import TYPE_CHECKING, Any, Final, Literal, Unpack
 
 import polars as pl
 
+from fxlab import _html
 from fxlab._progress import Advance, Progress, part, shown
 from fxlab._times import Duration, from_micros
 from fxlab.backtester._frame_source import FrameSource
@@ -25,14 +26,130 @@ from fxlab.backtester.options import Options, RunOptions, takes_run_options
 from fxlab.backtester.strategy.strategy import Strategy, StrategyFunction, get
 from fxlab.errors import EmptySession, InvalidParameter
 from fxlab.schema import UTC_MICROS
-from fxlab.sweeper import _results
-from fxlab.sweeper._results import TIMES, WalkForward, column_of, open_positions
+from fxlab.sweeper._results import check_metric, check_objective, column_of
 from fxlab.sweeper._study import CachedSource
 from fxlab.sweeper.sweep import Sweep, sweep
 
 if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
     from fxlab.backtester.result import Result
     from fxlab.lab import Lab
+
+
+TIMES: Final = ("train_start", "train_end", "test_start", "test_end")
+
+
+@dataclass(frozen=True, eq=False)
+class WalkForward:
+    """What was chosen in each window, and what became of it.
+
+    Attributes
+    ----------
+    metric : str
+        The metric that chose.
+    table : polars.DataFrame
+        One row a window: ``fold``, `TIMES`, ``point``, the parameters chosen, ``train_<metric>``
+        and ``test_<metric>`` of every metric, ``open_at_end`` (positions that the test left
+        open), ``reason`` (why a window was not traded).
+    results : list of Result
+        The backtest of each test that was traded; each begins with what the last one left.
+    equity : polars.DataFrame
+        Of all tests, one after the other: ``fold``, ``timestamp``, ``equity``, ``drawdown``.
+
+    Examples
+    --------
+    >>> walk = fxlab.walk_forward(
+    ...     ticks, "sma_cross", {"fast": [3, 5], "slow": [20]}, train="1m", test="20s"
+    ... )
+    >>> walk.summary.columns[:2]
+    ['fold', 'train_start']
+    """
+
+    strategy: str
+    session: str
+    metric: str
+    capital: float
+    table: pl.DataFrame = field(repr=False)
+    results: list[Result] = field(repr=False)
+    equity: pl.DataFrame = field(repr=False)
+
+    @property
+    def total_return(self) -> float:
+        """Return what all tests together made of the capital."""
+        final = self.results[-1].metrics["final_equity"] if self.results else self.capital
+        return final / self.capital - 1.0
+
+    @property
+    def max_drawdown(self) -> float:
+        """Return the deepest drawdown over all tests; 0 if nothing was traded."""
+        deepest = self.equity["drawdown"].min()
+        return float(deepest) if isinstance(deepest, float) else 0.0
+
+    @property
+    def open_at_seams(self) -> int:
+        """Return how many positions were open where a test ended and another one followed.
+
+        They are marked there, at no cost, and the next test begins flat.
+        """
+        return sum(open_positions(result) for result in self.results[:-1])
+
+    def plot(self, metric: str | None = None) -> go.Figure:
+        """Return a figure of training and test, window by window."""
+        from fxlab.charts import walk_forward_chart
+
+        shown = check_metric(metric or self.metric)
+        shown_not = ("reason", "point", "fold", "open_at_end")
+        return walk_forward_chart(
+            self.table.drop(shown_not), shown, self.title, unit=METRICS[shown][0]
+        )
+
+    @property
+    def title(self) -> str:
+        """Return one line that says what came out, or why nothing did."""
+        if not self.results:
+            count = f"none of {self.table.height:,} windows"
+            return f"{self.strategy} on {self.session}: {count} was traded: {self._usual_reason}"
+        return (
+            f"{self.strategy} on {self.session}: {self.total_return:+.2%} out of sample in "
+            f"{len(self.results):,} of {self.table.height:,} windows, max drawdown "
+            f"{self.max_drawdown:.2%}"
+        )
+
+    @property
+    def _usual_reason(self) -> str:
+        return str(self.table["reason"].drop_nulls().mode(maintain_order=True).first())
+
+    def __str__(self) -> str:
+        """Say it in one line, with what is left out of it."""
+        return f"{self.title}{self._seams}"
+
+    @property
+    def _seams(self) -> str:
+        count, seams = self.open_at_seams, len(self.results) - 1
+        if not count:
+            return ""
+        return (
+            f"; {count} position{'s were' if count > 1 else ' was'} open at the {seams} "
+            f"seam{'s' * (seams > 1)} between tests and left without the cost of an exit "
+            "(execution=Execution(close_at_end=True) sells them)"
+        )
+
+    @property
+    def summary(self) -> pl.DataFrame:
+        """Return the table with the metric that chose and no other."""
+        metrics = [f"{when}_{self.metric}" for when in ("train", "test")]
+        apart = ("train_", "test_", "open_at_end")
+        names = [n for n in self.table.columns if not n.startswith(apart)]
+        return self.table.select(*names[:1], *TIMES, *names[1:], *metrics, "open_at_end")
+
+    def _repr_html_(self) -> str:
+        return _html.table(self.summary, caption=str(self))
+
+
+def open_positions(result: Result) -> int:
+    """Return how many positions a run left open: marked, not sold."""
+    return int(result.trades["exited_at"].null_count())
 
 
 @takes_run_options
@@ -95,7 +212,7 @@ def walk_forward(
     >>> walk.summary.height
     2
     """
-    goal = _results.check_objective(metric)
+    goal = check_objective(metric)
     asked = RunOptions.of(options)
     data = _kept(source, asked)
     first, last = span(data, asked.start, asked.end)

@@ -21,17 +21,24 @@ from markets import recorded_walk
 
 import fxlab
 from fxlab import errors
+from fxlab._html import slug
 from fxlab.batcher._jobs import (
     NightlySweep,
     checked_sweeps,
     load_jobs,
     night_options,
     read_plan,
-    slug,
 )
 from fxlab.batcher.batch import Batch, resolved
-from fxlab.batcher.nightly import _written, clear_nights, render_all
-from fxlab.sweeper._results import FIGURES, RECORD, NightRecord, read_nights
+from fxlab.batcher.nightly import render_all
+from fxlab.sweeper._results import (
+    FIGURES,
+    RECORD,
+    NightRecord,
+    clear_nights,
+    read_nights,
+    written_files,
+)
 
 FIRST, SECOND = date(2026, 1, 31), date(2026, 2, 1)
 GRID = {"fast": [2, 4], "slow": {"from": 10, "to": 20, "step": 5}}
@@ -516,7 +523,7 @@ def test_a_surprise_among_reports_ends_no_night_and_leaves_its_traceback(lab, pl
     assert "only_one" in (folder / "best points.error.txt").read_text(encoding="utf-8")
     assert "none: FileExistsError" in night.index.read_text(encoding="utf-8")
     assert read_nights(tmp_path)[FIRST].state == "done"
-    assert folder / "best points.error.txt" in _written(folder, read_nights(tmp_path)[FIRST])
+    assert folder / "best points.error.txt" in written_files(folder, read_nights(tmp_path)[FIRST])
 
 
 def test_a_table_that_cannot_be_written_fails_its_sweep(lab, plan, tmp_path):
@@ -560,7 +567,8 @@ def first_is_refused(monkeypatch, name):
     def batch(jobs, **_options):
         run.extend(job.name for job in jobs)
         table = pl.DataFrame({"job": run, "state": ["done"] * len(run), "error": [None] * len(run)})
-        return Batch(table.with_columns(from_before=False), Path("index.html"))
+        table = table.with_columns(from_before=False, run_id=pl.lit(None, pl.String))
+        return Batch(table, Path("index.html"))
 
     monkeypatch.setattr("fxlab.batcher.nightly.resolved", refuse)
     monkeypatch.setattr("fxlab.batcher.nightly.batch", batch)
@@ -766,7 +774,7 @@ def test_a_night_that_cannot_be_cleared_is_told_and_the_others_are(tmp_path, mon
             raise PermissionError(13, "Permission denied", str(path))
         remove(path, *rest, **options)
 
-    monkeypatch.setattr("fxlab.batcher.nightly.shutil.rmtree", refused)
+    monkeypatch.setattr("fxlab.sweeper._results.shutil.rmtree", refused)
     words = clear_nights(tmp_path, 1)
     assert words.startswith("1 older nights cleared but for their records; 2026-01-31 could not be")
     assert "the next night tries again: [Errno 13] Permission denied" in words
@@ -796,3 +804,95 @@ def test_keep_is_a_number_of_nights(keep, tmp_path):
     with pytest.raises(errors.InvalidParameter, match="is not a number of nights; give 1 or more"):
         fxlab.nightly([], out=tmp_path / "out", lab=object(), keep=keep)
     assert not (tmp_path / "out").exists()
+
+
+def stored(lab, night, **options):
+    """Return the rows of a night in the database, found by the page that they name."""
+    found = lab.nights(limit=1_000, **options)
+    return found.filter(page=str(night.index))
+
+
+def test_a_night_is_in_the_database_once_however_often_it_ran(lab, group, nights):
+    _, _, first, second, _ = nights
+    kept = stored(lab, second)
+    assert kept["night"].unique().to_list() == [SECOND]
+    counts = dict(kept.group_by("sweep").len().iter_rows())
+    assert counts == {"by <tag>": 6, "sma_cross": 3, "no such tag": 1}
+    assert stored(lab, first).height == 10
+    found, row = second.sweeps["by <tag>"], rows(second)[0]
+    ranking = found.ranking()
+    own = kept.filter(sweep="by <tag>").sort("rank")
+    assert own["rank"].to_list() == [1, 2, 3, 4, 5, 6]
+    assert own["figure"].to_list() == ranking["sharpe_per_period"].to_list()
+    values = [json.loads(text) for text in own["parameters"]]
+    assert [one["fast"] for one in values] == ranking["fast"].to_list()
+    judged = found.overfitting().table
+    odds = dict(judged.select("point", "deflated_sharpe").iter_rows())
+    assert own["deflated_sharpe"].to_list() == [odds[point] for point in ranking["point"]]
+    best = own.row(0, named=True)
+    assert best["sessions"] == [f"{group}-{letter}" for letter in "cba"]
+    assert (best["pbo"], best["tried"], best["state"]) == (row["pbo"], row["tried"], "done")
+    assert own["change"].to_list() == ["same", *[None] * 5]
+    assert best["sweep_ids"] == list(found.sweep_ids)
+    prints = found.table.filter(point=ranking["point"][0])["fingerprint"].to_list()
+    assert best["fingerprints"] == prints
+    assert len(prints) == 3
+    assert best["started"] < best["updated_at"]
+    assert best["plan"] is None  # it has no file
+
+
+def test_a_sweep_that_failed_is_in_the_database_without_a_rank(lab, nights):
+    lost = stored(lab, nights[3], top=1).filter(sweep="no such tag").row(0, named=True)
+    assert (lost["rank"], lost["state"], lost["figure"]) == (None, "failed", None)
+    assert "no completed session has the tag" in lost["error"]
+
+
+def test_nights_of_the_database_are_bounded_filtered_and_newest_first(lab, nights):
+    assert stored(lab, nights[3], top=1).height == 3
+    assert stored(lab, nights[3], text="SAME by").height == 1
+    assert stored(lab, nights[3], text="2026-02-01").height == 10
+    assert stored(lab, nights[2], text="2026-02-01").is_empty()
+    assert lab.nights(limit=2).height == 2
+    assert lab.nights(limit=0).is_empty()
+    assert lab.nights()["night"].is_sorted(descending=True)
+    with pytest.raises(errors.InvalidParameter, match="top=-1 is not a number of rows"):
+        lab.nights(top=-1)
+
+
+def test_a_night_run_again_leaves_no_row_of_what_it_said_before(lab, group, tmp_path):
+    plan = tmp_path / "own.toml"
+    text = (
+        '[[sweep]]\ntag = "{}"\nstrategy = "sma_cross"\nparameters = {{ fast = {}, slow = 50 }}\n'
+    )
+    for tag, fast, found in (("none", 2, [None]), (group, [2, 3], [1, 2]), (group, 2, [1])):
+        plan.write_text(text.format(tag, fast))
+        night = fxlab.nightly(plan, out=tmp_path / "out", lab=lab, night=FIRST)
+        kept = stored(lab, night)
+        assert kept["rank"].to_list() == found
+        assert set(kept["plan"]) == {"own.toml"}
+    fxlab.nightly(plan, out=tmp_path / "out", lab=lab, night=SECOND, keep=1)
+    assert not night.index.exists()
+    assert stored(lab, night)["rank"].to_list() == [1]  # the rows stay
+
+
+def test_a_night_that_was_stopped_is_in_the_database(lab, plan, tmp_path, monkeypatch):
+    reports_raise(monkeypatch, errors.Cancelled("enough"))
+    with pytest.raises(errors.Cancelled):
+        fxlab.nightly(plan[1:2], out=tmp_path, lab=lab, night=FIRST, top=1)
+    page = tmp_path / FIRST.isoformat() / "index.html"
+    assert lab.nights(limit=1_000).filter(page=str(page))["rank"].to_list() == [1, 2, 3]
+
+
+def test_rows_that_the_database_does_not_take_fail_the_night_and_no_sweep(
+    lab, plan, tmp_path, monkeypatch
+):
+    def refuse(*_args):
+        raise errors.WriteFailed("no <room>")
+
+    monkeypatch.setattr("fxlab.batcher.nightly.save_night", refuse)
+    night = fxlab.nightly(plan[1:2], out=tmp_path, lab=lab, night=FIRST)
+    assert rows(night)[0]["state"] == "done"
+    assert night.failures == ["rows in the database: no <room>"]
+    assert "; 1 other errors; see " in str(night)
+    assert "rows in the database: no &lt;room&gt;" in night.index.read_text(encoding="utf-8")
+    assert read_nights(tmp_path)[FIRST].state == "done"

@@ -46,6 +46,7 @@ COMMANDS = (
     "sweeps",
     "batch",
     "nightly",
+    "nights",
 )
 
 

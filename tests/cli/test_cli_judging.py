@@ -306,6 +306,13 @@ def test_a_night_from_its_file(session, tmp_path):
     assert changes == [("sma_cross", "new", ""), ("x", "not compared", "failed tonight")]
     assert "x: no completed session has the tag 'nobody'" in second.stdout
 
+    kept = json.loads(run("nights", "list", "--text", "nights.toml", "--json").stdout)
+    own = [row for row in kept if row["page"].startswith(str(out))]
+    assert [row["rank"] for row in own] == [1, 2, 3, 4, 5, 6, None]
+    shown = run("nights", "--top", "1", "--text", "nights.toml sma_cross")
+    assert "sma_cross" in shown.stdout
+    assert run("nights", "--text", "no-such-word").stdout.startswith("no night has all these words")
+
 
 def test_a_night_fails_with_a_report(monkeypatch, tmp_path):
     table = pl.DataFrame({"sweep": ["a"], "state": ["done"], "error": [None]})
