@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     )
     from fxlab.batcher._jobs import BatchJob as BatchJob
     from fxlab.batcher.batch import Batch as Batch, batch as batch
-    from fxlab.batcher.nightly import Night as Night, nightly as nightly
+    from fxlab.batcher.nightly import nightly as nightly
     from fxlab.collect._files.importer import ImportReport as ImportReport
     from fxlab.collect.collector import Collector as Collector, Listener as Listener
     from fxlab.collect.feed import (
@@ -85,6 +85,7 @@ if TYPE_CHECKING:
     from fxlab.sessions._statistics import Quality as Quality
     from fxlab.sessions.session import Session as Session
     from fxlab.sweeper._cross_validation import SweepOverfitting as SweepOverfitting
+    from fxlab.sweeper._results import Night as Night
     from fxlab.sweeper._store import SavedSweep as SavedSweep
     from fxlab.sweeper.sweep import Sweep as Sweep, sweep as sweep
     from fxlab.sweeper.walk_forward import WalkForward as WalkForward
@@ -118,7 +119,7 @@ _HOMES: Final = {
         ],
         "fxlab.batcher._jobs": ["BatchJob"],
         "fxlab.batcher.batch": ["Batch", "batch"],
-        "fxlab.batcher.nightly": ["Night", "nightly"],
+        "fxlab.batcher.nightly": ["nightly"],
         "fxlab.collect._files.importer": ["ImportReport"],
         "fxlab.collect.collector": ["Collector", "Listener"],
         "fxlab.collect.feed": [
@@ -147,6 +148,7 @@ _HOMES: Final = {
         "fxlab.sessions._statistics": ["Analysis", "Quality"],
         "fxlab.sessions.session": ["Session"],
         "fxlab.sweeper._cross_validation": ["SweepOverfitting"],
+        "fxlab.sweeper._results": ["Night"],
         "fxlab.sweeper._store": ["SavedSweep"],
         "fxlab.sweeper.sweep": ["Sweep", "sweep"],
         "fxlab.sweeper.walk_forward": ["WalkForward", "walk_forward"],

@@ -50,8 +50,8 @@ if TYPE_CHECKING:
 
     from fxlab.backtester.strategy.strategy import Strategy
     from fxlab.batcher.batch import Batch
-    from fxlab.batcher.nightly import Night
     from fxlab.lab import Lab
+    from fxlab.sweeper._results import Night
     from fxlab.sweeper.sweep import Sweep
 
 FILE: Final = "Defaults, and a table for each"
@@ -463,6 +463,10 @@ def nightly(
         ),
     ] = None,
     timeout: Timeout = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Check the plan, show sessions and splits; run nothing."),
+    ] = False,
     on_failure: Annotated[
         str | None,
         typer.Option(
@@ -486,7 +490,8 @@ def nightly(
     The file may hold options in a table [night]: top, keep, timeout, on_failure.
     """
     import fxlab
-    from fxlab.batcher._jobs import night_options, read_plan
+    from fxlab.batcher._jobs import read_plan
+    from fxlab.batcher.runner import night_options
 
     if on_failure is None:
         on_failure = night_options(read_plan(file, "sweep"))["on_failure"]
@@ -501,6 +506,13 @@ def nightly(
         }
         _print_schedule(file, out, options)
         return
+    if dry_run:
+        found = fxlab.nightly(file, out=out, top=top, keep=keep, timeout=timeout, dry_run=True)
+        names = ("sweep", "state", "strategy", "sessions", "points", "splits", "metric")
+        show_frame(found.table.select(names))
+        for line in [*found.failures, "nothing was run; without --dry-run, it is"]:
+            say(line)
+        raise typer.Exit(bool(found.failures))
     try:
         found = fxlab.nightly(file, out=out, workers=workers, top=top, keep=keep, timeout=timeout)
     except BaseException as error:  # whoever sleeps has to hear of it, whatever ended the night
@@ -514,12 +526,13 @@ def nightly(
     )
     if found.failures:
         _tell(hook, "\n".join([str(found), *found.failures]))
-    _show_jobs(found, ("strategy", "sessions", "metric", "seconds"), found.failures)
+    _show_jobs(found, ("strategy", "sessions", "metric", "seconds", *found.unused), found.failures)
 
 
 def _print_schedule(file: Path, out: Path, options: Mapping[str, object]) -> None:
     """Print what runs a night, with whole paths: cron and systemd start elsewhere."""
-    from fxlab.batcher._jobs import checked_sweeps, load_jobs, night_options, read_plan
+    from fxlab.batcher._jobs import checked_sweeps, load_jobs, read_plan
+    from fxlab.batcher.runner import night_options
 
     plan = read_plan(file, "sweep")
     night_options(plan)

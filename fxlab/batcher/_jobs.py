@@ -28,11 +28,12 @@ from fxlab._times import integer, parse_range, required
 from fxlab.backtester.execution import Execution
 from fxlab.backtester.options import RunOptions, check_names, execution_of, renamed
 from fxlab.backtester.strategy.strategy import Strategy, Value, get, values_between
-from fxlab.batcher.runner import time_limit
+from fxlab.batcher.runner import NIGHT
 from fxlab.errors import EmptySession, FxlabError, InvalidInput, InvalidParameter
 from fxlab.sweeper._results import check_objective, worth
 from fxlab.sweeper._space import Space, choose
 from fxlab.sweeper.sweep import POINTS_LIMIT, sweep
+from fxlab.sweeper.walk_forward import check_splits
 
 if TYPE_CHECKING:
     from fxlab._progress import Advance
@@ -132,6 +133,10 @@ SCHEMA: Final[dict[str, Any]] = {
     "deflated_sharpe": pl.Float64,
     "pbo": pl.Float64,
     "tried": pl.Int64,
+    "splits": pl.String,
+    "windows": pl.Int64,
+    "in_sample": pl.Float64,
+    "out_of_sample": pl.Float64,
     "seconds": pl.Float64,
     "error": pl.String,
 }
@@ -162,6 +167,10 @@ class NightlySweep(RunOptions):
     symbol
         Of those that `tag`, `days` or `newest` finds only the ones with this symbol; then only it
         is traded, unless `symbols` says otherwise.
+    splits
+        Windows of a walk-forward over the same grid, after the sweep, on each of its sessions:
+        ``train`` with ``test`` or ``folds``, ``mode`` and ``embargo``, as `fxlab.walk_forward`
+        takes them. No walk-forward unless given.
     """
 
     strategy: str
@@ -176,6 +185,7 @@ class NightlySweep(RunOptions):
     points: int | None = None
     seed: int = 0
     metric: str = "sharpe_per_period"
+    splits: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, given: Self | Mapping[str, Any]) -> Self:
@@ -193,12 +203,18 @@ class NightlySweep(RunOptions):
         chosen = get(values["strategy"])
         values["name"] = values.get("name") or chosen.name
         values["parameters"] = _grid(chosen, values["parameters"])
+        values["splits"] = check_splits(values.get("splits", {}))
         made = cls(**values)
-        space = Space.of(chosen, made.parameters)
-        choose(space, made.search, made.points, made.seed, points_limit=POINTS_LIMIT)
+        made.chosen_points()
         check_objective(made.metric)
         made.check_rule()
         return made
+
+    def chosen_points(self) -> int:
+        """Return how many points are tried on each session, at most."""
+        space = Space.of(get(self.strategy), self.parameters)
+        points = choose(space, self.search, self.points, self.seed, points_limit=POINTS_LIMIT)
+        return points.total
 
     @property
     def slug(self) -> str:
@@ -210,9 +226,10 @@ class NightlySweep(RunOptions):
         """Return what decides its figures beside the ticks, as texts by name.
 
         Figures of two nights can be compared if all of these are the same. The strategy's code is
-        a hash here; which sessions the rule finds is no term: they change from night to night.
+        a hash here; which sessions the rule finds is no term: they change from night to night. Nor
+        are splits, which decide no point.
         """
-        left_out = {"name", "chunk_rows", "sessions", "tag", "days", "newest"}
+        left_out = {"name", "chunk_rows", "sessions", "tag", "days", "newest", "splits"}
         values = {s.name: getattr(self, s.name) for s in fields(self) if s.name not in left_out}
         values["execution"] = self.execution.as_dict()
         texts = {name: json.dumps(value, default=_plain) for name, value in values.items()}
@@ -321,9 +338,20 @@ class NightlySweep(RunOptions):
             "sweep": self.name,
             "strategy": self.strategy,
             "metric": self.metric,
+            "splits": ", ".join(f"{name} {value}" for name, value in self.splits.items()) or None,
             "seconds": (datetime.now(UTC) - began).total_seconds(),
             **values,
         }
+
+    def preview(self, lab: Lab, night: date) -> dict[str, Any]:
+        """Return the row of a sweep that waits: what it would run on, or why it cannot."""
+        now = datetime.now(UTC)
+        try:
+            ids = [session.id for session in self.find(lab, night)]
+        except FxlabError as error:
+            return self.row(now, state="failed", error=str(error))
+        points = self.chosen_points() * len(ids)
+        return self.row(now, state="waiting", sessions=ids, points=points)
 
     def row_of(self, found: Sweep, began: datetime) -> dict[str, Any]:
         """Return the row of a sweep that ran; with no point done it has failed as well."""
@@ -391,7 +419,6 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever a plan holds
 
 
 DEFAULTS: Final = "defaults"
-NIGHT: Final = "night"
 _SHOWN: Final = 5
 """Mistakes named at once, at most."""
 
@@ -426,45 +453,6 @@ def load_jobs(plan: str | Path | Sequence[Any] | Mapping[str, Any], kind: str) -
     found = _filled_in(held, kind) if isinstance(held, Mapping) else list(held)
     if not found:
         raise InvalidInput(f"there is nothing to run; write at least one [[{kind}]]")
-    return found
-
-
-def night_options(held: object, **given: Any) -> dict[str, Any]:  # noqa: ANN401 - checked here
-    """Return the options of a night: each as given, else as the ``[night]`` of its plan has it.
-
-    Parameters
-    ----------
-    held
-        What `read_plan` returned.
-    **given
-        ``top``, ``keep``, ``timeout`` as `fxlab.nightly` takes them, and ``on_failure``, the
-        command that ``fxlab nightly`` runs; None leaves the plan its word.
-
-    Raises
-    ------
-    InvalidParameter
-        For an unknown name ("did you mean"), or a value that is not possible.
-    """
-    known = ("top", "keep", "timeout", "on_failure")
-    own = held.get(NIGHT, {}) if isinstance(held, Mapping) else {}
-    if not isinstance(own, Mapping):
-        raise InvalidParameter(f"write [{NIGHT}] once, and {', '.join(known)} below it")
-    check_names(own, known, "a night")
-    found = dict.fromkeys(known) | dict(own) | {k: v for k, v in given.items() if v is not None}
-    top, keep, command = found["top"], found["keep"], found["on_failure"]
-    if top is not None:
-        required(integer(top, 0), f"top={top!r:.80} is not a number of points; give 0 or more")
-    if keep is not None:
-        required(
-            integer(keep, 1),
-            f"keep={keep!r:.80} is not a number of nights; give 1 or more, or leave it out to keep "
-            "all of them",
-        )
-    time_limit(found["timeout"])
-    if not isinstance(command, str | None):
-        raise InvalidParameter(
-            f'on_failure={command!r:.80} is not a text; write on_failure = "mail -s night me"'
-        )
     return found
 
 

@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import polars as pl
 
@@ -36,33 +35,33 @@ from fxlab.batcher._jobs import (
     NightlySweep,
     checked_sweeps,
     load_jobs,
-    night_options,
     read_plan,
 )
 from fxlab.batcher.batch import Batch, batch, connected, only_one, resolved
+from fxlab.batcher.runner import night_options
 from fxlab.errors import Cancelled, FxlabError, SweepCancelled
 from fxlab.sweeper._cross_validation import verdict
 from fxlab.sweeper._results import (
     CHANGES,
     COMPARISON,
-    FIGURES,
     INDEX,
-    POINTS,
     RECORD,
     REPORTS,
     REPORTS_ERROR,
     ROWS_ERROR,
+    Night,
     NightRecord,
     clear_nights,
     compare_nights,
     figure_history,
     finite,
     frames_of,
-    point_words,
+    night_figures,
     read_nights,
 )
 from fxlab.sweeper._store import RANKED, night_rows, save_night
 from fxlab.sweeper._threads import check_workers
+from fxlab.sweeper.walk_forward import walk_table
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -70,93 +69,7 @@ if TYPE_CHECKING:
     from fxlab.lab import Lab
     from fxlab.sessions.session import Session
     from fxlab.sweeper.sweep import Sweep
-
-
-@dataclass(frozen=True)
-class Night:
-    """What became of the sweeps of a night.
-
-    Attributes
-    ----------
-    table : polars.DataFrame
-        One row a sweep: ``sweep`` (its name), ``state`` (done, stopped, failed), ``strategy``,
-        ``sessions``, ``points`` (outcomes, of all sessions), ``from_before`` (those that were kept
-        already), ``failed`` (points), ``metric``, ``best`` (its value at the best point),
-        ``parameters`` (of that point, those that vary), ``deflated_sharpe`` (probability that it
-        is above chance), ``pbo`` (probability of backtest overfitting), ``tried`` (points of all
-        nights), ``seconds``, ``error``. Null where there is none.
-    sweeps : dict of Sweep
-        By name, those that did not fail.
-    index : Path
-        The page that shows them.
-    comparison : polars.DataFrame
-        A row a sweep (``session`` is null) and one for each of its sessions: ``change`` against
-        the night before (better, decayed, same, new, gone, not compared), ``figure`` of the best
-        point and ``figure_before``, ``since`` (the night of that one), ``parameters`` and
-        ``parameters_before``, ``before_tonight`` (what the parameters of the night before give on
-        the sessions of this one), ``note``. A session's figure is that of the sweep's best point.
-    reports : Batch or None
-        The notebooks and reports of the best points, if they were asked for.
-    retention : str
-        What became of older nights, in words, if only so many were to be kept.
-    report_errors : tuple of str
-        Why reports were not made; failures of the night, as those that failed are.
-    other_errors : tuple of str
-        What else did not go well, such as rows that the database did not take; failures, too.
-
-    Examples
-    --------
-    >>> table = pl.DataFrame({"state": ["done"], "points": [4], "from_before": [1]})
-    >>> print(fxlab.Night(table, {}, Path("index.html")))
-    1 sweeps, 0 failed; 4 points, 1 of them from before; see index.html
-    """
-
-    table: pl.DataFrame = field(repr=False)
-    sweeps: dict[str, Sweep] = field(repr=False)
-    index: Path
-    comparison: pl.DataFrame = field(
-        repr=False, default_factory=lambda: pl.DataFrame(schema=COMPARISON)
-    )
-    reports: Batch | None = None
-    retention: str = ""
-    report_errors: tuple[str, ...] = ()
-    other_errors: tuple[str, ...] = ()
-
-    @property
-    def changes(self) -> pl.DataFrame:
-        """Return the comparison of whole sweeps, without that of their sessions."""
-        return self.comparison.filter(pl.col("session").is_null()).drop("session")
-
-    @property
-    def failed(self) -> pl.DataFrame:
-        """Return the rows of sweeps that failed."""
-        return self.table.filter(pl.col("state") == "failed")
-
-    @property
-    def failures(self) -> list[str]:
-        """Return what failed in words: sweeps, reports, the rest; none of a night that is well."""
-        lines = [f"{name}: {error}" for name, error in self.failed.select("sweep", "error").rows()]
-        return [*lines, *self._report_failures, *self.other_errors]
-
-    @property
-    def _report_failures(self) -> list[str]:
-        failed = [] if self.reports is None else self.reports.failed.select("job", "error").rows()
-        return [*(f"report of {name}: {error}" for name, error in failed), *self.report_errors]
-
-    def __str__(self) -> str:
-        """Say it in one line."""
-        points, known = (int(self.table[name].sum()) for name in ("points", "from_before"))
-        older = self.retention and f"; {self.retention}"
-        lost = f"; {len(unmade):,} report errors" if (unmade := self._report_failures) else ""
-        lost += f"; {len(self.other_errors):,} other errors" if self.other_errors else ""
-        return (
-            f"{self.table.height:,} sweeps, {self.failed.height:,} failed; {points:,} points, "
-            f"{known:,} of them from before{_change_words(self.changes)}{lost}{older}; see "
-            f"{self.index}"
-        )
-
-    def _repr_html_(self) -> str:
-        return _html.table(self.table.drop("seconds"), caption=str(self))
+    from fxlab.sweeper.walk_forward import WalkForward
 
 
 def nightly(
@@ -169,6 +82,7 @@ def nightly(
     top: int | None = None,
     keep: int | None = None,
     timeout: Duration | None = None,
+    dry_run: bool = False,
     progress: Progress = None,
 ) -> Night:
     """Run sweeps one after the other, keep every point, and write a page of what they gave.
@@ -203,6 +117,9 @@ def nightly(
         their rows in the database (`fxlab.Lab.nights`). All stay unless given.
     timeout
         The longest time for the notebook of one report, such as "30m", as `fxlab.batch` takes it.
+    dry_run
+        Only check the plan, and tell on which sessions, how many points and which splits would be
+        tried; nothing is run or written.
     progress
         As `fxlab.backtest` takes it; it hears of the sweep and the time left.
 
@@ -226,6 +143,10 @@ def nightly(
     wanted, newest = options["top"] or 0, options["keep"]
     plan = checked_sweeps(load_jobs(held, "sweep"))
     root = Path(out).resolve()
+    if dry_run:
+        with connected(lab) as store:
+            rows = [one.preview(store, day) for one in plan]
+        return Night(pl.DataFrame(rows, schema=SCHEMA), {}, root / day.isoformat() / INDEX)
     with connected(lab) as store, only_one(root), shown(progress, "nightly") as advance:
         log = _Log(root, day, plan, store, "" if held is sweeps else Path(str(sweeps)).name)
         steps = len(plan) + bool(wanted)
@@ -253,6 +174,7 @@ class _Log:
         self._earlier = read_nights(root, but=day)  # nobody writes them while this night runs
         self._rows: list[dict[str, Any]] = []
         self._sweeps: dict[str, Sweep] = {}
+        self._walks: dict[str, dict[str, WalkForward]] = {}
         self._reports: Batch | None = None
         self._report_errors: list[str] = []
         self._report_words = ""
@@ -261,15 +183,43 @@ class _Log:
     def add(self, one: NightlySweep, workers: int, progress: Advance) -> None:
         """Run a sweep and note how it ended; only an interruption goes on to the caller."""
         began = datetime.now(UTC)
+        share = part(progress, 0.0, 0.5 if one.splits else 1.0)
         try:
-            found = one.run(self._lab, self._day, workers, progress)
+            found = one.run(self._lab, self._day, workers, share)
         except (KeyboardInterrupt, Cancelled) as stop:
-            self._stopped(one, stop, began)
+            if isinstance(stop, SweepCancelled):
+                self._keep(one, stop.sweep, began)  # type: ignore[arg-type]  # errors know no sweep
+            self._stop(one, stop)
         except Exception as error:  # noqa: BLE001 - a night goes on, whatever one sweep meets
             self._fail(one, error, began)
         else:
             self._keep(one, found, began)
+            if one.splits and one.name in self._sweeps:
+                self._walk(one, found, workers, part(progress, 0.5, 1.0))
         self.show()
+
+    def _walk(self, one: NightlySweep, found: Sweep, workers: int, progress: Advance) -> None:
+        """Walk forward over each session of a sweep; where that fails, its points stand.
+
+        Its trainings are not kept: as points of the sweep they would count as trials.
+        """
+        walks = self._walks[one.name] = {}
+        for number, name in enumerate(found.sessions):
+            share = part(progress, number / len(found.sessions), (number + 1) / len(found.sessions))
+            try:
+                walks[name] = found.walk_forward(
+                    session=name, workers=workers, check_lookahead=False, progress=share,
+                    **one.splits,
+                )  # fmt: skip
+            except (KeyboardInterrupt, Cancelled) as stop:
+                self._stop(one, stop)
+            except Exception as error:  # noqa: BLE001 - as in `add`
+                told = self._told(error, f"{one.slug}.error.txt")
+                self._errors.append(f"walk-forward of {one.name} on {name}: {told}")
+        if walks:
+            means = pl.concat([walk.pairs for walk in walks.values()]).mean().row(0, named=True)
+            traded = sum(len(walk.results) for walk in walks.values())
+            self._rows[-1] |= {"windows": traded, **{k: finite(v) for k, v in means.items()}}
 
     def report(self, most: int, timeout: Duration | None, progress: Advance) -> None:
         """Run a notebook for the best points; what fails there fails no sweep, but the night."""
@@ -312,8 +262,13 @@ class _Log:
 
     def show(self, state: str = "running") -> Night:
         """Write the record of the night, its page and that of all nights."""
-        nights = self._earlier | {self._day: NightRecord(state, self._figures())}
-        points = pl.DataFrame(list(self._points()), schema=POINTS, orient="row")
+        ended = {row["sweep"]: row for row in self._rows}
+        rows = [
+            (ended.get(one.name) or one.row(self._began, state="waiting")) | {"terms": one.terms}
+            for one in self._plan
+        ]
+        figures, points = night_figures(self._day, rows, self._sweeps)
+        nights = self._earlier | {self._day: NightRecord(state, figures)}
         made = nights[self._day]
         made.comparison = compare_nights(*frames_of(nights), points, self._day)
         if state != "running":
@@ -328,13 +283,16 @@ class _Log:
             pictures,
             reports=self._report_words,
             errors=self._errors,
+            walks=self._walks,
         )
         write_whole(page, shown)
         newest = pictures if self._day == max(nights) else None
         write_whole(self._root / INDEX, render_all(self._root, nights, newest))
         table = pl.DataFrame(self._rows, schema=SCHEMA)
         errors = tuple(self._report_errors), tuple(self._errors)
-        return Night(table, self._sweeps, page, made.comparison, self._reports, "", *errors)
+        return Night(
+            table, self._sweeps, page, made.comparison, self._reports, "", *errors, self._walks
+        )
 
     def _store(self, comparison: pl.DataFrame) -> None:
         """Write the night's rows into the database; where that fails, the pages are there."""
@@ -374,31 +332,6 @@ class _Log:
         write_whole(self._root / INDEX, render_all(self._root, read_nights(self._root)))
         return words
 
-    def _figures(self) -> pl.DataFrame:
-        """Return a row for each sweep of the plan and for each of its sessions."""
-        rows: list[dict[str, Any]] = []
-        ended = {row["sweep"]: row for row in self._rows}
-        for one in self._plan:
-            row = ended.get(one.name) or one.row(datetime.now(UTC), state="waiting")
-            terms = json.dumps(one.terms, sort_keys=True)
-            whole = {"night": self._day, "figure": finite(row["best"]), "terms": terms}
-            rows.append({name: row.get(name) for name in FIGURES} | whole)
-            if row["best"] is not None:
-                rows += [rows[-1] | each for each in self._by_session(one.name)]
-        return pl.DataFrame(rows, schema=FIGURES)
-
-    def _by_session(self, name: str) -> list[dict[str, Any]]:
-        """Return session and figure of the best point of a sweep."""
-        found = self._sweeps[name]
-        best = found.table.filter(pl.col("point") == found.ranking()["point"][0])
-        rows = best.select("session", found.metric).iter_rows()
-        return [{"session": session, "figure": finite(figure)} for session, figure in rows]
-
-    def _points(self) -> Iterator[tuple[str, str, float | None]]:
-        for name, found in self._sweeps.items():
-            for number, figure in found.ranking().select("point", found.metric).iter_rows():
-                yield name, point_words(found, number), finite(figure)
-
     def _keep(self, one: NightlySweep, found: Sweep, began: datetime) -> None:
         """Note how a sweep ended; one whose table cannot be written has failed."""
         try:
@@ -422,9 +355,7 @@ class _Log:
         write_whole(self._folder / name, "".join(traceback.format_exception(error)))
         return f"{type(error).__name__}: {error}; the traceback is in {name}"
 
-    def _stopped(self, one: NightlySweep, stop: BaseException, began: datetime) -> None:
-        if isinstance(stop, SweepCancelled):
-            self._keep(one, stop.sweep, began)  # type: ignore[arg-type]  # errors know no sweep
+    def _stop(self, one: NightlySweep, stop: BaseException) -> NoReturn:
         page = self.show("stopped").index
         raise Cancelled(
             f"the night was stopped in its sweep {one.name!r}; every point that was done is kept, "
@@ -457,10 +388,7 @@ def _named(progress: Advance, name: str) -> Advance:
     return lambda share, words: progress(share, f"{name}: {words}")
 
 
-def _change_words(changes: pl.DataFrame) -> str:
-    counts = dict(changes["change"].value_counts().iter_rows())
-    words = [f"{counts[change]:,} {change}" for change in CHANGES if counts.get(change)]
-    return f"; against the night before {', '.join(words)}" if words else ""
+_SAMPLES = ("in_sample", "out_of_sample")
 
 
 def render_night(
@@ -472,6 +400,7 @@ def render_night(
     *,
     reports: str = "",
     errors: Sequence[str] = (),
+    walks: Mapping[str, Mapping[str, WalkForward]] | None = None,
 ) -> str:
     """Return the page of one night.
 
@@ -491,12 +420,15 @@ def render_night(
         What became of the reports of the best points, in words; empty if none were asked for.
     errors
         What else did not go well.
+    walks
+        Walk-forwards by name of the sweep and session.
     """
     shown = [
         {
             **row,
             "notebook": None,
             "figure": show_metric(row["best"], METRICS[row["metric"]][0]),
+            "samples": [show_metric(row[n], METRICS[row["metric"]][0]) for n in _SAMPLES],
             "odds": [show_metric(row[name], "probability") for name in ("deflated_sharpe", "pbo")],
             "took": show_seconds(row["seconds"]),
         }
@@ -514,7 +446,10 @@ def render_night(
         reports_page="" if reports.startswith("none") else f"{REPORTS}/{INDEX}",
         changes=_change_rows(compared, pictures or {}),
         by_session=_by_session_table(compared),
-        sections=[_section(number, *found) for number, found in enumerate(sweeps.items())],
+        sections=[
+            _section(number, name, found, (walks or {}).get(name) or {})
+            for number, (name, found) in enumerate(sweeps.items())
+        ],
         plotly=plotly_source() if sweeps else "",
     )
 
@@ -593,8 +528,8 @@ def _pictures(nights: Mapping[date, NightRecord], day: date) -> dict[str, Markup
     }
 
 
-def _section(number: int, name: str, found: Sweep) -> Section:
-    """Return the picture of a sweep and its best points."""
+def _section(number: int, name: str, found: Sweep, walks: Mapping[str, WalkForward]) -> Section:
+    """Return the picture of a sweep, its best points, and what walking forward gave."""
     words = [] if found.table.is_empty() else [verdict(found)]
     best = found.ranking().head(RANKED)
     if best.is_empty():
@@ -604,4 +539,11 @@ def _section(number: int, name: str, found: Sweep) -> Section:
     digits = dict.fromkeys((found.metric, "worst", "best"), 4)
     ranked = _html.table(best, caption="The best points", decimals=digits, inline=False)
     figure = found.heatmap() if len(found.varied) > 1 else found.parallel()
-    return name, [*words, embed(figure, f"sweep-{number}", ""), ranked]
+    walked = []
+    if walks:
+        first, walk = next(iter(walks.items()))
+        caption = f"Walk-forward: {found.metric} in training (in sample) and test; chart: {first}"
+        digits = dict.fromkeys((*_SAMPLES, "total_return", "max_drawdown"), 4)
+        told = _html.table(walk_table(walks), caption=caption, decimals=digits, inline=False)
+        walked = [told, embed(walk.plot(), f"walk-{number}", "")]
+    return name, [*words, embed(figure, f"sweep-{number}", ""), ranked, *walked]

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from fxlab._times import Duration, parse_duration
+from fxlab._times import Duration, integer, parse_duration, required
 from fxlab.backtester.options import check_names
 from fxlab.backtester.report._summary import sparkline
 from fxlab.backtester.report._tearsheet import write_whole
@@ -149,6 +149,48 @@ def time_limit(timeout: Duration | None) -> float | None:
             f"timeout={timeout!r:.80} leaves no time to run; give one such as '30m', or none"
         )
     return micros / 1e6
+
+
+NIGHT: Final = "night"
+
+
+def night_options(held: object, **given: Any) -> dict[str, Any]:  # noqa: ANN401 - checked here
+    """Return the options of a night: each as given, else as the ``[night]`` of its plan has it.
+
+    Parameters
+    ----------
+    held
+        What `read_plan` returned.
+    **given
+        ``top``, ``keep``, ``timeout`` as `fxlab.nightly` takes them, and ``on_failure``, the
+        command that ``fxlab nightly`` runs; None leaves the plan its word.
+
+    Raises
+    ------
+    InvalidParameter
+        For an unknown name ("did you mean"), or a value that is not possible.
+    """
+    known = ("top", "keep", "timeout", "on_failure")
+    own = held.get(NIGHT, {}) if isinstance(held, Mapping) else {}
+    if not isinstance(own, Mapping):
+        raise InvalidParameter(f"write [{NIGHT}] once, and {', '.join(known)} below it")
+    check_names(own, known, "a night")
+    found = dict.fromkeys(known) | dict(own) | {k: v for k, v in given.items() if v is not None}
+    top, keep, command = found["top"], found["keep"], found["on_failure"]
+    if top is not None:
+        required(integer(top, 0), f"top={top!r:.80} is not a number of points; give 0 or more")
+    if keep is not None:
+        required(
+            integer(keep, 1),
+            f"keep={keep!r:.80} is not a number of nights; give 1 or more, or leave it out to keep "
+            "all of them",
+        )
+    time_limit(found["timeout"])
+    if not isinstance(command, str | None):
+        raise InvalidParameter(
+            f'on_failure={command!r:.80} is not a text; write on_failure = "mail -s night me"'
+        )
+    return found
 
 
 def run_all(

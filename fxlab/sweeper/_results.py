@@ -28,7 +28,9 @@ from fxlab.sweeper._space import Point
 from fxlab.sweeper._trial import STATES, TrialResult
 
 if TYPE_CHECKING:
+    from fxlab.batcher.batch import Batch
     from fxlab.sweeper.sweep import Sweep
+    from fxlab.sweeper.walk_forward import WalkForward
 
 
 def check_metric(metric: str) -> str:
@@ -118,28 +120,6 @@ def count_words(table: pl.DataFrame, total: int, resumed: int) -> str:
     if resumed:
         parts.append(f"{resumed:,} of them from before")
     return ", ".join(parts) or "no points"
-
-
-def place_of(sessions: Sequence[str], session: object) -> int:
-    """Return which of a sweep's sessions is meant; of a single one it need not be said."""
-    if session in sessions:
-        return sessions.index(session)
-    if session is None and len(sessions) == 1:
-        return 0
-    near = did_you_mean(str(session), sessions)
-    raise InvalidParameter(
-        f"session={session!r:.80} is none of this sweep's sessions; give one of {some(sessions)}. "
-        f"{near}".strip()
-    )
-
-
-def not_done(point: Point, outcome: TrialResult | None) -> str:
-    """Return why a point has no result."""
-    words = f"point {point.number} ({point.words})"
-    if outcome is None:
-        return f"{words} was not reached before the sweep was stopped; sweep.again() reaches it"
-    became = "was skipped" if outcome.state == "skipped" else outcome.state
-    return f"{words} {became}, so it has no result: {outcome.error}"
 
 
 def rank(table: pl.DataFrame, strategy: Strategy, metric: str, sign: float) -> pl.DataFrame:
@@ -372,6 +352,33 @@ def _parsed_night(found: Any, day: date) -> tuple[str, pl.DataFrame, pl.DataFram
     return state, figures, comparison
 
 
+def night_figures(
+    day: date, rows: Sequence[Mapping[str, Any]], sweeps: Mapping[str, Sweep]
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the figures of a night, a row a sweep and session, and those of all its points.
+
+    `rows` are those of `Night.table`, each with the ``terms`` of its sweep.
+    """
+    figures: list[dict[str, Any]] = []
+    points = []
+    for row in rows:
+        terms = json.dumps(row["terms"], sort_keys=True)
+        whole = {"night": day, "figure": finite(row["best"]), "terms": terms}
+        figures.append({name: row.get(name) for name in FIGURES} | whole)
+        found = sweeps.get(row["sweep"])
+        if found is None:
+            continue
+        ranking = found.ranking().select("point", found.metric).rows()
+        points += [(row["sweep"], point_words(found, one), finite(it)) for one, it in ranking]
+        if row["best"] is not None:
+            best = found.table.filter(pl.col("point") == ranking[0][0])
+            figures += [
+                figures[-1] | {"session": session, "figure": finite(figure)}
+                for session, figure in best.select("session", found.metric).rows()
+            ]
+    return pl.DataFrame(figures, schema=FIGURES), pl.DataFrame(points, schema=POINTS, orient="row")
+
+
 def figure_history(figures: pl.DataFrame, nights: pl.DataFrame, name: str) -> pl.DataFrame:
     """Return ``night`` and ``figure`` of a sweep, null where a night has none.
 
@@ -454,6 +461,110 @@ class NightRecord:
             return cls(*parse_night(path.read_text(encoding="utf-8"), day))
         except (OSError, ValueError):
             return cls("unreadable", pl.DataFrame(schema=FIGURES))
+
+
+@dataclass(frozen=True)
+class Night:
+    """What became of the sweeps of a night.
+
+    Attributes
+    ----------
+    table : polars.DataFrame
+        One row a sweep: ``sweep`` (its name), ``state`` (done, stopped, failed), ``strategy``,
+        ``sessions``, ``points`` (outcomes, of all sessions), ``from_before`` (those that were kept
+        already), ``failed`` (points), ``metric``, ``best`` (its value at the best point),
+        ``parameters`` (of that point, those that vary), ``deflated_sharpe`` (probability that it
+        is above chance), ``pbo`` (probability of backtest overfitting), ``tried`` (points of all
+        nights), ``splits`` of its walk-forward in words, ``windows`` of it that were traded,
+        ``in_sample`` and ``out_of_sample`` (means of the metric over these windows: in training,
+        and in the test that follows), ``seconds``, ``error``. Null where there is none.
+    sweeps : dict of Sweep
+        By name, those that did not fail.
+    index : Path
+        The page that shows them.
+    comparison : polars.DataFrame
+        A row a sweep (``session`` is null) and one for each of its sessions: ``change`` against
+        the night before (better, decayed, same, new, gone, not compared), ``figure`` of the best
+        point and ``figure_before``, ``since`` (the night of that one), ``parameters`` and
+        ``parameters_before``, ``before_tonight`` (what the parameters of the night before give on
+        the sessions of this one), ``note``. A session's figure is that of the sweep's best point.
+    reports : Batch or None
+        The notebooks and reports of the best points, if they were asked for.
+    retention : str
+        What became of older nights, in words, if only so many were to be kept.
+    report_errors : tuple of str
+        Why reports were not made; failures of the night, as those that failed are.
+    other_errors : tuple of str
+        What else did not go well, such as rows that the database did not take; failures, too.
+    walks : dict of dict of WalkForward
+        By name and session, those of sweeps with `splits`.
+
+    Examples
+    --------
+    >>> table = pl.DataFrame({"state": ["done"], "points": [4], "from_before": [1]})
+    >>> print(fxlab.Night(table, {}, Path("index.html")))
+    1 sweeps, 0 failed; 4 points, 1 of them from before; see index.html
+    """
+
+    table: pl.DataFrame = field(repr=False)
+    sweeps: dict[str, Sweep] = field(repr=False)
+    index: Path
+    comparison: pl.DataFrame = field(
+        repr=False, default_factory=lambda: pl.DataFrame(schema=COMPARISON)
+    )
+    reports: Batch | None = None
+    retention: str = ""
+    report_errors: tuple[str, ...] = ()
+    other_errors: tuple[str, ...] = ()
+    walks: Mapping[str, Mapping[str, WalkForward]] = field(default_factory=dict, repr=False)
+
+    @property
+    def changes(self) -> pl.DataFrame:
+        """Return the comparison of whole sweeps, without that of their sessions."""
+        return self.comparison.filter(pl.col("session").is_null()).drop("session")
+
+    @property
+    def failed(self) -> pl.DataFrame:
+        """Return the rows of sweeps that failed."""
+        return self.table.filter(pl.col("state") == "failed")
+
+    @property
+    def failures(self) -> list[str]:
+        """Return what failed in words: sweeps, reports, the rest; none of a night that is well."""
+        lines = [f"{name}: {error}" for name, error in self.failed.select("sweep", "error").rows()]
+        return [*lines, *self._report_failures, *self.other_errors]
+
+    @property
+    def _report_failures(self) -> list[str]:
+        failed = [] if self.reports is None else self.reports.failed.select("job", "error").rows()
+        return [*(f"report of {name}: {error}" for name, error in failed), *self.report_errors]
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        points, known = (int(self.table[name].sum()) for name in ("points", "from_before"))
+        older = self.retention and f"; {self.retention}"
+        lost = f"; {len(unmade):,} report errors" if (unmade := self._report_failures) else ""
+        lost += f"; {len(self.other_errors):,} other errors" if self.other_errors else ""
+        return (
+            f"{self.table.height:,} sweeps, {self.failed.height:,} failed; {points:,} points, "
+            f"{known:,} of them from before{_change_words(self.changes)}{lost}{older}; see "
+            f"{self.index}"
+        )
+
+    def _repr_html_(self) -> str:
+        return _html.table(self.table.drop("seconds", *self.unused), caption=str(self))
+
+    @property
+    def unused(self) -> list[str]:
+        """Return the columns of walk-forwards that no sweep has."""
+        names = ("splits", "windows", "in_sample", "out_of_sample")
+        return [name for name in names if self.table[name].null_count() == self.table.height]
+
+
+def _change_words(changes: pl.DataFrame) -> str:
+    counts = dict(changes["change"].value_counts().iter_rows())
+    words = [f"{counts[change]:,} {change}" for change in CHANGES if counts.get(change)]
+    return f"; against the night before {', '.join(words)}" if words else ""
 
 
 def read_nights(root: Path, but: date | None = None) -> dict[date, NightRecord]:

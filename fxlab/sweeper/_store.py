@@ -375,7 +375,8 @@ def nights(db: QuestDB, limit: int = 50, *, top: int | None = None, text: str = 
         the best point), ``state`` of the sweep (done, stopped, failed), ``change`` of the best
         point against the night before (better, decayed, same, new, not compared), ``strategy``,
         ``sessions`` (list), ``parameters`` (JSON text), ``metric``, its ``figure`` (the mean over
-        the sessions), ``deflated_sharpe`` (probability that the point is above chance), ``pbo``
+        the sessions), ``in_sample`` and ``out_of_sample`` of the sweep (as `fxlab.Night` has
+        them), ``deflated_sharpe`` (probability that the point is above chance), ``pbo``
         (probability of backtest overfitting of the sweep), ``tried`` (points of all nights),
         ``run_id`` of its report, ``fingerprints`` and ``sweep_ids`` (lists: one a session),
         ``error``, ``page`` (path), ``started``, ``updated_at``. Null where there is none: a sweep
@@ -392,7 +393,8 @@ def nights(db: QuestDB, limit: int = 50, *, top: int | None = None, text: str = 
     night = pl.col("timestamp").dt.date().alias("night")
     return found.with_columns(*lists, rank, night).select(
         "night", "night_id", "plan", "sweep", "rank", "state", "change", "strategy", "sessions",
-        "parameters", "metric", "figure", "deflated_sharpe", "pbo", "tried", "run_id",
+        "parameters", "metric", "figure", "in_sample", "out_of_sample", "deflated_sharpe", "pbo",
+        "tried", "run_id",
         "fingerprints", "sweep_ids", "error", "page", "started", "updated_at",
     )  # fmt: skip
 

@@ -33,6 +33,7 @@ from fxlab.backtester.metrics._performance import (
 from fxlab.backtester.result import Run, facts_of
 from fxlab.backtester.strategy.signals import Signals
 from fxlab.backtester.strategy.strategy import Value
+from fxlab.errors import InvalidParameter, did_you_mean, some
 from fxlab.sweeper._space import Point
 
 KEPT: Final = 256
@@ -236,3 +237,25 @@ class Trial:
         self._accumulator.take(written)
         for name in ("orders", "fills", "trades"):
             written[name].clear()
+
+
+def place_of(sessions: Sequence[str], session: object) -> int:
+    """Return which of a sweep's sessions is meant; of a single one it need not be said."""
+    if session in sessions:
+        return sessions.index(session)
+    if session is None and len(sessions) == 1:
+        return 0
+    near = did_you_mean(str(session), sessions)
+    raise InvalidParameter(
+        f"session={session!r:.80} is none of this sweep's sessions; give one of {some(sessions)}. "
+        f"{near}".strip()
+    )
+
+
+def not_done(point: Point, outcome: TrialResult | None) -> str:
+    """Return why a point has no result."""
+    words = f"point {point.number} ({point.words})"
+    if outcome is None:
+        return f"{words} was not reached before the sweep was stopped; sweep.again() reaches it"
+    became = "was skipped" if outcome.state == "skipped" else outcome.state
+    return f"{words} {became}, so it has no result: {outcome.error}"

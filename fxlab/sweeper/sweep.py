@@ -33,8 +33,6 @@ from fxlab.sweeper._results import (
     column_of,
     count_words,
     direction,
-    not_done,
-    place_of,
     rank,
 )
 from fxlab.sweeper._space import Point, Search, Space, choose
@@ -46,6 +44,7 @@ from fxlab.sweeper._study import (
     refuse_if_too_many,
 )
 from fxlab.sweeper._threads import check_workers
+from fxlab.sweeper._trial import not_done, place_of
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -266,24 +265,29 @@ class Sweep:
         """Choose on most of the time and test on the rest, fold by fold; see `folds.validate`."""
         return _cross_validation.cross_validate(self, count, purge=purge, embargo=embargo)
 
-    def walk_forward(self, *, train: Duration, **options: Any) -> WalkForward:  # noqa: ANN401
+    def walk_forward(
+        self,
+        *,
+        train: Duration,
+        session: str | None = None,
+        **options: Any,  # noqa: ANN401
+    ) -> WalkForward:
         """Sweep the same grid over each of many trainings, and trade the best on what follows.
 
         Parameters
         ----------
         train
             Length of a training.
+        session
+            Which one, where the sweep has several.
         **options
             `test`, `folds`, `mode`, `embargo` and all others of `fxlab.walk_forward`; what this
             sweep was asked for stands in for those that are not given.
         """
         from fxlab.sweeper.walk_forward import walk_forward
 
-        if len(self.studies) > 1:
-            raise InvalidParameter(
-                f"this sweep has {len(self.studies)} sessions; call fxlab.walk_forward for each"
-            )
-        return walk_forward(**self._settings(options), source=self.studies[0].source, train=train)
+        study = self.studies[place_of(self.sessions, session)]
+        return walk_forward(**self._settings(options), source=study.source, train=train)
 
     def again(self, **changes: Any) -> Sweep:  # noqa: ANN401
         """Sweep the same grid over the same sessions with some options of `fxlab.sweep` changed."""

@@ -15,17 +15,17 @@ import polars as pl
 
 from fxlab import _html
 from fxlab._progress import Advance, Progress, part, shown
-from fxlab._times import Duration, from_micros
+from fxlab._times import Duration, from_micros, integer, parse_duration
 from fxlab.backtester._frame_source import FrameSource
 from fxlab.backtester._source import TickSource, as_source, choose_symbols, span
 from fxlab.backtester.engine import backtest
 from fxlab.backtester.metrics import _validation
 from fxlab.backtester.metrics._performance import METRICS
 from fxlab.backtester.metrics._validation import SplitWindow
-from fxlab.backtester.options import Options, RunOptions, takes_run_options
+from fxlab.backtester.options import Options, RunOptions, check_names, takes_run_options
 from fxlab.backtester.strategy.strategy import Strategy, StrategyFunction, get
 from fxlab.errors import EmptySession, InvalidParameter
-from fxlab.schema import UTC_MICROS
+from fxlab.schema import UTC_MICROS, check_mapping
 from fxlab.sweeper._results import check_metric, check_objective, column_of
 from fxlab.sweeper._study import CachedSource
 from fxlab.sweeper.sweep import Sweep, sweep
@@ -79,6 +79,17 @@ class WalkForward:
         """Return what all tests together made of the capital."""
         final = self.results[-1].metrics["final_equity"] if self.results else self.capital
         return final / self.capital - 1.0
+
+    @property
+    def pairs(self) -> pl.DataFrame:
+        """Return the metric that chose in training and in test, ``in_sample``, ``out_of_sample``.
+
+        A row for each window that has both.
+        """
+        both = {"in_sample": f"train_{self.metric}", "out_of_sample": f"test_{self.metric}"}
+        return self.table.select(
+            pl.col(column).alias(name) for name, column in both.items()
+        ).drop_nulls()
 
     @property
     def max_drawdown(self) -> float:
@@ -145,6 +156,50 @@ class WalkForward:
 
     def _repr_html_(self) -> str:
         return _html.table(self.summary, caption=str(self))
+
+
+SPLITS: Final = ("train", "test", "folds", "mode", "embargo")
+
+
+def check_splits(given: object) -> dict[str, Any]:
+    """Return the windows of a walk-forward as a plan has them, checked without a session.
+
+    Raises
+    ------
+    InvalidParameter, InvalidInput
+        For an unknown name ("did you mean"), or windows that are none however long a session is.
+    """
+    splits = dict(check_mapping("splits", given, "{ train = '6h', test = '1h' }"))
+    check_names(splits, SPLITS, "splits")
+    if splits and "train" not in splits:
+        raise InvalidParameter(
+            "splits has no train; write splits = { train = '6h', test = '1h' }, or folds = 5 "
+            "instead of test"
+        )
+    if splits:
+        train, embargo, test = (
+            parse_duration(splits.get(name, 0), name) for name in ("train", "embargo", "test")
+        )
+        room = train + embargo + max(1, test) * (integer(splits.get("folds"), 1) or 1)
+        _validation.walk_forward(0, room or 1, **splits)
+    return splits
+
+
+def walk_table(walks: Mapping[str, WalkForward]) -> pl.DataFrame:
+    """Return what became of the same walk-forward on several sessions, one row each."""
+    rows = [
+        {
+            "session": session,
+            "windows": walk.table.height,
+            "traded": len(walk.results),
+            **walk.pairs.mean().row(0, named=True),
+            "total_return": walk.total_return,
+            "max_drawdown": walk.max_drawdown,
+        }
+        for session, walk in walks.items()
+    ]
+    kinds = dict.fromkeys(("in_sample", "out_of_sample"), pl.Float64)
+    return pl.DataFrame(rows, schema_overrides=kinds)
 
 
 def open_positions(result: Result) -> int:

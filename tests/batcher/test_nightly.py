@@ -26,11 +26,11 @@ from fxlab.batcher._jobs import (
     NightlySweep,
     checked_sweeps,
     load_jobs,
-    night_options,
     read_plan,
 )
 from fxlab.batcher.batch import Batch, resolved
 from fxlab.batcher.nightly import render_all
+from fxlab.batcher.runner import night_options
 from fxlab.sweeper._results import (
     FIGURES,
     RECORD,
@@ -896,3 +896,126 @@ def test_rows_that_the_database_does_not_take_fail_the_night_and_no_sweep(
     assert "; 1 other errors; see " in str(night)
     assert "rows in the database: no &lt;room&gt;" in night.index.read_text(encoding="utf-8")
     assert read_nights(tmp_path)[FIRST].state == "done"
+
+
+SPLITS = {"train": "2m", "folds": 2, "mode": "anchored", "embargo": "5s"}
+
+
+@pytest.fixture(scope="module")
+def walked(lab, group, plan, tmp_path_factory):
+    """Run a night with a sweep that walks forward, and one that does not."""
+    sessions = [f"{group}-a", f"{group}-b"]
+    first = {"sessions": sessions, "strategy": "sma_cross", "parameters": GRID, "splits": SPLITS,
+             "metric": "total_return"}  # fmt: skip
+    out = tmp_path_factory.mktemp("walked")
+    return fxlab.nightly([first | {"name": "walked"}, plan[1]], out=out, lab=lab, night=FIRST)
+
+
+def test_a_sweep_with_splits_walks_forward_over_each_session(lab, group, walked):
+    assert walked.failures == []
+    alone = {
+        name: fxlab.walk_forward(
+            lab.session(name), "sma_cross", {"fast": [2, 4], "slow": [10, 15, 20]},
+            metric="total_return", **SPLITS,
+        )
+        for name in (f"{group}-a", f"{group}-b")
+    }  # fmt: skip
+    assert walked.walks.keys() == {"walked"}
+    for name, walk in alone.items():
+        assert walked.walks["walked"][name].table.equals(walk.table)
+    pairs = pl.concat([walk.pairs for walk in alone.values()])
+    row, bare = rows(walked)
+    assert row["in_sample"] == pairs["in_sample"].mean()
+    assert row["out_of_sample"] == pairs["out_of_sample"].mean()
+    assert row["in_sample"] != row["out_of_sample"]
+    assert row["windows"] == pairs.height == 4
+    assert row["splits"] == "train 2m, folds 2, mode anchored, embargo 5s"
+    assert (bare["splits"], bare["windows"], bare["in_sample"]) == (None, None, None)
+    kept = stored(lab, walked).filter(sweep="walked")
+    assert kept["out_of_sample"].to_list() == [row["out_of_sample"]] * 6
+    assert kept["in_sample"].to_list() == [row["in_sample"]] * 6
+
+
+def test_the_page_of_a_night_shows_its_walks(walked):
+    page = walked.index.read_text(encoding="utf-8")
+    row = rows(walked)[0]
+    words = f"{row['in_sample']:.2%} in sample, {row['out_of_sample']:.2%} out of sample, 4 windows"
+    assert words in page
+    assert page.count(" out of sample, ") == 1  # the other sweep has none
+    assert "Walk-forward: total_return in training" in page
+    assert page.count("Plotly.newPlot(") == 3
+    record = json.loads((walked.index.parent / RECORD).read_text(encoding="utf-8"))
+    assert record["table"][0]["out_of_sample"] == row["out_of_sample"]
+
+
+def test_trainings_of_a_walk_are_no_trials_and_splits_no_term(lab, group, tmp_path):
+    one = {"sessions": [f"{group}-a"], "strategy": "sma_cross", "metric": "total_return"}
+    one["parameters"] = {"fast": [7, 8], "slow": 71}
+    before = fxlab.nightly([one], out=tmp_path, lab=lab, night=FIRST)
+    after = fxlab.nightly([one | {"splits": SPLITS}], out=tmp_path, lab=lab, night=SECOND)
+    again = fxlab.nightly([one], out=tmp_path, lab=lab, night=SECOND)
+    assert rows(after)[0]["windows"] == 2
+    assert rows(before)[0]["tried"] == rows(after)[0]["tried"] == rows(again)[0]["tried"]
+    assert after.changes["change"].to_list() == ["same"]
+
+
+def test_a_session_too_short_for_the_splits_fails_the_night_and_no_sweep(lab, group, tmp_path):
+    one = {"sessions": [f"{group}-a"], "strategy": "sma_cross", "parameters": GRID}
+    night = fxlab.nightly(
+        [one | {"splits": {"train": "99h", "test": "1h"}}], out=tmp_path, lab=lab, night=FIRST
+    )
+    (line,) = night.failures
+    assert line.startswith(f"walk-forward of sma_cross on {group}-a: train='99h', test='1h' do not")
+    assert rows(night)[0]["state"] == "done"
+    assert rows(night)[0]["windows"] is None
+    assert "do not fit into the" in night.index.read_text(encoding="utf-8")
+
+
+def test_a_walk_that_is_stopped_keeps_its_sweep(lab, group, tmp_path):
+    one = {"sessions": [f"{group}-a"], "strategy": "sma_cross", "parameters": GRID}
+
+    def stop(share, _words):
+        if share > 0.6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(errors.Cancelled, match="the night was stopped in its sweep 'sma_cross'"):
+        fxlab.nightly([one | {"splits": SPLITS}], out=tmp_path, lab=lab, night=FIRST, progress=stop)
+    record = json.loads((tmp_path / FIRST.isoformat() / RECORD).read_text(encoding="utf-8"))
+    assert record["state"] == "stopped"
+    assert [(row["state"], row["points"]) for row in record["table"]] == [("done", 6)]
+
+
+@pytest.mark.parametrize(
+    ("splits", "words"),
+    [
+        ({"trian": "1h", "folds": 2}, "splits has no 'trian'; did you mean 'train'"),
+        ({"folds": 2}, "splits has no train; write splits = "),
+        ({"train": "1h"}, "neither folds nor test is given"),
+        ({"train": "1h", "folds": 0}, "folds=0"),
+        ({"train": "1h", "folds": "5"}, "folds='5'"),
+        ({"train": "0s", "folds": 2}, "train="),
+        ({"train": "1h", "test": "soon"}, "test='soon'"),
+        ({"train": "1h", "folds": 2, "mode": "anchord"}, "did you mean 'anchored'"),
+        ({"train": "1h", "folds": 2, "embargo": "-1h"}, "embargo="),
+        ("6h", "splits='6h' is no mapping; give one, such as { train = '6h', test = '1h' }"),
+    ],
+)
+def test_splits_that_are_none_are_refused_before_the_night(splits, words, tmp_path):
+    one = {"tag": "x", "strategy": "sma_cross", "parameters": GRID, "splits": splits}
+    with pytest.raises(errors.InvalidInput, match=re.escape(words)):
+        fxlab.nightly([one], out=tmp_path / "out", lab=object())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_shows_sessions_points_and_splits_and_writes_nothing(lab, group, plan, tmp_path):
+    whole = [plan[0] | {"splits": SPLITS}, *plan[1:]]
+    night = fxlab.nightly(whole, out=tmp_path / "out", lab=lab, night=FIRST, dry_run=True)
+    first, second, third = rows(night)
+    assert first["sessions"] == [f"{group}-{letter}" for letter in "cba"]
+    assert (first["state"], first["points"]) == ("waiting", 18)
+    assert first["splits"] == "train 2m, folds 2, mode anchored, embargo 5s"
+    assert (second["points"], second["splits"]) == (3, None)
+    assert third["state"] == "failed"
+    (line,) = night.failures
+    assert line.startswith("no such tag: no completed session has the tag")
+    assert not (tmp_path / "out").exists()

@@ -306,6 +306,17 @@ def test_a_night_from_its_file(session, tmp_path):
     assert changes == [("sma_cross", "new", ""), ("x", "not compared", "failed tonight")]
     assert "x: no completed session has the tag 'nobody'" in second.stdout
 
+    plan.write_text(
+        f'[defaults]\nsplits = {{ train = "20s", folds = 2 }}\nsessions = ["{session.id}"]\n'
+        'strategy = "sma_cross"\nparameters = { fast = [2, 3], slow = 9 }\n[[sweep]]\n'
+    )
+    dry = tmp_path / "dry"
+    answer = run("nightly", plan, "--out", dry, "--dry-run")
+    assert answer.exit_code == 0, answer.output
+    assert "train 20s, folds 2" in answer.stdout
+    assert "nothing was run; without --dry-run, it is" in answer.stdout
+    assert not dry.exists()
+
     kept = json.loads(run("nights", "list", "--text", "nights.toml", "--json").stdout)
     own = [row for row in kept if row["page"].startswith(str(out))]
     assert [row["rank"] for row in own] == [1, 2, 3, 4, 5, 6, None]
@@ -325,6 +336,7 @@ def test_a_night_fails_with_a_report(monkeypatch, tmp_path):
             failed=table.clear(),
             comparison=pl.DataFrame(schema=COMPARISON),
             changes=pl.DataFrame(schema=COMPARISON),
+            unused=[],
             failures=["report of [red]a: ValueError: no"] if options["top"] else [],
         )
 

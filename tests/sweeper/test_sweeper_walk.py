@@ -167,7 +167,10 @@ def test_a_sweep_walks_its_own_grid(ticks, walk):
     again = swept.walk_forward(train="5m", test="3m")
     assert again.table.equals(walk.table, null_equal=True)
     both = fxlab.sweep([ticks, random_walk(500, 3)], "sma_cross", GRID)
-    with pytest.raises(errors.InvalidParameter, match="has 2 sessions"):
+    with pytest.raises(
+        errors.InvalidParameter,
+        match="session=None is none of this sweep's sessions; give one of frame_",
+    ):
         both.walk_forward(train="1m", folds=2)
 
 
