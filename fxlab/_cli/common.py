@@ -163,6 +163,8 @@ class ErrorsAsSentences(TyperGroup):
                     _stopped(for_shell(str(error)) or "nothing is kept")
                     raise typer.Exit(INTERRUPTED) from None
                 _complain("Error", for_shell(str(error), _options(self, ctx)), "red")
+                for note in getattr(error, "__notes__", ()):  # of what went wrong beside it
+                    _note(note)
                 raise typer.Exit(1) from None
 
 

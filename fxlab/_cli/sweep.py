@@ -6,8 +6,6 @@ import dataclasses
 import os
 import re
 import shlex
-import shutil
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
@@ -121,9 +119,6 @@ CRONTAB: Final = (
         "nights.log",
     )
 )
-
-HOOK_TIMEOUT: Final = 60
-"""Seconds that the command of a failure may take: it must not hold the next night up."""
 
 SHOWN: Final = 10
 WINDOWS: Final = 50
@@ -456,9 +451,9 @@ def nightly(
         typer.Option(min=0, help="Run a notebook and a report for so many of the best points."),
     ] = None,
     keep: Annotated[
-        int | None,
+        str | None,
         typer.Option(
-            min=1,
+            metavar="N|all",
             help="Keep so many nights whole, and of older ones the record that charts need.",
         ),
     ] = None,
@@ -487,61 +482,53 @@ def nightly(
     Sessions are named by id, by tag, or as the newest of a symbol. Run twice in one night, no point
     is replayed twice. Points of all nights count as trials when the best one is judged. Each sweep
     is compared with the night before: better, decayed, same, new, gone, or why it is not compared.
-    The file may hold options in a table [night]: top, keep, timeout, on_failure.
+    The file may hold options in a table [night]: top, keep, timeout, on_failure. Those given here
+    come first; --top 0, --keep all, --timeout none and --on-failure "" switch them off.
     """
     import fxlab
-    from fxlab.batcher._jobs import read_plan
-    from fxlab.batcher.runner import night_options
 
-    if on_failure is None:
-        on_failure = night_options(read_plan(file, "sweep"))["on_failure"]
-    hook = _split_command(on_failure)
+    options: dict[str, Any] = {
+        "workers": workers,
+        "top": top,
+        "keep": int(keep) if keep and keep.isdecimal() else keep,
+        "timeout": timeout,
+        "on_failure": on_failure,
+    }
     if print_schedule:
-        options = {
-            "--workers": workers,
-            "--top": top,
-            "--keep": keep,
-            "--timeout": timeout,
-            "--on-failure": None if on_failure is None else shlex.join(hook),
-        }
         _print_schedule(file, out, options)
         return
+    found = fxlab.nightly(file, out=out, dry_run=dry_run, **options)
     if dry_run:
-        found = fxlab.nightly(file, out=out, top=top, keep=keep, timeout=timeout, dry_run=True)
         names = ("sweep", "state", "strategy", "sessions", "points", "splits", "metric")
         show_frame(found.table.select(names))
         for line in [*found.failures, "nothing was run; without --dry-run, it is"]:
             say(line)
         raise typer.Exit(bool(found.failures))
-    try:
-        found = fxlab.nightly(file, out=out, workers=workers, top=top, keep=keep, timeout=timeout)
-    except BaseException as error:  # whoever sleeps has to hear of it, whatever ended the night
-        _tell(hook, f"the night did not end: {type(error).__name__}: {error}")
-        raise
     show_frame(
         found.changes if is_text() else found.comparison,
         "against the night before",
         key="comparison",
         leave_out=("strategy", "metric", "parameters", "parameters_before"),
     )
-    if found.failures:
-        _tell(hook, "\n".join([str(found), *found.failures]))
     _show_jobs(found, ("strategy", "sessions", "metric", "seconds", *found.unused), found.failures)
 
 
-def _print_schedule(file: Path, out: Path, options: Mapping[str, object]) -> None:
+def _print_schedule(file: Path, out: Path, options: dict[str, Any]) -> None:
     """Print what runs a night, with whole paths: cron and systemd start elsewhere."""
     from fxlab.batcher._jobs import checked_sweeps, load_jobs, read_plan
-    from fxlab.batcher.runner import night_options
+    from fxlab.batcher.runner import night_options, split_command
 
     plan = read_plan(file, "sweep")
-    night_options(plan)
+    command = night_options(plan, **options)["on_failure"]
+    night_options(plan)  # the plan's own words, when the night comes
+    if command is not None:
+        options = {**options, "on_failure": shlex.join(split_command(command))}
     checked_sweeps(load_jobs(plan, "sweep"))
     own = Path(sys.executable).with_name("fxlab")
     program = [str(own)] if own.is_file() else [sys.executable, "-m", "fxlab"]
     words = [*program, "nightly", str(file.absolute()), "--out", str(out.absolute())]
     for name, value in options.items():
-        words += [] if value is None else [name, str(value)]
+        words += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
     folder, log = str(Path.cwd()), f"{out.absolute()}.log"
     names = {f"FXLAB_{one.name.upper()}" for one in dataclasses.fields(Settings)}
     secret = {f"FXLAB_{name.upper()}" for name in SECRET_NAMES}
@@ -570,44 +557,6 @@ def _print_schedule(file: Path, out: Path, options: Mapping[str, object]) -> Non
     for head, part in zip(heads, parts.values(), strict=True):
         typer.echo(f"# {head}\n{part}\n")
     typer.echo(f"# The embedded server must be up. A timer begins with:\n# {ENABLE}")
-
-
-def _split_command(text: str | None) -> list[str]:
-    """Return the words of a command, before a night is run in vain."""
-    try:
-        words = shlex.split(text or "")
-    except ValueError as error:
-        raise InvalidParameter(f"--on-failure {text!r:.80} is no command: {error}") from error
-    if not words:
-        return []
-    program = shutil.which(words[0])
-    if program is None:
-        raise InvalidParameter(
-            f"--on-failure: there is no program {words[0]!r:.80}; give one that is on the PATH, or "
-            "its whole path"
-        )
-    return [str(Path(program).absolute()), *words[1:]]
-
-
-def _tell(command: Sequence[str], words: str) -> None:
-    """Run a command that reads the words; what becomes of it changes no exit code."""
-    if not command:
-        return
-    try:
-        done = subprocess.run(  # noqa: S603 - what the user asked for, without a shell
-            command,
-            input=words,
-            capture_output=True,  # standard output may be JSON here
-            encoding="utf-8",
-            errors="replace",
-            check=False,
-            timeout=HOOK_TIMEOUT,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        say(f"--on-failure did not run to its end: {error}")
-        return
-    if done.returncode:
-        say(f"--on-failure ended with code {done.returncode}: {done.stderr.strip()[-300:]}")
 
 
 def _show_jobs(found: Batch | Night, leave_out: Sequence[str], failures: Sequence[str]) -> None:

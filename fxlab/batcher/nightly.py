@@ -15,11 +15,12 @@ from __future__ import annotations
 import hashlib
 import io
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, time
+from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import polars as pl
 
@@ -38,13 +39,15 @@ from fxlab.batcher._jobs import (
     read_plan,
 )
 from fxlab.batcher.batch import Batch, batch, connected, only_one, resolved
-from fxlab.batcher.runner import night_options
+from fxlab.batcher.runner import night_options, split_command, tell
 from fxlab.errors import Cancelled, FxlabError, SweepCancelled
 from fxlab.sweeper._cross_validation import verdict
 from fxlab.sweeper._results import (
     CHANGES,
     COMPARISON,
+    FIGURES,
     INDEX,
+    PAGE_ERROR,
     RECORD,
     REPORTS,
     REPORTS_ERROR,
@@ -80,8 +83,9 @@ def nightly(
     workers: int | None = None,
     night: date | None = None,
     top: int | None = None,
-    keep: int | None = None,
+    keep: int | Literal["all"] | None = None,
     timeout: Duration | None = None,
+    on_failure: str | None = None,
     dry_run: bool = False,
     progress: Progress = None,
 ) -> Night:
@@ -94,8 +98,8 @@ def nightly(
     sweeps
         Mappings with the fields of `fxlab.batcher._jobs.NightlySweep`, or a TOML file
         with a table ``[defaults]`` and a table ``[[sweep]]`` for each; its table ``[night]`` may
-        hold ``top``, ``keep`` and ``timeout``, used unless given here, and ``on_failure``, which
-        ``fxlab nightly`` runs and this function does not: see `Night.failures`.
+        hold ``top``, ``keep``, ``timeout`` and ``on_failure``, used unless given here; top=0,
+        keep="all", timeout="none" and on_failure="" switch off what it says.
     out
         The folder of all nights; each has a folder in it, named by its date, with ``index.html``,
         the whole table of every sweep as Parquet, and ``night.json``, the record with which later
@@ -117,6 +121,9 @@ def nightly(
         their rows in the database (`fxlab.Lab.nights`). All stay unless given.
     timeout
         The longest time for the notebook of one report, such as "30m", as `fxlab.batch` takes it.
+    on_failure
+        A command that is run, without a shell, after a night with failures and after one that did
+        not end; it reads what failed. It may take a minute, and fails nothing but itself.
     dry_run
         Only check the plan, and tell on which sessions, how many points and which splits would be
         tried; nothing is run or written.
@@ -138,27 +145,54 @@ def nightly(
     ('sma_cross', 'done', 2)
     """
     threads, day = check_workers(workers), night or datetime.now(UTC).date()
-    held = read_plan(sweeps, "sweep")
-    options = night_options(held, top=top, keep=keep, timeout=timeout)
+    hook = split_command(on_failure)
+    try:
+        held = read_plan(sweeps, "sweep")
+        options = night_options(held, top=top, keep=keep, timeout=timeout, on_failure=on_failure)
+        hook = [] if dry_run else split_command(options["on_failure"])
+        plan = checked_sweeps(load_jobs(held, "sweep"))
+        root = Path(out).resolve()
+        if dry_run:
+            with connected(lab) as store:
+                rows = [one.preview(store, day) for one in plan]
+            return Night(pl.DataFrame(rows, schema=SCHEMA), {}, root / day.isoformat() / INDEX)
+        with connected(lab) as store, only_one(root), shown(progress, "nightly") as advance:
+            log = _Log(root, day, plan, store, "" if held is sweeps else Path(str(sweeps)).name)
+            made = _run(log, plan, threads, options, advance)
+    except BaseException as error:  # whoever sleeps has to hear of it, whatever ended the night
+        lost = tell(hook, f"the night did not end: {type(error).__name__}: {error}")
+        if lost:
+            error.add_note(lost)
+        raise
+    failures = [str(made), *made.failures] if made.failures else []
+    lost = tell(hook if failures else [], "\n".join(failures))
+    return replace(made, other_errors=(*made.other_errors, lost)) if lost else made
+
+
+def _run(
+    log: _Log,
+    plan: Sequence[NightlySweep],
+    workers: int,
+    options: Mapping[str, Any],
+    progress: Advance,
+) -> Night:
+    """Run all sweeps of a night and what follows them; what ends it early is in its record."""
     wanted, newest = options["top"] or 0, options["keep"]
-    plan = checked_sweeps(load_jobs(held, "sweep"))
-    root = Path(out).resolve()
-    if dry_run:
-        with connected(lab) as store:
-            rows = [one.preview(store, day) for one in plan]
-        return Night(pl.DataFrame(rows, schema=SCHEMA), {}, root / day.isoformat() / INDEX)
-    with connected(lab) as store, only_one(root), shown(progress, "nightly") as advance:
-        log = _Log(root, day, plan, store, "" if held is sweeps else Path(str(sweeps)).name)
-        steps = len(plan) + bool(wanted)
+    steps = len(plan) + bool(wanted)
+    try:
         for number, one in enumerate(plan):
-            share = part(advance, number / steps, (number + 1) / steps)
-            log.add(one, threads, _named(share, one.name))
+            share = part(progress, number / steps, (number + 1) / steps)
+            log.add(one, workers, _named(share, one.name))
         if wanted:
-            share = part(advance, len(plan) / steps, 1.0)
+            share = part(progress, len(plan) / steps, 1.0)
             log.report(wanted, options["timeout"], _named(share, "reports"))
-        advance(1.0, f"{len(plan):,} sweeps")
+        progress(1.0, f"{len(plan):,} sweeps")
         made = log.show("done")
-        return made if newest is None else replace(made, retention=log.clear_older(made, newest))
+    except Exception as error:
+        if not isinstance(error, Cancelled):
+            log.fail(error)
+        raise
+    return made if newest is None else replace(made, retention=log.clear_older(made, newest))
 
 
 class _Log:
@@ -273,34 +307,60 @@ class _Log:
         made.comparison = compare_nights(*frames_of(nights), points, self._day)
         if state != "running":
             self._store(made.comparison)
+        page, drawn = self._folder / INDEX, cache(partial(_pictures, nights, self._day))
+        lost = self._write(
+            page,
+            lambda: render_night(
+                self._day,
+                self._rows,
+                self._sweeps,
+                made.comparison,
+                drawn(),
+                reports=self._report_words,
+                errors=self._errors,
+                walks=self._walks,
+            ),
+        )
+        if lost and state == "done":
+            made.state, made.error = "failed", lost
+        is_newest = self._day == max(nights)
+        index = self._root / INDEX
+        lost_index = self._write(
+            index, lambda: render_all(self._root, nights, drawn() if is_newest else None)
+        )
+        lost = lost or lost_index
+        if lost and state == "done":
+            made.state, made.error = "failed", lost
         write_whole(self._folder / RECORD, made.to_json(self._rows))
-        page, pictures = self._folder / INDEX, _pictures(nights, self._day)
-        shown = render_night(
-            self._day,
-            self._rows,
-            self._sweeps,
-            made.comparison,
-            pictures,
-            reports=self._report_words,
-            errors=self._errors,
-            walks=self._walks,
-        )
-        write_whole(page, shown)
-        newest = pictures if self._day == max(nights) else None
-        write_whole(self._root / INDEX, render_all(self._root, nights, newest))
         table = pl.DataFrame(self._rows, schema=SCHEMA)
-        errors = tuple(self._report_errors), tuple(self._errors)
+        others = (*self._errors, lost) if lost else tuple(self._errors)
         return Night(
-            table, self._sweeps, page, made.comparison, self._reports, "", *errors, self._walks
-        )
+            table, self._sweeps, page, made.comparison, self._reports,
+            report_errors=tuple(self._report_errors), other_errors=others, walks=self._walks,
+        )  # fmt: skip
+
+    def _write(self, page: Path, render: Callable[[], str]) -> str:
+        """Write a page; return why it is not there, nothing if it is: what was found counts."""
+        try:
+            write_whole(page, render())
+        except Exception as error:  # noqa: BLE001 - as in `add`
+            return f"page {page}: {self._told(error, PAGE_ERROR)}"
+        return ""
+
+    def fail(self, error: Exception) -> None:
+        """Write into the record what ended the night; that no record could be written is noted."""
+        record = NightRecord("failed", pl.DataFrame(schema=FIGURES))
+        record.error = f"{type(error).__name__}: {error}"
+        try:
+            write_whole(self._folder / RECORD, record.to_json(self._rows))
+        except OSError as other:
+            error.add_note(f"the record of the night could not be written: {other}")
 
     def _store(self, comparison: pl.DataFrame) -> None:
         """Write the night's rows into the database; where that fails, the pages are there."""
         changes = dict(
             comparison.filter(pl.col("session").is_null()).select("sweep", "change").iter_rows()
         )
-        reports = pl.DataFrame() if self._reports is None else self._reports.table
-        runs = dict(reports.select("job", "run_id").iter_rows()) if reports.height else {}
         place = hashlib.sha256(str(self._root).encode()).hexdigest()[:8]
         night = {
             "night_id": f"{self._day.isoformat()}-{place}",
@@ -309,17 +369,14 @@ class _Log:
             "started": self._began,
             "timestamp": datetime.combine(self._day, time(), UTC),
         }
-        rows = [
-            made
-            for row in self._rows
-            for made in night_rows(
-                self._sweeps.get(row["sweep"]),
-                row
-                | night
-                | {"change": changes.get(row["sweep"]), "run_id": runs.get(row["sweep"])},
-            )
-        ]
         try:
+            reports = pl.DataFrame() if self._reports is None else self._reports.table
+            runs = dict(reports.select("job", "run_id").iter_rows()) if reports.height else {}
+            rows = []
+            for row in self._rows:
+                name = row["sweep"]
+                own = {"change": changes.get(name), "run_id": runs.get(name)}
+                rows += night_rows(self._sweeps.get(name), row | night | own)
             save_night(self._lab, rows)
         except Exception as error:  # noqa: BLE001 - what was found is on the pages
             self._errors.append(f"rows in the database: {self._told(error, ROWS_ERROR)}")
@@ -329,8 +386,9 @@ class _Log:
         if made.failures:
             return "older nights are kept, for this one has failures"
         words = clear_nights(self._root, keep)
-        write_whole(self._root / INDEX, render_all(self._root, read_nights(self._root)))
-        return words
+        index = self._root / INDEX
+        lost = self._write(index, lambda: render_all(self._root, read_nights(self._root)))
+        return "; ".join(filter(None, [words, lost]))
 
     def _keep(self, one: NightlySweep, found: Sweep, began: datetime) -> None:
         """Note how a sweep ended; one whose table cannot be written has failed."""
@@ -490,10 +548,11 @@ def _counts(record: NightRecord | None) -> tuple[str | None, list[int | None]]:
     """Return how a night ended, and how many of its sweeps changed in which way."""
     if record is None:
         return None, [None] * len(CHANGES)
+    state = f"{record.state}: {record.error}" if record.error else record.state
     if record.comparison.is_empty():
-        return record.state, [None] * len(CHANGES)
+        return state, [None] * len(CHANGES)
     changes = record.comparison.filter(pl.col("session").is_null())["change"].to_list()
-    return record.state, [changes.count(change) for change in CHANGES]
+    return state, [changes.count(change) for change in CHANGES]
 
 
 def _change_rows(

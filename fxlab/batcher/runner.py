@@ -11,6 +11,9 @@ import ast
 import json
 import math
 import os
+import shlex
+import shutil
+import subprocess
 import sys
 import time
 import traceback
@@ -162,8 +165,8 @@ def night_options(held: object, **given: Any) -> dict[str, Any]:  # noqa: ANN401
     held
         What `read_plan` returned.
     **given
-        ``top``, ``keep``, ``timeout`` as `fxlab.nightly` takes them, and ``on_failure``, the
-        command that ``fxlab nightly`` runs; None leaves the plan its word.
+        ``top``, ``keep``, ``timeout`` and ``on_failure`` as `fxlab.nightly` takes them; None
+        leaves the plan its word.
 
     Raises
     ------
@@ -179,18 +182,70 @@ def night_options(held: object, **given: Any) -> dict[str, Any]:  # noqa: ANN401
     top, keep, command = found["top"], found["keep"], found["on_failure"]
     if top is not None:
         required(integer(top, 0), f"top={top!r:.80} is not a number of points; give 0 or more")
-    if keep is not None:
+    if keep == "all":
+        found["keep"] = None
+    elif keep is not None:
         required(
             integer(keep, 1),
-            f"keep={keep!r:.80} is not a number of nights; give 1 or more, or leave it out to keep "
-            "all of them",
+            f"keep={keep!r:.80} is not a number of nights; give 1 or more, or 'all' to keep all of "
+            "them",
         )
+    if found["timeout"] == "none":
+        found["timeout"] = None
     time_limit(found["timeout"])
     if not isinstance(command, str | None):
         raise InvalidParameter(
             f'on_failure={command!r:.80} is not a text; write on_failure = "mail -s night me"'
         )
     return found
+
+
+HOOK_TIMEOUT: Final = 60
+"""Seconds that the command of a failure may take: it must not hold the next night up."""
+
+
+def split_command(text: str | None) -> list[str]:
+    """Return the words of the command of a failure, before a night is run in vain.
+
+    Raises
+    ------
+    InvalidParameter
+        If it is no command, or its program is not there.
+    """
+    try:
+        words = shlex.split(text or "")
+    except (ValueError, AttributeError) as error:
+        raise InvalidParameter(f"on_failure={text!r:.80} is no command: {error}") from error
+    if not words:
+        return []
+    program = shutil.which(words[0])
+    if program is None:
+        raise InvalidParameter(
+            f"on_failure={text!r:.80}: there is no program {words[0]!r:.80}; give one that is on "
+            "the PATH, or its whole path"
+        )
+    return [str(Path(program).absolute()), *words[1:]]
+
+
+def tell(command: Sequence[str], words: str) -> str:
+    """Run a command that reads the words; return what went wrong with it, nothing if it is well."""
+    if not command:
+        return ""
+    try:
+        done = subprocess.run(  # noqa: S603 - what the user asked for, without a shell
+            command,
+            input=words,
+            capture_output=True,  # standard output may be JSON here
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+            timeout=HOOK_TIMEOUT,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"on_failure did not run to its end: {error}"
+    if not done.returncode:
+        return ""
+    return f"on_failure ended with code {done.returncode}: {done.stderr.strip()[-300:]}"
 
 
 def run_all(

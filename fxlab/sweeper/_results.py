@@ -25,7 +25,7 @@ from fxlab.backtester.metrics._performance import LESS_IS_BETTER, METRICS, NEITH
 from fxlab.backtester.strategy.strategy import Strategy
 from fxlab.errors import FxlabError, InvalidParameter, did_you_mean, some
 from fxlab.sweeper._space import Point
-from fxlab.sweeper._trial import STATES, TrialResult
+from fxlab.sweeper._trial import TrialResult
 
 if TYPE_CHECKING:
     from fxlab.batcher.batch import Batch
@@ -106,20 +106,6 @@ def build(
         texts = [getattr(outcome, name) or None for _, _, outcome in rows]
         columns[name] = pl.Series(texts, dtype=pl.String)
     return pl.DataFrame(columns)
-
-
-def count_words(table: pl.DataFrame, total: int, resumed: int) -> str:
-    """Return what became of the points, in words."""
-    counts = dict(table["state"].value_counts().iter_rows())
-    parts = [f"{counts[state]:,} {state}" for state in STATES if counts.get(state)]
-    ruined = table["ruined_after"].count()
-    if ruined:
-        parts.append(f"{ruined:,} of them ruined (see ruined_after in the table)")
-    if total > table.height:
-        parts.append(f"{total - table.height:,} not done")
-    if resumed:
-        parts.append(f"{resumed:,} of them from before")
-    return ", ".join(parts) or "no points"
 
 
 def rank(table: pl.DataFrame, strategy: Strategy, metric: str, sign: float) -> pl.DataFrame:
@@ -323,8 +309,8 @@ def _differing(before: str, now: str) -> str:
     return some(name for name in [*new, *old.keys() - new.keys()] if old.get(name) != new.get(name))
 
 
-def parse_night(text: str, day: date) -> tuple[str, pl.DataFrame, pl.DataFrame]:
-    """Return state, figures and comparison of a night's record in JSON.
+def parse_night(text: str, day: date) -> tuple[str, pl.DataFrame, pl.DataFrame, str]:
+    """Return state, figures, comparison and error of a night's record in JSON.
 
     Raises
     ------
@@ -337,8 +323,11 @@ def parse_night(text: str, day: date) -> tuple[str, pl.DataFrame, pl.DataFrame]:
         raise ValueError(f"no record of a night: {error}") from error
 
 
-def _parsed_night(found: Any, day: date) -> tuple[str, pl.DataFrame, pl.DataFrame]:  # noqa: ANN401
-    state = {"running": "died", "done": "done", "stopped": "stopped"}[found["state"]]
+def _parsed_night(
+    found: Any,  # noqa: ANN401 - checked by what is asked of it
+    day: date,
+) -> tuple[str, pl.DataFrame, pl.DataFrame, str]:
+    state = {"running": "died"} | {name: name for name in ("done", "stopped", "failed")}
     figures = pl.DataFrame([{**row, "night": day} for row in found["figures"]], schema=FIGURES)
     rows = [
         {**row, "since": date.fromisoformat(row["since"]) if row["since"] else None}
@@ -349,7 +338,7 @@ def _parsed_night(found: Any, day: date) -> tuple[str, pl.DataFrame, pl.DataFram
         check_objective(name)
     for terms in figures["terms"]:
         json.loads(terms).keys()
-    return state, figures, comparison
+    return state[found["state"]], figures, comparison, str(found.get("error", ""))
 
 
 def night_figures(
@@ -430,6 +419,7 @@ RECORD: Final = "night.json"
 REPORTS: Final = "reports"
 REPORTS_ERROR: Final = "best points.error.txt"  # no sweep's slug has a blank
 ROWS_ERROR: Final = "database rows.error.txt"
+PAGE_ERROR: Final = "night page.error.txt"
 
 
 @dataclass
@@ -439,19 +429,21 @@ class NightRecord:
     Attributes
     ----------
     state
-        running, done or stopped; died, of one that runs no more and has not ended; unreadable.
+        running, done or stopped; failed, for the reason in `error`; died, of one that runs no more
+        and has not ended; unreadable.
     """
 
     state: str
     figures: pl.DataFrame
     comparison: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=COMPARISON))
+    error: str = ""
 
     def to_json(self, table: Sequence[Mapping[str, Any]]) -> str:
         """Return the record; `table` are the rows of `Night.table`."""
         rows = [{k: finite(v) if isinstance(v, float) else v for k, v in r.items()} for r in table]
         parts = {"figures": self.figures, "comparison": self.comparison}
         frames = {name: frame.rows(named=True) for name, frame in parts.items()}
-        whole = {"state": self.state, "table": rows, **frames}
+        whole = {"state": self.state, "error": self.error, "table": rows, **frames}
         return json.dumps(whole, indent=1, default=str, allow_nan=False)
 
     @classmethod
@@ -495,7 +487,8 @@ class Night:
     report_errors : tuple of str
         Why reports were not made; failures of the night, as those that failed are.
     other_errors : tuple of str
-        What else did not go well, such as rows that the database did not take; failures, too.
+        What else did not go well: pages, rows in the database, walk-forwards, the command of a
+        failure. Failures, too; one whose page could not be written ends as failed.
     walks : dict of dict of WalkForward
         By name and session, those of sweeps with `splits`.
 
@@ -611,7 +604,7 @@ def clear_nights(root: Path, keep: int) -> str:
 def written_files(folder: Path, record: NightRecord) -> list[Path]:
     """Return what a night wrote into its folder beside its record, as far as it is there."""
     names = [_html.slug(name, "sweep") for name in record.figures["sweep"].unique().drop_nulls()]
-    files = [folder / name for name in (INDEX, REPORTS_ERROR, ROWS_ERROR)]
+    files = [folder / name for name in (INDEX, REPORTS_ERROR, ROWS_ERROR, PAGE_ERROR)]
     files += [folder / f"{name}.{end}" for name in names for end in ("parquet", "error.txt")]
     found = [path for path in files if path.is_file() and not path.is_symlink()]
     reports = folder / REPORTS

@@ -259,3 +259,17 @@ def not_done(point: Point, outcome: TrialResult | None) -> str:
         return f"{words} was not reached before the sweep was stopped; sweep.again() reaches it"
     became = "was skipped" if outcome.state == "skipped" else outcome.state
     return f"{words} {became}, so it has no result: {outcome.error}"
+
+
+def count_words(table: pl.DataFrame, total: int, resumed: int) -> str:
+    """Return what became of the points, in words."""
+    counts = dict(table["state"].value_counts().iter_rows())
+    parts = [f"{counts[state]:,} {state}" for state in STATES if counts.get(state)]
+    ruined = table["ruined_after"].count()
+    if ruined:
+        parts.append(f"{ruined:,} of them ruined (see ruined_after in the table)")
+    if total > table.height:
+        parts.append(f"{total - table.height:,} not done")
+    if resumed:
+        parts.append(f"{resumed:,} of them from before")
+    return ", ".join(parts) or "no points"

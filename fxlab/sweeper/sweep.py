@@ -31,7 +31,6 @@ from fxlab.sweeper._results import (
     check_metric,
     check_objective,
     column_of,
-    count_words,
     direction,
     rank,
 )
@@ -44,7 +43,7 @@ from fxlab.sweeper._study import (
     refuse_if_too_many,
 )
 from fxlab.sweeper._threads import check_workers
-from fxlab.sweeper._trial import not_done, place_of
+from fxlab.sweeper._trial import count_words, not_done, place_of
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

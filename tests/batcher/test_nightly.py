@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -618,6 +619,10 @@ def test_a_plan_holds_options_of_its_night_and_keywords_come_first(tmp_path):
         "timeout": "1h",
     }
     assert night_options([]) == dict.fromkeys(whole)
+    off = {"top": 0, "keep": "all", "timeout": "none", "on_failure": ""}
+    switched = {"top": 0, "keep": None, "timeout": None, "on_failure": ""}
+    assert night_options(held, **off) == switched
+    assert night_options({"night": off}) == switched
     as_json = tmp_path / "nights.json"
     as_json.write_text(json.dumps({"night": whole}))
     assert night_options(read_plan(as_json, "sweep")) == whole
@@ -799,7 +804,7 @@ def test_only_a_night_without_failures_clears_others(lab, plan, tmp_path):
     assert fxlab.nightly(plan[1:2], out=tmp_path, lab=lab, night=SECOND).retention == ""
 
 
-@pytest.mark.parametrize("keep", [0, -1, 1.5, True, "all"])
+@pytest.mark.parametrize("keep", [0, -1, 1.5, True, "al", "3"])
 def test_keep_is_a_number_of_nights(keep, tmp_path):
     with pytest.raises(errors.InvalidParameter, match="is not a number of nights; give 1 or more"):
         fxlab.nightly([], out=tmp_path / "out", lab=object(), keep=keep)
@@ -1019,3 +1024,77 @@ def test_a_dry_run_shows_sessions_points_and_splits_and_writes_nothing(lab, grou
     (line,) = night.failures
     assert line.startswith("no such tag: no completed session has the tag")
     assert not (tmp_path / "out").exists()
+
+
+def hearing(tmp_path, *lines):
+    """Return a command that writes down what it reads, and the file."""
+    script, heard = tmp_path / "hook.py", tmp_path / "heard.txt"
+    source = ["import pathlib, sys", f"pathlib.Path({str(heard)!r}).write_text(sys.stdin.read())"]
+    script.write_text("\n".join([*source, *lines]))
+    return shlex.join([sys.executable, str(script)]), heard
+
+
+def test_a_failure_is_told_to_the_command_of_plan_or_keyword(lab, plan, tmp_path):
+    command, heard = hearing(tmp_path)
+    whole = {"night": {"on_failure": command}, "sweep": plan[1:2]}
+    night = fxlab.nightly(whole, out=tmp_path / "out", lab=lab, night=FIRST)
+    assert night.failures == []
+    assert not heard.exists()
+    fxlab.nightly(
+        whole | {"sweep": plan[2:]}, out=tmp_path / "out", lab=lab, night=FIRST, on_failure=""
+    )
+    assert not heard.exists()
+    night = fxlab.nightly(whole | {"sweep": plan[2:]}, out=tmp_path / "out", lab=lab, night=FIRST)
+    assert heard.read_text(encoding="utf-8") == "\n".join([str(night), *night.failures])
+    fxlab.nightly(whole, out=tmp_path / "dry", lab=lab, dry_run=True)
+    with pytest.raises(errors.InvalidInput):
+        fxlab.nightly([{}], out=tmp_path / "out", lab=lab, on_failure=command)
+    assert heard.read_text(encoding="utf-8").startswith("the night did not end: InvalidInput: ")
+
+
+def test_a_command_that_fails_is_a_failure_of_its_own(lab, plan, tmp_path):
+    command, _ = hearing(tmp_path, "sys.exit('no mail')")
+    night = fxlab.nightly(plan[2:], out=tmp_path, lab=lab, night=FIRST, on_failure=command)
+    assert night.failures[1:] == ["on_failure ended with code 1: no mail"]
+    with pytest.raises(errors.InvalidInput) as caught:
+        fxlab.nightly([{}], out=tmp_path, lab=lab, on_failure=command)
+    assert caught.value.__notes__ == ["on_failure ended with code 1: no mail"]
+
+
+def test_a_night_whose_page_cannot_be_written_ends_as_failed(lab, plan, tmp_path, monkeypatch):
+    def surprise(*_args, **_options):
+        raise ZeroDivisionError("by <what>?")
+
+    monkeypatch.setattr("fxlab.batcher.nightly.render_night", surprise)
+    night = fxlab.nightly(plan[1:2], out=tmp_path, lab=lab, night=FIRST)
+    folder = tmp_path / FIRST.isoformat()
+    (line,) = night.failures
+    assert line.startswith(f"page {folder}/index.html: ZeroDivisionError: by <what>?; the trace")
+    assert "surprise" in (folder / "night page.error.txt").read_text(encoding="utf-8")
+    assert rows(night)[0]["state"] == "done"
+    record = read_nights(tmp_path)[FIRST]
+    assert (record.state, record.error) == ("failed", line)
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "failed: page " in page
+    assert "by &lt;what&gt;?" in page
+    assert stored(lab, night)["rank"].to_list() == [1, 2, 3]
+
+    monkeypatch.undo()
+    night = fxlab.nightly(plan[1:2], out=tmp_path, lab=lab, night=FIRST)
+    assert night.failures == []
+    assert read_nights(tmp_path)[FIRST].state == "done"
+    assert "failed: page" not in (tmp_path / "index.html").read_text(encoding="utf-8")
+
+
+def test_a_surprise_that_ends_a_night_is_in_its_record(lab, plan, tmp_path, monkeypatch):
+    def surprise(*_args):
+        raise ZeroDivisionError("by what?")
+
+    monkeypatch.setattr("fxlab.batcher.nightly.compare_nights", surprise)
+    with pytest.raises(ZeroDivisionError):
+        fxlab.nightly(plan[1:2], out=tmp_path, lab=lab, night=FIRST)
+    record = read_nights(tmp_path)[FIRST]
+    assert (record.state, record.error) == ("failed", "ZeroDivisionError: by what?")
+    monkeypatch.undo()
+    night = fxlab.nightly(plan[1:2], out=tmp_path, lab=lab, night=SECOND)
+    assert night.changes.row(0, named=True)["note"] == "2026-01-31 failed before it"

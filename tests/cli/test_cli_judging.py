@@ -346,9 +346,14 @@ def test_a_night_fails_with_a_report(monkeypatch, tmp_path):
     answer = run("nightly", plan, "--out", tmp_path, "--top", "2", "--timeout", "30m")
     assert answer.exit_code == 1
     assert "report of [red]a: ValueError: no" in answer.stdout
-    assert given == {"out": tmp_path, "workers": None, "top": 2, "keep": None, "timeout": "30m"}
-    assert run("nightly", plan, "--out", tmp_path).exit_code == 0
-    assert given == {"out": tmp_path, "workers": None, "top": None, "keep": None, "timeout": None}
+    whole = {"out": tmp_path, "dry_run": False, "workers": None, "on_failure": None}
+    assert given == whole | {"top": 2, "keep": None, "timeout": "30m"}
+    off = ("--top", "0", "--keep", "all", "--timeout", "none", "--on-failure", "")
+    assert run("nightly", plan, "--out", tmp_path, *off).exit_code == 0
+    none = {"top": 0, "keep": "all", "timeout": "none", "on_failure": ""}
+    assert given == whole | none
+    assert run("nightly", plan, "--out", tmp_path, "--keep", "3").exit_code == 0
+    assert given == whole | {"top": None, "keep": 3, "timeout": None}
 
 
 def on_failure(tmp_path, *lines):
@@ -410,12 +415,12 @@ def test_the_command_of_a_failure_stands_in_the_plan_too(tmp_path):
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
-        (["sys.exit('no mail today')"], "--on-failure ended with code 1: no mail today"),
-        (["import time", "time.sleep(600)"], "--on-failure did not run to its end"),
+        (["sys.exit('no mail today')"], "on_failure ended with code 1: no mail today"),
+        (["import time", "time.sleep(600)"], "on_failure did not run to its end"),
     ],
 )
 def test_a_command_that_fails_is_named_and_changes_nothing(tmp_path, monkeypatch, lines, words):
-    monkeypatch.setattr("fxlab._cli.sweep.HOOK_TIMEOUT", 5)
+    monkeypatch.setattr("fxlab.batcher.runner.HOOK_TIMEOUT", 5)
     command, _ = on_failure(tmp_path, *lines)
     answer = run("nightly", tmp_path / "no.toml", "--out", tmp_path, "--on-failure", command)
     assert answer.exit_code == 1
