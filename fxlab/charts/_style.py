@@ -287,6 +287,10 @@ def note(figure: go.Figure, text: str) -> None:
             one.yshift += room
 
 
+SUMMARY: Final = "summary"
+"""What the annotation with the summary is called, and the entry of ``layout.meta``."""
+
+
 def _legend_rows(figure: go.Figure) -> int:
     """Return how many rows the legend takes in a narrow figure; a crowded one stands beside it."""
     able = [trace for trace in figure.data if trace.type in {"scatter", "bar"}]

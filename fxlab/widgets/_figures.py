@@ -22,7 +22,7 @@ import numpy as np
 import traitlets as t
 
 from fxlab._times import from_micros
-from fxlab.charts._style import CONFIG, PLOTLY, Floats, rows_to_draw
+from fxlab.charts._style import CONFIG, PLOTLY, SUMMARY, Floats, rows_to_draw
 from fxlab.errors import InvalidParameter
 from fxlab.widgets._base import Message, run_aside, style_sheet
 
@@ -384,7 +384,8 @@ class ZoomableChart(w.VBox):
 
     def __repr__(self) -> str:
         """Show what it is of, and what of it is drawn."""
-        said = [one.text for one in self.figure.layout.annotations if not one.hovertext]
+        notes = (one for one in self.figure.layout.annotations if one.name != SUMMARY)
+        said = [one.text for one in notes if not one.hovertext]
         return f"<ZoomableChart {self._title}: {' '.join(said).replace('<br>', ' ')}>"
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401 - ipywidgets

@@ -59,7 +59,7 @@ def equity_of(values):
 
 
 def notes(figure):
-    return [annotation.text for annotation in figure.layout.annotations]
+    return [one.text for one in figure.layout.annotations if one.name != "summary"]
 
 
 def traces(figure):

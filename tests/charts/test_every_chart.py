@@ -6,10 +6,12 @@ import html
 import json
 import math
 import re
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import plotly.io as pio
+import polars as pl
 import pytest
 from chart_examples import chart_names, examples, prices
 
@@ -63,9 +65,7 @@ def written(figure, folder):
 
 
 def in_a_panel(figure):
-    output = FigureOutput()
-    output.show(figure)
-    return output.outputs[0]["data"][PLOTLY]["config"]
+    return in_a_panel_whole(figure)["config"]
 
 
 @pytest.mark.parametrize("name", chart_names())
@@ -204,3 +204,69 @@ def test_an_endless_title_is_cut_and_whole_on_hover():
     assert figure.layout.title.text.endswith("&gt; …")
     (whole,) = (one.hovertext for one in figure.layout.annotations if one.hovertext)
     assert whole.replace("<br>", " ") == html.escape(title)
+
+
+def caption(figure):
+    """Return the summary that stands below the plot."""
+    (found,) = (one for one in figure.layout.annotations if one.name == "summary")
+    return found
+
+
+@pytest.mark.parametrize("name", chart_names())
+def test_every_chart_says_below_it_what_is_seen(name):
+    title = "runs of <b>ABC</b> & more"
+    figure = examples(title=title)[name]
+    words = charts.summary(figure)
+    assert words.startswith(f"{title}. ")
+    below = caption(figure)
+    facts = html.unescape(below.text.replace("<br>", " "))
+    assert re.search(r"\d.* to .*\d", facts)
+    assert words.endswith(f"{facts}.")
+    for one in figure.layout.annotations:  # the note above says how much was drawn
+        if one is not below and not one.hovertext:
+            assert html.unescape(one.text.replace("<br>", " ")) in words
+    lines = below.text.split("<br>")
+    assert max(map(len, lines)) <= _style.NOTE_WIDTH
+    room = -below.yshift + _style.NOTE_LINE * len(lines)
+    assert (below.y, below.yref, below.yanchor) == (0, "paper", "top")
+    assert figure.layout.margin.b >= room
+    shown = in_a_panel_whole(figure)["layout"]["annotations"]
+    assert below.text in [one["text"] for one in shown]
+    page = embed(figure, "chart", "")
+    assert f'aria-label="{html.escape(words)}"'.replace("&quot;", "&#34;") in page
+    assert "<b>ABC" not in page.split("<script>")[0]
+
+
+def in_a_panel_whole(figure):
+    output = FigureOutput()
+    output.show(figure)
+    return output.outputs[0]["data"][PLOTLY]
+
+
+def test_a_summary_has_the_figures_of_what_was_drawn():
+    words = charts.summary(EXAMPLES["result_chart"])
+    one = prices().filter(symbol="BTC_USDT")["price"]
+    assert f"{one.min():.6g}".rstrip("0").rstrip(".") in words
+    assert "2024-08-08 00:00:00 to 00:06:39 UTC" in words
+    assert "400 ticks" in words
+    assert "6 marks of price: 100" in words
+    assert "sell volume in 60 bars: 1" in charts.summary(EXAMPLES["candles_chart"])
+    assert "5 more" in charts.summary(EXAMPLES["comparison_chart"])
+    assert "cells: 33.3 to 100" in charts.summary(EXAMPLES["depth_chart"])
+
+
+def test_a_summary_counts_gaps_and_is_of_the_part_that_is_drawn():
+    whole = prices().filter(symbol="BTC_USDT")
+    start = whole["timestamp"][0]
+    hole = (pl.col("timestamp") < start + timedelta(seconds=100)) | (
+        pl.col("timestamp") > start + timedelta(seconds=200)
+    )
+    assert "; 1 gap." in charts.summary(charts.price_chart(whole.filter(hole), title="x"))
+    assert "gap" not in charts.summary(charts.price_chart(whole, title="x"))
+
+
+def test_a_chart_with_nothing_to_show_says_why():
+    figure = charts.price_chart(prices().clear(), title="empty")
+    assert charts.summary(figure).startswith("empty. ")
+    assert "no ticks" in charts.summary(figure)
+    assert not [one for one in figure.layout.annotations if one.name == "summary"]

@@ -28,7 +28,7 @@ def trades_of(*rows):
 
 
 def notes(figure):
-    return [annotation.text for annotation in figure.layout.annotations]
+    return [one.text for one in figure.layout.annotations if one.name != "summary"]
 
 
 def test_each_trade_stands_in_both_panels_by_shape_and_colour():

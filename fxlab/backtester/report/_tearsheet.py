@@ -78,13 +78,14 @@ def embed(figure: go.Figure, name: str, fallback: str) -> Markup:
     fallback
         Shown where scripts are off.
     """
+    from fxlab.charts import summary
     from fxlab.charts._style import CONFIG
 
     spec = json.loads(figure.to_json())
     # A height of the box itself: plotly measures the box again after each zoom and each click.
     height = int(figure.layout.height or 450)
     arguments = [spec["data"], spec["layout"], CONFIG | {"responsive": True}]
-    return part("figure", name, height, arguments, fallback)
+    return part("figure", name, height, arguments, fallback, summary(figure))
 
 
 def fitted(figure: go.Figure) -> go.Figure:
