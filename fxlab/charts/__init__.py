@@ -15,6 +15,7 @@ import re
 import textwrap
 from collections.abc import Callable, Iterable
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, ParamSpec
 
 import numpy as np
@@ -46,10 +47,12 @@ from fxlab.charts._style import (
     PERCENT_TICKS,
     SUMMARY,
     downsample,
+    image_errors,
     percent,
 )
 from fxlab.charts._sweeps import heatmap_chart, parallel_chart, walk_forward_chart
 from fxlab.charts._trades import distribution_chart, monthly_chart, profile_chart, trades_chart
+from fxlab.errors import InvalidParameter
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -72,6 +75,7 @@ __all__ = [
     "price_chart",
     "profile_chart",
     "result_chart",
+    "save",
     "session_chart",
     "summary",
     "trades_chart",
@@ -107,6 +111,49 @@ def summary(figure: go.Figure) -> str:
     True
     """
     return html.unescape((figure.layout.meta or {}).get(SUMMARY, ""))
+
+
+IMAGES: Final = (".svg", ".png", ".pdf", ".jpg", ".jpeg", ".webp")
+
+
+def save(figure: go.Figure, path: str | Path, **options: Any) -> Path:  # noqa: ANN401 - plotly's
+    """Save a chart as a file, by its suffix, and return its path.
+
+    Parameters
+    ----------
+    figure
+        What `result.plot()` and the functions of this module return.
+    path
+        ``.html`` is a page of its own that is zoomed and hovered, and needs no network (5 MB).
+        ``.svg``, ``.png``, ``.pdf``, ``.jpg`` and ``.webp`` are images: they need the package
+        kaleido and a Chrome or Chromium.
+    **options
+        Of plotly's ``write_html`` or ``write_image``, such as ``width``, ``height``, ``scale``.
+
+    Raises
+    ------
+    InvalidParameter
+        For another suffix, or where an image cannot be made; with what to do.
+
+    Examples
+    --------
+    >>> from fxlab import charts
+    >>> result = fxlab.backtest(ticks, "sma_cross", {"fast": 5, "slow": 20})
+    >>> charts.save(result.plot(), folder / "run.html").name
+    'run.html'
+    """
+    target = Path(path)
+    suffix = target.suffix.lower()
+    if suffix == ".html":
+        figure.write_html(target, **options)
+    elif suffix in IMAGES:
+        with image_errors():
+            figure.write_image(target, **options)
+    else:
+        raise InvalidParameter(
+            f"{str(target)!r:.200} is no file for a chart; name it .html or {', '.join(IMAGES)}"
+        )
+    return target
 
 
 def _write_summary(figure: go.Figure) -> None:

@@ -13,7 +13,8 @@ own rows and one on either side, so that lines reach its edges.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -24,6 +25,7 @@ import polars as pl
 from plotly.subplots import make_subplots
 
 from fxlab._html import escape
+from fxlab.errors import InvalidParameter
 from fxlab.schema import UTC_MICROS
 
 INK: Final = "#6f757e"
@@ -109,8 +111,16 @@ TEMPLATE: Final = go.layout.Template(
     }
 )
 
-CONFIG: Final = {"displaylogo": False, "showSendToCloud": False, "plotlyServerURL": ""}
-"""How the browser's side is set wherever a figure is shown: no button that sends data away."""
+CONFIG: Final = {
+    "displaylogo": False,
+    "showSendToCloud": False,
+    "plotlyServerURL": "",
+    "toImageButtonOptions": {"format": "png", "scale": 2, "filename": "fxlab-chart"},
+}
+"""How the browser's side is set wherever a figure is shown: no button that sends data away.
+
+The camera of the tool bar saves what is seen as a sharp PNG; ``config`` may say ``svg`` instead.
+"""
 
 PLOTLY: Final = "application/vnd.plotly.v1+json"
 """The type under which notebooks hold a figure as data."""
@@ -131,11 +141,35 @@ class Chart(go.Figure):
         """Write it as HTML as plotly does; `config` comes on top of the house's."""
         super().write_html(file, **_configured(kwargs | {"config": config}))
 
+    def to_image(self, *args: Any, **kwargs: Any) -> bytes:  # noqa: ANN401
+        """Return it as an image as plotly does, or say what is missing for that."""
+        with image_errors():
+            return bytes(super().to_image(*args, **kwargs))
+
+    def write_image(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Write it as an image as plotly does, or say what is missing for that."""
+        with image_errors():
+            super().write_image(*args, **kwargs)
+
     def _repr_mimebundle_(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401
         return dict(super()._repr_mimebundle_(*args, **_configured(kwargs)))
 
     def _ipython_display_(self) -> None:
         self.show()
+
+
+@contextmanager
+def image_errors() -> Iterator[None]:
+    """Say what is to be done where plotly cannot make an image, for want of kaleido or Chrome."""
+    try:
+        yield
+    except (RuntimeError, ImportError) as error:
+        raise InvalidParameter(
+            "an image of a chart needs the package kaleido, and a Chrome or Chromium: pip install "
+            "kaleido; without them save it as .html, or press the camera in its tool bar (PNG; "
+            'SVG after figure.show(config={"toImageButtonOptions": {"format": "svg"}})). '
+            f"plotly says: {' '.join(str(error).split())}"
+        ) from error
 
 
 def _configured(options: dict[str, Any]) -> dict[str, Any]:

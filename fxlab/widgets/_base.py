@@ -440,6 +440,8 @@ class PeriodicTimer:
         calls go on.
     recovered
         Called after the first call that is well again.
+    told
+        The error, as `repr` has it, that was shown before the first call.
     """
 
     def __init__(
@@ -448,17 +450,17 @@ class PeriodicTimer:
         seconds: float,
         failed: Callable[[Exception], object],
         recovered: Callable[[], object],
+        told: str = "",
     ) -> None:
         self._over = threading.Event()
         self._failed, self._recovered = failed, recovered
-        _start("fxlab-pulse", self._run, beat, seconds)
+        _start("fxlab-pulse", self._run, beat, seconds, told)
 
     def stop(self) -> None:
         """Call no more; a call that has begun ends."""
         self._over.set()
 
-    def _run(self, beat: Callable[[], bool], seconds: float) -> None:
-        told = ""
+    def _run(self, beat: Callable[[], bool], seconds: float, told: str) -> None:
         while not self._over.wait(seconds):
             try:
                 if beat():

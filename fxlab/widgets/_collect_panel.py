@@ -172,7 +172,7 @@ class LiveMonitor(w.VBox):
         self._lab = lab
         self._pulse: PeriodicTimer | None = None
         self._chart: MonitorChart | None = None
-        self._closed = self._formed = False
+        self._closed = self._formed = self._over = False
         self._turn = threading.Lock()
         self.form = CollectForm(**form)
         self.start = w.Button(
@@ -220,24 +220,31 @@ class LiveMonitor(w.VBox):
     def _follow(self, collector: Collector, *, formed: bool) -> None:
         self._rest()
         self._formed = formed
-        status = collector.status()
         with self._turn:
-            self.collector = collector
-            self._chart = MonitorChart(tuple(one.symbol for one in status.symbols))
-            self.stage.children = (self._chart.live,)
+            self.collector, self._chart, self._over = collector, None, False
             self._offer(running=True)
-        if not self.refresh() and not self._closed:
+        is_over, told = False, []
+        try:
+            is_over = self.refresh()
+        except Exception as error:  # noqa: BLE001 - shown; the timer tries again
+            self.message.fail(error)
+            told = [repr(error)]
+        if not is_over and not self._closed:
             self._pulse = PeriodicTimer(
-                self.refresh, REFRESH, self.message.fail, self.message.clear
+                self.refresh, REFRESH, self.message.fail, self.message.clear, *told
             )
 
     def refresh(self) -> bool:
         """Show the recording as it is now; return whether it is over."""
         with self._turn:
-            collector, chart = self.collector, self._chart
-            if collector is None or chart is None:
+            collector = self.collector
+            if collector is None or self._over:
                 return True
             status = collector.status()
+            chart = self._chart
+            if chart is None:
+                chart = self._chart = MonitorChart(tuple(one.symbol for one in status.symbols))
+                self.stage.children = (chart.live,)
             self._show(status)
             chart.add(time.time_ns() / 1e6, status)
             if status.is_over:
@@ -305,8 +312,8 @@ class LiveMonitor(w.VBox):
     def _end(self, collector: Collector, chart: MonitorChart) -> None:
         """Say what was stored, or why not; the picture stays as it is."""
         self._offer(running=False)
+        self._over = True
         chart.keep(repr(collector))
-        self._chart = None
         with self.message.guard():
             self.session = collector.wait(STOP_SECONDS)
             self.message.say(words.stored(self.session))

@@ -312,7 +312,8 @@ class RunsState:
             line = f"no {one} has all these words" if words else _NONE[self.kind]
         elif self.found.height > MOST:
             line = f"more than {MOST:,} {self.kind}{' match' * words}"
-            line += f"; the newest {MOST:,} are listed, type to narrow"
+            # In whatever order: the highest Sharpe of the list is not that of all.
+            line += f"; the newest {MOST:,} alone are listed and sorted, type to narrow"
         else:
             line = f"{found:,} {self.kind if found > 1 else one}"
             line += f" match{'es' * (found == 1)}" * words

@@ -26,6 +26,7 @@ from fxlab.charts._style import (
     TITLE_WIDTH,
     without_title,
 )
+from fxlab.errors import InvalidParameter
 from fxlab.widgets._figures import FigureOutput
 
 EXAMPLES = examples()
@@ -37,9 +38,9 @@ def test_every_public_chart_has_an_example():
 
 def from_html(text):
     """Return the config that a call of plotly.js is given: the last object of the call."""
-    found = re.findall(r'\{"displaylogo".*?\}', text)
+    found = [one.start() for one in re.finditer('{"displaylogo"', text)]
     assert len(found) == 1
-    return json.loads(found[0])
+    return json.JSONDecoder().raw_decode(text, found[0])[0]
 
 
 def shown_in_a_notebook(figure):
@@ -86,6 +87,7 @@ def test_no_figure_offers_to_send_data_anywhere(name, tmp_path):
         assert config["showSendToCloud"] is False, way
         assert not config.get("plotlyServerURL"), way  # plotly takes it out of pages itself
         assert config["displaylogo"] is CONFIG["displaylogo"], way
+        assert config["toImageButtonOptions"]["format"] == "png", way
     assert ways["config of one's own"]["scrollZoom"] is True
     # Whoever hands the figure to plotly without a config gets no such button either.
     assert "sendChartToCloud" in figure.layout.template.layout.modebar.remove
@@ -270,3 +272,40 @@ def test_a_chart_with_nothing_to_show_says_why():
     assert charts.summary(figure).startswith("empty. ")
     assert "no ticks" in charts.summary(figure)
     assert not [one for one in figure.layout.annotations if one.name == "summary"]
+
+
+def test_a_chart_is_saved_as_a_page_of_its_own(tmp_path):
+    path = charts.save(EXAMPLES["price_chart"], tmp_path / "prices.HTML")
+    text = path.read_text(encoding="utf-8")
+    assert "* plotly.js v" in text
+    assert "An example" in text
+    assert "BTC_USDT: -1% to" in text
+
+
+def test_an_image_of_a_chart_says_what_it_needs(tmp_path, monkeypatch):
+    monkeypatch.setattr("plotly.io._kaleido.kaleido_available", lambda: False)
+    figure = EXAMPLES["price_chart"]
+    for make in (
+        lambda: charts.save(figure, tmp_path / "a.svg"),
+        lambda: figure.write_image(tmp_path / "a.png"),
+        lambda: figure.to_image("svg"),
+    ):
+        with pytest.raises(
+            InvalidParameter, match=r"needs the package kaleido.* save it as \.html"
+        ):
+            make()
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_image_is_made_by_plotly_with_its_options(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("plotly.io.write_image", lambda *args, **more: asked.append((args, more)))
+    figure = EXAMPLES["price_chart"]
+    assert charts.save(figure, str(tmp_path / "a.png"), scale=3) == tmp_path / "a.png"
+    assert asked == [((figure, tmp_path / "a.png"), {"scale": 3})]
+
+
+@pytest.mark.parametrize("name", ["a", "a.txt", "a.html.zip"])
+def test_a_file_that_is_none_for_a_chart_is_refused(name, tmp_path):
+    with pytest.raises(InvalidParameter, match=r"is no file for a chart; name it \.html or \.svg"):
+        charts.save(EXAMPLES["price_chart"], tmp_path / name)

@@ -585,3 +585,52 @@ def test_a_kernel_hears_clicks_while_it_records(tide_lab):
 
     panel = asyncio.run(asyncio.wait_for(story(), PATIENCE))
     assert panel.session.prices_count == 9
+
+
+def test_a_first_picture_that_fails_is_tried_again(lab, monkeypatch):
+    class Late(Told):
+        """A recording that cannot be asked at first."""
+
+        asked = 0
+
+        def status(self):
+            self.asked += 1
+            if self.asked < 3:
+                raise KeyError("not yet")
+            return self.now
+
+    beats = []
+    monkeypatch.setattr(
+        "fxlab.widgets._collect_panel.PeriodicTimer", lambda *given: beats.append(given) or Still()
+    )
+    panel = LiveMonitor(lab, Late(status()))
+    assert "KeyError: &#x27;not yet&#x27;" in panel.message.value
+    assert panel.stage.children == ()
+    assert panel.stop.disabled is False
+    ((beat, *_, told),) = beats
+    assert told == repr(KeyError("not yet"))
+    with pytest.raises(KeyError):
+        beat()
+    assert beat() is False
+    assert len(panel.stage.children) == 1
+    assert "BTC_USDT" in panel.numbers.value
+
+
+def test_a_pulse_tells_that_what_was_shown_before_it_is_well():
+    told, done = [], threading.Event()
+    story = [ValueError("a"), None, True]
+
+    def beat():
+        now = story.pop(0)
+        if isinstance(now, Exception):
+            raise now
+        if now:
+            done.set()
+        return bool(now)
+
+    PeriodicTimer(
+        beat, 0.001, lambda error: told.append(str(error)), lambda: told.append("well"),
+        repr(ValueError("a")),
+    )  # fmt: skip
+    assert done.wait(PATIENCE)
+    assert told == ["well"]

@@ -101,7 +101,7 @@ def test_the_count_says_what_is_hidden_and_what_is_cut():
     assert state.listed == ("run-b",)
     assert RunsState(RUNS, ROWS.clear(), text="x y").count == "no run has all these words"
     assert "no saved runs yet" in RunsState(RUNS, ROWS.clear()).count
-    more = "the newest 1,000 are listed, type to narrow"
+    more = "the newest 1,000 alone are listed and sorted, type to narrow"
     assert RunsState(RUNS, MANY).count == f"more than 1,000 runs; {more}"
     late = RunsState(RUNS, MANY, chosen=("run-0000", "run-0001"))  # one more than are listed
     assert late.count.endswith("to narrow; 1 chosen, not listed")
