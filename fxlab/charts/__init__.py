@@ -168,7 +168,9 @@ def _write_summary(figure: go.Figure) -> None:
         return
     below = [axis for axis in figure.select_xaxes() if axis.visible is not False]
     room = 10 + 16 * any(axis.side != "top" for axis in below)
-    room += 16 * any(axis.type == "date" for axis in below)  # the date below the times
+    if any(axis.type == "date" for axis in below):
+        # The date below the times; in a narrow figure a legend beside it makes both turn.
+        room += 16 if figure.layout.legend.orientation != "v" else 66
     room += 20 * any(bool(axis.title.text) for axis in below) + _turned_labels(figure)
     for one in figure.layout.annotations:
         if one.y == 0 and one.yanchor == "top":  # a note that stands there already
