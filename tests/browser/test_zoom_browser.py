@@ -212,7 +212,7 @@ def test_charts_of_sessions_and_of_a_notebook_zoom_in_a_narrow_window(
 
         # A page whose plotly is out of reach is shown the figure again, over what was asked for.
         page.evaluate("() => { window.Plotly = undefined; }")
-        said = own.locator(".js-plotly-plot .annotation-text")
+        said = own.locator(".js-plotly-plot .annotation-text").last  # below it stands a summary
         Chart(page, own.locator(".js-plotly-plot")).drag(0.4, 0.6)
         expect(said).to_contain_text("of 300,000 ticks in view")
         Chart(page, own.locator(".js-plotly-plot")).double_click()
@@ -236,7 +236,7 @@ def test_a_zoom_is_answered_where_the_page_was_too_busy_to_hear_the_kernel(jupyt
         page.add_init_script(GIVE_UP)
         page.on("pageerror", lambda error: gave_up.append(str(error)))
         panel = open_and_run(page, url, "zoom.ipynb").locator(".fxlab-panel").first
-        said = panel.locator(".js-plotly-plot .annotation-text")
+        said = panel.locator(".js-plotly-plot .annotation-text").last
         expect(said).to_contain_text("300,000 ticks, ", timeout=WAIT)
         Chart(page, panel.locator(".js-plotly-plot")).drag(0.4, 0.6)
         expect(said).to_contain_text("of 300,000 ticks in view")
