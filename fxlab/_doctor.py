@@ -138,7 +138,7 @@ def _restart(settings: Settings, progress: Advance) -> bool:
 def _keys(settings: Settings, _: Advance) -> Iterator[str]:
     with _database(settings) as db:
         for table in _ours(db):
-            keys = {str(row[0]) for row in db.execute(sql.list_columns(table)) if row[2]}
+            keys = {str(row[0]) for row in db.execute(sql_tables.list_columns(table)) if row[2]}
             if keys == set(table.dedup):
                 continue
             try:
@@ -158,7 +158,7 @@ def _database(settings: Settings) -> contextlib.closing[QuestDB]:
 
 
 def _ours(db: QuestDB) -> list[Table]:
-    there = {str(row[0]) for row in db.execute(sql.list_tables())}
+    there = {str(row[0]) for row in db.execute(sql_tables.list_tables())}
     return [table for table in TABLES if table.name in there]
 
 
@@ -222,7 +222,7 @@ def _warned() -> Iterator[list[str]]:
 
 def _is_moving(db: QuestDB) -> bool:
     """Return whether rows wait to be put back by a purge; a server may have no tables yet."""
-    there = {str(row[0]) for row in db.execute(sql.list_tables())}
+    there = {str(row[0]) for row in db.execute(sql_tables.list_tables())}
     return PURGE_JOURNAL.name in there and db.is_moving()
 
 

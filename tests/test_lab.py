@@ -15,7 +15,7 @@ from tick_files import HOSTILE_IDS, HOSTILE_SYMBOLS, write_session
 
 import fxlab
 from fxlab import errors, schema
-from fxlab._questdb import sql
+from fxlab._questdb import sql, sql_tables
 from fxlab.config import Settings
 from fxlab.schema import TABLES
 
@@ -308,7 +308,7 @@ def unchanged(db):
 
     def state():
         return (
-            sorted(db.execute(sql.list_tables())),
+            sorted(db.execute(sql_tables.list_tables())),
             [db.execute(f"select count() from {table.name}") for table in TABLES],  # noqa: S608
         )
 

@@ -25,7 +25,7 @@ from urllib.parse import quote
 
 import polars as pl
 
-from fxlab._questdb import sql
+from fxlab._questdb import sql, sql_tables
 from fxlab._questdb.sql import Scope
 from fxlab.schema import UTC_MICROS, Table
 
@@ -160,7 +160,7 @@ class CachedColumns:
 
     def transaction(self, db: QuestDB, table: Table) -> str:
         """Return the number of the last write to a table that readers see."""
-        return str(db.execute(sql.transactions(table, applied=True))[0][0])
+        return str(db.execute(sql_tables.transactions(table, applied=True))[0][0])
 
     def keeping(
         self, frames: Iterable[pl.DataFrame], rows: int, transaction: str

@@ -164,19 +164,19 @@ def drop(db: QuestDB, table: Table) -> None:
 
 
 def _units(db: QuestDB) -> dict[str, str]:
-    return {str(row[0]): str(row[3]) for row in db.execute(sql.list_tables())}
+    return {str(row[0]): str(row[3]) for row in db.execute(sql_tables.list_tables())}
 
 
 def _copy(db: QuestDB, table: Table, new: Table, progress: Advance) -> None:
     """Copy what is not there yet; raise if the table took other rows meanwhile."""
     run(db, sql_tables.create_table(new))
     db.wait_visible(table, new)
-    before = db.execute(sql.transactions(table))
+    before = db.execute(sql_tables.transactions(table))
     for span in _spans(db, table, f"{table.name}: copied", progress):
         if _count(db, new, span) != _count(db, table, span):
             db.execute(sql_tables.copy_rows(table, new, span))
             db.wait_visible(new)
-    if db.execute(sql.transactions(table)) != before:
+    if db.execute(sql_tables.transactions(table)) != before:
         raise SchemaError(
             f"rows were written to {table.name} while it was rebuilt; stop the recordings and "
             "imports that use this server, then connect again: it goes on from here, and no row "
@@ -423,9 +423,9 @@ def rebuilds(
 
 def _existing_columns(db: QuestDB, tables: Sequence[Table]) -> dict[str, dict[str, str]]:
     """Return the columns (name to type) of those of our tables that exist."""
-    there = {str(row[0]) for row in db.execute(sql.list_tables())}
+    there = {str(row[0]) for row in db.execute(sql_tables.list_tables())}
     return {
-        table.name: {str(row[0]): str(row[1]) for row in db.execute(sql.list_columns(table))}
+        table.name: {str(row[0]): str(row[1]) for row in db.execute(sql_tables.list_columns(table))}
         for table in tables
         if table.name in there
     }
@@ -489,12 +489,12 @@ def check_schema(db: QuestDB, tables: Sequence[Table] = schema.TABLES) -> None:
         If a table lacks a column, does not write through its WAL, has other DEDUP keys than the
         schema says, or is suspended; with the command that mends it.
     """
-    has_wal = {str(row[0]): bool(row[1]) for row in db.execute(sql.list_tables())}
+    has_wal = {str(row[0]): bool(row[1]) for row in db.execute(sql_tables.list_tables())}
     suspended = {str(row[0]): str(row[1] or "") for row in db.execute(sql.list_suspended())}
     for table in tables:
         if table.name not in has_wal:
             raise SchemaError(f"table {table.name} is missing; connect again to create it")
-        rows = db.execute(sql.list_columns(table))
+        rows = db.execute(sql_tables.list_columns(table))
         difference = _difference(table, {str(row[0]): str(row[1]) for row in rows})
         if difference:
             raise SchemaError(f"table {table.name} was changed: {difference}; restore the column")

@@ -144,16 +144,6 @@ def wait_visible(table: Table) -> str:
     return f"select wait_wal_table({text(table.name)})"
 
 
-def list_tables() -> str:
-    """Return the query for all tables: name, whether WAL and DEDUP are on, unit of partitions."""
-    return "select table_name, walEnabled, dedup, partitionBy from tables()"
-
-
-def list_columns(table: Table) -> str:
-    """Return the query for a table's columns: name, type, whether it is a DEDUP key."""
-    return f'select "column", type, "upsertKey" from table_columns({text(table.name)})'
-
-
 def list_suspended() -> str:
     """Return the query for the tables that take writes but do not show them."""
     return "select name, errorMessage from wal_tables() where suspended"
@@ -621,12 +611,6 @@ def ended_sessions() -> str:
     conditions = [_status(None), "status != 'collecting'"]
     names = ["session_id", "started", "ended", "prices_count", "orderbook_count"]
     return select(schema.SESSIONS, conditions, "ended, session_id", names)
-
-
-def transactions(table: Table, *, applied: bool = False) -> str:
-    """Return the query for the number of writes that a table has taken, or that readers see."""
-    counter = "writerTxn" if applied else "sequencerTxn"
-    return f"select {counter} from wal_tables() where name = {text(table.name)}"
 
 
 def live_sessions() -> str:

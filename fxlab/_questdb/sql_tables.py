@@ -14,6 +14,22 @@ from fxlab.schema import Table
 # ruff: noqa: S608 - this is the place where SQL may be put together, of checked parts
 
 
+def list_tables() -> str:
+    """Return the query for all tables: name, whether WAL and DEDUP are on, unit of partitions."""
+    return "select table_name, walEnabled, dedup, partitionBy from tables()"
+
+
+def list_columns(table: Table) -> str:
+    """Return the query for a table's columns: name, type, whether it is a DEDUP key."""
+    return f'select "column", type, "upsertKey" from table_columns({text(table.name)})'
+
+
+def transactions(table: Table, *, applied: bool = False) -> str:
+    """Return the query for the number of writes that a table has taken, or that readers see."""
+    counter = "writerTxn" if applied else "sequencerTxn"
+    return f"select {counter} from wal_tables() where name = {text(table.name)}"
+
+
 def create_table(table: Table) -> str:
     """Return the statement that creates a table unless it is there."""
     parts = ", ".join(_definition(table, column) for column in table.columns)

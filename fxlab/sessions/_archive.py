@@ -236,8 +236,8 @@ def _rewrite(db: QuestDB, place: Partition, form: str) -> int:
 
 def _await_rewritten(db: QuestDB, table: Table) -> None:
     """Wait for what may take longer than the server lets one query run."""
-    (taken,) = db.execute(sql.transactions(table))
-    while db.execute(sql.transactions(table, applied=True))[0] < taken:
+    (taken,) = db.execute(sql_tables.transactions(table))
+    while db.execute(sql_tables.transactions(table, applied=True))[0] < taken:
         if any(row[0] == table.name for row in db.execute(sql.list_suspended())):
             break
         time.sleep(0.05)
@@ -513,7 +513,7 @@ def _end_recordings(settings: Settings) -> None:
     """Say of sessions that were being recorded that they ended with the backup."""
     db = QuestDB(server.endpoint_of(settings))
     try:
-        known = {row[0] for row in db.execute(sql.list_tables())}
+        known = {row[0] for row in db.execute(sql_tables.list_tables())}
         rows = db.catalogue(sql.live_sessions()).to_dicts() if SESSIONS.name in known else []
         if rows:
             _catalog.put(db, *(_ended(db, row) for row in rows))

@@ -419,7 +419,7 @@ def _sweep(db: QuestDB) -> None:
 
 
 def _names(db: QuestDB) -> set[str]:
-    return {str(row[0]) for row in db.execute(sql.list_tables())}
+    return {str(row[0]) for row in db.execute(sql_tables.list_tables())}
 
 
 def _note(db: QuestDB, state: str, *rewrites: Rewrite) -> None:

@@ -14,7 +14,7 @@ import pytest
 from forwarder import Forwarder
 
 from fxlab import errors, schema
-from fxlab._questdb import sql
+from fxlab._questdb import sql, sql_tables
 from fxlab._questdb.client import QuestDB
 from fxlab._questdb.endpoint import check_pg_login
 
@@ -82,11 +82,11 @@ def test_a_wrong_query_is_named_with_the_servers_words(db, road):
 
 
 def test_reading_roads_cannot_write(db):
-    before = db.execute(sql.list_tables())
+    before = db.execute(sql_tables.list_tables())
     for road in (db.export, db.catalogue):
         with pytest.raises(errors.QueryFailed):
             road("drop table tick_prices")
-    assert db.execute(sql.list_tables()) == before
+    assert db.execute(sql_tables.list_tables()) == before
 
 
 @each_call

@@ -11,7 +11,7 @@ import pytest
 from forwarder import Forwarder
 
 from fxlab import errors, schema
-from fxlab._questdb import ingest, sql
+from fxlab._questdb import ingest, sql, sql_tables
 from fxlab._questdb.ingest import Writer, validate
 from fxlab._questdb.sql import Scope
 from fxlab.schema import ORDERBOOK, PRICES, UTC_MICROS
@@ -177,7 +177,7 @@ def test_a_refused_batch_is_told_with_its_line_and_column(db, unique):
 
 def test_tables_and_columns_are_never_made_by_writing(db, unique):
     name = unique()
-    before = db.execute(sql.list_tables())
+    before = db.execute(sql_tables.list_tables())
     misspelled = dataclasses.replace(PRICES, name="tick_pirces")
     wider = dataclasses.replace(PRICES, columns={**PRICES.columns, "extra": "DOUBLE"})
     for table in (misspelled, wider):
@@ -186,8 +186,8 @@ def test_tables_and_columns_are_never_made_by_writing(db, unique):
             frame = frame.with_columns(extra=pl.lit(1.0))
         with pytest.raises(errors.WriteFailed, match=r"disabled|does not exist"):
             db.write(table, frame)
-    assert db.execute(sql.list_tables()) == before
-    assert [row[0] for row in db.execute(sql.list_columns(PRICES))] == list(PRICES.columns)
+    assert db.execute(sql_tables.list_tables()) == before
+    assert [row[0] for row in db.execute(sql_tables.list_columns(PRICES))] == list(PRICES.columns)
 
 
 def test_a_wrong_password_is_told(db):

@@ -12,7 +12,7 @@ import pytest
 from conftest import settings_at
 
 from fxlab import errors, schema
-from fxlab._questdb import migrations, server_config, sql, sql_tables
+from fxlab._questdb import migrations, server_config, sql_tables
 from fxlab._questdb import server as embedded
 from fxlab._questdb.client import QuestDB
 from fxlab._questdb.migrations import (
@@ -67,7 +67,7 @@ def fresh(own_settings):
 
 
 def column_names(db, table):
-    return [row[0] for row in db.execute(sql.list_columns(table))]
+    return [row[0] for row in db.execute(sql_tables.list_columns(table))]
 
 
 def one_trade():
@@ -269,7 +269,9 @@ def ticks(db, table):
 
 
 def units(db):
-    return {row[0]: row[3] for row in db.execute(sql.list_tables()) if row[0].startswith("tick_")}
+    return {
+        row[0]: row[3] for row in db.execute(sql_tables.list_tables()) if row[0].startswith("tick_")
+    }
 
 
 def assert_weekly(db, before):

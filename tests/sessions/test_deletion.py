@@ -121,7 +121,7 @@ def assert_same(before, now):
 
 
 def staging(db):
-    return [row[0] for row in db.execute(sql.list_tables()) if "_purge_" in row[0]]
+    return [row[0] for row in db.execute(sql_tables.list_tables()) if "_purge_" in row[0]]
 
 
 def test_a_deleted_session_is_seen_by_nobody_and_comes_back_identical(lab):
