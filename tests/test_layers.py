@@ -66,7 +66,7 @@ FLOORS = {
         ["_overfitting", "_performance"],
     ],
     "fxlab/backtester/report": [
-        ["_summary"],
+        ["_alt_text"],
         ["_tearsheet"],
     ],
     "fxlab/backtester/strategy": [
@@ -83,6 +83,7 @@ FLOORS = {
     ],
     "fxlab/charts": [
         ["_style"],
+        ["_alt_text"],
         ["_runs", "_sweeps", "_trades"],
         ["_session"],
     ],
@@ -111,7 +112,7 @@ FLOORS = {
     ],
     "fxlab/collect/venues": [
         ["_book_sync", "_rest"],
-        ["_binance_messages", "_ccxt", "_kraken_messages", "_mexc_messages", "_websocket"],
+        ["_binance_messages", "_ccxt", "_kraken_messages", "_websocket"],
         ["_kraken", "_snapshot_run"],
         ["_binance", "_mexc"],
     ],

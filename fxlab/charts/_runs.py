@@ -20,6 +20,7 @@ import plotly.graph_objects as go
 import polars as pl
 
 from fxlab._html import escape
+from fxlab.charts._alt_text import summarised
 from fxlab.charts._style import (
     BUY,
     GAIN,
@@ -258,6 +259,7 @@ FEWEST: Final = 500
 """Points that each of many symbols gets at least."""
 
 
+@summarised
 def price_chart(
     prices: pl.DataFrame,
     fills: pl.DataFrame | None = None,
@@ -296,6 +298,7 @@ def price_chart(
     return figure
 
 
+@summarised
 def result_chart(
     prices: pl.DataFrame,
     fills: pl.DataFrame,
@@ -335,6 +338,7 @@ def result_chart(
     return figure
 
 
+@summarised
 def equity_chart(
     equity: pl.DataFrame,
     title: str = "",
@@ -365,6 +369,7 @@ def equity_chart(
     return figure
 
 
+@summarised
 def exposure_chart(exposure: pl.DataFrame, title: str = "", *, points: int = POINTS) -> go.Figure:
     """Draw the share of time with a long (above zero) and a short position (below).
 
@@ -566,6 +571,7 @@ POINTS_ALL: Final = 8_000
 """Points of all curves together; each has at most a quarter of them."""
 
 
+@summarised
 def comparison_chart(curves: Mapping[str, pl.DataFrame], title: str = "") -> go.Figure:
     """Draw equities rebased to one; curves differ by dash as well as by colour.
 

@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 import polars as pl
 
 from fxlab._html import show
+from fxlab.charts._alt_text import summarised
 from fxlab.charts._runs import POINTS, drawn_note, gaps_of, line, unfilled
 from fxlab.charts._style import (
     BUY,
@@ -35,6 +36,7 @@ CELLS: Final = (200, 80)
 """Columns (time) and rows (price) of a heat map at most."""
 
 
+@summarised
 def candles_chart(
     candles: pl.DataFrame,
     title: str = "",
@@ -156,6 +158,7 @@ def _draw_volumes(figure: go.Figure, bars: pl.DataFrame, times: Floats, row: int
     figure.update_layout(barmode="relative")
 
 
+@summarised
 def session_chart(
     ticks: pl.DataFrame,
     title: str = "",
@@ -268,6 +271,7 @@ def _draw_line(  # noqa: PLR0917 - what, where, how
     return trace.drawn
 
 
+@summarised
 def depth_chart(
     books: pl.DataFrame,
     title: str = "",

@@ -16,6 +16,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -571,3 +572,46 @@ def usual_step(first: int, last: int, rows: int) -> float:
 
 USUAL: Final = 50
 """Mean steps: as many as `gap_starts` asks medians for a gap."""
+
+
+IMAGES: Final = (".svg", ".png", ".pdf", ".jpg", ".jpeg", ".webp")
+
+
+def save(figure: go.Figure, path: str | Path, **options: Any) -> Path:  # noqa: ANN401 - plotly's
+    """Save a chart as a file, by its suffix, and return its path.
+
+    Parameters
+    ----------
+    figure
+        What `result.plot()` and the functions of this module return.
+    path
+        ``.html`` is a page of its own that is zoomed and hovered, and needs no network (5 MB).
+        ``.svg``, ``.png``, ``.pdf``, ``.jpg`` and ``.webp`` are images: they need the package
+        kaleido and a Chrome or Chromium.
+    **options
+        Of plotly's ``write_html`` or ``write_image``, such as ``width``, ``height``, ``scale``.
+
+    Raises
+    ------
+    InvalidParameter
+        For another suffix, or where an image cannot be made; with what to do.
+
+    Examples
+    --------
+    >>> from fxlab import charts
+    >>> result = fxlab.backtest(ticks, "sma_cross", {"fast": 5, "slow": 20})
+    >>> charts.save(result.plot(), folder / "run.html").name
+    'run.html'
+    """
+    target = Path(path)
+    suffix = target.suffix.lower()
+    if suffix == ".html":
+        figure.write_html(target, **options)
+    elif suffix in IMAGES:
+        with image_errors():
+            figure.write_image(target, **options)
+    else:
+        raise InvalidParameter(
+            f"{str(target)!r:.200} is no file for a chart; name it .html or {', '.join(IMAGES)}"
+        )
+    return target

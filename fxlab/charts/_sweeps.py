@@ -16,6 +16,7 @@ import plotly.graph_objects as go
 import polars as pl
 
 from fxlab._html import escape, heading, show
+from fxlab.charts._alt_text import summarised
 from fxlab.charts._style import (
     DIVERGING,
     GAIN,
@@ -52,6 +53,7 @@ TICKS: Final = {"fraction": PERCENT_TICKS, "probability": PERCENT_TICKS}
 """How axes of a unit are labelled; others as plotly does, with as many digits as it takes."""
 
 
+@summarised
 def heatmap_chart(
     table: pl.DataFrame,
     x: str,
@@ -159,6 +161,7 @@ def rows_of_cell(table: pl.DataFrame, x: str, y: str, across: str, up: str) -> p
     return table.filter(pl.Series(inside, dtype=pl.Boolean))
 
 
+@summarised
 def parallel_chart(
     table: pl.DataFrame,
     parameters: list[str],
@@ -378,6 +381,7 @@ def need_columns(table: pl.DataFrame, *names: str) -> None:
 TIMES: Final = ("train_start", "train_end", "test_start", "test_end")
 
 
+@summarised
 def walk_forward_chart(
     table: pl.DataFrame, metric: str = "total_return", title: str = "", *, unit: str = ""
 ) -> go.Figure:

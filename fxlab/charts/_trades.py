@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 import polars as pl
 
 from fxlab._html import escape
+from fxlab.charts._alt_text import summarised
 from fxlab.charts._style import (
     DIVERGING,
     GAIN,
@@ -55,6 +56,7 @@ _GROUPS: Final = (
 )
 
 
+@summarised
 def trades_chart(trades: pl.DataFrame, title: str = "", *, points: int = MOST_TRADES) -> go.Figure:
     """Draw each closed trade twice: return over duration, and pnl over how far it was under water.
 
@@ -127,6 +129,7 @@ def _trades_note(every: int, closed: int, drawn: int) -> str:
     return ", ".join(parts)
 
 
+@summarised
 def distribution_chart(
     histogram: pl.DataFrame,
     title: str = "",
@@ -199,6 +202,7 @@ def _mark(figure: go.Figure, marks: Mapping[str, float]) -> None:
 WEEKDAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
+@summarised
 def monthly_chart(months: pl.DataFrame, title: str = "") -> go.Figure:
     """Draw returns of months as a heat map, a row a year, the total of the year beside them.
 
@@ -239,6 +243,7 @@ def monthly_chart(months: pl.DataFrame, title: str = "") -> go.Figure:
     return figure
 
 
+@summarised
 def profile_chart(profile: pl.DataFrame, title: str = "") -> go.Figure:
     """Draw the mean return of each hour of the day, or day of the week, as bars.
 

@@ -24,8 +24,7 @@ from fxlab.collect.feed import (
 )
 from fxlab.collect.venues import _rest
 from fxlab.collect.venues._book_sync import BestPrices, Diff, TradeGapTracker
-from fxlab.collect.venues._mexc import Mexc
-from fxlab.collect.venues._mexc_messages import base_units, parse
+from fxlab.collect.venues._mexc import Mexc, base_units, parse
 from fxlab.errors import VenueRefused, VenueUnavailable
 from fxlab.mock import Faults, MockVenue
 
