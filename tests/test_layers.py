@@ -66,7 +66,7 @@ FLOORS = {
         ["_overfitting", "_performance"],
     ],
     "fxlab/backtester/report": [
-        ["_alt_text"],
+        ["_summary"],
         ["_tearsheet"],
     ],
     "fxlab/backtester/strategy": [
