@@ -203,6 +203,20 @@ class Publisher:
             socket.flush()  # what counts as sent is sent before the silence
             socket.silent = silent
 
+    def shut_down(self, seconds: float) -> None:
+        """Announce the end of all present connections, and cut them so many real seconds later."""
+        ending = [*self.sockets]
+        self._ledger.add("shutdown", venue=self.protocol.name, connections=len(ending))
+        for socket in ending if self.protocol.notice else ():
+            socket.waiting.append(framed(self.protocol.notice))
+
+        def cut() -> None:
+            for socket in self.sockets.intersection(ending):
+                socket.cut(b"{}")
+                self.gone(socket)
+
+        asyncio.get_running_loop().call_later(seconds, cut)
+
     def silence(self, part: str) -> None:
         """Send streams with this part in their name to none of their present listeners."""
         for stream, sockets in self._listeners.items():
@@ -407,6 +421,11 @@ class Exchange:
         """Refuse all REST questions for so many real seconds, and say for how long or not."""
         self.ledger.add("ban", status=status, seconds=seconds, time=self.now())
         self.banned = Ban(status, time.monotonic() + seconds, told)
+
+    def shut_down(self, seconds: float) -> None:
+        """Announce the end of all present connections, and cut them so many real seconds later."""
+        for publisher in self.publishers.values():
+            publisher.shut_down(seconds)
 
     def silence(self, part: str) -> None:
         """Send some streams to none of their present listeners, whose connections stay open."""

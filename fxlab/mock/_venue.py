@@ -338,6 +338,10 @@ class MockVenue:
         """Refuse all REST questions for so many seconds; `told` says so in ``Retry-After``."""
         self._ask(lambda: self._exchange.ban(status, seconds, told=told))
 
+    def shut_down(self, seconds: float) -> None:
+        """Announce the end of all present connections, and cut them so many real seconds later."""
+        self._ask(lambda: self._exchange.shut_down(seconds))
+
     def silence(self, part: str) -> None:
         """Send streams with this part in their name to none of their present listeners."""
         self._ask(lambda: self._exchange.silence(part))

@@ -44,7 +44,7 @@ from fxlab.collect.feed import (
     Trade,
     listed,
 )
-from fxlab.collect.venues._binance_messages import parse, past_trade, snapshot
+from fxlab.collect.venues._binance_messages import SHUTDOWN, parse, past_trade, snapshot
 from fxlab.collect.venues._book_sync import Diff, QuoteStream, SyncedBook
 from fxlab.collect.venues._rest import NEWEST, History, HistoryPage, RestFeed
 from fxlab.collect.venues._snapshot_run import SnapshotRun
@@ -154,6 +154,8 @@ def _decimals(entry: Any) -> int | None:  # noqa: ANN401 - JSON
     return None
 
 
+LIFETIME: Final = 24 * 3600.0 - 600.0
+"""Seconds; a connection is ended by the venue after a day."""
 SILENCE: Final = 30.0
 HEARTBEAT: Final = ('{"method":"LIST_SUBSCRIPTIONS","id":0}', 10.0)
 """Answered by the streams' own server, so that a quiet market is not taken for a dead one."""
@@ -196,6 +198,7 @@ class BinanceRun(SnapshotRun[StreamGroup]):
             opening=lambda: subscriptions(line.streams[1:]),
             silence=SILENCE,
             heartbeat=HEARTBEAT,
+            lifetime=LIFETIME,
         )
 
     def carries(self, connection: StreamGroup, symbol: str, data_type: str) -> bool:
@@ -230,6 +233,8 @@ class BinanceRun(SnapshotRun[StreamGroup]):
             found = parse(payload, received, symbols)
             if type(found) is Trade or type(found) is Event:
                 messages.append(found)
+                if type(found) is Event and found.detail == SHUTDOWN.detail:
+                    self.renew()
             elif type(found) is Diff:
                 messages += self.change(found)
             elif type(found) is Quote and found.symbol in self._quotes:

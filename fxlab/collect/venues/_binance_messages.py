@@ -27,8 +27,14 @@ from fxlab.collect.feed import (
 )
 from fxlab.collect.venues._book_sync import Diff
 
+SHUTDOWN: Final = Event(
+    "venue_error", None, 0, 1, "the venue's server shuts down: its connections are made anew"
+)
+"""What the notice of a server's end becomes; it is told apart by its detail."""
+
 Parsed = Trade | Quote | Diff | Event | None
 
+_SHUTDOWN: Final = "serverShutdown"
 INFINITE: Final = float("inf")
 LARGEST_ID: Final = 1 << 62
 LATEST_MS: Final = 10_000_000_000_000
@@ -54,9 +60,9 @@ def parse(frame: str | bytes, received: int, symbols: Mapping[str, str]) -> Pars
     try:
         whole = _decoded(frame)
         data = whole.get("data")
-        if data is None:
-            return _answer(whole, frame, received)
-        kind = data.get("e")
+        kind = None if data is None else data.get("e")
+        if data is None or kind == _SHUTDOWN:
+            return _answer(data or whole, frame, received)
         if kind == "trade" or kind == "aggTrade":  # noqa: PLR1714 - a tuple would cost more
             return _trade(data, data["t" if kind == "trade" else "a"], received, symbols)
         if kind == "depthUpdate":
@@ -181,6 +187,8 @@ def _answer(whole: Any, frame: str, received: int) -> Event | None:  # noqa: ANN
         return Event("venue_error", None, received, 1, f"a request was refused: {frame[:300]}")
     if "result" in whole and "id" in whole:
         return None
+    if _SHUTDOWN in (whole.get("e"), (whole.get("event") or {}).get("e")):
+        return SHUTDOWN._replace(time=received)
     raise ValueError("no data and no answer")
 
 

@@ -251,6 +251,8 @@ class SyncedBook(GapRecord):
         asked
             How many levels of each side were asked for; None for all.
         """
+        if self.last is not None and not self.renewing:
+            return []
         if self.last is not None:
             if snapshot.update_id < self._newer_than:
                 return None

@@ -145,6 +145,11 @@ class SnapshotRun(ABC, Generic[Connection]):
             if self.carries(connection, symbol, data_type):
                 wire.drop(reason)
 
+    def renew(self) -> None:
+        """Have all connections replaced while they last: they are going to end."""
+        for _, wire in self._wires:
+            wire.renew()
+
     def carries(self, connection: Connection, symbol: str, data_type: str) -> bool:  # noqa: ARG002
         """Return whether a stream comes over a connection: there is but one by default."""
         return True

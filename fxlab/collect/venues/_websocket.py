@@ -8,7 +8,8 @@ through an HTTP proxy, which tornado's client does not know.
 
 `ReconnectingWebSocket` makes a connection again when it is cut, silent or refused, until it is
 stopped. What happened to it comes out between the frames, in order, so that a feed knows exactly
-after which message something may be lost.
+after which message something may be lost. Where the end of a connection is known beforehand, the
+next one is made while it lasts, and nothing is lost; what both of them bring comes twice.
 """
 
 from __future__ import annotations
@@ -150,6 +151,13 @@ class WebSocketConnection:
         if not self._full():
             self._read_on()
         return taken
+
+    async def delivers(self) -> bool:
+        """Return whether something has arrived, once it has or the connection has ended."""
+        while not self._frames and self.ended is None:
+            self._news.clear()
+            await self._news.wait()
+        return self.ended is None
 
     def send(self, text: str) -> None:
         """Send a text; nothing happens on a connection that ended."""
@@ -368,6 +376,9 @@ LONGEST_WAIT_AFTER_DATA: Final = 1.0
 SETTLED: Final = 10.0
 """Seconds after which a connection that delivered counts as a good one."""
 
+OVERLAP: Final = 5.0
+"""Seconds for which a connection goes on beside the one that is to replace it."""
+
 MOST_AT_ONCE: Final = 4_096
 MAX_MESSAGE_BYTES: Final = 16 << 20
 
@@ -422,6 +433,8 @@ class ReconnectingWebSocket:
         Seconds without a single byte, pings included, after which the connection is given up.
     heartbeat
         A text and every how many seconds it is sent, so that a venue with nothing to tell answers.
+    lifetime
+        Seconds after which the venue ends a connection; it is renewed before that.
     max_message_bytes
         A larger message is skipped and comes out as `fxlab.collect.feed.Damaged`.
     timeout
@@ -438,6 +451,7 @@ class ReconnectingWebSocket:
         opening: Callable[[], Sequence[str]] = tuple,
         silence: float = 30.0,
         heartbeat: tuple[str, float] | None = None,
+        lifetime: float | None = None,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         timeout: float = 10.0,
         rng: random.Random | None = None,
@@ -447,10 +461,13 @@ class ReconnectingWebSocket:
         self._opening = opening
         self._silence = silence
         self._heartbeat = heartbeat
+        self._lifetime = lifetime
         self._max_message_bytes = max_message_bytes
         self._timeout = timeout
         self._rng = rng or random.Random()  # noqa: S311 - jitter, no secret
         self._link: WebSocketConnection | None = None
+        self._next: WebSocketConnection | None = None
+        self._renewal: asyncio.Task[None] | None = None
         self._attempts = 0
         self._delivered = False
 
@@ -460,24 +477,33 @@ class ReconnectingWebSocket:
         Closing or cancelling it closes the socket.
         """
         number = 0
-        while True:
-            self._delivered = False
-            try:
-                link = await connect(
-                    self.url,
-                    clock=self._clock,
-                    seconds=self._timeout,
-                    max_message_bytes=self._max_message_bytes,
-                )
-            except NotConnected as error:
-                _log.debug("no connection to %s: %s", self.url, error)
-                yield ConnectionClosed(str(error), self._clock.now())
-            else:
-                number += 1
-                async with contextlib.aclosing(self._connected(link, number)) as arrivals:
-                    async for arrival in arrivals:
-                        yield arrival
-            await asyncio.sleep(self._wait())
+        try:
+            while True:
+                self._delivered = False
+                try:
+                    self._next = self._link = await self._connect()
+                except NotConnected as error:
+                    _log.debug("no connection to %s: %s", self.url, error)
+                    yield ConnectionClosed(str(error), self._clock.now())
+                else:
+                    number += 1
+                    yield ConnectionOpened(number, self._clock.now())
+                    ended = ""
+                    while (link := self._next) is not None:
+                        self._next = None
+                        async with contextlib.aclosing(self._frames(link)) as arrivals:
+                            async for frames in arrivals:
+                                yield frames
+                        ended = link.ended or ""
+                    yield ConnectionClosed(ended, self._clock.now())
+                await asyncio.sleep(self._wait())
+        finally:
+            await self._forget_renewal()
+
+    def renew(self) -> None:
+        """Make a second connection beside the one that stands, and leave that for it."""
+        if self._link is not None and self._renewal is None:
+            self._renewal = asyncio.ensure_future(self._renew(self._link))
 
     async def send(self, text: str) -> None:
         """Send a text now; without a connection nothing is sent, as `opening` will say it all."""
@@ -489,33 +515,73 @@ class ReconnectingWebSocket:
         if self._link is not None:
             self._link.drop(reason)
 
-    async def _connected(
-        self, link: WebSocketConnection, number: int
-    ) -> AsyncGenerator[Arrival, None]:
+    async def _connect(self) -> WebSocketConnection:
+        """Return a connection that has been told what to send."""
+        link = await connect(
+            self.url,
+            clock=self._clock,
+            seconds=self._timeout,
+            max_message_bytes=self._max_message_bytes,
+        )
+        for text in self._opening():
+            link.send(text)
+        return link
+
+    async def _frames(self, link: WebSocketConnection) -> AsyncGenerator[list[Frame], None]:
+        """Yield the frames of a connection until it ends."""
         self._link = link
         loop = asyncio.get_running_loop()
         start = loop.time()
         guards = [asyncio.ensure_future(self._watch(link))]
         if self._heartbeat is not None:
             guards.append(asyncio.ensure_future(_beat(link, *self._heartbeat)))
+        if self._lifetime is not None:
+            guards.append(asyncio.ensure_future(self._renew_after(self._lifetime)))
+        _log.debug("a connection to %s is open", self.url)
         try:
-            for text in self._opening():
-                link.send(text)
-            _log.debug("connection %d to %s is open", number, self.url)
-            yield ConnectionOpened(number, self._clock.now())
             while frames := await link.take(MOST_AT_ONCE):
                 self._delivered = True
                 yield frames
             if self._delivered and loop.time() - start > SETTLED:
                 self._attempts = 0
-            _log.debug("connection %d to %s has ended: %s", number, self.url, link.ended)
-            yield ConnectionClosed(link.ended or "", self._clock.now())
+            _log.debug("a connection to %s has ended: %s", self.url, link.ended)
         finally:
             self._link = None
             for guard in guards:
                 guard.cancel()
             await asyncio.gather(*guards, return_exceptions=True)
             await link.shut()
+            if self._next is None:  # the old one was cut before the new one took over
+                await self._forget_renewal()
+
+    async def _renew_after(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        self.renew()
+
+    async def _renew(self, old: WebSocketConnection) -> None:
+        """Let a new connection take over once it delivers, and a little later than that."""
+        fresh = None
+        try:
+            fresh = await self._connect()
+            if await fresh.delivers():
+                await asyncio.sleep(OVERLAP)
+                self._next, fresh = fresh, None
+                old.drop("renewed")
+        except NotConnected as error:
+            _log.debug("no second connection to %s: %s", self.url, error)
+        finally:
+            self._renewal = None
+            if fresh is not None:
+                await fresh.shut()
+
+    async def _forget_renewal(self) -> None:
+        """Give up a second connection."""
+        if self._renewal is not None:
+            self._renewal.cancel()
+            await asyncio.gather(self._renewal, return_exceptions=True)
+        if self._next is not None:
+            await self._next.shut()
+            self._next = None
 
     async def _watch(self, link: WebSocketConnection) -> None:
         """Drop a connection that has gone silent."""

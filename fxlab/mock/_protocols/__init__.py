@@ -106,6 +106,8 @@ class Protocol(ABC):
         Paths of websockets below the name; one that ends with ``/*`` stands for all below it.
     used
         The header in which it says how much of its rate limit was spent; "" for none.
+    notice
+        What it sends before a server ends its connections; b"" for nothing.
     listened
         How many connections listen to each stream. `encode` makes frames only for those; the
         server keeps it.
@@ -114,6 +116,7 @@ class Protocol(ABC):
     name: ClassVar[str]
     sockets: ClassVar[tuple[str, ...]]
     used: ClassVar[str] = ""
+    notice: ClassVar[bytes] = b""
 
     def __init__(self, world: World) -> None:
         self.world = world

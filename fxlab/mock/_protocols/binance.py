@@ -341,6 +341,7 @@ class BinanceProtocol(Protocol):
 
     name: ClassVar[str] = "binance"
     used: ClassVar[str] = "X-MBX-USED-WEIGHT-1M"
+    notice: ClassVar[bytes] = b'{"e":"serverShutdown","E":1770123456789}'
     sockets: ClassVar[tuple[str, ...]] = ("/stream", "/ws", "/ws/*")
     futures: ClassVar[bool] = False
 

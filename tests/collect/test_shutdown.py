@@ -1,0 +1,87 @@
+"""A connection whose end is known beforehand is replaced while it lasts, and nothing is lost."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import reconcile
+import reconcile_books
+
+from fxlab.collect.venues import _binance, _websocket
+from fxlab.mock import MockVenue, generated
+
+SYMBOLS = ["BTC_USDT", "ETH_USDT"]
+PATIENCE = 120.0
+
+
+def record(mock, lab, venue, name, until):
+    """Record until something is so, and a second longer; return the session."""
+    collector = lab.collect(
+        venue, SYMBOLS, url=mock.url, settle=0.2, book_depth=10, session_id=name
+    )
+    end = time.monotonic() + PATIENCE
+    while not all(one.books and one.trades for one in collector.status().symbols):
+        assert time.monotonic() < end, "nothing came"
+        time.sleep(0.05)
+    until()
+    counted = {one.symbol: one.books for one in collector.status().symbols}
+    while not all(one.books > counted[one.symbol] + 5 for one in collector.status().symbols):
+        assert time.monotonic() < end, "no more books came"
+        time.sleep(0.05)
+    collector.stop()
+    return collector.wait(PATIENCE)
+
+
+def unbroken(mock, session, case):
+    """Check that nothing is missing, and that the ledger knows of no break."""
+    for symbol in SYMBOLS:
+        reconcile_books.compare(case, session, mock, symbol)
+        assert reconcile.gap_details(session, symbol, "orderbook") == []
+        assert reconcile.gap_details(session, symbol, "prices") == []
+    assert session.events().filter(event="reconnect").is_empty()
+    assert session.events().filter(event="quarantine").is_empty()
+
+
+@pytest.mark.parametrize("venue", ["binance", "binance_futures"])
+def test_a_server_that_announces_its_end_costs_nothing(venue, lab, unique, monkeypatch):
+    monkeypatch.setattr(_websocket, "OVERLAP", 0.3)
+    market = generated(SYMBOLS, seed=5, rate=40, book_rate=40)
+    with MockVenue(market, venues=[venue]) as mock:
+
+        def end_of_the_server():
+            mock.shut_down(5.0)
+            time.sleep(6.0)  # the connections that were told are cut then
+
+        session = record(mock, lab, venue, unique("shutdown"), end_of_the_server)
+        unbroken(mock, session, "shutdown")
+        assert mock.ledger()["counts"]["shutdown"] == 1
+    (told,) = set(session.events().filter(event="venue_error")["detail"])
+    assert "shuts down" in told
+    assert lab.verify(session.id).whole
+
+
+def test_a_connection_is_renewed_before_its_day_is_over(lab, unique, monkeypatch):
+    monkeypatch.setattr(_websocket, "OVERLAP", 0.3)
+    monkeypatch.setattr(_binance, "LIFETIME", 1.0)
+    renewed = []
+    drop = _websocket.WebSocketConnection.drop
+
+    def dropped(link, reason):
+        renewed.append(reason)
+        drop(link, reason)
+
+    monkeypatch.setattr(_websocket.WebSocketConnection, "drop", dropped)
+
+    def several():
+        end = time.monotonic() + PATIENCE
+        while renewed.count("renewed") < 3:
+            assert time.monotonic() < end, "no connection was renewed"
+            time.sleep(0.05)
+
+    market = generated(SYMBOLS, seed=5, rate=40, book_rate=40)
+    with MockVenue(market, venues=["binance"]) as mock:
+        session = record(mock, lab, "binance", unique("renewed"), several)
+        unbroken(mock, session, "renewed")
+    assert session.events().filter(event="venue_error").is_empty()
+    assert lab.verify(session.id).whole
