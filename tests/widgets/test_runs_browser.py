@@ -188,7 +188,7 @@ def test_the_filter_finds_runs_beyond_the_newest_thousand(lab, browser, saved, m
     monkeypatch.setattr("fxlab.widgets._list_state.MOST", 1)
     browser.refresh.click()
     assert len(listed(browser)) == 1
-    assert "more than 1 runs match; the newest 1 are listed" in browser.count.value
+    assert "more than 1 runs match; the newest 1 alone are listed and sorted" in browser.count.value
     browser.filter.value = saved[0]
     assert listed(browser) == [saved[0]]
     assert "1 run matches<" in browser.count.value
