@@ -159,7 +159,7 @@ def _least(shown: list[Column]) -> dict[str, int]:
 
 def _narrowest(one: Column) -> int:
     words = (cell_len(word) for cell in one.cells for word in cell.split() if _is_name(word))
-    return max(_NARROWEST, *words)
+    return max([_NARROWEST, *words])
 
 
 def _is_name(word: str) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import polars as pl
 import typer
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
 from fxlab._cli import app, common, text_form
@@ -50,6 +52,22 @@ def test_numbers_are_in_their_units():
     assert "-1.27%" in text.replace(" %", "%")
     assert "-0.0127" not in text
     assert "50.00%" in text.replace(" %", "%")
+
+
+CELLS = st.sampled_from(
+    [None, "", " ", "/srv/ticks/2026/BTC_USDT.csv.gz", "x" * 90, "refused", IDS[0]]
+)
+
+
+@given(st.integers(1, 7), st.integers(0, 3), st.integers(20, 120), st.data())
+def test_whatever_stands_in_a_table_is_drawn_in_any_width(columns, rows, width, data):
+    """A column may be empty, of paths alone, or of words that are longer than the terminal."""
+    names = ["session_id", "path", "state", "reason", "rows_good", "sha256", "updated_at"][:columns]
+    cells = [data.draw(st.lists(CELLS, min_size=rows, max_size=rows)) for _ in names]
+    text, _ = drawn(
+        pl.DataFrame(dict(zip(names, cells, strict=True)), dict.fromkeys(names, str)), width
+    )
+    assert text.strip()
 
 
 def test_a_list_that_is_cut_says_of_how_many(capsys):
