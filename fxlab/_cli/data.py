@@ -8,7 +8,16 @@ from typing import Annotated, Final
 import typer
 
 from fxlab._cli.backtest import EVERY
-from fxlab._cli.common import command, is_text, keeping, say, show_facts, show_frame, show_newest
+from fxlab._cli.common import (
+    command,
+    for_shell,
+    is_text,
+    keeping,
+    say,
+    show_facts,
+    show_frame,
+    show_newest,
+)
 from fxlab.errors import InvalidParameter
 
 LISTED: Final = (
@@ -149,12 +158,16 @@ def list_imports(
     limit: Annotated[int, typer.Option(min=1, help="Most rows to list, newest first.")] = 50,
 ) -> None:
     """List the files that were imported or refused, newest first."""
+    import polars as pl
+
     from fxlab.lab import connect
 
     with connect() as lab:
         found = lab.imports(session_id, EVERY, state=state)
+    options = {name: f"--{name}" for name in ("symbol", "columns", "strict")}
+    why = [None if one is None else for_shell(one, options) for one in found["reason"]]
     show_newest(
-        found,
+        found.with_columns(pl.Series("reason", why, pl.String)),
         limit,
         empty="no such files; bring ticks in with: fxlab import PATH",
         leave_out=("sha256",),
