@@ -272,13 +272,16 @@ def list_nights(
     text: Annotated[str, typer.Option("--text", help="Words in plan, sweep, date, ...")] = "",
 ) -> None:
     """List the best points of nightly sweeps, newest night first."""
+    import polars as pl
+
     import fxlab
 
     with fxlab.connect() as lab:
         found = lab.nights(limit=EVERY, top=top, text=text)
     none = "no night" + " has all these words" * bool(text)
+    first = ("night", "sweep", "rank", "parameters", "figure", "change", "deflated_sharpe")
     show_newest(
-        found,
+        found.select(*first, pl.exclude(first)),  # a narrow terminal shows the first columns
         limit,
         empty=f"{none}; run one with: fxlab nightly FILE.toml --out nights",
         leave_out=(
