@@ -12,6 +12,7 @@ from fxlab.collect._live import events as ages
 from fxlab.collect._live import loop
 from fxlab.collect._live.events import StreamAge
 from fxlab.collect.feed import BookDelta, BookSnapshot
+from fxlab.collect.venues import _snapshot_run
 from fxlab.errors import VenueUnavailable
 from fxlab.mock import Faults, MockVenue, generated
 
@@ -273,3 +274,26 @@ def test_one_of_two_books_that_ceases_is_a_gap_and_comes_back(venue, lab, db, un
     books = session.orderbook("ETH_USDT")["timestamp"].to_physical()
     assert books.diff().max() > 800_000  # the gap, and then
     assert books[-1] > gaps[0]["to_time"]  # it came again
+
+
+@pytest.mark.parametrize("venue", ["binance", "binance_futures", "mexc"])
+def test_a_symbol_that_is_traded_no_more_is_told_when_it_falls_silent(
+    venue, lab, unique, monkeypatch
+):
+    monkeypatch.setattr(ages, "QUIET_SECONDS", 1.0)
+    monkeypatch.setattr(_snapshot_run, "LEAST_BETWEEN", 0.2)
+    market = generated(["BTC_USDT", "ETH_USDT"], seed=5, rate=40, book_rate=40)
+    faults = Faults(delist=("ETH_USDT", 2.0))
+    with MockVenue(market, venues=[venue], faults=faults) as mock:
+        collector = lab.collect(
+            venue, list(market.listings), url=mock.url, settle=0.2, session_id=unique("end")
+        )
+        end, told = time.monotonic() + PATIENCE, []
+        while not told:
+            assert time.monotonic() < end, "nobody tells it"
+            time.sleep(0.1)
+            ledger = lab.session(collector.session_id).events()
+            told = ledger.filter(event="delisted")["symbol"].to_list()
+        collector.stop()
+        collector.wait(PATIENCE)
+    assert told == ["ETH_USDT"]

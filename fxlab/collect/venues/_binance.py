@@ -337,6 +337,7 @@ class Binance(RestFeed):
 
     async def latest(self, instrument: Instrument, data_type: str) -> Trade | BookSnapshot | None:
         """Return the newest trade, or the best levels of the book, as the venue has it now."""
+        self.doubted.set()
         if data_type == "orderbook":
             cost = min(self.SNAPSHOT_COSTS.values())
             answer = await self.ask("depth", cost, symbol=instrument.native, limit=5)

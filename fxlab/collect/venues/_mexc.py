@@ -244,6 +244,7 @@ class Mexc(RestFeed):
 
     async def latest(self, instrument: Instrument, data_type: str) -> Trade | BookSnapshot | None:
         """Return the newest trade, or the best levels of the book, as the venue has it now."""
+        self.doubted.set()
         if data_type == "orderbook":
             return await self.snapshot(instrument, limit=5)
         what = f"deals/{instrument.native}"

@@ -499,6 +499,8 @@ class RestFeed(Feed):
         self.address = address or self.ADDRESS
         self.clock = clock or Clock()
         self._rest = Rest(self.address.rest, clock=self.clock, limit=self.LIMIT, used=self.USED)
+        self.doubted = asyncio.Event()
+        """Set when a stream is so silent that its symbol may be traded no more."""
 
     def refusal(self) -> Refusal | None:
         """Return the last time for which the host is asked nothing."""

@@ -44,7 +44,8 @@ REFUSED_LOOK: Final = 1.0
 """Seconds at most between two looks whether a venue that refused may be asked again."""
 TOLD_WAIT: Final = 2.0
 """Seconds from which on an event tells that snapshots wait for the venue's rate limit."""
-STATUS_EVERY: Final = 600.0
+STATUS_EVERY, LEAST_BETWEEN = 600.0, 30.0
+"""Seconds between two looks at the symbols' states; at least, where a stream has gone silent."""
 MOST_AT_ONCE: Final = 20_000
 
 Connection = TypeVar("Connection")
@@ -240,10 +241,14 @@ class SnapshotRun(ABC, Generic[Connection]):
             await self._tell("venue_error", None, f"{wanted}: the venue's rate limit is spent")
 
     async def _watch_status(self) -> None:
-        """Tell, once, when a symbol is no longer traded."""
-        watched = self._watched
+        """Tell, once, when a symbol is no longer traded: its streams fall silent then."""
+        watched, doubted = self._watched, self._venue.doubted
+        least = min(LEAST_BETWEEN, STATUS_EVERY)
         while watched:
-            await asyncio.sleep(STATUS_EVERY)
+            await asyncio.sleep(least)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(doubted.wait(), STATUS_EVERY - least)
+            doubted.clear()
             await self._allowed()
             try:
                 known = await self.listed(watched)
