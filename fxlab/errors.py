@@ -295,3 +295,13 @@ def some(names: Iterable[str], most: int = 20) -> str:
     known = list(names)
     more = f" and {len(known) - most:,} more" if len(known) > most else ""
     return ", ".join(known[:most]) + more
+
+
+def check_names(given: Iterable[str], known: Iterable[str], what: str) -> None:
+    """Raise `InvalidParameter` for the first name that is not known, with those that are near."""
+    names = list(known)
+    for name in given:
+        if name not in names:
+            near = did_you_mean(str(name), names)
+            parts = [f"{what} has no {name!r:.80}", near, f"it has: {', '.join(names)}"]
+            raise InvalidParameter("; ".join(part for part in parts if part))

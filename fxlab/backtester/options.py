@@ -19,7 +19,7 @@ import math
 import re
 import tomllib
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Self, TypedDict, TypeVar
@@ -28,7 +28,7 @@ import polars as pl
 
 from fxlab._times import Duration, Time, integer, number, parse_duration, required
 from fxlab.backtester.execution import Execution, parse_funding
-from fxlab.errors import InvalidParameter, did_you_mean
+from fxlab.errors import InvalidParameter, check_names, did_you_mean
 from fxlab.schema import UTC_MICROS
 
 MOST_DAYS: Final = 366
@@ -237,16 +237,6 @@ def execution_of(values: Mapping[str, object]) -> Execution:
     """
     check_names(values, NAMES, "an execution")
     return Execution.from_dict({name: _plain(name, value) for name, value in values.items()})
-
-
-def check_names(given: Iterable[str], known: Iterable[str], what: str) -> None:
-    """Raise `InvalidParameter` for the first name that is not known, with those that are near."""
-    names = list(known)
-    for name in given:
-        if name not in names:
-            near = did_you_mean(str(name), names)
-            parts = [f"{what} has no {name!r:.80}", near, f"it has: {', '.join(names)}"]
-            raise InvalidParameter("; ".join(part for part in parts if part))
 
 
 def read_assumptions(path: str | Path) -> dict[str, Any]:

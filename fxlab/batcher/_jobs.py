@@ -26,10 +26,10 @@ import polars as pl
 from fxlab._html import slug
 from fxlab._times import integer, parse_range, required
 from fxlab.backtester.execution import Execution
-from fxlab.backtester.options import RunOptions, check_names, execution_of, renamed
+from fxlab.backtester.options import RunOptions, execution_of, renamed
 from fxlab.backtester.strategy.strategy import Strategy, Value, get, values_between
 from fxlab.batcher.runner import NIGHT
-from fxlab.errors import EmptySession, FxlabError, InvalidInput, InvalidParameter
+from fxlab.errors import EmptySession, FxlabError, InvalidInput, InvalidParameter, check_names
 from fxlab.sweeper._results import check_objective, worth
 from fxlab.sweeper._space import Space, choose
 from fxlab.sweeper.sweep import POINTS_LIMIT, sweep

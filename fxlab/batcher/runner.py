@@ -24,10 +24,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from fxlab._times import Duration, integer, parse_duration, required
-from fxlab.backtester.options import check_names
 from fxlab.backtester.report._summary import sparkline
 from fxlab.backtester.report._tearsheet import write_whole
-from fxlab.errors import InvalidInput, InvalidParameter
+from fxlab.errors import InvalidInput, InvalidParameter, check_names
 from fxlab.sweeper import _executors
 
 if TYPE_CHECKING:

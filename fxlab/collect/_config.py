@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fxlab._progress import Progress, shown
 from fxlab._times import Duration, integer, parse_duration
-from fxlab.errors import InvalidParameter
+from fxlab.errors import InvalidParameter, check_names
 from fxlab.schema import BOOK_DEPTH, check_session_id, check_symbol, check_tags
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ class Plan:
         InvalidParameter, InvalidIdentifier
             Naming the value and the rule.
         """
+        check_names(others, cls.__dataclass_fields__, "a recording")
         names = (symbols,) if isinstance(symbols, str) else tuple(symbols)
         if not names:
             raise InvalidParameter("no symbol was given; name at least one, such as BTC_USDT")

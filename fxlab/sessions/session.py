@@ -468,9 +468,26 @@ class Session(ReplaySource):
         """Return the rows of each (symbol, data type); see `fxlab.sessions._catalog.counts`."""
         return _catalog.counts(self._db, self.id, *self._tick_range())
 
-    def events(self) -> pl.DataFrame:
-        """Return the event table: gaps and other events of the recording, and why."""
-        return _catalog.events(self._db, self.id)
+    def events(self, symbol: str | None = None) -> pl.DataFrame:
+        """Return the event table: gaps and other events of the recording, and why.
+
+        Parameters
+        ----------
+        symbol
+            Only events of this one; those that concern all symbols, such as a reconnect, have none.
+
+        Raises
+        ------
+        SymbolNotFound
+            Naming near ones.
+
+        Examples
+        --------
+        >>> session.events("BTC_USDT").columns[:4]
+        ['timestamp', 'symbol', 'event', 'seq']
+        """
+        found = _catalog.events(self._db, self.id)
+        return found if symbol is None else found.filter(symbol=self.only(symbol))
 
     def imports(self) -> pl.DataFrame:
         """Return the status table of the files that the session was imported from.

@@ -22,9 +22,9 @@ from fxlab.backtester.engine import backtest
 from fxlab.backtester.metrics import _validation
 from fxlab.backtester.metrics._performance import METRICS
 from fxlab.backtester.metrics._validation import SplitWindow
-from fxlab.backtester.options import Options, RunOptions, check_names, takes_run_options
+from fxlab.backtester.options import Options, RunOptions, takes_run_options
 from fxlab.backtester.strategy.strategy import Strategy, StrategyFunction, get
-from fxlab.errors import EmptySession, InvalidParameter
+from fxlab.errors import EmptySession, InvalidParameter, check_names
 from fxlab.schema import UTC_MICROS, check_mapping
 from fxlab.sweeper._results import check_metric, check_objective, column_of
 from fxlab.sweeper._study import CachedSource

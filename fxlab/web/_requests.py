@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
 from http.client import responses
@@ -92,7 +92,8 @@ def values_of(
 
 def _query(where: str, operation: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
     specs = {one["name"]: one for one in operation.get("parameters", ()) if one["in"] == "query"}
-    _check_names((name for name in given if name not in ABOUT_LOGIN), specs, where)
+    asked = [name for name in given if name not in ABOUT_LOGIN]
+    errors.check_names(asked, specs or ["no parameters"], where)
     found = {name: s["schema"]["default"] for name, s in specs.items() if "default" in s["schema"]}
     for name, spec in specs.items():
         if name in given:
@@ -125,7 +126,7 @@ def _body(operation: Mapping[str, Any], raw: bytes) -> dict[str, Any]:
             f"the body is {json.dumps(given)[:SHOWN]}, and has to be one object, such as "
             '{"session_id": "..."}'
         )
-    _check_names(given, schema["properties"], name)
+    errors.check_names(given, schema["properties"] or ["no parameters"], name)
     _check(given, schema)
     defaults = {
         key: spec["default"] for key, spec in schema["properties"].items() if "default" in spec
@@ -135,12 +136,6 @@ def _body(operation: Mapping[str, Any], raw: bytes) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> object:
     raise ValueError(f"{name} is no JSON number")
-
-
-def _check_names(given: Iterable[str], known: Iterable[str], what: str) -> None:
-    from fxlab.backtester.options import check_names  # it loads Polars: not at the server's start
-
-    check_names(given, [*known] or ["no parameters"], what)
 
 
 def _check(given: Mapping[str, Any], schema: Mapping[str, Any]) -> None:

@@ -541,6 +541,8 @@ def test_whole_ids_that_tell_no_holes_said_again_after_a_pause_are_known(lab, st
         ({"symbols": ["BTC_USDT", "ETH_USDT"]}, "cannot go on"),
         ({"book_depth": 0}, "prices.*orderbook.*cannot go on"),
         ({"venue": "elsewhere"}, "from private.*cannot go on.*from elsewhere"),
+        ({"book_depth": 5}, "book_depth=10.*cannot go on with book_depth=5; give book_depth=10"),
+        ({"book_every": "2s"}, "book_every=0.*cannot go on with book_every=2; give book_every=0"),
     ],
     ids=repr,
 )
@@ -555,6 +557,18 @@ def test_a_session_goes_on_only_as_it_was(lab, start, change, words):
     session = lab.session(first.id)
     assert (session.status, ids(session)) == ("completed", [1])
     assert lab.verify(first.id).whole
+
+
+def test_events_of_one_symbol(lab, start):
+    feed = Scripted(
+        [*trades(1, 2), Event("delisted", "ETH_USDT", NOON), Event("reconnect", None, NOON)]
+    )
+    session = said(start(feed, ["BTC_USDT", "ETH_USDT"]), feed)
+    assert session.events("ETH_USDT")["event"].to_list() == ["delisted"]
+    assert session.events("BTC_USDT").is_empty()
+    assert session.events().height == 2
+    with pytest.raises(errors.SymbolNotFound, match="ETH_USDT"):
+        session.events("ETH_USD")
 
 
 def test_nothing_to_go_on_with(lab, unique):

@@ -64,6 +64,6 @@ def test_going_on_needs_to_say_with_what():
     assert Plan.of("v", "A", resume=True, session_id="one").resume
 
 
-def test_an_unknown_option_is_an_error_of_python():
-    with pytest.raises(TypeError, match="bookdepth"):
-        Plan.of("v", "A", bookdepth=3)
+def test_a_misspelt_option_is_named_with_the_one_that_is_near():
+    with pytest.raises(InvalidParameter, match="no 'book_dept'; did you mean 'book_depth'"):
+        Plan.of("binance", "BTC_USDT", book_dept=5)

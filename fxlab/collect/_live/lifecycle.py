@@ -374,6 +374,20 @@ def _refuse_others(row: dict[str, Any], facts: dict[str, Any]) -> None:
             f"({row['source']}) and cannot go on with {wanted[2]} of {wanted[1]} from {wanted[0]}; "
             "give the same ones, or begin another session"
         )
+    before = json.loads(row["options"] or "{}")
+    for name, words in _KEPT.items():
+        was, now = before.get(name), facts["options"][name]
+        if was is not None and was != now:
+            seconds = 1e6 if name.endswith("_us") else 1
+            raise InvalidParameter(
+                f"session {row['session_id']!r} was recorded with {words}={was / seconds:g} and "
+                f"cannot go on with {words}={now / seconds:g}; give {words}={was / seconds:g}, or "
+                "begin another session"
+            )
+
+
+_KEPT: Final = {"book_depth": "book_depth", "book_every_us": "book_every"}
+"""Options that one session cannot have two of, by their name in its row."""
 
 
 def _receipts(db: QuestDB, session: dict[str, Any]) -> dict[str, Any]:
