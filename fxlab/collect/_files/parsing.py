@@ -158,7 +158,7 @@ def row_format_of(place: SourceLocation, raw: pl.DataFrame, symbol: str | None) 
     if shape is TRADES and not set(_VOLUMES) & set(called):
         wrong.append(f"trades need one of the columns {', '.join(_VOLUMES)}")
     if "symbol" not in called and symbol is None:
-        wrong.append("it has no column symbol; say which it is, such as symbol='BTC_USDT'")
+        wrong.append("it has no column symbol; say which it is: symbol='BTC_USDT'")
     if wrong:
         time = fields.first_value(raw[raw.columns[called.index("timestamp")]])
         hint = fields.time_hint(time) if not isinstance(time, datetime) else ""
