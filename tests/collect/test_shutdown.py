@@ -43,15 +43,36 @@ def unbroken(mock, session, case):
     assert session.events().filter(event="quarantine").is_empty()
 
 
-@pytest.mark.parametrize("venue", ["binance", "binance_futures"])
-def test_a_server_that_announces_its_end_costs_nothing(venue, lab, unique, monkeypatch):
+@pytest.fixture
+def renewed(monkeypatch):
+    """Return the reasons for which connections are dropped, as they come."""
     monkeypatch.setattr(_websocket, "OVERLAP", 0.3)
+    reasons = []
+    drop = _websocket.WebSocketConnection.drop
+
+    def dropped(link, reason):
+        reasons.append(reason)
+        drop(link, reason)
+
+    monkeypatch.setattr(_websocket.WebSocketConnection, "drop", dropped)
+    return reasons
+
+
+def eventually(true):
+    end = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < end, "no connection was renewed"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(("venue", "connections"), [("binance", 1), ("binance_futures", 2)])
+def test_a_server_that_announces_its_end_costs_nothing(venue, connections, lab, unique, renewed):
     market = generated(SYMBOLS, seed=5, rate=40, book_rate=40)
     with MockVenue(market, venues=[venue]) as mock:
 
         def end_of_the_server():
-            mock.shut_down(5.0)
-            time.sleep(6.0)  # the connections that were told are cut then
+            mock.shut_down(PATIENCE)
+            eventually(lambda: renewed.count("renewed") == connections)
 
         session = record(mock, lab, venue, unique("shutdown"), end_of_the_server)
         unbroken(mock, session, "shutdown")
@@ -61,27 +82,33 @@ def test_a_server_that_announces_its_end_costs_nothing(venue, lab, unique, monke
     assert lab.verify(session.id).whole
 
 
-def test_a_connection_is_renewed_before_its_day_is_over(lab, unique, monkeypatch):
-    monkeypatch.setattr(_websocket, "OVERLAP", 0.3)
+def test_a_connection_is_renewed_before_its_day_is_over(lab, unique, renewed, monkeypatch):
     monkeypatch.setattr(_binance, "LIFETIME", 1.0)
-    renewed = []
-    drop = _websocket.WebSocketConnection.drop
-
-    def dropped(link, reason):
-        renewed.append(reason)
-        drop(link, reason)
-
-    monkeypatch.setattr(_websocket.WebSocketConnection, "drop", dropped)
 
     def several():
-        end = time.monotonic() + PATIENCE
-        while renewed.count("renewed") < 3:
-            assert time.monotonic() < end, "no connection was renewed"
-            time.sleep(0.05)
+        eventually(lambda: renewed.count("renewed") >= 3)
 
     market = generated(SYMBOLS, seed=5, rate=40, book_rate=40)
     with MockVenue(market, venues=["binance"]) as mock:
         session = record(mock, lab, "binance", unique("renewed"), several)
         unbroken(mock, session, "renewed")
     assert session.events().filter(event="venue_error").is_empty()
+    assert lab.verify(session.id).whole
+
+
+def test_a_server_that_ends_before_the_second_connection_took_over_is_a_gap(
+    lab, unique, monkeypatch
+):
+    monkeypatch.setattr(_websocket, "OVERLAP", 600.0)
+    name, market = unique("sooner"), generated(SYMBOLS, seed=5, rate=40, book_rate=40)
+    with MockVenue(market, venues=["binance"]) as mock:
+
+        def sooner():
+            mock.shut_down(1.0)
+            eventually(lambda: "reconnect" in lab.session(name).events()["event"].to_list())
+
+        session = record(mock, lab, "binance", name, sooner)
+        for symbol in SYMBOLS:
+            reconcile_books.compare("sooner", session, mock, symbol)
+            assert len(reconcile.gap_details(session, symbol, "orderbook")) == 1
     assert lab.verify(session.id).whole
