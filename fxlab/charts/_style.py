@@ -608,8 +608,7 @@ def save(figure: go.Figure, path: str | Path, **options: Any) -> Path:  # noqa: 
     if suffix == ".html":
         figure.write_html(target, **options)
     elif suffix in IMAGES:
-        with image_errors():
-            figure.write_image(target, **options)
+        figure.write_image(target, **options)
     else:
         raise InvalidParameter(
             f"{str(target)!r:.200} is no file for a chart; name it .html or {', '.join(IMAGES)}"

@@ -233,7 +233,13 @@ class Sweep:
         blocks
             Parts that time is cut into, even: 16 give 12,870 ways to halve it.
         """
-        return _cross_validation.assess_overfitting(self, blocks, self.tried)
+        if blocks not in self._judged:  # a night asks for its page, its rows and its table
+            self._judged[blocks] = _cross_validation.assess_overfitting(self, blocks, self.tried)
+        return self._judged[blocks]
+
+    @cached_property
+    def _judged(self) -> dict[int, SweepOverfitting]:
+        return {}
 
     def stability(self, metric: str | None = None) -> pl.DataFrame:
         """Return each point beside its neighbours on the grid, the steadiest rank first.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
+from collect_processes import PATIENCE, eventually
 from reconcile import gap_details
 
 from fxlab.collect._live import loop
@@ -13,7 +14,6 @@ from fxlab.errors import VenueRefused
 from fxlab.mock import Faults, MockVenue, generated
 
 SYMBOLS = ["BTC_USDT", "ETH_USDT", "SOL_USDT"]
-PATIENCE = 120.0
 UNDER_WAY = 8
 """Questions on their way when a ban begins: four snapshots, and two of each other kind."""
 CASES = [
@@ -31,13 +31,6 @@ def short(monkeypatch):
     monkeypatch.setattr(_rest, "LONGEST_WAIT", 1.0)
     monkeypatch.setitem(_rest.PAUSES, 403, (4.0, 4.0))
     monkeypatch.setattr(_snapshot_run, "STATUS_EVERY", 1.0)
-
-
-def eventually(true, what):
-    end = time.monotonic() + PATIENCE
-    while not true():
-        assert time.monotonic() < end, what
-        time.sleep(0.05)
 
 
 def refused(mock):

@@ -5,10 +5,9 @@ Snapshots have few levels more here than are recorded, and the price leaves them
 
 from __future__ import annotations
 
-import time
-
 import pytest
 import reconcile_books
+from collect_processes import PATIENCE, eventually
 from reconcile import gap_details
 
 from fxlab.collect.venues import _mexc
@@ -18,7 +17,6 @@ from fxlab.mock import MockVenue, generated
 
 SYMBOL = "BTC_USDT"
 LEVELS = 16
-PATIENCE = 120.0
 
 
 @pytest.mark.parametrize("venue", ["binance", "mexc"])
@@ -35,10 +33,7 @@ def test_a_book_whose_price_leaves_its_snapshot_gets_new_ones(venue, lab, unique
         collector = lab.collect(
             venue, SYMBOL, url=mock.url, book_depth=10, settle=0.2, session_id=unique("edge")
         )
-        end = time.monotonic() + PATIENCE
-        while len(widened) < 5:
-            assert time.monotonic() < end, "no new snapshots came"
-            time.sleep(0.05)
+        eventually(lambda: len(widened) >= 5, "five new snapshots")
         collector.stop()
         session = collector.wait(PATIENCE)
         if venue != "mexc":  # which counts versions of its own

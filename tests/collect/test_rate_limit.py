@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
+from collect_processes import PATIENCE, eventually
 from reconcile import gap_details
 
 from fxlab.collect.venues import _snapshot_run
@@ -13,7 +12,6 @@ from fxlab.collect.venues._mexc import Mexc
 from fxlab.mock import Faults, MockVenue, generated
 
 SYMBOLS = [f"C{number}_USDT" for number in range(12)]
-PATIENCE = 120.0
 FEEDS = {"binance": Binance, "binance_futures": BinanceFutures, "mexc": Mexc}
 LIMIT, SECONDS = {"binance": 100, "binance_futures": 100, "mexc": 20}, 3.0
 """Minutes are seconds here: two cuts of all books are more than the venue allows."""
@@ -38,16 +36,10 @@ def test_books_come_back_within_the_limit(venue, lab, unique, monkeypatch):
             told = session.events().filter(event="resync")["symbol"].to_list()
             return all(told.count(symbol) >= rounds for symbol in SYMBOLS)
 
-        def eventually(true):
-            end = time.monotonic() + PATIENCE
-            while not true():
-                assert time.monotonic() < end, "a book stays lost"
-                time.sleep(0.1)
-
-        eventually(lambda: all(one.books for one in collector.status().symbols))
+        eventually(lambda: all(one.books for one in collector.status().symbols), "all books")
         for cut in (1, 2, 3):
             mock.cut()
-            eventually(lambda: known(cut))  # noqa: B023 - it is called here only
+            eventually(lambda: known(cut), "all books again")  # noqa: B023 - it is called here only
         refused = mock.ledger()["counts"].get("rest_error", 0)
         collector.stop()
         session = collector.wait(PATIENCE)

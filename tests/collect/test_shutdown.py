@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 import reconcile
 import reconcile_books
+from collect_processes import PATIENCE, eventually
 
 from fxlab.collect.venues import _binance, _websocket
 from fxlab.mock import MockVenue, generated
 
 SYMBOLS = ["BTC_USDT", "ETH_USDT"]
-PATIENCE = 120.0
 
 
 def record(mock, lab, venue, name, until):
@@ -20,15 +18,14 @@ def record(mock, lab, venue, name, until):
     collector = lab.collect(
         venue, SYMBOLS, url=mock.url, settle=0.2, book_depth=10, session_id=name
     )
-    end = time.monotonic() + PATIENCE
-    while not all(one.books and one.trades for one in collector.status().symbols):
-        assert time.monotonic() < end, "nothing came"
-        time.sleep(0.05)
+
+    def symbols():
+        return collector.status().symbols
+
+    eventually(lambda: all(one.books and one.trades for one in symbols()), "books and trades")
     until()
-    counted = {one.symbol: one.books for one in collector.status().symbols}
-    while not all(one.books > counted[one.symbol] + 5 for one in collector.status().symbols):
-        assert time.monotonic() < end, "no more books came"
-        time.sleep(0.05)
+    counted = {one.symbol: one.books for one in symbols()}
+    eventually(lambda: all(one.books > counted[one.symbol] + 5 for one in symbols()), "more books")
     collector.stop()
     return collector.wait(PATIENCE)
 
@@ -58,13 +55,6 @@ def renewed(monkeypatch):
     return reasons
 
 
-def eventually(true):
-    end = time.monotonic() + PATIENCE
-    while not true():
-        assert time.monotonic() < end, "no connection was renewed"
-        time.sleep(0.05)
-
-
 @pytest.mark.parametrize(("venue", "connections"), [("binance", 1), ("binance_futures", 2)])
 def test_a_server_that_announces_its_end_costs_nothing(venue, connections, lab, unique, renewed):
     market = generated(SYMBOLS, seed=5, rate=40, book_rate=40)
@@ -72,7 +62,7 @@ def test_a_server_that_announces_its_end_costs_nothing(venue, connections, lab, 
 
         def end_of_the_server():
             mock.shut_down(PATIENCE)
-            eventually(lambda: renewed.count("renewed") == connections)
+            eventually(lambda: renewed.count("renewed") == connections, "the end of all")
 
         session = record(mock, lab, venue, unique("shutdown"), end_of_the_server)
         unbroken(mock, session, "shutdown")
@@ -86,7 +76,7 @@ def test_a_connection_is_renewed_before_its_day_is_over(lab, unique, renewed, mo
     monkeypatch.setattr(_binance, "LIFETIME", 1.0)
 
     def several():
-        eventually(lambda: renewed.count("renewed") >= 3)
+        eventually(lambda: renewed.count("renewed") >= 3, "three renewals")
 
     market = generated(SYMBOLS, seed=5, rate=40, book_rate=40)
     with MockVenue(market, venues=["binance"]) as mock:
@@ -105,7 +95,9 @@ def test_a_server_that_ends_before_the_second_connection_took_over_is_a_gap(
 
         def sooner():
             mock.shut_down(1.0)
-            eventually(lambda: "reconnect" in lab.session(name).events()["event"].to_list())
+            eventually(
+                lambda: "reconnect" in lab.session(name).events()["event"].to_list(), "a reconnect"
+            )
 
         session = record(mock, lab, "binance", name, sooner)
         for symbol in SYMBOLS:

@@ -251,13 +251,8 @@ class SyncedBook(GapRecord):
         asked
             How many levels of each side were asked for; None for all.
         """
-        if self.last is not None and not self.renewing:
-            return []
         if self.last is not None:
-            if snapshot.update_id < self._newer_than:
-                return None
-            self._newer = (snapshot, asked)
-            return self._renewed(snapshot.received)
+            return self._offer_newer(snapshot, asked) if self.renewing else []
         later = [diff for diff in self._held if diff.last > snapshot.update_id]
         if later and later[0].previous > snapshot.update_id:
             return None
@@ -269,6 +264,12 @@ class SyncedBook(GapRecord):
         for diff in later:
             messages += self.take(diff)
         return messages
+
+    def _offer_newer(self, snapshot: BookSnapshot, asked: int | None) -> list[Message] | None:
+        if snapshot.update_id < self._newer_than:
+            return None
+        self._newer = (snapshot, asked)
+        return self._renewed(snapshot.received)
 
     def _renewed(self, received: int) -> list[Message]:
         """Return what a new snapshot of a known book means, once the stream has caught up with it.

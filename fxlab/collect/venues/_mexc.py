@@ -66,7 +66,7 @@ def parse(frame: str | bytes, received: int, instruments: Mapping[str, Instrumen
     received
         When, in microseconds.
     instruments
-        By the venue's names; `Instrument.detail` as `mexc_rest.MexcRest.instruments` makes it.
+        By the venue's names; `Instrument.detail` as `Mexc.instruments` makes it.
     """
     try:
         message = _decode(frame_text(frame))
