@@ -56,10 +56,10 @@ def in_steps(progress: Advance) -> Advance:
 
 
 def pace(rows: int, seconds: float, share: float) -> str:
-    """Return rows a second, and what is left, for people."""
+    """Return rows a second, and what is left, for people; nothing while neither is known."""
     left = seconds * (1 - share) / share if share else 0.0
-    told = f"{rows / max(seconds, 1e-3):,.0f} rows/s"
-    return f"{told}, {left:,.0f} s left" if left >= 1 else told
+    told = [f"{rows / max(seconds, 1e-3):,.0f} rows/s"] if rows else []
+    return ", ".join([*told, f"{left:,.0f} s left"] if left >= 1 else told)
 
 
 def is_watched() -> bool:

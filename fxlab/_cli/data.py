@@ -170,8 +170,11 @@ def list_imports(
         found.with_columns(pl.Series("reason", why, pl.String)),
         limit,
         empty="no such files; bring ticks in with: fxlab import PATH",
-        leave_out=("sha256",),
+        leave_out=("sha256", "reason"),
     )
+    for path, reason in zip(found["path"].head(limit), why[:limit], strict=True):
+        if reason and is_text():  # of any length, so that no column of a terminal holds it
+            say(f"{path}: {reason}")
 
 
 def export_session(

@@ -23,8 +23,8 @@ null.
 - gaps: of the ledger, what was not filled; seconds of them, overlaps counted once.
 - silences: times between rows of more than a minute that are also more than a hundred times the
   mean one. Some lie in known gaps: the two are not added up.
-- missing ids: numbers between the lowest and highest trade id that no row has. Where more than half
-  are missing, the ids are not counted one by one, and nothing can be said.
+- missing ids: numbers between the lowest and highest trade id that no row has; nothing can be said
+  where more than half are missing, or where rows have no id and are numbered by their place.
 - outliers: rows whose price is more than 5 % away from the median of the last prices of three
   minutes: its own, and those with ticks before and after it (at an end, the three at the end).
   Null with fewer than three minutes.
@@ -453,8 +453,8 @@ class Quality:
     table : polars.DataFrame
         One row a symbol: ``symbol``, ``score``, ``rows``, ``books``, ``gaps``, ``gap_seconds``,
         ``silences`` (over a minute, and a hundred mean intervals), ``silent_seconds``,
-        ``missing_ids`` (null where ids are not consecutive), ``outliers`` (over 5 % away from the
-        median last price of three minutes; null with fewer than three, or where
+        ``missing_ids`` (null where ids are not consecutive, or rows have none), ``outliers`` (over
+        5 % away from the median last price of three minutes; null with fewer than three, or where
         that is so in over 1,000),
         ``crossed_books``, ``locked_books``, ``one_sided_books``, ``duplicates`` (trades that repeat
         another in time, price and volume: no fault where ids tell them apart).
@@ -522,8 +522,10 @@ def _counted(
     spans = (gaps["to_time"] - gaps["from_time"]).dt.total_microseconds()
     ids = trades["last_seq"] - trades["first_seq"] + 1 if trades else 0
     missing = max(ids - trades["row_count"], 0) if trades else None
-    if trades and missing is not None and missing > trades["row_count"]:
-        missing = None  # of trades that are not numbered one by one
+    if trades and missing is not None:
+        by_place = trades["first_seq"] == 0 and not missing  # an import without ids counts from 0
+        if by_place or missing > trades["row_count"]:
+            missing = None
     of_books = {f"{name}_books": (books or {}).get(name) for name in ("crossed", "locked")}
     return {
         "symbol": symbol,

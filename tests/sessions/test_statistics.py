@@ -44,8 +44,9 @@ def generated_trades(symbol):
         arrived = moment + timedelta(microseconds=rng.randint(-500, 90_000))
         rows.append(
             {
-                "timestamp": moment, "symbol": symbol, "seq": 3 * seq if number == 3 else seq,
-                "price": shown, "volume": 0.0 if number == 6 else rng.randint(1, 4) / 8,
+                "timestamp": moment, "symbol": symbol,
+                "seq": 3 * seq if number == 3 else seq + (number == 4), "price": shown,
+                "volume": 0.0 if number == 6 else rng.randint(1, 4) / 8,
                 "side": rng.choice(["buy", "sell"]) if number != 8 else None,
                 "received_at": arrived if number != 9 else None,
             }
@@ -343,6 +344,7 @@ def test_ids_that_are_not_numbered_one_by_one_are_not_called_missing(made):
     missing = dict(session.quality().table.select("symbol", "missing_ids").iter_rows())
     assert missing["S3"] is None  # every third number: over half are not there
     assert missing["S4"] == 0
+    assert missing["S2"] is None  # from 0 on without a hole: numbered by their place
 
 
 def test_faults_cost_points_with_their_reason(lab, db, unique):

@@ -187,7 +187,8 @@ def _check_all(
 
         def tell(done: Sequence[Checked], text: str) -> None:
             rows, share = sum(item.rows for item in done), sum(shares) / len(sources)
-            progress(share, f"{text}, {pace(rows, time.monotonic() - began, share)}")
+            rate = pace(rows, time.monotonic() - began, share)
+            progress(share, ", ".join(filter(None, (text, rate))))
 
         waiting = [] if inline else [pool.submit(checked, *one) for one in enumerate(sources)]
         items: list[Checked] = []
@@ -374,6 +375,8 @@ def store(
 
 def _write_ticks(db: QuestDB, draft: ImportedSession, progress: Advance) -> None:
     written = 0
+    # All rows, also those that an interrupted import has stored: by other columns, or by another
+    # version, the same files may have been other rows.
     for table, frame in gathered(draft.frames()):
         shares = (min(done / draft.rows, 1.0) for done in (written, written + frame.height))
         db.write(table, frame, part(progress, *shares))
