@@ -5,14 +5,15 @@ from __future__ import annotations
 import io
 import random
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
 from import_rows import rows_of_part
 
 from fxlab import errors
-from fxlab.collect._files import formats
+from fxlab._times import to_micros
+from fxlab.collect._files import csv, formats
 from fxlab.collect._files.discovery import read_file
 from fxlab.collect._files.fields import SourceLocation
 from fxlab.collect._files.quarantine import ReadOptions
@@ -300,10 +301,6 @@ REFUSED = {
         "timestamp,percentage,depth,notional\n2024-08-08 00:00:00,-1,10,100\n",
         ["within percents of the price", "bookTicker"],
     ),
-    "changes of a book": (
-        f"{TARDIS},is_snapshot,side,price,amount\nb,B,{MS}000,{MS}000,true,bid,1,2\n",
-        ["changes of a book", "book_snapshot_25"],
-    ),
     "an unknown header": (
         "update_id,best_bid_price,mood\n1,2,3\n",
         ["update_id, best_bid_price, mood are of no kind", "trades have timestamp, price",
@@ -493,3 +490,104 @@ def test_a_time_without_an_offset_is_taken_for_utc_and_that_is_said(tmp_path, na
     file.write_text(text, encoding="utf-8")
     (part,) = read_file(file)
     assert any("taken for UTC" in note for note in part.notes) is told
+
+
+# ---- changes of a book ----------------------------------------------------------------------
+
+CHANGES = f"{TARDIS},is_snapshot,side,price,amount"
+FIRST = int(MS) * 1_000
+
+
+def market(seed):
+    """Return lines of changes of two symbols, some broken, and the books that they make."""
+    draw = random.Random(seed)
+    lines, wanted, books, shown = [], [], {}, {}
+    snapshots = dict.fromkeys("AB", False)
+    lost = 0
+    for message in range(60):
+        symbol, moment = draw.choice("AB"), FIRST + 1_000 * message
+        is_snapshot = message > 3 and (symbol not in books or draw.random() < 0.05)
+        if is_snapshot and not snapshots[symbol]:
+            books[symbol] = {"bid": {}, "ask": {}}
+        snapshots[symbol] = is_snapshot
+        sides = ["bid", "ask"] * 15 if is_snapshot else draw.choices(["bid", "ask"], k=3)
+        for side in sides:
+            price = draw.randint(1, 30) / 2 + (50 if side == "ask" else 0)
+            amount = draw.choice([1.5, 0, 2]) if not is_snapshot else draw.randint(1, 9)
+            is_broken = draw.random() < 0.005
+            said = draw.choice(["-1", "nan", "x"]) if is_broken else amount
+            flag = str(is_snapshot).lower()
+            lines.append(f"b,{symbol},{moment},{moment + 7},{flag},{side},{price},{said}")
+            if is_broken:
+                books.pop(symbol, None)
+                snapshots[symbol] = False
+            elif is_snapshot and not snapshots[symbol]:  # the snapshot's rest begins a book anew
+                books[symbol], snapshots[symbol] = {"bid": {}, "ask": {}}, True
+            if is_broken or symbol not in books:
+                lost += 1
+                continue
+            levels = books[symbol][side]
+            levels[price] = amount
+            books[symbol][side] = {level: held for level, held in levels.items() if held}
+        if symbol in books:
+            bids = sorted(books[symbol]["bid"].items(), reverse=True)[:10]
+            asks = sorted(books[symbol]["ask"].items())[:10]
+            if shown.get(symbol) != (bids, asks):
+                wanted.append((moment, symbol, bids, asks))
+            shown[symbol] = bids, asks
+    return lines, wanted, lost
+
+
+def levels_of(row, side):
+    pairs = ((row[f"{side}_price_{n}"], row[f"{side}_qty_{n}"]) for n in range(1, 11))
+    return [pair for pair in pairs if pair[0] is not None]
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("batch_size", [1, 40, 250_000])
+def test_changes_of_books_make_the_books_of_their_twin(tmp_path, monkeypatch, seed, batch_size):
+    monkeypatch.setattr(csv, "_FIRST_BYTES", 100)  # so that blocks are as small as is asked for
+    lines, wanted, lost = market(seed)
+    file = tmp_path / "x.csv"
+    file.write_text("\n".join([CHANGES, *lines]) + "\n")
+    parts = read_file(file, how=ReadOptions(max_bad=1.0, batch_size=batch_size))
+    made = sorted(
+        (row for part in parts for row in rows_of_part(part).iter_rows(named=True)),
+        key=lambda row: row["timestamp"],
+    )
+    rows = [
+        (to_micros(row["timestamp"]), row["symbol"], levels_of(row, "bid"), levels_of(row, "ask"))
+        for row in made
+    ]
+    assert rows == wanted
+    assert {row["received_at"] - row["timestamp"] for row in made} == {timedelta(microseconds=7)}
+    assert (
+        f"{len(lines) - lost:,} changes of single levels make {len(wanted):,} books"
+        in "\n".join(parts[0].notes)
+    )
+    bad = parts[0].quarantine
+    assert (bad.count if bad else 0) == lost
+    assert all(one.text == lines[one.row] for one in (bad.bad if bad else []))
+
+
+def test_changes_in_parquet_are_the_same_books(tmp_path):
+    lines, *_ = market(3)
+    text = "\n".join([CHANGES, *(line for line in lines if line[-1] not in "nx")]) + "\n"
+    (tmp_path / "x.csv").write_text(text)
+    pl.read_csv(io.StringIO(text)).write_parquet(tmp_path / "x.parquet")
+    how = ReadOptions(max_bad=1.0)
+    one, other = (read_file(tmp_path / name, how=how) for name in ("x.csv", "x.parquet"))
+    assert [part.symbol for part in one] == [part.symbol for part in other]
+    for part, again in zip(one, other, strict=True):
+        assert rows_of_part(part).equals(rows_of_part(again))
+
+
+def test_changes_without_a_snapshot_are_refused_with_the_reason(tmp_path):
+    text = f"{CHANGES}\nb,A,{FIRST},{FIRST},false,bid,1,1\n"
+    assert "line 2: no book is known before a snapshot" in refusal(tmp_path, "x.csv", text)
+
+
+def test_a_message_without_end_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(formats, "_MOST_IN_MESSAGE", 5)
+    line = f"b,A,{FIRST},{FIRST},true,bid,1,1\n"
+    assert "lines have one time of arrival" in refusal(tmp_path, "x.csv", f"{CHANGES}\n{line * 6}")

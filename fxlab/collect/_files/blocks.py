@@ -260,6 +260,15 @@ class Opened:
     form: Format
     blocks: Callable[[Quarantine, Advance], Blocks]
 
+    def ticks(self, bad: Quarantine, progress: Advance) -> Blocks:
+        """Yield the rows under the names that the row parser knows, and the place of each."""
+        changes = self.form.changes
+        for raw, numbers in self.blocks(bad, progress):
+            rows = self.form.canonical(self.place, raw, numbers)
+            yield (rows, numbers) if changes is None else changes.books(rows, numbers, bad)
+        if changes is not None:
+            yield changes.rest(bad)
+
 
 def opened(file: TickFile, how: ReadOptions, symbol: str | None) -> Opened:
     """Return a file with its format.

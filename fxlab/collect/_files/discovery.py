@@ -188,13 +188,15 @@ def read_file(
     bad = how.of(opened.place)
     origin = Origin(one.listed, one.digest, one.origin, one.size)
     intake = Intake(origin, symbol or opened.form.symbol, bad, how.room)
-    for raw, numbers in opened.blocks(bad, progress):
-        intake.take(opened.form.canonical(opened.place, raw, numbers), numbers)
+    for rows, numbers in opened.ticks(bad, progress):
+        intake.take(rows, numbers)
 
     def texts(rows: Sequence[int]) -> dict[int, str]:
         return _texts(opened, how, rows)
 
-    parts = intake.parts(opened.form.assumed, texts)
+    changes = opened.form.changes
+    assumed = (*opened.form.assumed, *(changes.assumed if changes else ()))
+    parts = intake.parts(assumed, texts)
     after = one.path.stat()
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         opened.place.refuse("it changed while it was read; import it when it is whole")

@@ -3,13 +3,15 @@
 `of_text` and `of_columns` look at the first rows and return a `Format`, or refuse the file as a
 whole: candles, decimal commas, dates that may be day first, ids and times that a spreadsheet has
 cut. `Format.canonical` then turns each block of rows into columns that `parsing` knows, with the
-same number of rows. Whatever was assumed is in `Format.assumed`, to be said and kept.
+same number of rows; `BookChanges` makes books of those that are changes of one. Whatever was
+assumed is in `Format.assumed`, to be said and kept.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left, insort
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, Final, NoReturn
@@ -17,11 +19,12 @@ from typing import Any, Final, NoReturn
 import polars as pl
 
 from fxlab.collect._files import csv, vendors
-from fxlab.collect._files.fields import EARLIEST, LATEST, SourceLocation, first_value
+from fxlab.collect._files.fields import EARLIEST, LATEST, ROW, SourceLocation, first_value
 from fxlab.collect._files.parsing import SHAPES
+from fxlab.collect._files.quarantine import BadRow, Quarantine
 from fxlab.collect._files.vendors import VENDORS, Vendor
 from fxlab.errors import InvalidInput, did_you_mean
-from fxlab.schema import UTC_MICROS, is_symbol
+from fxlab.schema import BOOK_DEPTH, UTC_MICROS, is_symbol
 
 SAMPLE: Final = 20
 """So many rows decide."""
@@ -53,6 +56,8 @@ class Format:
         From the file's name, if no column and no option says it.
     assumed
         What was not said by the file.
+    changes
+        Makes books of rows that are changes of one.
     """
 
     name: str
@@ -60,6 +65,7 @@ class Format:
     names: tuple[str, ...] | None = None
     symbol: str | None = None
     assumed: tuple[str, ...] = ()
+    changes: BookChanges | None = None
     _columns: Mapping[str, str] = field(default_factory=dict)
     _vendor: Vendor | None = None
     _units: dict[str, int] = field(default_factory=dict)
@@ -99,6 +105,163 @@ class Format:
             for name, unit in self._units.items()
             if name in block.columns
         )
+
+
+@dataclass(slots=True)
+class _Levels:
+    """One side of a book: its prices, the best first, and the text of price and amount of each."""
+
+    sign: int
+    order: list[float] = field(default_factory=list)
+    texts: dict[float, tuple[str, str]] = field(default_factory=dict)
+
+    def change(self, price: float, amount: float, texts: tuple[str, str]) -> None:
+        key = self.sign * price
+        if not amount:
+            if self.texts.pop(key, None) is not None:
+                del self.order[bisect_left(self.order, key)]
+            return
+        if key not in self.texts:
+            insort(self.order, key)
+        self.texts[key] = texts
+
+    def best(self) -> list[str | None]:
+        """Return price and amount of the levels that are stored; None where there is none."""
+        there = [text for key in self.order[:BOOK_DEPTH] for text in self.texts[key]]
+        return [*there, *[None] * (2 * BOOK_DEPTH - len(there))]
+
+
+@dataclass(slots=True)
+class _Book:
+    bids: _Levels = field(default_factory=lambda: _Levels(-1))
+    asks: _Levels = field(default_factory=lambda: _Levels(1))
+    is_known: bool = False
+    in_snapshot: bool = False
+    shown: list[str | None] = field(default_factory=list)
+
+
+_CHANGE: Final = {
+    "timestamp": pl.Int64(), "received_at": pl.Int64(), "symbol": pl.String(),
+    "is_snapshot": pl.Boolean(), "side": pl.String(), "price": pl.String(),
+    "amount": pl.String(), "price_number": pl.Float64(), "amount_number": pl.Float64(),
+    "rule": pl.String(), ROW: pl.Int64(),
+}  # fmt: skip
+_BOOKS: Final = {
+    "timestamp": pl.Int64(), "received_at": pl.Int64(), "symbol": pl.String(),
+    **{
+        f"{side}_{what}_{level}": pl.String()
+        for side in ("bid", "ask")
+        for level in range(1, BOOK_DEPTH + 1)
+        for what in ("price", "qty")
+    },
+    ROW: pl.Int64(),
+}  # fmt: skip
+_MOST_IN_MESSAGE: Final = 1_000_000
+
+
+class BookChanges:
+    """Order books rebuilt from changes of their levels, a message at a time.
+
+    Lines that follow each other with one symbol and one time of arrival are one message: together
+    they make one book, which is a row if it differs in the levels that are stored. A snapshot
+    begins a book anew. Before the first one, and after a line that is no change, no book is known:
+    such lines are bad ones, too.
+    """
+
+    def __init__(self) -> None:
+        self._books: dict[str, _Book] = {}
+        self._held = pl.DataFrame(schema=_CHANGE)  # the last message, which may go on
+        self._texts: dict[int, str] = {}
+        self._lines = self._made = 0
+
+    @property
+    def assumed(self) -> tuple[str, ...]:
+        """Return what became of the lines."""
+        told = f"{self._lines:,} changes of single levels make {self._made:,} books of up to "
+        return (f"{told}{BOOK_DEPTH} levels; what changes none of these makes no row",)
+
+    def books(
+        self, rows: pl.DataFrame, numbers: pl.Series | None, bad: Quarantine
+    ) -> tuple[pl.DataFrame, pl.Series]:
+        """Return the books after the messages that end in a block, and the place of each.
+
+        Without `numbers` the block is the end of the file.
+        """
+        held, of_block = self._texts, bad.text
+        bad.text = lambda row: held[row] if row in held else of_block(row)
+        if numbers is not None:
+            rows = pl.concat([self._held, _change_of(rows, numbers)])
+        key = rows.select(pl.struct("symbol", "received_at").rle_id()).to_series()
+        last = key.len() if numbers is None else int((key != key[-1]).sum()) if key.len() else 0
+        self._held = rows[last:]
+        if self._held.height > _MOST_IN_MESSAGE:
+            bad.place.refuse(
+                f"more than {_MOST_IN_MESSAGE:,} lines have one time of arrival, and lines of one "
+                "time are one message; split the file",
+                int(self._held[ROW][0]),
+            )
+        made = list(self._after_messages(rows[:last], key[:last], bad))
+        self._texts = {row: bad.text(row) for row in self._held[ROW]}
+        self._made += len(made)
+        found = pl.DataFrame(made, schema=_BOOKS, orient="row")
+        return found.drop(ROW).with_columns(pl.col(*_TIMES).cast(UTC_MICROS)), found[ROW]
+
+    def rest(self, bad: Quarantine) -> tuple[pl.DataFrame, pl.Series]:
+        """Return the book after the last message."""
+        return self.books(self._held, None, bad)
+
+    def _after_messages(
+        self, rows: pl.DataFrame, key: pl.Series, bad: Quarantine
+    ) -> Iterator[tuple[Any, ...]]:
+        ends = key.diff(null_behavior="ignore").shift(-1).fill_null(1) != 0
+        for line, is_end in zip(rows.iter_rows(), ends, strict=True):
+            at, arrived, symbol, is_snapshot, side, price, amount, number, size, rule, row = line
+            book = self._books.setdefault(symbol, _Book())
+            if rule is None and is_snapshot and not book.in_snapshot:
+                book.bids, book.asks, book.is_known = _Levels(-1), _Levels(1), True
+            book.in_snapshot = bool(is_snapshot) and rule is None
+            if rule is not None or not book.is_known:
+                book.is_known = False
+                why = rule or "no book is known before a snapshot that follows"
+                bad.add([BadRow(row, why, why, "; mend or remove it", is_counted=True)])
+            else:
+                self._lines += 1
+                levels = book.bids if side == "bid" else book.asks
+                levels.change(number, size, (price, amount))
+            if is_end and book.is_known:
+                shown = [*book.bids.best(), *book.asks.best()]
+                if shown != book.shown:
+                    book.shown = shown
+                    yield (at, arrived, symbol, *shown, row)
+
+
+def _change_of(rows: pl.DataFrame, numbers: pl.Series) -> pl.DataFrame:
+    """Return changes with their numbers read, and the rule that a line breaks, if any."""
+    price, amount = (pl.col(name).cast(pl.Float64, strict=False) for name in ("price", "amount"))
+    flag = pl.col("is_snapshot").cast(pl.String).str.to_lowercase()
+    times = [pl.col(name) for name in _TIMES if isinstance(rows[name].dtype, pl.Datetime)]
+    are_times = pl.all_horizontal(time.is_not_null() for time in times)
+    rules = {
+        "a time is microseconds since 1970": are_times if len(times) == 2 else pl.lit(value=False),
+        "is_snapshot is true or false": flag.is_in(["true", "false"]),
+        "a side is bid or ask": pl.col("side").is_in(["bid", "ask"]),
+        "a price is a finite number above zero": price.is_finite() & (price > 0),
+        "an amount is a finite number, zero or above": amount.is_finite() & (amount >= 0),
+    }
+    broken = [
+        pl.when(~holds.fill_null(value=False)).then(pl.lit(rule)) for rule, holds in rules.items()
+    ]
+    own = {
+        **{name: pl.col(name).cast(pl.Int64, strict=False) for name in _TIMES},
+        "is_snapshot": flag == "true",
+        "price_number": price,
+        "amount_number": amount,
+        "rule": pl.coalesce(broken),
+        ROW: pl.lit(numbers),
+    }
+    return rows.select(
+        own.get(name, pl.col(name)).cast(kind).alias(name) for name, kind in _CHANGE.items()
+    )
 
 
 def of_text(
@@ -265,7 +428,9 @@ def _by_vendor(
         *(vendor.says(ours) if vendor.says else ()),
         *([f"not stored: {csv.listed(lost)}"] if lost else []),
     ]
-    return Format(vendor.name, assumed=tuple(said), _columns=mapping, _vendor=vendor)
+    made = Format(vendor.name, assumed=tuple(said), _columns=mapping, _vendor=vendor)
+    made.changes = BookChanges() if vendor.is_changes else None
+    return made
 
 
 def _by_meaning(place: SourceLocation, names: Sequence[str]) -> Format:

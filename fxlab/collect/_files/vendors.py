@@ -49,6 +49,8 @@ class Vendor:
         What is assumed.
     named
         The symbol in the file's name, in group 1.
+    is_changes
+        Whether its rows are changes of a book, level by level.
     source
         The public documentation.
     """
@@ -62,6 +64,7 @@ class Vendor:
     named: str = r"([A-Z0-9]{5,24})-(?:trades|aggTrades|bookTicker)-\d{4}"
     convert: Step | None = None
     says: Callable[[pl.DataFrame], tuple[str, ...]] | None = None
+    is_changes: bool = False
     source: str = ""
     key: frozenset[str] = field(init=False)
 
@@ -432,9 +435,9 @@ VENDORS: Final = (
     ),
     Vendor(
         "Tardis incremental_book_L2",
-        dict.fromkeys((*_TOP, "is_snapshot", "side", "price", "amount"), ""),
-        refused="it holds changes of a book, level by level, and fxlab stores books; take "
-        "book_snapshot_25 (or book_snapshot_5) of the same days", source=_TARDIS,
+        {**_OF_TARDIS, **{name: name for name in ("is_snapshot", "side", "price", "amount")}},
+        said=("amounts are the venue's units (contracts or dollars on inverse markets)",),
+        is_changes=True, source=_TARDIS,
     ),
     Vendor(
         "Tardis book_snapshot", {
