@@ -19,7 +19,7 @@ from fxlab._cli import app
 
 HOSTILE = (
     "x'; drop table tick_prices; --", '"<img src=x onerror=alert(1)>', "../../etc/passwd", "..", "",
-    "x\ny\u202e", "{{7*7}}%s%n", "--help", "x" * 10_000,
+    "x\0y", "x\ny\u202e", "{{7*7}}%s%n", "--help", "x" * 10_000,
 )  # fmt: skip
 LONGEST = 700
 """Characters of an answer to a value of ten thousand."""
