@@ -88,7 +88,8 @@ FLOORS = {
         ["_session"],
     ],
     "fxlab/collect": [
-        ["_config", "_files", "feed"],
+        ["_files", "feed"],
+        ["_config"],
         ["_live", "status"],
         ["receipt", "venues"],
         ["collector"],

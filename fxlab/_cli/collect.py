@@ -24,6 +24,7 @@ from fxlab._cli.common import (
     same_command,
     say,
     show_frame,
+    show_newest,
     show_rows,
     signals_call,
     takes,
@@ -116,6 +117,7 @@ def _foot(status: CollectorStatus) -> RenderableType:
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(collect)
+    command(app)(instruments)
     command(app)(verify)
     command(app)(backfill)
     app.command()(mock)
@@ -143,7 +145,9 @@ class RecordingWords:
 @takes(RecordingWords)
 def collect(
     venue: Annotated[str, typer.Argument(help="binance, binance_futures, kraken, mexc, ccxt:NAME")],
-    symbols: Annotated[list[str], typer.Argument(help="Such as BTC_USDT.")],
+    symbols: Annotated[
+        list[str], typer.Argument(help="Such as BTC_USDT, or '*_USDT' for all that are traded.")
+    ],
     *,
     options: dict[str, Any],
 ) -> None:
@@ -170,6 +174,21 @@ def collect(
     )
     if signals:
         say(f"go on with it by: {same_command(session=session.id, resume='')}")
+
+
+def instruments(
+    venue: Annotated[str, typer.Argument(help="binance, binance_futures, kraken, mexc, ccxt:NAME")],
+    pattern: Annotated[str, typer.Argument(help="Of symbols, such as '*_USDT'.")] = "*",
+    *,
+    url: Annotated[str | None, typer.Option(help="Of a mock venue: see fxlab mock.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Most rows to list.")] = 50,
+) -> None:
+    """List what a venue trades, as it says now."""
+    from fxlab.lab import connect
+
+    with connect() as lab:
+        found = lab.instruments(venue, pattern, url=url)
+    show_newest(found, limit, empty=f"{venue} has no symbol like {pattern}")
 
 
 def verify(

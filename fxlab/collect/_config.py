@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
+
+import polars as pl
 
 from fxlab._progress import Progress, shown
 from fxlab._times import Duration, integer, parse_duration
-from fxlab.errors import InvalidParameter, check_names
+from fxlab.collect.feed import Feed, Instrument, Subscription
+from fxlab.errors import (
+    InvalidParameter,
+    SymbolNotFound,
+    VenueError,
+    check_names,
+    did_you_mean,
+)
 from fxlab.schema import BOOK_DEPTH, check_session_id, check_symbol, check_tags
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from fxlab._questdb.client import QuestDB
     from fxlab.collect.collector import Collector
-    from fxlab.collect.feed import Feed
     from fxlab.collect.receipt import Receipt
     from fxlab.config import Settings
 
@@ -101,7 +112,7 @@ class Plan:
             raise InvalidParameter("resume=True needs the session_id to go on with")
         plan = cls(
             venue=venue,
-            symbols=tuple(dict.fromkeys(check_symbol(name.upper()) for name in names)),
+            symbols=tuple(dict.fromkeys(map(_symbol_or_pattern, names))),
             session_id=check_session_id(session_id or new_session_id()),
             duration=None if duration is None else parse_duration(duration, "duration"),
             book_every=parse_duration(book_every, "book_every"),
@@ -149,9 +160,86 @@ class Plan:
         }
 
 
+def is_pattern(symbol: str) -> bool:
+    """Return whether a symbol has a wildcard: * for any characters, ? for one."""
+    return "*" in symbol or "?" in symbol
+
+
+def _symbol_or_pattern(name: str) -> str:
+    check_symbol(re.sub(r"[*?]", "X", name.upper()))
+    return name.upper()
+
+
 def new_session_id() -> str:
     """Return an id that names the moment: live_YYYYMMDD_HHMMSS_<hex>."""
     return f"live_{datetime.now(UTC):%Y%m%d_%H%M%S}_{secrets.token_hex(4)}"
+
+
+async def resolve_instruments(
+    feed: Feed, plan: Plan, recorded: Collection[str] | None = None
+) -> Subscription:
+    """Return what to subscribe to.
+
+    Parameters
+    ----------
+    feed, plan
+        The venue, and what was asked for.
+    recorded
+        The symbols of the session to go on with: wildcards stand for no others.
+
+    Raises
+    ------
+    SymbolNotFound
+        For a symbol that the venue does not have, with names near it, and a pattern of none.
+    VenueError
+        For one that is not traded at the moment, and what `Feed.instruments` raises.
+    """
+    known = await feed.instruments()
+    traded = {name for name, one in known.items() if one.status == "trading"}
+    found: dict[str, Instrument] = {}
+    for symbol in plan.symbols:
+        if is_pattern(symbol):
+            among = traded if recorded is None else traded & set(recorded)
+            names = sorted(filter(partial(fnmatchcase, pat=symbol), among))
+            if not names:
+                raise SymbolNotFound(
+                    f"{feed.venue} trades no symbol like {symbol!r}; its {len(known):,} symbols: "
+                    f"lab.instruments({feed.venue!r}), in a shell: fxlab instruments {feed.venue}"
+                )
+            found |= {name: known[name] for name in names}
+            continue
+        if symbol not in known:
+            near = did_you_mean(symbol, known) or f"it trades {len(known):,} others"
+            raise SymbolNotFound(
+                f"{feed.venue} has no symbol {symbol!r}; {near}; symbols are written BASE_QUOTE, "
+                "such as BTC_USDT"
+            )
+        if symbol not in traded:
+            raise VenueError(
+                f"{symbol} is not traded at {feed.venue} at the moment ({known[symbol].status}); "
+                "choose another symbol"
+            )
+        found[symbol] = known[symbol]
+    return Subscription(tuple(found.values()), plan.trades, plan.book_depth)
+
+
+INSTRUMENTS: Final = {
+    "symbol": pl.String(), "native": pl.String(), "status": pl.String(),
+    "price_decimals": pl.Int64(), "quantity_decimals": pl.Int64(), "contract_size": pl.Float64(),
+}  # fmt: skip
+
+
+async def list_instruments(feed: Feed, pattern: str) -> pl.DataFrame:
+    """Return what a venue trades; see `fxlab.Lab.instruments`. The feed is closed."""
+    async with feed:
+        known = await feed.instruments()
+    details = ("quantity_decimals", "contract_size")
+    rows = [
+        (one.symbol, one.native, one.status, one.price_decimals, *map(one.detail.get, details))
+        for name, one in sorted(known.items())
+        if fnmatchcase(name, pattern)
+    ]
+    return pl.DataFrame(rows, schema=INSTRUMENTS, orient="row")
 
 
 class Recordings:
@@ -181,7 +269,8 @@ class Recordings:
             "binance", "binance_futures", "kraken", "mexc", "ccxt:<exchange>", or a `Feed` of your
             own.
         symbols
-            Such as "BTC_USDT".
+            Such as "BTC_USDT", or "*_USDT" for all that are traded as the recording begins; see
+            `instruments`.
         url
             Of a mock venue (`fxlab mock`) or a proxy instead of the venue.
         **options
@@ -206,7 +295,7 @@ class Recordings:
         """
         from fxlab.collect._live import lifecycle
         from fxlab.collect.collector import Collector
-        from fxlab.collect.feed import Clock, Feed
+        from fxlab.collect.feed import Clock
         from fxlab.collect.venues import open_feed
 
         name = venue.venue if isinstance(venue, Feed) else venue
@@ -215,6 +304,47 @@ class Recordings:
         feed = venue if isinstance(venue, Feed) else open_feed(venue, url=url, clock=clock)
         self.recovered += lifecycle.finish_recordings(self._db, self.settings.home)
         return Collector(self._db, feed, plan, self.settings.home, clock).start()
+
+    def instruments(
+        self, venue: str | Feed, pattern: str = "*", *, url: str | None = None
+    ) -> pl.DataFrame:
+        """Return what a venue trades, as it says now.
+
+        Parameters
+        ----------
+        venue, url
+            As `collect` takes them.
+        pattern
+            Of symbols: "*_USDT" has any characters in place of *, "ETH_???" one for each ?.
+
+        Returns
+        -------
+        polars.DataFrame
+            One row a symbol, in their order: ``symbol``, ``native`` (the venue's name),
+            ``status`` ("trading", or why not), ``price_decimals``, ``quantity_decimals`` and
+            ``contract_size`` (base units, of inverse contracts quote units), null where the venue
+            does not say.
+
+        Raises
+        ------
+        VenueNotFound, InvalidInput
+            If there is no such venue, or the pattern is none.
+        VenueUnavailable, VenueRefused
+            The venue's own words.
+
+        Examples
+        --------
+        >>> with MockVenue(generated(["BTC_USDT", "ETH_USDT"], trades=20)) as venue:
+        ...     found = lab.instruments("binance", "BTC_*", url=venue.url)
+        >>> found["symbol"].to_list(), found["status"].to_list()
+        (['BTC_USDT'], ['trading'])
+        """
+        from fxlab.collect.venues import open_feed
+
+        wanted = _symbol_or_pattern(pattern)
+        feed = venue if isinstance(venue, Feed) else open_feed(venue, url=url)
+        with ThreadPoolExecutor(1) as pool:  # a notebook's own thread has a loop that runs
+            return pool.submit(asyncio.run, list_instruments(feed, wanted)).result()
 
     def backfill(
         self,

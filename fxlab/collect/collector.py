@@ -14,17 +14,19 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import json
 import threading
 import time
 import weakref
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, Self, TypeVar
 
 from fxlab import _html
 from fxlab._questdb.client import QuestDB
-from fxlab.collect._config import Plan
+from fxlab.collect._config import Plan, resolve_instruments
 from fxlab.collect._live import lifecycle
 from fxlab.collect._live.journal import Journal, journal_path
 from fxlab.collect._live.lifecycle import (
@@ -36,7 +38,7 @@ from fxlab.collect._live.lifecycle import (
 )
 from fxlab.collect._live.loop import RecordingLoop
 from fxlab.collect._live.recorder import Recorder
-from fxlab.collect.feed import Clock, Event, Feed, Instrument, Message, Subscription
+from fxlab.collect.feed import Clock, Event, Feed, Message, Subscription
 from fxlab.collect.status import (
     COLLECTING,
     OUTAGE,
@@ -50,9 +52,6 @@ from fxlab.errors import (
     CollectionFailed,
     SessionBusy,
     SessionExists,
-    SymbolNotFound,
-    VenueError,
-    did_you_mean,
 )
 from fxlab.schema import SESSIONS
 from fxlab.sessions import _catalog
@@ -184,7 +183,9 @@ class Collector:
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
         async with self._feed:
-            wanted = await resolve_instruments(self._feed, self._plan)
+            wanted = await resolve_instruments(self._feed, self._plan, self._recorded())
+            names = tuple(one.symbol for one in wanted.instruments)
+            self._plan = replace(self._plan, symbols=names)
             skew = await self._skew()
             with opened_store(self._db) as store:
                 journal = Journal(journal_path(self._home, self.session_id))
@@ -197,6 +198,11 @@ class Collector:
                         journal.discard()
                     else:
                         journal.close()  # the next start goes on with it
+
+    def _recorded(self) -> set[str] | None:
+        """Return the symbols of the session to go on with; None if it is a new one."""
+        row = _catalog.find_any(self._db, self.session_id) if self._plan.resume else None
+        return None if row is None else set(json.loads(row["symbols"]))
 
     async def _record(
         self,
@@ -301,35 +307,6 @@ def wait_until_over(collector: Collector, poll: float = 0.1) -> None:
     """Wait in steps, so that signals are handled meanwhile."""
     while not collector.status().is_over:
         time.sleep(poll)
-
-
-async def resolve_instruments(feed: Feed, plan: Plan) -> Subscription:
-    """Return what to subscribe to.
-
-    Raises
-    ------
-    SymbolNotFound
-        For a symbol that the venue does not have, with names near it.
-    VenueError
-        For one that is not traded at the moment, and what `Feed.instruments` raises.
-    """
-    known = await feed.instruments()
-    found: list[Instrument] = []
-    for symbol in plan.symbols:
-        if symbol not in known:
-            near = did_you_mean(symbol, known) or f"it trades {len(known):,} others"
-            raise SymbolNotFound(
-                f"{feed.venue} has no symbol {symbol!r}; {near}; symbols are written BASE_QUOTE, "
-                "such as BTC_USDT"
-            )
-        instrument = known[symbol]
-        if instrument.status != "trading":
-            raise VenueError(
-                f"{symbol} is not traded at {feed.venue} at the moment ({instrument.status}); "
-                "choose another symbol"
-            )
-        found.append(instrument)
-    return Subscription(tuple(found), plan.trades, plan.book_depth)
 
 
 async def measure_skew(feed: Feed, clock: Clock) -> tuple[int, int] | None:

@@ -29,6 +29,7 @@ SHELL = [
 INSTEAD = {
     "--duration 8h": "--duration 2s --url {venue}",  # without a network, and a night
     "--drop 0.01": "--drop 0.01 --for 1s",  # else until Ctrl-C
+    "instruments binance": "instruments binance --url {venue}",
     "--speed 10": "--speed 1000000",
     "RUN": "{run}",
     "delete OLD": "delete {old} --yes {old}",

@@ -559,6 +559,40 @@ def test_a_session_goes_on_only_as_it_was(lab, start, change, words):
     assert lab.verify(first.id).whole
 
 
+def test_a_wildcard_is_all_that_is_traded_and_goes_on_with_what_was(lab, start):
+    traded = {"BTC_USDT": "trading", "ETH_USDT": "trading", "ETH_EUR": "trading"}
+    feed = Scripted(trades(1), symbols={**traded, "OLD_USDT": "halted"})
+    first = said(start(feed, ["ETH_EUR", "*_usdt", "BTC_*"]), feed)
+    assert [one.symbol for one in feed.wanted.instruments] == ["ETH_EUR", "BTC_USDT", "ETH_USDT"]
+    assert first.symbols == ("BTC_USDT", "ETH_EUR", "ETH_USDT")
+    feed = Scripted(trades(2), symbols={**traded, "NEW_USDT": "trading"})
+    session = said(start(feed, "*", session_id=first.id, resume=True), feed)
+    assert (session.symbols, ids(session, SYMBOL)) == (first.symbols, [1, 2])
+    assert lab.verify(session.id).whole
+    with pytest.raises(errors.SymbolNotFound, match=r"no symbol like 'X_\?'.*lab.instruments"):
+        start(Scripted(), "X_?")
+    with pytest.raises(errors.InvalidIdentifier):
+        start(Scripted(), "*; drop")
+
+
+def test_instruments_are_listed_as_the_venue_has_them(lab):
+    feed = Scripted()
+    found = lab.instruments(feed, "*_USDT")
+    assert found.select("symbol", "native", "status").rows() == [
+        ("BTC_USDT", "btc_usdt", "trading"),
+        ("ETH_USDT", "eth_usdt", "trading"),
+        ("OLD_USDT", "old_usdt", "halted"),
+    ]
+    assert feed.closed == 1
+    assert lab.instruments(Scripted(), "ETH_?SDT")["symbol"].to_list() == ["ETH_USDT"]
+    assert lab.instruments(Scripted(), "NO_*").is_empty()
+
+    async def within_a_loop():
+        return lab.instruments(Scripted())
+
+    assert asyncio.run(within_a_loop()).height == 3
+
+
 def test_events_of_one_symbol(lab, start):
     feed = Scripted(
         [*trades(1, 2), Event("delisted", "ETH_USDT", NOON), Event("reconnect", None, NOON)]

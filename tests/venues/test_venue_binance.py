@@ -13,8 +13,8 @@ import polars as pl
 import pytest
 from small_venue import page_route, serving, socket_route
 
+from fxlab.collect._config import resolve_instruments
 from fxlab.collect._live.books import OrderBook
-from fxlab.collect.collector import resolve_instruments
 from fxlab.collect.feed import (
     Address,
     BookDelta,
