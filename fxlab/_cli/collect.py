@@ -6,7 +6,7 @@ The live view in a terminal shows the state, the numbers of each symbol, and wha
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -20,17 +20,22 @@ from rich.text import Text
 
 from fxlab._cli.common import (
     command,
+    command_words,
     live,
+    own_variables,
+    program,
     same_command,
     say,
     show_frame,
     show_newest,
     show_rows,
     signals_call,
+    systemd_service,
     takes,
 )
 from fxlab._times import parse_duration
 from fxlab.collect import status as words
+from fxlab.collect._config import Plan
 from fxlab.collect.status import COLLECTING, OUTAGE, CollectorStatus
 from fxlab.errors import InvalidParameter
 
@@ -133,6 +138,9 @@ class RecordingWords:
     backfill: Annotated[bool, typer.Option(help="Ask the venue for trades in gaps.")] = True
     session_id: Annotated[str | None, typer.Option("--session", help="The session's id.")] = None
     resume: Annotated[bool, typer.Option("--resume", help="Go on with --session.")] = False
+    auto_resume: Annotated[
+        bool, typer.Option("--auto-resume", help="The same if it is there; else begin it.")
+    ] = False
     url: Annotated[str | None, typer.Option(help="Of a mock venue: see fxlab mock.")] = None
     settle: Annotated[str, typer.Option(help="How long a gap in the ids may fill by itself.")] = (
         "6s"
@@ -149,12 +157,24 @@ def collect(
         list[str], typer.Argument(help="Such as BTC_USDT, or '*_USDT' for all that are traded.")
     ],
     *,
+    service: Annotated[
+        bool,
+        typer.Option(
+            "--service",
+            help="Record nothing: print a systemd unit that records --session, and goes on with "
+            "it after each restart.",
+        ),
+    ] = False,
     options: dict[str, Any],
 ) -> None:
     """Record live trades and books of a venue until the duration is over or Ctrl-C."""
     from fxlab.collect.collector import wait_until_over
     from fxlab.lab import connect
 
+    options["resume"] = options["resume"] or ("auto" if options.pop("auto_resume") else False)
+    if service:
+        _print_service(venue, symbols, options)
+        return
     with connect() as lab:
         for left in lab.recovered:
             say(f"session {left} was closed: its collector had been killed")
@@ -174,6 +194,27 @@ def collect(
     )
     if signals:
         say(f"go on with it by: {same_command(session=session.id, resume='')}")
+
+
+def _print_service(venue: str, symbols: Sequence[str], options: Mapping[str, Any]) -> None:
+    """Print what records a session for as long as the machine runs."""
+    plain = {name: value for name, value in options.items() if name not in ("url", "tag")}
+    Plan.of(venue, symbols, tags=options["tag"] or (), **plain)
+    name, duration = options["session_id"], options["duration"]
+    if name is None:
+        raise InvalidParameter("--service needs --session NAME: what each restart goes on with")
+    own = ("--service", "--resume", "--auto-resume")
+    words = [*program(), *(word for word in command_words() if word not in own), "--auto-resume"]
+    restart = "always" if duration is None else "on-failure"
+    how = (f"Restart={restart}", "RestartSec=5", "TimeoutStopSec=120")
+    unit = systemd_service(
+        words, str(Path.cwd()), own_variables(words), f"fxlab recording {name}", how
+    )
+    typer.echo(f"# ~/.config/systemd/user/fxlab-{name}.service\n{unit}\n")
+    typer.echo("[Install]\nWantedBy=default.target\n")
+    enable = f"systemctl --user daemon-reload && systemctl --user enable --now fxlab-{name}"
+    typer.echo(f"# The server must be up. It begins with:\n# {enable}")
+    typer.echo("# and outlives your login with: loginctl enable-linger")
 
 
 def instruments(

@@ -19,6 +19,7 @@ import inspect
 import io
 import json
 import math
+import os
 import re
 import shlex
 import signal
@@ -27,6 +28,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Final, get_type_hints
 
@@ -35,6 +37,7 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 from typer.core import TyperGroup
 
+from fxlab.config import CONFIG_FILE, SECRET_NAMES, Settings
 from fxlab.errors import Cancelled, FxlabError, InvalidParameter
 
 if TYPE_CHECKING:
@@ -351,6 +354,67 @@ def same_command(**changed: str) -> str:
         words = [word for word in words if not word.startswith(f"{option}=")]
         words += [option, value] if value else [option]
     return shlex.join(["fxlab", *words])
+
+
+def command_words() -> list[str]:
+    """Return the words of the command that runs, as they were typed."""
+    return list(_words)
+
+
+def program() -> list[str]:
+    """Return the words that run fxlab from anywhere."""
+    own = Path(sys.executable).with_name("fxlab")
+    return [str(own)] if own.is_file() else [sys.executable, "-m", "fxlab"]
+
+
+def own_variables(words: Sequence[str]) -> dict[str, str]:
+    """Return fxlab's own variables for a command that another program starts; secret ones are told.
+
+    Raises
+    ------
+    InvalidParameter
+        For a word, folder or value that no line of a file can hold.
+    """
+    names = {f"FXLAB_{one.name.upper()}" for one in dataclasses.fields(Settings)}
+    secret = {f"FXLAB_{name.upper()}" for name in SECRET_NAMES}
+    variables = {name: os.environ[name] for name in sorted(names - secret) if name in os.environ}
+    folder = str(Path.cwd())
+    for text in (*words, folder, *variables.values()):
+        if not text.isprintable():
+            raise InvalidParameter(
+                f"{text!r:.200} has a line break or another control character, which no crontab "
+                "can hold; rename it"
+            )
+    left_out = sorted(secret & os.environ.keys())
+    if left_out:
+        say(
+            f"# Left out, for it is secret: {', '.join(left_out)}; write it into {CONFIG_FILE} in "
+            f"{folder}"
+        )
+    return variables
+
+
+def _unit_word(word: str) -> str:
+    """Return a word as systemd reads it, where % begins a specifier."""
+    escaped = word.replace("\\", r"\\").replace('"', r"\"").replace("%", "%%")
+    return escaped if re.fullmatch(r"[\w@%+=:,./-]+", escaped) else f'"{escaped}"'
+
+
+def systemd_service(
+    words: Sequence[str],
+    folder: str,
+    variables: Mapping[str, str],
+    description: str,
+    how: Sequence[str],
+) -> str:
+    """Return the systemd service that runs a command in a folder; `how` are lines of its own."""
+    first, *others = map(_unit_word, words)
+    own = [f"Environment={_unit_word(f'{name}={value}')}" for name, value in variables.items()]
+    # The program is no place for variables, so a $ in its path stands for itself.
+    line = " ".join([first, *(word.replace("$", "$$") for word in others)])
+    where = f"WorkingDirectory={folder.replace('%', '%%')}"
+    head = ["[Unit]", f"Description={description.replace('%', '%%')}", "", "[Service]"]
+    return "\n".join([*head, *how, where, *own, f"ExecStart={line}"])
 
 
 @contextmanager

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-import os
-import re
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -32,15 +28,17 @@ from fxlab._cli.common import (
     command,
     for_shell,
     is_text,
+    own_variables,
+    program,
     say,
     show_facts,
     show_frame,
     show_newest,
+    systemd_service,
     takes,
 )
 from fxlab.backtester.options import parse_assumption
 from fxlab.backtester.strategy.strategy import MOST_VALUES, Value, get
-from fxlab.config import CONFIG_FILE, SECRET_NAMES, Settings
 from fxlab.errors import InvalidParameter, SweepCancelled
 
 if TYPE_CHECKING:
@@ -76,32 +74,10 @@ def crontab_line(
     return f"0 {HOUR} * * * cd {_cron_word(folder)} && {command} >> {_cron_word(log)} 2>&1"
 
 
-def _unit_word(word: str) -> str:
-    """Return a word as systemd reads it, where % begins a specifier."""
-    escaped = word.replace("\\", r"\\").replace('"', r"\"").replace("%", "%%")
-    return escaped if re.fullmatch(r"[\w@%+=:,./-]+", escaped) else f'"{escaped}"'
-
-
-def systemd_service(
-    words: Sequence[str], folder: str, variables: Mapping[str, str] | None = None
-) -> str:
-    """Return the systemd service that runs a command in a folder once."""
-    program, *others = map(_unit_word, words)
-    own = [
-        f"Environment={_unit_word(f'{name}={value}')}" for name, value in (variables or {}).items()
-    ]
-    # The program is no place for variables, so a $ in its path stands for itself.
-    command = " ".join([program, *(word.replace("$", "$$") for word in others)])
-    lines = [
-        "[Unit]", "Description=fxlab nightly sweeps", "", "[Service]", "Type=oneshot",
-        f"WorkingDirectory={folder.replace('%', '%%')}", *own, f"ExecStart={command}",
-    ]  # fmt: skip
-    return "\n".join(lines)
-
-
+NIGHTLY: Final = "fxlab nightly sweeps"
 TIMER: Final = "\n".join(
     [
-        "[Unit]", "Description=fxlab nightly sweeps", "", "[Timer]",
+        "[Unit]", f"Description={NIGHTLY}", "", "[Timer]",
         f"OnCalendar=*-*-* {HOUR:02}:00:00", "Persistent=true", "", "[Install]",
         "WantedBy=timers.target",
     ]
@@ -527,30 +503,13 @@ def _print_schedule(file: Path, out: Path, options: dict[str, Any]) -> None:
     if command is not None:
         options = {**options, "on_failure": shlex.join(split_command(command))}
     checked_sweeps(load_jobs(plan, "sweep"))
-    own = Path(sys.executable).with_name("fxlab")
-    program = [str(own)] if own.is_file() else [sys.executable, "-m", "fxlab"]
-    words = [*program, "nightly", str(file.absolute()), "--out", str(out.absolute())]
+    words = [*program(), "nightly", str(file.absolute()), "--out", str(out.absolute())]
     for name, value in options.items():
         words += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
-    folder, log = str(Path.cwd()), f"{out.absolute()}.log"
-    names = {f"FXLAB_{one.name.upper()}" for one in dataclasses.fields(Settings)}
-    secret = {f"FXLAB_{name.upper()}" for name in SECRET_NAMES}
-    variables = {name: os.environ[name] for name in sorted(names - secret) if name in os.environ}
-    for text in (*words, folder, *variables.values()):
-        if not text.isprintable():
-            raise InvalidParameter(
-                f"{text!r:.200} has a line break or another control character, which no crontab "
-                "can hold; rename it"
-            )
-    left_out = sorted(secret & os.environ.keys())
-    if left_out:
-        say(
-            f"# Left out, for it is secret: {', '.join(left_out)}; write it into {CONFIG_FILE} in "
-            f"{folder}"
-        )
+    folder, log, variables = str(Path.cwd()), f"{out.absolute()}.log", own_variables(words)
     parts = {
         "crontab": crontab_line(words, folder, log, variables),
-        "service": systemd_service(words, folder, variables),
+        "service": systemd_service(words, folder, variables, NIGHTLY, ("Type=oneshot",)),
         "timer": TIMER,
     }
     if not is_text():

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import polars as pl
 
@@ -59,7 +59,7 @@ class Plan:
     backfill
         Whether gaps in trades are asked for at the venue.
     resume
-        Whether to go on with a session that ended.
+        Whether to go on with a session that ended; "auto" goes on if it is there, else begins it.
     ending
         What it is called when it has ended well, and from its beginning on if it should not.
     interval, settle
@@ -76,7 +76,7 @@ class Plan:
     book_depth: int = BOOK_DEPTH
     book_every: int = 0
     backfill: bool = True
-    resume: bool = False
+    resume: bool | Literal["auto"] = False
     ending: str | None = None
     interval: int = INTERVAL_US
     settle: int = SETTLE_US
@@ -109,7 +109,9 @@ class Plan:
         if not names:
             raise InvalidParameter("no symbol was given; name at least one, such as BTC_USDT")
         if others.get("resume") and not session_id:
-            raise InvalidParameter("resume=True needs the session_id to go on with")
+            raise InvalidParameter(
+                f"resume={others['resume']!r} needs the session_id to go on with"
+            )
         plan = cls(
             venue=venue,
             symbols=tuple(dict.fromkeys(map(_symbol_or_pattern, names))),
@@ -133,6 +135,11 @@ class Plan:
             )
         if not self.trades and not depth:
             raise InvalidParameter("trades=False and book_depth=0 leave nothing to record")
+        if self.resume not in (True, False, "auto"):
+            raise InvalidParameter(
+                f"resume={self.resume!r:.80} is none of True, False and 'auto' (go on with the "
+                "session if it is there, else begin it)"
+            )
         if self.duration == 0:
             raise InvalidParameter("duration is 0; give a length of time such as '10m', or none")
         if not 1_000 <= self.interval <= 100_000:
@@ -276,7 +283,8 @@ class Recordings:
         **options
             ``duration`` ("10m"; None until it is stopped), ``book_depth`` (0 none, 1 best bid and
             ask, up to 10), ``book_every`` ("1s"; each change by default), ``trades``,
-            ``backfill``, ``session_id``, ``resume``, ``notes``, ``tags``, ``settle``,
+            ``backfill``, ``session_id``, ``resume`` (True goes on with that session, "auto" begins
+            it if it is not there), ``notes``, ``tags``, ``settle``,
             ``journal_limit``; see `fxlab.collect._config.Plan`.
 
         Returns

@@ -351,9 +351,10 @@ def open_session(
         "options": plan.options() | {"lossless": feed.lossless},
         "server": server_of(store.db),
     }
-    if plan.resume:
+    exists = _catalog.find_free(store.db, plan.session_id) is not None
+    if plan.resume is True or (plan.resume and exists):
         facts = lifecycle.restore_state(store.db, plan, journal, facts)
-    elif _catalog.find_free(store.db, plan.session_id) is not None:
+    elif exists:
         raise SessionExists(
             f"session {plan.session_id!r} exists; choose another session_id, or go on with it: "
             "resume=True"

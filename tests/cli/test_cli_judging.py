@@ -20,7 +20,8 @@ from typer.testing import CliRunner
 
 import fxlab
 from fxlab._cli import app
-from fxlab._cli.sweep import TIMER, crontab_line, systemd_service
+from fxlab._cli.common import systemd_service
+from fxlab._cli.sweep import NIGHTLY, TIMER, crontab_line
 from fxlab.batcher._jobs import BatchJob, checked_sweeps, load_jobs
 from fxlab.sweeper._results import COMPARISON
 
@@ -502,7 +503,11 @@ def test_a_crontab_hands_each_word_on(tmp_path, reader):
 
 def test_a_service_hands_each_word_on():
     words = ["/opt/50% off/fxlab", *HOSTILE]
-    service = read_as_systemd(systemd_service(words, "/data/50% off", {"FXLAB_HOME": "/a b/50%"}))
+    service = read_as_systemd(
+        systemd_service(
+            words, "/data/50% off", {"FXLAB_HOME": "/a b/50%"}, NIGHTLY, ("Type=oneshot",)
+        )
+    )
     own = service["Service"]
     assert own["Type"] == ["oneshot"]
     assert own["WorkingDirectory"] == ["/data/50% off"]
@@ -595,6 +600,27 @@ def test_a_schedule_of_what_cannot_run_is_refused(planned):
     assert "none.toml cannot be read" in told
     told = one_error(run("nightly", "my nights.toml", "--out", "a\nb", "--print-schedule"))
     assert "which no crontab can hold; rename it" in told
+
+
+def test_a_recording_is_printed_as_a_service_that_goes_on(planned, monkeypatch):
+    monkeypatch.setenv("FXLAB_HOME", "/data/home")
+    words = ["collect", "binance", "*_USDT", "--session", "night", "--notes", "50% off"]
+    done = run(*words, "--service")
+    assert done.exit_code == 0, done.output
+    plain = [line for line in done.stdout.splitlines() if not line.startswith("#")]
+    unit = read_as_systemd("\n".join(plain))
+    own = unit["Service"]
+    command = shlex.split(own["ExecStart"][0])
+    assert Path(command[0]).is_absolute()
+    assert command[command.index("collect") :] == [*words, "--auto-resume"]
+    assert (own["Restart"], own["WorkingDirectory"]) == (["always"], [str(planned)])
+    assert own["Environment"] == ["FXLAB_HOME=/data/home"]
+    assert unit["Install"] == {"WantedBy": ["default.target"]}
+    assert "systemctl --user enable --now fxlab-night" in done.stdout
+    assert "Restart=on-failure" in run(*words, "--duration", "8h", "--service").stdout
+    assert "needs --session NAME" in one_error(run("collect", "binance", "BTC", "--service"))
+    told = one_error(run(*words, "--book-depth", "11", "--service"))
+    assert "is not a number of levels" in told
 
 
 def test_a_plan_that_is_not_there_is_one_sentence(tmp_path):

@@ -559,6 +559,19 @@ def test_a_session_goes_on_only_as_it_was(lab, start, change, words):
     assert lab.verify(first.id).whole
 
 
+def test_auto_goes_on_with_what_is_there_and_begins_it_otherwise(lab, start, unique):
+    name = unique("service")
+    for number in (1, 2, 3):
+        feed = Scripted(trades(number))
+        session = said(start(feed, session_id=name, resume="auto"), feed)
+        assert ids(session) == list(range(1, number + 1))
+    assert lab.verify(name).whole
+    with pytest.raises(errors.InvalidParameter, match="resume='yes' is none of True, False and"):
+        lab.collect(Scripted(), SYMBOL, session_id=name, resume="yes")
+    with pytest.raises(errors.InvalidParameter, match="resume='auto' needs the session_id"):
+        lab.collect(Scripted(), SYMBOL, resume="auto")
+
+
 def test_a_wildcard_is_all_that_is_traded_and_goes_on_with_what_was(lab, start):
     traded = {"BTC_USDT": "trading", "ETH_USDT": "trading", "ETH_EUR": "trading"}
     feed = Scripted(trades(1), symbols={**traded, "OLD_USDT": "halted"})
