@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from fxlab.batcher.batch import Batch as Batch, batch as batch
     from fxlab.batcher.nightly import nightly as nightly
     from fxlab.collect._files.importer import ImportReport as ImportReport
+    from fxlab.collect._config import Rollover as Rollover
     from fxlab.collect.collector import Collector as Collector, Listener as Listener
     from fxlab.collect.feed import (
         BookDelta as BookDelta,
@@ -121,6 +122,7 @@ _HOMES: Final = {
         "fxlab.batcher.batch": ["Batch", "batch"],
         "fxlab.batcher.nightly": ["nightly"],
         "fxlab.collect._files.importer": ["ImportReport"],
+        "fxlab.collect._config": ["Rollover"],
         "fxlab.collect.collector": ["Collector", "Listener"],
         "fxlab.collect.feed": [
             "BookDelta",

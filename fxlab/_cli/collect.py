@@ -136,6 +136,7 @@ class RecordingWords:
     book_every: Annotated[str, typer.Option(help="At most one book in this time: 1s.")] = "0s"
     trades: Annotated[bool, typer.Option(help="Record trades.")] = True
     backfill: Annotated[bool, typer.Option(help="Ask the venue for trades in gaps.")] = True
+    rollover: Annotated[str | None, typer.Option(help="1d, 1h: a session for each.")] = None
     session_id: Annotated[str | None, typer.Option("--session", help="The session's id.")] = None
     resume: Annotated[bool, typer.Option("--resume", help="Go on with --session.")] = False
     auto_resume: Annotated[
@@ -186,14 +187,16 @@ def collect(
                 say(collector.status().message)
             with live(lambda: status_view(collector.status())):
                 wait_until_over(collector)
-                session = collector.wait()
-    say(
-        f"session {session.id}: {session.status}, {session.prices_count:,} trades, "
-        f"{session.orderbook_count:,} books, gaps not filled: {session.gaps_count}; "
-        f"prove it with: fxlab verify {session.id}"
-    )
+                done = collector.wait()
+    for session in done if isinstance(done, list) else [done]:
+        say(
+            f"session {session.id}: {session.status}, {session.prices_count:,} trades, "
+            f"{session.orderbook_count:,} books, gaps not filled: {session.gaps_count}; "
+            f"prove it with: fxlab verify {session.id}"
+        )
     if signals:
-        say(f"go on with it by: {same_command(session=session.id, resume='')}")
+        name = options["session_id"] if options["rollover"] else collector.session_id
+        say(f"go on with it by: {same_command(session=name or collector.session_id, resume='')}")
 
 
 def _print_service(venue: str, symbols: Sequence[str], options: Mapping[str, Any]) -> None:

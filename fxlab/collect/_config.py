@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import secrets
-from collections.abc import Collection, Iterable
+import threading
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, overload
 
 import polars as pl
 
 from fxlab._progress import Progress, shown
-from fxlab._times import Duration, integer, parse_duration
-from fxlab.collect.feed import Feed, Instrument, Subscription
+from fxlab._times import Duration, from_micros, integer, parse_duration, to_micros
+from fxlab.collect.feed import Clock, Feed, Instrument, Message, Subscription
 from fxlab.errors import (
+    CollectionFailed,
+    FxlabError,
     InvalidParameter,
     SymbolNotFound,
     VenueError,
@@ -29,9 +33,13 @@ from fxlab.schema import BOOK_DEPTH, check_session_id, check_symbol, check_tags
 
 if TYPE_CHECKING:
     from fxlab._questdb.client import QuestDB
-    from fxlab.collect.collector import Collector
+    from fxlab.collect.collector import Collector, Listener
     from fxlab.collect.receipt import Receipt
+    from fxlab.collect.status import CollectorStatus
     from fxlab.config import Settings
+    from fxlab.sessions.session import Session
+
+_log: Final = logging.getLogger(__name__)
 
 INTERVAL_US: Final = 50_000
 """Between two batches: what a killed process can lose of what it had received."""
@@ -41,6 +49,12 @@ SETTLE_US: Final = 6_000_000
 
 JOURNAL_LIMIT: Final = 2_000_000_000
 """Bytes that may wait for the server, some 25 million trades."""
+
+STOP_SECONDS: Final = 90.0
+"""How long the last rows of a recording may take to be stored."""
+
+SHORTEST_ROLLOVER: Final = 1_000_000
+_DAY_US: Final = 86_400_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +74,8 @@ class Plan:
         Whether gaps in trades are asked for at the venue.
     resume
         Whether to go on with a session that ended; "auto" goes on if it is there, else begins it.
+    rollover
+        Microseconds after which another session goes on, counted from midnight (UTC); None for one.
     ending
         What it is called when it has ended well, and from its beginning on if it should not.
     interval, settle
@@ -77,6 +93,7 @@ class Plan:
     book_every: int = 0
     backfill: bool = True
     resume: bool | Literal["auto"] = False
+    rollover: int | None = None
     ending: str | None = None
     interval: int = INTERVAL_US
     settle: int = SETTLE_US
@@ -92,6 +109,7 @@ class Plan:
         *,
         session_id: str | None = None,
         duration: Duration | None = None,
+        rollover: Duration | None = None,
         book_every: Duration = 0,
         settle: Duration = SETTLE_US / 1e6,
         tags: Iterable[str] = (),
@@ -117,6 +135,7 @@ class Plan:
             symbols=tuple(dict.fromkeys(map(_symbol_or_pattern, names))),
             session_id=check_session_id(session_id or new_session_id()),
             duration=None if duration is None else parse_duration(duration, "duration"),
+            rollover=None if rollover is None else parse_duration(rollover, "rollover"),
             book_every=parse_duration(book_every, "book_every"),
             settle=parse_duration(settle, "settle"),
             tags=check_tags(tags),
@@ -142,6 +161,10 @@ class Plan:
             )
         if self.duration == 0:
             raise InvalidParameter("duration is 0; give a length of time such as '10m', or none")
+        if self.rollover is not None and self.rollover < SHORTEST_ROLLOVER:
+            raise InvalidParameter(
+                f"rollover={self.rollover / 1e6:g} s is too often; give '1d', '1h', at least '1s'"
+            )
         if not 1_000 <= self.interval <= 100_000:
             raise InvalidParameter(
                 f"interval={self.interval} us is out of range; a batch lasts 1 to 100 ms"
@@ -249,6 +272,150 @@ async def list_instruments(feed: Feed, pattern: str) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=INSTRUMENTS, orient="row")
 
 
+OVERLAP: Final = 60.0
+"""Seconds for which two recordings run side by side at most, where a symbol is not heard of."""
+RETRY: Final = 30.0
+"""Seconds until a next recording that could not begin is tried again."""
+
+
+class Rollover:
+    """Recordings that join without a hole, each a session of its own; made by `Lab.collect`.
+
+    The next one begins at its time; the one before it ends once that has trades and books of each
+    symbol: what came meanwhile is in both. While a next one cannot begin, the one before goes on.
+
+    Attributes
+    ----------
+    session_ids
+        Those begun so far, in their order.
+
+    Examples
+    --------
+    >>> with MockVenue(generated(["BTC_USDT"], rate=100)) as venue:
+    ...     collector = lab.collect(
+    ...         "binance", "BTC_USDT", url=venue.url, rollover="1d", session_id=new_id()
+    ...     )
+    ...     sessions = collector.stop()
+    >>> [session.status for session in sessions]
+    ['completed']
+    """
+
+    def __init__(self, begin: Callable[[Plan], Collector], plan: Plan, clock: Clock) -> None:
+        self._begin, self._plan, self._clock = begin, plan, clock
+        self.session_ids: list[str] = []
+        self._every = plan.rollover or 0
+        self._due = clock.now() // self._every * self._every
+        self._end = None if plan.duration is None else clock.now() + plan.duration
+        self._running: list[Collector] = []
+        self._ended: dict[str, Session] = {}
+        self._failure: BaseException | None = None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="fxlab rollover", daemon=True)
+
+    def start(self) -> Self:
+        """Begin the first one; errors are those of `Collector.start`."""
+        self._begin_next()
+        self._thread.start()
+        return self
+
+    @property
+    def session_id(self) -> str:
+        """Return the newest session's id."""
+        return self.session_ids[-1]
+
+    def status(self) -> CollectorStatus:
+        """Return what the newest recording looks like at this moment."""
+        return self._running[-1].status()
+
+    def events(self, symbols: Sequence[str] | None = None) -> Listener[Message]:
+        """Return the live messages of the newest recording, until that ends."""
+        return self._running[-1].events(symbols)
+
+    def request_stop(self) -> None:
+        """Ask for the end and return at once; from any thread, and from signal handlers."""
+        self._stopping.set()
+
+    def stop(self, timeout: float = STOP_SECONDS) -> list[Session]:
+        """End the recording and return its sessions; raises as `wait` does."""
+        self.request_stop()
+        return self.wait(timeout)
+
+    def wait(self, timeout: float | None = None) -> list[Session]:
+        """Wait for the end and return the sessions.
+
+        Raises
+        ------
+        CollectionFailed
+            As `Collector.wait`, of the first recording that failed.
+        """
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            raise CollectionFailed(
+                f"session {self.session_id!r} is not closed after {timeout:g} s; call wait() again"
+            )
+        if self._failure is not None:
+            raise self._failure
+        return [self._ended[name] for name in self.session_ids]
+
+    def _run(self) -> None:
+        try:
+            while not self._is_over():
+                self._stopping.wait(min(1.0, max(0.0, (self._due - self._clock.now()) / 1e6)))
+                if self._clock.now() >= self._due and not self._is_over():
+                    self._roll()
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
+            self._failure = error
+        finally:
+            for one in reversed(self._running):  # what the newest has, the one before it has, too
+                self._end_of(one)
+
+    def _is_over(self) -> bool:
+        over = self._end is not None and self._clock.now() >= self._end
+        return over or self._stopping.is_set() or self.status().is_over
+
+    def _roll(self) -> None:
+        before = self._running[-1]
+        try:
+            self._begin_next()
+        except FxlabError as error:
+            _log.warning("the recording after %s cannot begin yet: %s", self.session_id, error)
+            self._stopping.wait(RETRY)
+            return
+        latest = self._clock.now() + OVERLAP * 1e6
+        while not self._taken_over(before) and self._clock.now() < latest and not self._is_over():
+            self._stopping.wait(0.1)
+        if not self._is_over():
+            self._end_of(before)
+            self._running.remove(before)
+
+    def _taken_over(self, before: Collector) -> bool:
+        """Return whether the newest recording has rows of all that the one before it has."""
+        now = {one.symbol: one for one in self.status().symbols}
+        return all(
+            one.symbol in now
+            and (now[one.symbol].trades > 0 or not one.trades)
+            and (now[one.symbol].books > 0 or not one.books)
+            for one in before.status().symbols
+        )
+
+    def _begin_next(self) -> None:
+        """Begin the recording of the present stretch of time, which names its session."""
+        began = from_micros(self._clock.now() // self._every * self._every)
+        is_days = self._every % _DAY_US == 0
+        name = f"{self._plan.session_id}_{began:{'%Y%m%d' if is_days else '%Y%m%dT%H%M%S'}}"
+        resume = self._plan.resume if not self.session_ids else bool(self._plan.resume) and "auto"
+        plan = replace(self._plan, session_id=name, resume=resume, duration=None, rollover=None)
+        self._running.append(self._begin(plan))
+        self.session_ids.append(name)
+        self._due = to_micros(began) + self._every
+
+    def _end_of(self, one: Collector) -> None:
+        try:
+            self._ended[one.session_id] = one.stop()
+        except FxlabError as error:
+            self._failure = self._failure or error
+
+
 class Recordings:
     """The part of a `fxlab.Lab` that records, asks venues again, and verifies recordings."""
 
@@ -256,14 +423,37 @@ class Recordings:
     recovered: tuple[str, ...]
     _db: QuestDB
 
+    @overload
     def collect(
         self,
         venue: str | Feed,
         symbols: str | Iterable[str],
         *,
         url: str | None = None,
-        **options: Any,  # noqa: ANN401 - those of `fxlab.collect._config.Plan.of`
-    ) -> Collector:
+        rollover: None = None,
+        **options: Any,  # noqa: ANN401 - as below
+    ) -> Collector: ...
+
+    @overload
+    def collect(
+        self,
+        venue: str,
+        symbols: str | Iterable[str],
+        *,
+        url: str | None = None,
+        rollover: Duration,
+        **options: Any,  # noqa: ANN401 - as below
+    ) -> Rollover: ...
+
+    def collect(
+        self,
+        venue: str | Feed,
+        symbols: str | Iterable[str],
+        *,
+        url: str | None = None,
+        rollover: Duration | None = None,
+        **options: Any,
+    ) -> Collector | Rollover:
         """Start to record live data into a new session, and return at once.
 
         What is received goes to a journal on disk first and to the database from there, so neither
@@ -280,6 +470,9 @@ class Recordings:
             `instruments`.
         url
             Of a mock venue (`fxlab mock`) or a proxy instead of the venue.
+        rollover
+            "1d" for a session a day (UTC), "1h" for one an hour: they join without a hole, and
+            their ids are ``session_id``, an underline, and the day or time; see `Rollover`.
         **options
             ``duration`` ("10m"; None until it is stopped), ``book_depth`` (0 none, 1 best bid and
             ask, up to 10), ``book_every`` ("1s"; each change by default), ``trades``,
@@ -289,8 +482,9 @@ class Recordings:
 
         Returns
         -------
-        Collector
-            Use it with ``with``, ``await`` it, or call its ``stop()``.
+        Collector or Rollover
+            Use it with ``with``, ``await`` it, or call its ``stop()``; a `Rollover` has ``stop()``
+            and ``wait()``.
 
         Raises
         ------
@@ -303,15 +497,22 @@ class Recordings:
         """
         from fxlab.collect._live import lifecycle
         from fxlab.collect.collector import Collector
-        from fxlab.collect.feed import Clock
         from fxlab.collect.venues import open_feed
 
         name = venue.venue if isinstance(venue, Feed) else venue
-        plan = Plan.of(name, symbols, **options)
-        clock = Clock()
-        feed = venue if isinstance(venue, Feed) else open_feed(venue, url=url, clock=clock)
+        plan = Plan.of(name, symbols, rollover=rollover, **options)
+        if plan.rollover is not None and isinstance(venue, Feed):
+            raise InvalidParameter(
+                "rollover needs the name of a venue: its recordings overlap, and a Feed is for one"
+            )
+
+        def begin(plan: Plan) -> Collector:
+            clock = Clock()
+            feed = venue if isinstance(venue, Feed) else open_feed(venue, url=url, clock=clock)
+            return Collector(self._db, feed, plan, self.settings.home, clock).start()
+
         self.recovered += lifecycle.finish_recordings(self._db, self.settings.home)
-        return Collector(self._db, feed, plan, self.settings.home, clock).start()
+        return begin(plan) if plan.rollover is None else Rollover(begin, plan, Clock()).start()
 
     def instruments(
         self, venue: str | Feed, pattern: str = "*", *, url: str | None = None

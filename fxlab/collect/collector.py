@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, Self, TypeVar
 
 from fxlab import _html
 from fxlab._questdb.client import QuestDB
-from fxlab.collect._config import Plan, resolve_instruments
+from fxlab.collect._config import STOP_SECONDS, Plan, resolve_instruments
 from fxlab.collect._live import lifecycle
 from fxlab.collect._live.journal import Journal, journal_path
 from fxlab.collect._live.lifecycle import (
@@ -59,7 +59,6 @@ from fxlab.sessions import _catalog
 if TYPE_CHECKING:
     from fxlab.sessions.session import Session
 
-STOP_SECONDS: Final = 90.0
 SKEW_US: Final = 1_000_000
 """From this difference to the venue's clock on, the event table says so."""
 

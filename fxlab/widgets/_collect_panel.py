@@ -22,7 +22,7 @@ from fxlab._html import escape, table
 from fxlab._times import parse_duration
 from fxlab.charts._style import LINES, Floats, house_figure
 from fxlab.collect import status as words
-from fxlab.collect.collector import STOP_SECONDS
+from fxlab.collect._config import STOP_SECONDS
 from fxlab.collect.status import OUTAGE, STOPPING, CollectorStatus, SymbolStatus
 from fxlab.collect.venues import BRIDGE, VENUES
 from fxlab.errors import InvalidInput, VenueNotFound

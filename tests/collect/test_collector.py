@@ -6,18 +6,24 @@ import asyncio
 import dataclasses
 import json
 import re
+from functools import partial
+from itertools import pairwise
 
 import pytest
+from collect_processes import eventually
 from markets import random_walk
 from scripted_feed import NOON, PATIENCE, SYMBOL, Plain, Scripted, events, trade, trades
 
 from fxlab import errors, schema
 from fxlab._questdb import sql
 from fxlab._questdb.sql import Scope
+from fxlab.collect import _config
 from fxlab.collect._live.books import BookRecorder
 from fxlab.collect._live.journal import Journal, journal_path, left_behind
 from fxlab.collect._live.recorder import TickLines
+from fxlab.collect.collector import Collector
 from fxlab.collect.feed import BookDelta, BookSnapshot, Event, Gap, Quote, Trade
+from fxlab.mock import MockVenue, generated
 
 BOOK = BookSnapshot(SYMBOL, 10, [(99.0, 1.0), (98.0, 2.0)], [(101.0, 3.0)], NOON, NOON + 7)
 CHANGE = BookDelta(SYMBOL, 11, 12, [(99.0, 0.0)], [(100.5, 4.0)], NOON + 9, NOON + 12)
@@ -709,3 +715,65 @@ def test_rows_of_the_session_alone_are_counted(lab, start, db):
         assert db.execute(sql.count_by_symbol(scope)) == [[SYMBOL, 2]]
     assert dataclasses.is_dataclass(session)
     assert isinstance(trade(1), Trade)
+
+
+# ---- rollover ---------------------------------------------------------------------------------
+
+
+def reached(collector, sessions):
+    now = collector.status()
+    return len(collector.session_ids) >= sessions and now.trades
+
+
+def test_sessions_that_follow_each_other_join_without_a_hole(lab, unique):
+    name = unique("rolled")
+    with MockVenue(generated(["BTC_USDT"], rate=400, book_rate=50)) as venue:
+        collector = lab.collect(
+            "binance", "BTC_USDT", url=venue.url, rollover="1s", session_id=name
+        )
+        eventually(partial(reached, collector, sessions=4), "four sessions with trades")
+        eventually(lambda: collector.status().books, "and books of the newest")
+        sessions = collector.stop()
+        assert collector.status().is_over
+    assert [one.id for one in sessions] == collector.session_ids
+    assert all(re.fullmatch(rf"{name}_\d{{8}}T\d{{6}}", one) for one in collector.session_ids)
+    assert {one.status for one in sessions} == {"completed"}
+    assert all(lab.verify(one.id).whole for one in sessions)
+    seen = [ids(one) for one in sessions]
+    for before, after in pairwise(seen):
+        assert before[0] < after[0] <= before[-1] + 1, "a hole between two sessions"
+    together = sorted(set().union(*seen))
+    assert together == list(range(together[0], together[-1] + 1))
+    books = [one.orderbook()["timestamp"] for one in sessions]
+    assert all(after.min() <= before.max() for before, after in pairwise(books))
+
+
+def test_a_next_session_that_cannot_begin_is_tried_again_and_the_one_before_goes_on(
+    lab, unique, monkeypatch
+):
+    monkeypatch.setattr(_config, "RETRY", 0.1)
+    tried, begin = [], Collector.start
+
+    def start(collector):
+        tried.append(collector.session_id)
+        if 2 <= len(tried) <= 4:
+            raise errors.VenueUnavailable("the venue sleeps; try again later")
+        return begin(collector)
+
+    monkeypatch.setattr(Collector, "start", start)
+    with MockVenue(generated(["BTC_USDT"], rate=400)) as venue:
+        collector = lab.collect(
+            "binance", "BTC_USDT", url=venue.url, rollover="1s", session_id=unique("again"),
+            book_depth=0,
+        )  # fmt: skip
+        eventually(partial(reached, collector, sessions=2), "a second session with trades")
+        sessions = collector.stop()
+    assert len(tried) >= 5
+    assert ids(sessions[1])[0] <= ids(sessions[0])[-1] + 1
+
+
+def test_a_rollover_is_refused_where_it_cannot_be(lab):
+    with pytest.raises(errors.InvalidParameter, match="rollover needs the name of a venue"):
+        lab.collect(Scripted(), SYMBOL, rollover="1d")
+    with pytest.raises(errors.InvalidParameter, match=r"rollover=0\.5 s is too often"):
+        lab.collect("binance", SYMBOL, rollover="500ms")
