@@ -249,6 +249,23 @@ def known_gaps(
     return merged_by_symbol(gaps, symbols)
 
 
+def gap_list(events: pl.DataFrame) -> pl.DataFrame:
+    """Return each gap among the events of a recording by itself, as its recorder tells of it."""
+    said = {name: pl.col("detail").str.json_path_match(f"$.{name}")
+            for name in ("what", "state", "cause", "backfill")}  # fmt: skip
+    filled = pl.when(pl.col("count") == 0).then(pl.lit("filled")).otherwise(pl.lit("open"))
+    return events.filter(pl.col("event") == "gap").select(
+        "symbol",
+        "from_time",
+        "to_time",
+        data_type=said["what"],
+        missing="count",
+        state=pl.coalesce(said["state"], filled),
+        cause=said["cause"],
+        answer=said["backfill"],
+    )
+
+
 Micros = npt.NDArray[np.int64]
 
 

@@ -51,8 +51,8 @@ _STYLES: Final = {
     "failed": "bold red",
 }
 _LEFT_OUT: Final = (
-    ("books/s",), ("doubles", "backfilled"), ("bid", "ask"), ("books",), ("lag ms",), ("spread",),
-    ("book age s",), ("gaps",), ("age s",),
+    ("books/s", "resynced"), ("doubles", "backfilled"), ("bid", "ask"), ("books",), ("lag ms",),
+    ("spread",), ("book age s",), ("gaps",), ("age s",),
 )  # fmt: skip
 """Columns that a narrow terminal goes without, the first one first."""
 
@@ -191,7 +191,7 @@ def collect(
     for session in done if isinstance(done, list) else [done]:
         say(
             f"session {session.id}: {session.status}, {session.prices_count:,} trades, "
-            f"{session.orderbook_count:,} books, gaps not filled: {session.gaps_count}; "
+            f"{session.orderbook_count:,} books, open gaps: {session.gaps_count}; "
             f"prove it with: fxlab verify {session.id}"
         )
     if signals:
@@ -245,6 +245,8 @@ def verify(
         receipt = lab.verify(session_id)
     if not receipt.ids.is_empty():
         show_frame(receipt.ids, "trade ids", key="ids")
+    if not receipt.gaps.is_empty():
+        show_frame(receipt.gaps, "gaps", key="gaps")
     show_frame(receipt.lines, "receipt", key="receipt")
     say(str(receipt))
     if not receipt.whole:

@@ -338,6 +338,9 @@ def show_session(
     imports: Annotated[
         bool, typer.Option("--imports", help="The files it was imported from, and their states.")
     ] = False,
+    gaps: Annotated[
+        bool, typer.Option("--gaps", help="Each gap: how much is missing, its state and cause.")
+    ] = False,
 ) -> None:
     """Show one session: what is known of it, and statistics of its ticks."""
     from fxlab.lab import connect
@@ -351,7 +354,9 @@ def show_session(
         )  # fmt: skip
         found = session.analysis() if quality else None
         statistics = session.statistics() if found is None else found.statistics
+        listed = session.gap_list()
     facts = [(name, getattr(session, name)) for name in names]
+    facts.append(("gaps_resynced", listed.filter(state="resynced").height))
     show_facts(facts, "session", key="session")
     show_frame(
         statistics.head(SHOWN) if is_text() else statistics,
@@ -366,6 +371,8 @@ def show_session(
         for reason in found.quality.reasons:
             say(reason)
         show_frame(found.quality.table, "checks", key="checks", most=SHOWN)
+    if gaps:
+        show_frame(listed, "gaps", key="gaps", empty="no gap is known")
     if imports:
         files = session.imports().drop("detail")
         show_frame(files, "imports", key="imports", empty="it was recorded, not imported")

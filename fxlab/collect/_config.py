@@ -584,9 +584,9 @@ class Recordings:
         -------
         polars.DataFrame
             One row a gap that was open: ``symbol``, ``from_time``, ``to_time``, ``missing``
-            (trades, before), ``still_missing``, ``state`` ("filled", "partly filled", "open") and
-            ``answer``, the venue's. Gaps of venues that do not number their trades, and of books,
-            cannot be asked for and are not among them.
+            (trades, before), ``still_missing``, ``state`` ("filled", "partly filled", "open"),
+            ``cause``, and ``answer``, the venue's. Gaps of venues that do not number their trades,
+            and of books, cannot be asked for and are not among them.
 
         Raises
         ------

@@ -457,6 +457,7 @@ class StatusMonitor:
                 price_decimals=record.decimals,
                 lag_ms=None if record.lag is None else record.lag / 1e3,
                 gaps=gaps[symbol],
+                gaps_resynced=recorder.events.resynced[symbol],
                 missing=0 if ids is None else ids.missing,
                 backfilled=0 if backfilled is None else backfilled.rows,
                 doubles=record.trades.doubles,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from fxlab import _html
 from fxlab._progress import Advance, part, silent
 from fxlab._questdb.client import QuestDB
 from fxlab._questdb.sql import Scope
+from fxlab._ticks import gap_list
 from fxlab.collect._config import Plan
 from fxlab.collect._live.checksum import MODULUS, SUMMED, frame_checksum
 from fxlab.collect._live.lifecycle import TABLES
@@ -59,6 +60,14 @@ IDS: Final = {
     "gaps": pl.Int64,
     "gaps_filled": pl.Int64,
 }
+GAP_COUNTS: Final = {
+    "symbol": pl.String,
+    "data_type": pl.String,
+    "gaps": pl.Int64,
+    "filled": pl.Int64,
+    "resynced": pl.Int64,
+    "open": pl.Int64,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +85,9 @@ class Receipt:
         many of them were filled.
     problems
         Differences in words; empty if the recording is whole.
+    gaps
+        One row for each symbol and data type with gaps: how many, and of them those that were
+        filled, those of a book that a snapshot ended (resynced), and those that are open.
 
     Examples
     --------
@@ -91,6 +103,7 @@ class Receipt:
     lines: pl.DataFrame
     ids: pl.DataFrame
     problems: tuple[str, ...]
+    gaps: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=GAP_COUNTS))
 
     @property
     def whole(self) -> bool:
@@ -110,6 +123,8 @@ class Receipt:
         parts = [_html.table(self.lines, caption=str(self))]
         if not self.ids.is_empty():
             parts.append(_html.table(self.ids, caption="trade ids"))
+        if not self.gaps.is_empty():
+            parts.append(_html.table(self.gaps, caption="gaps"))
         return "".join(parts)
 
 
@@ -148,7 +163,18 @@ def verify(db: QuestDB, session_id: str, progress: Advance = silent) -> Receipt:
             doubles = json.loads(wanted[0]["detail"])["trades"]["doubles"]
             ids.append(_ids(symbol, IdRanges.from_json(counted), seqs, doubles, events))
     problems = (*_line_problems(lines, said), *_id_problems(ids))
-    return Receipt(row["session_id"], pl.DataFrame(lines, LINE), pl.DataFrame(ids, IDS), problems)
+    frames = pl.DataFrame(lines, LINE), pl.DataFrame(ids, IDS)
+    return Receipt(row["session_id"], *frames, problems, _gap_counts(events))
+
+
+def _gap_counts(events: pl.DataFrame) -> pl.DataFrame:
+    """Return how many gaps of each symbol and data type there are, by their states."""
+    states = {name: (pl.col("state") == name).sum() for name in ("filled", "resynced")}
+    found = gap_list(events).group_by("symbol", "data_type").agg(gaps=pl.len(), **states)
+    rest = pl.col("gaps") - pl.col("filled") - pl.col("resynced")
+    return found.with_columns(open=rest).sort("symbol", "data_type").select(
+        pl.col(name).cast(kind) for name, kind in GAP_COUNTS.items()
+    )  # fmt: skip
 
 
 _NOTHING: Final = (0, 0)
@@ -265,6 +291,7 @@ GAPS: Final[dict[str, Any]] = {
     "missing": pl.Int64,
     "still_missing": pl.Int64,
     "state": pl.String,
+    "cause": pl.String,
     "answer": pl.String,
 }
 
@@ -326,7 +353,7 @@ def backfill(
         )
     if row["status"] == "collecting":
         raise SessionBusy(f"session {name!r} is being recorded, and asks for its gaps by itself")
-    open_ones = _gap_rows(_catalog.events(db, name)).filter(pl.col("count") > 0)
+    open_ones = _gap_rows(_catalog.events(db, name)).filter(pl.col("missing") > 0)
     if open_ones.is_empty():
         return pl.DataFrame(schema=GAPS)
     options = json.loads(row["options"])
@@ -344,16 +371,15 @@ def backfill(
     asked = named if isinstance(named, Feed) else open_feed(named, url=url, clock=clock)
     progress(0.0, f"{open_ones.height:,} gaps are asked for")
     Collector(db, HistoryFeed(asked), plan, home, clock).start().wait()
-    now = _gap_rows(_catalog.events(db, name)).select("seq", "count", "state", "answer")
-    return open_ones.select("seq", "symbol", "from_time", "to_time", missing="count").join(
-        now.rename({"count": "still_missing"}), on="seq", maintain_order="left"
-    ).select(*GAPS)  # fmt: skip
+    now = _gap_rows(_catalog.events(db, name)).select(
+        "seq", "state", "cause", "answer", still_missing="missing"
+    )
+    before = open_ones.select("seq", "symbol", "from_time", "to_time", "missing")
+    return before.join(now, on="seq", maintain_order="left").select(*GAPS)
 
 
 def _gap_rows(events: pl.DataFrame) -> pl.DataFrame:
     """Return the gaps of numbered trades, with what the recorder says of each."""
-    said = {name: pl.col("detail").str.json_path_match(f"$.{name}")
-            for name in ("what", "first_id", "state", "backfill")}  # fmt: skip
-    return events.filter(
-        pl.col("event") == "gap", said["what"] == "prices", said["first_id"].is_not_null()
-    ).with_columns(state=said["state"], answer=said["backfill"])
+    numbered = pl.col("detail").str.json_path_match("$.first_id").is_not_null()
+    gaps = events.filter(pl.col("event") == "gap", numbered)
+    return gap_list(gaps).with_columns(gaps["seq"]).filter(data_type="prices")

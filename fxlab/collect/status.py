@@ -47,9 +47,12 @@ class SymbolStatus:
     lag_ms
         Arrival minus venue time of the newest message; the venue's clock is part of it.
     gaps, missing
-        Gaps not filled, and trades known to be missing.
+        Gaps that are open (trades are missing, or the book is not known), and trades known to be
+        missing.
     backfilled, doubles
         Trades asked for later, and trades that came again and were not stored twice.
+    gaps_resynced
+        Gaps of its book that a snapshot ended: it is known again, the updates between are lost.
 
     Examples
     --------
@@ -73,6 +76,7 @@ class SymbolStatus:
     missing: int = 0
     backfilled: int = 0
     doubles: int = 0
+    gaps_resynced: int = 0
 
     @property
     def spread(self) -> float | None:
@@ -127,8 +131,13 @@ class CollectorStatus:
 
     @property
     def gaps(self) -> int:
-        """Return the gaps of all symbols that are not filled."""
+        """Return the gaps of all symbols that are open."""
         return sum(one.gaps for one in self.symbols)
+
+    @property
+    def gaps_resynced(self) -> int:
+        """Return the gaps of all books that a snapshot ended."""
+        return sum(one.gaps_resynced for one in self.symbols)
 
     @property
     def is_over(self) -> bool:
@@ -159,7 +168,7 @@ class Rate:
 
 COLUMNS: Final = (
     "symbol", "trades", "trades/s", "age s", "last", "bid", "ask", "spread", "lag ms",
-    "books", "books/s", "book age s", "gaps", "missing", "backfilled", "doubles",
+    "books", "books/s", "book age s", "gaps", "resynced", "missing", "backfilled", "doubles",
 )  # fmt: skip
 
 LONGEST_DETAIL: Final = 160
@@ -198,8 +207,10 @@ def totals(status: CollectorStatus) -> str:
     words = [
         f"{status.trades:,} trades",
         f"{status.books:,} books",
-        f"{status.gaps:,} {'gap' if status.gaps == 1 else 'gaps'} not filled",
+        f"{status.gaps:,} open {'gap' if status.gaps == 1 else 'gaps'}",
     ]
+    if status.gaps_resynced:
+        words.append(f"{status.gaps_resynced:,} resynced")
     if status.errors:
         words.append(f"{status.errors:,} quarantined or refused")
     return ", ".join(words)
@@ -228,10 +239,10 @@ def newest(event: Event | None) -> str:
 
 def stored(session: Session) -> str:
     """Return what a recording left, and how to prove it."""
-    gaps = f"{session.gaps_count:,} {'gap was' if session.gaps_count == 1 else 'gaps were'}"
+    gaps = f"{session.gaps_count:,} {'gap is' if session.gaps_count == 1 else 'gaps are'}"
     return (
         f"{session.status}: {session.prices_count:,} trades and {session.orderbook_count:,} books "
-        f"are stored in session {session.id}; {gaps} not filled; prove it with "
+        f"are stored in session {session.id}; {gaps} open; prove it with "
         f"lab.verify({session.id!r})"
     )
 
@@ -262,7 +273,8 @@ def _cells(one: SymbolStatus, *, is_over: bool) -> tuple[str, ...]:
         show(one.books),
         show(rates[1], 1),
         show(ages[1], 1),
-        *(show(count) for count in (one.gaps, one.missing, one.backfilled, one.doubles)),
+        *(show(count) for count in (one.gaps, one.gaps_resynced, one.missing)),
+        *(show(count) for count in (one.backfilled, one.doubles)),
     )
 
 

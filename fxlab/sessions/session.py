@@ -489,6 +489,26 @@ class Session(ReplaySource):
         found = _catalog.events(self._db, self.id)
         return found if symbol is None else found.filter(symbol=self.only(symbol))
 
+    def gap_list(self, symbol: str | None = None) -> pl.DataFrame:
+        """Return each known gap of the recording by itself, with its state and its cause.
+
+        Returns
+        -------
+        polars.DataFrame
+            One row a gap: ``symbol``, ``from_time``, ``to_time``, ``data_type``, ``missing``
+            (trades or updates, null where nobody knows), ``state``, ``cause``, and ``answer``: what
+            came when the venue was asked. The states are "open" (something is missing, or the book
+            is not known), "partly filled", "filled", and "resynced": the book is known again from
+            ``to_time`` on, and the updates before are lost. ``gaps_count`` of a session counts
+            those that are open or partly filled.
+
+        Examples
+        --------
+        >>> session.gap_list().columns[:4]
+        ['symbol', 'from_time', 'to_time', 'data_type']
+        """
+        return _ticks.gap_list(self.events(symbol))
+
     def imports(self) -> pl.DataFrame:
         """Return the status table of the files that the session was imported from.
 

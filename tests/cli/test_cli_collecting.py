@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 
@@ -42,7 +43,7 @@ def test_a_recording_from_its_first_word_to_its_proof(venue, lab, unique):
     assert opened == [("binance", "http://x:1")]
     assert f"recording session {name}; stop it with Ctrl-C" in answer.output
     words = " ".join(answer.output.split())
-    assert f"session {name}: completed, 3 trades, 0 books, gaps not filled: 1" in words
+    assert f"session {name}: completed, 3 trades, 0 books, open gaps: 1" in words
     assert f"fxlab verify {name}" in words
     session = lab.session(name)
     assert (session.notes, session.tags, session.data_types) == ("a note", ("a", "b"), ("prices",))
@@ -52,6 +53,10 @@ def test_a_recording_from_its_first_word_to_its_proof(venue, lab, unique):
     assert answer.exit_code == 0, answer.output
     words = " ".join(answer.output.split())
     assert "3 rows recorded, 3 found, 1 trades known to be missing: whole" in words
+
+    shown = json.loads(fxlab("sessions", "show", name, "--gaps", "--json").output)
+    assert (shown["session"]["gaps_count"], shown["session"]["gaps_resynced"]) == (1, 0)
+    assert [(gap["missing"], gap["state"]) for gap in shown["gaps"]] == [(1, "open")]
 
     encoder, post = LineEncoder(), LinePost(lab._db.endpoint)
     row = {"session_id": name, "symbol": SYMBOL, "origin": "live", "seq": 3, "price": 1.0}

@@ -17,6 +17,7 @@ from scripted_feed import NOON, PATIENCE, SYMBOL, Plain, Scripted, events, trade
 from fxlab import errors, schema
 from fxlab._questdb import sql
 from fxlab._questdb.sql import Scope
+from fxlab._times import to_micros
 from fxlab.collect import _config
 from fxlab.collect._live.books import BookRecorder
 from fxlab.collect._live.journal import Journal, journal_path, left_behind
@@ -338,18 +339,56 @@ def test_a_garbled_id_of_any_size_ends_nothing(start, db, monkeypatch):
     assert session.gaps_count == 1
 
 
-def test_a_gap_of_a_book_is_a_row_of_the_ledger(start, db):
+def test_a_gap_of_a_book_is_a_row_of_the_ledger(lab, start, db):
     gap = Gap(SYMBOL, "orderbook", NOON + 9, None, 5, "cut")
     closing = gap._replace(to_time=NOON + 50)
     again = BOOK._replace(update_id=30, time=NOON + 50)
     feed = Scripted([BOOK, CHANGE, gap], [closing, Event("resync", SYMBOL, NOON + 50), again])
-    session = said(start(feed), feed)
-    assert session.orderbook_count == 3
-    assert session.gaps_count == 1
+    collector = start(feed)
+    session = said(collector, feed)
+    assert (session.orderbook_count, session.gaps_count) == (3, 0)
+    shown = collector.status()
+    assert (shown.gaps, shown.gaps_resynced) == (0, 1)
     kinds = {row["event"]: row for row in events(db, session.id)}
     assert kinds.keys() == {"gap", "resync"}
     assert (kinds["gap"]["from_time"], kinds["gap"]["to_time"]) == (NOON + 9, NOON + 50)
-    assert json.loads(kinds["gap"]["detail"]) == {"what": "orderbook", "cause": "cut"}
+    about = {"what": "orderbook", "cause": "cut", "state": "resynced"}
+    assert json.loads(kinds["gap"]["detail"]) == about
+    (listed,) = session.gap_list().rows(named=True)
+    assert (listed["data_type"], listed["state"], listed["cause"]) == (
+        "orderbook",
+        "resynced",
+        "cut",
+    )
+    (counted,) = lab.verify(session.id).gaps.rows()
+    assert counted == (SYMBOL, "orderbook", 1, 0, 1, 0)
+
+
+def test_a_book_that_is_back_when_a_session_goes_on_has_one_gap(lab, start):
+    """It was lost when the first recording ended, so that its gap lasted on to the second one."""
+    lost = Gap(SYMBOL, "orderbook", NOON + 9, None, None, "cut")
+    feed = Scripted([BOOK, CHANGE, lost])
+    first = said(start(feed), feed)
+    assert first.gaps_count == 1
+    again = Scripted([BOOK._replace(update_id=30, time=NOON + 900)])
+    session = said(start(again, session_id=first.id, resume=True), again)
+    assert session.gaps_count == 0
+    (gap,) = session.gap_list().rows(named=True)
+    assert (gap["state"], gap["cause"]) == ("resynced", "cut")
+    assert to_micros(gap["to_time"]) == NOON + 900
+
+
+def test_a_gap_of_a_book_stays_as_it_was_where_nothing_came_after_it(lab, start):
+    lost = Gap(SYMBOL, "orderbook", NOON + 9, None, None, "cut")
+    feed = Scripted([BOOK, CHANGE, *trades(1, 3), lost])
+    first = said(start(feed), feed)
+    before = first.gap_list().filter(data_type="orderbook")
+    assert before["state"].to_list() == ["open"]
+    history = Scripted(history=trades(2, origin="backfill"))
+    assert lab.backfill(first.id, venue=history)["state"].to_list() == ["filled"]
+    session = lab.session(first.id)
+    assert session.gap_list().filter(data_type="orderbook").equals(before)
+    assert session.gaps_count == 1
 
 
 # ---- what is recorded ------------------------------------------------------------------------

@@ -73,6 +73,19 @@ def test_a_gap_is_written_over_its_own_row_until_it_is_filled():
     assert rows.gaps == {}
 
 
+def test_a_gap_that_a_snapshot_ended_is_counted_apart():
+    rows = EventRows("one")
+    gap = rows.open_gap("A", "orderbook", NOON, None, 7, cause="cut", state="open")
+    rows.open_gap("B", "orderbook", NOON, None, None, cause="cut", state="open")
+    assert (rows.gaps, rows.resynced) == ({1: "A", 2: "B"}, {})
+    gap.to_time, gap.detail["state"] = NOON + 9, "resynced"
+    rows.write(gap)
+    assert (rows.gaps, rows.resynced) == ({2: "B"}, {"A": 1})
+    later = EventRows("one")
+    later.load(json.loads(json.dumps(rows.to_json())))
+    assert (later.gaps, later.resynced) == (rows.gaps, rows.resynced)
+
+
 def test_the_detail_of_a_gap_is_json_however_long_its_words_are():
     rows = EventRows("one")
     rows.open_gap("A", "orderbook", NOON, None, None, cause='"' * 9_000, backfill="é\ud800" * 3_000)

@@ -57,11 +57,13 @@ def test_many_symbols_are_counted_in_one_pass():
         }
     )  # fmt: skip
     recorder.events.gaps = {1: names[0], 2: names[0], 3: names[1]}
+    recorder.events.resynced[names[1]] = 4
     monitor = StatusMonitor(Plan.of("private", names, session_id="one"), "private")
     monitor._recorder = recorder
     now = monitor.look()
     assert {(one.trades, one.backfilled, one.books) for one in now.symbols} == {(5, 2, 4)}
     assert [one.gaps for one in now.symbols[:3]] == [2, 1, 0]
+    assert [one.gaps_resynced for one in now.symbols[:3]] == [0, 4, 0]
     assert recorder.tallies.passes == 1
 
 

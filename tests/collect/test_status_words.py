@@ -33,6 +33,7 @@ def test_a_row_has_every_number():
         "books/s": "8.0",
         "book age s": "35.0",
         "gaps": "1",
+        "resynced": "5",
         "missing": "2",
         "backfilled": "3",
         "doubles": "4",
@@ -103,9 +104,9 @@ def test_time_of_how_much():
 
 
 def test_totals_speak_of_errors_only_if_there_are_any():
-    assert words.totals(status()) == "123,456 trades, 900 books, 1 gap not filled"
+    assert words.totals(status()) == "123,456 trades, 900 books, 1 open gap, 5 resynced"
     assert words.totals(status(errors=2, symbols=())) == (
-        "0 trades, 0 books, 0 gaps not filled, 2 quarantined or refused"
+        "0 trades, 0 books, 0 open gaps, 2 quarantined or refused"
     )
 
 
@@ -157,7 +158,7 @@ class Kept:
 
 def test_what_was_stored_and_how_to_prove_it():
     assert words.stored(Kept()) == (
-        "completed: 1,200 trades and 30 books are stored in session live_1; 1 gap was not filled; "
+        "completed: 1,200 trades and 30 books are stored in session live_1; 1 gap is open; "
         "prove it with lab.verify('live_1')"
     )
-    assert "0 gaps were not filled" in words.stored(Kept(gaps_count=0))
+    assert "0 gaps are open" in words.stored(Kept(gaps_count=0))

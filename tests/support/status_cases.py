@@ -24,6 +24,7 @@ BUSY = SymbolStatus(
     missing=2,
     backfilled=3,
     doubles=4,
+    gaps_resynced=5,
 )
 SILENT = SymbolStatus("ETH_USDT")
 GAP = Event("gap", "BTC_USDT", 1_700_000_000_000_000, 3, "prices")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from time import time_ns
 from typing import Any, Final
@@ -23,6 +24,11 @@ _log: Final = logging.getLogger(__name__)
 LONGEST_DETAIL: Final = 2_000
 LONGEST_WORDS: Final = 500
 ERRORS: Final = ("quarantine", "crossed_book", "venue_error")
+
+OPEN: Final = "open"
+"""State of a gap in which something is missing, or that lasts."""
+RESYNCED: Final = "resynced"
+"""State of a book's gap that a snapshot ended: the book is known again, its updates are lost."""
 
 
 @dataclass(slots=True)
@@ -58,7 +64,9 @@ class EventRows:
     number: int = 0
     errors: int = 0
     gaps: dict[int, str] = field(default_factory=dict)
-    """Number and symbol of each gap that is not filled."""
+    """Number and symbol of each gap that is open."""
+    resynced: Counter[str] = field(default_factory=Counter)
+    """How many gaps of each symbol's book a snapshot has ended."""
     open_gaps: dict[tuple[str, str], GapRow] = field(default_factory=dict)
     newest: Event | None = None
     _rows: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -133,7 +141,10 @@ class EventRows:
         )
         self.newest = Event("gap", gap.symbol, gap.from_time, gap.missing, gap.what)
         _log.info("gap of %s in %s: %s missing", gap.symbol, gap.what, gap.missing)
-        if gap.missing == 0:
+        resynced = gap.detail.get("state") == RESYNCED
+        if resynced:
+            self.resynced[gap.symbol] += 1
+        if gap.missing == 0 or resynced:
             self.gaps.pop(gap.number, None)
         else:
             self.gaps[gap.number] = gap.symbol
@@ -147,12 +158,14 @@ class EventRows:
         """Return what a later collector needs to go on."""
         gaps = {str(number): symbol for number, symbol in self.gaps.items()}
         lasting = [asdict(gap) for gap in self.open_gaps.values()]
-        return {"number": self.number, "errors": self.errors, "gaps": gaps, "lasting": lasting}
+        counts = {"number": self.number, "errors": self.errors, "resynced": dict(self.resynced)}
+        return {**counts, "gaps": gaps, "lasting": lasting}
 
     def load(self, found: dict[str, Any]) -> None:
         """Go on after what `to_json` described."""
         self.number, self.errors = found["number"], found["errors"]
         self.gaps = {int(number): symbol for number, symbol in found["gaps"].items()}
+        self.resynced = Counter(found.get("resynced", {}))
         lasting = [GapRow(**values) for values in found.get("lasting", ())]
         self.open_gaps = {(gap.symbol, gap.what): gap for gap in lasting}
 

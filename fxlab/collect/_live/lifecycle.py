@@ -31,6 +31,7 @@ from fxlab._questdb.ingest import LineEncoder, LinePost
 from fxlab._questdb.sql import Scope
 from fxlab._times import to_micros
 from fxlab.collect._config import Plan
+from fxlab.collect._live.events import OPEN, RESYNCED
 from fxlab.collect._live.journal import Journal, Sender, left_behind
 from fxlab.collect._live.recorder import Recorder
 from fxlab.collect._live.trades import RECENT
@@ -424,11 +425,34 @@ def _recent(
 def _events(db: QuestDB, plan: Plan, row: dict[str, Any]) -> dict[str, Any]:
     gaps: dict[str, str] = {}
     unfilled: list[dict[str, Any]] = []
+    resynced: Counter[str] = Counter()
+    lasting: list[dict[str, Any]] = []
     number = 0
     for event in _catalog.raw_rows(db, EVENTS, plan.session_id):
         number = max(number, event["seq"] or 0)
-        if event["event"] == "gap" and event["count"] != 0:
-            gaps[str(event["seq"])] = event["symbol"]
-            unfilled.append(event | {"detail": json.loads(event["detail"])})
+        if event["event"] != "gap" or event["count"] == 0:
+            continue
+        detail = json.loads(event["detail"])
+        if detail.get("state") == RESYNCED:
+            resynced[event["symbol"]] += 1
+            continue
+        gaps[str(event["seq"])] = event["symbol"]
+        unfilled.append(event | {"detail": detail})
+        if detail["what"] == "orderbook" and detail.get("state") == OPEN:
+            lasting.append(_gap_row(event, detail))
     errors = row["errors_count"] or 0
-    return {"number": number, "errors": errors, "gaps": gaps, "unfilled": unfilled}
+    found = {"number": number, "errors": errors, "gaps": gaps, "resynced": resynced}
+    return {**found, "lasting": lasting, "unfilled": unfilled}
+
+
+def _gap_row(event: dict[str, Any], detail: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of the `GapRow` that a gap's row was made of."""
+    return {
+        "number": event["seq"],
+        "symbol": event["symbol"],
+        "what": detail["what"],
+        "from_time": event["from_time"],
+        "to_time": event["to_time"],
+        "missing": event["count"],
+        "detail": {name: value for name, value in detail.items() if name != "what"},
+    }

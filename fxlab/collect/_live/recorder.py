@@ -22,7 +22,7 @@ from fxlab._questdb.ingest import LineEncoder, Lines
 from fxlab._ticks import find_decimals, mid_decimals
 from fxlab.collect._live.books import BookRecorder, BookRow
 from fxlab.collect._live.checksum import SIDE_CODES, RowTally
-from fxlab.collect._live.events import EventRows, GapRow
+from fxlab.collect._live.events import OPEN, RESYNCED, EventRows, GapRow
 from fxlab.collect._live.journal import Journal
 from fxlab.collect._live.trades import IdGap, IdRanges, TradeDeduplicator, is_time
 from fxlab.collect.feed import BookDelta, BookSnapshot, Event, Gap, Message, Quote, Trade
@@ -239,6 +239,8 @@ def book_columns(rows: Sequence[BookRow]) -> list[npt.ArrayLike]:
 
 
 FOREVER: Final = 2**62
+AWAY: Final = "the recorder was away"
+"""Why something is missing between two recordings of one session."""
 SHOWN: Final = 300
 """Characters of a refused message that its event keeps."""
 
@@ -333,9 +335,12 @@ class Recorder:
     def _back(self, symbol: str, what: str, time: int) -> None:
         """Write the gap that ends with the first message after an earlier collector's last."""
         since = self._away.pop((symbol, what), None)
-        if since is not None:
-            cause = "the recorder was away"
-            self.events.open_gap(symbol, what, since, max(since, time), None, cause=cause)
+        if since is None:
+            return
+        known = self.events.open_gaps.pop((symbol, what), None)
+        if known is None:
+            known = self.events.open_gap(symbol, what, since, None, None, cause=AWAY, state=OPEN)
+        self._end_gap(known, max(since, time))
 
     def record(self, messages: Sequence[Message | BackfillResult], settled_before: int) -> None:
         """Journal messages.
@@ -378,9 +383,10 @@ class Recorder:
             if row is not None:
                 self._books(symbol, [row])
         self._settle(FOREVER)
-        for gap in self.events.open_gaps.values():
-            gap.to_time = max(time, gap.from_time)
-            self.events.write(gap)
+        for key, gap in self.events.open_gaps.items():
+            if gap.to_time is None or key not in self._away:  # else nothing came since its end
+                gap.to_time = max(time, gap.from_time)
+                self.events.write(gap)
         self.events.open_gaps.clear()
         self.save()
 
@@ -464,14 +470,22 @@ class Recorder:
         key = gap.symbol, gap.what
         known = self.events.open_gaps.pop(key, None)
         if known is None or known.from_time != gap.from_time:
-            known = self.events.open_gap(*key, gap.from_time, None, gap.missing, cause=gap.cause)
-        known.to_time, known.missing = gap.to_time, gap.missing
-        self.events.write(known)
+            about = {"cause": gap.cause, "state": OPEN}
+            known = self.events.open_gap(*key, gap.from_time, None, gap.missing, **about)
+        known.missing = gap.missing
+        self._end_gap(known, gap.to_time)
         if gap.to_time is None:
             self.events.open_gaps[key] = known
             record = self.symbols.get(gap.symbol)
             if gap.what == "orderbook" and record is not None and record.book is not None:
                 record.book.lost()
+
+    def _end_gap(self, gap: GapRow, time: int | None) -> None:
+        """Write when a gap ended, if it did; a book is known again then, trades may be missing."""
+        gap.to_time = time
+        if time is not None and gap.what == "orderbook":
+            gap.detail["state"] = RESYNCED
+        self.events.write(gap)
 
     def _book(
         self, message: Quote | BookSnapshot | BookDelta, books: dict[str, list[BookRow]]
@@ -520,7 +534,7 @@ class Recorder:
                     lost.last - lost.first + 1,
                     first_id=lost.first,
                     last_id=lost.last,
-                    state="open",
+                    state=OPEN,
                 )
                 if ids and lost.count == ids.restarts:  # else its ids mean others now
                     self.to_ask.append(BackfillRequest(symbol, lost, gap))
@@ -533,7 +547,7 @@ class Recorder:
         rest = ids.rest_of(gap) if ids is not None else []
         request.gap.missing = sum(part.last - part.first + 1 for part in rest)
         whole = gap.last - gap.first + 1
-        state = "filled" if not rest else "partly filled" if request.gap.missing < whole else "open"
+        state = "filled" if not rest else "partly filled" if request.gap.missing < whole else OPEN
         request.gap.detail |= {"state": state, "backfill": result.outcome}
         self.events.write(request.gap)
 
