@@ -112,6 +112,25 @@ def test_inverse_contracts_are_worth_quote_units():
 
 
 @pytest.mark.parametrize(
+    ("contracts", "size", "decimals", "expected"),
+    [
+        (3.0, 0.1, 1, 0.3),
+        (0.5, 0.0001, 4, 0.00005),
+        (1.5, 0.0001, 4, 0.00015),
+        (0.1, 3.0, 0, 0.3),
+        (1e-7, 0.1, 1, 1e-8),
+        (123_456_789.0, 0.0001, 4, 12_345.6789),
+    ],
+)
+def test_parts_of_a_contract_are_no_whole_ones(contracts, size, decimals, expected):
+    instrument = Instrument(
+        "BTC_USDT", "BTC_USDT", 1,
+        detail={"contract_size": size, "quantity_decimals": decimals, "inverse": False},
+    )  # fmt: skip
+    assert base_units(contracts, 10.0, instrument) == expected
+
+
+@pytest.mark.parametrize(
     "text",
     [
         '{"channel":"pong","data":1587453241453}',
@@ -223,6 +242,20 @@ def test_a_lost_connection_leaves_a_hole_until_the_next_deal():
     assert holes.take(trade(9)) == [gap._replace(to_time=9), trade(9)]
     assert holes.take(trade(10)) == [trade(10)]
     assert [one.symbol for one in holes.lose("cut", ["ETH_USDT"])] == ["ETH_USDT"]
+
+
+def test_a_cut_before_the_first_deal_is_a_hole_too():
+    holes = TradeGapTracker()
+    holes.listen(["BTC_USDT", "ETH_USDT"], 5)
+    assert holes.take(trade(8)) == [trade(8)]
+    holes.listen(["BTC_USDT", "ETH_USDT"], 9)
+    gaps = [
+        Gap("BTC_USDT", "prices", 8, None, None, "cut"),
+        Gap("ETH_USDT", "prices", 5, None, None, "cut"),
+    ]
+    assert holes.lose("cut") == gaps
+    first = trade(12, "ETH_USDT")
+    assert holes.take(first) == [gaps[1]._replace(to_time=12), first]
 
 
 def test_best_prices_come_when_they_change():

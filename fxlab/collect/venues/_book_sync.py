@@ -411,6 +411,11 @@ class TradeGapTracker:
         self._times: dict[str, int] = {}
         self._open: dict[str, Gap] = {}
 
+    def listen(self, symbols: Collection[str], time: int) -> None:
+        """Take note that trades would come from now on, where none has come before."""
+        for symbol in symbols:
+            self._times.setdefault(symbol, time)
+
     def take(self, trade: Trade) -> list[Message]:
         """Return the trade, after the end of a gap if it is the first one since."""
         if trade.time > self._times.get(trade.symbol, 0):
@@ -425,7 +430,7 @@ class TradeGapTracker:
         return [gap._replace(to_time=trade.time), trade]
 
     def lose(self, cause: str, symbols: Collection[str] | None = None) -> list[Message]:
-        """Return the gaps that begin, one for each symbol that was heard and has none open.
+        """Return the gaps that begin, one for each symbol that is listened to and has none open.
 
         Parameters
         ----------

@@ -101,8 +101,11 @@ def base_units(contracts: float, price: float, instrument: Instrument) -> float:
     detail = instrument.detail
     if detail["inverse"]:
         return contracts * float(detail["contract_size"]) / price
+    size = float(detail["contract_size"])
+    if not contracts.is_integer():  # rounded to whole contracts, half of one would be none or one
+        return float(Decimal(repr(contracts)) * Decimal(repr(size)))
     decimals: int = detail["quantity_decimals"]
-    return round(contracts * float(detail["contract_size"]), decimals)
+    return round(contracts * size, decimals)
 
 
 _decode: Final[Callable[[str], Any]] = JSONDecoder(parse_constant=no_constant).decode
@@ -405,6 +408,8 @@ class MexcRun(SnapshotRun[None]):
         """Tell of a reconnect, and ask for the snapshots of all books."""
         for symbol in self._books:
             self.synchronise(symbol)
+        if self._wanted.trades:
+            self._trade_gaps.listen(self._instruments, opened.time)
         reason, self._lost = self._lost, None
         if reason is None or opened.number == 1:
             return []
