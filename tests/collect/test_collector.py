@@ -543,6 +543,7 @@ def test_a_session_goes_on_and_the_hole_between_is_found(lab, start, db):
     assert session.gaps_count == 1
     (gap,) = events(db, session.id)
     assert (gap["count"], json.loads(gap["detail"])["state"]) == (1, "partly filled")
+    assert session.gap_list()["cause"].to_list() == ["the recorder was away"]
     assert collector.status().symbols[0].doubles == 2
     receipt = lab.verify(session.id)
     assert receipt.whole
@@ -681,6 +682,7 @@ def test_what_a_venue_did_not_have_is_stored_when_it_has_it(lab, start, db):
     found = lab.backfill(first.id, venue=later)
     told = found.select("symbol", "missing", "still_missing", "state", "answer").rows()
     assert told == [(SYMBOL, 3, 1, "partly filled", "2 of 3 trades came")]
+    assert found["cause"].to_list() == ["the stream skipped these ids while its connection stood"]
     session = lab.session(first.id)
     assert (ids(session), session.gaps_count) == ([1, 2, 3, 5], 1)
     assert (session.status, session.notes, session.ended) == ("completed", "first", first.ended)

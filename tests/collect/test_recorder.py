@@ -288,6 +288,82 @@ def test_ids_that_begin_anew_are_told_and_their_old_holes_are_not_asked_for(enco
     assert one.symbols[PAIR[0]].trades.ids.missing == 9
 
 
+MEANWHILE = trade(7).received - 1
+"""After trade 1 had come, and before trade 7 came."""
+
+
+@pytest.mark.parametrize(
+    ("told", "cause"),
+    [
+        ([], "the stream skipped these ids while its connection stood"),
+        (
+            [Event("reconnect", None, MEANWHILE, 1, "cut by the venue: code 1006")],
+            "a connection was made again: cut by the venue: code 1006",
+        ),
+        (
+            [
+                Event("reconnect", None, MEANWHILE, 1, "prices were silent"),
+                # It is told after the trade that it was found out by.
+                Event("silent_stream", PAIR[0], MEANWHILE + 2_000_000, None, "prices were silent "
+                      "for 21 s while the venue went on: it is at 7"),
+            ],
+            "prices were silent for 21 s while the venue went on",
+        ),
+        (
+            [Event("quarantine", PAIR[0], MEANWHILE, 1, "no number: {}")],
+            "what came instead was not understood: no number: {}",
+        ),
+        (
+            [trade(3, price=math.nan)],
+            "what came instead was not understood: id, side, price, volume or time is invalid: ",
+        ),
+        # Those of another symbol, and of before, cost nothing here.
+        (
+            [
+                Event("quarantine", PAIR[1], MEANWHILE, 1, "no number: {}"),
+                Event("quarantine", None, MEANWHILE, 1, "no number: {}"),
+                Event("reconnect", None, trade(1).received - 1, 1, "cut"),
+                Event("reconnect", None, "now", 1, "cut"),
+            ],
+            "the stream skipped these ids while its connection stood",
+        ),
+    ],
+)  # fmt: skip
+def test_a_gap_says_why_trades_did_not_come(encoder, told, cause):
+    journal = MemoryJournal()
+    one = recorder(journal, encoder)
+    one.record([trade(1)], 0)
+    one.record(told, 0)
+    one.record([trade(7)], FOREVER)
+    (gap,) = gap_rows(journal)
+    assert gap["cause"].startswith(cause)
+    assert (gap["first_id"], gap["last_id"]) == (2, 6)
+
+
+def test_trades_that_were_asked_for_do_not_hide_when_the_last_one_came_by_itself(encoder):
+    journal = MemoryJournal()
+    one = recorder(journal, encoder)
+    one.record([trade(1)], 0)
+    one.record([Event("reconnect", None, MEANWHILE, 1, "cut")], 0)
+    one.record([trade(2, origin="backfill", received=MEANWHILE + 1)], 0)
+    one.record([trade(7)], FOREVER)
+    assert gap_rows(journal)[0]["cause"] == "a connection was made again: cut"
+
+
+def test_a_gap_between_two_recordings_says_that_the_recorder_was_away(encoder):
+    journal = MemoryJournal()
+    recorder(journal, encoder).record([trade(1), trade(4)], 0)  # killed before that gap was told
+    later = recorder(journal, encoder)
+    later.record([trade(9), Event("reconnect", None, MEANWHILE, 1, "cut")], 0)
+    later.record([trade(12, received=MEANWHILE + 90)], FOREVER)
+    found = {gap["first_id"]: gap.get("cause") for gap in gap_rows(journal)}
+    assert found == {
+        2: None,
+        5: "the recorder was away",
+        10: "the stream skipped these ids while its connection stood",
+    }
+
+
 # ---- books, events, and what else may come ---------------------------------------------------
 
 

@@ -9,7 +9,7 @@ together, so whatever kills the process, they agree.
 from __future__ import annotations
 
 from array import array
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -241,6 +241,16 @@ def book_columns(rows: Sequence[BookRow]) -> list[npt.ArrayLike]:
 FOREVER: Final = 2**62
 AWAY: Final = "the recorder was away"
 """Why something is missing between two recordings of one session."""
+SKIPPED: Final = "the stream skipped these ids while its connection stood"
+LATE_US: Final = 10_000_000
+"""How much later a stream's silence may be told than the trade that it was found out by came."""
+CAUSES: Final = {
+    "silent_stream": "{}",
+    "reconnect": "a connection was made again: {}",
+    "quarantine": "what came instead was not understood: {}",
+}
+"""Events that may have cost trades, the likeliest first, and what a gap says of them."""
+MOST_CAUSES: Final = 1_000
 SHOWN: Final = 300
 """Characters of a refused message that its event keeps."""
 
@@ -284,6 +294,10 @@ class Recorder:
         }
         self.tallies: dict[tuple[str, str, str], RowTally] = {}
         self.events = EventRows(session_id)
+        self._causes: deque[Event] = deque(maxlen=MOST_CAUSES)
+        """What may have cost trades."""
+        self._known: dict[str, tuple[int, int]] = {}
+        """Last trade ids of what an earlier collector recorded, and in which count of them."""
         self.to_ask: list[BackfillRequest] = []
         """Gaps to fill, taken by the collector."""
         self.reconnects = 0
@@ -306,6 +320,9 @@ class Recorder:
         for symbol, state in self._journal.facts("symbol/").items():
             if symbol in self.symbols:
                 self.symbols[symbol].load(state)
+                ids = self.symbols[symbol].trades.ids
+                if ids is not None and ids.spans:
+                    self._known[symbol] = ids.spans[-1][1], ids.restarts
         for event in (found or {}).get("unfilled", ()):
             self._ask_again(event)
         for (symbol, what, origin), tally in self.tallies.items():
@@ -457,6 +474,7 @@ class Recorder:
         if isinstance(message, Event):
             kind, symbol, time, amount, detail = message
             self.reconnects += kind == "reconnect"
+            self._may_cost(message)
             self.events.add(kind, symbol, time, amount=amount, detail=detail)
         elif isinstance(message, Gap):
             self._gap(message)
@@ -520,24 +538,43 @@ class Recorder:
     def _refuse(self, symbol: str | None, time: int, why: str, amount: int = 1) -> None:
         known = symbol if symbol in self.symbols else None
         self.events.add("quarantine", known, time, amount=amount, detail=why[:SHOWN])
+        self._may_cost(Event("quarantine", known, time, amount, why))
+
+    def _may_cost(self, event: Event) -> None:
+        """Remember what may be the cause of a gap."""
+        if event.kind in CAUSES and is_time(event.time):
+            self._causes.append(event)
 
     def _settle(self, before: int) -> None:
         """Write gaps that did not fill by themselves, and ask for what is in them."""
         for symbol, record in self.symbols.items():
             ids = record.trades.ids
             for lost in [] if ids is None else ids.settled(before):
-                gap = self.events.open_gap(
-                    symbol,
-                    "prices",
-                    lost.from_time,
-                    lost.to_time,
-                    lost.last - lost.first + 1,
-                    first_id=lost.first,
-                    last_id=lost.last,
-                    state=OPEN,
-                )
+                times, missing = (lost.from_time, lost.to_time), lost.last - lost.first + 1
+                about: dict[str, Any] = {
+                    "first_id": lost.first,
+                    "last_id": lost.last,
+                    "state": OPEN,
+                }
+                about |= self._cause(symbol, lost)
+                gap = self.events.open_gap(symbol, "prices", *times, missing, **about)
                 if ids and lost.count == ids.restarts:  # else its ids mean others now
                     self.to_ask.append(BackfillRequest(symbol, lost, gap))
+
+    def _cause(self, symbol: str, lost: IdGap) -> dict[str, str]:
+        """Return why trades did not come, as far as is known."""
+        known, count = self._known.get(symbol, (-2, 0))
+        if lost.first <= known + 1 and lost.count == count:
+            # One that an earlier collector noticed, and did not come to write, has none.
+            return {"cause": AWAY} if lost.first == known + 1 else {}
+        for kind, text in CAUSES.items():
+            late = LATE_US if kind == "silent_stream" else 0
+            for event in reversed(self._causes):
+                mine = event.symbol == symbol or (event.symbol is None and kind == "reconnect")
+                if event.kind == kind and mine and lost.since <= event.time <= lost.seen + late:
+                    said = str(event.detail).partition(": it is at")[0]
+                    return {"cause": text.format(said[:200])}
+        return {"cause": SKIPPED}
 
     def _answered(self, result: BackfillResult) -> None:
         """Write what became of a gap after the venue was asked."""

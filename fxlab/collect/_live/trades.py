@@ -37,7 +37,9 @@ class IdGap:
     seen
         When it was noticed: arrival time of the trade after it.
     count
-        In which count of the venue: its `TradeIds.restarts`.
+        In which count of the venue: its `IdRanges.restarts`.
+    since
+        Arrival of the last trade before it that came by itself.
     """
 
     first: int
@@ -46,6 +48,7 @@ class IdGap:
     to_time: int
     seen: int
     count: int = 0
+    since: int = 0
 
 
 class Recent:
@@ -78,6 +81,8 @@ class IdRanges:
         The latest venue time seen.
     restarts
         How often the venue restarted its numbering.
+    arrived
+        When the last trade came that nobody had asked for.
     """
 
     spans: list[list[int]] = field(default_factory=list)
@@ -87,6 +92,7 @@ class IdRanges:
     """Ids that were missing when a count ended."""
     gaps: list[IdGap] = field(default_factory=list)
     recent: Recent = field(default_factory=Recent)
+    arrived: int = 0
 
     @property
     def missing(self) -> int:
@@ -180,7 +186,7 @@ class IdRanges:
             first, last, times = identity + 1, after[0] - 1, (time, self.newest)
         else:
             return
-        self.gaps.append(IdGap(first, last, *times, received, self.restarts))
+        self.gaps.append(IdGap(first, last, *times, received, self.restarts, self.arrived))
 
     def settled(self, until: int) -> list[IdGap]:
         """Return what is left of the gaps noticed up to a time, and forget those."""
@@ -211,6 +217,7 @@ class IdRanges:
             "restarts": self.restarts,
             "missed_before": self.missed_before,
             "holes": [astuple(gap) for gap in self.gaps],
+            "arrived": self.arrived,
         }
 
     @classmethod
@@ -222,6 +229,7 @@ class IdRanges:
             restarts=found["restarts"],
             missed_before=found["missed_before"],
             gaps=[IdGap(*values) for values in found["holes"]],
+            arrived=found.get("arrived", 0),
         )
 
 
@@ -285,12 +293,16 @@ class TradeDeduplicator:
         numbers = [trade.id for trade in trades]
         if ids.add_run(numbers, [trade.time for trade in trades]):  # type: ignore[arg-type]
             found.trades, found.seqs = trades, numbers  # type: ignore[assignment]  # checked
+            if trades[-1].origin == "live":
+                ids.arrived = trades[-1].received
             return
         for trade in trades:
             if not isinstance(trade.id, int):
                 found.refused.append((trade, f"id {trade.id!r} is not a whole number"))
                 continue
             verdict = ids.add(trade.id, trade.time, trade.received)
+            if trade.origin == "live":
+                ids.arrived = trade.received
             if verdict in ("new", "restart"):
                 found.take(trade, trade.id)
             if verdict == "restart":
