@@ -79,11 +79,23 @@ MarketEvent = MarketTrade | BookChange | RawFrame
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A symbol and the decimals that its prices and quantities are counted in."""
+    """A symbol and the decimals that its prices and quantities are counted in.
+
+    Attributes
+    ----------
+    native
+        Binance's name of it, where that is not base and quote.
+    streams, futures
+        Names of a recording's streams, and whether it is one of USD-M or COIN-M futures: they are
+        sent as they are by a protocol of the same kind of market.
+    """
 
     symbol: str
     price_decimals: int = 2
     quantity_decimals: int = 5
+    native: str = ""
+    streams: frozenset[str] = frozenset()
+    futures: bool = False
 
     @property
     def base(self) -> str:

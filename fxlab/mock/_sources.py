@@ -4,9 +4,11 @@ Generated: the same seed gives the same trades, books and bytes on any machine. 
 grid of ticks, trades come in bursts that share a millisecond, as real ones do, and print at the
 best bid or ask of a book that moves with them.
 
-Recorded: every Binance frame is sent byte for byte in its stream. The order book of the recording's
-one REST snapshot, followed by its diffs, is what later snapshots are taken from, so that the
-documented rule for joining snapshot and stream works anywhere in the recording.
+Recorded: every Binance frame is sent byte for byte in its stream, to those who speak with Binance's
+spot or futures as the recording did; what other protocols and streams tell is made of its trades
+and diffs. The order book of the recording's one REST snapshot, followed by its diffs, is what later
+snapshots are taken from, so that the documented rule for joining snapshot and stream works anywhere
+in the recording.
 """
 
 from __future__ import annotations
@@ -251,9 +253,20 @@ class Recorded(MockMarket):
 
     def __init__(self, frames: Sequence[Frame], native: str, *, retime: bool) -> None:
         self._frames = [frame for frame in frames if "stream" in frame[1]]
+        told = [message["data"] for _, message in self._frames]
+        self._deals = "trade" if any(data.get("e") == "trade" for data in told) else "aggTrade"
         snapshots = [message for _, message in frames if "lastUpdateId" in message]
         self._units = _Units([message for _, message in frames])
-        listing = Listing(_symbol(native), self._units.price_decimals, self._units.decimals)
+        streams = {message["stream"] for _, message in self._frames}
+        listing = Listing(
+            _symbol(native),
+            self._units.price_decimals,
+            self._units.decimals,
+            native,
+            # Aggregates beside trades have ids that the truth does not: they are made of trades.
+            frozenset(one for one in streams if self._deals in one or "aggTrade" not in one),
+            futures=any("pu" in data for data in told),
+        )
         self.listings = {listing.symbol: listing}
         self._symbol = listing.symbol
         self._first = next(time for time in map(_time_us, self._frames) if time)
@@ -278,21 +291,20 @@ class Recorded(MockMarket):
         self, data: Mapping[str, Any], time: int, frame: tuple[str, bytes], shift: int
     ) -> MarketEvent:
         units = self._units
-        if data.get("e") == "trade":
-            price, quantity = units.price(data["p"]), units.quantity(data["q"])
+        # Futures' stream of trades has records that are none, of price 0.
+        if data.get("e") == self._deals and (price := units.price(data["p"])):
+            number, quantity = data["t" if "t" in data else "a"], units.quantity(data["q"])
             dealt = (data["T"] + shift) * 1_000
-            return MarketTrade(
-                self._symbol, data["t"], dealt, price, quantity, not data["m"], frame
-            )
+            return MarketTrade(self._symbol, number, dealt, price, quantity, not data["m"], frame)
         if data.get("e") == "depthUpdate":
             bids, asks = units.levels(data["b"]), units.levels(data["a"])
-            return BookChange(self._symbol, data["u"], time, data["U"], bids, asks, frame)
+            return BookChange(self._symbol, data["u"], time, _first_id(data), bids, asks, frame)
         return RawFrame(self._symbol, int(data.get("u", 0)), time, frame)
 
     def _book(self, snapshot: Mapping[str, Any] | None) -> OpeningBook:
         if snapshot is None:
-            firsts = (message["data"].get("U") for _, message in self._frames)
-            return OpeningBook(next((one - 1 for one in firsts if one), 0), {}, {})
+            changes = (message["data"] for _, message in self._frames if "U" in message["data"])
+            return OpeningBook(next((_first_id(one) - 1 for one in changes), 0), {}, {})
         bids, asks = (dict(self._units.levels(snapshot[side])) for side in ("bids", "asks"))
         return OpeningBook(snapshot["lastUpdateId"], bids, asks)
 
@@ -325,8 +337,9 @@ def recorded(path: Path | str, *, retime: bool = False) -> MockMarket:
     Parameters
     ----------
     path
-        A file of Binance spot frames of one symbol, gzipped or not: in each line the local time in
-        nanoseconds, a space, and a frame of a combined stream or a REST depth snapshot.
+        A file of Binance frames of one symbol, spot or futures, gzipped or not: in each line the
+        local time in nanoseconds, a space, and a frame of a combined stream or a REST depth
+        snapshot.
     retime
         Whether its times are moved so that it begins at the first subscription.
 
@@ -372,7 +385,15 @@ def _frame(path: Path, number: int, line: bytes) -> Frame:
     )
 
 
+def _first_id(data: Mapping[str, Any]) -> int:
+    """Return the first update id that a diff covers; on futures ids are left out between diffs."""
+    return int(data["pu"]) + 1 if "pu" in data else int(data["U"])
+
+
 def _symbol(native: str) -> str:
+    """Return fxlab's name; one with a _, such as ETHUSD_PERP or BTCUSDT_240927, stays whole."""
+    if "_" in native:
+        return native
     quote = next((one for one in _QUOTES if native.endswith(one)), native[-3:])
     return f"{native.removesuffix(quote)}_{quote}"
 

@@ -196,7 +196,7 @@ def test_made_frames_say_what_recorded_ones_say(frames_file):
     from fxlab.mock._protocols.binance import Frames
 
     market = recorded(frames_file)
-    made = Frames(market.listings["BTC_USDT"], 0, futures=False)
+    made = Frames(market.listings["BTC_USDT"], futures=False)
     for event in market.events(market.start):
         if isinstance(event, MarketTrade):
             recorded_data = json.loads(event.frame[1])["data"]

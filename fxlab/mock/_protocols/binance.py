@@ -36,9 +36,8 @@ _FUTURES_WINDOWS: Final = {"depth@100ms": 100_000, "depth": 250_000, "depth@500m
 class BookWindow:
     """Changes of a book that are gathered until their interval is over."""
 
-    def __init__(self, interval_us: int, last_id: int) -> None:
+    def __init__(self, interval_us: int) -> None:
         self.interval = interval_us
-        self.previous = last_id
         self.number = -1
         self.first_id = self.id = 0
         self.bids: dict[int, int] = {}
@@ -52,11 +51,6 @@ class BookWindow:
         self.bids.update(change.bids)
         self.asks.update(change.asks)
 
-    def skip(self, change: BookChange) -> None:
-        """Pass over a change that has no listener."""
-        self.id = change.id
-        self.clear()
-
     def over(self, time: int) -> bool:
         """Return whether something was gathered before the interval that `time` is in."""
         return 0 <= self.number < time // self.interval
@@ -68,7 +62,7 @@ class BookWindow:
 
     def clear(self) -> None:
         """Begin again."""
-        self.previous, self.number = self.id, -1
+        self.number = -1
         self.bids, self.asks = {}, {}
 
 
@@ -81,19 +75,28 @@ class Frames:
         Its name in front of the @ of its streams: btcusdt.
     deal_keys
         Of the streams of trades and of aggregates.
+    ticker_key
+        Of the stream of best prices.
     windows, gathering
         Of its diff streams, by the part behind the @; whether any of them ever gathered.
+    kept
+        Names of streams that are sent as they were recorded.
     """
 
-    def __init__(self, listing: Listing, last_id: int, *, futures: bool) -> None:
-        self.native = listing.base + listing.quote
+    def __init__(self, listing: Listing, *, futures: bool) -> None:
+        self.native = listing.native or listing.base + listing.quote
         self.stream = self.native.lower()
         self.deal_keys = (f"{self.stream}@trade", f"{self.stream}@aggTrade")
+        self.ticker_key = f"{self.stream}@bookTicker"
         self.gathering = False
         self.listing = listing
         self.decimals = None if futures else SPOT_DECIMALS
         intervals = _FUTURES_WINDOWS if futures else _WINDOWS
-        self.windows = {name: BookWindow(every, last_id) for name, every in intervals.items()}
+        self.windows = {name: BookWindow(every) for name, every in intervals.items()}
+        self.kept = listing.streams
+        if listing.futures != futures:  # those of another market's form are made anew
+            made = {f"{self.stream}@{name}" for name in self.windows}
+            self.kept -= {*made, *self.deal_keys, self.ticker_key}
         self._futures = futures
         self._price_unit, price = self._number(listing.price_decimals)
         self._quantity_unit, quantity = self._number(listing.quantity_decimals)
@@ -131,7 +134,7 @@ class Frames:
 
     def depth(self, window: BookWindow) -> bytes:
         """Return the data of a diff."""
-        time, previous = window.end_ms, window.previous
+        time, previous = window.end_ms, window.first_id - 1
         times = f'"E":{time},"T":{time}' if self._futures else f'"E":{time}'
         follows = f',"pu":{previous}' if self._futures else ""
         return (
@@ -348,7 +351,7 @@ class BinanceProtocol(Protocol):
     def __init__(self, world: World) -> None:
         super().__init__(world)
         self._frames = {
-            symbol: Frames(listing, world.truth.books[symbol].id, futures=self.futures)
+            symbol: Frames(listing, futures=self.futures)
             for symbol, listing in world.listings.items()
         }
         self._symbols = {frames.stream: symbol for symbol, frames in self._frames.items()}
@@ -364,33 +367,36 @@ class BinanceProtocol(Protocol):
 
     def encode(self, event: MarketEvent) -> Sequence[tuple[str, bytes]]:
         """Return frames of trades, diffs of the book and best prices."""
-        if event.frame is not None and not self.futures:
-            return self._recorded(*event.frame)
         frames = self._frames[event.symbol]
         told = self._due(frames, event.time) if frames.gathering else []
+        if event.frame is not None and event.frame[0] in frames.kept:
+            told += self._recorded(*event.frame)
         if isinstance(event, MarketTrade):
             told += self._deal(frames, event)
         elif isinstance(event, BookChange):
             self._gather(frames, event)
-            key = f"{frames.stream}@bookTicker"
-            if self._wanted(key):
-                told += self._both(key, frames.ticker(self.world.truth.books[event.symbol]))
+            key, book = frames.ticker_key, self.world.truth.books[event.symbol]
+            if self._made(frames, key) and book.bids and book.asks:
+                told += self._both(key, frames.ticker(book))
         return told
 
     def _deal(self, frames: Frames, deal: MarketTrade) -> list[tuple[str, bytes]]:
+        told: list[tuple[str, bytes]] = []
         trade, aggregate = frames.deal_keys
-        told = self._both(trade, frames.trade(deal)) if self._wanted(trade) else []
-        if self._wanted(aggregate):
+        # A recorded trade whose id was changed has no frame any more.
+        if self._made(frames, trade) or (deal.frame is None and self._wanted(trade)):
+            told += self._both(trade, frames.trade(deal))
+        if self._made(frames, aggregate) or (deal.frame is None and self._wanted(aggregate)):
             told += self._both(aggregate, frames.aggregate(deal))
         return told
 
     def _gather(self, frames: Frames, change: BookChange) -> None:
         for name, window in frames.windows.items():
-            if self._wanted(f"{frames.stream}@{name}"):
+            if self._made(frames, f"{frames.stream}@{name}"):
                 window.gather(change)
                 frames.gathering = True
             else:
-                window.skip(change)
+                window.clear()
 
     def _due(self, frames: Frames, time: int) -> list[tuple[str, bytes]]:
         told = []
@@ -405,13 +411,16 @@ class BinanceProtocol(Protocol):
         key = stream.lstrip("/")
         window = self._frames[symbol].windows.get(key.partition("@")[2])
         if window is not None and not self._wanted(key):
-            window.id = self.world.truth.books[symbol].id
             window.clear()
 
     def finish(self) -> Iterator[tuple[str, bytes]]:
         """Return the diffs that were being gathered."""
         for frames in self._frames.values():
             yield from self._due(frames, 1 << 62)
+
+    def _made(self, frames: Frames, key: str) -> bool:
+        """Return whether frames of a stream are wanted that no recording has."""
+        return key not in frames.kept and self._wanted(key)
 
     def _wanted(self, key: str) -> bool:
         return key in self.listened or f"/{key}" in self.listened

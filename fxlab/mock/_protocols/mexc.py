@@ -85,7 +85,10 @@ class MexcProtocol(Protocol):
             yield from self._depth(event, listing)
 
     def _depth(self, change: BookChange, listing: Listing) -> Iterator[tuple[str, bytes]]:
-        version = self._version(listing.symbol, change.first_id - 1) + 1
+        if change.id < self.world.truth.books[listing.symbol].id:
+            return  # the opening book of a recording has it
+        before = max(change.first_id - 1, self._seen[listing.symbol][0])
+        version = self._version(listing.symbol, before) + 1
         self._seen[listing.symbol] = (change.id, version)
         self._commits[listing.symbol].append(change._replace(id=version))
         stream = f"depth:{listing.symbol}"
