@@ -86,21 +86,28 @@ def test_a_connection_is_renewed_before_its_day_is_over(lab, unique, renewed, mo
     assert lab.verify(session.id).whole
 
 
-def test_a_server_that_ends_before_the_second_connection_took_over_is_a_gap(
+def test_a_server_that_ends_before_the_second_connection_took_over_costs_nothing(
     lab, unique, monkeypatch
 ):
     monkeypatch.setattr(_websocket, "OVERLAP", 600.0)
-    name, market = unique("sooner"), generated(SYMBOLS, seed=5, rate=40, book_rate=40)
+    delivering = []
+    delivers = _websocket.WebSocketConnection.delivers
+
+    async def told(link):
+        delivering.append(await delivers(link))
+        return delivering[-1]
+
+    monkeypatch.setattr(_websocket.WebSocketConnection, "delivers", told)
+    market = generated(SYMBOLS, seed=5, rate=40, book_rate=40)
     with MockVenue(market, venues=["binance"]) as mock:
 
         def sooner():
-            mock.shut_down(1.0)
-            eventually(
-                lambda: "reconnect" in lab.session(name).events()["event"].to_list(), "a reconnect"
-            )
+            publisher = mock._exchange.publishers["binance"]
+            first = [*publisher.sockets]
+            mock.shut_down(PATIENCE)
+            eventually(lambda: delivering == [True], "the second connection delivers")
+            mock._ask(lambda: [socket.cut(b"{}") for socket in first])
 
-        session = record(mock, lab, "binance", name, sooner)
-        for symbol in SYMBOLS:
-            reconcile_books.compare("sooner", session, mock, symbol)
-            assert len(reconcile.gap_details(session, symbol, "orderbook")) == 1
+        session = record(mock, lab, "binance", unique("sooner"), sooner)
+        unbroken(mock, session, "sooner")
     assert lab.verify(session.id).whole

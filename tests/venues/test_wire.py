@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import random
 
 import pytest
@@ -244,6 +245,75 @@ def test_drop_and_send():
                 return log[0].heard, closed.reason, opened.number
 
     assert asyncio.run(story()) == (["heard"], "wanted", 2)
+
+
+async def endless(socket, number):
+    """Send frames that say of which connection they are, until it is closed."""
+    for count in itertools.count():
+        await socket.send_raw(raw_frame(f"{number} {count}"))
+        await asyncio.sleep(0.005)
+
+
+def test_a_second_connection_that_fails_is_made_again_while_the_first_lasts(monkeypatch):
+    """It is refused, cut, silent, and cut again when it had delivered, before one takes over."""
+    monkeypatch.setattr(_websocket, "OVERLAP", 0.1)
+    monkeypatch.setattr(_websocket, "FIRST_WAIT", 0.01)
+
+    async def script(socket, number):
+        match number:
+            case 2:
+                socket.cut()
+            case 3:
+                await idle(socket, number)
+            case 4:
+                await socket.write_message("4 0")
+                socket.cut()
+            case _:
+                await endless(socket, number)
+
+    arrivals, log = run(
+        script,
+        lambda found: any(text.startswith("5 ") for text in texts(found)),
+        lifetime=0.05, silence=0.5,
+    )  # fmt: skip
+    assert len(log) == 5
+    assert reasons(arrivals) == []
+    firsts = [text for text in texts(arrivals) if text.startswith("1 ")]
+    assert firsts == [f"1 {count}" for count in range(len(firsts))]
+    assert {text[0] for text in texts(arrivals)} == {"1", "5"}
+
+
+@pytest.mark.parametrize("early", [True, False], ids=["before it delivers", "after"])
+def test_the_second_connection_takes_over_at_once_where_the_first_is_cut(early, monkeypatch):
+    monkeypatch.setattr(_websocket, "OVERLAP", 600.0)
+    ready = asyncio.Event()
+    delivers = _websocket.WebSocketConnection.delivers
+
+    async def told(link):
+        found = await delivers(link)
+        ready.set()
+        return found
+
+    monkeypatch.setattr(_websocket.WebSocketConnection, "delivers", told)
+
+    async def script(socket, number):
+        if number == 1:
+            await socket.write_message("1 0")
+            await ready.wait()
+            socket.cut()
+        elif early and number == 2:
+            ready.set()
+        else:
+            await endless(socket, number)
+
+    arrivals, _ = run(script, lambda found: len(texts(found)) > 10, lifetime=0.05)
+    if early:
+        assert reasons(arrivals) == ["cut by the venue: code 1006"]
+        assert {text[0] for text in texts(arrivals)} == {"1", "3"}
+    else:
+        assert reasons(arrivals) == []
+        assert [one for one in arrivals if isinstance(one, ConnectionOpened)] == arrivals[:1]
+        assert texts(arrivals)[:3] == ["1 0", "2 0", "2 1"]
 
 
 def test_cancelling_closes_the_socket():

@@ -9,7 +9,7 @@ through an HTTP proxy, which tornado's client does not know.
 `ReconnectingWebSocket` makes a connection again when it is cut, silent or refused, until it is
 stopped. What happened to it comes out between the frames, in order, so that a feed knows exactly
 after which message something may be lost. Where the end of a connection is known beforehand, the
-next one is made while it lasts, and nothing is lost; what both of them bring comes twice.
+next one is made while it lasts, until one delivers; what both of them bring comes twice.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import itertools
 import logging
 import random
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -92,7 +93,6 @@ def _proxy_login(proxy: SplitResult) -> str:
 
 Frame = tuple[str | bytes, int]
 """Payload and its arrival in microseconds; bytes where it was no text."""
-
 MOST_WAITING_BYTES: Final = 64 << 20
 MOST_WAITING_FRAMES: Final = 200_000
 TEXT: Final = 1
@@ -368,17 +368,14 @@ def _ignore(_message: str | bytes | None) -> None:
 
 _log: Final = logging.getLogger(__name__)
 
-
 FIRST_WAIT: Final = 0.1
 LONGEST_WAIT: Final = 10.0
 LONGEST_WAIT_AFTER_DATA: Final = 1.0
 """Seconds; a client cut while data flows comes back soon, yet not more often than venues allow."""
 SETTLED: Final = 10.0
 """Seconds after which a connection that delivered counts as a good one."""
-
 OVERLAP: Final = 5.0
 """Seconds for which a connection goes on beside the one that is to replace it."""
-
 MOST_AT_ONCE: Final = 4_096
 MAX_MESSAGE_BYTES: Final = 16 << 20
 
@@ -467,6 +464,7 @@ class ReconnectingWebSocket:
         self._rng = rng or random.Random()  # noqa: S311 - jitter, no secret
         self._link: WebSocketConnection | None = None
         self._next: WebSocketConnection | None = None
+        self._standby: WebSocketConnection | None = None  # delivers while the first one lasts
         self._renewal: asyncio.Task[None] | None = None
         self._attempts = 0
         self._delivered = False
@@ -488,7 +486,6 @@ class ReconnectingWebSocket:
                 else:
                     number += 1
                     yield ConnectionOpened(number, self._clock.now())
-                    ended = ""
                     while (link := self._next) is not None:
                         self._next = None
                         async with contextlib.aclosing(self._frames(link)) as arrivals:
@@ -498,7 +495,9 @@ class ReconnectingWebSocket:
                     yield ConnectionClosed(ended, self._clock.now())
                 await asyncio.sleep(self._wait())
         finally:
-            await self._forget_renewal()
+            await self._stop_renewal()
+            if self._next is not None:
+                await self._next.shut()
 
     def renew(self) -> None:
         """Make a second connection beside the one that stands, and leave that for it."""
@@ -551,37 +550,51 @@ class ReconnectingWebSocket:
                 guard.cancel()
             await asyncio.gather(*guards, return_exceptions=True)
             await link.shut()
-            if self._next is None:  # the old one was cut before the new one took over
-                await self._forget_renewal()
+            if self._next is None and self._standby is not None and self._standby.ended is None:
+                self._next = self._standby  # it has what came since the old one was cut
+            await self._stop_renewal()
 
     async def _renew_after(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
         self.renew()
 
     async def _renew(self, old: WebSocketConnection) -> None:
-        """Let a new connection take over once it delivers, and a little later than that."""
+        """Have a new connection take over; one that fails is made again while the old one lasts."""
+        try:
+            for attempt in itertools.count():
+                if await self._take_over(old):
+                    break
+                await asyncio.sleep(wait_before(attempt, FIRST_WAIT, LONGEST_WAIT, self._rng))
+        finally:
+            self._renewal = None
+
+    async def _take_over(self, old: WebSocketConnection) -> bool:
+        """Replace a connection once another one delivers, and a little later; say if it was."""
         fresh = None
         try:
             fresh = await self._connect()
-            if await fresh.delivers():
-                await asyncio.sleep(OVERLAP)
-                self._next, fresh = fresh, None
+            if self._heartbeat is not None:  # a quiet market is no reason to doubt it
+                fresh.send(self._heartbeat[0])
+            async with asyncio.timeout(self._silence):
+                if await fresh.delivers():
+                    self._standby = fresh
+            await asyncio.sleep(OVERLAP * (fresh.ended is None))
+            if fresh.ended is None:
+                self._next = fresh
                 old.drop("renewed")
-        except NotConnected as error:
+        except (NotConnected, TimeoutError) as error:
             _log.debug("no second connection to %s: %s", self.url, error)
         finally:
-            self._renewal = None
-            if fresh is not None:
+            self._standby = None
+            if fresh is not None and fresh is not self._next:
                 await fresh.shut()
+        return self._next is not None
 
-    async def _forget_renewal(self) -> None:
-        """Give up a second connection."""
+    async def _stop_renewal(self) -> None:
+        """Give up a second connection that has not taken over."""
         if self._renewal is not None:
             self._renewal.cancel()
             await asyncio.gather(self._renewal, return_exceptions=True)
-        if self._next is not None:
-            await self._next.shut()
-            self._next = None
 
     async def _watch(self, link: WebSocketConnection) -> None:
         """Drop a connection that has gone silent."""
