@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from collect_processes import PATIENCE, eventually
 from reconcile import gap_details
 
-from fxlab.collect.venues import _snapshot_run
+from fxlab.collect.feed import Clock
+from fxlab.collect.venues import _rest, _snapshot_run
 from fxlab.collect.venues._binance import Binance, BinanceFutures
 from fxlab.collect.venues._mexc import Mexc
+from fxlab.collect.venues._rest import Rest
 from fxlab.mock import Faults, MockVenue, generated
 
 SYMBOLS = [f"C{number}_USDT" for number in range(12)]
@@ -50,3 +54,37 @@ def test_books_come_back_within_the_limit(venue, lab, unique, monkeypatch):
     assert waited
     # At the end there may be nothing left to ask about silent streams with.
     assert all("could not be asked about" in one for one in told if one not in waited)
+
+
+@pytest.mark.parametrize("at_once", [False, True], ids=["one after the other", "at once"])
+def test_two_recorders_of_a_machine_share_the_limit_by_what_the_venue_says(at_once, monkeypatch):
+    """Two processes know nothing of each other's questions; the venue's header counts all."""
+    cost, allowed = 5, 100
+
+    def client(mock):
+        monkeypatch.setattr(_rest, "_BUDGETS", {})  # as in a process of its own
+        monkeypatch.setattr(_rest, "_GATES", {})
+        limit = (0.8 * allowed, 60.0)
+        return Rest(f"{mock.url}/binance", clock=Clock(), limit=limit, used=Binance.USED)
+
+    async def ask_all(rest):
+        asked = 0
+        while not rest.wait(cost):
+            await rest.get("/api/v3/depth", cost, symbol="BTCUSDT", limit=100)
+            asked += 1
+        await rest.close()
+        return asked
+
+    async def ask_both(clients):
+        if at_once:
+            return await asyncio.gather(*map(ask_all, clients))
+        return [await ask_all(one) for one in clients]
+
+    faults = Faults(rate_limit=(allowed, 600.0))
+    with MockVenue(generated(), venues=["binance"], faults=faults) as mock:
+        first, second = asyncio.run(ask_both([client(mock), client(mock)]))
+        assert mock.ledger()["counts"].get("rest_error", 0) == 0
+    # What is on its way is not counted yet: one question of each.
+    assert 0.8 * allowed <= (first + second) * cost <= 0.8 * allowed + 2 * cost
+    assert second >= 1
+    assert first < 16 or not at_once

@@ -74,6 +74,7 @@ REFUSALS: Final = {
 class Budget:
     """Rate limit of a host, spent by all who ask it in this process: so much in so many seconds.
 
+    What other processes of this address spend counts as far as the host says it (`learn`).
     The seconds slide, so that no window of the host's own sees more than it allows.
 
     Parameters
