@@ -207,10 +207,10 @@ def test_compiling_shows_a_bar_below_that_of_a_run_unless_it_is_silenced(tmp_pat
 import os
 os.environ["NUMBA_CACHE_DIR"] = {str(tmp_path)!r}
 import numpy as np
-from fxlab.backtester._kernel import fast_path, records
+from fxlab.backtester._kernel import fast_path
 _progress.DELAY = 0.0
 with _progress.shown({progress}, "outer"):
-    fast_path.find_price_extremes(np.arange(3.0), np.zeros((1, 1), records.EXTREMES))
+    fast_path.find_ranges(np.arange(3.0), np.zeros((2, 1), np.int64))
 """
     )
     assert seen.count("compiling the backtester") == 1

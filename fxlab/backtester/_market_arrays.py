@@ -141,12 +141,20 @@ def market_arrays(
     columns: dict[str, Any] = {"books": _NO_BOOKS, **_NOTHING, **more}
     from fxlab.backtester._kernel import fast_path  # compiled: only a run needs it
 
-    extremes = np.empty((max(1, -(-len(time) // fast_path.BLOCK)), legs), EXTREMES)
-    if legs == 1 and len(time) and not len(columns["book"]):
-        fast_path.find_price_extremes(price, extremes)
-    else:
-        fast_path.find_extremes(leg, price, columns["book"], columns["books"], extremes)
-    return MarketArrays(time=time, leg=leg, price=price, extremes=extremes, **columns)
+    rows, only_prices = len(time), legs == 1 and not len(columns["book"])
+    ranges = np.empty((2, -(-rows // fast_path.PIECE) if only_prices else 0), np.int64)
+    extremes = np.empty((0 if only_prices else -(-rows // fast_path.BLOCK), legs), EXTREMES)
+    fast_path.find_ranges(price, ranges)
+    fast_path.find_extremes(leg, price, columns["book"], columns["books"], extremes)
+    return MarketArrays(
+        time=time,
+        leg=leg,
+        price=price,
+        extremes=extremes,
+        ranges=ranges,
+        starts=np.ascontiguousarray(time[:: fast_path.PIECE]),
+        **columns,
+    )
 
 
 def part(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fxlab.backtester._kernel import fast_path, records
+from fxlab.backtester._kernel import fast_path
 
 ROWS = 300
 
@@ -25,12 +25,10 @@ stretches = st.tuples(st.integers(0, ROWS - 1), st.integers(1, ROWS)).map(
 def test_extremes_of_a_stretch_are_those_of_its_rows(prices, stretch, scale):
     begin, end = stretch
     prices = prices * scale
-    extremes = np.zeros((-(-ROWS // fast_path.BLOCK), 1), records.EXTREMES)
-    fast_path.find_price_extremes(prices, extremes)
+    ranges = np.zeros((2, -(-ROWS // fast_path.PIECE)), np.int64)
+    fast_path.find_ranges(prices, ranges)
     wanted = prices[begin:end].min(), prices[begin:end].max()
-    assert fast_path.extremes_of(prices, begin, end) == wanted
-    assert fast_path.extremes_of.py_func(prices, begin, end) == wanted
-    assert fast_path.stretch_extremes(prices, extremes, begin, end) == wanted
+    assert fast_path.stretch_extremes(prices, ranges, begin, end) == wanted
 
 
 @search
@@ -44,8 +42,10 @@ def test_the_first_row_at_a_moment_is_found(steps, moment, data):
     begin = data.draw(st.integers(0, len(time) - 1))
     end = data.draw(st.integers(begin + 1, len(time)))
     wanted = min(max(int(np.searchsorted(time, moment)), begin), end)
-    assert fast_path.first_at(time, moment, begin, end) == wanted
-    assert fast_path.first_at.py_func(time, moment, begin, end) == wanted
+    starts = time[:: fast_path.PIECE].copy()
+    assert fast_path.first_at(time, starts, moment, begin, end) == wanted
+    assert fast_path.first_at.py_func(time, starts, moment, begin, end) == wanted
+    assert fast_path.first_at(time, starts, moment, end, end) == end
 
 
 @search

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kernel_cases import KINDS, make
 
 from fxlab.backtester._kernel import records
-from fxlab.backtester._kernel.fast_path import BLOCK
+from fxlab.backtester._kernel.fast_path import BLOCK, PIECE
 from fxlab.backtester._market_arrays import market_arrays, part
 
 ROW_ARRAYS = ("time", "leg", "price", "book", "volume", "taker", "delay")
@@ -50,7 +50,8 @@ def plainly(market):
 )
 def test_extremes_are_those_of_each_block_and_leg(seed, kind, legs, rows):
     market = make(seed, kind, legs, rows).rows.market
-    assert market.extremes.shape == (-(-rows // BLOCK), legs)
+    blocks = 0 if legs == 1 and not len(market.book) else -(-rows // BLOCK)
+    assert market.extremes.shape == (blocks, legs)
     plain = plainly(market)
     for block in range(len(market.extremes)):
         for leg in range(legs):
@@ -63,18 +64,20 @@ def test_extremes_are_those_of_each_block_and_leg(seed, kind, legs, rows):
                 assert (found["last"], found["bid"], found["ask"]) == (last, bid, ask)
 
 
-@pytest.mark.parametrize("rows", [1, 2, 63, 64, 65, 127, 128, 129])
-def test_extremes_of_one_leg_of_prices(rows):
+@pytest.mark.parametrize("rows", [1, 2, 15, 16, 17, 127, 128, 129])
+def test_ranges_of_one_leg_of_prices(rows):
     prices = np.random.default_rng(rows).permutation(rows) + 1.0
-    found = one_leg(prices).extremes
-    for number, block in enumerate(found[:, 0]):
-        own = prices[number * BLOCK : (number + 1) * BLOCK]
-        assert (block["low"], block["high"], block["last"]) == (own.min(), own.max(), own[-1])
-        assert (block["ask"], block["bid"], block["book"]) == (own.min(), own.max(), -1)
+    market = one_leg(prices)
+    assert market.ranges.shape == (2, -(-rows // PIECE))
+    for number, (low, high) in enumerate(market.ranges.view(float).T):
+        own = prices[number * PIECE : (number + 1) * PIECE]
+        assert (low, high) == (own.min(), own.max())
+    assert market.starts.tolist() == market.time[::PIECE].tolist()
 
 
 def test_an_empty_market_has_extremes_too():
-    assert one_leg([]).extremes.shape == (1, 1)
+    assert one_leg([]).extremes.shape == (0, 1)
+    assert one_leg([]).ranges.shape == (2, 0)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -4,7 +4,7 @@ Most rows change nothing but marks. Where one leg is replayed, all that could ha
 two decisions is folded into the bounds of two prices and a time, and the lowest and highest price
 of the rows up to there tell whether any of it can happen: rounding is monotone, so the extremes of
 the prices give the extremes of the equity, bit for bit. Only a stretch that makes a new peak of
-equity, or meets an exit, is walked: its blocks, whose extremes are found once for all runs, and
+equity, or meets an exit, is walked: its pieces, whose extremes are found once for all runs, and
 then its rows. Several legs, or books, go by blocks. Without all this (`TERMS` leap = 0) the kernel
 gives the same bits, slower.
 """
@@ -21,35 +21,33 @@ from fxlab.backtester._kernel.orders import missed_by_gap
 from fxlab.backtester._kernel.records import FOREVER, IN_FLIGHT, NEVER, NO_ORDER, RESTING
 
 BLOCK: Final = 64
-"""Rows that are skipped at once, if they can change nothing."""
+"""Rows that are skipped at once, if they can change nothing, with several legs or books."""
+
+PIECE: Final = 16
+"""Rows whose extremes are found once for all runs, with one leg of prices: two lines of memory."""
 
 
-@compiled
-def extremes_of(prices, begin, end):
-    """Return the lowest and the highest of some prices.
+@inlined
+def extremes_of(lows, highs, begin, end, low, high):
+    """Return the lowest and the highest of some values, or of what was found before.
 
     Floats above zero are ordered as the integers of the same bits, which are compared several at a
     time: for floats the compiler would have to know that none is nan.
     """
-    some = prices[begin:end].view(np.int64)
-    low, high = some[0], some[0]
-    for i in range(len(some)):
-        low = min(low, some[i])
-        high = max(high, some[i])
-    return float_of(low), float_of(high)
+    below, above = lows[begin:end], highs[begin:end]
+    for i in range(len(below)):
+        low = min(low, below[i])
+        high = max(high, above[i])
+    return low, high
 
 
 @compiled
-def find_price_extremes(price, out):
-    """Write the `EXTREMES` of each block of one leg that has prices only."""
-    for b in range(len(out)):
-        first, end = b * BLOCK, min((b + 1) * BLOCK, len(price))
-        low, high = extremes_of(price, first, end)
-        found = out[b, 0]
-        found["low"] = found["ask"] = low
-        found["high"] = found["bid"] = high
-        found["last"] = price[end - 1]
-        found["book"] = -1
+def find_ranges(price, out):
+    """Write the lowest and the highest price of each piece of one leg, as integers of its bits."""
+    bits, lows, highs = price.view(np.int64), out[0], out[1]
+    for b in range(len(lows)):
+        first, end = b * PIECE, min((b + 1) * PIECE, len(price))
+        lows[b], highs[b] = extremes_of(bits, bits, first, end, bits[first], bits[first])
 
 
 @compiled
@@ -76,69 +74,73 @@ def find_extremes(leg_of, price, book, books, out):
                 found["ask"] = ask if ask < found["ask"] else found["ask"]
 
 
-@compiled
-def stretch_extremes(prices, extremes, begin, end):
-    """Return the lowest and the highest price of a stretch; of its whole blocks, they are known."""
-    first, last = -(-begin // BLOCK), end // BLOCK
-    if last <= first:
-        return extremes_of(prices, begin, end)
-    low, high = prices[begin], prices[begin]
-    if begin < first * BLOCK:
-        low, high = extremes_of(prices, begin, first * BLOCK)
-    for b in range(first, last):
-        low = min(low, extremes[b, 0]["low"])
-        high = max(high, extremes[b, 0]["high"])
-    if last * BLOCK < end:
-        lower, higher = extremes_of(prices, last * BLOCK, end)
-        low, high = min(low, lower), max(high, higher)
-    return low, high
-
-
-@compiled
-def first_at(time, moment, begin, end):
-    """Return the first of some rows that is not before a moment, in steps doubled, then halved."""
-    low, step = begin, 1
-    while low + step < end and time[low + step] < moment:
-        low += step
-        step *= 2
-    high = min(low + step, end)
-    while low < high:
-        middle = (low + high) // 2
-        if time[middle] < moment:
-            low = middle + 1
-        else:
-            high = middle
-    return low
+@inlined
+def stretch_extremes(prices, ranges, begin, end):
+    """Return the lowest and the highest price of a stretch; of its whole pieces, they are known."""
+    bits = prices.view(np.int64)
+    first, last = -(-begin // PIECE), end // PIECE
+    low, high = bits[begin], bits[begin]
+    if first < last:
+        low, high = extremes_of(ranges[0], ranges[1], first, last, low, high)
+        low, high = extremes_of(bits, bits, begin, first * PIECE, low, high)
+        begin = last * PIECE
+    low, high = extremes_of(bits, bits, begin, end, low, high)
+    return float_of(low), float_of(high)
 
 
 @inlined
-def fast_forward(i, stop, stop_time, market, leg, account, terms):
+def first_at(time, starts, moment, begin, end):
+    """Return the first of some rows that is not before a moment.
+
+    Pieces are looked through by their first rows, in steps doubled, then halved.
+    """
+    if begin >= end or time[begin] >= moment:
+        return begin
+    piece, step, last = begin // PIECE, 1, (end - 1) // PIECE
+    while piece + step <= last and starts[piece + step] < moment:
+        piece += step
+        step *= 2
+    beyond = min(piece + step, last + 1)
+    while beyond - piece > 1:
+        middle = (piece + beyond) // 2
+        if starts[middle] < moment:
+            piece = middle
+        else:
+            beyond = middle
+    first = max(begin, piece * PIECE)
+    some, before = time[first : min(end, (piece + 1) * PIECE)], 0
+    for j in range(len(some)):  # all of them at a time, so that memory is waited for once
+        before += some[j] < moment
+    return first + before
+
+
+@inlined
+def fast_forward(i, end, last, market, leg, account, terms):
     """Pass over rows that change nothing but marks and equity; return the first that is not so.
 
     For one leg of prices only: its state is held in local variables, all that could happen to it
     is folded into bounds of two prices and a time. A stretch whose extremes keep within them is
-    passed over at once; of another one, its calm blocks are, and the rows between one by one. No
-    row in front of `stop` is later than `stop_time`.
+    passed over at once; of another one, its calm pieces are, and the rows between one by one. No
+    row in front of `end` is later than `last`.
     """
-    time, prices, extremes = market.time, market.price, market.extremes
+    time, prices, ranges = market.time, market.price, market.ranges
     low, high, until = quiet_bounds(leg, account["alarm"], terms)
-    start, end = i, stop
-    if stop_time >= until:
-        end = first_at(time, until, i, stop)
-    if i < end:
-        bottom, top = stretch_extremes(prices, extremes, i, end)
-        if leg["qty"] != 0.0:
-            i = fast_forward_held(
-                i, end, time, prices, extremes, leg, account, terms, low, high, bottom, top
-            )
-        elif low < bottom and top < high:
-            i = end
-        else:
-            while low < prices[i] < high:  # one of them is not
-                block = extremes[i // BLOCK, 0]
-                calm = i % BLOCK == 0 and i + BLOCK <= end
-                calm = calm and low < block["low"] and block["high"] < high
-                i += BLOCK if calm else 1
+    start = i
+    if last >= until:
+        end = first_at(time, market.starts, until, i, end)
+    if i >= end:
+        return i
+    if leg["qty"] != 0.0:
+        i = fast_forward_held(i, end, time, prices, ranges, leg, account, terms, low, high)
+    elif low == -np.inf and high == np.inf:
+        i = end
+    else:
+        while i < end and low < prices[i] < high:
+            calm = i % PIECE == 0 and i + PIECE <= end
+            if calm:
+                bottom, top = float_of(ranges[0, i // PIECE]), float_of(ranges[1, i // PIECE])
+                calm = low < bottom and top < high
+            i += PIECE if calm else 1
     if i > start:
         leg["mark"] = prices[i - 1]
         account["now"] = time[i - 1]
@@ -162,18 +164,38 @@ def first_as_deep(prices, begin, end, base, cash, qty, peak, worst):
 
 
 @compiled
-def deepen(account, peak, low, low_at):
-    """Keep the peak and the trough of a drawdown that is deeper than any before."""
-    account["high"], account["high_at"] = peak, account["peak_at"]
+def deepen(account, low, low_at, cash, qty, begin, end):
+    """Keep the peak and the trough of a drawdown that is deeper than any before.
+
+    Where a stretch has the trough (`end` is not 0), `find_trough` finds its row: most troughs are
+    followed by deeper ones before.
+    """
+    account["high"], account["high_at"] = account["peak"], account["peak_at"]
     account["low"], account["low_at"] = low, low_at
+    account["trough_cash"], account["trough_qty"] = cash, qty
+    account["trough_from"], account["trough_until"] = begin, end
+
+
+@compiled
+def find_trough(time, prices, account):
+    """Find the row of the deepest drawdown, if only its stretch is known."""
+    begin, end = account["trough_from"], account["trough_until"]
+    if end > 0:
+        base, cash, qty = account["base"], account["trough_cash"], account["trough_qty"]
+        peak, worst = account["high"], account["low"]
+        at = first_as_deep(prices, begin, end, base, cash, qty, peak, worst)
+        account["low"], account["low_at"] = base + (cash + qty * prices[at]), time[at]
+    account["trough_cash"] = account["trough_qty"] = 0.0
+    account["trough_from"] = account["trough_until"] = 0
 
 
 @inlined
-def fast_forward_held(i, end, time, prices, extremes, leg, account, terms, low, high, bottom, top):
+def fast_forward_held(i, end, time, prices, ranges, leg, account, terms, low, high):
     """Fast-forward with a position: follow its extremes, the equity, the peak and the drawdown.
 
-    `bottom` and `top` are the extremes of the whole stretch, whose rows lie before any alarm.
+    All rows lie before any alarm.
     """
+    bottom, top = stretch_extremes(prices, ranges, i, end)
     start, whole = i, True
     base, cash, qty = account["base"], leg["cash"], leg["qty"]
     margin = terms["maintenance"] * abs(qty)
@@ -181,11 +203,11 @@ def fast_forward_held(i, end, time, prices, extremes, leg, account, terms, low, 
     peak, below, deepest = account["peak"], account["below"], account["max_drawdown"]
     known = np.inf  # no total from here up is a deeper drawdown
     while i < end:
-        if whole or (i % BLOCK == 0 and i + BLOCK <= end):
+        if whole or (i % PIECE == 0 and i + PIECE <= end):
             after = end
             if not whole:
-                after = i + BLOCK
-                bottom, top = extremes[i // BLOCK, 0]["low"], extremes[i // BLOCK, 0]["high"]
+                after = i + PIECE
+                bottom, top = float_of(ranges[0, i // PIECE]), float_of(ranges[1, i // PIECE])
             whole = False
             if low < bottom and top < high:
                 worst = base + (cash + qty * (bottom if qty > 0.0 else top))
@@ -193,8 +215,7 @@ def fast_forward_held(i, end, time, prices, extremes, leg, account, terms, low, 
                 if best < peak and worst > margin * top:
                     if worst < known and worst / peak - 1.0 < deepest:
                         deepest = worst / peak - 1.0
-                        at = first_as_deep(prices, i, after, base, cash, qty, peak, worst)
-                        deepen(account, peak, base + (cash + qty * prices[at]), time[at])
+                        deepen(account, worst, 0, cash, qty, i, after)
                     lowest = min(lowest, bottom)
                     highest = max(highest, top)
                     equity = cash + qty * prices[after - 1]
@@ -217,7 +238,7 @@ def fast_forward_held(i, end, time, prices, extremes, leg, account, terms, low, 
                 account["below"] = 1
                 end_drawdown(account)
             peak, below, known = total, 0, np.inf
-            account["peak_at"] = time[i]
+            account["peak"], account["peak_at"] = total, time[i]
         else:
             below = 1
             if total < known:
@@ -225,12 +246,12 @@ def fast_forward_held(i, end, time, prices, extremes, leg, account, terms, low, 
                 drawdown = total / peak - 1.0
                 if drawdown < deepest:
                     deepest = drawdown
-                    deepen(account, peak, total, time[i])
+                    deepen(account, total, time[i], 0.0, 0.0, 0, 0)
         i += 1
     leg["low"], leg["high"] = min(leg["low"], lowest), max(leg["high"], highest)
     leg["equity"] = equity
     update_best_price(leg, lowest, highest)
-    account["peak"], account["below"], account["max_drawdown"] = peak, below, deepest
+    account["below"], account["max_drawdown"] = below, deepest
     account["equity"] = base + equity
     return i
 
@@ -278,10 +299,13 @@ def quiet_bounds(leg, alarm, terms):
     low, high, until = -np.inf, np.inf, alarm
     if leg["slot"] == IN_FLIGHT:
         until = min(until, leg["ready_at"])
-    elif leg["slot"] == RESTING and leg["remaining"] > 0.0:
-        low = leg["limit"]
     elif leg["slot"] == RESTING:
-        high = leg["limit"]
+        if leg["remaining"] > 0.0:
+            low = leg["limit"]
+        else:
+            high = leg["limit"]
+        if missed_by_gap(leg, terms):
+            return low, high, -FOREVER
     if leg["qty"] == 0.0:
         return low, high, until
     if terms["rebalance"] == terms["rebalance"]:

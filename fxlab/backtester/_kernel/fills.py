@@ -451,6 +451,7 @@ def follow(account, total, now):
         account["high_at"] = account["peak_at"]
         account["low"] = total
         account["low_at"] = now
+        account["trough_until"] = 0
 
 
 @compiled

@@ -455,7 +455,7 @@ def out_of_band(leg, equity, price, terms):
     return abs(leg["qty"] * price / equity - leg["held"]) > terms["rebalance"]
 
 
-@compiled
+@inlined
 def decide(leg, now, decision, delay, terms, written):
     """Turn a strategy's decision into an order, if it is news."""
     target = decision["target"]

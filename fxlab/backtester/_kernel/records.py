@@ -119,10 +119,12 @@ ACCOUNT: Final = _dtype(
     f8=(
         "base equity peak max_drawdown "
         # the peak and the trough that the deepest drawdown lies between
-        "high low funding"
+        "high low funding "
+        # a stretch of rows that has this trough, until it is looked for: what was held there
+        "trough_cash trough_qty"
     ),
     i8=(
-        "peak_at high_at low_at "
+        "peak_at high_at low_at trough_from trough_until "  # the stretch: no rows, if no such
         "ruined_at "  # the first time at which equity was at or below zero, or NEVER
         "below "  # 1 while equity lies below its peak
         "under_water "  # longest time from a peak to the last row below it
@@ -177,7 +179,9 @@ class MarketArrays(NamedTuple):
     taker: np.ndarray  # int64, 1 where the taker bought, -1 where it sold, 0 if unknown
     delay: np.ndarray  # int64 µs, the row's own delay of orders, for measured latency
     books: np.ndarray  # `BOOK`, at least one
-    extremes: np.ndarray  # `EXTREMES`, (blocks, legs)
+    extremes: np.ndarray  # `EXTREMES`, (blocks, legs); no blocks, for one leg of prices only
+    ranges: np.ndarray  # int64, (2, pieces), the bits of their lowest and highest prices, for that
+    starts: np.ndarray  # int64 µs, time of the first row of each piece
 
 
 class Schedule(NamedTuple):

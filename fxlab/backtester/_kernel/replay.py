@@ -15,8 +15,8 @@ from typing import Final
 
 import numpy as np
 
-from fxlab.backtester._kernel.compiled import borrow, compiled, inlined, lending
-from fxlab.backtester._kernel.fast_path import fast_forward, fast_forward_many
+from fxlab.backtester._kernel.compiled import borrow, compiled, fetch, inlined, lending
+from fxlab.backtester._kernel.fast_path import fast_forward, fast_forward_many, find_trough
 from fxlab.backtester._kernel.fills import (
     complete,
     end_drawdown,
@@ -57,6 +57,9 @@ from fxlab.backtester._kernel.records import (
 
 RECORDS_A_ROW: Final = 8
 """Orders, fills or trades that one row can write at most, beside one order for each leg."""
+
+SOON: Final = 4
+"""Decisions ahead whose rows are brought from memory, which takes as long as some decisions."""
 
 
 @lending
@@ -106,6 +109,8 @@ def lend_market(market):
         borrow(market.delay),
         borrow(market.books),
         borrow(market.extremes),
+        borrow(market.ranges),
+        borrow(market.starts),
     )
 
 
@@ -135,23 +140,33 @@ def lend_written(written):
 @compiled
 def run(start, market, decisions, decided, schedule, terms, legs, account, written):
     """Replay rows: fast-forward over the calm ones, step through the others."""
-    rows = len(market.time)
+    rows, time = len(market.time), market.time
     i = start
-    while i < rows:
-        if is_full(written, len(legs)):
-            return i
+    while i < rows and not is_full(written, len(legs)):
+        if time[i] >= account["alarm"]:
+            tick_clock(time[i], schedule, legs, account, terms, written)
         number = account["next_decision"]
-        stop, stop_time = rows, market.time[rows - 1]
+        end, last = rows, time[rows - 1]
         if number < len(decisions):
-            stop, stop_time = decisions[number]["row"], decided[number]
-        if terms["leap"] == 1 and i < stop:
+            end, last = decisions[number]["row"] + 1, decided[number]
+        if number + SOON < len(decisions):
+            soon = decisions[number + SOON]["row"]
+            fetch(time, soon)
+            fetch(market.price, soon)
+        if terms["leap"] == 1:
             if len(legs) == 1 and len(market.book) == 0:
-                i = fast_forward(i, stop, stop_time, market, legs[0], account, terms)
+                i = fast_forward(i, end, last, market, legs[0], account, terms)
             else:
-                i = fast_forward_many(i, stop, market, legs, account, terms)
-        if i < rows:
-            step(i, market, decisions, schedule, terms, legs, account, written)
+                i = fast_forward_many(i, end, market, legs, account, terms)
+        if i < end and time[i] < account["alarm"]:
+            step(i, market, schedule, terms, legs, account, written)
             i += 1
+        if i == end and number < len(decisions):
+            account["next_decision"] = number + 1
+            leg = legs[market.leg[i - 1] if len(legs) > 1 else 0]
+            delay = delay_of(i - 1, market, schedule, leg, terms)
+            decide(leg, time[i - 1], decisions[number], delay, terms, written)
+    find_trough(time, market.price, account)
     return i
 
 
@@ -165,7 +180,7 @@ def is_full(written, legs):
 
 
 @inlined
-def step(i, market, decisions, schedule, terms, legs, account, written):
+def step(i, market, schedule, terms, legs, account, written):
     """Process one row; the module says in which order."""
     now, price = market.time[i], market.price[i]
     leg = legs[market.leg[i] if len(legs) > 1 else 0]
@@ -173,8 +188,6 @@ def step(i, market, decisions, schedule, terms, legs, account, written):
     brings_book = len(market.book) > 0 and market.book[i] >= 0
     book = market.books[market.book[i] if brings_book else 0]
     has_book = brings_book and book["bad"] == 0
-    if now >= account["alarm"]:
-        tick_clock(now, schedule, legs, account, terms, written)
     if priced and terms["book"] == 0:
         leg["mark"] = price  # a print is what its own fills are marked at
     leg["changed"] = 0
@@ -201,11 +214,6 @@ def step(i, market, decisions, schedule, terms, legs, account, written):
         delay = delay_of(i, market, schedule, leg, terms)
         check_exits(leg, legs, account, now, price, book, has_book, delay, terms, written)
     account["now"] = now
-    number = account["next_decision"]
-    if number < len(decisions) and decisions[number]["row"] == i:
-        account["next_decision"] = number + 1
-        delay = delay_of(i, market, schedule, leg, terms)
-        decide(leg, now, decisions[number], delay, terms, written)
 
 
 @inlined
@@ -216,7 +224,7 @@ def delay_of(i, market, schedule, leg, terms):
     return schedule.delays[leg["number"], leg["orders_made"] % terms["draws"]]
 
 
-@compiled
+@inlined
 def tick_clock(now, schedule, legs, account, terms, written):
     """Do what lies between the row before and `now`: pay funding, sample equity, end gaps."""
     funding, gaps = schedule.funding, schedule.gaps
