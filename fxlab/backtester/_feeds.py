@@ -23,7 +23,7 @@ from fxlab.backtester._kernel.columns import LARGEST_PRICE, SMALLEST_PRICE, firs
 from fxlab.backtester._kernel.records import BOOK, DEPTH
 from fxlab.backtester._source import TickSource, Which, joined_ticks, scan_many
 from fxlab.backtester.execution import Execution, Latency
-from fxlab.backtester.strategy.signals import Signals
+from fxlab.backtester.strategy.signals import Shared, Signals
 from fxlab.errors import InvalidParameter, InvalidTicks
 from fxlab.schema import book_levels
 
@@ -77,6 +77,7 @@ class SymbolChunk:
     seen: int  # rows of the symbol before these
     quotes: bool = False  # each row is the mid of a book that stands in the same row
     place: np.ndarray | None = None  # their rows in the chunk; None: they are the chunk
+    shared: Shared = field(default_factory=dict)  # what events of several strategies have in common
 
     @property
     def own(self) -> pl.DataFrame:

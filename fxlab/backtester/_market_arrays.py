@@ -60,6 +60,7 @@ def decisions_on(
             first=chunk.first,
             seen=chunk.seen,
             max_leverage=max_leverage,
+            shared=chunk.shared,
         )
         if chunk.place is not None:
             decisions["row"] = chunk.place[decisions["row"]]

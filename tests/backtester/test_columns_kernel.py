@@ -100,11 +100,15 @@ def test_compiled_and_plain_python_find_the_same_crosses():
     rng = np.random.default_rng(4)
     ticks = 10_000 + np.cumsum(rng.integers(-3, 4, 3_000))
     found = []
-    for function in (kernel.mean_crosses, kernel.mean_crosses.py_func):
+    for sums_of, function in (
+        (kernel.running_sums, kernel.mean_crosses),
+        (kernel.running_sums.py_func, kernel.mean_crosses.py_func),
+    ):
         rows, up = np.zeros(3_000, np.int64), np.zeros(3_000, np.bool_)
-        room = np.zeros(20 + 64, np.int64), np.empty(65, np.int8)
-        count, low, high = function(ticks, 5, 20, 700, *room, rows, up)
-        found.append((count, low, high, rows.tolist(), up.tolist()))
+        sums = np.empty(3_001, np.int64)
+        sums_of(ticks, sums)
+        room = np.empty(65, np.int8), np.empty(64, np.int8)
+        count = function(sums, 5, 20, 700, *room, rows, up)
+        found.append((count, rows.tolist(), up.tolist()))
     assert found[0] == found[1]
     assert found[0][0] > 100
-    assert found[0][2] == ticks[680:].max()

@@ -10,64 +10,65 @@ from typing import Final
 
 import numpy as np
 
-from fxlab.backtester._kernel.compiled import compiled
+from fxlab.backtester._kernel.compiled import compiled, inlined
 
 SMALLEST_PRICE: Final = 1e-100
 LARGEST_PRICE: Final = 1e100
 """What is bought at such prices, and what it is worth at others, stays within a float's range."""
 LARGEST_WHOLE: Final = 2.0**53
-SEARCHED: Final = 32
-"""Rows that are looked at one by one where one of them is a cross."""
 
 
 @compiled
-def mean_crosses(ticks, fast, slow, begin, sums, signs, rows, up):
-    """Write where two moving averages cross from row `begin` on, and which way.
+def running_sums(values, sums):
+    """Write the sum of the values before each row, and of all.
 
-    Returns how often, and the lowest and the highest value that was read. `sums` is room for the
-    running sums of a block behind those of the longest window, which begin as zeros: a sum may
-    wrap around, differences do not mind. `signs` is room for a block: summing, comparing and
-    searching apart, the compiler can compare eight rows at a time.
+    A sum may wrap around: differences do not mind.
     """
-    size, kept = len(signs) - 1, len(sums) - len(signs) + 1
-    first = max(begin, slow) - 1  # both means are known, and there is nothing to compare with
-    count = total = low = high = 0
-    row = max(0, first + 1 - kept)
-    while row < len(ticks):
-        m = min(size, len(ticks) - row)
-        some, now = ticks[row : row + m], sums[kept : kept + m]
+    total = sums[0] = 0
+    for i in range(len(values)):
+        total += values[i]
+        sums[i + 1] = total
+
+
+@compiled
+def mean_crosses(sums, fast, slow, begin, signs, changed, rows, up):
+    """Write where two moving averages cross from row `begin` on, and which way; return how often.
+
+    `sums` are `running_sums`. `signs` and `changed` are room for a block of int8: comparing and
+    searching apart, the compiler can compare eight rows at a time. A block is a multiple of eight.
+    """
+    size, count, end = len(changed), 0, len(sums) - 1
+    words = changed.view(np.int64)
+    first = max(begin, slow)  # both means are known, also in the row before
+    write_signs(sums, fast, slow, first - 1, signs[:1])
+    for row in range(first, end, size):
+        m = min(size, end - row)
+        write_signs(sums, fast, slow, row, signs[1 : 1 + m])
+        before, after = signs[:m], signs[1 : 1 + m]
+        changed[m:] = 0
         for j in range(m):
-            total += some[j]
-            now[j] = total
-        for j in range(m):
-            low, high = min(low, some[j]), max(high, some[j])
-        old_fast, old_slow = (
-            sums[kept - fast : kept - fast + m],
-            sums[kept - slow : kept - slow + m],
-        )
-        new = signs[1 : 1 + m]
-        for j in range(m):
-            difference = (now[j] - old_fast[j]) * slow - (now[j] - old_slow[j]) * fast
-            new[j] = np.int8(difference > 0) - np.int8(difference < 0)
-        skipped = max(0, first - row)
-        if row <= first < row + m:
-            signs[skipped] = signs[skipped + 1]
-        for begun in range(skipped, m, SEARCHED):
-            end = min(begun + SEARCHED, m)
-            before, after = signs[begun:end], signs[begun + 1 : end + 1]
-            changed = 0
-            for j in range(len(before)):
-                changed += after[j] != before[j]
-            for j in range(len(before) if changed > 0 else 0):
-                if after[j] != before[j] and after[j] != 0:
-                    rows[count] = row + begun + j
-                    up[count] = after[j] > 0
-                    count += 1
+            changed[j] = (after[j] != before[j]) & (after[j] != 0)
+        for word in range(-(-m // 8)):
+            if words[word] != 0:
+                for j in range(8 * word, 8 * word + 8):
+                    if changed[j] != 0:
+                        rows[count] = row + j
+                        up[count] = after[j] > 0
+                        count += 1
         signs[0] = signs[m]
-        for j in range(kept):
-            sums[j] = sums[m + j]
-        row += m
-    return count, low, high
+    return count
+
+
+@inlined
+def write_signs(sums, fast, slow, row, out):
+    """Write the sign of the fast mean less the slow one, from a row on."""
+    m = len(out)
+    now = sums[row + 1 : row + 1 + m]
+    old_fast = sums[row + 1 - fast : row + 1 - fast + m]
+    old_slow = sums[row + 1 - slow : row + 1 - slow + m]
+    for j in range(m):
+        difference = (now[j] - old_fast[j]) * slow - (now[j] - old_slow[j]) * fast
+        out[j] = np.int8(difference > 0) - np.int8(difference < 0)
 
 
 @compiled

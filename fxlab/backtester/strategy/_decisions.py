@@ -23,7 +23,7 @@ import polars as pl
 from fxlab._ticks import advice
 from fxlab._times import from_micros
 from fxlab.backtester._kernel.records import DECISION
-from fxlab.backtester.strategy.signals import COLUMNS, EXITS, Events, Signals, exit_rule
+from fxlab.backtester.strategy.signals import COLUMNS, EXITS, Events, Shared, Signals, exit_rule
 from fxlab.errors import FxlabError, InvalidParameter, StrategyFailed
 from fxlab.schema import UTC_MICROS
 
@@ -39,6 +39,7 @@ def decide(
     first: int = 0,
     seen: int = 0,
     max_leverage: float = np.inf,
+    shared: Shared | None = None,
 ) -> np.ndarray:
     """Return a strategy's decisions on one symbol's ticks.
 
@@ -56,6 +57,8 @@ def decide(
         Rows of this symbol in the whole run before row `first`, for the warm-up.
     max_leverage
         Largest absolute target allowed.
+    shared
+        What decisions of other parameters on the same ticks have left for these, and these leave.
 
     Returns
     -------
@@ -80,7 +83,7 @@ def decide(
     with _named_errors(place):
         columns = _evaluate(place)
         if events := _events(signals):
-            wanted = _Wanted(*events.find(frame, first))
+            wanted = _Wanted(*_found(events, frame, first, {} if shared is None else shared))
         else:
             wanted = _wanted(place, columns["target"])
     low = max(0, signals.warmup - (seen - first))
@@ -268,6 +271,19 @@ def _at(
             f"{found[at]:g}; {rule}"
         )
     return found.fill_null(np.nan).to_numpy()
+
+
+def _found(
+    events: Events, frame: pl.DataFrame, first: int, shared: Shared
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows with a target and the targets; what any parameters need is made once."""
+    share = getattr(events, "share", None)
+    if share is None:
+        return events.find(frame, first)
+    key = type(events), events.roots
+    if key not in shared:
+        shared[key] = share(frame)
+    return events.find(frame, first, shared[key])
 
 
 def _events(signals: Signals) -> Events | None:

@@ -226,7 +226,7 @@ def _ema(series: pl.Series, span: int) -> pl.Series:
     return pl.Series(means)
 
 
-BLOCK_ROWS: Final = 1024
+BLOCK_ROWS: Final = 4096
 
 
 def mean_cross(
@@ -273,27 +273,34 @@ class MeanCross:
         """Return the column that it reads."""
         return frozenset({self.column})
 
-    def find(self, frame: pl.DataFrame, first: int) -> tuple[np.ndarray, np.ndarray]:
+    def share(self, frame: pl.DataFrame) -> tuple[np.ndarray, int, int]:
+        """Return what crosses of any windows need: running sums, lowest and highest value."""
+        from fxlab.backtester._kernel.columns import running_sums
+
+        ticks = frame[self.column].to_numpy()
+        check_fits(ticks, 1, "a value")
+        sums = np.empty(len(ticks) + 1, np.int64)
+        running_sums(ticks.astype(np.int64, copy=False), sums)
+        return sums, int(ticks.min(initial=0)), int(ticks.max(initial=0))
+
+    def find(
+        self,
+        frame: pl.DataFrame,
+        first: int,
+        shared: tuple[np.ndarray, int, int] | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows from `first` on where the means cross, and the values there."""
         from fxlab.backtester._kernel.columns import mean_crosses
 
-        ticks = frame[self.column].to_numpy()
+        sums, low, high = shared or self.share(frame)
         # Two products are compared by their difference: half of what there is for each.
-        factor, what = 2 * self.fast * self.slow, f"windows of {self.fast} and {self.slow}"
-        if ticks.dtype != np.int64:  # the kernel sums one kind, and tells the extremes of it
-            check_fits(ticks, factor, what)
-            ticks = ticks.astype(np.int64)
-        rows = np.empty(len(ticks), np.int64)  # costs nothing where nothing is written
-        up = np.empty(len(ticks), np.bool_)
-        longest = max(self.fast, self.slow)
-        if longest > len(ticks):
-            count, low, high = 0, int(ticks.min(initial=0)), int(ticks.max(initial=0))
-        else:
-            block = max(BLOCK_ROWS, longest)  # what a block leaves for the next one is copied
-            sums, signs = np.zeros(longest + block, np.int64), np.empty(block + 1, np.int8)
-            windows = (self.fast, self.slow, first)
-            count, low, high = mean_crosses(ticks, *windows, sums, signs, rows, up)
-        check_fits(np.array([low, high]), factor, what)
+        what = f"windows of {self.fast} and {self.slow}"
+        check_fits(np.array([low, high]), 2 * self.fast * self.slow, what)
+        count, size = 0, frame.height
+        rows, up = np.empty(size, np.int64), np.empty(size, np.bool_)  # free where never written
+        if max(self.fast, self.slow) <= size:
+            room = np.empty(BLOCK_ROWS + 1, np.int8), np.empty(BLOCK_ROWS, np.int8)
+            count = mean_crosses(sums, self.fast, self.slow, first, *room, rows, up)
         return rows[:count], np.where(up[:count], self.golden, self.death)
 
 

@@ -47,6 +47,10 @@ class Events(Protocol):
         """Return the rows of `frame` from `first` on that have a target (rising), and these."""
 
 
+Shared = dict[tuple[type, frozenset[str]], object]
+"""By kind and columns of events, what they share whatever their parameters (`MeanCross.share`)."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Signals:
     """What a strategy wants, row by row.
