@@ -342,7 +342,7 @@ def end_unfilled(leg, status, partly, now, written):
         write_order(leg, status, now, written)
 
 
-@compiled
+@inlined
 def replace(leg, now, written):
     """Withdraw the leg's order, if there is one."""
     if leg["slot"] != NO_ORDER:
