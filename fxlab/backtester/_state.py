@@ -161,8 +161,6 @@ class KernelState:
         if self.first is None:
             self._begin(int(market.time[0]))
         account = self.account[0]
-        # Looked up at once, memory brings many at a time; each at its turn would be waited for.
-        decided = market.time[decisions["row"]]
         schedule = Schedule(self.delays, self.funding, self.gaps, self.held_books)
         account["next_decision"] = 0
         row, room = 0, len(decisions)
@@ -172,7 +170,6 @@ class KernelState:
                 row,
                 market,
                 decisions,
-                decided,
                 schedule,
                 self.terms[0],
                 self.legs,
@@ -206,8 +203,7 @@ class KernelState:
         """Refuse to go on with money that floats cannot hold; it never comes back to a number."""
         account = self.account[0]
         money = float(account["equity"]) + float(account["peak"]) + float(account["max_drawdown"])
-        legs = float(self.legs["cash"].sum()) + float(self.legs["equity"].sum())
-        if math.isfinite(money + legs):
+        if math.isfinite(money + float(self.legs["equity"].sum())):
             return
         prices = np.nanmin(market.price), np.nanmax(market.price)
         when = from_micros(int(market.time[-1]))
@@ -239,12 +235,13 @@ class KernelState:
     def _keep(self, written: Written) -> None:
         for name, array, count in zip(ROOM, written[:-1], written.used, strict=True):
             if count:
-                # A small slice of a large array would hold all of it.
-                mostly = 2 * count >= len(array)
-                self.written[name].append(array[:count] if mostly else array[:count].copy())
+                array.resize(count, refcheck=False)  # no copy, and no part that nobody needs
+                self.written[name].append(array)
 
     def _hold_books(self, books: np.ndarray) -> None:
         """Keep each leg's last book: its chunk goes."""
+        if len(self.legs) == 1 and self.legs[0]["book"] < 0:
+            return
         for number in np.flatnonzero(self.legs["book"] >= 0):
             self.held_books[number] = books[self.legs["book"][number]]
         self.legs["book"] = -1

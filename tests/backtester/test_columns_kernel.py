@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fxlab.backtester._kernel import columns as kernel
+from fxlab.backtester._kernel.records import DECISION
 
 whole = st.lists(st.integers(-50, 50), min_size=1, max_size=60)
 
@@ -39,17 +40,25 @@ def test_the_largest_of_a_window_is_the_largest(values, window):
     changes_only=st.booleans(),
 )
 def test_news_are_the_changes(values, changes_only):
-    chosen = np.empty(len(values), np.int64)
-    count, bad = kernel.changed_targets(np.array(values), 1.0, changes_only, chosen)
+    rows = np.arange(0, 3 * len(values), 3)
+    chosen, decisions = np.empty(len(values), np.int64), np.empty(len(values), DECISION)
+    targets = np.array(values)
+    count, bad = kernel.changed_targets(rows, 2, targets, 1.0, changes_only, chosen, decisions)
     before = [None, *values]
     plain = [i for i, value in enumerate(values) if not changes_only or value != before[i]]
     assert (chosen[:count].tolist(), bad) == (plain, -1)
+    news = decisions[:count]
+    assert news["row"].tolist() == [3 * i - 2 for i in plain]
+    assert news["target"].tolist() == [values[i] for i in plain]
+    for name in ("stop_loss", "take_profit", "trailing_stop", "limit"):
+        assert np.isnan(news[name]).all()
 
 
 @pytest.mark.parametrize("bad", [np.nan, 1.5, -1.5, np.inf])
 def test_news_stop_at_the_first_target_that_is_none(bad):
     targets = np.array([0.5, 0.25, bad, np.nan])
-    assert kernel.changed_targets(targets, 1.0, True, np.empty(4, np.int64)) == (2, 2)
+    room = np.empty(4, np.int64), np.empty(4, DECISION)
+    assert kernel.changed_targets(np.arange(4), 0, targets, 1.0, True, *room) == (2, 2)
 
 
 def test_bars_begin_at_multiples_also_before_1970():

@@ -107,8 +107,11 @@ def first_bad_row(time, seq, price, last_time, last_seq):
 
 
 @compiled
-def changed_targets(targets, largest, changes_only, chosen):
-    """Write which targets are news; return how many, and the first that is no target or -1."""
+def changed_targets(rows, first, targets, largest, changes_only, chosen, decisions):
+    """Write which targets are news, and decisions (`DECISION`) with nothing but them.
+
+    Returns how many, and the first that is no target or -1. Rows of decisions count from `first`.
+    """
     count = 0
     last = np.nan
     for i in range(len(targets)):
@@ -117,6 +120,11 @@ def changed_targets(targets, largest, changes_only, chosen):
             return count, i
         if value != last or not changes_only:
             chosen[count] = i
+            decision = decisions[count]
+            decision["row"] = rows[i] - first
+            decision["target"] = value
+            decision["stop_loss"] = decision["take_profit"] = np.nan
+            decision["trailing_stop"] = decision["limit"] = np.nan
             count += 1
             last = value
     return count, -1

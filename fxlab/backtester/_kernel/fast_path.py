@@ -115,18 +115,17 @@ def first_at(time, starts, moment, begin, end):
 
 
 @inlined
-def fast_forward(i, end, last, market, leg, account, terms):
+def fast_forward(i, end, market, leg, account, terms):
     """Pass over rows that change nothing but marks and equity; return the first that is not so.
 
     For one leg of prices only: its state is held in local variables, all that could happen to it
     is folded into bounds of two prices and a time. A stretch whose extremes keep within them is
-    passed over at once; of another one, its calm pieces are, and the rows between one by one. No
-    row in front of `end` is later than `last`.
+    passed over at once; of another one, its calm pieces are, and the rows between one by one.
     """
     time, prices, ranges = market.time, market.price, market.ranges
     low, high, until = quiet_bounds(leg, account["alarm"], terms)
     start = i
-    if last >= until:
+    if time[end - 1] >= until:
         end = first_at(time, market.starts, until, i, end)
     if i >= end:
         return i

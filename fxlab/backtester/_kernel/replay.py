@@ -58,12 +58,12 @@ from fxlab.backtester._kernel.records import (
 RECORDS_A_ROW: Final = 8
 """Orders, fills or trades that one row can write at most, beside one order for each leg."""
 
-SOON: Final = 4
+SOON: Final = 6
 """Decisions ahead whose rows are brought from memory, which takes as long as some decisions."""
 
 
 @lending
-def replay(start, market, decisions, decided, schedule, terms, legs, account, written):
+def replay(start, market, decisions, schedule, terms, legs, account, written):
     """Replay rows from `start` on, and return the row that comes next.
 
     That row is the chunk's end, or earlier where the arrays of `written` are full.
@@ -74,8 +74,6 @@ def replay(start, market, decisions, decided, schedule, terms, legs, account, wr
         The market: `MarketArrays`.
     decisions
         `DECISION` records, ordered by row.
-    decided
-        The times of their rows, int64 µs.
     schedule
         What time brings: `Schedule`.
     terms, legs, account
@@ -87,7 +85,6 @@ def replay(start, market, decisions, decided, schedule, terms, legs, account, wr
         start,
         lend_market(market),
         borrow(decisions),
-        borrow(decided),
         lend_schedule(schedule),
         terms,
         borrow(legs),
@@ -138,7 +135,7 @@ def lend_written(written):
 
 
 @compiled
-def run(start, market, decisions, decided, schedule, terms, legs, account, written):
+def run(start, market, decisions, schedule, terms, legs, account, written):
     """Replay rows: fast-forward over the calm ones, step through the others."""
     rows, time = len(market.time), market.time
     i = start
@@ -146,16 +143,15 @@ def run(start, market, decisions, decided, schedule, terms, legs, account, writt
         if time[i] >= account["alarm"]:
             tick_clock(time[i], schedule, legs, account, terms, written)
         number = account["next_decision"]
-        end, last = rows, time[rows - 1]
-        if number < len(decisions):
-            end, last = decisions[number]["row"] + 1, decided[number]
+        end = decisions[number]["row"] + 1 if number < len(decisions) else rows
         if number + SOON < len(decisions):
             soon = decisions[number + SOON]["row"]
-            fetch(time, soon)
+            fetch(time, soon + 1)  # where its order fills, as a rule
             fetch(market.price, soon)
+            fetch(market.price, soon ^ 8)  # the rest of its piece
         if terms["leap"] == 1:
             if len(legs) == 1 and len(market.book) == 0:
-                i = fast_forward(i, end, last, market, legs[0], account, terms)
+                i = fast_forward(i, end, market, legs[0], account, terms)
             else:
                 i = fast_forward_many(i, end, market, legs, account, terms)
         if i < end and time[i] < account["alarm"]:

@@ -95,12 +95,10 @@ def decide(
         ticks = bars.first_rows[wanted.rows + 1]
         begin = int(np.searchsorted(ticks, first))
         wanted, ticks = wanted.part(begin), ticks[begin:]
-    chosen = _news(place, ticks, wanted.targets, max_leverage)
-    decisions = np.empty(len(chosen), DECISION)
-    decisions["row"] = ticks[chosen] - first
-    decisions["target"] = wanted.targets[chosen]
+    chosen, decisions = _news(place, ticks, first, wanted.targets, max_leverage)
     for name in COLUMNS[1:]:
-        decisions[name] = _at(place, name, columns, wanted.rows[chosen], ticks[chosen])
+        if name in columns:
+            decisions[name] = _at(place, name, columns[name], wanted.rows[chosen], ticks[chosen])
     return decisions
 
 
@@ -222,18 +220,22 @@ def _numbers(place: _Place, name: str, column: pl.Series) -> pl.Series:
     return column.cast(pl.Float64)
 
 
-def _news(place: _Place, ticks: np.ndarray, targets: np.ndarray, max_leverage: float) -> np.ndarray:
-    """Return which targets are decisions; refuse those that cannot be held."""
+def _news(
+    place: _Place, ticks: np.ndarray, first: int, targets: np.ndarray, max_leverage: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return which targets are decisions, and these; refuse those that cannot be held."""
     from fxlab.backtester._kernel.columns import changed_targets
 
-    chosen = np.empty(len(targets), np.int64)
+    chosen, decisions = np.empty(len(targets), np.int64), np.empty(len(targets), DECISION)
     # A refused decision (cooldown) is news again when it is repeated later.
     changes_only = place.signals.reentry == "change" and not place.signals.cooldown_us
     largest = min(max_leverage, _LARGEST)
-    count, bad = changed_targets(targets, largest, changes_only, chosen)
+    rows = np.ascontiguousarray(ticks, np.int64)  # one kind: the compiler makes one function
+    count, bad = changed_targets(rows, first, targets, largest, changes_only, chosen, decisions)
     if bad >= 0:
         raise InvalidParameter(_bad_target(place, ticks[bad], float(targets[bad]), max_leverage))
-    return chosen[:count]
+    decisions.resize(count, refcheck=False)  # most targets may be no news
+    return chosen[:count], decisions
 
 
 def _bad_target(place: _Place, tick: int, value: float, max_leverage: float) -> str:
@@ -250,12 +252,11 @@ def _bad_target(place: _Place, tick: int, value: float, max_leverage: float) -> 
 def _at(
     place: _Place,
     name: str,
-    columns: dict[str, pl.Series | float],
+    values: pl.Series | float,
     rows: np.ndarray,
     ticks: np.ndarray,
 ) -> np.ndarray | float:
     """Return the values of an exit or limit column at the decisions; nan where there is none."""
-    values = columns.get(name, np.nan)
     if isinstance(values, float):
         return values
     whole = _numbers(place, name, values)
