@@ -1,7 +1,9 @@
 """Alternative text of charts: what is seen of one, in words below it, for those who cannot see it.
 
-Notebooks, panels, reports and images all carry it, because it is part of the figure; it is drawn
-again with each zoom. `summary` returns it with the title.
+A figure carries it below its plot, in lines that fit a phone, because nobody knows how wide it will
+be shown; so images and pages that plotly writes have it. Notebooks, panels and reports know better:
+they take it out of the figure (`take_words`) and show it as text, which wraps at their own width.
+`summary` returns it with the title.
 """
 
 from __future__ import annotations
@@ -32,6 +34,14 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 _SERIES: Final = 3  # that a summary has figures of
+
+BELOW: Final = "below"
+ROOM: Final = "room"
+"""Entries of ``layout.meta`` beside `SUMMARY`: the words below a plot, and the pixels they take."""
+
+WORDS: Final = "fxlab-words"
+"""Class of the element in which a page has these words."""
+
 Params = ParamSpec("Params")
 
 
@@ -62,14 +72,60 @@ def summary(figure: go.Figure) -> str:
     return html.unescape((figure.layout.meta or {}).get(SUMMARY, ""))
 
 
-def _write_summary(figure: go.Figure) -> None:
-    """Write the figures of a chart below it, as text: browsers read it aloud, exports keep it."""
-    notes = [_plain(one.text) for one in figure.layout.annotations if not one.hovertext]
+def describe(figure: go.Figure) -> str:
+    """Keep what is seen of a figure in its ``layout.meta``; return what stands below its plot."""
+    notes = [
+        _plain(one.text)
+        for one in figure.layout.annotations
+        if not one.hovertext and one.name != SUMMARY
+    ]
     facts = "; ".join([*_time_range(figure), *_series_words(figure), *_gap_words(figure)])
     parts = filter(None, [_plain(figure.layout.title.text), *notes, facts])
     words = ". ".join(part.rstrip(".") for part in parts)
-    figure.update_layout(meta={SUMMARY: escape(f"{words}.")})  # whoever puts it on a page is safe
-    lines = textwrap.wrap(facts, NOTE_WIDTH)
+    # Whoever puts them on a page is safe.
+    figure.layout.meta = {SUMMARY: escape(words and f"{words}."), BELOW: escape(facts)}
+    return facts
+
+
+def take_words(layout: dict[str, Any]) -> str:
+    """Take the words below a plot, and their room, out of a layout (plain data); return them.
+
+    They are one escaped text; of a figure that has none below its plot it is empty.
+    """
+    notes, meta = layout.get("annotations", []), layout.get("meta") or {}
+    others = [one for one in notes if one.get("name") != SUMMARY]
+    if len(others) == len(notes) or ROOM not in meta:
+        return ""
+    room = meta.pop(ROOM)
+    layout["annotations"] = others
+    layout["margin"]["b"] -= room
+    layout["height"] -= room
+    return str(meta[BELOW])
+
+
+def words_below(layout: dict[str, Any]) -> dict[str, str]:
+    """Return what stands below a figure by type, HTML and text; nothing if it was not described."""
+    facts = (layout.get("meta") or {}).get(BELOW)
+    if facts is None:
+        return {}
+    shown = f'<div class="{WORDS}" style="color:{INK};font-size:.85em">{facts}</div>'
+    return {"text/html": shown, "text/plain": html.unescape(facts)}
+
+
+def display_with_words(figure: go.Figure) -> None:
+    """Show a figure in a notebook, and below it its words as text, which wraps at any width."""
+    from IPython.display import display
+
+    layout = figure.layout.to_plotly_json()
+    words = words_below(layout) if take_words(layout) else {}
+    type(figure)(figure.data, layout).show()
+    if words:
+        display(words, raw=True)  # type: ignore[no-untyped-call]
+
+
+def _write_summary(figure: go.Figure) -> None:
+    """Write the figures of a chart below it, as text: browsers read it aloud, exports keep it."""
+    lines = textwrap.wrap(describe(figure), NOTE_WIDTH)
     if not figure.data or not lines:
         return
     below = [axis for axis in figure.select_xaxes() if axis.visible is not False]
@@ -99,6 +155,7 @@ def _write_summary(figure: go.Figure) -> None:
     before = 40 if figure.layout.margin.b is None else figure.layout.margin.b
     after = max(before, room + NOTE_LINE * len(lines) + 8)
     figure.update_layout(margin_b=after, height=figure.layout.height + after - before)
+    figure.layout.meta = figure.layout.meta | {ROOM: after - before}
 
 
 def _plain(text: str | None) -> str:
@@ -141,7 +198,10 @@ def _time_range(figure: go.Figure) -> list[str]:
 
 
 def _series_words(figure: go.Figure) -> list[str]:
-    """Return lowest, highest and last value of each line, of bars, cells and marks."""
+    """Return lowest, highest and last value of each line, of bars, cells and marks.
+
+    A trace of marks says in its ``meta`` what each of them is, in plural.
+    """
     lines: list[str] = []
     marks: dict[str, list[Any]] = {}
     for trace in figure.data:
@@ -164,7 +224,8 @@ def _series_words(figure: go.Figure) -> list[str]:
             label, name = _plain(axis.title.text), _plain(trace.name)
             form = _form(axis.tickformat)
             if trace.type == "scatter" and trace.mode == "markers":
-                marks.setdefault(label, [form]).append(trace.y)
+                what = f"{trace.meta or 'points'}{f' ({label})' if label else ''}"
+                marks.setdefault(what, [form]).append(trace.y)
             elif trace.type == "candlestick":
                 ends = np.concatenate([trace.low, trace.high, trace.close[-1:]])
                 lines.append(_spread(f"{len(trace.low):,} candles", ends, form, last=True))
@@ -175,8 +236,8 @@ def _series_words(figure: go.Figure) -> list[str]:
                 lines.append(_spread(f"{name or label}{count}", values, form, last=not count))
     more = [f"and {len(lines) - _SERIES:,} more"] if len(lines) > _SERIES else []
     counted = [
-        _spread(f"{sum(map(len, values)):,} marks of {label}", np.concatenate(values), form)
-        for label, (form, *values) in marks.items()
+        _spread(f"{sum(map(len, values)):,} {what}", np.concatenate(values), form)
+        for what, (form, *values) in marks.items()
     ]
     return [*filter(None, lines[:_SERIES]), *more, *filter(None, counted)]
 

@@ -249,6 +249,7 @@ def _trace(kind: pl.DataFrame, base: float | None, name: str) -> go.Scatter:
         legendgroup=name,
         legendrank=1_001,  # behind the symbols, whose rank is 1,000
         mode="markers",
+        meta="fills",
         marker={"opacity": 0.9},
         hovertemplate=name + " %{customdata[0]:.6~g} at %{customdata[1]}<extra></extra>",
     )

@@ -156,7 +156,9 @@ class Chart(go.Figure):
         return dict(super()._repr_mimebundle_(*args, **_configured(kwargs)))
 
     def _ipython_display_(self) -> None:
-        self.show()
+        from fxlab.charts._alt_text import display_with_words
+
+        display_with_words(self)
 
 
 @contextmanager

@@ -434,6 +434,7 @@ def walk_forward_chart(
         y=table[f"train_{metric}"].cast(pl.Float64).fill_null(np.nan).to_numpy(),
         name="training, in sample",
         mode="markers",
+        meta="choices",
         marker={"symbol": "diamond-open", "size": 9, "color": LINES[1], "line_width": 2},
         hovertemplate=f"training %{{y:{shown}}}<extra></extra>",
         row=1,

@@ -97,7 +97,13 @@ def _add_trades(
     seconds, earned, worst, pnl = (
         group[column].to_numpy() for column in ("duration_seconds", "return", "mae", "pnl")
     )
-    look = {"mode": "markers", "name": name, "legendgroup": name, "marker": marker}
+    look = {
+        "mode": "markers",
+        "meta": "trades",
+        "name": name,
+        "legendgroup": name,
+        "marker": marker,
+    }
     figure.add_scatter(
         **look,
         x=np.maximum(seconds, SHORTEST),

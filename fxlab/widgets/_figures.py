@@ -22,6 +22,7 @@ import numpy as np
 import traitlets as t
 
 from fxlab._times import from_micros
+from fxlab.charts._alt_text import describe, take_words, words_below
 from fxlab.charts._style import CONFIG, PLOTLY, SUMMARY, Floats, rows_to_draw
 from fxlab.errors import InvalidParameter
 from fxlab.widgets._base import Message, run_aside, style_sheet
@@ -51,9 +52,14 @@ function shown(graph) {
 
 const same = ([a, b], [c, d]) => a === c && b === d;
 
+// Words in a figure's data are escaped, as all of plotly's texts are.
+const plain = (html) => new DOMParser().parseFromString(html, "text/html").body.textContent;
+
 function listen(graph, model) {
-  const { data, layout: { annotations = [], shapes = [] } } = graph;
-  const state = { whole: { data, annotations, shapes }, visible: new Map(), told: shown(graph) };
+  const { data, layout: { annotations = [], shapes = [], meta } } = graph;
+  const words = plain(meta?.below ?? "");
+  const whole = { data, annotations, shapes, words };
+  const state = { whole, visible: new Map(), told: shown(graph) };
   seen.set(graph, state);
   const tell = (content) => model.send(content);
   if (redraws(model)) tell({ event: "redraws" });
@@ -77,7 +83,9 @@ function listen(graph, model) {
 
 // What the reader did stays: the ranges of the axes, and the curves hidden by the legend, which
 // may be gone from one part of the time and back in the next.
-function redraw(graph, { data, annotations, shapes }) {
+function redraw(graph, { data, annotations, shapes, words }) {
+  const below = graph.closest(".jp-OutputArea")?.querySelector(".fxlab-words");
+  if (below) below.textContent = words;
   const { visible } = seen.get(graph);
   graph.data.forEach((trace) => visible.set(trace.name, trace.visible ?? true));
   const kept = data.map((trace) => (
@@ -192,13 +200,15 @@ class FigureEvents(anywidget.AnyWidget):
         """
         drawn = json.loads(figure.to_json())
         layout = drawn["layout"]
+        take_words(layout)
         also = {name: layout.get(name, []) for name in ("annotations", "shapes")}
+        also["words"] = words_below(layout).get("text/plain", "")
         edges = {} if asked is None else dict(zip(("low", "high"), asked, strict=True))
         self.send({"data": drawn["data"], **also, **edges})
 
 
 class FigureOutput(w.Output):
-    """Shows one figure; the old one stays until the new one is here."""
+    """Shows one figure and what is seen of it in words; the old one stays until the new is here."""
 
     def show(self, figure: go.Figure | None, text: str = "") -> None:
         """Show a figure, or nothing.
@@ -210,14 +220,18 @@ class FigureOutput(w.Output):
         text
             Shown where plotly does not draw.
         """
-        self.outputs = () if figure is None else (_output(figure, text),)
+        self.outputs = () if figure is None else _outputs(figure, text)
 
 
-def _output(figure: go.Figure, text: str) -> dict[str, Any]:
+def _outputs(figure: go.Figure, text: str) -> tuple[dict[str, Any], ...]:
+    """Return a figure as an output of a cell, and the words below it, if there are any."""
+    spec = json.loads(figure.to_json())
+    take_words(spec["layout"])
     # Not responsive: plotly then takes the height of what is around it, which has none of its own.
-    spec = {**json.loads(figure.to_json()), "config": CONFIG}
-    data = {PLOTLY: spec, "text/plain": text}
-    return {"output_type": "display_data", "data": data, "metadata": {}}
+    data: list[dict[str, Any]] = [{PLOTLY: {**spec, "config": CONFIG}, "text/plain": text}]
+    data.append(words_below(spec["layout"]))
+    kind = {"output_type": "display_data", "metadata": {}}
+    return tuple({**kind, "data": one} for one in data if one)
 
 
 class LiveFigure(w.VBox):
@@ -242,6 +256,7 @@ class LiveFigure(w.VBox):
 
     def show(self) -> None:
         """Show the figure as it is now, where somebody looks."""
+        describe(self.figure)
         if self.events.can_redraw:
             self._is_kept = False
             self.events.redraw(self.figure)
@@ -251,6 +266,7 @@ class LiveFigure(w.VBox):
     def keep(self, text: str = "") -> None:
         """Show the figure for good, with `text` where plotly does not draw."""
         self._is_kept = True
+        describe(self.figure)
         self.output.show(self.figure, text)
 
     def _on_shown(self) -> None:
@@ -391,7 +407,8 @@ class ZoomableChart(w.VBox):
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401 - ipywidgets
         bundle: dict[str, Any] = super()._repr_mimebundle_(**kwargs)
         # The figure is seen where the widget is not: in an exported notebook.
-        return {**bundle, **_output(self.figure, repr(self))["data"]}
+        spec = {**json.loads(self.figure.to_json()), "config": CONFIG}
+        return {**bundle, PLOTLY: spec, "text/plain": repr(self)}
 
 
 def _chart_of(

@@ -231,7 +231,8 @@ def empty_line(name: str, colour: str, *, legend: bool) -> go.Scatter:
 
 def _markers(name: str, colour: str, shape: str) -> go.Scatter:
     marker = {"symbol": shape, "color": colour, "size": 9, "line": {"width": 0.7, "color": "#fff"}}
-    return go.Scatter(x=[], y=[], name=name, mode="markers", marker=marker, legendrank=1_001)
+    look = {"mode": "markers", "marker": marker, "legendrank": 1_001}
+    return go.Scatter(x=[], y=[], name=name, meta="fills", **look)
 
 
 REDRAW: Final = 0.2

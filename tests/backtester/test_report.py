@@ -194,7 +194,8 @@ def test_a_long_report_stays_small_beside_its_script(written):
 def test_figures_have_the_height_that_the_page_keeps_free(result):
     for name, figure in result.figures().items():
         made = embed(figure, name, "")
-        assert f"height:{figure.layout.height}px" in made
+        room = (figure.layout.meta or {}).get("room", 0)  # of the words, which are text here
+        assert f"height:{figure.layout.height - room}px" in made
 
 
 def test_figures_of_a_run_are_named_and_of_few_points(result):

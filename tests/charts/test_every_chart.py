@@ -54,8 +54,8 @@ def shown_in_a_notebook(figure):
         figure.show()
         figure._ipython_display_()
         shown.append(figure._repr_mimebundle_())
-    first, *others = (data[PLOTLY]["config"] for data in shown)
-    assert len(shown) == 3
+    first, *others = (data[PLOTLY]["config"] for data in shown if PLOTLY in data)
+    assert len(shown) == 4  # below what the cell shows stand its words
     assert others == [first, first]
     return first
 
@@ -232,11 +232,29 @@ def test_every_chart_says_below_it_what_is_seen(name):
     room = -below.yshift + _style.NOTE_LINE * len(lines)
     assert (below.y, below.yref, below.yanchor) == (0, "paper", "top")
     assert figure.layout.margin.b >= room
-    shown = in_a_panel_whole(figure)["layout"]["annotations"]
-    assert below.text in [one["text"] for one in shown]
     page = embed(figure, "chart", "")
     assert f'aria-label="{html.escape(words)}"'.replace("&quot;", "&#34;") in page
     assert "<b>ABC" not in page.split("<script>")[0]
+
+
+@pytest.mark.parametrize("name", chart_names())
+def test_where_its_width_is_known_to_others_the_words_are_text_that_wraps(name):
+    figure = EXAMPLES[name]
+    facts = caption(figure).text.replace("<br>", " ")
+    before = figure.to_dict()["layout"]
+    height, bottom = figure.layout.height, figure.layout.margin.b or 40
+    output = FigureOutput()
+    output.show(figure)
+    chart, below = (one["data"] for one in output.outputs)
+    assert below["text/html"].endswith(f">{facts}</div>")
+    assert below["text/plain"] == html.unescape(facts)
+    layout = chart[PLOTLY]["layout"]
+    assert "summary" not in [one.get("name") for one in layout["annotations"]]
+    assert height - layout["height"] == bottom - layout["margin"]["b"] >= 0
+    page = embed(figure, "chart", "")
+    assert below["text/html"] in page
+    assert f"height:{layout['height']}px" in page
+    assert figure.to_dict()["layout"] == before
 
 
 def in_a_panel_whole(figure):
@@ -251,7 +269,8 @@ def test_a_summary_has_the_figures_of_what_was_drawn():
     assert f"{one.min():.6g}".rstrip("0").rstrip(".") in words
     assert "2024-08-08 00:00:00 to 00:06:39 UTC" in words
     assert "400 ticks" in words
-    assert "6 marks of price: 100" in words
+    assert "6 fills (price): 100" in words
+    assert "60 trades (return, net): " in charts.summary(EXAMPLES["trades_chart"])
     assert "sell volume in 60 bars: 1" in charts.summary(EXAMPLES["candles_chart"])
     assert "5 more" in charts.summary(EXAMPLES["comparison_chart"])
     assert "cells: 33.3 to 100" in charts.summary(EXAMPLES["depth_chart"])

@@ -457,11 +457,15 @@ def test_one_symbol_is_drawn_as_it_is_and_books_alone_by_their_middle():
 def test_a_batch_run_has_the_first_picture_and_the_last():
     chart = MonitorChart(("A",))
     first = chart.live.output.outputs
+    assert "fxlab-words" in first[1]["data"]["text/html"]  # where later words are written in place
     chart.add(1e12, status(symbols=(replace(BUSY, symbol="A"),)))
     chart.show()
     assert chart.live.output.outputs is first
     chart.keep("the end")
-    assert chart.live.output.outputs[0]["data"]["text/plain"] == "the end"
+    picture, words = chart.live.output.outputs
+    assert picture["data"]["text/plain"] == "the end"
+    assert words["data"]["text/plain"].startswith("2001-09-09 01:46:40 to 01:46:40 UTC; A: ")
+    assert "A: 50.04" in words["data"]["text/plain"]
     assert chart.live.output.outputs is not first
 
 
@@ -478,6 +482,7 @@ def test_a_browser_gets_new_data_in_place_once_it_has_said_that_it_can():
     live.show()
     assert live.output.outputs is before
     assert len(sent[1]["data"]) == 2
+    assert sent[1]["words"] == live.output.outputs[1]["data"]["text/plain"]
     live.events.handle({"event": "ready"})  # a page that was loaded again
     assert live.output.outputs is not before
     assert not live.events.can_redraw  # that one has not said so yet

@@ -69,6 +69,9 @@ def test_the_picture_and_the_figures_are_of_the_last_moment(panel, session):
     traces = {trace.name: trace for trace in live.figure.data}
     kept = live.output.outputs[0]["data"][PLOTLY]["data"]  # what a saved notebook has
     assert kept == json.loads(live.figure.to_json())["data"]
+    words = live.output.outputs[1]["data"]["text/plain"]
+    assert f"fills ({live.figure.layout.yaxis.title.text}): " in words
+    assert "A: " in words
     assert set(traces) == {"A", "B", "buy", "sell", "equity"}
     result = expected(session)
     assert traces["equity"].y[-1] == result.metrics["final_equity"]

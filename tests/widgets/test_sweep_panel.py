@@ -222,7 +222,7 @@ def test_run_gives_the_sweep_the_library_gives(panel, lab, session_id):
 
 def test_run_shows_picture_points_and_guards(panel):
     panel.run.click()
-    (shown,) = panel.plot.outputs
+    shown, _words = panel.plot.outputs
     assert shown["data"][PLOTLY]["data"][0]["type"] == "heatmap"
     for words in ("The best points by sharpe per period", "The steadiest points",
                   "14 returns are fewer", "Sharpe ratio is above chance"):  # fmt: skip

@@ -423,7 +423,7 @@ def test_run_gives_the_result_the_library_gives(bench, group, lab):
 
 def test_run_shows_picture_figures_and_time(bench):
     bench.run.click()
-    (shown,) = bench.plot.outputs
+    shown, _words = bench.plot.outputs
     names = [trace["name"] for trace in shown["data"][PLOTLY]["data"]]
     assert {"equity", "drawdown"} <= set(names)
     assert "final equity" in bench.figures.value

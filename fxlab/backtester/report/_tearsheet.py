@@ -79,13 +79,15 @@ def embed(figure: go.Figure, name: str, fallback: str) -> Markup:
         Shown where scripts are off.
     """
     from fxlab.charts import summary
+    from fxlab.charts._alt_text import take_words, words_below
     from fxlab.charts._style import CONFIG
 
     spec = json.loads(figure.to_json())
+    words = words_below(spec["layout"])["text/html"] if take_words(spec["layout"]) else ""
     # A height of the box itself: plotly measures the box again after each zoom and each click.
-    height = int(figure.layout.height or 450)
+    height = int(spec["layout"].get("height") or 450)
     arguments = [spec["data"], spec["layout"], CONFIG | {"responsive": True}]
-    return part("figure", name, height, arguments, fallback, summary(figure))
+    return part("figure", name, height, arguments, fallback, summary(figure), words)
 
 
 def fitted(figure: go.Figure) -> go.Figure:
