@@ -349,6 +349,7 @@ def execute(task: NotebookTask) -> NotebookOutcome:
             start_timeout=PATIENCE,
             iopub_timeout=PATIENCE,
             raise_on_iopub_timeout=True,
+            store_widget_state=False,  # 200 KB that a page without a kernel makes nothing of
         )
         state = "done"
     except PapermillExecutionError as raised:

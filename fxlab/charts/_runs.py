@@ -45,8 +45,10 @@ from fxlab.charts._style import (
     usual_step,
 )
 
-POINTS: Final = 2_000
-"""Points drawn of prices, unless given: about two a pixel, and a figure stays under 180 KB."""
+POINTS: Final = 1_000
+"""Points drawn of prices, unless given: about one a pixel, 22 KB of a saved notebook.
+
+A zoom in a panel samples again; reports, which have no kernel to do so, draw more."""
 
 
 SHADED: Final = 300
@@ -163,7 +165,7 @@ def _rows_before(times: Floats, gaps: pl.DataFrame) -> list[int]:
     return found
 
 
-MARKERS: Final = 1_000
+MARKERS: Final = 600
 """Fills drawn a chart, about: more than an eye can tell apart."""
 
 RAREST: Final = 40
@@ -241,17 +243,20 @@ def _kinds(fills: pl.DataFrame) -> Iterator[tuple[str, str, str, pl.DataFrame]]:
 
 def _trace(kind: pl.DataFrame, base: float | None, name: str) -> go.Scatter:
     prices = kind["price"].to_numpy()
+    amounts = kind["qty"].to_numpy().astype(np.float32)  # six digits are shown
+    at = "%{y}" if base is None else "%{text}"
     return go.Scatter(
         x=milliseconds(kind["timestamp"]),
         y=scaled(prices, base),
-        customdata=np.column_stack((kind["qty"].to_numpy(), prices)),
+        customdata=amounts,
+        text=None if base is None else [f"{price:.10g}" for price in prices],
         name=name,
         legendgroup=name,
         legendrank=1_001,  # behind the symbols, whose rank is 1,000
         mode="markers",
         meta="fills",
         marker={"opacity": 0.9},
-        hovertemplate=name + " %{customdata[0]:.6~g} at %{customdata[1]}<extra></extra>",
+        hovertemplate=f"{name} %{{customdata:.6~g}} at {at}<extra></extra>",
     )
 
 
@@ -519,7 +524,7 @@ def _draw_equity(
     )
     figure.add_scatter(
         x=loss.x,
-        y=loss.y,
+        y=loss.y.astype(np.float32),
         mode=money.mode,
         name="drawdown",
         showlegend=False,
@@ -568,8 +573,8 @@ def _with_fills(text: str, fills: pl.DataFrame | None) -> str:
     return f"{text}; {fills.height:,} fills, about {MARKERS:,} drawn"
 
 
-POINTS_ALL: Final = 8_000
-"""Points of all curves together; each has at most a quarter of them."""
+POINTS_ALL: Final = 2_400
+"""Points of all curves together; each has at most a quarter of them, and 200 at least."""
 
 
 @summarised

@@ -32,8 +32,8 @@ from fxlab.charts._style import (
 CANDLES: Final = 400
 """Candles drawn at most: fewer pixels than three each show none."""
 
-CELLS: Final = (200, 80)
-"""Columns (time) and rows (price) of a heat map at most."""
+CELLS: Final = (160, 64)
+"""Columns (time) and rows (price) of a heat map at most: cells of some five pixels."""
 
 
 @summarised
@@ -322,7 +322,8 @@ def depth_chart(
     sums = np.zeros((rows, columns))
     np.add.at(sums, (up, at), shown["qty"].to_numpy())
     counts = np.histogram(times, edges)[0]
-    cells = np.where(sums > 0, sums / np.maximum(counts, 1), np.nan)
+    # Hover and colour show four digits; most of what a notebook keeps of this figure is cells.
+    cells = np.where(sums > 0, sums / np.maximum(counts, 1), np.nan).astype(np.float32)
     least, most = np.log10(np.nanmin(cells)), np.log10(np.nanmax(cells))
     marks = np.unique(np.linspace(least, most, 5))
     figure.add_heatmap(

@@ -30,7 +30,7 @@ from fxlab.charts._style import (
     percent,
 )
 
-MOST_TRADES: Final = 4_000
+MOST_TRADES: Final = 1_000
 SHORTEST: Final = 1e-3
 """Seconds; a log axis has no zero, and what was shorter is drawn here."""
 

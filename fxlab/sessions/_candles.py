@@ -387,7 +387,7 @@ class SessionCharts:
     session: Session
     symbol: str
     interval: Duration | None = None
-    max_points: int = 2_000
+    max_points: int = 1_000
 
     def figures(self, start: Time | None = None, end: Time | None = None) -> dict[str, Figure]:
         """Return all charts there are; see `Session.charts`."""

@@ -331,7 +331,7 @@ class Session(ReplaySource):
         interval: Duration | None = None,
         start: Time | None = None,
         end: Time | None = None,
-        max_points: int = 2_000,
+        max_points: int = 1_000,
     ) -> dict[str, Figure]:
         """Return a symbol's charts: "session" and "candles", and "depth" if there are books.
 

@@ -172,7 +172,7 @@ def test_buys_and_sells_differ_in_shape_and_colour():
 def test_many_fills_are_thinned_and_the_note_says_so():
     figure = price_chart(prices_of([1, 2], "BTC"), fills_of([1.0] * 5_000))
     assert len(traces(figure)["buy"].x) <= MARKERS
-    assert "5,000 fills, about 1,000 drawn" in notes(figure)[0]
+    assert "5,000 fills, about 600 drawn" in notes(figure)[0]
 
 
 def test_a_legend_names_each_thing_once():
@@ -196,7 +196,7 @@ def test_a_figure_of_many_symbols_and_fills_is_small():
     prices = pl.concat([prices_of(np.sin(np.arange(9_000)) + 2, name) for name in names])
     fills = pl.concat([fills_of([1.0, -1.0] * 2_000, name) for name in names])
     equity = equity_of(np.cos(np.arange(9_000)) + 5)
-    assert len(result_chart(prices, fills, equity).to_json()) < 180_000
+    assert len(result_chart(prices, fills, equity).to_json()) < 135_000
 
 
 def test_text_from_outside_is_escaped():

@@ -13,8 +13,10 @@ import numpy as np
 import plotly.io as pio
 import polars as pl
 import pytest
-from chart_examples import chart_names, examples, prices
+from chart_examples import books, candles, chart_names, examples, prices, ticks
+from markets import random_walk
 
+import fxlab
 from fxlab import charts
 from fxlab.backtester.report._tearsheet import embed
 from fxlab.charts import _style
@@ -284,6 +286,25 @@ def test_a_summary_counts_gaps_and_is_of_the_part_that_is_drawn():
     )
     assert "; 1 gap." in charts.summary(charts.price_chart(whole.filter(hole), title="x"))
     assert "gap" not in charts.summary(charts.price_chart(whole, title="x"))
+
+
+def test_a_figure_of_much_adds_little_to_a_notebook():
+    """Each has the data of many ticks, books or trades; what a notebook keeps of it is bounded."""
+    walk, late = random_walk(100_000), ticks(20_000)
+    ran = fxlab.backtest(walk, "sma_cross", {"fast": 5, "slow": 20})
+    assert ran.fills.height > 5_000
+    bounds = [
+        (charts.price_chart(late), 26_000),
+        (ran.plot(), 70_000),
+        (charts.trades_chart(ran.trades), 60_000),
+        (charts.candles_chart(candles(3_000)), 50_000),
+        (charts.session_chart(late, candles=candles(3_000), books=books(20_000)), 85_000),
+        (charts.depth_chart(books(20_000)), 145_000),
+    ]
+    for figure, most in bounds:
+        output = FigureOutput()
+        output.show(figure)
+        assert len(json.dumps(output.outputs)) < most, figure.layout.title.text
 
 
 def test_a_chart_with_nothing_to_show_says_why():

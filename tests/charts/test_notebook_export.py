@@ -16,6 +16,7 @@ from lab_browser import PROJECT, browser_page, need_chromium
 from markets import random_walk
 
 import fxlab
+from fxlab.backtester.report._tearsheet import WIDGET, draw_charts
 from fxlab.charts._style import PLOTLY
 
 
@@ -57,6 +58,17 @@ def test_all_charts_are_in_one_file_with_the_script_once(figures, tmp_path):
     assert page.stat().st_size < 6_000_000
     saved = nbformat.read(tmp_path / "shown.ipynb", as_version=4)
     assert all("text/html" not in cell.outputs[0].data for cell in saved.cells[:3])
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_panel_whose_state_was_not_stored_is_shown_as_its_text(stored):
+    bundle = {WIDGET: {"model_id": "1"}, "text/plain": "<SessionPicker of 3>"}
+    shown = nbformat.v4.new_output("display_data", data=bundle)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=[shown])])
+    if stored:
+        notebook.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": {}}
+    exported, _ = draw_charts(notebook, {})
+    assert (WIDGET in exported.cells[0].outputs[0].data) is stored
 
 
 @pytest.mark.browser

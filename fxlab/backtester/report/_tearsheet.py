@@ -97,6 +97,9 @@ def fitted(figure: go.Figure) -> go.Figure:
     return without_title(figure).update_layout(margin_l=0, margin_r=0)
 
 
+REPORT_POINTS: Final = 2_000
+"""Points of the prices on a page, which nobody samples again where it is zoomed."""
+
 INTERVALS: Final = 600
 """Intervals of the exposure chart, at most."""
 
@@ -128,12 +131,14 @@ def result_figures(result: Result) -> dict[str, go.Figure]:
     }
 
 
-def run_figure(result: Result, start: Time | None = None, end: Time | None = None) -> go.Figure:
+def run_figure(
+    result: Result, start: Time | None = None, end: Time | None = None, points: int = 0
+) -> go.Figure:
     """Return price with fills, equity and drawdown, whole or of a part of the run's time.
 
-    Gaps of the recording are shaded.
+    Gaps of the recording are shaded. `points` of prices are drawn at most, or as many as usual.
     """
-    from fxlab.charts import result_chart
+    from fxlab.charts import POINTS, result_chart
 
     low, high = parse_range(start, end)
     first, last = to_micros(result.first), to_micros(result.last)
@@ -148,6 +153,7 @@ def run_figure(result: Result, start: Time | None = None, end: Time | None = Non
         title=result.title,
         ticks=result.ticks,
         gaps=known_gaps(result).unique(["from_time", "to_time"]),
+        points=points or POINTS,
         view=view,
     )
 
@@ -463,6 +469,7 @@ def render(result: Result) -> str:
     """Return the page's HTML."""
     values = ", ".join(f"{name} = {show(value)}" for name, value in result.parameters.items())
     spark = sparkline(result.equity["equity"].to_list())
+    whole = run_figure(result, points=REPORT_POINTS)
     return _html.page(
         "tearsheet",
         title=f"{result.strategy} on {result.data_session_id}",
@@ -475,7 +482,7 @@ def render(result: Result) -> str:
         tiles=headline(result.metrics, TILES),
         sections=[
             ("In words", [in_words(result)]),
-            ("Price, equity, drawdown", [embed(fitted(result.plot()), "chart", spark)]),
+            ("Price, equity, drawdown", [embed(fitted(whole), "chart", spark)]),
             ("Figures", [metrics_html(result.metrics.table(), inline=False)]),
             *_judging(result),
             ("Trades", [_rows(_trades(result.trades), "round trips")]),
@@ -584,13 +591,15 @@ def draw_charts(nb: Any, resources: Any) -> tuple[Any, Any]:  # noqa: ANN401 - n
     """Return a notebook whose charts ``jupyter nbconvert --to html`` draws without a network.
 
     A saved notebook holds its charts as data, without plotly's 4.8 MB, and a plain export leaves
-    them out: the script goes in once. ``jupyter/`` tells nbconvert of this preprocessor.
+    them out: the script goes in once. A panel whose state was not stored is shown as its text.
+    ``jupyter/`` tells nbconvert of this preprocessor.
     """
     import plotly.graph_objects as go
 
     from fxlab.charts._style import PLOTLY
 
     number = 0
+    is_stored = bool(nb.metadata.get("widgets"))
     for cell in nb.cells:
         for output in cell.get("outputs", []):
             data = output.get("data", {})
@@ -601,4 +610,6 @@ def draw_charts(nb: Any, resources: Any) -> tuple[Any, Any]:  # noqa: ANN401 - n
                 data["text/html"] = script + drawn
                 data.pop(WIDGET, None)  # which would be preferred, and needs its kernel
                 number += 1
+            elif not is_stored:
+                data.pop(WIDGET, None)  # its text says more than a panel of which nothing is there
     return nb, resources
