@@ -23,6 +23,7 @@ from fxlab.charts._style import (
     SEQUENTIAL,
     Floats,
     View,
+    downsample,
     house_figure,
     milliseconds,
     note,
@@ -158,6 +159,12 @@ def _draw_volumes(figure: go.Figure, bars: pl.DataFrame, times: Floats, row: int
     figure.update_layout(barmode="relative")
 
 
+SIDES: Final = 300
+"""Trades that are marked by their side at most: the spikes, and those beside silences."""
+
+_SIDES: Final = (("buy", BUY, "triangle-up"), ("sell", SELL, "triangle-down"))
+
+
 @summarised
 def session_chart(
     ticks: pl.DataFrame,
@@ -177,7 +184,8 @@ def session_chart(
     Parameters
     ----------
     ticks
-        timestamp, price; with ``received_at`` also the clock skew.
+        timestamp, price; with ``received_at`` also the clock skew; with ``side`` (of the taker)
+        up to `SIDES` of them are marked by it, in shape and colour, and the note says how many.
     title
         Plain text; it is escaped.
     candles
@@ -211,6 +219,8 @@ def session_chart(
     elif ticks.height:
         total = ticks.height if ticks_count is None else ticks_count
         said.append(drawn_note(total, drawn))
+    if "side" in ticks.columns:
+        said.extend(_mark_sides(figure, ticks if view is None else view.rows(ticks), points))
     if bars is not None and "volume" in panels:
         _draw_volumes(figure, bars, milliseconds(bars["timestamp"]), rows["volume"])
     if books is not None and "spread" in panels:
@@ -229,6 +239,22 @@ def session_chart(
     shade(figure, known["start"].to_numpy(), known["end"].to_numpy())
     note(figure, "; ".join(said) or drawn_note(0, 0))
     return figure
+
+
+def _mark_sides(figure: go.Figure, ticks: pl.DataFrame, points: int) -> list[str]:
+    """Mark trades by the taker's side on the price, and return what is to be said of it."""
+    known = ticks.filter(pl.col("side").is_in([name for name, *_ in _SIDES]))
+    known = downsample(known, "timestamp", "price", max(min(SIDES, points), 8))
+    for name, colour, shape in _SIDES:
+        own = known.filter(pl.col("side") == name)
+        if own.height:
+            figure.add_scatter(
+                x=milliseconds(own["timestamp"]), y=own["price"].to_numpy(), name=name,
+                mode="markers", meta=f"{name}s", row=1, col=1,
+                marker={"symbol": shape, "color": colour, "size": 6, "opacity": 0.8},
+                hovertemplate=f"{name} %{{y}}<extra></extra>",
+            )  # fmt: skip
+    return [f"{known.height:,} marked by side"] if known.height else []
 
 
 def _panels(

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+from polars import selectors as cs
 
 from fxlab._ticks import Spans, known_gaps
 from fxlab._times import (
@@ -463,7 +464,8 @@ class SessionCharts:
         session, name = self.session, self.symbol
         start, end = map(from_micros, reach(self._sample, view.start, view.end))
         chunks = session.scan_ticks(name, start=start, end=end, received=True)
-        needed = (chunk.select("timestamp", "price", "received_at") for chunk in chunks)
+        names = cs.by_name("timestamp", "price", "received_at", "side", require_all=False)
+        needed = (chunk.select(names) for chunk in chunks)
         with ThreadPoolExecutor(1) as pool:  # candles beside the line: each is a pass
             made = pool.submit(contextvars.copy_context().run, self._bars, view)
             ticks, count = sample_range(needed, view.start, view.end, self.max_points)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import polars as pl
 import pytest
@@ -10,7 +12,11 @@ from markets import random_walk
 
 import fxlab
 from fxlab import charts, errors
+from fxlab.charts._session import SIDES
+from fxlab.charts._style import BUY, SELL, milliseconds
 from fxlab.sessions import _candles
+
+SIDED = ("buy", "sell")
 
 
 def said(figure):
@@ -110,12 +116,53 @@ def test_a_session_draws_itself(lab, shared_data, unique):
     session = lab.session(name)
     found = session.charts(max_points=400)
     assert set(found) == {"session", "candles", "depth"}
-    assert "6,106 ticks" in said(found["session"])
+    assert re.match(r"6,106 ticks, \d+ drawn; \d+ marked by side; ", said(found["session"]))
     assert "3,432 books" in said(found["depth"])
     sample = session.chart_data(max_points=400)
     prices = session.prices()["price"]
     assert sample.height <= 400
     assert (sample["price"].max(), sample["price"].min()) == (prices.max(), prices.min())
+
+
+def by_side(rows):
+    cycle = pl.Series(["buy", "sell", None] * rows, dtype=pl.Categorical)
+    return ticks(rows).with_columns(side=cycle[:rows])
+
+
+def test_trades_are_marked_by_their_side_in_shape_and_colour():
+    figure = charts.session_chart(by_side(30), "A")
+    buys, sells = (next(one for one in figure.data if one.name == name) for name in SIDED)
+    assert (buys.marker.symbol, sells.marker.symbol) == ("triangle-up", "triangle-down")
+    assert (buys.marker.color, sells.marker.color) == (BUY, SELL)
+    rows = by_side(30)
+    for drawn, name in ((buys, "buy"), (sells, "sell")):
+        own = rows.filter(pl.col("side") == name)
+        assert drawn.x.tolist() == milliseconds(own["timestamp"]).tolist()
+        assert drawn.y.tolist() == own["price"].to_list()
+    assert said(figure) == "30 ticks; 20 marked by side"
+    assert "10 buys (price): " in charts.summary(figure)
+    assert "10 sells (price): " in charts.summary(figure)
+
+
+def test_of_many_trades_some_are_marked_and_the_spike_is_among_them():
+    rows = by_side(6_000)
+    spike = rows.with_row_index().with_columns(
+        price=pl.when(pl.col("index") == 3_001).then(150.0).otherwise("price")
+    )
+    figure = charts.session_chart(spike.drop("index"))
+    marked = {name: sum(one.name == name for one in figure.data) for name in SIDED}
+    assert marked == dict.fromkeys(SIDED, 1)
+    counts = [len(one.x) for one in figure.data if one.name in SIDED]
+    assert f"; {sum(counts):,} marked by side" in said(figure)
+    assert sum(counts) <= SIDES
+    assert 150.0 in next(one for one in figure.data if one.name == "sell").y
+
+
+def test_quotes_have_no_side_to_be_marked_by():
+    rows = ticks(30).with_columns(side=pl.lit(None, pl.String))
+    figure = charts.session_chart(rows)
+    assert "side" not in said(figure)
+    assert not [one for one in figure.data if one.name in SIDED]
 
 
 def test_nothing_is_said_where_there_is_nothing():
