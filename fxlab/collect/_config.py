@@ -126,10 +126,8 @@ class Plan:
         names = (symbols,) if isinstance(symbols, str) else tuple(symbols)
         if not names:
             raise InvalidParameter("no symbol was given; name at least one, such as BTC_USDT")
-        if others.get("resume") and not session_id:
-            raise InvalidParameter(
-                f"resume={others['resume']!r} needs the session_id to go on with"
-            )
+        if (resume := others.get("resume")) and not session_id:
+            raise InvalidParameter(f"resume={resume!r} needs the session_id to go on with")
         plan = cls(
             venue=venue,
             symbols=tuple(dict.fromkeys(map(_symbol_or_pattern, names))),
