@@ -208,6 +208,17 @@ class LinePost:
         """
         self.post(b"".join(batch.payload for batch in batches))
 
+    def answers(self, seconds: float) -> bool:
+        """Return whether the server answers another connection within so many seconds."""
+        client = http_client(self, self._endpoint, seconds, seconds, keep=False)
+        try:
+            client.get("/ping")
+        except httpx.HTTPError:
+            return False
+        finally:
+            client.close()
+        return True
+
     def post(self, payload: bytes) -> None:
         """Store encoded rows, as `send` does."""
         size = {"Content-Length": str(len(payload))}

@@ -16,9 +16,10 @@ collector records before times follow it.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, NamedTuple, NoReturn, Self
 from urllib.parse import urlsplit
@@ -471,6 +472,10 @@ class Feed(ABC):
         """
         return None
 
+    def answers(self) -> int:
+        """Return how many questions were answered: while it grows, the venue does not hang."""
+        return 0
+
     async def server_time(self) -> int | None:
         """Return the venue's clock in microseconds, or None if it has none to ask."""
         return None
@@ -489,6 +494,38 @@ def refuses(feed: Feed) -> bool:
     """Return whether a venue is asked nothing at the moment."""
     refusal = feed.refusal()
     return refusal is not None and refusal.seconds > 0
+
+
+_LOOK_SECONDS: Final = 0.1
+
+
+async def answered(
+    tasks: Iterable[asyncio.Task[Any]], hanging: float, most: float, answers: Callable[[], int]
+) -> int:
+    """Wait for questions as long as something is answered; cancel the rest, and return how many.
+
+    Parameters
+    ----------
+    tasks
+        One for each question.
+    hanging, most
+        Seconds without an answer after which the rest is given up; seconds for all of it.
+    answers
+        Returns how many answers have come to parts of the questions.
+    """
+    loop = asyncio.get_running_loop()
+    left, known, since, end = set(tasks), answers(), loop.time(), loop.time() + most
+    while left and loop.time() < min(since + hanging, end):
+        done, left = await asyncio.wait(
+            left, timeout=min(_LOOK_SECONDS, hanging), return_when=asyncio.FIRST_COMPLETED
+        )
+        if done or answers() != known:
+            known, since = answers(), loop.time()
+    for task in left:
+        task.cancel()
+    if left:  # one that cannot be cancelled is left alone
+        await asyncio.wait(left, timeout=_LOOK_SECONDS)
+    return len(left)
 
 
 NOT_AS_DOCUMENTED: Final = (

@@ -326,6 +326,10 @@ class HistoryFeed(Feed):
         """Return for how long the venue is asked nothing."""
         return self._feed.refusal()
 
+    def answers(self) -> int:
+        """Return how many questions were answered."""
+        return self._feed.answers()
+
     async def close(self) -> None:
         """Close the venue's connections."""
         await self._feed.close()

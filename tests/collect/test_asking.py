@@ -45,7 +45,7 @@ def ask(feed, *found, silent=False, seconds=60.0, still_open=lambda _: []):
             still_open, silent=silent,
         )  # fmt: skip
         questions.ask(found)
-        await questions.finish(seconds)
+        await questions.finish(seconds, seconds)
         return heard
 
     return asyncio.run(run())
@@ -232,7 +232,7 @@ def test_what_stays_open_is_asked_for_again_when_it_is_due_and_at_the_end():
         await asyncio.sleep(0)
         assert len(feed.asked) == asked + 2, "the second wait is longer"
         questions.ask_again(questions.due(time.monotonic(), ending=True))
-        await questions.finish(60)
+        await questions.finish(60, 60)
         assert feed.asked[asked + 2 :] == [(SYMBOL, 5_000, 5_001)]
         return heard
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sqlite3
 import threading
 import time
@@ -287,6 +288,8 @@ LONGEST_REST: Final = 0.25  # seconds between two requests when all is well
 ROWS_A_SECOND_OF_REST: Final = 20_000
 """At 5,000 trades a second the sender hardly rests; at 50,000 it sends four times a second."""
 
+PROBE_SECONDS: Final = 0.8
+"""A server that answers another connection within that is slow, and does not hang."""
 SLOW_SECONDS: Final = 3.0
 """A server that takes longer to answer was away, too, though no try failed."""
 
@@ -342,19 +345,36 @@ class Sender:
         """Begin to send."""
         self._thread.start()
 
-    def drain(self, timeout: float) -> bool:
-        """Wait until the journal is empty; False if it is not after `timeout` seconds."""
-        end = time.monotonic() + timeout
+    def drain(self, timeout: float, hanging: float = math.inf) -> bool:
+        """Wait until the journal is empty; False if it is not after `timeout` seconds.
+
+        After `hanging` seconds without a row leaving it, a server that is away or answers nothing
+        is not waited for; one that is slow is.
+        """
+        rows, since = self._journal.rows, time.monotonic()
+        end = since + timeout
         while self._journal.rows and self._thread.is_alive() and time.monotonic() < end:
             time.sleep(0.005)
+            if self._journal.rows != rows:
+                rows, since = self._journal.rows, time.monotonic()
+            elif time.monotonic() - since > hanging:
+                if not self.outage and not self._post.answers(PROBE_SECONDS):
+                    self.outage = "it does not answer"
+                if self.outage:
+                    break
+                since = time.monotonic()
         return not self._journal.rows
 
-    def stop(self) -> None:
-        """Finish the request under way and end the thread; the rest stays in the journal."""
+    def stop(self, seconds: float | None = None) -> None:
+        """Finish the request under way and end the thread; the rest stays in the journal.
+
+        One that takes longer than `seconds` is left alone: what it stores is stored once, whoever
+        sends it again.
+        """
         self._stopping.set()
         self._journal.news.set()
         if self._thread.ident is not None:
-            self._thread.join()
+            self._thread.join(seconds)
 
     def _run(self) -> None:
         reader = self._journal.reader()

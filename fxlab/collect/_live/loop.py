@@ -51,6 +51,7 @@ from fxlab.collect.feed import (
     Message,
     Subscription,
     Trade,
+    answered,
     refuses,
 )
 from fxlab.errors import CollectionFailed, FxlabError, VenueError, VenueRefused
@@ -64,6 +65,7 @@ MOST_UNJOURNALED: Final = 20_000
 CATALOGUE_SECONDS: Final = 5.0  # between two writings of the session's row
 LAST_ASKING_SECONDS: Final = 20.0
 LAST_LOOK_SECONDS: Final = 5.0  # whether a stream had fallen silent, when a recording ends
+HANGING_SECONDS, HANGING_SERVER = 1.5, 1.0  # at the end: without an answer, without a row stored
 FULL_DISK_SECONDS: Final = 5.0
 DRAIN_SECONDS: Final = 30.0
 
@@ -265,28 +267,30 @@ class RecordingLoop:
 
     async def _finish(self, failure: BaseException | None) -> None:
         """Ask for the last gaps, journal the rest, bring it to the server, close the session."""
-        open_ones = self._questions.due(time.monotonic(), ending=True)
+        open_ones, drained = self._questions.due(time.monotonic(), ending=True), False
         try:
             await self._journal_batch(FOREVER)
             self._questions.ask_again(open_ones)
+            patience = HANGING_SECONDS
             if failure is None:
-                await self.silence.finish(self._clock.now(), LAST_LOOK_SECONDS)
+                patience = await self.silence.finish(self._clock.now(), LAST_LOOK_SECONDS)
                 await self._journal_batch(FOREVER)
-            await self._questions.finish(LAST_ASKING_SECONDS)
+            most = LAST_ASKING_SECONDS if self._plan.ending is None else FOREVER
+            await self._questions.finish(patience, most)
             await self._journal_batch(FOREVER)
             await self._in_thread(self._recorder.end, self._clock.now())
             ending = self._plan.ending or ("completed" if failure is None else "aborted")
             facts = self._journal.fact("session")
             facts["options"]["lossless"] = self._feed.lossless  # a bridge may find out late
             await self._in_thread(lambda: self._recorder.save(ending=ending, session=facts))
-            drained = await asyncio.to_thread(self.sender.drain, DRAIN_SECONDS)
+            drained = await asyncio.to_thread(self.sender.drain, DRAIN_SECONDS, HANGING_SERVER)
             if drained and self._said:  # the sender had something to say
                 await self._journal_batch(FOREVER)
-                drained = await asyncio.to_thread(self.sender.drain, DRAIN_SECONDS)
+                drained = await asyncio.to_thread(self.sender.drain, DRAIN_SECONDS, HANGING_SERVER)
         except sqlite3.OperationalError as error:
             drained, failure = False, failure or error
         finally:
-            await asyncio.to_thread(self.sender.stop)
+            await asyncio.to_thread(self.sender.stop, None if drained else PROBE_SECONDS)
             self._thread.shutdown()
         if isinstance(failure, CollectionFailed) and not drained:
             raise failure  # it says why; the next start closes the session
@@ -319,7 +323,6 @@ def _cause(error: Exception) -> str:
 
 AT_A_TIME: Final = 2
 """Questions of one kind."""
-
 LOOK_SECONDS: Final = 0.5
 LAST_INTERVALS: Final = 5
 """At the end, a stream is asked about after so many of its mean intervals, and a second."""
@@ -393,8 +396,11 @@ class SilenceWatch:
                 self._tasks[key] = task = asyncio.create_task(question, name="fxlab silence")
                 task.add_done_callback(partial(self._tasks.pop, key))
 
-    async def finish(self, end: int, seconds: float) -> None:
-        """Ask once more about streams that may have fallen silent before a recording's end (µs)."""
+    async def finish(self, end: int, seconds: float) -> float:
+        """Ask once more about streams that may have fallen silent before a recording's end (µs).
+
+        Returns the seconds for which the venue is worth waiting for without an answer now.
+        """
         for task in list(self._tasks.values()):
             task.cancel()
         now = time.monotonic()
@@ -407,17 +413,15 @@ class SilenceWatch:
         if doubtful and refusal is not None and refusal.seconds > seconds:
             detail = f"{len(doubtful)} streams could not be asked about: {refusal.reason}"
             self._say(Event("venue_error", None, self._clock.now(), len(doubtful), detail))
-            return
+            return HANGING_SECONDS
         complete = partial(self._complete, end)
         asking = {asyncio.create_task(self._ask(*key, complete)) for key in doubtful}
-        if asking:
-            _, late = await asyncio.wait(asking, timeout=seconds)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*asking, return_exceptions=True)
-            if late:
-                detail = f"{len(late)} streams could not be asked about within {seconds:g} s"
-                self._say(Event("venue_error", None, self._clock.now(), len(late), detail))
+        before = self._feed.answers()
+        if late := await answered(asking, HANGING_SECONDS, seconds, self._feed.answers):
+            detail = f"{late} streams could not be asked about: the venue did not answer in time"
+            self._say(Event("venue_error", None, self._clock.now(), late, detail))
+        hangs = late > 0 and self._feed.answers() == before
+        return PROBE_SECONDS if hangs else HANGING_SECONDS
 
     def _mark(self, symbol: str, kind: str, rows: int) -> object:
         book = self._recorder.symbols[symbol].book
@@ -558,15 +562,10 @@ class Backfiller:
             asked = [one for _, n, one in due if n == tries]
             self.ask([part for one in asked for part in self._still_open(one)], tries)
 
-    async def finish(self, seconds: float) -> None:
-        """Wait for answers under way, but for no refusal; those that take longer are given up."""
+    async def finish(self, hanging: float, most: float) -> None:
+        """Wait for answers under way while some come, but for no refusal; the rest is given up."""
         self._ending.set()
-        tasks = set(self._tasks)
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=seconds)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+        await answered(self._tasks, hanging, most, self._feed.answers)
 
     async def _ask(self, group: list[BackfillRequest], tries: int) -> None:
         outcome = "given up"
@@ -599,6 +598,8 @@ class Backfiller:
         self, symbol: str, first: int, last: int, pauses: Sequence[float]
     ) -> Sequence[Trade | Event]:
         for pause in pauses:
+            if self._ending.is_set() and pause > PAUSES[1]:  # the end is near
+                break
             await asyncio.sleep(pause)
             found = await self._ask_allowed(symbol, first, last)
             if found:

@@ -263,6 +263,7 @@ class Rest:
         self.gate = _GATES.setdefault(base_url, Gate(self.host))
         self.budget = _BUDGETS.setdefault(base_url, Budget(*limit)) if limit is not None else None
         self._used = used
+        self.answers = 0
 
     async def get(self, path: str, cost: float = 1, /, **parameters: str | float) -> Any:  # noqa: ANN401 - JSON
         """Return the JSON that a path answers with; what it costs waits until it fits the limit.
@@ -326,7 +327,7 @@ class Rest:
             self.budget.spend(cost)
         with self.gate.passage() as passage:
             response = await self._open().get(self.base_url + path, params=parameters)
-            status = response.status_code
+            status, self.answers = response.status_code, self.answers + 1
             if self.budget is not None and (said := response.headers.get(self._used, "")).isdigit():
                 self.budget.learn(float(said))
             _log.debug("GET %s%s: status %d", self.host, path, status)
@@ -510,6 +511,10 @@ class RestFeed(Feed):
     def waits(self, cost: float) -> float:
         """Return the seconds until a question of this cost may be asked, as far as is known."""
         return self._rest.wait(cost)
+
+    def answers(self) -> int:
+        """Return how many questions were answered."""
+        return self._rest.answers
 
     def allowance(self) -> float:
         """Return what is left of the rate limit; infinity where none is known."""
