@@ -23,7 +23,6 @@ from typing import Any, Final
 
 import numpy as np
 import platformdirs
-from llvmlite import ir
 from numba import config, njit
 from numba.core import cgutils, event, types
 from numba.extending import intrinsic, overload
@@ -208,6 +207,7 @@ def _prefetch(context, array, row):
     def build(context, builder, signature, arguments):
         data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
         place = builder.bitcast(builder.gep(data, [arguments[1]]), cgutils.voidptr_t)
+        ir = cgutils.ir  # llvmlite's
         number = ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, number, number, number])
         name = "llvm.prefetch.p0"

@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -278,13 +278,14 @@ def _found(
     events: Events, frame: pl.DataFrame, first: int, shared: Shared
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows with a target and the targets; what any parameters need is made once."""
-    share = getattr(events, "share", None)
-    if share is None:
+    finding: Any = events  # those of users know nothing of sharing
+    if not hasattr(finding, "share"):
         return events.find(frame, first)
     key = type(events), events.roots
     if key not in shared:
-        shared[key] = share(frame)
-    return events.find(frame, first, shared[key])
+        shared[key] = finding.share(frame)
+    found: tuple[np.ndarray, np.ndarray] = finding.find(frame, first, shared[key])
+    return found
 
 
 def _events(signals: Signals) -> Events | None:
