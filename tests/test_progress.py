@@ -207,10 +207,10 @@ def test_compiling_shows_a_bar_below_that_of_a_run_unless_it_is_silenced(tmp_pat
 import os
 os.environ["NUMBA_CACHE_DIR"] = {str(tmp_path)!r}
 import numpy as np
-from fxlab.backtester._kernel import fast_path
+from fxlab.backtester._kernel import fills, records
 _progress.DELAY = 0.0
 with _progress.shown({progress}, "outer"):
-    fast_path.find_ranges(np.arange(3.0), np.zeros((2, 1), np.int64))
+    fills.whole_lots(1.0, np.ones(1, records.LEG)[0])
 """
     )
     assert seen.count("compiling the backtester") == 1
