@@ -198,31 +198,6 @@ def _borrow(array):
     return lambda array: _without_owner(array)
 
 
-def fetch(array, row):
-    """Have memory bring a row that is read soon, without waiting for it; it need not exist."""
-
-
-@intrinsic
-def _prefetch(context, array, row):
-    def build(context, builder, signature, arguments):
-        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        place = builder.bitcast(builder.gep(data, [arguments[1]]), cgutils.voidptr_t)
-        ir = cgutils.ir  # llvmlite's
-        number = ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, number, number, number])
-        name = "llvm.prefetch.p0"
-        call = cgutils.get_or_insert_function(builder.module, kind, name)
-        builder.call(call, [place, number(0), number(3), number(1)])  # to read, kept, data
-        return context.get_dummy_value()
-
-    return types.void(array, types.int64), build
-
-
-@overload(fetch)
-def _fetch(array, row):
-    return lambda array, row: _prefetch(array, row)
-
-
 def float_of(bits):
     """Return the float of the same bits as an integer."""
     return np.int64(bits).view(np.float64)

@@ -15,7 +15,7 @@ from typing import Final
 
 import numpy as np
 
-from fxlab.backtester._kernel.compiled import borrow, compiled, fetch, inlined, lending
+from fxlab.backtester._kernel.compiled import borrow, compiled, inlined, lending
 from fxlab.backtester._kernel.fast_path import fast_forward, fast_forward_many, find_trough
 from fxlab.backtester._kernel.fills import (
     complete,
@@ -57,9 +57,6 @@ from fxlab.backtester._kernel.records import (
 
 RECORDS_A_ROW: Final = 8
 """Orders, fills or trades that one row can write at most, beside one order for each leg."""
-
-SOON: Final = 6
-"""Decisions ahead whose rows are brought from memory, which takes as long as some decisions."""
 
 
 @lending
@@ -144,11 +141,6 @@ def run(start, market, decisions, schedule, terms, legs, account, written):
             tick_clock(time[i], schedule, legs, account, terms, written)
         number = account["next_decision"]
         end = decisions[number]["row"] + 1 if number < len(decisions) else rows
-        if number + SOON < len(decisions):
-            soon = decisions[number + SOON]["row"]
-            fetch(time, soon + 1)  # where its order fills, as a rule
-            fetch(market.price, soon)
-            fetch(market.price, soon ^ 8)  # the rest of its piece
         if terms["leap"] == 1:
             if len(legs) == 1 and len(market.book) == 0:
                 i = fast_forward(i, end, market, legs[0], account, terms)
