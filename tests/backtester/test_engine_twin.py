@@ -356,9 +356,12 @@ def test_engine_and_twin_agree_on_markets_with_everything():
     def agree(case):
         seen.update(seen_in(check(*case)))
 
-    agree()
     everything = {*map(repr, (*Status, *Reason, *Flag))}
     rare = {repr(Status.NO_EQUITY)}  # after a ruin only: has tests of its own
+    for _ in range(4):  # 500 markets may lack what is nearly as rare
+        agree()
+        if seen | rare == everything:
+            break
     assert seen | rare == everything  # nothing was left out of the comparison
 
 
