@@ -26,13 +26,13 @@ from fxlab.widgets._base import (
     style_sheet,
 )
 from fxlab.widgets._figures import FigureOutput, ZoomSampler
-from fxlab.widgets._list_state import IDS, PAGE, RUN_ORDERS, RUNS, SWEEPS, RunsState
+from fxlab.widgets._list_state import IDS, MOST, RUN_ORDERS, RUNS, SWEEPS, RunsState
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from fxlab.lab import Lab
-    from fxlab.sessions.runs import Reproduction, RunQuery
+    from fxlab.sessions.runs import Reproduction
     from fxlab.sweeper._store import SavedSweep
 
 POINTS: Final = 20
@@ -82,7 +82,6 @@ class RunsBrowser(w.VBox):
             description="Refresh", icon="refresh", tooltip="Read the list again"
         )
         self.count = w.HTML()
-        self.more = w.Button(description="More", tooltip="List the next ones too")
         self.heads = w.HTML(description=" ", style=style, layout=wide)
         self.heads.add_class("fxlab-heads")
         self.listing = w.SelectMultiple(
@@ -104,7 +103,7 @@ class RunsBrowser(w.VBox):
             [
                 style_sheet(),
                 heading("Saved runs and sweeps"),
-                in_line([self.kind, self.filter, self.order, self.refresh, self.count, self.more]),
+                in_line([self.kind, self.filter, self.order, self.refresh, self.count]),
                 w.VBox([self.heads, self.listing]),
                 in_line([self.reproduce, self.delete, self.undo, self.progress]),
                 self.message,
@@ -121,7 +120,7 @@ class RunsBrowser(w.VBox):
         self.listing.observe(lambda _: self._on_choice(), "value")
         for button, work in (
             (self.refresh, self._read), (self.reproduce, self._reproduce),
-            (self.delete, self._delete), (self.undo, self._undelete), (self.more, self._read_more),
+            (self.delete, self._delete), (self.undo, self._undelete),
         ):  # fmt: skip
             button.on_click(lambda _, work=work: self._guarded(work))
 
@@ -141,13 +140,13 @@ class RunsBrowser(w.VBox):
         with self.message.guard():
             kind = self.kind.value
             try:
-                state = self._found(RunsState(kind, pl.DataFrame(), self.filter.value))
+                found = self._found(kind, self.filter.value)
             except Exception:
                 self._set_kind(self.state.kind)  # which is what is listed below it
                 raise
             self._set_kind(kind)
             self._deleted = ()
-            self._show(state)
+            self._show(RunsState(kind, found, self.filter.value))
             self._open()
 
     def _set_kind(self, kind: str) -> None:
@@ -161,8 +160,10 @@ class RunsBrowser(w.VBox):
         if self._showing:
             return
         with self.message.guard():
+            state, text = self.state, self.filter.value
+            found = state.found if text == state.text else self._found(state.kind, text)
             order = self.order.value or "newest first"
-            self._show(self._found(replace(self.state, text=self.filter.value, order=order)))
+            self._show(replace(state, found=found, text=text, order=order))
 
     def _on_choice(self) -> None:
         if self._showing:
@@ -173,27 +174,21 @@ class RunsBrowser(w.VBox):
         self._guarded(self._open)
 
     def _read(self, chosen: tuple[str, ...] | None = None) -> None:
-        """Ask for the first ones, and show them; what is no more is chosen no longer."""
-        state = self._found(self.state)
-        listed = set(state.rows[IDS[state.kind]])
+        """Ask for the newest, and show them; what is no more is chosen no longer."""
+        state = self.state
+        found = self._found(state.kind, state.text)
+        listed = set(found[IDS[state.kind]])
         kept = [
             one for one in (state.chosen if chosen is None else chosen)
             if one in listed or self._is_there(one)
         ]  # fmt: skip
-        self._show(replace(state, chosen=tuple(kept)))
+        self._show(replace(state, found=found, chosen=tuple(kept)))
         self._open()
 
-    def _read_more(self) -> None:
-        self._show(self.state.with_more(self._asked(self.state.kind, self.state.next_query)))
-
-    def _found(self, state: RunsState) -> RunsState:
-        """Return a state with the first ones of its filter and order."""
-        return state.with_page(self._asked(state.kind, state.query))
-
-    def _asked(self, kind: str, query: RunQuery) -> pl.DataFrame:
-        """Return a page, and one row more, to know whether there are others after it."""
+    def _found(self, kind: str, text: str) -> pl.DataFrame:
+        """Return the newest that match, one more than are listed, to know whether there are."""
         asked = self._lab.runs if kind == RUNS else self._lab.sweeps
-        return asked(PAGE + 1, **query)
+        return asked(MOST + 1, text=text)
 
     def _is_there(self, one: str) -> bool:
         """Return whether there is a run or sweep that the filter hides."""
@@ -220,7 +215,6 @@ class RunsBrowser(w.VBox):
         self.count.value = (
             f'<span role="status" class="fxlab-soft">{_html.escape(state.count)}</span>'
         )
-        self.more.layout.display = None if state.is_more else "none"
         one_run = state.kind == RUNS and len(state.chosen) == 1
         self.reproduce.disabled = self._reproducing or not one_run
         self.delete.disabled = not state.chosen
