@@ -141,6 +141,7 @@ EXAMPLES = {
     ("archive", "--before"): ["2025-01-01"],
     ("collect", "symbols"): [],  # an argument of each of the following
     ("collect", "--duration"): [],  # they wait; test_times reads 10m and 8h
+    ("collect", "--rollover"): [],  # they wait; test_collector rolls over each second
     ("collect", "--book-depth"): ["0", "1", "10"],
     ("collect", "--book-every"): ["1s"],
     ("backtest", "--latency"): ["50ms", "lognormal:20ms,0.5", "uniform:10ms,40ms"],
