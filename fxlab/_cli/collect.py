@@ -172,7 +172,8 @@ def collect(
     from fxlab.collect.collector import wait_until_over
     from fxlab.lab import connect
 
-    options["resume"] = options["resume"] or ("auto" if options.pop("auto_resume") else False)
+    if options.pop("auto_resume"):
+        options["resume"] = options["resume"] or "auto"
     if service:
         _print_service(venue, symbols, options)
         return

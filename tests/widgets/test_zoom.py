@@ -264,7 +264,7 @@ def test_the_workbench_samples_what_is_seen(lab, session, ticks, monkeypatch):
     below = list(bench.children)
     assert below.index(bench.zoom) == below.index(bench.plot) + 1
     sent = sent_by(bench.zoom, monkeypatch)
-    low, high = ticks["timestamp"][10_000], ticks["timestamp"][10_999]
+    low, high = ticks["timestamp"][10_000], ticks["timestamp"][10_399]
     zoomed(bench.zoom, milliseconds(low), milliseconds(high))
     (content,) = sent
     inside = ticks.filter(pl.col("timestamp").is_between(low, high))
