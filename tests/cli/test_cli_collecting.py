@@ -97,6 +97,16 @@ def test_a_signal_ends_it_well_and_the_handlers_come_back(venue, unique, lab, nu
     assert lab.session(name).status == "completed"
 
 
+def test_a_service_begins_its_session_and_goes_on_with_it(venue, lab, unique):
+    name = unique("always")
+    words = ("binance", SYMBOL, "--session", name, "--book-depth", "0", "--auto-resume")
+    for number in (1, 2):
+        venue(Scripted([trade(number)], after=None))
+        answer = fxlab("collect", *words)
+        assert answer.exit_code == 0, answer.output
+    assert lab.session(name).prices(columns=["seq"])["seq"].to_list() == [1, 2]
+
+
 def test_going_on_by_the_command_line(venue, lab, unique):
     name = unique("live")
     for number, words in ((1, ()), (2, ("--resume",))):
