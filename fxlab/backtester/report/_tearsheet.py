@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import polars as pl
+from markupsafe import Markup
 
 from fxlab import _html
 from fxlab._html import NOTHING, facts, paragraphs, part, show, show_time
@@ -47,7 +48,6 @@ from fxlab.schema import UTC_MICROS
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
-    from markupsafe import Markup
 
     from fxlab.backtester.result import Result
     from fxlab.charts._style import View
@@ -83,7 +83,8 @@ def embed(figure: go.Figure, name: str, fallback: str) -> Markup:
     from fxlab.charts._style import CONFIG
 
     spec = json.loads(figure.to_json())
-    words = words_below(spec["layout"])["text/html"] if take_words(spec["layout"]) else ""
+    below = words_below(spec["layout"]) if take_words(spec["layout"]) else {}
+    words = Markup(below.get("text/html", ""))  # noqa: S704 - escaped where they are made
     # A height of the box itself: plotly measures the box again after each zoom and each click.
     height = int(spec["layout"].get("height") or 450)
     arguments = [spec["data"], spec["layout"], CONFIG | {"responsive": True}]
