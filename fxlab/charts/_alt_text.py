@@ -108,7 +108,8 @@ def words_below(layout: dict[str, Any]) -> dict[str, str]:
     facts = (layout.get("meta") or {}).get(BELOW)
     if facts is None:
         return {}
-    shown = f'<div class="{WORDS}" style="color:{INK};font-size:.85em">{facts}</div>'
+    colour = f"var(--jp-ui-font-color2, {INK})"  # of JupyterLab's theme, where there is one
+    shown = f'<div class="{WORDS}" style="color:{colour};font-size:.85em">{facts}</div>'
     return {"text/html": shown, "text/plain": html.unescape(facts)}
 
 

@@ -160,7 +160,7 @@ class _Notice(event.Listener):  # type: ignore[misc]  # numba is not typed
         self._depth -= 1
         if self._depth == 0:
             self._bar.close()
-        else:
+        elif self._left:  # else known ones are compiled for arrays of another kind
             done = sum(bool(made.signatures) for made in self._left)
             self._advance(done / len(self._left), f"{done} of {len(self._left)} functions")
 
