@@ -58,6 +58,9 @@ _LEFT_OUT: Final = (
 
 _WIDEST: Final = 1_000
 
+Venue = Annotated[str, typer.Argument(help="binance, binance_futures, kraken, mexc, ccxt:NAME")]
+Url = Annotated[str | None, typer.Option(help="Of a mock venue: see fxlab mock.")]
+
 
 def status_view(status: CollectorStatus) -> RenderableType:
     """Return a status as something that rich can print; no text in it is taken for markup."""
@@ -142,7 +145,7 @@ class RecordingWords:
     auto_resume: Annotated[
         bool, typer.Option("--auto-resume", help="The same if it is there; else begin it.")
     ] = False
-    url: Annotated[str | None, typer.Option(help="Of a mock venue: see fxlab mock.")] = None
+    url: Url = None
     settle: Annotated[str, typer.Option(help="How long a gap in the ids may fill by itself.")] = (
         "6s"
     )
@@ -153,7 +156,7 @@ class RecordingWords:
 
 @takes(RecordingWords)
 def collect(
-    venue: Annotated[str, typer.Argument(help="binance, binance_futures, kraken, mexc, ccxt:NAME")],
+    venue: Venue,
     symbols: Annotated[
         list[str], typer.Argument(help="Such as BTC_USDT, or '*_USDT' for all that are traded.")
     ],
@@ -222,10 +225,10 @@ def _print_service(venue: str, symbols: Sequence[str], options: Mapping[str, Any
 
 
 def instruments(
-    venue: Annotated[str, typer.Argument(help="binance, binance_futures, kraken, mexc, ccxt:NAME")],
+    venue: Venue,
     pattern: Annotated[str, typer.Argument(help="Of symbols, such as '*_USDT'.")] = "*",
     *,
-    url: Annotated[str | None, typer.Option(help="Of a mock venue: see fxlab mock.")] = None,
+    url: Url = None,
     limit: Annotated[int, typer.Option(min=1, help="Most rows to list.")] = 50,
 ) -> None:
     """List what a venue trades, as it says now."""
@@ -257,7 +260,7 @@ def verify(
 def backfill(
     session_id: Annotated[str, typer.Argument(help="The id, with or without session_.")],
     *,
-    url: Annotated[str | None, typer.Option(help="Of a mock venue: see fxlab mock.")] = None,
+    url: Url = None,
 ) -> None:
     """Ask a recording's venue again for the trades that are known to be missing."""
     from fxlab.lab import connect

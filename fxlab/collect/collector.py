@@ -350,14 +350,13 @@ def open_session(
         "options": plan.options() | {"lossless": feed.lossless},
         "server": server_of(store.db),
     }
-    exists = _catalog.find_free(store.db, plan.session_id) is not None
-    if plan.resume is True or (plan.resume and exists):
+    if plan.resume is True or _catalog.find_free(store.db, plan.session_id) is not None:
+        if not plan.resume:
+            raise SessionExists(
+                f"session {plan.session_id!r} exists; choose another session_id, or go on with it: "
+                "resume=True"
+            )
         facts = lifecycle.restore_state(store.db, plan, journal, facts)
-    elif exists:
-        raise SessionExists(
-            f"session {plan.session_id!r} exists; choose another session_id, or go on with it: "
-            "resume=True"
-        )
     ending = {} if plan.ending is None else {"ending": plan.ending}
     journal.append([], {"session": facts, **ending})
     recorder = recorder_of(journal, store.encoder, facts)

@@ -225,13 +225,17 @@ class FigureOutput(w.Output):
 
 def _outputs(figure: go.Figure, text: str) -> tuple[dict[str, Any], ...]:
     """Return a figure as an output of a cell, and the words below it, if there are any."""
-    spec = json.loads(figure.to_json())
+    spec = _spec(figure)
     take_words(spec["layout"])
-    # Not responsive: plotly then takes the height of what is around it, which has none of its own.
-    data: list[dict[str, Any]] = [{PLOTLY: {**spec, "config": CONFIG}, "text/plain": text}]
-    data.append(words_below(spec["layout"]))
+    data = ({PLOTLY: spec, "text/plain": text}, words_below(spec["layout"]))
     kind = {"output_type": "display_data", "metadata": {}}
     return tuple({**kind, "data": one} for one in data if one)
+
+
+def _spec(figure: go.Figure) -> dict[str, Any]:
+    """Return a figure as data of an output of a cell."""
+    # Not responsive: plotly then takes the height of what is around it, which has none of its own.
+    return {**json.loads(figure.to_json()), "config": CONFIG}
 
 
 class LiveFigure(w.VBox):
@@ -407,8 +411,7 @@ class ZoomableChart(w.VBox):
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401 - ipywidgets
         bundle: dict[str, Any] = super()._repr_mimebundle_(**kwargs)
         # The figure is seen where the widget is not: in an exported notebook.
-        spec = {**json.loads(self.figure.to_json()), "config": CONFIG}
-        return {**bundle, PLOTLY: spec, "text/plain": repr(self)}
+        return {**bundle, PLOTLY: _spec(self.figure), "text/plain": repr(self)}
 
 
 def _chart_of(
