@@ -201,7 +201,11 @@ def test_what_takes_long_is_said_above_a_bar(monkeypatch):
 
 
 @pytest.mark.parametrize("progress", [None, False])
-def test_compiling_shows_a_bar_below_that_of_a_run_unless_it_is_silenced(tmp_path, progress):
+def test_compiling_shows_a_bar_below_that_of_a_run_unless_it_is_silenced(
+    tmp_path, monkeypatch, progress
+):
+    # A fast machine compiles a function between two looks at the bar.
+    monkeypatch.setenv("TQDM_MININTERVAL", "0")
     seen, _ = in_a_terminal(
         f"""
 import os

@@ -543,7 +543,8 @@ def night_ranks(*, limit: int, top: int, words: str) -> str:
     return (
         f"select {columns(table, table.columns)} from {own} join ({last}) on night_id = last_id "
         f"where {' and '.join(parts)} "
-        f"order by timestamp desc, night_id, sweep, rank limit {count(limit, 'limit')}"
+        "order by timestamp desc, updated_at desc, night_id, sweep, rank "
+        f"limit {count(limit, 'limit')}"
     )
 
 

@@ -273,9 +273,10 @@ def finish(db: QuestDB, locks: Path) -> None:
     One that is running is left alone. What cannot be finished is said by a warning, and readers
     are refused.
     """
-    if not db.is_moving():
-        return
     try:
+        db.wait_visible(PURGE_JOURNAL)  # the killed process may have written to it last
+        if not db.is_moving():
+            return
         with contextlib.suppress(SessionBusy), alone(locks):
             _finish(db)
     except QuestDBError as error:
@@ -284,6 +285,7 @@ def finish(db: QuestDB, locks: Path) -> None:
 
 def _finish(db: QuestDB) -> None:
     """Finish the rewrites whose rows were copied. Readers waited for it."""
+    db.wait_visible(PURGE_JOURNAL)
     lines = db.execute(sql_tables.purges("copied"))
     for (_, name, partition), group in groupby(lines, key=lambda line: (line[5], *line[:2])):
         found = list(group)

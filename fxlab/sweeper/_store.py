@@ -352,7 +352,7 @@ def save_night(lab: Lab, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def nights(db: QuestDB, limit: int = 50, *, top: int | None = None, text: str = "") -> pl.DataFrame:
-    """Return the best points of nightly sweeps, the newest night first.
+    """Return the best points of nightly sweeps, the newest night first; of a date's, the last run.
 
     A night is there as it ended last: run again, on its date and in its folder, its rows are
     written anew. One that was killed is not there until it is run again. The rows stay when the

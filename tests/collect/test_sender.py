@@ -25,13 +25,13 @@ class Script:
     """A server in a list: what it answers, one request after the other."""
 
     def __init__(self, *answers):
-        self.answers = list(answers)
+        self.script = list(answers)
         self.got = []
         self.asked = threading.Event()
 
     def send(self, batches):
         """Take a request, or raise what the script says."""
-        answer = self.answers.pop(0) if self.answers else None
+        answer = self.script.pop(0) if self.script else None
         self.asked.set()
         if answer is not None:
             raise answer
@@ -243,6 +243,41 @@ def test_stopping_in_an_outage_keeps_everything(encoder, journal):
     assert journal.rows == 2
     with sending(journal, Script()) as sender:
         assert sender.drain(PATIENCE)
+
+
+@pytest.mark.parametrize("hanging", [0.2, float("inf")])
+def test_a_server_that_is_back_is_not_missed_by_who_waits(encoder, journal, monkeypatch, hanging):
+    """It was away so long that the next try is far off; the end of a recording is not."""
+    monkeypatch.setattr(module, "FIRST_PAUSE", 1e6)
+    monkeypatch.setattr(module, "LONGEST_PAUSE", 1e6)
+    monkeypatch.setattr(module, "AWAITED_PAUSE", 0.01)
+    journal.append([encoder.encode(PRICES, rows("x", [1, 2]))], {})
+    with sending(journal, Script(away("1"), away("2"))) as sender:
+        wait_for(lambda: sender.outage)
+        assert sender.drain(PATIENCE, hanging)
+
+
+class Probed(Script):
+    """Is away for all requests, and answers so many probes."""
+
+    def __init__(self, probes):
+        super().__init__(*[away() for _ in range(100_000)])
+        self.probes = [True] * probes
+
+    def answers(self, _):
+        """Say whether it is there."""
+        return bool(self.probes) and self.probes.pop()
+
+
+@pytest.mark.parametrize("probes", [0, 1, 9])
+def test_a_server_that_takes_nothing_is_given_up_by_who_waits(encoder, journal, probes):
+    journal.append([encoder.encode(PRICES, rows("x", [1, 2]))], {})
+    with sending(journal, post := Probed(probes)) as sender:
+        wait_for(lambda: sender.outage)
+        assert not sender.drain(PATIENCE, 0.05)
+        assert sender.outage
+    assert len(post.probes) == max(0, probes - 1)
+    assert journal.rows == 2
 
 
 def test_a_row_refused_and_then_an_outage_is_quarantined_once(encoder, journal):

@@ -504,8 +504,8 @@ class Hooked:
         return self._db.execute(statement)
 
     def wait_visible(self, *tables):
-        """Call back if that is asked for, then wait."""
-        if self._beginning == "wait":
+        """Call back if that is asked for, and partitions are counted already, then wait."""
+        if self._beginning == "wait" and fxlab.schema.PURGE_JOURNAL not in tables:
             self._hook()
         self._db.wait_visible(*tables)
 

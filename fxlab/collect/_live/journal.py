@@ -284,6 +284,7 @@ REQUEST_BYTES: Final = 2_000_000
 
 FIRST_PAUSE: Final = 0.05
 LONGEST_PAUSE: Final = 2.0  # seconds between two tries during an outage
+AWAITED_PAUSE: Final = 0.2  # while somebody waits for the journal to be empty
 LONGEST_REST: Final = 0.25  # seconds between two requests when all is well
 ROWS_A_SECOND_OF_REST: Final = 20_000
 """At 5,000 trades a second the sender hardly rests; at 50,000 it sends four times a second."""
@@ -332,6 +333,7 @@ class Sender:
         self._on_outage = on_outage
         self._on_refused = on_refused
         self._stopping = threading.Event()
+        self._awaited = threading.Event()
         self._refused: list[tuple[Lines, str]] = []
         """Of the batches under way."""
         self._refused_in_a_row = 0
@@ -351,18 +353,18 @@ class Sender:
         After `hanging` seconds without a row leaving it, a server that is away or answers nothing
         is not waited for; one that is slow is.
         """
-        rows, since = self._journal.rows, time.monotonic()
+        self._awaited.set()
+        rows, since, last = self._journal.rows, time.monotonic(), False
         end = since + timeout
         while self._journal.rows and self._thread.is_alive() and time.monotonic() < end:
             time.sleep(0.005)
             if self._journal.rows != rows:
                 rows, since = self._journal.rows, time.monotonic()
             elif time.monotonic() - since > hanging:
-                if not self.outage and not self._post.answers(PROBE_SECONDS):
-                    self.outage = "it does not answer"
-                if self.outage:
+                if last or not self._post.answers(PROBE_SECONDS):
+                    self.outage = self.outage or "it does not answer"
                     break
-                since = time.monotonic()
+                last, since = bool(self.outage), time.monotonic()  # it may be back this moment
         return not self._journal.rows
 
     def stop(self, seconds: float | None = None) -> None:
@@ -372,6 +374,7 @@ class Sender:
         sends it again.
         """
         self._stopping.set()
+        self._awaited.set()
         self._journal.news.set()
         if self._thread.ident is not None:
             self._thread.join(seconds)
@@ -441,7 +444,7 @@ class Sender:
                 if tries > 1 or time.monotonic() - began > SLOW_SECONDS:
                     self.outage = str(error)
                     _log.warning("rows wait in the journal, try %d: %s", tries, error)
-                    self._stopping.wait(wait_before(tries - 2, FIRST_PAUSE, LONGEST_PAUSE))
+                    self._pause(wait_before(tries - 2, FIRST_PAUSE, LONGEST_PAUSE))
             except BatchRefused:
                 self._end_outage(began, tries)
                 raise
@@ -449,6 +452,11 @@ class Sender:
                 self._end_outage(began, tries)
                 return True
         return False
+
+    def _pause(self, seconds: float) -> None:
+        """Wait before another try: a server that is back is not missed where the end is near."""
+        if self._awaited.wait(seconds):
+            self._stopping.wait(min(seconds, AWAITED_PAUSE))
 
     def _end_outage(self, began: float, tries: int) -> None:
         seconds = time.monotonic() - began
