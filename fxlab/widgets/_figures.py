@@ -114,6 +114,7 @@ function render({ model, el }) {
     heard.add(model);
     const mine = graphs().filter((graph) => seen.has(graph));
     if (event === "ready") {
+      model.send({ event: "heard" });
       if (mine.length && redraws(model)) model.send({ event: "redraws" });
       return;
     }
@@ -152,8 +153,9 @@ class FigureEvents(anywidget.AnyWidget):
 
     Attributes
     ----------
-    is_shown, can_redraw : bool
-        Whether a page shows it, and whether one has told that it draws other data in place.
+    is_shown, is_heard, can_redraw : bool
+        Whether a page shows it, whether one has told that it hears the kernel, and that it draws
+        other data in place.
     """
 
     _esm = _FIGURE_SCRIPT
@@ -168,7 +170,7 @@ class FigureEvents(anywidget.AnyWidget):
         self._on_click, self._on_zoom, self._on_shown = on_click, on_zoom, on_shown
         # A page of Jupyter's server is there before a busy kernel hears of it; a batch has none.
         self.is_shown = _SERVED in os.environ
-        self.can_redraw = False
+        self.is_heard = self.can_redraw = False
         super().__init__(zooms=on_zoom is not None)
         self.on_msg(lambda _widget, content, _buffers: self.handle(content))
 
@@ -176,10 +178,12 @@ class FigureEvents(anywidget.AnyWidget):
         """Hand on what the browser told; answer the question whether it hears anything."""
         if content.get("event") == "ready":
             # Another page may not draw what the one before it drew.
-            self.is_shown, self.can_redraw = True, False
+            self.is_shown, self.is_heard, self.can_redraw = True, False, False
             self.send({"event": "ready"})
             if self._on_shown is not None:
                 self._on_shown()
+        elif content.get("event") == "heard":
+            self.is_heard = True
         elif content.get("event") == "redraws":
             self.can_redraw = True
         elif content.get("event") == "click" and self._on_click is not None:
@@ -238,6 +242,11 @@ def _spec(figure: go.Figure) -> dict[str, Any]:
     return {**json.loads(figure.to_json()), "config": CONFIG}
 
 
+UNHEARD: Final = 20
+"""So often a figure is made anew for a page that hears nothing before it is asked once more, by
+another model; the next time, twice as often."""
+
+
 class LiveFigure(w.VBox):
     """A figure whose data grow while it is looked at; from any thread.
 
@@ -255,6 +264,7 @@ class LiveFigure(w.VBox):
     def __init__(self, figure: go.Figure) -> None:
         self.figure = figure
         self.output, self.events = FigureOutput(), FigureEvents(on_shown=self._on_shown)
+        self._made_anew, self._patience = 0, UNHEARD
         super().__init__([self.output, self.events])
         self.keep()
 
@@ -266,6 +276,16 @@ class LiveFigure(w.VBox):
             self.events.redraw(self.figure)
         elif self.events.is_shown:
             self.keep()
+            self._made_anew += 1
+            if not self.events.is_heard and self._made_anew >= self._patience:
+                self._listen_again()
+
+    def _listen_again(self) -> None:
+        """Make another model: a page that was busy as this one was made never hears by it."""
+        self._made_anew, self._patience = 0, 2 * self._patience
+        deaf, self.events = self.events, FigureEvents(on_shown=self._on_shown)
+        self.children = [self.output, self.events]
+        deaf.close()
 
     def keep(self, text: str = "") -> None:
         """Show the figure for good, with `text` where plotly does not draw."""

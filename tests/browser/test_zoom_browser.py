@@ -7,7 +7,7 @@ import re
 import numpy as np
 import polars as pl
 import pytest
-from lab_browser import WAIT, browser_page, open_and_run, reload_page, write_notebook
+from lab_browser import GIVE_UP, WAIT, browser_page, open_and_run, reload_page, write_notebook
 from markets import START
 
 pytestmark = pytest.mark.browser
@@ -217,13 +217,6 @@ def test_charts_of_sessions_and_of_a_notebook_zoom_in_a_narrow_window(
         expect(said).to_contain_text("of 300,000 ticks in view")
         Chart(page, own.locator(".js-plotly-plot")).double_click()
         expect(said).to_contain_text("300,000 ticks, ")
-
-
-GIVE_UP = """
-const wait = AbortSignal.timeout.bind(AbortSignal);
-AbortSignal.timeout = (span) => wait(span === 2_000 ? 0 : span);
-"""
-"""Lets anywidget give up at once, as it does on a page that is busy for two seconds."""
 
 
 def test_a_zoom_is_answered_where_the_page_was_too_busy_to_hear_the_kernel(jupyter, session):

@@ -83,6 +83,12 @@ FAULTS = """
 """What an eye would find fault with in a panel: texts cut, too wide, unnamed, or too pale."""
 
 
+GIVE_UP = """
+const wait = AbortSignal.timeout.bind(AbortSignal);
+AbortSignal.timeout = (span) => wait(span === 2_000 && !window.isCalm ? 0 : span);
+"""
+"""Lets anywidget give up at once, as on a page that is busy for two seconds, until it is calm."""
+
 GROWS = """
 (panel) => {
   const graph = panel.querySelector(".js-plotly-plot");

@@ -18,6 +18,7 @@ from fxlab.errors import CollectionFailed, InvalidInput, VenueNotFound, VenueRef
 from fxlab.widgets import KeyGuard, LiveMonitor
 from fxlab.widgets._base import PeriodicTimer
 from fxlab.widgets._collect_panel import CollectForm, MonitorChart
+from fxlab.widgets._figures import UNHEARD
 from fxlab.widgets._forms import WRONG
 
 PATIENCE = 120.0
@@ -494,6 +495,26 @@ def test_a_page_of_jupyters_server_is_drawn_to_before_a_busy_kernel_hears_of_it(
     before = live.output.outputs
     live.show()
     assert live.output.outputs is not before
+
+
+def test_a_page_that_was_too_busy_to_hear_is_asked_again_by_another_model():
+    live = MonitorChart(("A",)).live
+    deaf = live.events
+    deaf.handle({"event": "ready"})
+    for span in (UNHEARD, 2 * UNHEARD):
+        before = live.events
+        for _ in range(span):
+            assert live.events is before
+            live.show()
+        assert live.events is not before
+        assert live.children == (live.output, live.events)
+        assert before.comm is None  # closed
+        live.events.handle({"event": "ready"})
+    live.events.handle({"event": "heard"})  # it has no plotly of its own, then
+    heard = live.events
+    for _ in range(5 * UNHEARD):
+        live.show()
+    assert live.events is heard
 
 
 def test_a_gap_in_a_feed_is_in_the_status(lab):
