@@ -40,7 +40,6 @@ FLOORS = {
     "fxlab/_questdb": [
         ["endpoint", "runtime", "sql"],
         ["server_config", "sql_tables"],
-        ["limits"],
         ["ingest", "server"],
         ["cache", "client"],
         ["migrations"],
@@ -62,7 +61,7 @@ FLOORS = {
         ["replay"],
     ],
     "fxlab/backtester/metrics": [
-        ["_analysis", "_exposure", "_ratios", "_validation"],
+        ["_analysis", "_ratios", "_validation"],
         ["_overfitting", "_performance"],
     ],
     "fxlab/backtester/report": [
