@@ -114,7 +114,7 @@ FLOORS = {
         ["_book_sync", "_rest"],
         ["_binance_messages", "_ccxt", "_kraken_messages", "_websocket"],
         ["_kraken", "_snapshot_run"],
-        ["_binance", "_mexc"],
+        ["_binance", "_bybit", "_mexc"],
     ],
     "fxlab/mock": [
         ["_faults", "_market", "_sockets"],
@@ -123,7 +123,7 @@ FLOORS = {
         ["_venue"],
     ],
     "fxlab/mock/_protocols": [
-        ["binance", "kraken", "mexc"],
+        ["binance", "bybit", "kraken", "mexc"],
     ],
     "fxlab/replayer": [
         ["_clock"],

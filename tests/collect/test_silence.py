@@ -228,6 +228,7 @@ def test_without_backfill_nothing_is_asked_for_and_the_silence_is_told(db, recor
 STREAMS = {
     "binance": ("@trade", "@depth"),
     "binance_futures": ("@aggTrade", "@depth"),
+    "bybit": ("publicTrade", "orderbook"),
     "kraken": ("trade:", "book-"),
     "mexc": ("deal:", "depth:"),
 }
@@ -249,7 +250,7 @@ def test_no_trade_is_lost_where_a_stream_of_trades_ceases(venue, lab, db, unique
     gaps = [row for row in events(db, session.id, "gap") if '"prices"' in row["detail"]]
     missing = [row["count"] for row in gaps if row["count"] != 0]
     seqs = session.prices(columns=["seq"])["seq"]
-    if venue == "mexc":  # its trades cannot be asked for: the gap is told
+    if venue in {"bybit", "mexc"}:  # its trades cannot be asked for: the gap is told
         assert missing == [None]
     else:
         assert missing == []
@@ -260,7 +261,8 @@ def test_no_trade_is_lost_where_a_stream_of_trades_ceases(venue, lab, db, unique
 @pytest.mark.parametrize("venue", STREAMS)
 def test_one_of_two_books_that_ceases_is_a_gap_and_comes_back(venue, lab, db, unique, impatient):
     pair = ("BTC_USDT", "ETH_USDT")
-    quiet = {"kraken": "book-10:ETH/USDT", "mexc": "depth:ETH_USDT"}.get(venue, "ethusdt@depth")
+    own = {"bybit": ".50.ETHUSDT", "kraken": "book-10:ETH/USDT", "mexc": "depth:ETH_USDT"}
+    quiet = own.get(venue, "ethusdt@depth")
     market = generated(pair, seed=5, rate=20, book_rate=40)
     with MockVenue(market, venues=[venue], faults=Faults(silence=(quiet, 2.0))) as mock:
         collector = lab.collect(
@@ -276,7 +278,7 @@ def test_one_of_two_books_that_ceases_is_a_gap_and_comes_back(venue, lab, db, un
     assert books[-1] > gaps[0]["to_time"]  # it came again
 
 
-@pytest.mark.parametrize("venue", ["binance", "binance_futures", "mexc"])
+@pytest.mark.parametrize("venue", ["binance", "binance_futures", "bybit", "mexc"])
 def test_a_symbol_that_is_traded_no_more_is_told_when_it_falls_silent(
     venue, lab, unique, monkeypatch
 ):

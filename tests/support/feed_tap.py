@@ -125,7 +125,15 @@ def truth_of(mock: MockVenue, venue: str, symbol: str) -> list[tuple]:
 
 def told(trades: Sequence[Trade]) -> list[tuple]:
     """Return trades in the form of `truth_of`."""
-    return [(one.id, one.time, one.price, one.volume, one.side == "buy") for one in trades]
+    return [
+        (number_of(one.id), one.time, one.price, one.volume, one.side == "buy") for one in trades
+    ]
+
+
+def number_of(identity: int | str | None) -> int:
+    """Return the market's number of a trade, with which the mock's UUIDs end."""
+    text = str(identity)
+    return int(text[-12:], 16) if "-" in text else int(text)
 
 
 def tops(mock: MockVenue, symbol: str, depth: int = 10) -> list[tuple]:
