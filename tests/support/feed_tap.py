@@ -194,7 +194,8 @@ def check_pairs(gaps: Sequence[Gap]) -> None:
     """Hold that gaps open and close in turns; the last one may be open."""
     for opened, closed in zip(gaps[::2], gaps[1::2], strict=False):
         assert opened.to_time is None
-        assert closed == opened._replace(to_time=closed.to_time)
+        missing = 0 if closed.missing == 0 else opened.missing  # its history was found
+        assert closed == opened._replace(to_time=closed.to_time, missing=missing)
         assert closed.to_time >= opened.from_time
 
 

@@ -23,15 +23,18 @@ from fxlab.collect.feed import (
     Trade,
 )
 from fxlab.collect.venues import _bybit
+from fxlab.collect.venues._book_sync import TradeGapTracker
 from fxlab.collect.venues._bybit import (
     BookUpdate,
     Bybit,
     BybitLinear,
     BybitRun,
     SequencedBook,
+    between,
     parse,
     subscriptions,
 )
+from fxlab.collect.venues._rest import HistoryPage
 from fxlab.errors import VenueRefused, VenueUnavailable
 from fxlab.mock import Faults, MockVenue
 
@@ -349,6 +352,76 @@ def test_a_cut_is_told_for_books_and_for_prices():
                 assert [one.to_time is None for one in gaps] == [True, False]
                 check_pairs(gaps)
     assert len(heard.events("reconnect")) == 1
+
+
+def test_trades_of_a_cut_are_found_where_the_history_reaches_back():
+    mock, market = feed_tap.venue("bybit_linear", trades=None, speed=1.0, rate=60.0)
+    cut: list[bool] = []
+
+    def meanwhile(heard: Heard) -> None:
+        if not cut and all(len(heard.trades(one)) > 20 for one in market.listings):
+            cut.append(True)
+            mock.cut()
+
+    def over(heard: Heard) -> bool:
+        return len([one for one in heard.gaps() if one.to_time is not None]) == 2
+
+    def feed(mock: MockVenue) -> BybitLinear:
+        return BybitLinear(address=Address.under(mock.url, "bybit_linear"))
+
+    with mock:
+        heard = feed_tap.hear(mock, feed, over, book_depth=0, meanwhile=meanwhile)
+        for symbol in market.listings:
+            opened, closed = heard.gaps(symbol)
+            assert (opened.missing, closed.missing) == (None, 0)
+            found = {number: one for number, *one in told(heard.trades(symbol))}
+            truth = {
+                number: one for number, *one in feed_tap.truth_of(mock, "bybit_linear", symbol)
+            }
+            assert (
+                found.items()
+                >= {
+                    number: one
+                    for number, one in truth.items()
+                    if opened.from_time <= one[0] <= closed.to_time
+                }.items()
+            )
+            assert all(truth[number] == one for number, one in found.items())
+    assert {one.origin for one in heard.trades()} == {"live", "backfill"}
+
+
+def traded(number, time=NOW) -> Trade:
+    return Trade("BTC_USDT", number, "buy", 1.0, 1.0, time, NOW)
+
+
+def test_only_a_page_with_both_ends_proves_what_lies_between():
+    trades = [traded(number) for number in range(3, 9)]
+    page = HistoryPage(trades, [])
+    assert between(page, traded(4), traded(7)) == [traded(5), traded(6)]
+    assert between(page, traded(4), traded(5)) == []
+    assert between(page, traded(2), traded(7)) is None
+    assert between(page, traded(4), traded(9)) is None
+    assert between(page, None, traded(7)) is None
+    bad = [(None, Event("quarantine", None, NOW, 1, "odd"))]
+    assert between(HistoryPage(trades, bad), traded(4), traded(7)) is None
+
+
+def test_a_gap_that_is_asked_about_ends_when_it_is_answered_or_the_next_begins():
+    gaps = TradeGapTracker(history=True)
+    gaps.take(traded(1, 5))
+    (gap,) = gaps.lose("cut")
+    first = traded(2, 9)
+    assert gaps.take(first) == [first]
+    assert gaps.after == {"BTC_USDT": first}
+    assert gaps.take(traded(3, 10)) == [traded(3, 10)]
+    assert gaps.end(first, filled=True) == [gap._replace(to_time=9, missing=0)]
+    assert gaps.end(first, filled=True) == []
+    (second,) = gaps.lose("cut again")
+    gaps.take(traded(5, 12))
+    closed, third = gaps.lose("and again")
+    assert closed == second._replace(to_time=12)
+    assert (third.from_time, third.cause) == (12, "and again")
+    assert gaps.end(traded(5, 12), filled=True) == []
 
 
 def test_best_prices_alone():

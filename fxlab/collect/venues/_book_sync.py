@@ -504,9 +504,22 @@ class BestPrices:
 
 
 class TradeGapTracker:
-    """Tells the stretches in which trades may have been missed, symbol by symbol."""
+    """Tells the stretches in which trades may have been missed, symbol by symbol.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    history
+        Whether the venue's newest trades are asked for: a gap is told to be over by `end` then.
+
+    Attributes
+    ----------
+    after
+        The first trade after each gap that waits for `end`.
+    """
+
+    def __init__(self, *, history: bool = False) -> None:
+        self.after: dict[str, Trade] = {}
+        self._history = history
         self._times: dict[str, int] = {}
         self._open: dict[str, Gap] = {}
 
@@ -523,7 +536,10 @@ class TradeGapTracker:
             return [trade]
         gap = self._open.get(trade.symbol)
         # Trades from before the gap, which some venues tell again, do not end it.
-        if gap is None or trade.time <= gap.from_time:
+        if gap is None or trade.time <= gap.from_time or trade.symbol in self.after:
+            return [trade]
+        if self._history:
+            self.after[trade.symbol] = trade
             return [trade]
         del self._open[trade.symbol]
         return [gap._replace(to_time=trade.time), trade]
@@ -538,10 +554,32 @@ class TradeGapTracker:
         symbols
             Which symbols are concerned; None for all.
         """
+        ended = [
+            message
+            for symbol, first in [*self.after.items()]
+            if symbols is None or symbol in symbols
+            for message in self.end(first, filled=False)
+        ]
         begun = {
             symbol: Gap(symbol, "prices", time, None, None, cause)
             for symbol, time in self._times.items()
             if symbol not in self._open and (symbols is None or symbol in symbols)
         }
         self._open |= begun
-        return list(begun.values())
+        return [*ended, *begun.values()]
+
+    def end(self, first: Trade, *, filled: bool) -> list[Message]:
+        """Return the end of a gap before a trade, unless it was told when trades were lost again.
+
+        Parameters
+        ----------
+        first
+            What is in `after`.
+        filled
+            Whether all that is missing was found.
+        """
+        if self.after.get(first.symbol) is not first:
+            return []
+        del self.after[first.symbol]
+        gap = self._open.pop(first.symbol)
+        return [gap._replace(to_time=first.time, missing=0 if filled else None)]

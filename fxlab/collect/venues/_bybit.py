@@ -7,8 +7,10 @@ what lies before it is a gap, too. Levels beyond the 50 best are cut off on this
 that none stays that the venue speaks of no more.
 
 Trades have ids that do not rise by one (numbers on spot, UUIDs on contracts), and the venue's
-history reaches back by so many trades, not by time or id. So each lost connection leaves a gap in
-the prices, which is reported. Block trades are among the public trades, and recorded.
+history is its newest trades (60 of spot, 1,000 of contracts), not by time or id. So each lost
+connection is a gap in the prices. It is filled where the history has both the last trade before it
+and the first one after it, which proves what lies between. Block trades are among the public
+trades, and recorded.
 
 The protocol (version 5):
 https://bybit-exchange.github.io/docs/v5/ws/connect
@@ -22,10 +24,12 @@ https://bybit-exchange.github.io/docs/v5/rate-limit
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from json.decoder import JSONDecoder
 from typing import Any, ClassVar, Final, NamedTuple
 from urllib.parse import unquote
@@ -66,6 +70,7 @@ from fxlab.collect.venues._websocket import (
     Frame,
     ReconnectingWebSocket,
 )
+from fxlab.errors import VenueError
 from fxlab.schema import BOOK_DEPTH, is_symbol
 
 DEPTH: Final = 50
@@ -146,7 +151,11 @@ _ASKED: Final = ("symbol", "execId", "side", "price", "size", "time")
 
 
 def _trade(
-    entry: Mapping[str, Any], names: tuple[str, ...], received: int, instrument: Instrument
+    entry: Mapping[str, Any],
+    names: tuple[str, ...],
+    received: int,
+    instrument: Instrument,
+    origin: str = "live",
 ) -> Trade:
     native, identity, side, price, quantity, time = (entry[name] for name in names)
     if native != instrument.native:
@@ -159,6 +168,7 @@ def _trade(
         positive(_text(quantity), "size"),
         _micros(time),
         received,
+        origin,
     )
 
 
@@ -286,6 +296,8 @@ MOST_CHARACTERS: Final = 20_000
 """Of all topics of one connection; 21,000 are documented."""
 HEARTBEAT: Final = ('{"op":"ping"}', 20.0)
 """As advised; an answer shows that a quiet market is no dead connection."""
+ASKED_AFTER: Final = (0.5, 0.5, 2.0)
+"""Seconds before each question for the trades in a gap: the history may be behind the stream."""
 TOO_OFTEN: Final = (10006, 10018)
 """Codes of answers: of an endpoint's limit, and of the address'."""
 
@@ -301,6 +313,8 @@ class Bybit(RestFeed):
     """The only ``contractType`` to keep; None on markets without contracts."""
     PAGED: ClassVar[Mapping[str, int]] = {}
     """What is asked for so that a list comes in pages; spot's has none."""
+    RECENT: ClassVar[int] = 60
+    """Trades of the past that the venue tells at most."""
 
     _run: BybitRun | None = None
 
@@ -323,18 +337,23 @@ class Bybit(RestFeed):
         self.doubted.set()
         if data_type == "orderbook":
             return await self._newest_book(instrument)
-        found = await self._ask("recent-trade", symbol=instrument.native, limit=NEWEST)
+        return self._newest("recent-trade", await self.recent(instrument, NEWEST))
+
+    async def recent(self, instrument: Instrument, limit: int) -> HistoryPage:
+        """Return so many of the newest trades, the newest one last, as "backfill"."""
+        found = await self._ask("recent-trade", symbol=instrument.native, limit=limit)
         received = self.clock.now()
         with self._documented("recent-trade"):
             page = HistoryPage.read(
                 "recent-trade",
                 listed(found["list"]),
-                lambda entry: _trade(entry, _ASKED, received, instrument),
+                lambda entry: _trade(entry, _ASKED, received, instrument, "backfill"),
                 lambda entry: _identity(entry["execId"]),
             )
-        times = [trade.time for trade in page.trades]
-        newest = self._newest("recent-trade", page, first=times[:1] >= times[-1:])
-        return None if newest is None else newest._replace(origin="backfill")
+        # Their order is not documented; it is newest first.
+        if page.trades and page.trades[0].time >= page.trades[-1].time:
+            page.trades.reverse()
+        return page
 
     async def _newest_book(self, instrument: Instrument) -> BookSnapshot:
         found = await self._ask("orderbook", symbol=instrument.native, limit=DEPTH)
@@ -395,6 +414,7 @@ class BybitLinear(Bybit):
     CATEGORY: ClassVar[str] = "linear"
     CONTRACT: ClassVar[str | None] = "LinearPerpetual"
     PAGED: ClassVar[Mapping[str, int]] = {"limit": 1_000}
+    RECENT: ClassVar[int] = 1_000
 
 
 def _names(entry: Mapping[str, Any]) -> tuple[str, str]:
@@ -442,10 +462,12 @@ class BybitRun(VenueRun[TopicGroup]):
         super().__init__(feed, [one.symbol for one in wanted.instruments])
         self._feed, self._wanted = feed, wanted
         self._by_native = wanted.by_native
+        self._natives = {one.symbol: one.native for one in wanted.instruments}
         booked = wanted.instruments if wanted.book_depth else ()
         self.books = {one.native: SequencedBook(one.symbol) for one in booked}
         self._best = BestPrices() if wanted.book_depth == 1 else None
-        self._trade_gaps = TradeGapTracker()
+        self._trade_gaps = TradeGapTracker(history=True)
+        self._last: dict[str, Trade] = {}
         self._groups = self._grouped()
 
     async def batches(self) -> AsyncGenerator[list[Message], None]:
@@ -503,11 +525,35 @@ class BybitRun(VenueRun[TopicGroup]):
             for found in parse(payload, received, instruments):
                 if type(found) is Trade:
                     messages += gaps.take(found)
+                    if gaps.after.get(found.symbol) is found:
+                        last = self._last.get(found.symbol)
+                        self._start(partial(self._fill, last, found))
+                    self._last[found.symbol] = found
                 elif type(found) is BookUpdate:
                     messages += self._booked(found)
                 elif isinstance(found, Event):
                     messages.append(found)
         return messages
+
+    async def _fill(self, last: Trade | None, first: Trade) -> None:
+        """Ask for the trades between the last one before a gap and the first one after it."""
+        found: list[Trade] | None = None
+        instrument = self._by_native[self._natives[first.symbol]]
+        for seconds in ASKED_AFTER if last is not None else ():
+            await asyncio.sleep(seconds)
+            await self._allowed()
+            try:
+                page = await self._feed.recent(instrument, self._feed.RECENT)
+            except VenueError as error:
+                await self._tell("venue_error", first.symbol, f"trades of a gap: {error}")
+                continue
+            found = between(page, last, first)
+            if found is not None:
+                break
+        await self._queue.put(partial(self._filled, first, found))
+
+    def _filled(self, first: Trade, found: list[Trade] | None) -> list[Message]:
+        return [*(found or ()), *self._trade_gaps.end(first, filled=found is not None)]
 
     def _booked(self, update: BookUpdate) -> list[Message]:
         book = self.books.get(update.native)
@@ -540,6 +586,14 @@ class BybitRun(VenueRun[TopicGroup]):
                 lost += self.books[native].lose(closed.reason)
                 self.books[native].expect_snapshot()
         return lost + self._trade_gaps.lose(closed.reason, connection.symbols)
+
+
+def between(page: HistoryPage, last: Trade | None, first: Trade) -> list[Trade] | None:
+    """Return the trades between two; None if the page cannot prove that these are all."""
+    places = {trade.id: place for place, trade in enumerate(page.trades)}
+    if page.bad or last is None or last.id not in places or first.id not in places:
+        return None
+    return page.trades[places[last.id] + 1 : places[first.id]]
 
 
 def subscriptions(topics: Sequence[str]) -> list[str]:
