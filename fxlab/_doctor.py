@@ -25,7 +25,7 @@ import polars as pl
 
 from fxlab._network import proxy_for, variables
 from fxlab._progress import Advance, Progress, shown
-from fxlab._questdb import endpoint, limits, server, sql, sql_tables
+from fxlab._questdb import endpoint, server, server_config, sql, sql_tables
 from fxlab._questdb.client import QuestDB
 from fxlab._questdb.endpoint import Endpoint
 from fxlab.config import Settings
@@ -33,7 +33,7 @@ from fxlab.errors import FxlabError, QuestDBUnavailable, TableSuspended
 from fxlab.schema import PURGE_JOURNAL, TABLES, Table
 
 if TYPE_CHECKING:
-    from fxlab._questdb.limits import Limit
+    from fxlab._questdb.server_config import Limit
 
 
 FULL: Final = 0.8
@@ -121,7 +121,7 @@ def _mend_server(settings: Settings, progress: Advance) -> Iterator[str]:
     elif reason := endpoint.refusal(found.endpoint):
         _restart(settings, progress)
         yield f"restarted the server (pid {found.pid}): {reason}"
-    elif found.pid is not None and limits.maps_share(found.pid) > FULL:
+    elif found.pid is not None and server_config.maps_share(found.pid) > FULL:
         _restart(settings, progress)
         yield f"restarted the server (pid {found.pid}), which was about to run out of memory maps"
 
@@ -404,9 +404,9 @@ def _memory(settings: Settings) -> Finding:
 
 
 def _limits(settings: Settings) -> Finding:
-    from fxlab._questdb import limits, server
+    from fxlab._questdb import server, server_config
 
-    return check_limits(limits.of(settings, server.status(settings).pid))
+    return check_limits(server_config.limits_of(settings, server.status(settings).pid))
 
 
 def check_limits(found: Sequence[Limit]) -> Finding:

@@ -227,7 +227,7 @@ class Lab(Recordings, Deletions, Archives):
         SessionExists
             If an id is taken by other data, with the file that has changed; the same holds.
         """
-        from fxlab._questdb import limits
+        from fxlab._questdb import server_config
         from fxlab.collect._files import discovery
         from fxlab.collect._files.quarantine import ReadOptions, workers_of
         from fxlab.schema import check_mapping
@@ -235,7 +235,7 @@ class Lab(Recordings, Deletions, Archives):
         given = [paths] if isinstance(paths, str | Path) else list(paths)
         found, skipped = discovery.find_sources(given, session_id, symbol)
         if not dry_run:
-            limits.check_room(self.settings, (file for one in found for file in one.files))
+            server_config.check_room(self.settings, (file for one in found for file in one.files))
         about = {"exchange": exchange, "notes": notes, "tags": tags}
         called = tuple(check_mapping("columns", columns or {}, "{'price': 'px'}").items())
         how = ReadOptions(strict, max_bad, called, batch_size)

@@ -40,7 +40,6 @@ FLOORS = {
     "fxlab/_questdb": [
         ["endpoint", "runtime", "sql"],
         ["server_config", "sql_tables"],
-        ["limits"],
         ["ingest", "server"],
         ["cache", "client"],
         ["migrations"],
@@ -62,7 +61,7 @@ FLOORS = {
         ["replay"],
     ],
     "fxlab/backtester/metrics": [
-        ["_analysis", "_exposure", "_ratios", "_validation"],
+        ["_analysis", "_ratios", "_validation"],
         ["_overfitting", "_performance"],
     ],
     "fxlab/backtester/report": [
@@ -115,7 +114,7 @@ FLOORS = {
         ["_book_sync", "_rest"],
         ["_binance_messages", "_ccxt", "_kraken_messages", "_websocket"],
         ["_kraken", "_snapshot_run"],
-        ["_binance", "_mexc"],
+        ["_binance", "_bybit", "_mexc"],
     ],
     "fxlab/mock": [
         ["_faults", "_market", "_sockets"],
@@ -124,7 +123,7 @@ FLOORS = {
         ["_venue"],
     ],
     "fxlab/mock/_protocols": [
-        ["binance", "kraken", "mexc"],
+        ["binance", "bybit", "kraken", "mexc"],
     ],
     "fxlab/replayer": [
         ["_clock"],

@@ -16,7 +16,7 @@ from conftest import settings_at
 
 from fxlab import schema
 from fxlab._doctor import mend
-from fxlab._questdb import endpoint, ingest, limits, server_config
+from fxlab._questdb import endpoint, ingest, server_config
 from fxlab._questdb import server as embedded
 from fxlab.errors import (
     QueryFailed,
@@ -146,7 +146,7 @@ def test_a_server_that_died_is_named_and_started(own):
 
 def test_a_server_near_its_limits_is_restarted(own, monkeypatch):
     pid = embedded.status(own).pid
-    monkeypatch.setattr(limits, "maps_share", lambda _: 0.9)
+    monkeypatch.setattr(server_config, "maps_share", lambda _: 0.9)
     (done,) = mend(own)
     assert "about to run out of memory maps" in done
     assert embedded.status(own).pid != pid

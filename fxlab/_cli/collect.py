@@ -58,7 +58,10 @@ _LEFT_OUT: Final = (
 
 _WIDEST: Final = 1_000
 
-Venue = Annotated[str, typer.Argument(help="binance, binance_futures, kraken, mexc, ccxt:NAME")]
+Venue = Annotated[
+    str,
+    typer.Argument(help="binance, bybit, kraken, mexc, binance_futures, bybit_linear, ccxt:NAME"),
+]
 Url = Annotated[str | None, typer.Option(help="Of a mock venue: see fxlab mock.")]
 
 

@@ -26,7 +26,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from fxlab._progress import Advance, part, silent
-from fxlab._questdb import endpoint, limits, runtime, server_config
+from fxlab._questdb import endpoint, runtime, server_config
 from fxlab._questdb.endpoint import Endpoint
 from fxlab._questdb.runtime import Runtime
 from fxlab._questdb.server_config import (
@@ -112,11 +112,11 @@ def up(settings: Settings, progress: Advance = silent) -> ServerStatus:
         else:
             await_answer(running, place, settings.start_timeout, progress)
     found = status(settings)
-    _warn_of_limits(limits.of(settings, found.pid))
+    _warn_of_limits(server_config.limits_of(settings, found.pid))
     return found
 
 
-def _warn_of_limits(found: list[limits.Limit]) -> None:
+def _warn_of_limits(found: list[server_config.Limit]) -> None:
     """Tell what the server may run out of, while there is time."""
     for limit in found:
         if not limit.is_enough:

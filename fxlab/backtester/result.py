@@ -28,7 +28,7 @@ from fxlab.backtester._source import TickSource, Which, scan_many
 from fxlab.backtester._state import Records
 from fxlab.backtester.execution import Execution
 from fxlab.backtester.metrics import _analysis
-from fxlab.backtester.metrics._exposure import gap_micros
+from fxlab.backtester.metrics._analysis import gap_micros
 from fxlab.backtester.metrics._performance import (
     Executed,
     Facts,

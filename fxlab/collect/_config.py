@@ -461,8 +461,8 @@ class Recordings:
         Parameters
         ----------
         venue
-            "binance", "binance_futures", "kraken", "mexc", "ccxt:<exchange>", or a `Feed` of your
-            own.
+            "binance", "binance_futures", "bybit", "bybit_linear", "kraken", "mexc",
+            "ccxt:<exchange>", or a `Feed` of your own.
         symbols
             Such as "BTC_USDT", or "*_USDT" for all that are traded as the recording begins; see
             `instruments`.

@@ -253,7 +253,7 @@ class Gap(NamedTuple):
         The last message before and the first after it; `to_time` is None while it lasts. The
         message that closes a gap repeats its symbol, `what` and `from_time`.
     missing
-        How many updates, where their ids tell.
+        How many updates, where their ids tell; 0 where the feed has found all of them.
 
     Examples
     --------

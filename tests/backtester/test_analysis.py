@@ -14,8 +14,7 @@ from markets import random_walk
 
 import fxlab
 from fxlab.backtester.metrics import _analysis
-from fxlab.backtester.metrics._analysis import MONTHS
-from fxlab.backtester.metrics._exposure import exposure_over_time, gap_exposure
+from fxlab.backtester.metrics._analysis import MONTHS, exposure_over_time, gap_exposure
 from fxlab.backtester.report._tearsheet import interval_returns
 from fxlab.errors import InvalidParameter
 

@@ -392,7 +392,7 @@ def test_lost_connections_and_frames_are_known_exactly(
     reconcile.say(f"{case}: injected {counts}; the ledger has {dict(told)}")
 
 
-@pytest.mark.parametrize("where", ["binance_futures", "kraken", "mexc"])
+@pytest.mark.parametrize("where", ["binance_futures", "bybit_linear", "kraken", "mexc"])
 def test_other_venues_lose_nothing_either(
     private: Lab, settings: Settings, tmp_path: Path, unique, where: str
 ):
@@ -409,7 +409,7 @@ def test_other_venues_lose_nothing_either(
         recording.stop()
         session = private.session(name)
         case = f"(8) {where}: doubles, swaps, cuts, garbage"
-        if where == "mexc":
+        if where in {"bybit_linear", "mexc"}:
             reconcile.uncounted_trades(case, session, venue, where)
         else:
             gaps = reconcile.MENDED if where == "kraken" else reconcile.EXACT

@@ -8,9 +8,9 @@ import warnings
 import pytest
 
 from fxlab import _doctor
-from fxlab._questdb import limits
 from fxlab._questdb import server as embedded
-from fxlab._questdb.limits import LEAST_DISK, Limit, Machine
+from fxlab._questdb import server_config
+from fxlab._questdb.server_config import LEAST_DISK, Limit, Machine
 from fxlab.errors import ImportRefused
 
 AMPLE = Machine(max_map_count=1_048_576, free_disk=2**45)
@@ -26,7 +26,7 @@ def table(folder, partitions, columns):
 
 
 def by_name(settings, machine, pid=None):
-    return {one.name: one for one in limits.of(settings, pid, machine)}
+    return {one.name: one for one in server_config.limits_of(settings, pid, machine)}
 
 
 @pytest.fixture
@@ -35,11 +35,11 @@ def home(server_settings, tmp_path):
 
 
 def test_partitions_times_columns_are_counted(tmp_path):
-    assert limits._demand(tmp_path) == (0, 0)
-    assert limits._demand(tmp_path / "nowhere") == (0, 0)
+    assert server_config._demand(tmp_path) == (0, 0)
+    assert server_config._demand(tmp_path / "nowhere") == (0, 0)
     table(tmp_path / "tick_prices~1", partitions=30, columns=11)
     table(tmp_path / "runs~2", partitions=1, columns=5)
-    assert limits._demand(tmp_path) == (30 * 11 + 5, 0)
+    assert server_config._demand(tmp_path) == (30 * 11 + 5, 0)
 
 
 @pytest.mark.parametrize(("allowed", "enough"), [(65_530, False), (1_048_576, True)])
@@ -57,7 +57,7 @@ def test_open_files_are_compared_with_what_the_data_needs(home, tmp_path):
     before = by_name(home, AMPLE)["open files"].needed
     table(tmp_path / "questdb/db/tick_prices~1", partitions=130, columns=150)
     found = by_name(home, AMPLE)["open files"]
-    assert found.needed - before == int(120 * 150 * limits.READERS * 1.25)
+    assert found.needed - before == int(120 * 150 * server_config.READERS * 1.25)
     assert "prlimit --pid $$ --nofile=131072; fxlab up" in found.cure
 
 
@@ -94,7 +94,7 @@ def test_a_server_near_its_end_is_not_well():
 
 
 def test_up_warns_of_what_the_data_needs_with_the_cure(home):
-    few = limits.of(home, machine=Machine(100, 2**29))
+    few = server_config.limits_of(home, machine=Machine(100, 2**29))
     with pytest.warns(RuntimeWarning) as told:
         embedded._warn_of_limits(few)
     maps, disk = sorted((str(one.message) for one in told), reverse=True)
@@ -107,7 +107,7 @@ def test_up_warns_of_what_the_data_needs_with_the_cure(home):
 
 
 def test_up_looks_at_the_limits(server, server_settings, monkeypatch):
-    monkeypatch.setattr(limits.Machine, "of", lambda _: Machine(100, 2**45))
+    monkeypatch.setattr(server_config.Machine, "of", lambda _: Machine(100, 2**45))
     with pytest.warns(RuntimeWarning, match=r"memory maps.*vm.max_map_count="):
         embedded.up(server_settings)
 
@@ -116,16 +116,16 @@ def test_an_import_that_the_disk_cannot_hold_is_refused_before_it_begins(home, t
     for name, size in (("a.csv", 1_000_000), ("b.parquet", 500_000)):
         (tmp_path / name).write_bytes(bytes(size))
     files = [tmp_path / "a.csv", tmp_path / "b.parquet"]
-    limits.check_room(home, files, Machine(0, 6_000_000))
+    server_config.check_room(home, files, Machine(0, 6_000_000))
     with pytest.raises(ImportRefused, match=r"need about 0\.0 GiB.*are free.*FXLAB_HOME"):
-        limits.check_room(home, files, Machine(0, 5_999_999))
-    limits.check_room(home.replace(questdb_host="db.example"), files, Machine(0, 0))
+        server_config.check_room(home, files, Machine(0, 5_999_999))
+    server_config.check_room(home.replace(questdb_host="db.example"), files, Machine(0, 0))
 
 
 def test_the_lab_asks_for_room_before_an_import(lab, tmp_path, monkeypatch, unique):
     file = tmp_path / "ticks.csv"
     file.write_text("timestamp,symbol,price,volume\n2024-01-01T00:00:00Z,BTC_USDT,1,1\n")
-    monkeypatch.setattr(limits.Machine, "of", lambda _: Machine(0, 10))
+    monkeypatch.setattr(server_config.Machine, "of", lambda _: Machine(0, 10))
     name = unique("room")
     assert lab.import_files(file, session_id=name, dry_run=True).table().height == 1
     with pytest.raises(ImportRefused, match="nothing was written"):
@@ -134,6 +134,6 @@ def test_the_lab_asks_for_room_before_an_import(lab, tmp_path, monkeypatch, uniq
 
 
 def test_maps_of_this_process_are_counted_and_of_nobody_are_not():
-    assert limits.maps(os.getpid()) > 10
-    assert limits.maps(2**22 + 1) is None
-    assert limits.maps_share(2**22 + 1) == 0.0
+    assert server_config.maps(os.getpid()) > 10
+    assert server_config.maps(2**22 + 1) is None
+    assert server_config.maps_share(2**22 + 1) == 0.0

@@ -125,7 +125,15 @@ def truth_of(mock: MockVenue, venue: str, symbol: str) -> list[tuple]:
 
 def told(trades: Sequence[Trade]) -> list[tuple]:
     """Return trades in the form of `truth_of`."""
-    return [(one.id, one.time, one.price, one.volume, one.side == "buy") for one in trades]
+    return [
+        (number_of(one.id), one.time, one.price, one.volume, one.side == "buy") for one in trades
+    ]
+
+
+def number_of(identity: int | str | None) -> int:
+    """Return the market's number of a trade, with which the mock's UUIDs end."""
+    text = str(identity)
+    return int(text[-12:], 16) if "-" in text else int(text)
 
 
 def tops(mock: MockVenue, symbol: str, depth: int = 10) -> list[tuple]:
@@ -186,7 +194,8 @@ def check_pairs(gaps: Sequence[Gap]) -> None:
     """Hold that gaps open and close in turns; the last one may be open."""
     for opened, closed in zip(gaps[::2], gaps[1::2], strict=False):
         assert opened.to_time is None
-        assert closed == opened._replace(to_time=closed.to_time)
+        missing = 0 if closed.missing == 0 else opened.missing  # its history was found
+        assert closed == opened._replace(to_time=closed.to_time, missing=missing)
         assert closed.to_time >= opened.from_time
 
 

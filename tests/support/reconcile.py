@@ -191,8 +191,14 @@ def uncounted_trades(case: str, session: Session, venue: MockVenue, name: str) -
     for symbol, said in venue.ledger()["venues"][name].items():
         truth, unsent, _ = _heard(venue, symbol, said)
         sent = _as_told(truth.filter(~_inside(pl.col("id"), unsent))).drop("id")
-        stored = _as_told(session.prices(symbol, columns=COLUMNS)).drop("id")
-        lost, foreign = (_minus(*pair).height for pair in ((sent, stored), (stored, sent)))
+        rows = session.prices(symbol, columns=COLUMNS)
+        asked = pl.col("origin") == "backfill"
+        stored, live, filled = (
+            _as_told(some).drop("id") for some in (rows, rows.filter(~asked), rows.filter(asked))
+        )
+        lost = _minus(sent, stored).height
+        happened = _as_told(truth).drop("id")
+        foreign = _minus(live, sent).height + _minus(filled, happened).height
         spans = [
             (one["from_time"], one["to_time"]) for one in gap_details(session, symbol, "prices")
         ]

@@ -42,7 +42,7 @@ import numpy as np
 import polars as pl
 
 from fxlab.backtester._kernel.records import STILL_OPEN
-from fxlab.backtester.metrics._exposure import NO_EVENTS, NO_TIME
+from fxlab.backtester.metrics._analysis import NO_EVENTS, NO_TIME
 from fxlab.backtester.metrics._ratios import (
     ROUNDING,
     Moments,

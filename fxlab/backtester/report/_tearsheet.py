@@ -33,7 +33,7 @@ from fxlab import _html
 from fxlab._html import NOTHING, facts, paragraphs, part, show, show_time
 from fxlab._times import Time, from_micros, parse_range, to_micros
 from fxlab.backtester.metrics import _analysis
-from fxlab.backtester.metrics._exposure import exposure_over_time, gap_exposure
+from fxlab.backtester.metrics._analysis import exposure_over_time, gap_exposure
 from fxlab.backtester.metrics._ratios import quantiles
 from fxlab.backtester.report._summary import (
     caveats,

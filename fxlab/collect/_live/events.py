@@ -27,6 +27,7 @@ ERRORS: Final = ("quarantine", "crossed_book", "venue_error")
 
 OPEN: Final = "open"
 """State of a gap in which something is missing, or that lasts."""
+FILLED: Final = "filled"
 RESYNCED: Final = "resynced"
 """State of a book's gap that a snapshot ended: the book is known again, its updates are lost."""
 

@@ -22,7 +22,7 @@ from fxlab._questdb.ingest import LineEncoder, Lines
 from fxlab._ticks import find_decimals, mid_decimals
 from fxlab.collect._live.books import BookRecorder, BookRow
 from fxlab.collect._live.checksum import SIDE_CODES, RowTally
-from fxlab.collect._live.events import OPEN, RESYNCED, EventRows, GapRow
+from fxlab.collect._live.events import FILLED, OPEN, RESYNCED, EventRows, GapRow
 from fxlab.collect._live.journal import Journal
 from fxlab.collect._live.trades import IdGap, IdRanges, TradeDeduplicator, is_time
 from fxlab.collect.feed import BookDelta, BookSnapshot, Event, Gap, Message, Quote, Trade
@@ -503,6 +503,8 @@ class Recorder:
         gap.to_time = time
         if time is not None and gap.what == "orderbook":
             gap.detail["state"] = RESYNCED
+        elif gap.missing == 0:  # its feed found them
+            gap.detail["state"] = FILLED
         self.events.write(gap)
 
     def _book(
@@ -584,7 +586,7 @@ class Recorder:
         rest = ids.rest_of(gap) if ids is not None else []
         request.gap.missing = sum(part.last - part.first + 1 for part in rest)
         whole = gap.last - gap.first + 1
-        state = "filled" if not rest else "partly filled" if request.gap.missing < whole else OPEN
+        state = FILLED if not rest else "partly filled" if request.gap.missing < whole else OPEN
         request.gap.detail |= {"state": state, "backfill": result.outcome}
         self.events.write(request.gap)
 

@@ -11,6 +11,8 @@ from fxlab.errors import VenueNotFound
 VENUES: Final[dict[str, str]] = {
     "binance": "fxlab.collect.venues._binance:Binance",
     "binance_futures": "fxlab.collect.venues._binance:BinanceFutures",
+    "bybit": "fxlab.collect.venues._bybit:Bybit",
+    "bybit_linear": "fxlab.collect.venues._bybit:BybitLinear",
     "kraken": "fxlab.collect.venues._kraken:Kraken",
     "mexc": "fxlab.collect.venues._mexc:Mexc",
 }

@@ -1,13 +1,16 @@
 """Order book synchronisation of snapshot and numbered updates; best quotes; time gaps of trades.
 
 One rule for venues that number updates: changes are buffered until a snapshot comes that they
-follow; the first one that does not follow ends the book's known time and begins a gap. Nothing here
-waits or asks: a feed fetches the snapshots.
+follow; the first one that does not follow ends the book's known time and begins a gap. A feed
+fetches the snapshots.
 
 A snapshot of so many levels says nothing about those beyond them, which may rest there for days
 without a change. So a book is known as far as its snapshot reached, and no further: before the
 price comes near that edge a new snapshot is asked for, and its levels are added; where it came too
 late, a gap begins. A new snapshot has to agree with the levels that are recorded, too.
+
+Books of venues that send the snapshot themselves are `SubscribedBook`s: one that is lost is
+subscribed again, alone, by `Resubscriptions`.
 
 `BestPrices` makes quotes for venues that send only books. `TradeGapTracker` says where trades may
 be lost on venues whose trades cannot be counted by their ids.
@@ -15,10 +18,13 @@ be lost on venues whose trades cannot be counted by their ids.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from math import inf
 from typing import Final, NamedTuple
 
+from fxlab._network import wait_before
 from fxlab.collect._live.books import OrderBook, Side
 from fxlab.collect.feed import BookDelta, BookSnapshot, Event, Gap, Level, Message, Quote, Trade
 
@@ -353,6 +359,99 @@ class SyncedBook(GapRecord):
         return told
 
 
+class SubscribedBook(GapRecord):
+    """One symbol's book that begins with the snapshot which a subscription brings.
+
+    Parameters
+    ----------
+    symbol
+        fxlab's name.
+
+    Attributes
+    ----------
+    synced
+        Whether the book is known.
+    broken
+        Whether it takes a new subscription to know it again.
+    proofs
+        How many snapshots were good.
+    """
+
+    def __init__(self, symbol: str) -> None:
+        super().__init__(symbol)
+        self.synced = False
+        self.broken = False
+        self.proofs = 0
+
+    def lose(self, cause: str, missing: int | None = None) -> list[Message]:
+        """Forget the book; return the gap that begins, if none has begun already."""
+        self.synced, self.broken = False, True
+        return super().lose(cause, missing)
+
+    def expect_snapshot(self) -> None:
+        """Take note that a new subscription is under way."""
+        self.broken = False
+
+    def _begun(self, time: int) -> list[Message]:
+        """Take note of a good snapshot; return the end of the gap before."""
+        self.synced, self.broken = True, False
+        self.proofs += 1
+        return self._known(time)
+
+
+PATIENCE: Final = (5.0, 60.0)
+"""Seconds that a snapshot may take before it is asked for again, at first and at most."""
+
+
+class Resubscriptions:
+    """New subscriptions of single books, repeated until they are known again.
+
+    Parameters
+    ----------
+    send
+        Sends a text over the connection.
+    requests
+        Returns the texts that end the subscription of a venue's name and begin it anew.
+    """
+
+    def __init__(
+        self, send: Callable[[str], Awaitable[None]], requests: Callable[[str], Sequence[str]]
+    ) -> None:
+        self._send, self._requests = send, requests
+        self._tasks: dict[str, tuple[asyncio.Task[None], int]] = {}
+
+    def mend(self, books: Iterable[tuple[str, SubscribedBook]]) -> None:
+        """Begin with those that are broken, each with the venue's name, and not mended yet."""
+        for native, book in books:
+            if not book.broken:
+                continue
+            book.expect_snapshot()
+            task, proofs = self._tasks.get(native, (None, 0))
+            if task is not None and proofs == book.proofs and not task.done():
+                # Its snapshot did not prove itself: the next attempt must wait.
+                continue
+            if task is not None:
+                task.cancel()
+            mending = asyncio.create_task(self._mend(native, book, book.proofs))
+            self._tasks[native] = (mending, book.proofs)
+
+    async def stop(self) -> None:
+        """Forget them all: the connection is gone."""
+        tasks = [task for task, _ in self._tasks.values()]
+        self._tasks.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _mend(self, native: str, book: SubscribedBook, proofs: int) -> None:
+        for attempt in itertools.count():
+            if book.proofs != proofs:
+                return
+            for text in self._requests(native):
+                await self._send(text)
+            await asyncio.sleep(wait_before(attempt, *PATIENCE))
+
+
 class QuoteStream(GapRecord):
     """The best bid and ask of one symbol: each message is whole, so nothing has to be in step."""
 
@@ -405,9 +504,22 @@ class BestPrices:
 
 
 class TradeGapTracker:
-    """Tells the stretches in which trades may have been missed, symbol by symbol."""
+    """Tells the stretches in which trades may have been missed, symbol by symbol.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    history
+        Whether the venue's newest trades are asked for: a gap is told to be over by `end` then.
+
+    Attributes
+    ----------
+    after
+        The first trade after each gap that waits for `end`.
+    """
+
+    def __init__(self, *, history: bool = False) -> None:
+        self.after: dict[str, Trade] = {}
+        self._history = history
         self._times: dict[str, int] = {}
         self._open: dict[str, Gap] = {}
 
@@ -424,7 +536,10 @@ class TradeGapTracker:
             return [trade]
         gap = self._open.get(trade.symbol)
         # Trades from before the gap, which some venues tell again, do not end it.
-        if gap is None or trade.time <= gap.from_time:
+        if gap is None or trade.time <= gap.from_time or trade.symbol in self.after:
+            return [trade]
+        if self._history:
+            self.after[trade.symbol] = trade
             return [trade]
         del self._open[trade.symbol]
         return [gap._replace(to_time=trade.time), trade]
@@ -439,10 +554,32 @@ class TradeGapTracker:
         symbols
             Which symbols are concerned; None for all.
         """
+        ended = [
+            message
+            for symbol, first in [*self.after.items()]
+            if symbols is None or symbol in symbols
+            for message in self.end(first, filled=False)
+        ]
         begun = {
             symbol: Gap(symbol, "prices", time, None, None, cause)
             for symbol, time in self._times.items()
             if symbol not in self._open and (symbols is None or symbol in symbols)
         }
         self._open |= begun
-        return list(begun.values())
+        return [*ended, *begun.values()]
+
+    def end(self, first: Trade, *, filled: bool) -> list[Message]:
+        """Return the end of a gap before a trade, unless it was told when trades were lost again.
+
+        Parameters
+        ----------
+        first
+            What is in `after`.
+        filled
+            Whether all that is missing was found.
+        """
+        if self.after.get(first.symbol) is not first:
+            return []
+        del self.after[first.symbol]
+        gap = self._open.pop(first.symbol)
+        return [gap._replace(to_time=first.time, missing=0 if filled else None)]

@@ -18,12 +18,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import json
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from typing import Any, ClassVar, Final, NamedTuple
 
-from fxlab._network import wait_before
 from fxlab.collect.feed import (
     Address,
     BookDelta,
@@ -36,7 +34,7 @@ from fxlab.collect.feed import (
     listed,
     positive,
 )
-from fxlab.collect.venues._book_sync import BestPrices, GapRecord
+from fxlab.collect.venues._book_sync import BestPrices, Resubscriptions, SubscribedBook
 from fxlab.collect.venues._kraken_messages import (
     CHECKED,
     BookFrame,
@@ -81,14 +79,14 @@ class Kraken(RestFeed):
         self._wire = wire = ReconnectingWebSocket(
             f"{self.address.stream}/v2", clock=self.clock, opening=listener.opening
         )
-        resyncs = _Resyncs(wire)
+        resyncs = Resubscriptions(wire.send, _again)
         try:
             async with contextlib.aclosing(wire.arrivals()) as arrivals:
                 async for arrival in arrivals:
                     if isinstance(arrival, ConnectionClosed):
                         await resyncs.stop()
                     batch = listener.take(arrival)
-                    resyncs.mend(listener.broken())
+                    resyncs.mend(listener.books())
                     if batch:
                         yield batch
         finally:
@@ -263,31 +261,14 @@ def _id(trade: Trade) -> int:
     return trade.id
 
 
-class ChecksummedBook(GapRecord):
-    """One symbol's book.
+class ChecksummedBook(SubscribedBook):
+    """One symbol's book, proven by the venue's checksum.
 
     Kraken gives its updates no numbers, so they are counted here, through all reconnects.
-
-    Parameters
-    ----------
-    symbol
-        fxlab's name.
-
-    Attributes
-    ----------
-    synced
-        Whether the book is known and proven.
-    broken
-        Whether it takes a new subscription to know it again.
-    proofs
-        How many snapshots proved themselves.
     """
 
     def __init__(self, symbol: str) -> None:
         super().__init__(symbol)
-        self.synced = False
-        self.broken = False
-        self.proofs = 0
         self._book = CheckedBook()
         self._count = 0
 
@@ -307,35 +288,20 @@ class ChecksummedBook(GapRecord):
             BookDelta(self.symbol, self._count, self._count, bids, asks, frame.time, frame.received)
         ]
 
-    def lose(self, cause: str, missing: int | None = None) -> list[Message]:
-        """Forget the book; return the gap that begins, if none has begun already."""
-        self.synced, self.broken = False, True
-        return super().lose(cause, missing)
-
-    def expect_snapshot(self) -> None:
-        """Take note that a new subscription is under way."""
-        self.broken = False
-
     def _begin(self, frame: BookFrame) -> list[Message]:
         self._book.reset(frame.bids, frame.asks)
         if self._book.checksum != frame.checksum:
             cause = self._difference(frame)
             error = Event("venue_error", self.symbol, frame.received, 1, f"snapshot: {cause}")
             return [*self.lose(cause), error]
-        self.synced, self.broken = True, False
-        self.proofs += 1
         self._count += 1
         # A snapshot has no time; that of its arrival may lie before the last update.
         time = max(frame.time, self._last_time or 0)
         book = BookSnapshot(self.symbol, self._count, *self._book.levels, time, frame.received)
-        return [*self._known(time), book]
+        return [*self._begun(time), book]
 
     def _difference(self, frame: BookFrame) -> str:
         return f"checksum {frame.checksum} of the venue, {self._book.checksum} of the book here"
-
-
-PATIENCE: Final = (5.0, 60.0)
-"""Seconds that a snapshot may take before it is asked for again, at first and at most."""
 
 
 class _Listener:
@@ -373,9 +339,9 @@ class _Listener:
             return self._closed(arrival)
         return self._opened(arrival)
 
-    def broken(self) -> list[tuple[str, ChecksummedBook]]:
-        """Return the books that need a new subscription, and the venue's names of them."""
-        return [(native, book) for native, book in self._books.values() if book.broken]
+    def books(self) -> Collection[tuple[str, ChecksummedBook]]:
+        """Return the books, each after the venue's name."""
+        return self._books.values()
 
     def _take_frames(self, frames: list[Frame]) -> list[Message]:
         instruments = self._instruments
@@ -426,46 +392,16 @@ class _Listener:
         return [Event("reconnect", None, opened.time, 1, reason or "")]
 
 
-class _Resyncs:
-    """New subscriptions of single books, repeated until they are known again."""
-
-    def __init__(self, wire: ReconnectingWebSocket) -> None:
-        self._wire = wire
-        self._tasks: dict[str, tuple[asyncio.Task[None], int]] = {}
-
-    def mend(self, broken: list[tuple[str, ChecksummedBook]]) -> None:
-        """Begin with those that are not being mended yet."""
-        for native, book in broken:
-            book.expect_snapshot()
-            task, proofs = self._tasks.get(native, (None, 0))
-            if task is not None and proofs == book.proofs and not task.done():
-                # Its snapshot did not prove itself: the next attempt must wait.
-                continue
-            if task is not None:
-                task.cancel()
-            mending = asyncio.create_task(self._mend(native, book, book.proofs))
-            self._tasks[native] = (mending, book.proofs)
-
-    async def stop(self) -> None:
-        """Forget them all: the connection is gone."""
-        tasks = [task for task, _ in self._tasks.values()]
-        self._tasks.clear()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _mend(self, native: str, book: ChecksummedBook, proofs: int) -> None:
-        for attempt in itertools.count():
-            if book.proofs != proofs:
-                return
-            await self._wire.send(_request("unsubscribe", **_book([native], snapshot=None)))
-            await self._wire.send(_request("subscribe", **_book([native])))
-            await asyncio.sleep(wait_before(attempt, *PATIENCE))
-
-
 def _book(names: list[str], *, snapshot: bool | None = True) -> dict[str, object]:
     wanted: dict[str, object] = {"channel": "book", "symbol": names, "depth": CHECKED}
     return wanted if snapshot is None else {**wanted, "snapshot": snapshot}
+
+
+def _again(native: str) -> tuple[str, str]:
+    return (
+        _request("unsubscribe", **_book([native], snapshot=None)),
+        _request("subscribe", **_book([native])),
+    )
 
 
 def _request(method: str, **params: object) -> str:

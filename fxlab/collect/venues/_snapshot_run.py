@@ -1,4 +1,4 @@
-"""Snapshot run: a recording from a venue whose books begin with a REST snapshot.
+"""Run of a subscription: sockets, states of symbols, and books that begin with a REST snapshot.
 
 Everything that arrives (frames, snapshots, statuses) goes through one short queue, in the order in
 which it happened here; one loop takes it from there and alone touches the books. A slow consumer
@@ -60,7 +60,7 @@ class Fetch:
     number: int
 
 
-class SnapshotRun(ABC, Generic[Connection]):
+class VenueRun(ABC, Generic[Connection]):
     """Runs one subscription: `batches` until that is closed.
 
     Parameters
@@ -69,41 +69,20 @@ class SnapshotRun(ABC, Generic[Connection]):
         Asks the venue.
     symbols
         All that is recorded; an event says once that one is no longer traded.
-    books
-        Those of them whose book is kept in step.
     """
 
-    def __init__(
-        self,
-        feed: RestFeed,
-        symbols: Collection[str],
-        books: Mapping[str, SyncedBook],
-    ) -> None:
+    def __init__(self, feed: RestFeed, symbols: Collection[str]) -> None:
         self._clock = feed.clock
         self._venue = feed
         self._watched = set(symbols)
-        self._books = books
-        self._changed = {symbol: asyncio.Event() for symbol in books}
         self._wires: list[tuple[Connection, ReconnectingWebSocket]] = []
         self._queue: asyncio.Queue[Callable[[], list[Message]]] = asyncio.Queue(maxsize=4)
         """What happened, each as the work that tells what it means."""
         self._tasks: set[asyncio.Task[None]] = set()
-        self._fetching: dict[str, Fetch] = {}
-        self._fetches = 0
-        self._permit = asyncio.Semaphore(FETCHES_AT_ONCE)
-        self._waits_until = 0.0
 
     @abstractmethod
     def connections(self) -> list[tuple[Connection, ReconnectingWebSocket]]:
         """Return the sockets, each with the first argument of `opened` and `closed`."""
-
-    @abstractmethod
-    def levels(self, waiting: int) -> tuple[int, float]:
-        """Return how many levels a snapshot should have while so many are wanted, and its cost."""
-
-    @abstractmethod
-    async def snapshot(self, symbol: str, levels: int) -> BookSnapshot:
-        """Return a book as the venue gives it now."""
 
     @abstractmethod
     async def listed(self, symbols: Collection[str]) -> dict[str, Instrument]:
@@ -155,33 +134,6 @@ class SnapshotRun(ABC, Generic[Connection]):
         """Return whether a stream comes over a connection: there is but one by default."""
         return True
 
-    def change(self, diff: Diff) -> list[Message]:
-        """Return what a change of a book means; one out of step asks for a snapshot."""
-        book = self._books.get(diff.symbol)
-        if book is None:
-            return []
-        messages = book.take(diff)
-        if book.last is None:
-            self._changed[diff.symbol].set()
-            self.synchronise(diff.symbol)
-        elif book.worn:
-            book.renew()
-            self.synchronise(diff.symbol)
-        return messages
-
-    def synchronise(self, symbol: str, attempt: int = 0) -> None:
-        """See to it that a snapshot is on its way."""
-        if symbol not in self._fetching:
-            self._fetches += 1
-            self._fetching[symbol] = fetch = Fetch(symbol, attempt, self._fetches)
-            self._start(partial(self._fetch, fetch))
-
-    def abandon(self, symbol: str) -> None:
-        """Give up a snapshot: it was taken before the next change could be heard."""
-        self._fetching.pop(symbol, None)
-        if symbol in self._changed:
-            self._changed[symbol].clear()
-
     def _start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         task = asyncio.ensure_future(self._guarded(work))
         self._tasks.add(task)
@@ -199,46 +151,12 @@ class SnapshotRun(ABC, Generic[Connection]):
             async for arrival in arrivals:
                 await self._queue.put(partial(self._arrived, connection, arrival))
 
-    async def _fetch(self, fetch: Fetch) -> None:
-        """Fetch one snapshot, and hand it over."""
-        symbol, attempt = fetch.symbol, fetch.attempt
-        if attempt == 0:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed[symbol].wait(), FIRST_CHANGE)
-        while self._fetching.get(symbol) is fetch:
-            if attempt:
-                await asyncio.sleep(wait_before(attempt - 1, *RETRY))
-            try:
-                async with self._permit:
-                    await self._allowed(lambda: self._fetching.get(symbol) is fetch)
-                    if self._fetching.get(symbol) is not fetch:
-                        return
-                    levels, cost = self.levels(len(self._fetching))
-                    await self._tell_waiting(self._venue.waits(cost))
-                    found = await self.snapshot(symbol, levels)
-            except (VenueError, *NOT_AS_DOCUMENTED) as error:
-                known = isinstance(error, VenueError)
-                cause = str(error) if known else f"malformed: {cause_of(error)}"
-                await self._tell("venue_error", symbol, f"depth snapshot: {cause}")
-            else:
-                await self._queue.put(partial(self.offered, found, fetch, levels))
-                return
-            attempt += 1
-
     async def _allowed(self, wanted: Callable[[], bool] = lambda: True) -> None:
         """Wait until the venue may be asked, or nobody wants to any more."""
         refusal = self._venue.refusal()
         while wanted() and refusal is not None and refusal.seconds > 0:
             await asyncio.sleep(min(refusal.seconds, REFUSED_LOOK))
             refusal = self._venue.refusal()
-
-    async def _tell_waiting(self, seconds: float) -> None:
-        """Tell, once for all books, that snapshots wait for the rate limit."""
-        now = asyncio.get_running_loop().time()
-        if seconds >= TOLD_WAIT and now >= self._waits_until:
-            self._waits_until = now + seconds
-            wanted = f"{len(self._fetching)} book snapshots wait {seconds:.0f} s"
-            await self._tell("venue_error", None, f"{wanted}: the venue's rate limit is spent")
 
     async def _watch_status(self) -> None:
         """Tell, once, when a symbol is no longer traded: its streams fall silent then."""
@@ -275,6 +193,101 @@ class SnapshotRun(ABC, Generic[Connection]):
                 return self.closed(connection, closed)
             case frames:
                 return self.frames(frames)
+
+
+class SnapshotRun(VenueRun[Connection]):
+    """A run whose books begin with a REST snapshot.
+
+    Parameters
+    ----------
+    feed, symbols
+        As `VenueRun` takes them.
+    books
+        Those of the symbols whose book is kept in step.
+    """
+
+    def __init__(
+        self,
+        feed: RestFeed,
+        symbols: Collection[str],
+        books: Mapping[str, SyncedBook],
+    ) -> None:
+        super().__init__(feed, symbols)
+        self._books = books
+        self._changed = {symbol: asyncio.Event() for symbol in books}
+        self._fetching: dict[str, Fetch] = {}
+        self._fetches = 0
+        self._permit = asyncio.Semaphore(FETCHES_AT_ONCE)
+        self._waits_until = 0.0
+
+    @abstractmethod
+    def levels(self, waiting: int) -> tuple[int, float]:
+        """Return how many levels a snapshot should have while so many are wanted, and its cost."""
+
+    @abstractmethod
+    async def snapshot(self, symbol: str, levels: int) -> BookSnapshot:
+        """Return a book as the venue gives it now."""
+
+    def change(self, diff: Diff) -> list[Message]:
+        """Return what a change of a book means; one out of step asks for a snapshot."""
+        book = self._books.get(diff.symbol)
+        if book is None:
+            return []
+        messages = book.take(diff)
+        if book.last is None:
+            self._changed[diff.symbol].set()
+            self.synchronise(diff.symbol)
+        elif book.worn:
+            book.renew()
+            self.synchronise(diff.symbol)
+        return messages
+
+    def synchronise(self, symbol: str, attempt: int = 0) -> None:
+        """See to it that a snapshot is on its way."""
+        if symbol not in self._fetching:
+            self._fetches += 1
+            self._fetching[symbol] = fetch = Fetch(symbol, attempt, self._fetches)
+            self._start(partial(self._fetch, fetch))
+
+    def abandon(self, symbol: str) -> None:
+        """Give up a snapshot: it was taken before the next change could be heard."""
+        self._fetching.pop(symbol, None)
+        if symbol in self._changed:
+            self._changed[symbol].clear()
+
+    async def _fetch(self, fetch: Fetch) -> None:
+        """Fetch one snapshot, and hand it over."""
+        symbol, attempt = fetch.symbol, fetch.attempt
+        if attempt == 0:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed[symbol].wait(), FIRST_CHANGE)
+        while self._fetching.get(symbol) is fetch:
+            if attempt:
+                await asyncio.sleep(wait_before(attempt - 1, *RETRY))
+            try:
+                async with self._permit:
+                    await self._allowed(lambda: self._fetching.get(symbol) is fetch)
+                    if self._fetching.get(symbol) is not fetch:
+                        return
+                    levels, cost = self.levels(len(self._fetching))
+                    await self._tell_waiting(self._venue.waits(cost))
+                    found = await self.snapshot(symbol, levels)
+            except (VenueError, *NOT_AS_DOCUMENTED) as error:
+                known = isinstance(error, VenueError)
+                cause = str(error) if known else f"malformed: {cause_of(error)}"
+                await self._tell("venue_error", symbol, f"depth snapshot: {cause}")
+            else:
+                await self._queue.put(partial(self.offered, found, fetch, levels))
+                return
+            attempt += 1
+
+    async def _tell_waiting(self, seconds: float) -> None:
+        """Tell, once for all books, that snapshots wait for the rate limit."""
+        now = asyncio.get_running_loop().time()
+        if seconds >= TOLD_WAIT and now >= self._waits_until:
+            self._waits_until = now + seconds
+            wanted = f"{len(self._fetching)} book snapshots wait {seconds:.0f} s"
+            await self._tell("venue_error", None, f"{wanted}: the venue's rate limit is spent")
 
     def offered(self, snapshot: BookSnapshot, fetch: Fetch, levels: int) -> list[Message]:
         """Return what a snapshot means; one that was given up means nothing."""

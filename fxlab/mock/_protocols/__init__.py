@@ -22,6 +22,8 @@ from fxlab.mock._sockets import Socket
 PROTOCOLS: Final = {
     "binance": "fxlab.mock._protocols.binance:BinanceProtocol",
     "binance_futures": "fxlab.mock._protocols.binance:BinanceFuturesProtocol",
+    "bybit": "fxlab.mock._protocols.bybit:BybitProtocol",
+    "bybit_linear": "fxlab.mock._protocols.bybit:BybitLinearProtocol",
     "kraken": "fxlab.mock._protocols.kraken:KrakenProtocol",
     "mexc": "fxlab.mock._protocols.mexc:MexcProtocol",
 }
