@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from fxlab.collect.feed import (
         BookDelta as BookDelta,
         BookSnapshot as BookSnapshot,
+        ChannelRow as ChannelRow,
         Event as Event,
         Feed as Feed,
         Gap as Gap,
@@ -127,6 +128,7 @@ _HOMES: Final = {
         "fxlab.collect.feed": [
             "BookDelta",
             "BookSnapshot",
+            "ChannelRow",
             "Event",
             "Feed",
             "Gap",
