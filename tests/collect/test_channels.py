@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 from twin_recorder import MemoryJournal, ReadableEncoder
 
+import fxlab
 from fxlab import errors
 from fxlab.collect._config import Plan
 from fxlab.collect._live.checksum import checksum, frame_checksum
@@ -208,6 +209,13 @@ def test_what_a_venue_says_is_recorded_proved_and_read(lab, unique, monkeypatch)
     assert paid.height >= 1
     for at, rate in read(paid, "rate"):
         assert rate == float(protocol.funding_rate(at))
+    due = session.funding()
+    result = fxlab.backtest(session, "buy_and_hold")
+    assert 0 < result.run.recorded_funding == len(result.execution.rates) <= due.height
+    assert {rate[2] for rate in result.execution.rates} <= {*due["rate"]}
+    assert fxlab.backtest(session, "buy_and_hold").fingerprint == result.fingerprint
+    swept = fxlab.sweep(session, "buy_and_hold", {"exposure": [1.0]}, check_lookahead=False)
+    assert swept.table["fingerprint"].to_list() == [result.fingerprint]
     receipt = lab.verify(session.id)
     assert receipt.whole, receipt.problems
     assert {*CHANNELS} <= {*receipt.lines["data_type"]}
