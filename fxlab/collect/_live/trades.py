@@ -397,7 +397,7 @@ class ChannelDeduplicator:
     @classmethod
     def from_json(cls, channel: str, found: dict[str, int]) -> Self:
         """Return what `to_json` described."""
-        return cls(channel, **found)
+        return cls(channel, found["doubles"], found["counter"], found["newest"])
 
 
 def _check_row(row: ChannelRow) -> None:
