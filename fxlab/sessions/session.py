@@ -353,6 +353,8 @@ class Session(RecordedChannels):
     ) -> pl.DataFrame:
         """Write the ticks to files that an import takes back, in bounded memory.
 
+        What was recorded beside trades and books is written, too; an import skips it, and says so.
+
         Parameters
         ----------
         path

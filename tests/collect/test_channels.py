@@ -182,7 +182,7 @@ def read(frame, name):
     return list(zip(frame["timestamp"].to_physical().to_list(), frame[name].to_list(), strict=True))
 
 
-def test_what_a_venue_says_is_recorded_proved_and_read(lab, unique, monkeypatch):
+def test_what_a_venue_says_is_recorded_proved_and_read(lab, unique, monkeypatch, tmp_path):
     monkeypatch.setattr(protocol, "FUNDING_US", 1_000_000)
     monkeypatch.setattr(_binance, "ASKED_EVERY", {"open_interest": 0.2, "funding": 0.3})
     with MockVenue(generated([BTC], seed=1, rate=200, trades=800)) as venue:
@@ -216,6 +216,13 @@ def test_what_a_venue_says_is_recorded_proved_and_read(lab, unique, monkeypatch)
     assert fxlab.backtest(session, "buy_and_hold").fingerprint == result.fingerprint
     swept = fxlab.sweep(session, "buy_and_hold", {"exposure": [1.0]}, check_lookahead=False)
     assert swept.table["fingerprint"].to_list() == [result.fingerprint]
+    written = session.export(tmp_path / "out")
+    assert {*CHANNELS, "prices"} == {*written["data_type"]}
+    marks = next(path for path in written["file"] if path.endswith("_mark.parquet"))
+    assert pl.read_parquet(marks)["mark_price"].equals(session.mark_prices()["mark_price"])
+    report = lab.import_files(tmp_path / "out", session_id=unique("again"))
+    assert len(report.skipped) == len(CHANNELS)
+    assert report.rows == session.prices_count
     receipt = lab.verify(session.id)
     assert receipt.whole, receipt.problems
     assert {*CHANNELS} <= {*receipt.lines["data_type"]}
