@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from fxlab.backtester.execution import (
         Execution as Execution,
         Latency as Latency,
-        swap_rates as swap_rates,
     )
     from fxlab.backtester.lookahead import (
         LookaheadReport as LookaheadReport,
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from fxlab.backtester.options import (
         RunOptions as RunOptions,
         pip_size as pip_size,
+        swap_rates as swap_rates,
         with_pips as with_pips,
     )
     from fxlab.backtester.result import Result as Result
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from fxlab.collect.feed import (
         BookDelta as BookDelta,
         BookSnapshot as BookSnapshot,
+        ChannelRow as ChannelRow,
         Event as Event,
         Feed as Feed,
         Gap as Gap,
@@ -103,11 +104,11 @@ _HOMES: Final = {
         "fxlab.backtester._frame_source": ["FrameSource"],
         "fxlab.backtester.compare": ["Comparison", "CostLadder", "compare_runs", "cost_ladder"],
         "fxlab.backtester.engine": ["backtest"],
-        "fxlab.backtester.execution": ["Execution", "Latency", "swap_rates"],
+        "fxlab.backtester.execution": ["Execution", "Latency"],
         "fxlab.backtester.lookahead": ["LookaheadReport", "check_lookahead"],
         "fxlab.backtester.metrics._overfitting": ["Overfitting"],
         "fxlab.backtester.metrics._performance": ["Metrics"],
-        "fxlab.backtester.options": ["RunOptions", "pip_size", "with_pips"],
+        "fxlab.backtester.options": ["RunOptions", "pip_size", "swap_rates", "with_pips"],
         "fxlab.backtester.result": ["Result"],
         "fxlab.backtester.strategy": ["indicators"],
         "fxlab.backtester.strategy.signals": ["Events", "Signals"],
@@ -127,6 +128,7 @@ _HOMES: Final = {
         "fxlab.collect.feed": [
             "BookDelta",
             "BookSnapshot",
+            "ChannelRow",
             "Event",
             "Feed",
             "Gap",

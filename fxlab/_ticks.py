@@ -23,7 +23,7 @@ import numpy.typing as npt
 import polars as pl
 
 from fxlab._times import integer, required
-from fxlab.schema import BOOK_DEPTH, UTC_MICROS, book_levels
+from fxlab.schema import BOOK_DEPTH, CHANNELS, UTC_MICROS, book_levels
 
 MAX_DECIMALS: Final = 22  # the largest power of ten that a float holds exactly
 PRICE_TICKS: Final = "price_ticks"
@@ -237,14 +237,15 @@ def known_gaps(
 ) -> dict[str, pl.DataFrame]:
     """Return the gaps among the events that are a symbol's and were not filled, merged, of each.
 
-    With a data type, without those that the recorder says are of the other one.
+    With a data type, without those that the recorder says are of another one; without one, those of
+    ticks: what is missing of mark prices is no gap of the market.
     """
     gaps = events.filter(
         pl.col("event") == "gap", pl.col("count").is_null() | (pl.col("count") != 0)
     )
-    if data_type is not None:
-        said = pl.col("detail").str.extract(r'^\{"what": "(\w+)"')
-        gaps = gaps.filter(said.is_null() | (said == data_type))
+    said = pl.col("detail").str.extract(r'^\{"what": "(\w+)"')
+    mine = ~said.is_in([*CHANNELS]) if data_type is None else said == data_type
+    gaps = gaps.filter(said.is_null() | mine)
     gaps = gaps.with_columns(pl.col("from_time").fill_null(pl.col("timestamp")))
     return merged_by_symbol(gaps, symbols)
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import polars as pl
 
-from fxlab.errors import InvalidIdentifier, InvalidInput, some
+from fxlab.errors import InvalidIdentifier, InvalidInput, InvalidParameter, did_you_mean, some
 
 UTC_MICROS: Final = pl.Datetime("us", "UTC")
 BOOK_DEPTH: Final = 10
@@ -117,6 +117,48 @@ ORDERBOOK: Final = Table(
     symbol_capacity=4096,
 )
 
+
+def _channel_table(name: str, **columns: str) -> Table:
+    """Return the table of what a venue says beside trades and books, numbered in its session."""
+    return Table(
+        name,
+        {
+            **dict.fromkeys(("session_id", "symbol", "origin"), "SYMBOL"),
+            "seq": "LONG",  # the row's number in its session
+            **columns,
+            "received_at": "TIMESTAMP",
+            "timestamp": "TIMESTAMP",
+        },
+        timestamp="timestamp",
+        partition_by="WEEK",
+        dedup=("timestamp", "session_id", "symbol", "seq"),
+        symbol_capacity=4096,
+    )
+
+
+CHANNELS: Final = {
+    "mark": _channel_table(
+        "tick_mark",
+        mark_price="DOUBLE",
+        index_price="DOUBLE",
+        settle_price="DOUBLE",  # as estimated
+        funding_rate="DOUBLE",  # of the next funding, as it is now: a fraction of notional
+        next_funding="TIMESTAMP",
+    ),
+    # What longs paid to shorts at `timestamp`, and the price it was charged on.
+    "funding": _channel_table("tick_funding", rate="DOUBLE", mark_price="DOUBLE"),
+    "open_interest": _channel_table("tick_open_interest", open_interest="DOUBLE"),  # base units
+    "liquidations": _channel_table(
+        "tick_liquidations",
+        side="SYMBOL",  # of the order that liquidates: "sell" closes a long position
+        price="DOUBLE",  # of the order
+        average_price="DOUBLE",  # of what was filled
+        volume="DOUBLE",  # of the order, base units
+        filled="DOUBLE",
+    ),
+}
+"""What a recording may hold beside trades and books, by data type."""
+
 SESSIONS: Final = Table(
     "data_collection_sessions",
     {
@@ -125,7 +167,7 @@ SESSIONS: Final = Table(
         "exchange": "SYMBOL",
         "source": "SYMBOL",  # live, csv, parquet, synthetic
         "symbols": "VARCHAR",  # JSON list
-        "data_types": "VARCHAR",  # JSON list of "prices", "orderbook"
+        "data_types": "VARCHAR",  # JSON list of names in DATA_TABLES
         "price_decimals": "VARCHAR",  # JSON object: symbol to decimals of its prices
         "started": "TIMESTAMP",  # first and last tick
         "ended": "TIMESTAMP",
@@ -171,7 +213,7 @@ RECEIPTS: Final = Table(
     {
         "session_id": "SYMBOL",
         "symbol": "SYMBOL",
-        "data_type": "SYMBOL",  # prices, orderbook
+        "data_type": "SYMBOL",  # one of DATA_TABLES
         "origin": "SYMBOL",  # live, backfill
         "rows": "LONG",
         "first_seq": "LONG",
@@ -214,7 +256,7 @@ IMPORTS: Final = Table(
 IMPORT_STATES: Final = ("started", "done", "failed", "refused")
 """Of a file: being stored (or killed then), stored, not stored whole, not begun."""
 
-VERSION: Final = 8
+VERSION: Final = 9
 """Of these tables: that of the last step in `fxlab._questdb.migrations`."""
 
 SCHEMA_VERSIONS: Final = Table(
@@ -363,7 +405,11 @@ TABLES: Final = (
     FILLS,
     SWEEP_RUNS,
     NIGHT_RANKS,
+    *CHANNELS.values(),
 )
+
+DATA_TABLES: Final = {"prices": PRICES, "orderbook": ORDERBOOK, **CHANNELS}
+"""The rows of sessions, by data type."""
 
 
 SESSION_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -426,6 +472,16 @@ def check_tags(tags: object) -> tuple[str, ...]:
         if not isinstance(tag, str):
             raise InvalidIdentifier(f"tags[{number}]={tag!r:.80} is not text; give texts")
     return found
+
+
+def check_channels(names: str | Iterable[str]) -> tuple[str, ...]:
+    """Return names of `CHANNELS`, each once and in that order; refuse others."""
+    wanted = (names,) if isinstance(names, str) else tuple(names)
+    for name in wanted:
+        if name not in CHANNELS:
+            near = did_you_mean(str(name), CHANNELS) or f"known: {', '.join(CHANNELS)}"
+            raise InvalidParameter(f"channels={name!r:.80} is no channel; {near}")
+    return tuple(name for name in CHANNELS if name in wanted)
 
 
 def check_mapping(name: str, value: Any, such_as: str) -> Mapping[str, Any]:  # noqa: ANN401 - judged here

@@ -141,6 +141,12 @@ class RecordingWords:
     book_depth: Annotated[int, typer.Option(help="Levels: 0 none, 1 best prices, up to 10.")] = 10
     book_every: Annotated[str, typer.Option(help="At most one book in this time: 1s.")] = "0s"
     trades: Annotated[bool, typer.Option(help="Record trades.")] = True
+    channel: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Record also mark, funding, open_interest or liquidations; may be given again."
+        ),
+    ] = None
     backfill: Annotated[bool, typer.Option(help="Ask the venue for trades in gaps.")] = True
     rollover: Annotated[str | None, typer.Option(help="1d, 1h: a session for each.")] = None
     session_id: Annotated[str | None, typer.Option("--session", help="The session's id.")] = None
@@ -178,6 +184,7 @@ def collect(
     from fxlab.collect.collector import wait_until_over
     from fxlab.lab import connect
 
+    options["channels"] = tuple(options.pop("channel") or ())
     if options.pop("auto_resume"):
         options["resume"] = options["resume"] or "auto"
     if service:

@@ -303,6 +303,11 @@ STEPS: Final = (
     ),
     Step(7, "runs that are deleted", columns={"backtest_runs": ("deleted_at",)}),
     Step(8, "what nights of sweeps found", tables=("night_ranks",)),
+    Step(
+        9,
+        "funding, mark prices, open interest and liquidations",
+        tables=("tick_mark", "tick_funding", "tick_open_interest", "tick_liquidations"),
+    ),
 )
 
 

@@ -9,7 +9,7 @@ that suits it.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol, TypedDict, Unpack
 
 import numpy as np
@@ -20,6 +20,7 @@ from fxlab._ticks import PRICE_TICKS, advice
 from fxlab._times import Time, parse_range, to_micros
 from fxlab.backtester._frame_source import FrameSource, is_frame
 from fxlab.backtester._kernel.records import GAPS
+from fxlab.backtester.execution import Execution
 from fxlab.backtester.strategy.indicators import PRICE_OF
 from fxlab.backtester.strategy.strategy import names
 from fxlab.errors import EmptySession, InvalidParameter, InvalidTicks, SymbolNotFound, some
@@ -182,6 +183,33 @@ def gap_bounds(source: TickSource, symbols: Iterable[str]) -> pl.DataFrame | Non
     whole = pl.concat(found)
     watched = getattr(source, "source", "") == "live"
     return whole if watched or whole.height else None
+
+
+def with_recorded_funding(
+    execution: Execution, source: TickSource, symbols: Sequence[str], bounds: tuple[int, int]
+) -> tuple[Execution, int | None]:
+    """Return the assumptions with the funding that the source recorded within bounds (us).
+
+    Beside them how many rates that are; None where those of the user stand, or there is nothing.
+
+    Raises
+    ------
+    InvalidParameter
+        If they are to be as recorded and the source has none.
+    """
+    if execution.funding not in ((), "recorded"):
+        return execution, None
+    if not {"mark", "funding"} & set(getattr(source, "data_types", ())):
+        if execution.funding == "recorded":
+            raise InvalidParameter(
+                f"funding='recorded', and {source.id!r} has no funding that was recorded; record "
+                "it with channels=['mark', 'funding'], give a frame of rates, or funding='none'"
+            )
+        return execution, None
+    found: pl.DataFrame = pl.concat([source.funding(one) for one in symbols])  # type: ignore[attr-defined]
+    time = pl.col("timestamp").dt.epoch("us")
+    within = found.filter(time.is_between(*bounds)).select("timestamp", "symbol", "rate")
+    return replace(execution, funding=within), within.height
 
 
 def gap_records(found: pl.DataFrame | None, symbols: tuple[str, ...]) -> np.ndarray:

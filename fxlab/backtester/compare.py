@@ -25,6 +25,7 @@ from fxlab._html import heading, paragraphs, plain, show, table
 from fxlab._progress import Advance, Progress, part, shown
 from fxlab.backtester._feeds import Needs, needs_of
 from fxlab.backtester._market_arrays import decisions_on
+from fxlab.backtester._source import with_recorded_funding
 from fxlab.backtester.engine import Job, new_state, prepare
 from fxlab.backtester.execution import Execution
 from fxlab.backtester.metrics._performance import LESS_IS_BETTER, METRICS, NEITHER
@@ -457,7 +458,10 @@ def default_scenarios(execution: Execution) -> dict[str, Execution]:
 
 
 def _with_execution(job: Job, execution: Execution) -> Job:
-    run = replace(job.run, execution=execution)
+    charged, recorded = with_recorded_funding(
+        execution, job.run.source, job.run.symbols, job.bounds
+    )
+    run = replace(job.run, execution=charged, recorded_funding=recorded)
     return replace(job, run=run, state=new_state(run, job.signals, job.bounds))
 
 

@@ -21,6 +21,7 @@ from fxlab.backtester._source import (
     no_ticks,
     share_before,
     span,
+    with_recorded_funding,
 )
 from fxlab.backtester._state import KernelState
 from fxlab.backtester.options import Options, RunOptions, takes_run_options
@@ -156,18 +157,20 @@ def prepare(
     if trading:
         check_one_currency(names)
     bounds = span(data, options.start, options.end)
+    execution, recorded = with_recorded_funding(options.execution, data, names, bounds)
     run = Run(
         source=data,
         strategy=chosen,
         parameters=values,
         symbols=tuple(names),
-        execution=options.execution,
+        execution=execution,
         capital=options.capital,
         grid_us=options.return_interval_us,
         days_per_year=options.days_per_year,
         start=options.start,
         end=options.end,
         gaps=gap_bounds(data, names),
+        recorded_funding=recorded,
     )
     feeds, books = open_feeds(
         data,

@@ -17,27 +17,21 @@ import math
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from datetime import datetime, time, timedelta
 from typing import Any, Final
-from zoneinfo import ZoneInfo
 
 import numpy as np
 import polars as pl
 
 from fxlab._times import (
     Duration,
-    Time,
     from_micros,
     integer,
     number,
     parse_duration,
-    parse_range,
     required,
-    to_micros,
 )
 from fxlab.backtester._kernel.records import TERMS
 from fxlab.errors import InvalidParameter, did_you_mean
-from fxlab.schema import UTC_MICROS
 
 FILLS: Final = ("next_trade", "book")
 REMAINDERS: Final = ("cancel", "last_level")
@@ -113,7 +107,9 @@ class Execution:
         fraction of notional) or ``rate_long`` and ``rate_short`` (what each side pays: swap).
         A rate is charged before the rows of its own time, on what was held by then: a position
         opened at exactly that time does not pay, one closed at it does. One rate a moment and
-        symbol; a null symbol means all of them.
+        symbol; a null symbol means all of them. By default what a session has recorded of a
+        perpetual is charged (`Session.funding`), and the result says so: ``"recorded"`` refuses a
+        session without it, ``"none"`` charges nothing.
     rebalance
         Trade back to the target when the exposure is this far from it; None never does.
     across_gaps
@@ -157,7 +153,7 @@ class Execution:
     max_leverage: float = 1.0
     maintenance_margin: float = 0.0
     liquidation_bps: float = 0.0
-    funding: pl.DataFrame | Rates | None = None
+    funding: pl.DataFrame | Rates | str | None = None
     rebalance: float | None = None
     across_gaps: bool = False
     close_at_end: bool = False
@@ -176,7 +172,8 @@ class Execution:
         for name in PER_SYMBOL:
             object.__setattr__(self, name, _check_per_symbol(name, getattr(self, name)))
         object.__setattr__(self, "latency", Latency.of(self.latency))
-        object.__setattr__(self, "funding", parse_funding(self.funding))
+        if not (isinstance(self.funding, str) and self.funding in FUNDING_WORDS):
+            object.__setattr__(self, "funding", parse_funding(self.funding))
         if self.max_book_age is not None:  # in seconds, so that equal assumptions are equal
             seconds = parse_duration(self.max_book_age, "max_book_age") / 1e6
             object.__setattr__(self, "max_book_age", seconds)
@@ -194,7 +191,7 @@ class Execution:
     @property
     def rates(self) -> Rates:
         """Return the funding rates: (symbol or None, µs, rate of longs, rate of shorts)."""
-        return parse_funding(self.funding)
+        return () if isinstance(self.funding, str) else parse_funding(self.funding)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the assumptions as plain values that JSON can hold; `from_dict` reads them."""
@@ -203,7 +200,8 @@ class Execution:
             if isinstance(values[name], Mapping):
                 values[name] = dict(values[name])
         values["latency"] = self.delays.as_dict()
-        values["funding"] = [list(rate) for rate in self.rates]
+        if not isinstance(self.funding, str):
+            values["funding"] = [list(rate) for rate in self.rates]
         return values
 
     @classmethod
@@ -214,7 +212,8 @@ class Execution:
             given["latency"] = given.pop("latency_us") / 1e6
         elif isinstance(given.get("latency"), Mapping):
             given["latency"] = Latency.from_dict(given["latency"])
-        given["funding"] = tuple(tuple(rate) for rate in given.get("funding") or ())
+        if not isinstance(given.get("funding"), str):
+            given["funding"] = tuple(tuple(rate) for rate in given.get("funding") or ())
         return cls(**given)
 
     def for_symbol(self, name: str, symbol: str) -> float:
@@ -482,16 +481,8 @@ class Latency:
 Rates = tuple[tuple[str | None, int, float, float], ...]
 """(symbol or None for all, microseconds, rate of longs, rate of shorts), ordered by time."""
 
-NEW_YORK: Final = ZoneInfo("America/New_York")
-ROLLOVER: Final = time(17)
-WEDNESDAY: Final = 2
+FUNDING_WORDS: Final = ("recorded", "none")
 LARGEST_RATE: Final = 1.0
-_SWAP: Final[dict[str, Any]] = {
-    "timestamp": UTC_MICROS,
-    "symbol": pl.String,
-    "rate_long": pl.Float64,
-    "rate_short": pl.Float64,
-}
 
 
 def parse_funding(value: object) -> Rates:
@@ -510,7 +501,8 @@ def parse_funding(value: object) -> Rates:
     if isinstance(value, tuple) and all(isinstance(r, tuple) and len(r) == 4 for r in value):
         return _unique(value)  # as this function returns them
     raise InvalidParameter(
-        f"funding={value!r:.80} is not a frame; give timestamp, rate (and symbol) as a DataFrame"
+        f"funding={value!r:.80} is not a frame; give timestamp, rate (and symbol) as a DataFrame, "
+        "or one of 'recorded' and 'none'"
     )
 
 
@@ -559,60 +551,3 @@ def _unique(rates: Rates) -> Rates:
             )
         there[symbol] = (pair[0], pair[1])
     return rates
-
-
-def swap_rates(
-    symbol: str,
-    start: Time,
-    end: Time,
-    *,
-    long_annual: float,
-    short_annual: float,
-    days_per_year: float = 365.0,
-) -> pl.DataFrame:
-    """Return the swap of an FX position as `funding`: charged at 17:00 New York, Monday to Friday.
-
-    Wednesday's rollover counts three days, because spot settles two days later and the weekend
-    falls due then.
-
-    Parameters
-    ----------
-    symbol
-        The pair.
-    start, end
-        The time range to cover, half open.
-    long_annual, short_annual
-        What each side pays a year, as a fraction of notional; negative is received.
-
-    Returns
-    -------
-    polars.DataFrame
-        ``timestamp``, ``symbol``, ``rate_long``, ``rate_short``.
-
-    Examples
-    --------
-    >>> week = fxlab.swap_rates(
-    ...     "EUR_USD", "2024-01-08", "2024-01-13", long_annual=0.02, short_annual=-0.01
-    ... )
-    >>> week.height
-    5
-    """
-    first, last = parse_range(start, end)
-    if first is None or last is None:
-        raise InvalidParameter("swap_rates needs a start and an end")
-    if not days_per_year > 0:
-        raise InvalidParameter(f"days_per_year={days_per_year!r} is not a number above zero")
-    day = from_micros(first).astimezone(NEW_YORK).date()
-    count = (from_micros(last).date() - day).days + 2
-    days = (day + timedelta(days=number) for number in range(count))
-    charged = [
-        moment
-        for moment in (datetime.combine(day, ROLLOVER, NEW_YORK) for day in days)
-        if moment.weekday() < 5 and first <= to_micros(moment) < last
-    ]
-    shares = [(3 if one.weekday() == WEDNESDAY else 1) / days_per_year for one in charged]
-    rows = [
-        (from_micros(to_micros(one)), symbol, long_annual * share, short_annual * share)
-        for one, share in zip(charged, shares, strict=True)
-    ]
-    return pl.DataFrame(rows, schema=_SWAP, orient="row")

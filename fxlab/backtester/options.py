@@ -1,4 +1,4 @@
-"""Run options shared by all entry points; execution assumptions from files and words; FX pips.
+"""Run options of all entry points; execution assumptions from files and words; FX pips and swap.
 
 `backtest`, `sweep`, `walk_forward`, `replay`, `cost_ladder`, the jobs of a batch, the sweeps of a
 night and the command line take the same options with the same defaults, spelled once: the fields of
@@ -9,7 +9,8 @@ they become an `Execution`, and an unknown name is refused with those that are n
 runs.
 
 A pip is the fourth decimal of a price, the second where the quote currency is worth about a
-hundredth of the others (yen, forint). Brokers quote a tenth of it.
+hundredth of the others (yen, forint). Brokers quote a tenth of it. `swap_rates` are what an FX
+position costs a day.
 """
 
 from __future__ import annotations
@@ -21,13 +22,25 @@ import tomllib
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from datetime import datetime, time, timedelta
 from pathlib import Path
 from typing import Any, Final, Self, TypedDict, TypeVar
+from zoneinfo import ZoneInfo
 
 import polars as pl
 
-from fxlab._times import Duration, Time, integer, number, parse_duration, required
-from fxlab.backtester.execution import Execution, parse_funding
+from fxlab._times import (
+    Duration,
+    Time,
+    from_micros,
+    integer,
+    number,
+    parse_duration,
+    parse_range,
+    required,
+    to_micros,
+)
+from fxlab.backtester.execution import FUNDING_WORDS, Execution, parse_funding
 from fxlab.errors import InvalidParameter, check_names, did_you_mean
 from fxlab.schema import UTC_MICROS
 
@@ -228,7 +241,7 @@ def execution_of(values: Mapping[str, object]) -> Execution:
     ----------
     values
         Fields of `Execution` by name. Where None is allowed the text ``"none"`` is it, and
-        ``funding`` may be the path of a CSV or Parquet file.
+        ``funding`` may be the path of a CSV or Parquet file, "recorded" or "none".
 
     Raises
     ------
@@ -278,6 +291,8 @@ def parse_assumption(word: str) -> tuple[str, object]:
 
 
 def _plain(name: str, value: object) -> object:
+    if name == "funding" and isinstance(value, str) and value.strip() in FUNDING_WORDS:
+        return value.strip()
     if name in _OR_NONE and isinstance(value, str) and value.strip().lower() == "none":
         return None
     if name == "funding" and isinstance(value, str | Path):
@@ -360,3 +375,71 @@ def with_pips(trades: pl.DataFrame) -> pl.DataFrame:
     side = pl.when(pl.col("direction") == "long").then(1.0).otherwise(-1.0)
     gained = side * (pl.col("exit_price") - pl.col("entry_price")) / size
     return trades.with_columns(gained.round(6).alias("pips"))
+
+
+NEW_YORK: Final = ZoneInfo("America/New_York")
+ROLLOVER: Final = time(17)
+WEDNESDAY: Final = 2
+_SWAP: Final[dict[str, Any]] = {
+    "timestamp": UTC_MICROS,
+    "symbol": pl.String,
+    "rate_long": pl.Float64,
+    "rate_short": pl.Float64,
+}
+
+
+def swap_rates(
+    symbol: str,
+    start: Time,
+    end: Time,
+    *,
+    long_annual: float,
+    short_annual: float,
+    days_per_year: float = 365.0,
+) -> pl.DataFrame:
+    """Return the swap of an FX position as `funding`: charged at 17:00 New York, Monday to Friday.
+
+    Wednesday's rollover counts three days, because spot settles two days later and the weekend
+    falls due then.
+
+    Parameters
+    ----------
+    symbol
+        The pair.
+    start, end
+        The time range to cover, half open.
+    long_annual, short_annual
+        What each side pays a year, as a fraction of notional; negative is received.
+
+    Returns
+    -------
+    polars.DataFrame
+        ``timestamp``, ``symbol``, ``rate_long``, ``rate_short``.
+
+    Examples
+    --------
+    >>> week = fxlab.swap_rates(
+    ...     "EUR_USD", "2024-01-08", "2024-01-13", long_annual=0.02, short_annual=-0.01
+    ... )
+    >>> week.height
+    5
+    """
+    first, last = parse_range(start, end)
+    if first is None or last is None:
+        raise InvalidParameter("swap_rates needs a start and an end")
+    if not days_per_year > 0:
+        raise InvalidParameter(f"days_per_year={days_per_year!r} is not a number above zero")
+    day = from_micros(first).astimezone(NEW_YORK).date()
+    count = (from_micros(last).date() - day).days + 2
+    days = (day + timedelta(days=number) for number in range(count))
+    charged = [
+        moment
+        for moment in (datetime.combine(day, ROLLOVER, NEW_YORK) for day in days)
+        if moment.weekday() < 5 and first <= to_micros(moment) < last
+    ]
+    shares = [(3 if one.weekday() == WEDNESDAY else 1) / days_per_year for one in charged]
+    rows = [
+        (from_micros(to_micros(one)), symbol, long_annual * share, short_annual * share)
+        for one, share in zip(charged, shares, strict=True)
+    ]
+    return pl.DataFrame(rows, schema=_SWAP, orient="row")

@@ -75,6 +75,7 @@ class Run:
     start: Time | None
     end: Time | None
     gaps: pl.DataFrame | None = None  # from_time, to_time, symbol; None: gaps were not recorded
+    recorded_funding: int | None = None  # how many rates the recording gave; None: it did not
 
     def which(self, chunk_rows: int | None) -> Which:
         """Return which rows are read, and how many at a time where that is given."""

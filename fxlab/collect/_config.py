@@ -28,8 +28,9 @@ from fxlab.errors import (
     VenueError,
     check_names,
     did_you_mean,
+    some,
 )
-from fxlab.schema import BOOK_DEPTH, check_session_id, check_symbol, check_tags
+from fxlab.schema import BOOK_DEPTH, check_channels, check_session_id, check_symbol, check_tags
 
 if TYPE_CHECKING:
     from fxlab._questdb.client import QuestDB
@@ -70,6 +71,8 @@ class Plan:
     trades, book_depth, book_every
         What to store: trades; levels of the book (0 none, 1 best bid and ask, up to 10); least
         microseconds between two stored books of a symbol, 0 for each change.
+    channels
+        What else to store, by the names in `fxlab.schema.CHANNELS`.
     backfill
         Whether gaps in trades are asked for at the venue.
     resume
@@ -91,6 +94,7 @@ class Plan:
     trades: bool = True
     book_depth: int = BOOK_DEPTH
     book_every: int = 0
+    channels: tuple[str, ...] = ()
     backfill: bool = True
     resume: bool | Literal["auto"] = False
     rollover: int | None = None
@@ -112,6 +116,7 @@ class Plan:
         rollover: Duration | None = None,
         book_every: Duration = 0,
         settle: Duration = SETTLE_US / 1e6,
+        channels: str | Iterable[str] = (),
         tags: Iterable[str] = (),
         **others: Any,  # noqa: ANN401 - the fields above
     ) -> Plan:
@@ -136,6 +141,7 @@ class Plan:
             rollover=None if rollover is None else parse_duration(rollover, "rollover"),
             book_every=parse_duration(book_every, "book_every"),
             settle=parse_duration(settle, "settle"),
+            channels=check_channels(channels),
             tags=check_tags(tags),
             **others,
         )
@@ -150,8 +156,11 @@ class Plan:
                 f"book_depth={self.book_depth!r} is not a number of levels; give 0 (no books), 1 "
                 f"(best bid and ask) or up to {BOOK_DEPTH}"
             )
-        if not self.trades and not depth:
-            raise InvalidParameter("trades=False and book_depth=0 leave nothing to record")
+        if not (self.trades or depth or self.channels):
+            raise InvalidParameter(
+                "trades=False and book_depth=0 leave nothing to record; give channels, or one of "
+                "the two"
+            )
         if self.resume not in (True, False, "auto"):
             raise InvalidParameter(
                 f"resume={self.resume!r:.80} is none of True, False and 'auto' (go on with the "
@@ -176,7 +185,8 @@ class Plan:
     @property
     def data_types(self) -> list[str]:
         """Return the kinds of rows that will come."""
-        return ["prices"] * self.trades + ["orderbook"] * bool(self.book_depth)
+        ticks = ["prices"] * self.trades + ["orderbook"] * bool(self.book_depth)
+        return [*ticks, *self.channels]
 
     def options(self) -> dict[str, Any]:
         """Return what the session's row says about how it was recorded."""
@@ -185,6 +195,7 @@ class Plan:
             "book_depth": self.book_depth,
             "book_every_us": self.book_every,
             "backfill": self.backfill,
+            **({"channels": list(self.channels)} if self.channels else {}),
         }
 
 
@@ -222,6 +233,12 @@ async def resolve_instruments(
     VenueError
         For one that is not traded at the moment, and what `Feed.instruments` raises.
     """
+    if lacking := [name for name in plan.channels if name not in feed.channels]:
+        has = f"it has {', '.join(feed.channels)}" if feed.channels else "leave channels out"
+        raise InvalidParameter(
+            f"{feed.venue} gives no {some(lacking)} to record; {has}, or record a venue of "
+            "perpetuals, such as binance_futures"
+        )
     known = await feed.instruments()
     traded = {name for name, one in known.items() if one.status == "trading"}
     found: dict[str, Instrument] = {}
@@ -248,26 +265,7 @@ async def resolve_instruments(
                 "choose another symbol"
             )
         found[symbol] = known[symbol]
-    return Subscription(tuple(found.values()), plan.trades, plan.book_depth)
-
-
-INSTRUMENTS: Final = {
-    "symbol": pl.String(), "native": pl.String(), "status": pl.String(),
-    "price_decimals": pl.Int64(), "quantity_decimals": pl.Int64(), "contract_size": pl.Float64(),
-}  # fmt: skip
-
-
-async def list_instruments(feed: Feed, pattern: str) -> pl.DataFrame:
-    """Return what a venue trades; see `fxlab.Lab.instruments`. The feed is closed."""
-    async with feed:
-        known = await feed.instruments()
-    details = ("quantity_decimals", "contract_size")
-    rows = [
-        (one.symbol, one.native, one.status, one.price_decimals, *map(one.detail.get, details))
-        for name, one in sorted(known.items())
-        if fnmatchcase(name, pattern)
-    ]
-    return pl.DataFrame(rows, schema=INSTRUMENTS, orient="row")
+    return Subscription(tuple(found.values()), plan.trades, plan.book_depth, plan.channels)
 
 
 OVERLAP: Final = 60.0
@@ -473,7 +471,8 @@ class Recordings:
             their ids are ``session_id``, an underline, and the day or time; see `Rollover`.
         **options
             ``duration`` ("10m"; None until it is stopped), ``book_depth`` (0 none, 1 best bid and
-            ask, up to 10), ``book_every`` ("1s"; each change by default), ``trades``,
+            ask, up to 10), ``book_every`` ("1s"; each change by default), ``trades``, ``channels``
+            ("mark", "funding", "open_interest", "liquidations"; none by default),
             ``backfill``, ``session_id``, ``resume`` (True goes on with that session, "auto" begins
             it if it is not there), ``notes``, ``tags``, ``settle``,
             ``journal_limit``; see `fxlab.collect._config.Plan`.
@@ -546,7 +545,7 @@ class Recordings:
         >>> found["symbol"].to_list(), found["status"].to_list()
         (['BTC_USDT'], ['trading'])
         """
-        from fxlab.collect.venues import open_feed
+        from fxlab.collect.venues import list_instruments, open_feed
 
         wanted = _symbol_or_pattern(pattern)
         feed = venue if isinstance(venue, Feed) else open_feed(venue, url=url)

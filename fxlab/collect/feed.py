@@ -321,7 +321,33 @@ class Refusal(NamedTuple):
     reason: str
 
 
-Message = Trade | Quote | BookSnapshot | BookDelta | Gap | Event
+class ChannelRow(NamedTuple):
+    """What a venue says beside trades and books: a row of one of its other channels.
+
+    Attributes
+    ----------
+    channel
+        A name in `fxlab.schema.CHANNELS`: "mark", "funding", "open_interest" or "liquidations".
+    values
+        By the names of that table's columns: numbers as floats, times in microseconds; what the
+        venue did not say is None, or left out.
+
+    Examples
+    --------
+    >>> row = fxlab.ChannelRow("BTC_USDT", "mark", {"mark_price": 99.5}, 1_000_000, 1_000_500)
+    >>> row.origin
+    'live'
+    """
+
+    symbol: str
+    channel: str
+    values: Mapping[str, Any]
+    time: int
+    received: int
+    origin: str = "live"
+
+
+Message = Trade | Quote | BookSnapshot | BookDelta | ChannelRow | Gap | Event
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,6 +392,8 @@ class Subscription:
         Whether trades are wanted.
     book_depth
         0 for no books, 1 for the best bid and ask, up to 10 levels.
+    channels
+        What else is wanted, of `Feed.channels`.
 
     Examples
     --------
@@ -377,6 +405,7 @@ class Subscription:
     instruments: tuple[Instrument, ...]
     trades: bool = True
     book_depth: int = 0
+    channels: tuple[str, ...] = ()
 
     @property
     def by_native(self) -> dict[str, Instrument]:
@@ -395,6 +424,8 @@ class Feed(ABC):
         Whether the trade ids of a symbol are whole numbers that rise by one: gaps can be seen.
     lossless
         Whether every trade and update is delivered; False is said in the session.
+    channels
+        What it has beside trades and books, by the names in `fxlab.schema.CHANNELS`.
 
     Examples
     --------
@@ -413,6 +444,7 @@ class Feed(ABC):
     venue: ClassVar[str]
     counts_trades: ClassVar[bool] = False
     lossless: bool = True
+    channels: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     async def instruments(self) -> dict[str, Instrument]:

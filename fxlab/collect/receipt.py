@@ -23,7 +23,6 @@ from fxlab._questdb.sql import Scope
 from fxlab._ticks import gap_list
 from fxlab.collect._config import Plan
 from fxlab.collect._live.checksum import MODULUS, SUMMED, frame_checksum
-from fxlab.collect._live.lifecycle import TABLES
 from fxlab.collect._live.trades import IdRanges
 from fxlab.collect.feed import (
     Clock,
@@ -36,7 +35,7 @@ from fxlab.collect.feed import (
     Trade,
 )
 from fxlab.errors import InvalidParameter, SessionBusy
-from fxlab.schema import RECEIPTS, UTC_MICROS
+from fxlab.schema import DATA_TABLES, RECEIPTS, UTC_MICROS
 from fxlab.sessions import _catalog, _reader
 
 LINE: Final = {
@@ -154,7 +153,7 @@ def verify(db: QuestDB, session_id: str, progress: Advance = silent) -> Receipt:
     for number, (symbol, kind) in enumerate(kinds):
         wanted = [line for line in said if (line["symbol"], line["data_type"]) == (symbol, kind)]
         step = part(progress, number / len(kinds), (number + 1) / len(kinds))
-        scope = Scope(TABLES[kind], row["session_id"], symbol, *_searched(row))
+        scope = Scope(DATA_TABLES[kind], row["session_id"], symbol, *_searched(row))
         found, seqs = _found(db, scope, step)
         lines += [_line(line, found.pop(line["origin"], _NOTHING)) for line in wanted]
         lines += [_line(_unsaid(symbol, kind, origin), what) for origin, what in found.items()]
@@ -301,7 +300,7 @@ class HistoryFeed(Feed):
 
     def __init__(self, feed: Feed) -> None:
         self.venue, self.counts_trades = feed.venue, feed.counts_trades  # type: ignore[misc]
-        self.lossless = feed.lossless
+        self.lossless, self.channels = feed.lossless, feed.channels  # type: ignore[misc]
         self._feed = feed
 
     async def instruments(self) -> dict[str, Instrument]:
@@ -367,6 +366,7 @@ def backfill(
         session_id=name,
         book_depth=options["book_depth"],
         book_every=options["book_every_us"],
+        channels=tuple(options.get("channels", ())),
         resume=True,
         ending=row["status"],
     )

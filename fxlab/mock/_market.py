@@ -264,13 +264,22 @@ class Book:
 
 
 class Truth:
-    """What happened: `deals` and `books` by symbol, and the `openings` they began with."""
+    """What happened: `deals` and `books` by symbol, and the `openings` they began with.
+
+    `channels` has what was told beside them, by fxlab's name of the channel: symbol, time (us), and
+    the values as text.
+    """
 
     def __init__(self, market: MockMarket) -> None:
         self.listings: Mapping[str, Listing] = market.listings
         self.deals = {symbol: Deals(listing) for symbol, listing in market.listings.items()}
         self.openings = {symbol: market.opening(symbol) for symbol in market.listings}
         self.books = {symbol: Book(opening) for symbol, opening in self.openings.items()}
+        self.channels: dict[str, list[tuple[str, int, dict[str, Any]]]] = {}
+
+    def tell(self, channel: str, symbol: str, time: int, **values: Any) -> None:  # noqa: ANN401 - text
+        """Keep what is told beside trades and books."""
+        self.channels.setdefault(channel, []).append((symbol, time, values))
 
     def add(self, event: MarketEvent) -> None:
         """Keep what happened."""

@@ -35,7 +35,7 @@ from fxlab._questdb.sql import Scope, Span
 from fxlab._times import Time, from_micros, parse_time
 from fxlab.config import Settings
 from fxlab.errors import InvalidInput, InvalidSettings, SchemaError, SessionBusy, SessionExists
-from fxlab.schema import ORDERBOOK, PRICES, SESSIONS, Table
+from fxlab.schema import CHANNELS, DATA_TABLES, ORDERBOOK, PRICES, SESSIONS, Table
 from fxlab.sessions import _catalog, _purge
 
 ARCHIVED: Final = {
@@ -52,6 +52,8 @@ _BYTES_A_ROW: Final = {
     ("parquet", ORDERBOOK.name): 160,
     ("native", PRICES.name): 80,
     ("native", ORDERBOOK.name): 365,
+    **{("parquet", table.name): 24 for table in CHANNELS.values()},
+    **{("native", table.name): 70 for table in CHANNELS.values()},
 }
 """What is expected where the table has no partition of that form yet."""
 _DATA: Final = "db"
@@ -140,7 +142,7 @@ class Archives:
     def _plan(self, form: str, edge: int) -> Iterator[dict[str, Any]]:
         """Yield what `archive` returns of each partition that is to change, and its place."""
         writers, deleted = _purge.find_writers(self._db), _waiting(self._db)
-        for table in (PRICES, ORDERBOOK):
+        for table in DATA_TABLES.values():
             found = migrations.partitions(self._db, table)
             like = [place for place in found if place.is_parquet == (form == "parquet")]
             like = [place for place in like if not place.is_last]
@@ -526,10 +528,11 @@ def _ended(db: QuestDB, row: dict[str, Any]) -> dict[str, Any]:
     """Return a recording's row with the rows that the backup has of it."""
     since = _catalog.tick_range(row)  # of all of time would open the partitions of all sessions
     extents = {
-        column: db.execute(sql.extent(Scope(table, row["session_id"], None, *since)))[0]
-        for column, table in (("prices_count", PRICES), ("orderbook_count", ORDERBOOK))
+        kind: db.execute(sql.extent(Scope(table, row["session_id"], None, *since)))[0]
+        for kind, table in DATA_TABLES.items()
+        if kind not in CHANNELS or f'"{kind}"' in row["data_types"]
     }
-    counts = {name: int(found[0]) for name, found in extents.items()}
+    counts = {f"{kind}_count": int(extents[kind][0]) for kind in ("prices", "orderbook")}
     times = [moment for _, *both in extents.values() for moment in both if moment is not None]
     return {
         **row,

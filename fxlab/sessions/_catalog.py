@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +24,15 @@ from fxlab._questdb.client import QuestDB
 from fxlab._questdb.sql import Scope
 from fxlab._times import Time, bounds, from_micros, parse_range, to_micros
 from fxlab.errors import InvalidInput, SessionExists, SessionNotFound
-from fxlab.schema import EVENTS, IMPORTS, ORDERBOOK, PRICES, SESSIONS, Table, check_tags
+from fxlab.schema import (
+    CHANNELS,
+    DATA_TABLES,
+    EVENTS,
+    IMPORTS,
+    SESSIONS,
+    Table,
+    check_tags,
+)
 
 _LISTED: Final = (
     "session_id", "status", "exchange", "source", "symbols", "data_types", "records_collected",
@@ -341,7 +349,11 @@ COUNTS: Final = {"symbol": pl.String(), "data_type": pl.String(), "rows": pl.Int
 
 
 def counts(
-    db: QuestDB, session_id: str, start: int | None = None, end: int | None = None
+    db: QuestDB,
+    session_id: str,
+    start: int | None = None,
+    end: int | None = None,
+    channels: Collection[str] = (),
 ) -> pl.DataFrame:
     """Return the number of rows of each (symbol, data type), counted in the tick tables.
 
@@ -351,23 +363,27 @@ def counts(
         Where the rows are, and which.
     start, end
         Half-open range of microseconds that holds them all; see `tick_range`.
+    channels
+        Data types of the session; rows of trades and books are counted whether or not it has them.
 
     Returns
     -------
     polars.DataFrame
-        ``symbol``, ``data_type`` ("prices" or "orderbook"), ``rows``.
+        ``symbol``, ``data_type`` (a name in `fxlab.schema.DATA_TABLES`), ``rows``.
     """
-    found = db.steady(lambda: _counts(db, session_id, start, end))
+    found = db.steady(lambda: _counts(db, session_id, start, end, channels))
     return pl.DataFrame(
         sorted((*key, rows) for key, rows in found.items()), schema=COUNTS, orient="row"
     )
 
 
 def _counts(
-    db: QuestDB, session_id: str, start: int | None, end: int | None
+    db: QuestDB, session_id: str, start: int | None, end: int | None, channels: Collection[str]
 ) -> Counter[tuple[str, str]]:
     found: Counter[tuple[str, str]] = Counter()
-    for data_type, table in (("prices", PRICES), ("orderbook", ORDERBOOK)):
+    for data_type, table in DATA_TABLES.items():
+        if data_type in CHANNELS and data_type not in channels:
+            continue
         for piece in Scope(table, session_id, None, start, end).by_year():
             for symbol, rows in db.execute(sql.count_by_symbol(piece)):
                 found[symbol, data_type] += rows

@@ -46,10 +46,9 @@ from fxlab._questdb.sql import Span
 from fxlab._times import bounds, from_micros
 from fxlab.errors import QuestDBError, SchemaError, SessionBusy
 from fxlab.schema import (
+    DATA_TABLES,
     EVENTS,
     IMPORTS,
-    ORDERBOOK,
-    PRICES,
     PURGE_JOURNAL,
     RECEIPTS,
     SESSIONS,
@@ -57,7 +56,8 @@ from fxlab.schema import (
 )
 from fxlab.sessions import _catalog
 
-TABLES: Final = (PRICES, ORDERBOOK, EVENTS, RECEIPTS, IMPORTS)
+_TICKS: Final = tuple(DATA_TABLES.values())
+TABLES: Final = (*_TICKS, EVENTS, RECEIPTS, IMPORTS)
 """All that hold rows of a session, but for its row in the catalogue, which stays."""
 
 EVER: Final = (-(2**62), 2**62)
@@ -185,7 +185,7 @@ def _outcomes(
     """
     waiting: set[str] = set()
     for group in groups:
-        is_ledger = group[0].place.table not in (PRICES, ORDERBOOK)
+        is_ledger = group[0].place.table not in _TICKS
         later = [rewrite.of(waiting if is_ledger else set()) for rewrite in group]
         for one in later:
             yield from one.lines("deferred", "ticks of the session are deferred")
@@ -214,7 +214,7 @@ def _together(rewrites: Iterable[Rewrite]) -> Iterator[list[Rewrite]]:
 def _follows(before: Rewrite, after: Rewrite) -> bool:
     left, right = before.place, after.place
     is_next = (left.table, left.end) == (right.table, right.start)
-    return is_next and left.table in (PRICES, ORDERBOOK) and not before.kept + after.kept
+    return is_next and left.table in _TICKS and not before.kept + after.kept
 
 
 def purge(
@@ -466,7 +466,7 @@ def _rewrites(db: QuestDB, rows: Sequence[Mapping[str, Any]]) -> Iterator[Rewrit
             wanted = {
                 session_id
                 for session_id, (low, high) in ranges.items()
-                if table not in (PRICES, ORDERBOOK) or (low < place.end and place.start < high)
+                if table not in _TICKS or (low < place.end and place.start < high)
             }
             counts = count_rows(db, place) if wanted else {}
             freed = {name: counts[name] for name in sorted(wanted & counts.keys())}

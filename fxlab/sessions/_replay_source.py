@@ -1,6 +1,8 @@
 """Replay source of a session: its ticks and books in chunks, as a backtest reads them.
 
 With the columns that the engine needs and no others, in bounded memory, in (timestamp, seq) order.
+What a recording has beside them (funding, mark prices, open interest, liquidations) is read
+here, too.
 """
 
 from __future__ import annotations
@@ -8,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,7 +24,7 @@ from fxlab._questdb.sql import Scope
 from fxlab._ticks import with_mid_price
 from fxlab._times import Time, parse_range, to_micros
 from fxlab.errors import InvalidParameter, SymbolNotFound, some
-from fxlab.schema import ORDERBOOK, PRICES, Table
+from fxlab.schema import CHANNELS, ORDERBOOK, PRICES, UTC_MICROS, Table
 from fxlab.sessions import _catalog, _reader
 
 if TYPE_CHECKING:
@@ -286,3 +288,162 @@ def _taken(
     frame = apart().pop((symbol,), None)
     if frame is not None:
         yield from frame.iter_slices(chunk_rows)
+
+
+SAME_FUNDING: Final = timedelta(minutes=1)
+"""A venue says a funding's time some milliseconds late."""
+_FUNDING: Final[dict[str, pl.DataType]] = {
+    "timestamp": UTC_MICROS,
+    "symbol": pl.String(),
+    "rate": pl.Float64(),
+    "mark_price": pl.Float64(),
+    "paid": pl.Boolean(),
+    "announced_at": UTC_MICROS,
+}
+
+
+def merge_funding(
+    symbol: str, marks: Iterable[pl.DataFrame], charged: Iterable[pl.DataFrame], end: int
+) -> pl.DataFrame:
+    """Return what `RecordedChannels.funding` does.
+
+    Parameters
+    ----------
+    marks, charged
+        Rows of the channels "mark" and "funding".
+    end
+        Microseconds before which a funding is within the recording.
+    """
+    nothing = pl.DataFrame(schema=_FUNDING)
+    found = {"symbol": pl.lit(symbol), "paid": pl.lit(value=False)}
+    announced = nothing
+    for chunk in marks:
+        before = chunk.filter(pl.col("timestamp") < pl.col("next_funding"))
+        rates = before.drop_nulls("funding_rate").select(
+            "mark_price",
+            timestamp="next_funding",
+            rate="funding_rate",
+            announced_at="timestamp",
+            **found,
+        )
+        announced = pl.concat([announced, rates.select(*_FUNDING)]).unique(
+            "timestamp", keep="last", maintain_order=True
+        )
+    found = {"paid": pl.lit(value=True), "announced_at": pl.lit(None, UTC_MICROS)}
+    paid = pl.concat(
+        [nothing, *(each.with_columns(**found).select(*_FUNDING) for each in charged)]
+    ).sort("timestamp")
+    due = announced.filter(pl.col("timestamp").dt.epoch("us") < end).sort("timestamp")
+    known = due.join_asof(
+        paid.select("timestamp", said="paid"),
+        on="timestamp",
+        strategy="nearest",
+        tolerance=SAME_FUNDING,
+    )
+    rest = known.filter(pl.col("said").is_null()).drop("said")
+    return pl.concat([paid, rest]).sort("timestamp")
+
+
+class RecordedChannels(ReplaySource):
+    """The part of a `Session` that reads what was recorded beside trades and books."""
+
+    __slots__ = ()
+
+    def funding(self, symbol: str | None = None) -> pl.DataFrame:
+        """Return the funding of a perpetual at each of its times within the recording.
+
+        Returns
+        -------
+        polars.DataFrame
+            One row a funding: ``timestamp``, ``symbol``, ``rate`` (a fraction of notional, paid by
+            longs to shorts), ``mark_price`` it was charged on, ``paid``: True for what the
+            venue says was charged, False for the rate that was in force when the time came, as far
+            as the recording knows; then ``announced_at`` is when the venue said so.
+
+        Examples
+        --------
+        >>> session.funding("BTC_USDT").columns[:3]
+        ['timestamp', 'symbol', 'rate']
+        """
+        name = self.only(symbol)
+        charged = list(self._channel("funding", name))
+        end = self._tick_range()[1] or 0
+        return merge_funding(name, self._channel("mark", name), charged, end)
+
+    def mark_prices(
+        self, symbol: str | None = None, *, start: Time | None = None, end: Time | None = None
+    ) -> pl.DataFrame:
+        """Return mark and index prices, as often as the venue said them.
+
+        Returns
+        -------
+        polars.DataFrame
+            ``timestamp``, ``symbol``, ``seq``, ``mark_price``, ``index_price``, ``settle_price``
+            (as estimated), ``funding_rate`` (of the next funding, as it was then),
+            ``next_funding`` (its time), ``received_at``; null where the venue did not say.
+
+        Examples
+        --------
+        >>> session.mark_prices("BTC_USDT").height
+        0
+        """
+        return self._rows_of("mark", symbol, start, end)
+
+    def open_interest(
+        self, symbol: str | None = None, *, start: Time | None = None, end: Time | None = None
+    ) -> pl.DataFrame:
+        """Return the open interest, as often as the venue was asked and said another one.
+
+        Returns
+        -------
+        polars.DataFrame
+            ``timestamp`` (the venue's), ``symbol``, ``seq``, ``open_interest`` (base units),
+            ``received_at``.
+
+        Examples
+        --------
+        >>> session.open_interest("BTC_USDT").columns[3]
+        'open_interest'
+        """
+        return self._rows_of("open_interest", symbol, start, end)
+
+    def liquidations(
+        self, symbol: str | None = None, *, start: Time | None = None, end: Time | None = None
+    ) -> pl.DataFrame:
+        """Return liquidations, as far as the venue tells them: Binance the last one of a second.
+
+        Returns
+        -------
+        polars.DataFrame
+            ``timestamp``, ``symbol``, ``seq``, ``side`` of the order ("sell" closes a long
+            position), its ``price``, ``average_price`` of what was filled, ``volume`` of the order
+            and ``filled`` of it in base units, ``received_at``.
+
+        Examples
+        --------
+        >>> session.liquidations("BTC_USDT").height
+        0
+        """
+        return self._rows_of("liquidations", symbol, start, end)
+
+    def _rows_of(
+        self, channel: str, symbol: str | None, start: Time | None, end: Time | None
+    ) -> pl.DataFrame:
+        scope = self._scope(CHANNELS[channel], symbol, start, end)
+        names = _channel_columns(channel)
+        if channel not in self.data_types:
+            return _reader.empty(scope, names)
+        return self._read(scope, names, None, 0, None)
+
+    def _channel(self, channel: str, symbol: str) -> Iterator[pl.DataFrame]:
+        if channel not in self.data_types:
+            return iter(())
+        scope = self._scope(CHANNELS[channel], symbol, None, None)
+        return self._scan(scope, _channel_columns(channel), 250_000, silent)
+
+
+def _channel_columns(channel: str) -> tuple[str, ...]:
+    """Return what is read of a channel's table, time, symbol and number first."""
+    first = ("timestamp", "symbol", "seq")
+    others = CHANNELS[channel].columns
+    return (*first, *(n for n in others if n not in (*first, "session_id", "origin")))

@@ -23,9 +23,9 @@ from fxlab._questdb.endpoint import Endpoint
 from fxlab._questdb.sql import Scope
 from fxlab._times import Duration, Time, parse_range, to_micros
 from fxlab.errors import QuestDBUnavailable, some
-from fxlab.schema import ORDERBOOK, PRICES
+from fxlab.schema import DATA_TABLES, ORDERBOOK, PRICES
 from fxlab.sessions import _candles, _catalog, _reader, _statistics
-from fxlab.sessions._replay_source import ReplaySource
+from fxlab.sessions._replay_source import RecordedChannels
 from fxlab.sessions._statistics import Analysis, Quality
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ _IMPORTS: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Session(ReplaySource):
+class Session(RecordedChannels):
     """A recorded session, as `Lab.session` returns it.
 
     Times are UTC, ranges half open (``start <= t < end``), frames ordered by (timestamp, seq).
@@ -353,6 +353,8 @@ class Session(ReplaySource):
     ) -> pl.DataFrame:
         """Write the ticks to files that an import takes back, in bounded memory.
 
+        What was recorded beside trades and books is written, too; an import skips it, and says so.
+
         Parameters
         ----------
         path
@@ -401,7 +403,7 @@ class Session(ReplaySource):
         return pl.DataFrame(lines, schema=list(names), orient="row")
 
     def _export_one(self, target: _reader.Target, progress: Advance) -> int:
-        table = PRICES if target.data_type == "prices" else ORDERBOOK
+        table = DATA_TABLES[target.data_type]
         names = _reader.export_columns(table)
         scope = self._scope(table, target.symbol, None, None)
         chunks = _reader.scan(
@@ -466,7 +468,7 @@ class Session(ReplaySource):
 
     def counts(self) -> pl.DataFrame:
         """Return the rows of each (symbol, data type); see `fxlab.sessions._catalog.counts`."""
-        return _catalog.counts(self._db, self.id, *self._tick_range())
+        return _catalog.counts(self._db, self.id, *self._tick_range(), self.data_types)
 
     def events(self, symbol: str | None = None) -> pl.DataFrame:
         """Return the event table: gaps and other events of the recording, and why.

@@ -308,6 +308,17 @@ class CachedSource:
         return self.source.ended
 
     @property
+    def data_types(self) -> tuple[str, ...]:
+        """Return the kinds of rows that the source has."""
+        found: tuple[str, ...] = getattr(self.source, "data_types", ())
+        return found
+
+    def funding(self, symbol: str) -> pl.DataFrame:
+        """Return the recorded funding of a symbol; only of a source that has some."""
+        found: pl.DataFrame = self.source.funding(symbol)  # type: ignore[attr-defined]
+        return found
+
+    @property
     def is_quick(self) -> bool:
         """Whether something was kept, so that another pass costs no reading."""
         return bool(self._kept)

@@ -318,9 +318,8 @@ class Sweep:
         from fxlab.backtester.compare import default_scenarios
 
         goal = check_objective(metric or self.metric)
-        scenarios = (
-            default_scenarios(self.studies[0].run.execution) if executions is None else executions
-        )
+        asked = self.studies[0].terms.options.execution
+        scenarios = default_scenarios(asked) if executions is None else executions
         found = self.parameters
         for name, execution in scenarios.items():
             ranked = self.again(execution=execution, check_lookahead=False).ranking(goal)

@@ -12,6 +12,7 @@ from scripted_feed import FOREVER, SYMBOL, Scripted, trade, trades
 from test_cli import fxlab, one_error
 
 from fxlab._questdb.ingest import LineEncoder, LinePost
+from fxlab.collect.feed import ChannelRow
 from fxlab.schema import PRICES
 
 
@@ -29,6 +30,26 @@ def venue(monkeypatch, server):
         return opened
 
     return stand_in
+
+
+def test_channels_are_recorded_that_the_venue_has(venue, lab, unique):
+    class Perpetual(Scripted):
+        channels = ("mark", "funding")
+
+    name = unique("live")
+    at = trade(1).time
+    rows = [trade(1), ChannelRow(SYMBOL, "mark", {"mark_price": 99.5}, at, at + 9)]
+    venue(Perpetual(rows, after=None))
+    words = ("collect", "binance", SYMBOL, "--book-depth", "0", "--settle", "0s")
+    answer = fxlab(*words, "--session", name, "--channel", "funding", "--channel", "mark")
+    assert answer.exit_code == 0, answer.output
+    session = lab.session(name)
+    assert session.data_types == ("prices", "mark", "funding")
+    assert session.mark_prices()["mark_price"].to_list() == [99.5]
+    error = one_error(fxlab(*words, "--channel", "liquidations"))
+    assert "gives no liquidations to record; it has mark, funding" in " ".join(error.split())
+    error = one_error(fxlab(*words, "--channel", "marc"))
+    assert "channels='marc' is no channel; did you mean" in " ".join(error.split())
 
 
 def test_a_recording_from_its_first_word_to_its_proof(venue, lab, unique):

@@ -269,9 +269,9 @@ def ticks(db, table):
 
 
 def units(db):
-    return {
-        row[0]: row[3] for row in db.execute(sql_tables.list_tables()) if row[0].startswith("tick_")
-    }
+    ticks = ("tick_prices", "tick_orderbook")
+    tables = db.execute(sql_tables.list_tables())
+    return {row[0]: row[3] for row in tables if row[0].startswith(ticks)}
 
 
 def assert_weekly(db, before):

@@ -757,3 +757,23 @@ def test_the_other_end_of_the_scale(lab):
         {name: frame.filter(pl.col("session_id") != "one") for name, frame in before.items()}, now
     )
     assert ORDERBOOK.name in now
+
+
+def test_what_was_recorded_beside_ticks_goes_with_them(lab):
+    for table in schema.CHANNELS.values():
+        rows = [
+            {"session_id": name, "symbol": "BTC_USDT", "origin": "live", "seq": number,
+             "received_at": at, "timestamp": at}
+            for name in (GONE, STAYS)
+            for number in range(20)
+            for at in [MONDAY + timedelta(days=4, hours=7 * number)]
+        ]  # fmt: skip
+        lab._db.write(table, pl.DataFrame(rows, schema=table.frame))
+    lab._db.wait_visible(*schema.CHANNELS.values())
+    before = stored(lab._db)
+    lab.delete(GONE)
+    lab.purge()
+    names = {table.name for table in schema.CHANNELS.values()}
+    assert {rows_of(lab._db, GONE)[name] for name in names} == {0}
+    assert {rows_of(lab._db, STAYS)[name] for name in names} == {20}
+    assert_same(before, stored(lab._db))

@@ -668,7 +668,7 @@ def test_an_odd_listing_costs_no_other_and_says_why_it_cannot_be_recorded(kind, 
     odd = found.pop("XAU_USDT")
     assert found == good
     assert odd.status.startswith("its listing is not as documented: missing or unknown ")
-    plan = SimpleNamespace(symbols=["XAU_USDT"], trades=True, book_depth=0)
+    plan = SimpleNamespace(symbols=["XAU_USDT"], trades=True, book_depth=0, channels=())
     with pytest.raises(VenueError, match=r"XAU_USDT is not traded .* missing or unknown"):
         asking(venue, lambda feed: resolve_instruments(feed, plan), kind)
 

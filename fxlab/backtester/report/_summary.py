@@ -109,8 +109,21 @@ def ruin(result: Result) -> str:
 
 
 def caveats(result: Result) -> str:
-    """Return what must be known before any metric is read: ruin, currencies that are not known."""
-    return " ".join(filter(None, (ruin(result), unsaid_currencies(result.symbols))))
+    """Return what must be known before any metric is read.
+
+    Ruin, currencies that are not known, and funding that nobody gave but the recording.
+    """
+    words = ruin(result), unsaid_currencies(result.symbols), recorded_funding(result)
+    return " ".join(filter(None, words))
+
+
+def recorded_funding(result: Result) -> str:
+    """Return in words that funding was charged as recorded, or nothing."""
+    count = result.run.recorded_funding
+    if count is None:
+        return ""
+    times = "1 rate" if count == 1 else f"{count:,} rates"
+    return f"Funding is charged as it was recorded, {times} within the run."
 
 
 def caveats_html(result: Result) -> Markup:

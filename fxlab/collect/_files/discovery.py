@@ -38,7 +38,7 @@ from fxlab.collect._files.parsing import WORDS
 from fxlab.collect._files.quarantine import STRICT, ReadOptions
 from fxlab.collect._files.session_data import ImportedSession, Intake, Origin, Part, digest
 from fxlab.errors import ImportRefused, InvalidIdentifier, InvalidInput, did_you_mean
-from fxlab.schema import ORIGINS, SESSION_PREFIX, check_session_id, check_symbol
+from fxlab.schema import CHANNELS, ORIGINS, SESSION_PREFIX, check_session_id, check_symbol
 
 _LEVELS: Final = 3
 HEADERS: Final = {
@@ -287,8 +287,13 @@ def session_id_of(file: TickFile) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("_")[-64:]
 
 
+_OF_A_CHANNEL: Final = re.compile(rf"_(?:{'|'.join(CHANNELS)})\.(?:parquet|csv|arrow)$")
+
+
 def in_folder(folder: Path) -> tuple[list[Path], list[Path]]:
     """Return the CSV and Parquet files in a folder and below, by name, and what else is there.
+
+    Files of channels, as `Session.export` names them, hold no ticks and are of what else is there.
 
     Raises
     ------
@@ -308,7 +313,7 @@ def in_folder(folder: Path) -> tuple[list[Path], list[Path]]:
             continue
         # A .txt beside ticks is a note about them more often than not: it has to be named.
         is_data = suffix_of(path.name) not in ("", ".txt") and not hidden
-        (found if is_data else others).append(path)
+        (found if is_data and not _OF_A_CHANNEL.search(path.name) else others).append(path)
     if not found:
         raise ImportRefused(
             f"{folder} holds neither a folder named {SESSION_PREFIX}<id> nor "

@@ -19,16 +19,28 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fxlab.schema import ORDERBOOK, PRICES, Table, book_levels
+from fxlab.schema import CHANNELS, ORDERBOOK, PRICES, Table, book_levels
 
 MODULUS: Final = 2**64
 SIDE_CODES: Final = {None: 0, "buy": 1, "sell": 2}
 
 TRADE_COLUMNS: Final = ("timestamp", "seq", "price", "volume", "side", "received_at")
 BOOK_COLUMNS: Final = ("timestamp", "seq", "received_at", *book_levels())
+_COMMON: Final = {"session_id", "symbol", "origin", "seq", "received_at", "timestamp"}
+
+
+def value_columns(table: Table) -> list[str]:
+    """Return the columns of a channel's table that hold what the venue said."""
+    return [name for name in table.columns if name not in _COMMON]
+
+
 SUMMED: Final[dict[str, tuple[str, ...]]] = {
     PRICES.name: TRADE_COLUMNS,
     ORDERBOOK.name: BOOK_COLUMNS,
+    **{
+        table.name: ("timestamp", "seq", *value_columns(table), "received_at")
+        for table in CHANNELS.values()
+    },
 }
 """Table to the columns that are hashed, in this order."""
 
@@ -65,10 +77,19 @@ def _column(frame: pl.DataFrame, name: str) -> npt.NDArray[Any]:
         codes = pl.when(pl.col(name) == "buy").then(1).when(pl.col(name) == "sell").then(2)
         return frame.select(codes.otherwise(0).cast(pl.Int64)).to_series().to_numpy()
     if isinstance(values.dtype, pl.Datetime):
-        return values.to_physical().to_numpy()
+        return values.to_physical().fill_null(0).to_numpy()
     if values.dtype == pl.Float64:
         return values.fill_null(float("nan")).to_numpy()
     return values.to_numpy()
+
+
+def as_number(kind: str, value: Any) -> float | int:  # noqa: ANN401 - of a column of that type
+    """Return what is hashed of one value of a channel's row, also of a missing one."""
+    if kind == "SYMBOL":
+        return SIDE_CODES[value]
+    if value is None:
+        return 0 if kind == "TIMESTAMP" else float("nan")
+    return int(value) if kind == "TIMESTAMP" else float(value)
 
 
 def _words(values: npt.NDArray[Any]) -> Words:

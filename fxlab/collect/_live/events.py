@@ -3,7 +3,8 @@
 A gap is written when it is seen and written again, over the same row, when more is known of it:
 filled by the venue's history, or over. So a recorder killed in between leaves a gap, never silence.
 
-`StreamAge` says when a stream has been silent for so long that it may become an event.
+`StreamAge` says when a stream has been silent for so long that it may become an event; a
+`BackfillRequest` is a gap that the venue's history may fill.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from time import time_ns
 from typing import Any, Final
 
-from fxlab.collect._live.trades import is_time
-from fxlab.collect.feed import Event
+from fxlab.collect._live.trades import IdGap, is_time
+from fxlab.collect.feed import Event, Trade
 from fxlab.schema import EVENT_KINDS
 
 _log: Final = logging.getLogger(__name__)
@@ -238,3 +240,57 @@ class StreamAge:
         if self.suspected is not None and self.suspected + QUIET_AFTER_RECONNECT < since + quiet:
             since, quiet = self.suspected, QUIET_AFTER_RECONNECT
         return since + min(quiet * 2.0**self.asked, LONGEST_QUIET)
+
+
+@dataclass(slots=True)
+class BackfillRequest:
+    """A gap in a symbol's trades that the venue's history may fill."""
+
+    symbol: str
+    ids: IdGap
+    gap: GapRow
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillResult:
+    """What follows the trades that were asked for: how that ended."""
+
+    request: BackfillRequest
+    outcome: str
+
+
+MOST_IDS: Final = 1_000
+"""Ids from the first to the last that one question covers."""
+
+
+def neighbours(found: Sequence[BackfillRequest]) -> list[list[BackfillRequest]]:
+    """Return gaps in groups that one question covers: of one symbol, and close by their ids."""
+    groups: list[list[BackfillRequest]] = []
+    for one in sorted(found, key=lambda each: (each.symbol, each.ids.first)):
+        first = groups[-1][0] if groups else None
+        if (
+            first is not None
+            and first.symbol == one.symbol
+            and one.ids.last - first.ids.first < MOST_IDS
+        ):
+            groups[-1].append(one)
+        else:
+            groups.append([one])
+    return groups
+
+
+def pieces(group: Sequence[BackfillRequest]) -> Iterator[tuple[int, int]]:
+    """Yield the ids from the first to the last of a group, so many at a time as are asked for.
+
+    A garbled id can make a gap of any size, of which the first answer is empty.
+    """
+    first, last = group[0].ids.first, group[-1].ids.last
+    for at in range(first, last + 1, MOST_IDS):
+        yield at, min(at + MOST_IDS - 1, last)
+
+
+def is_wanted(trade: Trade, group: Sequence[BackfillRequest]) -> bool:
+    """Return whether a trade lies in a gap: a venue's answer covers what is between them too."""
+    return isinstance(trade.id, int) and any(
+        one.ids.first <= trade.id <= one.ids.last for one in group
+    )

@@ -45,10 +45,18 @@ from fxlab.errors import (
     SessionNotFound,
     WriteFailed,
 )
-from fxlab.schema import EVENTS, ORDERBOOK, PRICES, RECEIPTS, SESSIONS, VERSION, Table
+from fxlab.schema import (
+    CHANNELS,
+    DATA_TABLES,
+    EVENTS,
+    PRICES,
+    RECEIPTS,
+    SESSIONS,
+    VERSION,
+    Table,
+)
 from fxlab.sessions import _catalog
 
-TABLES: Final = {"prices": PRICES, "orderbook": ORDERBOOK}
 _SYMBOL: Final = re.compile(rb"symbol=([^, ]+)")
 
 
@@ -68,7 +76,8 @@ def session_row(
     """
     first, last = _time_range(recorder)
     rows = recorder.row_counts()
-    counts = {kind: sum(n for key, n in rows.items() if key[1] == kind) for kind in TABLES}
+    ticks = ("prices", "orderbook")
+    counts = {kind: sum(n for key, n in rows.items() if key[1] == kind) for kind in ticks}
     recorded = {symbol for symbol, _ in rows}
     decimals = {
         symbol: record.decimals
@@ -128,7 +137,7 @@ def receipts(
             "detail": json.dumps(
                 {
                     **recorder.symbols[symbol].to_json(),
-                    "refused": refused[TABLES[data_type].name, symbol],
+                    "refused": refused[DATA_TABLES[data_type].name, symbol],
                 }
             ),
             "timestamp": facts["created_at"],
@@ -164,7 +173,7 @@ def close_session(store: RecordingStore, journal: Journal, recorder: Recorder, n
     """
     facts = journal.fact("session")
     status = str(journal.fact("ending", "aborted"))
-    store.db.wait_visible(PRICES, ORDERBOOK, EVENTS)
+    store.db.wait_visible(*_tables(recorder).values(), EVENTS)
     difference = _difference(store.db, facts["session_id"], recorder, refused_rows(journal))
     row = session_row(facts, recorder, "failed" if difference else status, now)
     store.put(RECEIPTS, receipts(facts, recorder, refused_rows(journal)))
@@ -177,6 +186,16 @@ def close_session(store: RecordingStore, journal: Journal, recorder: Recorder, n
     return status
 
 
+def _tables(recorder: Recorder) -> dict[str, Table]:
+    """Return the tables of ticks, and those of channels that were recorded."""
+    channels = {kind for one in recorder.symbols.values() for kind in one.channels}
+    return {
+        kind: table
+        for kind, table in DATA_TABLES.items()
+        if kind not in CHANNELS or kind in channels
+    }
+
+
 def refused_rows(journal: Journal) -> Counter[tuple[str, str]]:
     """Return how many rows of each (table, symbol) the server refused for good."""
     found: Counter[tuple[str, str]] = Counter()
@@ -185,7 +204,7 @@ def refused_rows(journal: Journal) -> Counter[tuple[str, str]]:
         found[table, named[1].decode() if named else ""] += 1
     for name, count in journal.facts("refused/").items():  # before the session went on
         kind, symbol = name.split("|")
-        found[TABLES[kind].name, symbol] += count
+        found[DATA_TABLES[kind].name, symbol] += count
     return found
 
 
@@ -195,7 +214,7 @@ def _difference(
     """Return how the database's counts differ from the journal's, or nothing if they do not."""
     first, last = _time_range(recorder)
     journaled = recorder.row_counts()
-    for kind, table in TABLES.items():
+    for kind, table in _tables(recorder).items():
         scope = Scope(table, session_id, None, first, None if last is None else last + 1)
         stored = {str(symbol): int(rows) for symbol, rows in db.execute(sql.count_by_symbol(scope))}
         for symbol in recorder.symbols:
@@ -291,6 +310,7 @@ def recorder_of(journal: Journal, encoder: LineEncoder, facts: dict[str, Any]) -
         counts_trades=facts["counts_trades"],
         book_depth=options["book_depth"],
         book_every=options["book_every_us"],
+        channels=options.get("channels", ()),
     )
 
 

@@ -29,18 +29,17 @@ from typing import Any, Final
 from fxlab._network import wait_before
 from fxlab._questdb.ingest import Lines
 from fxlab.collect._config import Plan
-from fxlab.collect._live.events import StreamAge
-from fxlab.collect._live.journal import FIRST_PAUSE, LONGEST_PAUSE, Journal, Outage, Sender
-from fxlab.collect._live.lifecycle import RecordingStore, close_session, session_row
-from fxlab.collect._live.recorder import (
-    FOREVER,
+from fxlab.collect._live.events import (
     BackfillRequest,
     BackfillResult,
-    Recorder,
+    StreamAge,
     is_wanted,
     neighbours,
     pieces,
 )
+from fxlab.collect._live.journal import FIRST_PAUSE, LONGEST_PAUSE, Journal, Outage, Sender
+from fxlab.collect._live.lifecycle import RecordingStore, close_session, session_row
+from fxlab.collect._live.recorder import FOREVER, Recorder
 from fxlab.collect.feed import (
     BookSnapshot,
     Clock,

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -21,70 +21,39 @@ import polars as pl
 from fxlab._questdb.ingest import LineEncoder, Lines
 from fxlab._ticks import find_decimals, mid_decimals
 from fxlab.collect._live.books import BookRecorder, BookRow
-from fxlab.collect._live.checksum import SIDE_CODES, RowTally
-from fxlab.collect._live.events import FILLED, OPEN, RESYNCED, EventRows, GapRow
+from fxlab.collect._live.checksum import SIDE_CODES, RowTally, as_number, value_columns
+from fxlab.collect._live.events import (
+    FILLED,
+    OPEN,
+    RESYNCED,
+    BackfillRequest,
+    BackfillResult,
+    EventRows,
+    GapRow,
+)
 from fxlab.collect._live.journal import Journal
-from fxlab.collect._live.trades import IdGap, IdRanges, TradeDeduplicator, is_time
-from fxlab.collect.feed import BookDelta, BookSnapshot, Event, Gap, Message, Quote, Trade
-from fxlab.schema import EVENTS, ORDERBOOK, PRICES, book_levels
+from fxlab.collect._live.trades import (
+    ChannelDeduplicator,
+    IdGap,
+    IdRanges,
+    TradeDeduplicator,
+    is_time,
+)
+from fxlab.collect.feed import (
+    BookDelta,
+    BookSnapshot,
+    ChannelRow,
+    Event,
+    Gap,
+    Message,
+    Quote,
+    Trade,
+)
+from fxlab.schema import CHANNELS, EVENTS, ORDERBOOK, PRICES, book_levels
 
 BID: Final = book_levels().index("bid_price_1")
 ASK: Final = book_levels().index("ask_price_1")
 _BEST: Final = {"bid_price_1": pl.Float64, "ask_price_1": pl.Float64}
-
-
-@dataclass(slots=True)
-class BackfillRequest:
-    """A gap in a symbol's trades that the venue's history may fill."""
-
-    symbol: str
-    ids: IdGap
-    gap: GapRow
-
-
-@dataclass(frozen=True, slots=True)
-class BackfillResult:
-    """What follows the trades that were asked for: how that ended."""
-
-    request: BackfillRequest
-    outcome: str
-
-
-MOST_IDS: Final = 1_000
-"""Ids from the first to the last that one question covers."""
-
-
-def neighbours(found: Sequence[BackfillRequest]) -> list[list[BackfillRequest]]:
-    """Return gaps in groups that one question covers: of one symbol, and close by their ids."""
-    groups: list[list[BackfillRequest]] = []
-    for one in sorted(found, key=lambda each: (each.symbol, each.ids.first)):
-        first = groups[-1][0] if groups else None
-        if (
-            first is not None
-            and first.symbol == one.symbol
-            and one.ids.last - first.ids.first < MOST_IDS
-        ):
-            groups[-1].append(one)
-        else:
-            groups.append([one])
-    return groups
-
-
-def pieces(group: Sequence[BackfillRequest]) -> Iterator[tuple[int, int]]:
-    """Yield the ids from the first to the last of a group, so many at a time as are asked for.
-
-    A garbled id can make a gap of any size, of which the first answer is empty.
-    """
-    first, last = group[0].ids.first, group[-1].ids.last
-    for at in range(first, last + 1, MOST_IDS):
-        yield at, min(at + MOST_IDS - 1, last)
-
-
-def is_wanted(trade: Trade, group: Sequence[BackfillRequest]) -> bool:
-    """Return whether a trade lies in a gap: a venue's answer covers what is between them too."""
-    return isinstance(trade.id, int) and any(
-        one.ids.first <= trade.id <= one.ids.last for one in group
-    )
 
 
 @dataclass(slots=True)
@@ -105,6 +74,7 @@ class SymbolRecord:
 
     trades: TradeDeduplicator
     book: BookRecorder | None
+    channels: dict[str, ChannelDeduplicator] = field(default_factory=dict)
     decimals: int | None = 0
     of_mids: bool = True
     last_price: float | None = None
@@ -139,6 +109,7 @@ class SymbolRecord:
             "book": self.book.to_json() if self.book is not None else None,
             "decimals": self.decimals,
             "of_mids": self.of_mids,
+            "channels": {name: one.to_json() for name, one in self.channels.items()},
         }
 
     def load(self, found: dict[str, Any]) -> None:
@@ -147,6 +118,8 @@ class SymbolRecord:
         self.decimals, self.of_mids = found["decimals"], found["of_mids"]
         if self.book is not None and found["book"] is not None:
             self.book = BookRecorder.from_json(found["book"], self.book.depth, self.book.every)
+        for name, state in found.get("channels", {}).items():
+            self.channels[name] = ChannelDeduplicator.from_json(name, state)
 
 
 def _most(before: int | None, now: int | None) -> int | None:
@@ -238,6 +211,14 @@ def book_columns(rows: Sequence[BookRow]) -> list[npt.ArrayLike]:
     return [[row.received for row in rows], *levels.T]
 
 
+def channel_columns(row: ChannelRow) -> list[npt.ArrayLike]:
+    """Return what is summed of a row of a channel, after time and `seq`."""
+    table = CHANNELS[row.channel]
+    names = value_columns(table)
+    values = [[as_number(table.columns[name], row.values.get(name))] for name in names]
+    return [*values, [row.received]]
+
+
 FOREVER: Final = 2**62
 AWAY: Final = "the recorder was away"
 """Why something is missing between two recordings of one session."""
@@ -269,6 +250,8 @@ class Recorder:
     counts_trades, book_depth, book_every
         As in `fxlab.collect.feed.Feed`; levels to store, and the least microseconds between two
         stored books of a symbol.
+    channels
+        What else may come, by its name in `fxlab.schema.CHANNELS`.
     """
 
     def __init__(
@@ -281,6 +264,7 @@ class Recorder:
         counts_trades: bool,
         book_depth: int,
         book_every: int = 0,
+        channels: Iterable[str] = (),
     ) -> None:
         self._journal = journal
         self._encoder = encoder
@@ -289,6 +273,7 @@ class Recorder:
             symbol: SymbolRecord(
                 TradeDeduplicator(IdRanges() if counts_trades else None),
                 BookRecorder(book_depth, book_every) if book_depth else None,
+                {name: ChannelDeduplicator(name) for name in channels},
             )
             for symbol in symbols
         }
@@ -468,7 +453,7 @@ class Recorder:
 
     def _other(
         self,
-        message: Quote | BookSnapshot | BookDelta | Gap | Event,
+        message: Quote | BookSnapshot | BookDelta | ChannelRow | Gap | Event,
         books: dict[str, list[BookRow]],
     ) -> None:
         if isinstance(message, Event):
@@ -478,6 +463,8 @@ class Recorder:
             self.events.add(kind, symbol, time, amount=amount, detail=detail)
         elif isinstance(message, Gap):
             self._gap(message)
+        elif isinstance(message, ChannelRow):
+            self._channel(message)
         else:
             self._book(message, books)
 
@@ -536,6 +523,31 @@ class Recorder:
         self._tally(symbol, "orderbook", "live").add(times, seqs, book_columns(rows))
         record.look_at_books(rows)
         self._changed.add(symbol)
+
+    def _channel(self, row: ChannelRow) -> None:
+        """Store a row of a channel, unless it came before."""
+        record = self.symbols.get(row.symbol)
+        known = None if record is None else record.channels.get(row.channel)
+        if known is None:
+            why = f"no {row.channel!r:.40} of {row.symbol!r:.40} was asked for"
+            self._refuse(row.symbol, row.received, why)
+            return
+        self._changed.add(row.symbol)
+        try:
+            seq = known.take(row)
+        except (ValueError, TypeError) as error:
+            self._refuse(row.symbol, row.received, str(error))
+            return
+        if self._away:
+            self._back(row.symbol, row.channel, row.time)
+        if seq is None:
+            return
+        table = CHANNELS[row.channel]
+        columns = {"session_id": self.events.session_id, "symbol": row.symbol, **row.values}
+        columns |= {"origin": row.origin, "seq": seq, "received_at": row.received}
+        self._unsaved.append(self._encoder.encode(table, [{**columns, "timestamp": row.time}]))
+        tally = self._tally(row.symbol, row.channel, row.origin)
+        tally.add([row.time], [seq], channel_columns(row))
 
     def _refuse(self, symbol: str | None, time: int, why: str, amount: int = 1) -> None:
         known = symbol if symbol in self.symbols else None

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from numbers import Integral, Real
@@ -18,8 +19,11 @@ from operator import index
 from typing import Any, Final, Self
 
 from fxlab.collect._live.checksum import SIDE_CODES
-from fxlab.collect.feed import Trade
+from fxlab.collect.feed import ChannelRow, Trade
+from fxlab.schema import CHANNELS, ORIGINS
 
+RECENT_ROWS: Final = 256
+"""Liquidations of a symbol that are remembered: two connections may tell the same for a while."""
 RECENT: Final = 16_384
 """Trades whose times are remembered, to tell a duplicate from an id that is used again."""
 
@@ -339,6 +343,79 @@ class TradeDeduplicator:
         track = cls(ids, doubles=found["doubles"], counter=found["counter"])
         track.recent.add(*found.get("recent", ((), ())))
         return track
+
+
+@dataclass(slots=True)
+class ChannelDeduplicator:
+    """What is known of one channel of a symbol: its rows are numbered as they come.
+
+    Liquidations are told apart by all they say. Everything else is a state, of which only what is
+    newer than the last one is new: so answers that repeat it, and a second connection, add nothing.
+
+    Attributes
+    ----------
+    doubles
+        Rows that came again, or late.
+    counter
+        The last `seq`.
+    newest
+        Time of the newest row, in microseconds.
+    """
+
+    channel: str
+    doubles: int = 0
+    counter: int = 0
+    newest: int = 0
+    _recent: deque[tuple[Any, ...]] = field(default_factory=lambda: deque(maxlen=RECENT_ROWS))
+
+    def take(self, row: ChannelRow) -> int | None:
+        """Return the `seq` of a new row, None for one that came before.
+
+        Raises
+        ------
+        ValueError
+            If it cannot be stored.
+        """
+        _check_row(row)
+        if self.channel == "liquidations":
+            said = (row.time, *sorted(row.values.items(), key=lambda one: one[0]))
+            is_new = said not in self._recent
+            self._recent.append(said)
+        else:
+            is_new = row.time > self.newest
+        if not is_new:
+            self.doubles += 1
+            return None
+        self.newest = max(self.newest, row.time)
+        self.counter += 1
+        return self.counter
+
+    def to_json(self) -> dict[str, int]:
+        """Return what a later collector needs to go on."""
+        return {"doubles": self.doubles, "counter": self.counter, "newest": self.newest}
+
+    @classmethod
+    def from_json(cls, channel: str, found: dict[str, int]) -> Self:
+        """Return what `to_json` described."""
+        return cls(channel, found["doubles"], found["counter"], found["newest"])
+
+
+def _check_row(row: ChannelRow) -> None:
+    kinds = CHANNELS[row.channel].columns
+    for name, value in row.values.items():
+        kind = kinds.get(name)
+        if kind == "DOUBLE":
+            fits = value is None or (type(value) is float and math.isfinite(value))
+        elif kind == "TIMESTAMP":
+            fits = value is None or is_time(value)
+        else:
+            fits = kind == "SYMBOL" and value in SIDE_CODES
+        if not fits or name in ("symbol", "origin", "session_id"):
+            raise ValueError(f"{row.channel} has {name}={value!r:.60}, which cannot be stored")
+    if not is_time(row.time) or not is_time(row.received) or not row.values:
+        raise ValueError(f"{row.channel} has no values, or no time: {row!r:.200}")
+    if row.origin not in ORIGINS:
+        raise ValueError(f"{row.channel} has the origin {row.origin!r:.40}, which is none")
 
 
 def is_time(value: object) -> bool:

@@ -1,9 +1,12 @@
-"""Registry of venues by name, each loaded when it is first used."""
+"""Registry of venues by name, each loaded when it is first used; the list of what one trades."""
 
 from __future__ import annotations
 
 import importlib
+from fnmatch import fnmatchcase
 from typing import Final
+
+import polars as pl
 
 from fxlab.collect.feed import Address, Clock, Feed
 from fxlab.errors import VenueNotFound
@@ -55,3 +58,22 @@ def open_feed(venue: str, *, url: str | None = None, clock: Clock | None = None)
 
 def _address(url: str | None, venue: str) -> Address | None:
     return None if url is None else Address.under(url, venue)
+
+
+INSTRUMENTS: Final = {
+    "symbol": pl.String(), "native": pl.String(), "status": pl.String(),
+    "price_decimals": pl.Int64(), "quantity_decimals": pl.Int64(), "contract_size": pl.Float64(),
+}  # fmt: skip
+
+
+async def list_instruments(feed: Feed, pattern: str) -> pl.DataFrame:
+    """Return what a venue trades; see `fxlab.Lab.instruments`. The feed is closed."""
+    async with feed:
+        known = await feed.instruments()
+    details = ("quantity_decimals", "contract_size")
+    rows = [
+        (one.symbol, one.native, one.status, one.price_decimals, *map(one.detail.get, details))
+        for name, one in sorted(known.items())
+        if fnmatchcase(name, pattern)
+    ]
+    return pl.DataFrame(rows, schema=INSTRUMENTS, orient="row")

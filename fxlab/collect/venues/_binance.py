@@ -22,21 +22,29 @@ is one trade, and its ids rise by one without gaps. The undocumented ``trade`` s
 spends ids on records that are no trades (price 0, ``X`` = "NA"), which a recorder would have to
 report as gaps; and its history needs a key, while ``aggTrades`` serves everybody by id. Futures
 books come from ``/public`` and trades from ``/market`` since April 2026 ("Important WebSocket
-Change Notice").
+Change Notice"), and so do mark prices and liquidations: ``markPrice@1s`` tells mark and index
+price, the estimated settlement price, the next funding's rate as it is now, and its time, each
+second; ``forceOrder`` at most the last liquidation of a second ("Liquidation Order Streams"). Open
+interest (``openInterest``) and what was charged as funding (``fundingRate``, 500 questions in five
+minutes) are asked for.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import AsyncGenerator, Collection, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar, Final
 
 from fxlab.collect.feed import (
     Address,
     BookSnapshot,
+    ChannelRow,
     Event,
+    Gap,
     Instrument,
     Message,
     Quote,
@@ -44,7 +52,14 @@ from fxlab.collect.feed import (
     Trade,
     listed,
 )
-from fxlab.collect.venues._binance_messages import SHUTDOWN, parse, past_trade, snapshot
+from fxlab.collect.venues._binance_messages import (
+    SHUTDOWN,
+    funding,
+    open_interest,
+    parse,
+    past_trade,
+    snapshot,
+)
 from fxlab.collect.venues._book_sync import Diff, QuoteStream, SyncedBook
 from fxlab.collect.venues._rest import NEWEST, History, HistoryPage, RestFeed
 from fxlab.collect.venues._snapshot_run import SnapshotRun
@@ -55,9 +70,12 @@ from fxlab.collect.venues._websocket import (
     ReconnectingWebSocket,
 )
 from fxlab.errors import VenueError, VenueRefused, VenueUnavailable
-from fxlab.schema import is_symbol
+from fxlab.schema import CHANNELS, is_symbol
 
 QUOTES, DEPTH = BOOK_STREAMS = "bookTicker", "depth@100ms"
+CHANNEL_STREAMS: Final = {"mark": "markPrice@1s", "liquidations": "forceOrder"}
+ASKED_EVERY: Final = {"open_interest": 10.0, "funding": 300.0}
+"""Seconds between two rounds of questions about what no stream tells."""
 MOST_STREAMS: Final = 1024
 """Of one connection, as documented."""
 STREAMS_AT_ONCE: Final = 256
@@ -71,6 +89,9 @@ class StreamGroup:
     streams: list[str]
     quotes: list[QuoteStream] = field(default_factory=list)
     books: list[SyncedBook] = field(default_factory=list)
+    channels: list[tuple[str, str]] = field(default_factory=list)
+    """Symbol and name of what else it carries."""
+    lost_at: int = 0
     opened: bool = False
     lost: str | None = None
     """Why it was lost, until it is open again."""
@@ -90,6 +111,10 @@ def plan(feed: Binance, wanted: Subscription) -> list[StreamGroup]:
             line = _line(lines, feed.BOOK_PATH, f"{name}@{DEPTH}")
             book = SyncedBook(one.symbol, timed=feed.TIMED_SNAPSHOTS, depth=wanted.book_depth)
             line.books.append(book)
+        for channel in wanted.channels:
+            if stream := CHANNEL_STREAMS.get(channel):
+                line = _line(lines, feed.TRADE_PATH, f"{name}@{stream}")
+                line.channels.append((one.symbol, channel))
     return lines
 
 
@@ -186,6 +211,8 @@ class BinanceRun(SnapshotRun[StreamGroup]):
         self._feed = feed
         self._symbols = {one.native: one.symbol for one in wanted.instruments}
         self._quotes = {one.symbol: one for line in self._lines for one in line.quotes}
+        self._asked = {name: 0.0 for name in wanted.channels if name in ASKED_EVERY}
+        """What is asked for, and when next."""
 
     def connections(self) -> list[tuple[StreamGroup, ReconnectingWebSocket]]:
         """Return a socket for each line of the plan."""
@@ -203,7 +230,8 @@ class BinanceRun(SnapshotRun[StreamGroup]):
 
     def carries(self, connection: StreamGroup, symbol: str, data_type: str) -> bool:
         """Return whether a stream comes over a connection."""
-        names = (self._feed.TRADE_STREAM,) if data_type == "prices" else BOOK_STREAMS
+        own = {"prices": self._feed.TRADE_STREAM, **CHANNEL_STREAMS}.get(data_type)
+        names = BOOK_STREAMS if own is None else (own,)
         native = self._natives[symbol].lower()
         return any(f"{native}@{name}" in connection.streams for name in names)
 
@@ -221,6 +249,22 @@ class BinanceRun(SnapshotRun[StreamGroup]):
         answer = await self._feed.ask("depth", cost, symbol=native, limit=levels)
         return snapshot(answer, symbol, self._clock.now())
 
+    async def poll(self) -> None:
+        """Ask for what no stream tells, one question after the other."""
+        loop, since = asyncio.get_running_loop(), self._clock.now()
+        while self._asked:
+            channel = min(self._asked, key=lambda name: self._asked[name])
+            await asyncio.sleep(max(0.0, self._asked[channel] - loop.time()))
+            self._asked[channel] = loop.time() + ASKED_EVERY[channel]
+            for symbol, native in self._natives.items():
+                await self._allowed()
+                try:
+                    rows = await self._feed.asked(channel, symbol, native, since)
+                except VenueError as error:
+                    await self._tell("venue_error", symbol, f"{channel}: {error}")
+                else:
+                    await self._queue.put(partial(list, rows))
+
     async def listed(self, symbols: Collection[str]) -> dict[str, Instrument]:
         """Return what the venue says of symbols."""
         return await self._feed.listed([self._natives[one] for one in symbols])
@@ -231,7 +275,7 @@ class BinanceRun(SnapshotRun[StreamGroup]):
         symbols = self._symbols
         for payload, received in frames:
             found = parse(payload, received, symbols)
-            if type(found) is Trade or type(found) is Event:
+            if type(found) is Trade or type(found) is Event or type(found) is ChannelRow:
                 messages.append(found)
                 if type(found) is Event and found.detail == SHUTDOWN.detail:
                     self.renew()
@@ -246,6 +290,9 @@ class BinanceRun(SnapshotRun[StreamGroup]):
         line, messages = connection, list[Message]()
         if line.lost is not None and line.opened:
             messages.append(Event("reconnect", None, opened.time, 1, line.lost))
+            messages += [
+                Gap(*key, line.lost_at, opened.time, None, line.lost) for key in line.channels
+            ]
         line.opened, line.lost = True, None
         for book in line.books:
             self.synchronise(book.symbol)
@@ -257,6 +304,9 @@ class BinanceRun(SnapshotRun[StreamGroup]):
         if not line.opened and line.lost != closed.reason:
             detail = f"{line.path}: {closed.reason}"
             messages.append(Event("venue_error", None, closed.time, 1, detail))
+        if line.lost is None and line.opened:
+            line.lost_at = closed.time
+            messages += [Gap(*key, closed.time, None, None, closed.reason) for key in line.channels]
         if line.lost is None or not line.opened:
             line.lost = closed.reason
         for one in (*line.books, *line.quotes):
@@ -382,6 +432,22 @@ class Binance(RestFeed):
         cost = cost or self.COSTS.get(question, 1)
         return await self._rest.get(f"{self.API}/{question}", cost, **parameters)
 
+    async def asked(self, channel: str, symbol: str, native: str, since: int) -> list[ChannelRow]:
+        """Return what the venue answers about a channel: of funding, what was charged since (us).
+
+        Raises
+        ------
+        VenueUnavailable, VenueRefused
+            With the reason in words.
+        """
+        if channel == "open_interest":
+            answer = await self.ask("openInterest", symbol=native)
+            with self._documented("openInterest"):
+                return [open_interest(answer, symbol, self.clock.now())]
+        answer = await self.ask("fundingRate", symbol=native, startTime=since // 1000, limit=1000)
+        with self._documented("fundingRate"):
+            return [funding(entry, symbol, self.clock.now()) for entry in listed(answer)]
+
     async def _past(self, question: str, instrument: Instrument, **asked: int) -> HistoryPage:
         answer = await self.ask(question, symbol=instrument.native, **asked)
         received, names = self.clock.now(), self.PAST_NAMES
@@ -402,6 +468,7 @@ class BinanceFutures(Binance):
     """Binance USD-M perpetual futures."""
 
     venue: ClassVar[str] = "binance_futures"
+    channels: ClassVar[tuple[str, ...]] = tuple(CHANNELS)
 
     ADDRESS: ClassVar[Address] = Address(
         rest="https://fapi.binance.com", stream="wss://fstream.binance.com"

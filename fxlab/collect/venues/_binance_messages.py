@@ -11,12 +11,13 @@ websocket-market-streams
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from fxlab.collect.feed import (
     NOT_AS_DOCUMENTED,
     BookSnapshot,
+    ChannelRow,
     Event,
     Level,
     Quote,
@@ -32,7 +33,7 @@ SHUTDOWN: Final = Event(
 )
 """What the notice of a server's end becomes; it is told apart by its detail."""
 
-Parsed = Trade | Quote | Diff | Event | None
+Parsed = Trade | Quote | Diff | ChannelRow | Event | None
 
 _SHUTDOWN: Final = "serverShutdown"
 INFINITE: Final = float("inf")
@@ -67,8 +68,8 @@ def parse(frame: str | bytes, received: int, symbols: Mapping[str, str]) -> Pars
             return _trade(data, data["t" if kind == "trade" else "a"], received, symbols)
         if kind == "depthUpdate":
             return _diff(data, received, symbols)
-        if kind is None or kind == "bookTicker":
-            return _quote(data, received, symbols)
+        if kind in _OTHERS:
+            return _OTHERS[kind](data, received, symbols)
         raise ValueError(f"unknown event {kind!r:.40}")
     except NOT_AS_DOCUMENTED as error:
         return quarantine(cause_of(error), frame, received, _symbol_in(frame, symbols))
@@ -178,6 +179,71 @@ def _quote(data: Any, received: int, symbols: Mapping[str, str]) -> Quote:  # no
     pair = levels([[data["b"], data["B"]], [data["a"], data["A"]]])
     time = _micros(data["T"]) if "T" in data else received
     return Quote(symbols[data["s"]], *pair[0], *pair[1], _identity(data["u"]), time, received)
+
+
+def _mark(data: Any, received: int, symbols: Mapping[str, str]) -> ChannelRow:  # noqa: ANN401 - JSON
+    values = {
+        "mark_price": _decimal(data["p"]),
+        "index_price": _decimal(data["i"]),
+        "settle_price": _decimal(data["P"]),
+        "funding_rate": _decimal(data["r"]),
+        "next_funding": _micros(data["T"]) if data["T"] else None,  # 0 where nothing is funded
+    }
+    if not (values["mark_price"] or 0.0) > 0.0:
+        raise ValueError("a mark price is not above zero")
+    return ChannelRow(symbols[data["s"]], "mark", values, _micros(data["E"]), received)
+
+
+def _liquidation(data: Any, received: int, symbols: Mapping[str, str]) -> ChannelRow:  # noqa: ANN401 - JSON
+    order = data["o"]
+    values = {
+        "side": {"BUY": "buy", "SELL": "sell"}[order["S"]],
+        "price": _decimal(order["p"]),
+        "average_price": _decimal(order["ap"]),
+        "volume": _decimal(order["q"]),
+        "filled": _decimal(order["z"]),
+    }
+    return ChannelRow(symbols[order["s"]], "liquidations", values, _micros(order["T"]), received)
+
+
+def open_interest(answer: Any, symbol: str, received: int) -> ChannelRow:  # noqa: ANN401 - JSON
+    """Return what ``openInterest`` answers with.
+
+    Raises
+    ------
+    ValueError, TypeError, LookupError
+        When it is not as documented.
+    """
+    values = {"open_interest": _decimal(answer["openInterest"])}
+    return ChannelRow(symbol, "open_interest", values, _micros(answer["time"]), received)
+
+
+def funding(entry: Any, symbol: str, received: int) -> ChannelRow:  # noqa: ANN401 - JSON
+    """Return an entry of ``fundingRate``: what was charged; raises as `open_interest` does."""
+    rate = _decimal(entry["fundingRate"])
+    if rate is None:
+        raise ValueError("a funding has no rate")
+    values = {"rate": rate, "mark_price": _decimal(entry.get("markPrice", ""))}
+    time = _micros(entry["fundingTime"])
+    return ChannelRow(symbol, "funding", values, time, received, "backfill")
+
+
+def _decimal(text: Any) -> float | None:  # noqa: ANN401 - JSON
+    """Return a number that is told as text; None for an empty one."""
+    if type(text) is not str:
+        raise TypeError(f"{text!r:.40} is no text")
+    value = float(text) if text else None
+    if value is not None and not -INFINITE < value < INFINITE:
+        raise ValueError(f"{text:.40} is no number")
+    return value
+
+
+_OTHERS: Final[dict[str | None, Callable[[Any, int, Mapping[str, str]], Parsed]]] = {
+    None: _quote,  # spot's has no kind
+    "bookTicker": _quote,
+    "markPriceUpdate": _mark,
+    "forceOrder": _liquidation,
+}
 
 
 def _answer(whole: Any, frame: str, received: int) -> Event | None:  # noqa: ANN401 - JSON

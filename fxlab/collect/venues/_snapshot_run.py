@@ -100,12 +100,16 @@ class VenueRun(ABC, Generic[Connection]):
     def closed(self, connection: Connection, closed: ConnectionClosed) -> list[Message]:
         """Return what the end of a connection means."""
 
+    async def poll(self) -> None:
+        """Ask, again and again, for what no stream tells: nothing by default."""
+
     async def batches(self) -> AsyncGenerator[list[Message], None]:
         """Yield messages, without end."""
         self._wires = self.connections()
         for connection, wire in self._wires:
             self._start(partial(self._read, connection, wire))
         self._start(self._watch_status)
+        self._start(self.poll)
         try:
             while True:
                 messages = (await self._queue.get())()

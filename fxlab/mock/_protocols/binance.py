@@ -88,6 +88,11 @@ class Frames:
         self.stream = self.native.lower()
         self.deal_keys = (f"{self.stream}@trade", f"{self.stream}@aggTrade")
         self.ticker_key = f"{self.stream}@bookTicker"
+        self.mark_key, self.liquidation_key = (
+            f"{self.stream}@{name}" for name in ("markPrice@1s", "forceOrder")
+        )
+        self.last_price = 1
+        self.marked = 0  # the last second whose mark price was told
         self.gathering = False
         self.listing = listing
         self.decimals = None if futures else SPOT_DECIMALS
@@ -180,6 +185,17 @@ _NO_KEY: Final = Answer.of({"code": -2014, "msg": "API-key format invalid."}, 40
 _MOST: Final = 1_000
 
 
+FUNDING_US: Final = 8 * 3_600_000_000
+"""Between two times of funding."""
+LIQUIDATED: Final = 50
+"""Every so many trades, one is told as a liquidation, too."""
+
+
+def funding_rate(time: int) -> str:
+    """Return the rate of the funding at a time (us), which is announced until then."""
+    return f"{(time // FUNDING_US % 7 - 3) / 10_000:.8f}"
+
+
 class BinanceRest:
     """Answers for spot under /api/v3, for futures under /fapi/v1."""
 
@@ -199,6 +215,8 @@ class BinanceRest:
             "/historicalTrades": self._historical,
             "/aggTrades": self._aggregates,
         }
+        if futures:
+            self._of_symbol |= {"/openInterest": self._interest, "/fundingRate": self._funding}
 
     def answer(self, path: str, query: Query) -> Answer | None:
         """Return the answer, None for an unknown path."""
@@ -258,6 +276,29 @@ class BinanceRest:
             f'"bids":{frames.levels(bids)},"asks":{frames.levels(asks)}}}'
         )
         return Answer(text.encode())
+
+    def _interest(self, frames: Frames, query: Query) -> Answer:  # noqa: ARG002 - as the others
+        symbol, time = frames.listing.symbol, self._now_ms()
+        told = frames.quantity(1_000_000 + time % 1_000_000)
+        self._world.truth.tell("open_interest", symbol, time * 1_000, open_interest=told)
+        return Answer.of({"openInterest": told, "symbol": frames.native, "time": time})
+
+    def _funding(self, frames: Frames, query: Query) -> Answer:
+        """Answer with what was charged from ``startTime`` on, the oldest first."""
+        since, every = int(query.get("startTime", "0")) * 1_000, FUNDING_US
+        last = self._world.now() // every
+        times = [n * every for n in range(max(-(-since // every), last - _MOST), last + 1)]
+        return Answer.of(
+            [
+                {
+                    "symbol": frames.native,
+                    "fundingTime": time // 1_000,
+                    "fundingRate": funding_rate(time),
+                    "markPrice": frames.price(frames.last_price),
+                }
+                for time in times[: _limit(query)]
+            ]
+        )
 
     def _trades(self, frames: Frames, query: Query) -> Answer:
         deals = self._world.truth.deals[frames.listing.symbol].last(_limit(query))
@@ -496,6 +537,40 @@ class BinanceFuturesProtocol(BinanceProtocol):
         f"{entry}{path}" for entry in ("", "/public", "/market") for path in BinanceProtocol.sockets
     )
     futures: ClassVar[bool] = True
+
+    def encode(self, event: MarketEvent) -> Sequence[tuple[str, bytes]]:
+        """Return also a mark price each second, and liquidations."""
+        told = [*super().encode(event)]
+        frames, truth = self._frames[event.symbol], self.world.truth
+        if not isinstance(event, MarketTrade):
+            return told
+        frames.last_price = event.price
+        if event.time // 1_000_000 > frames.marked and self._made(frames, frames.mark_key):
+            frames.marked = event.time // 1_000_000
+            told += self._both(frames.mark_key, self._mark(frames, event.time // 1_000))
+        if event.id % LIQUIDATED == 0 and self._made(frames, frames.liquidation_key):
+            side, time = "BUY" if event.bought else "SELL", event.time // 1_000
+            price, quantity = frames.price(event.price), frames.quantity(event.quantity)
+            order = {"s": frames.native, "S": side, "o": "LIMIT", "f": "IOC", "X": "FILLED"}
+            order |= {"q": quantity, "p": price, "ap": price, "l": quantity, "z": quantity}
+            data = {"e": "forceOrder", "E": time, "o": {**order, "T": time}}
+            told += self._both(frames.liquidation_key, compact(data))
+            values = {"side": side.lower(), "price": price, "volume": quantity}
+            truth.tell("liquidations", event.symbol, time * 1_000, **values)
+        return told
+
+    def _mark(self, frames: Frames, time: int) -> bytes:
+        due = (time * 1_000 // FUNDING_US + 1) * FUNDING_US
+        prices = {name: frames.price(frames.last_price + add) for name, add in _OFFSETS.items()}
+        values = {**prices, "funding_rate": funding_rate(due), "next_funding": due}
+        self.world.truth.tell("mark", frames.listing.symbol, time * 1_000, **values)
+        data = {"e": "markPriceUpdate", "E": time, "s": frames.native}
+        data |= {key: prices[name] for key, name in zip("piP", _OFFSETS, strict=True)}
+        return compact({**data, "r": values["funding_rate"], "T": due // 1_000})
+
+
+_OFFSETS: Final = {"mark_price": 0, "index_price": 1, "settle_price": 2}
+"""Of the last price, in units of its last decimal."""
 
 
 def _key(session: Socket, name: str) -> str:
