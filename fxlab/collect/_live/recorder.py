@@ -290,6 +290,8 @@ class Recorder:
         self._changed: set[str] = set()
         self._counted: set[tuple[str, str, str]] = set()
         self._unsaved: list[Lines] = []
+        self._rows: dict[str, list[dict[str, Any]]] = {}
+        """Of channels, by their names, not encoded yet."""
         self._away: dict[tuple[str, str], int] = {}
         """Last times of what an earlier collector recorded, and whose gaps no id shows."""
         self._load()
@@ -406,6 +408,9 @@ class Recorder:
     def save(self, **facts: Any) -> None:  # noqa: ANN401 - what JSON can hold
         """Journal what was encoded and not saved yet, and facts beside it."""
         self._unsaved += self._lines.take()
+        for name, rows in self._rows.items():
+            self._unsaved.append(self._encoder.encode(CHANNELS[name], rows))
+        self._rows = {}
         events = self.events.take()
         if events:
             self._unsaved.append(self._encoder.encode(EVENTS, events))
@@ -542,10 +547,9 @@ class Recorder:
             self._back(row.symbol, row.channel, row.time)
         if seq is None:
             return
-        table = CHANNELS[row.channel]
         columns = {"session_id": self.events.session_id, "symbol": row.symbol, **row.values}
         columns |= {"origin": row.origin, "seq": seq, "received_at": row.received}
-        self._unsaved.append(self._encoder.encode(table, [{**columns, "timestamp": row.time}]))
+        self._rows.setdefault(row.channel, []).append({**columns, "timestamp": row.time})
         tally = self._tally(row.symbol, row.channel, row.origin)
         tally.add([row.time], [seq], channel_columns(row))
 
