@@ -12,7 +12,7 @@ anything. They are checked here, and quoted there as well.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -77,7 +77,19 @@ def book_levels(depth: int = BOOK_DEPTH) -> list[str]:
     ]
 
 
-PRICES: Final = Table(
+def _tick_table(name: str, columns: dict[str, str]) -> Table:
+    """Return a table of what sessions hold of a kind; each row has its number in its session."""
+    return Table(
+        name,
+        {**columns, "received_at": "TIMESTAMP", "timestamp": "TIMESTAMP"},  # arrival here; venue's
+        timestamp="timestamp",
+        partition_by="WEEK",
+        dedup=("timestamp", "session_id", "symbol", "seq"),
+        symbol_capacity=4096,
+    )
+
+
+PRICES: Final = _tick_table(
     "tick_prices",
     {
         "session_id": "SYMBOL",
@@ -89,16 +101,10 @@ PRICES: Final = Table(
         "price": "DOUBLE",
         "volume": "DOUBLE",  # base units
         "quote_volume": "DOUBLE",
-        "received_at": "TIMESTAMP",  # local arrival
-        "timestamp": "TIMESTAMP",
     },
-    timestamp="timestamp",
-    partition_by="WEEK",
-    dedup=("timestamp", "session_id", "symbol", "seq"),
-    symbol_capacity=4096,
 )
 
-ORDERBOOK: Final = Table(
+ORDERBOOK: Final = _tick_table(
     "tick_orderbook",
     {
         "session_id": "SYMBOL",
@@ -108,32 +114,14 @@ ORDERBOOK: Final = Table(
         "first_update_id": "LONG",
         "is_snapshot": "BOOLEAN",
         **dict.fromkeys(book_levels(), "DOUBLE"),
-        "received_at": "TIMESTAMP",
-        "timestamp": "TIMESTAMP",
     },
-    timestamp="timestamp",
-    partition_by="WEEK",
-    dedup=("timestamp", "session_id", "symbol", "seq"),
-    symbol_capacity=4096,
 )
 
 
 def _channel_table(name: str, **columns: str) -> Table:
     """Return the table of what a venue says beside trades and books, numbered in its session."""
-    return Table(
-        name,
-        {
-            **dict.fromkeys(("session_id", "symbol", "origin"), "SYMBOL"),
-            "seq": "LONG",  # the row's number in its session
-            **columns,
-            "received_at": "TIMESTAMP",
-            "timestamp": "TIMESTAMP",
-        },
-        timestamp="timestamp",
-        partition_by="WEEK",
-        dedup=("timestamp", "session_id", "symbol", "seq"),
-        symbol_capacity=4096,
-    )
+    first = dict.fromkeys(("session_id", "symbol", "origin"), "SYMBOL")
+    return _tick_table(name, {**first, "seq": "LONG", **columns})
 
 
 CHANNELS: Final = {
@@ -410,6 +398,21 @@ TABLES: Final = (
 
 DATA_TABLES: Final = {"prices": PRICES, "orderbook": ORDERBOOK, **CHANNELS}
 """The rows of sessions, by data type."""
+
+
+def data_tables(data_types: Collection[str]) -> dict[str, Table]:
+    """Return the tables of trades and books, and of those channels that are among data types."""
+    return {
+        kind: table
+        for kind, table in DATA_TABLES.items()
+        if kind not in CHANNELS or kind in data_types
+    }
+
+
+def value_columns(table: Table) -> list[str]:
+    """Return the columns of a channel's table that hold what the venue said."""
+    common = {"session_id", "symbol", "origin", "seq", "received_at", "timestamp"}
+    return [name for name in table.columns if name not in common]
 
 
 SESSION_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")

@@ -35,7 +35,15 @@ from fxlab._questdb.sql import Scope, Span
 from fxlab._times import Time, from_micros, parse_time
 from fxlab.config import Settings
 from fxlab.errors import InvalidInput, InvalidSettings, SchemaError, SessionBusy, SessionExists
-from fxlab.schema import CHANNELS, DATA_TABLES, ORDERBOOK, PRICES, SESSIONS, Table
+from fxlab.schema import (
+    CHANNELS,
+    DATA_TABLES,
+    ORDERBOOK,
+    PRICES,
+    SESSIONS,
+    Table,
+    data_tables,
+)
 from fxlab.sessions import _catalog, _purge
 
 ARCHIVED: Final = {
@@ -529,8 +537,7 @@ def _ended(db: QuestDB, row: dict[str, Any]) -> dict[str, Any]:
     since = _catalog.tick_range(row)  # of all of time would open the partitions of all sessions
     extents = {
         kind: db.execute(sql.extent(Scope(table, row["session_id"], None, *since)))[0]
-        for kind, table in DATA_TABLES.items()
-        if kind not in CHANNELS or f'"{kind}"' in row["data_types"]
+        for kind, table in data_tables(json.loads(row["data_types"])).items()
     }
     counts = {f"{kind}_count": int(extents[kind][0]) for kind in ("prices", "orderbook")}
     times = [moment for _, *both in extents.values() for moment in both if moment is not None]

@@ -25,13 +25,12 @@ from fxlab._questdb.sql import Scope
 from fxlab._times import Time, bounds, from_micros, parse_range, to_micros
 from fxlab.errors import InvalidInput, SessionExists, SessionNotFound
 from fxlab.schema import (
-    CHANNELS,
-    DATA_TABLES,
     EVENTS,
     IMPORTS,
     SESSIONS,
     Table,
     check_tags,
+    data_tables,
 )
 
 _LISTED: Final = (
@@ -381,9 +380,7 @@ def _counts(
     db: QuestDB, session_id: str, start: int | None, end: int | None, channels: Collection[str]
 ) -> Counter[tuple[str, str]]:
     found: Counter[tuple[str, str]] = Counter()
-    for data_type, table in DATA_TABLES.items():
-        if data_type in CHANNELS and data_type not in channels:
-            continue
+    for data_type, table in data_tables(channels).items():
         for piece in Scope(table, session_id, None, start, end).by_year():
             for symbol, rows in db.execute(sql.count_by_symbol(piece)):
                 found[symbol, data_type] += rows

@@ -24,7 +24,7 @@ from fxlab._questdb.sql import Scope
 from fxlab._ticks import with_mid_price
 from fxlab._times import Time, parse_range, to_micros
 from fxlab.errors import InvalidParameter, SymbolNotFound, some
-from fxlab.schema import CHANNELS, ORDERBOOK, PRICES, UTC_MICROS, Table
+from fxlab.schema import CHANNELS, ORDERBOOK, PRICES, UTC_MICROS, Table, value_columns
 from fxlab.sessions import _catalog, _reader
 
 if TYPE_CHECKING:
@@ -444,6 +444,4 @@ class RecordedChannels(ReplaySource):
 
 def _channel_columns(channel: str) -> tuple[str, ...]:
     """Return what is read of a channel's table, time, symbol and number first."""
-    first = ("timestamp", "symbol", "seq")
-    others = CHANNELS[channel].columns
-    return (*first, *(n for n in others if n not in (*first, "session_id", "origin")))
+    return ("timestamp", "symbol", "seq", *value_columns(CHANNELS[channel]), "received_at")

@@ -19,20 +19,13 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fxlab.schema import CHANNELS, ORDERBOOK, PRICES, Table, book_levels
+from fxlab.schema import CHANNELS, ORDERBOOK, PRICES, Table, book_levels, value_columns
 
 MODULUS: Final = 2**64
 SIDE_CODES: Final = {None: 0, "buy": 1, "sell": 2}
 
 TRADE_COLUMNS: Final = ("timestamp", "seq", "price", "volume", "side", "received_at")
 BOOK_COLUMNS: Final = ("timestamp", "seq", "received_at", *book_levels())
-_COMMON: Final = {"session_id", "symbol", "origin", "seq", "received_at", "timestamp"}
-
-
-def value_columns(table: Table) -> list[str]:
-    """Return the columns of a channel's table that hold what the venue said."""
-    return [name for name in table.columns if name not in _COMMON]
-
 
 SUMMED: Final[dict[str, tuple[str, ...]]] = {
     PRICES.name: TRADE_COLUMNS,

@@ -46,7 +46,6 @@ from fxlab.errors import (
     WriteFailed,
 )
 from fxlab.schema import (
-    CHANNELS,
     DATA_TABLES,
     EVENTS,
     PRICES,
@@ -54,6 +53,7 @@ from fxlab.schema import (
     SESSIONS,
     VERSION,
     Table,
+    data_tables,
 )
 from fxlab.sessions import _catalog
 
@@ -188,12 +188,7 @@ def close_session(store: RecordingStore, journal: Journal, recorder: Recorder, n
 
 def _tables(recorder: Recorder) -> dict[str, Table]:
     """Return the tables of ticks, and those of channels that were recorded."""
-    channels = {kind for one in recorder.symbols.values() for kind in one.channels}
-    return {
-        kind: table
-        for kind, table in DATA_TABLES.items()
-        if kind not in CHANNELS or kind in channels
-    }
+    return data_tables({kind for one in recorder.symbols.values() for kind in one.channels})
 
 
 def refused_rows(journal: Journal) -> Counter[tuple[str, str]]:

@@ -21,7 +21,7 @@ import polars as pl
 from fxlab._questdb.ingest import LineEncoder, Lines
 from fxlab._ticks import find_decimals, mid_decimals
 from fxlab.collect._live.books import BookRecorder, BookRow
-from fxlab.collect._live.checksum import SIDE_CODES, RowTally, as_number, value_columns
+from fxlab.collect._live.checksum import SIDE_CODES, RowTally, as_number
 from fxlab.collect._live.events import (
     FILLED,
     OPEN,
@@ -49,7 +49,7 @@ from fxlab.collect.feed import (
     Quote,
     Trade,
 )
-from fxlab.schema import CHANNELS, EVENTS, ORDERBOOK, PRICES, book_levels
+from fxlab.schema import CHANNELS, EVENTS, ORDERBOOK, PRICES, book_levels, value_columns
 
 BID: Final = book_levels().index("bid_price_1")
 ASK: Final = book_levels().index("ask_price_1")
