@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 from scripted_feed import SYMBOL, Scripted, trades
 
 from fxlab.collect._live import loop
-from fxlab.collect._live.events import GapRow
-from fxlab.collect._live.loop import Backfiller
-from fxlab.collect._live.recorder import (
+from fxlab.collect._live.events import (
     MOST_IDS,
     BackfillRequest,
     BackfillResult,
+    GapRow,
     neighbours,
     pieces,
 )
+from fxlab.collect._live.loop import Backfiller
 from fxlab.collect._live.trades import IdGap
 from fxlab.collect.feed import Event, Instrument, Refusal, Trade
 from fxlab.errors import VenueRefused, VenueUnavailable
