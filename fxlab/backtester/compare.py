@@ -440,10 +440,9 @@ def cost_ladder(
         markets.setdefault(needs_of([], execution), []).append(name)
     with shown(progress, "cost_ladder") as advance:
         for number, names in enumerate(markets.values()):
-            job = prepare(
-                source, strategy, parameters, replace(asked, execution=scenarios[names[0]])
-            )
-            jobs = {name: _with_execution(job, scenarios[name]) for name in names}
+            first = scenarios[names[0]]
+            job = prepare(source, strategy, parameters, replace(asked, execution=first))
+            jobs = {name: _with_execution(job, first, scenarios[name]) for name in names}
             _run(job, jobs, part(advance, number / len(markets), (number + 1) / len(markets)))
             results |= {name: each.finish() for name, each in jobs.items()}
     ordered = {name: results[name] for name in scenarios}
@@ -457,10 +456,15 @@ def default_scenarios(execution: Execution) -> dict[str, Execution]:
     return scenarios | {f"latency {delay}": replace(execution, latency=delay) for delay in DELAYS}
 
 
-def _with_execution(job: Job, execution: Execution) -> Job:
-    charged, recorded = with_recorded_funding(
-        execution, job.run.source, job.run.symbols, job.bounds
-    )
+def _with_execution(job: Job, asked: Execution, execution: Execution) -> Job:
+    """Return a job with other assumptions than those it was prepared with, as they were asked."""
+    if execution.funding == asked.funding:  # what was recorded is read already
+        charged = replace(execution, funding=job.run.execution.funding)
+        recorded = job.run.recorded_funding
+    else:
+        charged, recorded = with_recorded_funding(
+            execution, job.run.source, job.run.symbols, job.bounds
+        )
     run = replace(job.run, execution=charged, recorded_funding=recorded)
     return replace(job, run=run, state=new_state(run, job.signals, job.bounds))
 

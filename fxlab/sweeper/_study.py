@@ -314,8 +314,8 @@ class CachedSource:
         return found
 
     def funding(self, symbol: str) -> pl.DataFrame:
-        """Return the recorded funding of a symbol; only of a source that has some."""
-        found: pl.DataFrame = self.source.funding(symbol)  # type: ignore[attr-defined]
+        """Return the recorded funding of a symbol; only of a source that has some; asked once."""
+        found: pl.DataFrame = self._fact("funding", symbol)
         return found
 
     @property

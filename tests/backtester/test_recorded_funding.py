@@ -83,3 +83,13 @@ def test_each_scenario_of_a_ladder_charges_it():
     )
     paid = {name: result.metrics["funding"] for name, result in ladder.results.items()}
     assert paid == {"one": pytest.approx(100.0), "none": 0.0}
+
+
+def test_what_was_recorded_is_read_once_for_scenarios_that_ask_for_the_same():
+    source, asked = Funded(TICKS), []
+    read = source.funding
+    source.funding = lambda symbol: asked.append(symbol) or read(symbol)
+    scenarios = {f"{bps}": Execution(taker_bps=float(bps)) for bps in range(5)}
+    ladder = fxlab.cost_ladder(source, "buy_and_hold", executions=scenarios)
+    assert {one.run.recorded_funding for one in ladder.results.values()} == {1}
+    assert asked == ["BTC_USDT"]
