@@ -5,15 +5,17 @@ What is on this machine never goes through a proxy. Clients disagree about the v
 here and each client is given the answer.
 
 A retry waits longer each time, and a random part of it, so that many clients do not return at once.
+Questions that are under way are `answered` as long as something comes.
 """
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import os
 import random
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
 from urllib.parse import urlsplit
 from urllib.request import getproxies_environment, proxy_bypass
 
@@ -106,3 +108,35 @@ def wait_before(attempt: int, first: float, longest: float, rng: random.Random =
 def waits(attempts: int, first: float, longest: float) -> Iterator[float]:
     """Yield the seconds to wait before each further attempt."""
     return (wait_before(attempt, first, longest) for attempt in range(attempts))
+
+
+_LOOK_SECONDS: Final = 0.1
+
+
+async def answered(
+    tasks: Iterable[asyncio.Task[Any]], hanging: float, most: float, answers: Callable[[], int]
+) -> int:
+    """Wait for questions as long as something is answered; cancel the rest, and return how many.
+
+    Parameters
+    ----------
+    tasks
+        One for each question.
+    hanging, most
+        Seconds without an answer after which the rest is given up; seconds for all of it.
+    answers
+        Returns how many answers have come to parts of the questions.
+    """
+    loop = asyncio.get_running_loop()
+    left, known, since, end = set(tasks), answers(), loop.time(), loop.time() + most
+    while left and loop.time() < min(since + hanging, end):
+        done, left = await asyncio.wait(
+            left, timeout=min(_LOOK_SECONDS, hanging), return_when=asyncio.FIRST_COMPLETED
+        )
+        if done or answers() != known:
+            known, since = answers(), loop.time()
+    for task in left:
+        task.cancel()
+    if left:  # one that cannot be cancelled is left alone
+        await asyncio.wait(left, timeout=_LOOK_SECONDS)
+    return len(left)

@@ -16,7 +16,7 @@ collector records before times follow it.
 
 from __future__ import annotations
 
-import asyncio
+import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
@@ -528,38 +528,6 @@ def refuses(feed: Feed) -> bool:
     return refusal is not None and refusal.seconds > 0
 
 
-_LOOK_SECONDS: Final = 0.1
-
-
-async def answered(
-    tasks: Iterable[asyncio.Task[Any]], hanging: float, most: float, answers: Callable[[], int]
-) -> int:
-    """Wait for questions as long as something is answered; cancel the rest, and return how many.
-
-    Parameters
-    ----------
-    tasks
-        One for each question.
-    hanging, most
-        Seconds without an answer after which the rest is given up; seconds for all of it.
-    answers
-        Returns how many answers have come to parts of the questions.
-    """
-    loop = asyncio.get_running_loop()
-    left, known, since, end = set(tasks), answers(), loop.time(), loop.time() + most
-    while left and loop.time() < min(since + hanging, end):
-        done, left = await asyncio.wait(
-            left, timeout=min(_LOOK_SECONDS, hanging), return_when=asyncio.FIRST_COMPLETED
-        )
-        if done or answers() != known:
-            known, since = answers(), loop.time()
-    for task in left:
-        task.cancel()
-    if left:  # one that cannot be cancelled is left alone
-        await asyncio.wait(left, timeout=_LOOK_SECONDS)
-    return len(left)
-
-
 NOT_AS_DOCUMENTED: Final = (
     ArithmeticError,  # a number too large for a float, or no decimal number
     AttributeError,
@@ -596,6 +564,39 @@ def listed(value: Any) -> list[Any]:  # noqa: ANN401 - any JSON
     if type(value) is not list:
         raise TypeError(f"{value!r:.40} is no list")
     return value
+
+
+def read_each(
+    entries: Iterable[Any],
+    read: Callable[[Any], Trade],
+    received: int,
+    symbol_of: Callable[[Any], str | None],
+) -> tuple[list[Trade], list[Event]]:
+    """Return the trades of a frame, and the events of entries that are not as documented.
+
+    Parameters
+    ----------
+    entries, received
+        Of the frame, and when it arrived.
+    read, symbol_of
+        Return an entry's trade, and whose it is as far as that can be known.
+    """
+    found: list[Trade] = []
+    bad: list[Event] = []
+    for entry in entries:
+        try:
+            found.append(read(entry))
+        except NOT_AS_DOCUMENTED as error:
+            bad.append(quarantine(cause_of(error), json.dumps(entry), received, symbol_of(entry)))
+    return found, bad
+
+
+def native_of(listing: Any) -> str:  # noqa: ANN401 - any JSON
+    """Return the venue's name in a listing."""
+    native = listing["symbol"]
+    if type(native) is not str:
+        raise TypeError(f"symbol {native!r:.40} is no text")
+    return native
 
 
 def positive(value: str | float, name: str) -> float:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Callable, Iterator, Sequence
 
 import polars as pl
 
@@ -85,6 +86,16 @@ async def listen(
             await asyncio.gather(coming, return_exceptions=True)
         await batches.aclose()
     return heard
+
+
+def mutations(*good: str, count: int = 1_500) -> Iterator[bytes]:
+    """Yield damaged frames: good ones in which one to four bytes are others."""
+    rng = random.Random(7)
+    for _ in range(count):
+        text = bytearray(rng.choice(good).encode())
+        for _ in range(rng.randint(1, 4)):
+            text[rng.randrange(len(text))] = rng.randrange(256)
+        yield bytes(text)
 
 
 def all_trades(mock: MockVenue, venue: str, books: int = 0) -> Callable[[Heard], bool]:

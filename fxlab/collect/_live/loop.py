@@ -26,7 +26,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final
 
-from fxlab._network import wait_before
+from fxlab._network import answered, wait_before
 from fxlab._questdb.ingest import Lines
 from fxlab.collect._config import Plan
 from fxlab.collect._live.events import (
@@ -50,7 +50,6 @@ from fxlab.collect.feed import (
     Message,
     Subscription,
     Trade,
-    answered,
     refuses,
 )
 from fxlab.errors import CollectionFailed, FxlabError, VenueError, VenueRefused

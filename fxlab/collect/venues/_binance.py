@@ -51,6 +51,7 @@ from fxlab.collect.feed import (
     Subscription,
     Trade,
     listed,
+    native_of,
 )
 from fxlab.collect.venues._binance_messages import (
     SHUTDOWN,
@@ -165,10 +166,7 @@ def _listing(entry: Any, contract: str | None) -> Instrument | None:  # noqa: AN
 
 def _names(entry: Any) -> tuple[str, str]:  # noqa: ANN401 - JSON
     """Return fxlab's name of an entry, and the venue's."""
-    native = entry["symbol"]
-    if type(native) is not str:
-        raise TypeError(f"symbol {native!r:.40} is no text")
-    return f"{entry['baseAsset']}_{entry['quoteAsset']}", native
+    return f"{entry['baseAsset']}_{entry['quoteAsset']}", native_of(entry)
 
 
 def _decimals(entry: Any) -> int | None:  # noqa: ANN401 - JSON

@@ -50,10 +50,12 @@ from fxlab.collect.feed import (
     cause_of,
     frame_text,
     listed,
+    native_of,
     no_constant,
     positive,
     quantity_of,
     quarantine,
+    read_each,
 )
 from fxlab.collect.venues._book_sync import (
     LATE,
@@ -135,14 +137,13 @@ def _trades(
     message: Mapping[str, Any], received: int, instruments: Mapping[str, Instrument]
 ) -> list[Parsed]:
     instrument = instruments[message["topic"].partition(".")[2]]
-    found: list[Parsed] = []
-    for entry in listed(message["data"]):
-        try:
-            found.append(_trade(entry, _PUSHED, received, instrument))
-        except NOT_AS_DOCUMENTED as error:
-            text = json.dumps(entry)
-            found.append(quarantine(cause_of(error), text, received, instrument.symbol))
-    return found
+    found, bad = read_each(
+        listed(message["data"]),
+        lambda entry: _trade(entry, _PUSHED, received, instrument),
+        received,
+        lambda _: instrument.symbol,
+    )
+    return [*found, *bad]
 
 
 _PUSHED: Final = ("s", "i", "S", "p", "v", "T")
@@ -419,10 +420,7 @@ class BybitLinear(Bybit):
 
 def _names(entry: Mapping[str, Any]) -> tuple[str, str]:
     """Return fxlab's name of a listing, and the venue's."""
-    native = entry["symbol"]
-    if type(native) is not str:
-        raise TypeError(f"symbol {native!r:.40} is no text")
-    return f"{entry['baseCoin']}_{entry['quoteCoin']}".upper(), native
+    return f"{entry['baseCoin']}_{entry['quoteCoin']}".upper(), native_of(entry)
 
 
 @dataclass(slots=True)

@@ -15,7 +15,6 @@ https://docs.kraken.com/exchange/api-reference/spot-websocket-v2/instrument
 
 from __future__ import annotations
 
-import json
 import zlib
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
@@ -38,6 +37,7 @@ from fxlab.collect.feed import (
     positive,
     quantity_of,
     quarantine,
+    read_each,
 )
 
 CHECKED = 10
@@ -224,14 +224,12 @@ _decode = JSONDecoder(parse_float=Printed, parse_constant=no_constant).decode
 def _trades(
     message: Mapping[str, Any], received: int, instruments: Mapping[str, Instrument]
 ) -> list[Parsed]:
-    found: list[Trade] = []
-    bad: list[Parsed] = []
-    for entry in listed(message["data"]):
-        try:
-            found.append(_trade(entry, received, instruments))
-        except NOT_AS_DOCUMENTED as error:
-            symbol = _symbol_of(entry, instruments)
-            bad.append(quarantine(cause_of(error), json.dumps(entry), received, symbol))
+    found, bad = read_each(
+        listed(message["data"]),
+        lambda entry: _trade(entry, received, instruments),
+        received,
+        lambda entry: _symbol_of(entry, instruments),
+    )
     if message["type"] == "snapshot":
         return [TradesFrame([trade._replace(origin="backfill") for trade in found]), *bad]
     return [*found, *bad]

@@ -34,10 +34,12 @@ from fxlab.collect.feed import (
     cause_of,
     frame_text,
     listed,
+    native_of,
     no_constant,
     positive,
     quantity_of,
     quarantine,
+    read_each,
 )
 from fxlab.collect.venues._book_sync import BestPrices, Diff, SyncedBook, TradeGapTracker
 from fxlab.collect.venues._rest import NEWEST, HistoryPage, RestFeed
@@ -118,14 +120,12 @@ def _deals(
     data = message["data"]
     # Older servers send one deal without a list around it.
     entries = [data] if isinstance(data, dict) else listed(data)
-    found: list[Trade] = []
-    bad: list[Parsed] = []
-    for entry in entries:
-        try:
-            found.append(deal_of(entry, received, instrument))
-        except NOT_AS_DOCUMENTED as error:
-            text = json.dumps(entry)
-            bad.append(quarantine(cause_of(error), text, received, instrument.symbol))
+    found, bad = read_each(
+        entries,
+        lambda entry: deal_of(entry, received, instrument),
+        received,
+        lambda _: instrument.symbol,
+    )
     if len(found) > 1 and _newest_first(found):
         found.reverse()
     return [*found, *bad]
@@ -301,9 +301,7 @@ class Mexc(RestFeed):
 
 def _names(entry: Mapping[str, Any]) -> tuple[str, str]:
     """Return fxlab's name of a contract, and the venue's."""
-    native = entry["symbol"]
-    if type(native) is not str:
-        raise TypeError(f"symbol {native!r:.40} is no text")
+    native = native_of(entry)
     return native.upper(), native
 
 
