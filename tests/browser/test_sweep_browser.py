@@ -22,6 +22,20 @@ panel.grid.set_range("slow", 10, 40, 10)
 panel
 """.strip()
 
+# Where what is chosen in the list is heard.
+HEARD = """
+import threading
+import ipywidgets
+
+heard = ipywidgets.Label("nothing yet")
+
+def hear(_):
+    heard.value = f"heard in {threading.current_thread().name}"
+
+panel.sheet.choice.observe(hear, "value")
+heard
+""".strip()
+
 
 @pytest.fixture(scope="module")
 def session(lab, unique):
@@ -32,7 +46,7 @@ def session(lab, unique):
 
 def opened(page, url, path, session):
     """Open the sweep panel of a session; return the output of its cell, and the panel."""
-    write_notebook(path, NOTEBOOK.format(session=session))
+    write_notebook(path, NOTEBOOK.format(session=session), HEARD)
     seen = open_and_run(page, url, path.name).locator(".jp-OutputArea")
     return seen, seen.locator(".fxlab-panel").first
 
@@ -144,6 +158,8 @@ def test_a_click_on_a_cell_opens_its_tear_sheet(jupyter, session, shots):
         page.keyboard.press("Tab")
         expect(panel.get_by_role("button", name="Tear sheet")).to_be_focused()
         best = chosen(choice)
+        # Two threads of one kernel would hear the list and the button in any order.
+        expect(seen.get_by_text("heard in MainThread")).to_be_visible()
         page.keyboard.press("Enter")
         expect(told).to_contain_text(best.partition(": ")[2], timeout=WAIT)
         expect(head).to_contain_text(best.partition(":")[0])
