@@ -77,8 +77,7 @@ if TYPE_CHECKING:
     from fxlab.config import Settings as Settings
     from fxlab.errors import FxlabError as FxlabError
     from fxlab.lab import Lab as Lab, connect as connect, down as down, status as status, up as up
-    from fxlab.replayer._clock import TimeSource as TimeSource
-    from fxlab.replayer._cursor import ReplayBatch as ReplayBatch
+    from fxlab.replayer._cursor import ReplayBatch as ReplayBatch, TimeSource as TimeSource
     from fxlab.replayer.replay import Replay as Replay, replay as replay
     from fxlab.sessions._archive import backup as backup, restore as restore
     from fxlab.sessions._catalog import SessionPage as SessionPage
@@ -143,8 +142,7 @@ _HOMES: Final = {
         "fxlab.config": ["Settings"],
         "fxlab.errors": ["FxlabError"],
         "fxlab.lab": ["Lab", "connect", "down", "status", "up"],
-        "fxlab.replayer._clock": ["TimeSource"],
-        "fxlab.replayer._cursor": ["ReplayBatch"],
+        "fxlab.replayer._cursor": ["ReplayBatch", "TimeSource"],
         "fxlab.replayer.replay": ["Replay", "replay"],
         "fxlab.sessions._archive": ["backup", "restore"],
         "fxlab.sessions._catalog": ["SessionPage"],

@@ -117,7 +117,7 @@ FLOORS = {
         ["_binance", "_bybit", "_mexc"],
     ],
     "fxlab/mock": [
-        ["_faults", "_market", "_sockets"],
+        ["_faults", "_market"],
         ["_protocols", "_sources"],
         ["_exchange"],
         ["_venue"],
@@ -126,7 +126,6 @@ FLOORS = {
         ["binance", "bybit", "kraken", "mexc"],
     ],
     "fxlab/replayer": [
-        ["_clock"],
         ["_cursor"],
         ["replay"],
     ],

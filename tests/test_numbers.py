@@ -18,7 +18,7 @@ from fxlab.backtester.metrics._overfitting import _check_blocks
 from fxlab.backtester.metrics._validation import purged_kfold
 from fxlab.collect._config import Plan
 from fxlab.errors import InvalidParameter
-from fxlab.replayer._clock import check_speed
+from fxlab.replayer._cursor import check_speed
 from fxlab.sweeper._threads import check_workers
 
 NONE = [True, np.True_, "3", None, [3], np.array([3, 4]), b"3", 3 + 0j]

@@ -26,8 +26,7 @@ from typing import Any, Final, Literal, NamedTuple
 from fxlab.errors import InvalidParameter, SymbolNotFound, VenueNotFound
 from fxlab.mock._faults import FaultInjector, FaultLog, Faults, OutgoingFrame
 from fxlab.mock._market import MarketEvent, MarketTrade, MockMarket, Truth
-from fxlab.mock._protocols import PROTOCOLS, Protocol, World
-from fxlab.mock._sockets import Socket, framed
+from fxlab.mock._protocols import PROTOCOLS, Protocol, Socket, World, framed
 
 Planned = tuple[int, Callable[[], None]]
 """A market time (us), and what is done then."""

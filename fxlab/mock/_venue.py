@@ -28,8 +28,7 @@ from fxlab.errors import PortTaken
 from fxlab.mock._exchange import Exchange, Speed
 from fxlab.mock._faults import Faults
 from fxlab.mock._market import MockMarket, Truth
-from fxlab.mock._protocols import PROTOCOLS, Answer, Query
-from fxlab.mock._sockets import Socket, handshake
+from fxlab.mock._protocols import PROTOCOLS, Answer, Query, Socket, handshake
 from fxlab.mock._sources import generated
 
 if TYPE_CHECKING:

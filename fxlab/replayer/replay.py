@@ -34,8 +34,7 @@ from fxlab.backtester.result import Result, fills_table
 from fxlab.backtester.strategy.signals import Signals
 from fxlab.backtester.strategy.strategy import Strategy, StrategyFunction
 from fxlab.errors import InvalidInput, InvalidParameter, InvalidTimeRange, some
-from fxlab.replayer._clock import ReplayClock, TimeSource, WallClock
-from fxlab.replayer._cursor import ReplayBatch, TickCursor
+from fxlab.replayer._cursor import ReplayBatch, ReplayClock, TickCursor, TimeSource, WallClock
 
 CHUNK_ROWS: Final = 65_536
 """Rows of a symbol read at a time: the first batch comes soon, and a jump can be stopped."""

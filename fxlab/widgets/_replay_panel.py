@@ -21,8 +21,7 @@ import traitlets as t
 from fxlab._html import escape, show, table
 from fxlab._times import from_micros, to_micros
 from fxlab.charts._style import BUY, LINES, SELL, house_figure, milliseconds
-from fxlab.replayer._clock import TimeSource, WallClock
-from fxlab.replayer._cursor import ReplayBatch
+from fxlab.replayer._cursor import ReplayBatch, TimeSource, WallClock
 from fxlab.replayer.replay import Replay, replay
 from fxlab.widgets._backtest_panel import SessionPanel, result_facts, strategy_and_costs
 from fxlab.widgets._base import Message, in_line, label_width, run_aside, soft

@@ -15,7 +15,7 @@ import fxlab
 from fxlab._cli import app
 from fxlab._cli.backtest import ReplayView
 from fxlab._times import to_micros
-from fxlab.replayer._clock import WallClock
+from fxlab.replayer._cursor import WallClock
 
 
 def command(*words):

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fxlab.errors import InvalidParameter
-from fxlab.replayer._clock import FOREVER, ReplayClock, WallClock, check_speed
+from fxlab.replayer._cursor import FOREVER, ReplayClock, WallClock, check_speed
 
 START = 1_735_689_600_000_000
 SLACK = 0.1

@@ -25,8 +25,7 @@ from fxlab.mock._market import (
     MarketTrade,
     decimal_text,
 )
-from fxlab.mock._protocols import Answer, Protocol, Query, World, compact
-from fxlab.mock._sockets import Socket
+from fxlab.mock._protocols import Answer, Protocol, Query, Socket, World, compact
 
 SPOT_DECIMALS: Final = 8
 _WINDOWS: Final = {"depth@100ms": 100_000, "depth": 1_000_000}

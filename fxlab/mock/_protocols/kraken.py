@@ -20,8 +20,7 @@ from functools import lru_cache
 from typing import Any, ClassVar, Final
 
 from fxlab.mock._market import BookChange, Change, Listing, MarketEvent, MarketTrade
-from fxlab.mock._protocols import Answer, Protocol, Query, World, compact
-from fxlab.mock._sockets import Socket
+from fxlab.mock._protocols import Answer, Protocol, Query, Socket, World, compact
 
 Sides = tuple[list[Change], list[Change]]
 """Bids and asks, best first."""

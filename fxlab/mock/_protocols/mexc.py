@@ -16,8 +16,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, Final
 
 from fxlab.mock._market import BookChange, Change, Listing, MarketEvent, MarketTrade
-from fxlab.mock._protocols import Answer, Protocol, Query, World, compact
-from fxlab.mock._sockets import Socket
+from fxlab.mock._protocols import Answer, Protocol, Query, Socket, World, compact
 
 COMMITS: Final = 1_000
 FIRST_VERSION: Final = 1_000_000
