@@ -24,16 +24,16 @@ from fxlab.collect.feed import (
 from fxlab.collect.venues import _bybit
 from fxlab.collect.venues._book_sync import TradeGapTracker
 from fxlab.collect.venues._bybit import (
-    BookUpdate,
+    DEPTH,
     Bybit,
     BybitLinear,
     BybitRun,
-    SequencedBook,
     between,
     parse,
     subscriptions,
 )
 from fxlab.collect.venues._rest import HistoryPage
+from fxlab.collect.venues._snapshot_run import BookUpdate, SequencedBook
 from fxlab.errors import VenueRefused, VenueUnavailable
 from fxlab.mock import Faults, MockVenue
 
@@ -81,7 +81,7 @@ def test_ids_of_spot_are_numbers_and_those_of_contracts_texts(told, identity):
 def test_a_change_of_a_book_has_the_matching_engines_time():
     (found,) = parse(change(), NOW, KNOWN)
     assert found == BookUpdate(
-        "BTC_USDT", "BTCUSDT", False, 18521288, [(16493.5, 0.0)], [(16611.0, 0.029)],
+        "BTC_USDT", "BTCUSDT", False, 18521287, 18521288, [(16493.5, 0.0)], [(16611.0, 0.029)],
         (MS - 20) * 1_000, NOW,
     )  # fmt: skip
     older = json.loads(change())
@@ -213,12 +213,12 @@ def test_topics_that_are_too_long_for_one_connection_get_another(monkeypatch):
 def update(number, bids=(), asks=(), *, snapshot=False, time=None) -> BookUpdate:
     moment = NOW + number * 1_000 if time is None else time
     return BookUpdate(
-        "BTC_USDT", "BTCUSDT", snapshot, number, list(bids), list(asks), moment, moment
+        "BTC_USDT", "BTCUSDT", snapshot, number - 1, number, list(bids), list(asks), moment, moment
     )
 
 
 def known() -> SequencedBook:
-    book = SequencedBook("BTC_USDT")
+    book = SequencedBook("BTC_USDT", DEPTH)
     (snapshot,) = book.take(update(7, [(100.0, 1.0)], [(101.0, 2.0)], snapshot=True))
     assert isinstance(snapshot, BookSnapshot)
     assert (snapshot.update_id, snapshot.bids, snapshot.time) == (7, [(100.0, 1.0)], NOW + 7_000)
@@ -274,7 +274,7 @@ def test_a_snapshot_of_the_state_that_is_known_is_no_gap():
 
 
 def test_ids_that_go_back_without_a_snapshot_are_a_gap():
-    book = SequencedBook("BTC_USDT")
+    book = SequencedBook("BTC_USDT", DEPTH)
     book.take(update(5_000_000, [(100.0, 1.0)], snapshot=True, time=NOW))
     (gap,) = book.take(update(12, time=NOW + 1_000))
     assert "went back from 5000000 to 12" in gap.cause
@@ -282,7 +282,7 @@ def test_ids_that_go_back_without_a_snapshot_are_a_gap():
 
 
 def test_levels_beyond_the_depth_are_taken_away():
-    book = SequencedBook("BTC_USDT")
+    book = SequencedBook("BTC_USDT", DEPTH)
     bids = [(100.0 - place, 1.0) for place in range(50)]
     book.take(update(1, bids, [(101.0, 1.0)], snapshot=True))
     (delta,) = book.take(update(2, [(100.5, 2.0)]))
@@ -292,7 +292,7 @@ def test_levels_beyond_the_depth_are_taken_away():
 
 
 def test_a_change_before_the_snapshot_asks_for_one():
-    book = SequencedBook("BTC_USDT")
+    book = SequencedBook("BTC_USDT", DEPTH)
     assert book.take(update(8, [(100.0, 1.0)])) == []
     assert book.broken
 

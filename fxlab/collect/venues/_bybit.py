@@ -25,21 +25,17 @@ https://bybit-exchange.github.io/docs/v5/rate-limit
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from functools import partial
 from json.decoder import JSONDecoder
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import Any, ClassVar, Final
 from urllib.parse import unquote
 
-from fxlab.collect._live.books import OrderBook, Side
 from fxlab.collect._live.trades import MOST_ID
 from fxlab.collect.feed import (
     NOT_AS_DOCUMENTED,
     Address,
-    BookDelta,
     BookSnapshot,
     Event,
     Instrument,
@@ -57,23 +53,12 @@ from fxlab.collect.feed import (
     quarantine,
     read_each,
 )
-from fxlab.collect.venues._book_sync import (
-    LATE,
-    BestPrices,
-    Resubscriptions,
-    SubscribedBook,
-    TradeGapTracker,
-)
+from fxlab.collect.venues._book_sync import TradeGapTracker
 from fxlab.collect.venues._rest import NEWEST, HistoryPage, RestFeed
-from fxlab.collect.venues._snapshot_run import VenueRun
-from fxlab.collect.venues._websocket import (
-    ConnectionClosed,
-    ConnectionOpened,
-    Frame,
-    ReconnectingWebSocket,
-)
+from fxlab.collect.venues._snapshot_run import BookUpdate, SequencedBook, SubscribedRun
+from fxlab.collect.venues._websocket import Frame
 from fxlab.errors import VenueError
-from fxlab.schema import BOOK_DEPTH, is_symbol
+from fxlab.schema import is_symbol
 
 DEPTH: Final = 50
 """Levels of each side that a subscription tells of."""
@@ -81,19 +66,6 @@ FIRST_ID: Final = 1
 """Update id of the snapshot with which the venue's service begins anew."""
 
 _SIDES: Final = {"Buy": "buy", "Sell": "sell"}
-
-
-class BookUpdate(NamedTuple):
-    """A snapshot or a change of a book, not yet known to follow."""
-
-    symbol: str
-    native: str
-    snapshot: bool
-    id: int
-    bids: list[Level]
-    asks: list[Level]
-    time: int
-    received: int
 
 
 Parsed = Trade | BookUpdate | Event
@@ -195,6 +167,7 @@ def _book(
             instrument.symbol,
             instrument.native,
             kind == "snapshot" or number == FIRST_ID,
+            number - 1,
             number,
             levels_of(data["b"]),
             levels_of(data["a"]),
@@ -231,64 +204,6 @@ def _text(number: object) -> str:
 
 def _micros(milliseconds: str | int) -> int:
     return int(positive(milliseconds, "time")) * 1_000
-
-
-class SequencedBook(SubscribedBook):
-    """One symbol's book, whose changes are numbered by one."""
-
-    def __init__(self, symbol: str) -> None:
-        super().__init__(symbol)
-        self._book = OrderBook()
-        self._last = 0
-
-    def take(self, update: BookUpdate) -> list[Message]:
-        """Return what an update means for the record: nothing while the book is not known."""
-        if update.snapshot:
-            return self._begin(update)
-        if not self.synced:
-            self.broken = True
-            return []
-        behind, time = self._last - update.id, self._last_time or 0
-        if behind >= 0:
-            if behind < LATE or update.time <= time:
-                return []  # late, or a duplicate
-            return self.lose(f"ids of updates went back from {self._last} to {update.id}")
-        missing = update.id - self._last - 1
-        if missing:
-            return self.lose(f"{missing:,} update ids after {self._last} are missing", missing)
-        self._book.apply(update.bids, update.asks)
-        self._last, self._last_time = update.id, max(update.time, time)
-        bids = update.bids + _cut(self._book.bids)
-        asks = update.asks + _cut(self._book.asks)
-        return [
-            BookDelta(self.symbol, update.id, update.id, bids, asks, update.time, update.received)
-        ]
-
-    def time_of(self, bids: list[Level], asks: list[Level], time: int) -> int:
-        """Return the last change's time if the book here has the same best levels, else `time`."""
-        other = OrderBook()
-        other.reset(bids, asks)
-        same = self.synced and other.top(BOOK_DEPTH) == self._book.top(BOOK_DEPTH)
-        return (self._last_time or time) if same else time
-
-    def _begin(self, update: BookUpdate) -> list[Message]:
-        told: list[Message] = []
-        if self.synced and update.id != self._last:
-            # Nobody asked for it: what happened since the last change is not known.
-            told = self.lose(f"the venue began the book anew at update {update.id}")
-        self._book.reset(update.bids, update.asks)
-        self._last = update.id
-        time = max(update.time, self._last_time or 0)
-        levels = self._book.bids.best(DEPTH), self._book.asks.best(DEPTH)
-        book = BookSnapshot(self.symbol, update.id, *levels, time, update.received)
-        return [*told, *self._begun(time), book]
-
-
-def _cut(side: Side) -> list[Level]:
-    """Forget the levels beyond the depth, and return them as taken away."""
-    lost = [(side.sign * key, 0.0) for key in side.keys[:-DEPTH]]
-    side.trim(DEPTH)
-    return lost
 
 
 TOPICS_AT_ONCE: Final = 10
@@ -423,24 +338,7 @@ def _names(entry: Mapping[str, Any]) -> tuple[str, str]:
     return f"{entry['baseCoin']}_{entry['quoteCoin']}".upper(), native_of(entry)
 
 
-@dataclass(slots=True)
-class TopicGroup:
-    """One connection and what it carries: all topics of some instruments.
-
-    Attributes
-    ----------
-    lost
-        Why it was lost, until it is open again.
-    """
-
-    symbols: dict[str, str]
-    topics: list[str]
-    wire: ReconnectingWebSocket
-    resubscriptions: Resubscriptions
-    lost: str | None = None
-
-
-class BybitRun(VenueRun[TopicGroup]):
+class BybitRun(SubscribedRun):
     """Runs one subscription.
 
     Parameters
@@ -449,71 +347,34 @@ class BybitRun(VenueRun[TopicGroup]):
         Whose it is.
     wanted
         What to record.
-
-    Attributes
-    ----------
-    books
-        By the venue's names.
     """
 
     def __init__(self, feed: Bybit, wanted: Subscription) -> None:
-        super().__init__(feed, [one.symbol for one in wanted.instruments])
-        self._feed, self._wanted = feed, wanted
-        self._by_native = wanted.by_native
-        self._natives = {one.symbol: one.native for one in wanted.instruments}
         booked = wanted.instruments if wanted.book_depth else ()
-        self.books = {one.native: SequencedBook(one.symbol) for one in booked}
-        self._best = BestPrices() if wanted.book_depth == 1 else None
+        books = {one.native: SequencedBook(one.symbol, DEPTH) for one in booked}
         self._trade_gaps = TradeGapTracker(history=True)
+        super().__init__(feed, wanted, books, self._trade_gaps if wanted.trades else None)
+        self._feed, self._wanted = feed, wanted
+        self._natives = {one.symbol: one.native for one in wanted.instruments}
         self._last: dict[str, Trade] = {}
-        self._groups = self._grouped()
+        self._gather()
 
-    async def batches(self) -> AsyncGenerator[list[Message], None]:
-        """Yield messages, without end."""
-        try:
-            async with contextlib.aclosing(super().batches()) as batches:
-                async for batch in batches:
-                    yield batch
-        finally:
-            for group in self._groups:
-                await group.resubscriptions.stop()
-
-    def _grouped(self) -> list[TopicGroup]:
-        groups: list[TopicGroup] = []
-        length = MOST_CHARACTERS
-        for one in self._wanted.instruments:
-            topics = [f"publicTrade.{one.native}"] if self._wanted.trades else []
-            topics += [_book_topic(one.native)] if self._wanted.book_depth else []
+    def _gather(self) -> None:
+        """Share the topics out among connections."""
+        wanted, length = self._wanted, MOST_CHARACTERS
+        kinds = {"prices"} if wanted.trades else set()
+        kinds |= {"orderbook"} if wanted.book_depth else set()
+        path = f"/v5/public/{self._feed.CATEGORY}"
+        for one in wanted.instruments:
+            topics = [f"publicTrade.{one.native}"] if wanted.trades else []
+            topics += [_book_topic(one.native)] if wanted.book_depth else []
             needed = len(json.dumps(topics))
             if length + needed > MOST_CHARACTERS:
-                groups.append(self._group())
+                self._group(kinds, path, HEARTBEAT, subscriptions, _again)
                 length = 0
             length += needed
-            groups[-1].topics += topics
-            groups[-1].symbols[one.symbol] = one.native
-        return groups
-
-    def _group(self) -> TopicGroup:
-        topics: list[str] = []
-        wire = ReconnectingWebSocket(
-            f"{self._feed.address.stream}/v5/public/{self._feed.CATEGORY}",
-            clock=self._clock,
-            opening=lambda: subscriptions(topics),
-            heartbeat=HEARTBEAT,
-        )
-        return TopicGroup({}, topics, wire, Resubscriptions(wire.send, _again))
-
-    def connections(self) -> list[tuple[TopicGroup, ReconnectingWebSocket]]:
-        """Return a socket for each group of topics."""
-        return [(group, group.wire) for group in self._groups]
-
-    def carries(self, connection: TopicGroup, symbol: str, data_type: str) -> bool:  # noqa: ARG002
-        """Return whether a stream comes over a connection."""
-        return symbol in connection.symbols
-
-    async def listed(self, symbols: Collection[str]) -> dict[str, Instrument]:  # noqa: ARG002
-        """Return what the venue says of its symbols: it tells of all at once."""
-        return await self._feed.instruments()
+            self._groups[-1].topics += topics
+            self._groups[-1].symbols[one.symbol] = one.native
 
     def frames(self, frames: list[Frame]) -> list[Message]:
         """Return what frames mean."""
@@ -528,7 +389,7 @@ class BybitRun(VenueRun[TopicGroup]):
                         self._start(partial(self._fill, last, found))
                     self._last[found.symbol] = found
                 elif type(found) is BookUpdate:
-                    messages += self._booked(found)
+                    messages += self.booked(found)
                 elif isinstance(found, Event):
                     messages.append(found)
         return messages
@@ -552,38 +413,6 @@ class BybitRun(VenueRun[TopicGroup]):
 
     def _filled(self, first: Trade, found: list[Trade] | None) -> list[Message]:
         return [*(found or ()), *self._trade_gaps.end(first, filled=found is not None)]
-
-    def _booked(self, update: BookUpdate) -> list[Message]:
-        book = self.books.get(update.native)
-        if book is None:
-            return []
-        messages = book.take(update)
-        if book.broken:
-            group = next(one for one in self._groups if update.symbol in one.symbols)
-            group.resubscriptions.mend([(update.native, book)])
-        return messages if self._best is None else self._best.of(messages)
-
-    def opened(self, connection: TopicGroup, opened: ConnectionOpened) -> list[Message]:
-        """Tell of a reconnect; the subscriptions bring the books."""
-        if self._wanted.trades:
-            self._trade_gaps.listen(connection.symbols, opened.time)
-        reason, connection.lost = connection.lost, None
-        if reason is None or opened.number == 1:
-            return []
-        return [Event("reconnect", None, opened.time, 1, reason)]
-
-    def closed(self, connection: TopicGroup, closed: ConnectionClosed) -> list[Message]:
-        """Tell what is lost until the connection stands again."""
-        if connection.lost is not None:
-            return []
-        connection.lost = closed.reason
-        self._start(connection.resubscriptions.stop)
-        lost: list[Message] = []
-        for native in connection.symbols.values():
-            if native in self.books:
-                lost += self.books[native].lose(closed.reason)
-                self.books[native].expect_snapshot()
-        return lost + self._trade_gaps.lose(closed.reason, connection.symbols)
 
 
 def between(page: HistoryPage, last: Trade | None, first: Trade) -> list[Trade] | None:

@@ -1,4 +1,6 @@
-"""Run of a subscription: sockets, states of symbols, and books that begin with a REST snapshot.
+"""Run of a subscription: sockets, states of symbols, and books that begin with a snapshot.
+
+The snapshot is asked for by REST (`SnapshotRun`), or comes with the subscription (`SubscribedRun`).
 
 Everything that arrives (frames, snapshots, statuses) goes through one short queue, in the order in
 which it happened here; one loop takes it from there and alone touches the books. A slow consumer
@@ -10,21 +12,34 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Generic, NoReturn, TypeVar
+from typing import Any, Final, Generic, NamedTuple, NoReturn, TypeVar
 
 from fxlab._network import wait_before
+from fxlab.collect._live.books import OrderBook, Side
 from fxlab.collect.feed import (
     NOT_AS_DOCUMENTED,
+    BookDelta,
     BookSnapshot,
     Event,
     Instrument,
+    Level,
     Message,
+    Subscription,
     cause_of,
 )
-from fxlab.collect.venues._book_sync import Diff, SyncedBook
+from fxlab.collect.venues._book_sync import (
+    LATE,
+    BestPrices,
+    Diff,
+    Resubscriptions,
+    SubscribedBook,
+    SyncedBook,
+    TradeGapTracker,
+)
 from fxlab.collect.venues._rest import ODD_LISTING, RestFeed
 from fxlab.collect.venues._websocket import (
     Arrival,
@@ -34,6 +49,7 @@ from fxlab.collect.venues._websocket import (
     ReconnectingWebSocket,
 )
 from fxlab.errors import VenueError
+from fxlab.schema import BOOK_DEPTH
 
 FIRST_CHANGE: Final = 3.0
 """Seconds to wait for a change before the snapshot is fetched: it has to be newer."""
@@ -304,6 +320,252 @@ class SnapshotRun(VenueRun[Connection]):
         if messages is None or book.last is None:
             self.synchronise(symbol, fetch.attempt + 1)
         return messages or []
+
+
+class BookUpdate(NamedTuple):
+    """A snapshot or a change of a subscribed book, not yet known to follow.
+
+    Attributes
+    ----------
+    previous
+        Update id that must have come before a change: as the venue says, or its own less one.
+    """
+
+    symbol: str
+    native: str
+    snapshot: bool
+    previous: int
+    id: int
+    bids: list[Level]
+    asks: list[Level]
+    time: int
+    received: int
+
+
+class SequencedBook(SubscribedBook):
+    """One symbol's book, of whose changes each follows the one before it.
+
+    Parameters
+    ----------
+    symbol
+        fxlab's name.
+    depth
+        Levels of each side that the subscription tells of. Those beyond are cut off here as well,
+        so that none stays that the venue speaks of no more.
+    counted
+        Whether ids rise by one; else nobody can say how many are missing.
+    """
+
+    def __init__(self, symbol: str, depth: int, *, counted: bool = True) -> None:
+        super().__init__(symbol)
+        self._book = OrderBook()
+        self._depth, self._counted = depth, counted
+        self._last = 0
+
+    def take(self, update: BookUpdate) -> list[Message]:
+        """Return what an update means for the record: nothing while the book is not known."""
+        if update.snapshot:
+            return self._begin(update)
+        if not self.synced:
+            self.broken = True
+            return []
+        if update.previous != self._last:
+            return self._unfollowed(update)
+        if update.id == update.previous and not (update.bids or update.asks):
+            return []  # a sign of life
+        return self._follow(update)
+
+    def time_of(self, bids: list[Level], asks: list[Level], time: int) -> int:
+        """Return the last change's time if the book here has the same best levels, else `time`."""
+        other = OrderBook()
+        other.reset(bids, asks)
+        same = self.synced and other.top(BOOK_DEPTH) == self._book.top(BOOK_DEPTH)
+        return (self._last_time or time) if same else time
+
+    def _follow(self, update: BookUpdate) -> list[Message]:
+        symbol, last, time = self.symbol, self._last, max(update.time, self._last_time or 0)
+        self._book.apply(update.bids, update.asks)
+        bids = update.bids + _cut(self._book.bids, self._depth)
+        asks = update.asks + _cut(self._book.asks, self._depth)
+        self._last, self._last_time = update.id, time
+        if update.id > last:
+            told = (symbol, last + 1, update.id, bids, asks, update.time, update.received)
+            return [BookDelta(*told)]
+        # Nothing is lost where a count begins anew; a delta could not say so.
+        said = f"update ids of the book begin anew at {update.id} after {last}"
+        restart = Event("id_restart", symbol, update.received, 1, said)
+        return [restart, self._whole(update, time)]
+
+    def _unfollowed(self, update: BookUpdate) -> list[Message]:
+        behind, time = self._last - update.id, self._last_time or 0
+        if behind >= 0:
+            if update.time <= time or (self._counted and behind < LATE):
+                return []  # late, or a duplicate
+            return self.lose(f"ids of updates went back from {self._last} to {update.id}")
+        if not self._counted:
+            return self.lose(f"updates after {self._last} are missing, up to {update.previous}")
+        missing = update.previous - self._last
+        return self.lose(f"{missing:,} update ids after {self._last} are missing", missing)
+
+    def _begin(self, update: BookUpdate) -> list[Message]:
+        told: list[Message] = []
+        if self.synced and update.id != self._last:
+            # Nobody asked for it: what happened since the last change is not known.
+            told = self.lose(f"the venue began the book anew at update {update.id}")
+        self._book.reset(update.bids, update.asks)
+        self._last = update.id
+        time = max(update.time, self._last_time or 0)
+        return [*told, *self._begun(time), self._whole(update, time)]
+
+    def _whole(self, update: BookUpdate, time: int) -> BookSnapshot:
+        bids, asks = (side.best(self._depth) for side in (self._book.bids, self._book.asks))
+        return BookSnapshot(self.symbol, update.id, bids, asks, time, update.received)
+
+
+def _cut(side: Side, depth: int) -> list[Level]:
+    """Forget the levels beyond a depth, and return them as taken away."""
+    lost = [(side.sign * key, 0.0) for key in side.keys[:-depth]]
+    side.trim(depth)
+    return lost
+
+
+@dataclass(slots=True)
+class TopicGroup:
+    """One connection and what it carries: all topics of some instruments.
+
+    Attributes
+    ----------
+    data_types
+        Which of "prices" and "orderbook" it carries.
+    symbols
+        The venue's names by fxlab's.
+    lost
+        Why it was lost, until it is open again.
+    """
+
+    data_types: AbstractSet[str]
+    symbols: dict[str, str]
+    topics: list[Any]
+    wire: ReconnectingWebSocket
+    resubscriptions: Resubscriptions
+    lost: str | None = None
+
+
+class SubscribedRun(VenueRun[TopicGroup]):
+    """A run whose books begin with the snapshot that their subscription brings.
+
+    Parameters
+    ----------
+    feed, wanted
+        As `Feed.messages` takes them.
+    books
+        By the venue's names.
+    trade_gaps
+        Where trades cannot be counted by their ids.
+    """
+
+    def __init__(
+        self,
+        feed: RestFeed,
+        wanted: Subscription,
+        books: dict[str, SequencedBook],
+        trade_gaps: TradeGapTracker | None = None,
+    ) -> None:
+        super().__init__(feed, [one.symbol for one in wanted.instruments])
+        self._by_native = wanted.by_native
+        self.books = books
+        self._best = BestPrices() if wanted.book_depth == 1 else None
+        self._gaps = trade_gaps
+        self._groups: list[TopicGroup] = []
+
+    def _group(
+        self,
+        data_types: AbstractSet[str],
+        path: str,
+        heartbeat: tuple[str, float],
+        subscriptions: Callable[[Sequence[Any]], list[str]],
+        again: Callable[[str], Sequence[str]],
+    ) -> None:
+        """Add a connection, the last of `_groups`, whose topics are yet to be added.
+
+        Parameters
+        ----------
+        path
+            Of the socket.
+        heartbeat
+            As `ReconnectingWebSocket` takes it.
+        subscriptions
+            Returns the requests for topics.
+        again
+            Returns the requests that end a book's subscription, and begin it anew.
+        """
+        topics: list[Any] = []
+        wire = ReconnectingWebSocket(
+            f"{self._venue.address.stream}{path}",
+            clock=self._clock,
+            opening=lambda: subscriptions(topics),
+            heartbeat=heartbeat,
+        )
+        mends = Resubscriptions(wire.send, again)
+        self._groups.append(TopicGroup(data_types, {}, topics, wire, mends))
+
+    async def batches(self) -> AsyncGenerator[list[Message], None]:
+        """Yield messages, without end."""
+        try:
+            async with contextlib.aclosing(super().batches()) as batches:
+                async for batch in batches:
+                    yield batch
+        finally:
+            for group in self._groups:
+                await group.resubscriptions.stop()
+
+    def connections(self) -> list[tuple[TopicGroup, ReconnectingWebSocket]]:
+        """Return a socket for each group of topics."""
+        return [(group, group.wire) for group in self._groups]
+
+    def carries(self, connection: TopicGroup, symbol: str, data_type: str) -> bool:
+        """Return whether a stream comes over a connection."""
+        return symbol in connection.symbols and data_type in connection.data_types
+
+    async def listed(self, symbols: Collection[str]) -> dict[str, Instrument]:  # noqa: ARG002
+        """Return what the venue says of its symbols: it tells of all at once."""
+        return await self._venue.instruments()
+
+    def booked(self, update: BookUpdate) -> list[Message]:
+        """Return what an update of a book means; one out of step is subscribed again."""
+        book = self.books.get(update.native)
+        if book is None:
+            return []
+        messages = book.take(update)
+        if book.broken:
+            symbol = update.symbol
+            carrying = (one for one in self._groups if self.carries(one, symbol, "orderbook"))
+            next(carrying).resubscriptions.mend([(update.native, book)])
+        return messages if self._best is None else self._best.of(messages)
+
+    def opened(self, connection: TopicGroup, opened: ConnectionOpened) -> list[Message]:
+        """Tell of a reconnect; the subscriptions bring the books."""
+        if self._gaps is not None and "prices" in connection.data_types:
+            self._gaps.listen(connection.symbols, opened.time)
+        reason, connection.lost = connection.lost, None
+        if reason is None or opened.number == 1:
+            return []
+        return [Event("reconnect", None, opened.time, 1, reason)]
+
+    def closed(self, connection: TopicGroup, closed: ConnectionClosed) -> list[Message]:
+        """Tell what is lost until the connection stands again."""
+        if connection.lost is not None:
+            return []
+        connection.lost = closed.reason
+        self._start(connection.resubscriptions.stop)
+        lost: list[Message] = []
+        if "orderbook" in connection.data_types:
+            for book in map(self.books.__getitem__, connection.symbols.values()):
+                lost += book.lose(closed.reason)
+                book.expect_snapshot()
+        if self._gaps is not None and "prices" in connection.data_types:
+            lost += self._gaps.lose(closed.reason, connection.symbols)
+        return lost
 
 
 def _raise(error: Exception) -> NoReturn:
