@@ -123,7 +123,7 @@ FLOORS = {
         ["_venue"],
     ],
     "fxlab/mock/_protocols": [
-        ["binance", "bybit", "kraken", "mexc"],
+        ["binance", "bybit", "kraken", "mexc", "okx"],
     ],
     "fxlab/replayer": [
         ["_cursor"],

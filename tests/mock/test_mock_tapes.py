@@ -21,7 +21,9 @@ MERGED = 3
 """Changes that are one diff."""
 SNAPSHOT_AT = 5
 """Diff in the middle of which the tape's snapshot was taken."""
-VENUES = ("binance", "binance_futures", "bybit", "bybit_linear", "kraken", "mexc")
+VENUES = (
+    "binance", "binance_futures", "bybit", "bybit_linear", "kraken", "mexc", "okx", "okx_swap",
+)  # fmt: skip
 
 
 def written(native, *, futures):

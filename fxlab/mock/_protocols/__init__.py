@@ -26,7 +26,7 @@ from typing import Any, ClassVar, Final, NamedTuple
 from tornado.iostream import IOStream, StreamClosedError
 
 from fxlab.mock._faults import FaultLog, Faults
-from fxlab.mock._market import Book, MarketEvent, MarketTrade, OpeningBook, Truth
+from fxlab.mock._market import Book, Change, MarketEvent, MarketTrade, OpeningBook, Truth
 
 PROTOCOLS: Final = {
     "binance": "fxlab.mock._protocols.binance:BinanceProtocol",
@@ -35,6 +35,8 @@ PROTOCOLS: Final = {
     "bybit_linear": "fxlab.mock._protocols.bybit:BybitLinearProtocol",
     "kraken": "fxlab.mock._protocols.kraken:KrakenProtocol",
     "mexc": "fxlab.mock._protocols.mexc:MexcProtocol",
+    "okx": "fxlab.mock._protocols.okx:OkxProtocol",
+    "okx_swap": "fxlab.mock._protocols.okx:OkxSwapProtocol",
 }
 """Each is loaded when it is served."""
 
@@ -175,6 +177,13 @@ class Protocol(ABC):
 def compact(value: Any) -> bytes:  # noqa: ANN401 - any JSON
     """Return JSON as venues write it: no spaces, UTF-8."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def changed_levels(before: list[Change], after: list[Change]) -> list[Change]:
+    """Return the changes of one side of a book, levels that are gone with quantity 0."""
+    old, new = dict(before), dict(after)
+    gone = [(price, 0) for price in old if price not in new]
+    return gone + [change for change in after if old.get(change[0]) != change[1]]
 
 
 TEXT: Final = 0x1

@@ -18,7 +18,15 @@ from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, Final
 
 from fxlab.mock._market import BookChange, Change, Listing, MarketEvent, MarketTrade
-from fxlab.mock._protocols import Answer, Protocol, Query, Socket, World, compact
+from fxlab.mock._protocols import (
+    Answer,
+    Protocol,
+    Query,
+    Socket,
+    World,
+    changed_levels,
+    compact,
+)
 
 DEPTHS: Final = (1, 50, 200)
 FIRST_UPDATE: Final = 1_000
@@ -133,7 +141,7 @@ class BybitProtocol(Protocol):
             after, number = self._state(topic, listing)
             if number == last:
                 continue
-            bids, asks = (_changed(*sides) for sides in zip(before, after, strict=True))
+            bids, asks = (changed_levels(*sides) for sides in zip(before, after, strict=True))
             yield (
                 topic,
                 self._book(topic, "delta", listing, (bids, asks), number=number, time=change.time),
@@ -257,13 +265,6 @@ class BybitLinearProtocol(BybitProtocol):
 
 def _native(listing: Listing) -> str:
     return listing.base + listing.quote
-
-
-def _changed(before: list[Change], after: list[Change]) -> list[Change]:
-    """Return the changes of one side, levels that are gone with quantity 0."""
-    old, new = dict(before), dict(after)
-    gone = [(price, 0) for price in old if price not in new]
-    return gone + [change for change in after if old.get(change[0]) != change[1]]
 
 
 def _sides(sides: Sides, listing: Listing) -> dict[str, list[list[str]]]:
