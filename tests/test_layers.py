@@ -114,7 +114,7 @@ FLOORS = {
         ["_book_sync", "_rest"],
         ["_binance_messages", "_ccxt", "_kraken_messages", "_websocket"],
         ["_kraken", "_snapshot_run"],
-        ["_binance", "_bybit", "_mexc"],
+        ["_binance", "_bybit", "_mexc", "_okx"],
     ],
     "fxlab/mock": [
         ["_faults", "_market"],

@@ -60,7 +60,9 @@ _WIDEST: Final = 1_000
 
 Venue = Annotated[
     str,
-    typer.Argument(help="binance, bybit, kraken, mexc, binance_futures, bybit_linear, ccxt:NAME"),
+    typer.Argument(
+        help="binance, bybit, kraken, mexc, okx, binance_futures, bybit_linear, okx_swap, ccxt:NAME"
+    ),
 ]
 Url = Annotated[str | None, typer.Option(help="Of a mock venue: see fxlab mock.")]
 

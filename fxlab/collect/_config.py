@@ -459,8 +459,8 @@ class Recordings:
         Parameters
         ----------
         venue
-            "binance", "binance_futures", "bybit", "bybit_linear", "kraken", "mexc",
-            "ccxt:<exchange>", or a `Feed` of your own.
+            "binance", "binance_futures", "bybit", "bybit_linear", "kraken", "mexc", "okx",
+            "okx_swap", "ccxt:<exchange>", or a `Feed` of your own.
         symbols
             Such as "BTC_USDT", or "*_USDT" for all that are traded as the recording begins; see
             `instruments`.

@@ -361,7 +361,7 @@ class CollectForm(w.VBox):
             options=[*VENUES, BRIDGE], value=bridged, description="Venue", style=self._style,
             layout=_NARROW,
         )  # fmt: skip
-        self.exchange = self._text("Exchange", exchange, "okx")
+        self.exchange = self._text("Exchange", exchange, "bitget")
         joined = symbols if isinstance(symbols, str) else ", ".join(symbols)
         self.symbols = self._text("Symbols", joined, "BTC_USDT, ETH_USDT", _WIDE)
         self.depth = TextField(
@@ -391,7 +391,7 @@ class CollectForm(w.VBox):
         if venue == BRIDGE:
             exchange = self.exchange.value.strip()
             if not exchange:
-                raise InvalidInput("no exchange is named; give ccxt's name of one, such as okx")
+                raise InvalidInput("no exchange is named; give ccxt's name of one, such as bitget")
             venue = f"{BRIDGE}:{exchange}"
         return {
             "venue": venue,

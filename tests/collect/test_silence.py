@@ -232,6 +232,7 @@ STREAMS = {
     "bybit_linear": ("publicTrade", "orderbook"),
     "kraken": ("trade:", "book-"),
     "mexc": ("deal:", "depth:"),
+    "okx": ("trades-all:", "books:"),
 }
 
 
@@ -264,7 +265,12 @@ def test_no_trade_is_lost_where_a_stream_of_trades_ceases(venue, lab, db, unique
 @pytest.mark.parametrize("venue", STREAMS)
 def test_one_of_two_books_that_ceases_is_a_gap_and_comes_back(venue, lab, db, unique, impatient):
     pair = ("BTC_USDT", "ETH_USDT")
-    own = {"bybit_linear": ".50.ETHUSDT", "kraken": "book-10:ETH/USDT", "mexc": "depth:ETH_USDT"}
+    own = {
+        "bybit_linear": ".50.ETHUSDT",
+        "kraken": "book-10:ETH/USDT",
+        "mexc": "depth:ETH_USDT",
+        "okx": "books:ETH-USDT",
+    }
     quiet = own.get(venue, "ethusdt@depth")
     market = generated(pair, seed=5, rate=20, book_rate=40)
     with MockVenue(market, venues=[venue], faults=Faults(silence=(quiet, 2.0))) as mock:
@@ -281,7 +287,7 @@ def test_one_of_two_books_that_ceases_is_a_gap_and_comes_back(venue, lab, db, un
     assert books[-1] > gaps[0]["to_time"]  # it came again
 
 
-@pytest.mark.parametrize("venue", ["binance", "binance_futures", "bybit", "mexc"])
+@pytest.mark.parametrize("venue", ["binance", "binance_futures", "bybit", "mexc", "okx"])
 def test_a_symbol_that_is_traded_no_more_is_told_when_it_falls_silent(
     venue, lab, unique, monkeypatch
 ):

@@ -88,7 +88,7 @@ def frozen():
     thaw.set()
 
 
-@pytest.mark.parametrize("venue", ["binance", "binance_futures", "bybit", "kraken", "mexc"])
+@pytest.mark.parametrize("venue", ["binance", "binance_futures", "bybit", "kraken", "mexc", "okx"])
 @pytest.mark.parametrize("known", [True, False], ids=["recording", "before a snapshot"])
 def test_a_venue_that_freezes_is_left(venue, known, lab, unique, frozen):
     """Sockets, snapshots, history, and the closing of connections hang."""

@@ -392,7 +392,7 @@ def test_lost_connections_and_frames_are_known_exactly(
     reconcile.say(f"{case}: injected {counts}; the ledger has {dict(told)}")
 
 
-@pytest.mark.parametrize("where", ["binance_futures", "bybit_linear", "kraken", "mexc"])
+@pytest.mark.parametrize("where", ["binance_futures", "bybit_linear", "kraken", "mexc", "okx_swap"])
 def test_other_venues_lose_nothing_either(
     private: Lab, settings: Settings, tmp_path: Path, unique, where: str
 ):

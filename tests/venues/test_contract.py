@@ -15,7 +15,18 @@ from fxlab.mock import Faults, MockVenue
 SYMBOLS = ["BTC_USDT", "ETH_USDT"]
 
 
-@pytest.fixture(params=["binance", "binance_futures", "bybit", "bybit_linear", "kraken", "mexc"])
+@pytest.fixture(
+    params=[
+        "binance",
+        "binance_futures",
+        "bybit",
+        "bybit_linear",
+        "kraken",
+        "mexc",
+        "okx",
+        "okx_swap",
+    ]
+)
 def name(request) -> str:
     """Return the name of a venue that both the collector and the mock speak."""
     return request.param

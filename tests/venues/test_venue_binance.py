@@ -756,6 +756,8 @@ def test_venues_by_name():
     assert feed.address == Address(
         "http://127.0.0.1:1/binance_futures", "ws://127.0.0.1:1/binance_futures"
     )
-    assert set(VENUES) == {"binance", "binance_futures", "bybit", "bybit_linear", "kraken", "mexc"}
+    assert set(VENUES) == {
+        "binance", "binance_futures", "bybit", "bybit_linear", "kraken", "mexc", "okx", "okx_swap",
+    }  # fmt: skip
     with pytest.raises(VenueNotFound, match="did you mean 'binance'"):
         open_feed("binence")

@@ -18,6 +18,8 @@ VENUES: Final[dict[str, str]] = {
     "bybit_linear": "fxlab.collect.venues._bybit:BybitLinear",
     "kraken": "fxlab.collect.venues._kraken:Kraken",
     "mexc": "fxlab.collect.venues._mexc:Mexc",
+    "okx": "fxlab.collect.venues._okx:Okx",
+    "okx_swap": "fxlab.collect.venues._okx:OkxSwap",
 }
 """Name to module and class."""
 

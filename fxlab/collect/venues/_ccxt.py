@@ -1,4 +1,4 @@
-"""ccxt feed: exchanges that fxlab does not speak to itself, ``ccxt:okx``, ``ccxt:bybit``, ...
+"""ccxt feed: exchanges that fxlab does not speak to itself, ``ccxt:bitget``, ``ccxt:gate``, ...
 
 ccxt knows how to reach, subscribe and parse; but its queues lose. What ``watch_trades`` hands out
 comes from a ring of 1,000 trades, and ``watch_order_book`` hands out a state that may have changed
@@ -471,7 +471,7 @@ class CcxtFeed(Feed):
     Parameters
     ----------
     exchange
-        ccxt's name of it: "okx".
+        ccxt's name of it: "bitget".
     address
         A mock or a proxy to use in place of the exchange.
     clock
