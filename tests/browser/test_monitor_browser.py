@@ -68,7 +68,7 @@ def test_a_recording_is_started_watched_and_stopped(jupyter, venue, lab, shots):
         # A list works by arrow keys; the exchange is asked for only where there is one to name.
         venues = panel.get_by_label("Venue", exact=True)
         expect(panel.get_by_label("Exchange", exact=True)).to_be_hidden()
-        venues.select_option("mexc")
+        venues.select_option("okx_swap")
         venues.focus()
         page.keyboard.press("ArrowDown")
         expect(panel.get_by_label("Exchange", exact=True)).to_be_visible()
