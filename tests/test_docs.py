@@ -68,6 +68,7 @@ def test_the_recording_of_the_readme_is_whole(lab):
 def test_the_strategy_of_the_readme_trades(monkeypatch):
     from fxlab.backtester.strategy import strategy
 
+    fxlab.strategies()  # the shipped ones are registered once, and not in a copy
     monkeypatch.setattr(strategy, "_REGISTRY", dict(strategy._REGISTRY))
     scope = {"fxlab": fxlab}
     exec(compile(BLOCKS[4], "<README>", "exec", dont_inherit=True), scope)  # noqa: S102
