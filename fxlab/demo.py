@@ -104,6 +104,14 @@ def prepare(lab: Lab, progress: Advance = silent) -> list[Session]:
     return [lab.session(REAL_SESSION), generated]
 
 
+def prepare_if_empty(lab: Lab, progress: Progress = None) -> list[Session]:
+    """Import the demo sessions into a database that has no session, not even a deleted one."""
+    if not (lab.sessions(limit=1).is_empty() and lab.deleted().is_empty()):
+        return []
+    with shown(progress, "demo sessions") as advance:
+        return prepare(lab, advance)
+
+
 def generated_session(lab: Lab) -> Session:
     """Return the generated session with trades and order books, made if it is not there."""
     if not _is_complete(lab, SYNTHETIC_SESSION):

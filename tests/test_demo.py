@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import polars as pl
 import pytest
+from conftest import settings_at
+from typer.testing import CliRunner
 
 from fxlab import demo, errors
+from fxlab._cli import app
+from fxlab._cli import server as server_commands
+from fxlab.lab import connect, down
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +56,26 @@ def test_running_it_again_changes_nothing(made, lab, server_settings, tmp_path):
     assert all(
         two.fills.equals(one.fills) for two, one in zip(again.results, made.results, strict=True)
     )
+
+
+def test_fxlab_lab_opens_an_empty_database_with_the_demo_in_it(tmp_path, monkeypatch):
+    own, opened = settings_at(tmp_path / "home"), []
+    for name, text in own.environment().items():
+        monkeypatch.setenv(name, text)
+    monkeypatch.setattr(server_commands.os, "execve", lambda *_: opened.append(1))
+    try:
+        first, second = (CliRunner().invoke(app, ["lab", str(tmp_path)]) for _ in range(2))
+        with connect(own) as lab:
+            found = lab.sessions()["session_id"].to_list()
+            lab.delete(found[0])
+            lab.delete(found[1])
+            assert demo.prepare_if_empty(lab) == []  # emptied by its owner
+    finally:
+        down(own)
+    assert (first.exit_code, second.exit_code, len(opened)) == (0, 0, 2)
+    assert set(found) == {demo.SYNTHETIC_SESSION, demo.REAL_SESSION}
+    assert "two demo sessions" in first.output
+    assert "two demo sessions" not in second.output
 
 
 def test_without_the_shipped_file_the_next_step_is_named(lab, monkeypatch, tmp_path):

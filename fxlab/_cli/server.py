@@ -151,14 +151,20 @@ def lab(
         ),
     ] = None,
 ) -> None:
-    """Start the server and JupyterLab on the notebooks."""
+    """Start the server and JupyterLab on the notebooks; an empty database gets the demo."""
+    from fxlab import demo as tour
+    from fxlab.lab import connect
     from fxlab.lab import up as start
 
     words = list(arguments or [])
     given = Path(words.pop(0)) if words and not words[0].startswith("-") else None
     folder = _notebooks(given)
     chosen = Settings.load()
-    start(chosen)
+    with keeping("the server stays up, what was imported is kept"):
+        start(chosen)
+        with connect(chosen) as opened:
+            if tour.prepare_if_empty(opened):
+                say("the database was empty: it has the two demo sessions now")
     say(f"notebooks in {folder}; the server stays up after JupyterLab ends, stop it: fxlab down")
     _become_jupyter(folder, words, chosen)
 
