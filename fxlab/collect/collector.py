@@ -460,6 +460,7 @@ class StatusMonitor:
                 missing=0 if ids is None else ids.missing,
                 backfilled=0 if backfilled is None else backfilled.rows,
                 doubles=record.trades.doubles,
+                channels={name: rows[symbol, name] for name in record.channels},
             )
             found.append(status)
         return tuple(found)

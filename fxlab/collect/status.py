@@ -6,6 +6,7 @@ Everything here is plain text of values that came from outside; what shows it es
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
@@ -53,6 +54,8 @@ class SymbolStatus:
         Trades asked for later, and trades that came again and were not stored twice.
     gaps_resynced
         Gaps of its book that a snapshot ended: it is known again, the updates between are lost.
+    channels
+        Rows journaled so far of what else is recorded, by the channel's name.
 
     Examples
     --------
@@ -77,6 +80,7 @@ class SymbolStatus:
     backfilled: int = 0
     doubles: int = 0
     gaps_resynced: int = 0
+    channels: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def spread(self) -> float | None:
@@ -138,6 +142,12 @@ class CollectorStatus:
     def gaps_resynced(self) -> int:
         """Return the gaps of all books that a snapshot ended."""
         return sum(one.gaps_resynced for one in self.symbols)
+
+    @property
+    def channels(self) -> dict[str, int]:
+        """Return the rows of all symbols, by the channel's name."""
+        names = dict.fromkeys(name for one in self.symbols for name in one.channels)
+        return {name: sum(one.channels.get(name, 0) for one in self.symbols) for name in names}
 
     @property
     def is_over(self) -> bool:
@@ -207,6 +217,7 @@ def totals(status: CollectorStatus) -> str:
     words = [
         f"{status.trades:,} trades",
         f"{status.books:,} books",
+        *(f"{rows:,} of {name.replace('_', ' ')}" for name, rows in status.channels.items()),
         f"{status.gaps:,} open {'gap' if status.gaps == 1 else 'gaps'}",
     ]
     if status.gaps_resynced:

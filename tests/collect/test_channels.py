@@ -205,6 +205,7 @@ def test_what_a_venue_says_is_recorded_proved_and_read(lab, unique, monkeypatch,
             assert found == truth[: len(found)]
             assert len(truth) - len(found) <= 2  # what came while it was stopped
             assert found, channel
+            assert collector.status().channels[channel] == len(found)
     paid = session.funding().filter("paid")
     assert paid.height >= 1
     for at, rate in read(paid, "rate"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import pytest
-from status_cases import BUSY, GAP, status
+from status_cases import BUSY, GAP, SILENT, status
 
 from fxlab._html import NOTHING
 from fxlab.collect import status as words
@@ -107,6 +107,16 @@ def test_totals_speak_of_errors_only_if_there_are_any():
     assert words.totals(status()) == "123,456 trades, 900 books, 1 open gap, 5 resynced"
     assert words.totals(status(errors=2, symbols=())) == (
         "0 trades, 0 books, 0 open gaps, 2 quarantined or refused"
+    )
+
+
+def test_totals_speak_of_channels_that_are_recorded_also_where_nothing_came():
+    one = replace(BUSY, channels={"mark": 1_200, "open_interest": 0})
+    two = replace(SILENT, channels={"mark": 34, "open_interest": 0})
+    found = status(symbols=(one, two))
+    assert found.channels == {"mark": 1_234, "open_interest": 0}
+    assert words.totals(found) == (
+        "123,456 trades, 900 books, 1,234 of mark, 0 of open interest, 1 open gap, 5 resynced"
     )
 
 
