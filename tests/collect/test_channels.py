@@ -15,11 +15,12 @@ from fxlab import errors
 from fxlab.collect._config import Plan
 from fxlab.collect._live.checksum import checksum, frame_checksum
 from fxlab.collect._live.recorder import FOREVER, Recorder
-from fxlab.collect.feed import ChannelRow, Event, Gap
-from fxlab.collect.venues import _binance
+from fxlab.collect.feed import ChannelRow, Event, Gap, Instrument, Subscription
+from fxlab.collect.venues import _binance, _okx
 from fxlab.collect.venues._binance_messages import funding, open_interest, parse
+from fxlab.collect.venues._websocket import ConnectionClosed, ConnectionOpened
 from fxlab.mock import MockVenue, generated
-from fxlab.mock._protocols import binance as protocol
+from fxlab.mock import _protocols as protocol
 from fxlab.schema import CHANNELS, EVENTS
 
 NOON = 1_735_732_800_000_000
@@ -159,6 +160,82 @@ def test_binance_answers_of_open_interest_and_funding():
         funding({**entry, "fundingRate": ""}, BTC, 7)
 
 
+ETH = Instrument("ETH_USDT", "ETH-USDT-SWAP", 2, detail={"contract_size": 0.1})
+
+
+def okx(channel, entry, **arg):
+    frame = {"arg": {"channel": channel, **(arg or {"instId": ETH.native})}, "data": [entry]}
+    return _okx.parse(json.dumps(frame), 7, {ETH.native: ETH})
+
+
+def test_okx_frames_of_marks_interest_and_liquidations():
+    told = {"instType": "SWAP", "instId": ETH.native, "markPx": "42310.6", "ts": "1630049139746"}
+    assert okx("mark-price", told) == [
+        ChannelRow("ETH_USDT", "mark", {"mark_price": 42310.6}, 1_630_049_139_746_000, 7)
+    ]
+    due = {"fundingRate": "-0.0001875", "fundingTime": "1700726400000", "settState": "settled"}
+    (announced,) = okx("funding-rate", due)
+    assert announced.values == {
+        "funding_rate": -0.0001875, "next_funding": 1_700_726_400_000_000,
+    }  # fmt: skip
+    interest = {"oi": "1741921", "oiCcy": "174192.1", "ts": "1640757489143"}
+    (row,) = okx("open-interest", interest)
+    assert (row.channel, row.values) == ("open_interest", {"open_interest": 174192.1})
+    detail = {
+        "bkPx": "2000.5",
+        "posSide": "short",
+        "side": "buy",
+        "sz": "13",
+        "ts": "1692266434010",
+    }
+    orders = {"details": [detail, {**detail, "side": "sell"}], "instId": ETH.native}
+    rows = okx("liquidation-orders", orders, instType="SWAP")
+    assert [one.values["side"] for one in rows] == ["buy", "sell"]
+    assert rows[0].values == {"side": "buy", "price": 2000.5, "volume": 1.3}
+    assert okx("liquidation-orders", {**orders, "instId": "XYZ-USDT-SWAP"}, instType="SWAP") == []
+    for channel, entry in (
+        ("mark-price", {**told, "markPx": "0"}),
+        ("mark-price", {**told, "ts": 5}),
+        ("funding-rate", {**due, "fundingRate": ""}),
+        ("funding-rate", {**due, "fundingRate": "nan"}),
+        ("open-interest", {**interest, "oi": "-1"}),
+        ("liquidation-orders", {**orders, "details": [{**detail, "side": "both"}]}),
+    ):
+        (event,) = okx(channel, entry)
+        assert type(event) is Event
+
+
+def test_an_okx_mark_price_has_the_funding_that_was_announced_last():
+    run = _okx.OkxRun(_okx.OkxSwap(), Subscription((ETH,), trades=False, channels=("mark",)))
+    ((group, _),) = run.connections()
+    assert [one["channel"] for one in group.topics] == ["mark-price", "funding-rate"]
+
+    def frame(channel, **entry):
+        arg = {"channel": channel, "instId": ETH.native}
+        return json.dumps({"arg": arg, "data": [entry]}), 7
+
+    marks = [frame("mark-price", markPx="100", ts=str(1_630_049_139_746 + n)) for n in range(2)]
+    due = frame("funding-rate", fundingRate="0.0001", fundingTime="1700726400000")
+    first, second = run.frames([marks[0], due, marks[1]])
+    assert first.values == {"mark_price": 100.0}
+    assert second.values == {
+        "mark_price": 100.0, "funding_rate": 1e-4, "next_funding": 1_700_726_400_000_000,
+    }  # fmt: skip
+
+
+def test_a_connection_that_is_lost_is_a_gap_of_what_it_carries():
+    wanted = Subscription((ETH,), trades=False, channels=("liquidations", "funding"))
+    run = _okx.OkxRun(_okx.OkxSwap(), wanted)
+    ((group, _),) = run.connections()
+    run._start = lambda _: None
+    assert run.closed(group, ConnectionClosed("refused", 4)) == []  # it was never open
+    assert run.opened(group, ConnectionOpened(1, 5)) == []
+    (gap,) = run.closed(group, ConnectionClosed("cut", 9))
+    assert gap == Gap("ETH_USDT", "liquidations", 9, None, None, "cut")
+    again, ended = run.opened(group, ConnectionOpened(2, 12))
+    assert (again.kind, ended) == ("reconnect", gap._replace(to_time=12))
+
+
 def test_channels_are_checked_before_anything_is_written(lab):
     with pytest.raises(errors.InvalidParameter, match=r"channels='marks' is no channel.*mark"):
         Plan.of("binance_futures", BTC, channels=["marks"])
@@ -182,12 +259,14 @@ def read(frame, name):
     return list(zip(frame["timestamp"].to_physical().to_list(), frame[name].to_list(), strict=True))
 
 
-def test_what_a_venue_says_is_recorded_proved_and_read(lab, unique, monkeypatch, tmp_path):
+@pytest.mark.parametrize("name", ["binance_futures", "okx_swap"])
+def test_what_a_venue_says_is_recorded_proved_and_read(name, lab, unique, monkeypatch, tmp_path):
     monkeypatch.setattr(protocol, "FUNDING_US", 1_000_000)
     monkeypatch.setattr(_binance, "ASKED_EVERY", {"open_interest": 0.2, "funding": 0.3})
+    monkeypatch.setattr(_okx, "FUNDING_EVERY", 0.3)
     with MockVenue(generated([BTC], seed=1, rate=200, trades=800)) as venue:
         collector = lab.collect(
-            "binance_futures", BTC, url=venue.url, channels=list(CHANNELS), book_depth=0,
+            name, BTC, url=venue.url, channels=list(CHANNELS), book_depth=0,
             session_id=unique("live"), settle=0,
         )  # fmt: skip
         deadline = time.monotonic() + 60
@@ -195,13 +274,14 @@ def test_what_a_venue_says_is_recorded_proved_and_read(lab, unique, monkeypatch,
             time.sleep(0.1)
         session = collector.stop()
         assert session.data_types == ("prices", *CHANNELS)
-        for channel, name, frame in (
+        for channel, column, frame in (
             ("mark", "mark_price", session.mark_prices()),
             ("liquidations", "price", session.liquidations()),
+            ("liquidations", "volume", session.liquidations()),
             ("open_interest", "open_interest", session.open_interest()),
         ):
-            truth = told(venue, channel, name)
-            found = read(frame, name)
+            truth = told(venue, channel, column)
+            found = read(frame, column)
             assert found == truth[: len(found)]
             assert len(truth) - len(found) <= 2  # what came while it was stopped
             assert found, channel

@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 from mock_client import ask, converse
 
-from fxlab.mock import Faults, MockVenue, generated
+from fxlab.mock import Faults, MockVenue, _protocols, generated
 
 PUBLIC, BUSINESS = "/okx/ws/v5/public", "/okx/ws/v5/business"
 BOOK = {"channel": "books", "instId": "BTC-USDT"}
@@ -151,6 +151,40 @@ def test_swaps_are_listed_with_the_size_of_their_contract():
         ("ETH-USDT-SWAP", "linear", "0.01", "1"),
     ]
     assert wrong["code"] == "51000"
+
+
+def test_swaps_have_marks_with_their_funding_open_interest_and_liquidations(monkeypatch):
+    monkeypatch.setattr(_protocols, "FUNDING_US", 1_000_000)
+    path, native = "/okx_swap/ws/v5/public", "BTC-USDT-SWAP"
+    topics = [
+        {"channel": name, "instId": native}
+        for name in ("mark-price", "funding-rate", "open-interest")
+    ]
+    orders = {"channel": "liquidation-orders", "instType": "SWAP"}
+
+    def enough(frames):
+        return pushed(frames, orders) and all(len(pushed(frames, one)) > 1 for one in topics)
+
+    with venue(speed=1.0, trades=None) as mock:
+        frames = converse(mock, path, [request(*topics, orders)], enough)
+        charged = ask(mock, "/okx_swap/api/v5/public/funding-rate-history", instId=native, before=0)
+        told = {name: rows[0][2] for name, rows in mock.truth.channels.items()}
+        spot = converse(mock, PUBLIC, [request(orders)], answers)
+    marks, fundings, interest = ([one["data"][0] for one in pushed(frames, t)] for t in topics)
+    assert marks[0]["markPx"] == told["mark"]["mark_price"]
+    assert int(fundings[0]["fundingTime"]) > int(fundings[0]["ts"]) == int(marks[0]["ts"])
+    assert interest[0]["oiCcy"] == told["open_interest"]["open_interest"]
+    assert Decimal(interest[0]["oi"]) / 100 == Decimal(interest[0]["oiCcy"])
+    times = [int(one["fundingTime"]) for one in charged["data"]]
+    assert times == sorted(times, reverse=True)
+    rates = {int(one["fundingTime"]): one["realizedRate"] for one in charged["data"]}
+    first = fundings[0]
+    assert rates.get(int(first["fundingTime"]), first["fundingRate"]) == first["fundingRate"]
+    detail = pushed(frames, orders)[0]["data"][0]["details"][0]
+    assert (detail["side"], detail["bkPx"]) == tuple(
+        told["liquidations"][name] for name in ("side", "price")
+    )
+    assert answers(spot)[0]["code"] == "60018"
 
 
 def test_trades_of_the_past_and_the_book_by_rest():

@@ -14,6 +14,7 @@ from fxlab.collect.feed import (
     Address,
     BookDelta,
     BookSnapshot,
+    ChannelRow,
     Clock,
     Event,
     Gap,
@@ -22,7 +23,7 @@ from fxlab.collect.feed import (
     Trade,
 )
 from fxlab.collect.venues import _okx
-from fxlab.collect.venues._okx import DEPTH, Okx, OkxRun, OkxSwap, parse
+from fxlab.collect.venues._okx import DEPTH, FundingAnnounced, Okx, OkxRun, OkxSwap, parse
 from fxlab.collect.venues._snapshot_run import BookUpdate, SequencedBook
 from fxlab.errors import VenueRefused, VenueUnavailable
 from fxlab.mock import Faults, MockVenue
@@ -177,9 +178,19 @@ def test_frames_that_are_not_as_documented_are_set_aside(frame):
 
 def test_no_mutation_of_a_good_frame_raises():
     good = (change(), change("snapshot"), change(native="ETH-USDT-SWAP"), pushed(deal(), deal()))
+    due = {"fundingRate": "0.0001", "fundingTime": str(MS)}
+    order = {"side": "buy", "bkPx": "9.5", "sz": "1", "ts": str(MS)}
+    good += (
+        pushed({"markPx": "42310.6", "ts": str(MS)}, channel="mark-price"),
+        pushed(due, channel="funding-rate"),
+        pushed({"oi": "1741921", "ts": str(MS)}, channel="open-interest"),
+        pushed({"instId": "BTC-USDT", "details": [order]}, channel="liquidation-orders"),
+    )
+    known = Trade | BookUpdate | ChannelRow | FundingAnnounced | Event
+    assert all(type(parse(text, NOW, KNOWN)[0]) is not Event for text in good)
     for text in mutations(*good):
         for found in parse(text, NOW, KNOWN):
-            assert isinstance(found, Trade | BookUpdate | Event)
+            assert isinstance(found, known)
 
 
 def test_trades_and_books_have_connections_of_their_own(monkeypatch):

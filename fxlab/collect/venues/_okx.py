@@ -14,6 +14,10 @@ numbers may begin anew: that update follows, but has a smaller number, and the l
 Quantities of swaps are contracts there; here they are units of the base coin, as everywhere in
 fxlab. Inverse contracts, which are worth quote units, are left out.
 
+Of perpetuals there is more, over connections of its own: mark prices (five a second, with the last
+announced rate of the funding to come), open interest, liquidations (not all of them, as the
+documents say), and, asked by REST, the funding that was charged.
+
 Where the venue announces a service upgrade (64008), an event tells it; the connections are made
 again when they end.
 
@@ -25,6 +29,9 @@ The protocol (version 5), each under https://www.okx.com/docs-v5/en/:
 #order-book-trading-market-data-get-order-book
 #order-book-trading-market-data-get-trades, #order-book-trading-market-data-get-trades-history
 #public-data-rest-api-get-instruments, #public-data-rest-api-get-system-time
+#public-data-websocket-mark-price-channel, #public-data-websocket-funding-rate-channel
+#public-data-websocket-open-interest-channel, #public-data-websocket-liquidation-orders-channel
+#public-data-rest-api-get-funding-rate-history
 https://www.okx.com/help/okx-order-book-channels-checksum-field-deprecation
 """
 
@@ -34,14 +41,16 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from decimal import Decimal
+from functools import partial
 from json.decoder import JSONDecoder
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NamedTuple
 
 from fxlab.collect._live.trades import MOST_ID
 from fxlab.collect.feed import (
     NOT_AS_DOCUMENTED,
     Address,
     BookSnapshot,
+    ChannelRow,
     Event,
     Instrument,
     Level,
@@ -66,19 +75,36 @@ from fxlab.collect.venues._snapshot_run import (
 )
 from fxlab.collect.venues._websocket import Frame, ReconnectingWebSocket
 from fxlab.errors import VenueError
-from fxlab.schema import BOOK_DEPTH, is_symbol
+from fxlab.schema import BOOK_DEPTH, CHANNELS, is_symbol
 
 TRADES, BOOKS = "trades-all", "books"
+LIQUIDATIONS: Final = "liquidation-orders"
+STREAMS: Final = {
+    "mark": ("mark-price", "funding-rate"),
+    "open_interest": ("open-interest",),
+    "liquidations": (LIQUIDATIONS,),
+}
+"""What is subscribed for each of fxlab's channels; funding is asked for."""
 DEPTH: Final = 400
 """Levels of each side that ``books`` tells of."""
 
 _SIDES: Final = ("buy", "sell")
 
-Parsed = Trade | BookUpdate | Event
-_Reader = Callable[[Mapping[str, Any], int, Instrument], list[Parsed]]
+
+class FundingAnnounced(NamedTuple):
+    """What a mark price says of the funding to come, until the next announcement."""
+
+    symbol: str
+    values: Mapping[str, float | int]
 
 
-def parse(frame: str | bytes, received: int, instruments: Mapping[str, Instrument]) -> list[Parsed]:
+Parsed = Trade | BookUpdate | ChannelRow | FundingAnnounced | Event
+_Reader = Callable[[Mapping[str, Any], int, Instrument], Sequence[Parsed]]
+
+
+def parse(
+    frame: str | bytes, received: int, instruments: Mapping[str, Instrument]
+) -> Sequence[Parsed]:
     """Return what a frame says; nothing for pongs and acknowledgements.
 
     Parameters
@@ -98,6 +124,8 @@ def parse(frame: str | bytes, received: int, instruments: Mapping[str, Instrumen
         if "event" in message:
             return _answer(message, received)
         channel = message["arg"]["channel"]
+        if channel == LIQUIDATIONS:
+            return _liquidations(message, received, instruments)
         if channel not in _CHANNELS:
             raise ValueError(f"unknown channel {channel!r:.40}")
         return _CHANNELS[channel](message, received, instruments[message["arg"]["instId"]])
@@ -108,7 +136,7 @@ def parse(frame: str | bytes, received: int, instruments: Mapping[str, Instrumen
 _decode: Final[Callable[[str], Any]] = JSONDecoder(parse_constant=no_constant).decode
 
 
-def _answer(message: Mapping[str, Any], received: int) -> list[Parsed]:
+def _answer(message: Mapping[str, Any], received: int) -> list[Event]:
     if message["event"] in {"error", "notice"}:
         said = f"{message['code']}: {message['msg']}"
         return [Event("venue_error", None, received, 1, said[:300])]
@@ -183,7 +211,90 @@ def _sequence(value: object, least: int) -> int:
     return value
 
 
-_CHANNELS: Final[Mapping[str, _Reader]] = {TRADES: _trades, BOOKS: _books}
+def _marks(message: Mapping[str, Any], received: int, instrument: Instrument) -> list[Parsed]:
+    return [
+        ChannelRow(
+            instrument.symbol,
+            "mark",
+            {"mark_price": positive(_text(entry["markPx"]), "markPx")},
+            _micros(entry["ts"]),
+            received,
+        )
+        for entry in listed(message["data"])
+    ]
+
+
+def _announced(message: Mapping[str, Any], received: int, instrument: Instrument) -> list[Parsed]:
+    del received
+    return [
+        FundingAnnounced(
+            instrument.symbol,
+            {
+                "funding_rate": _rate(entry["fundingRate"]),
+                "next_funding": _micros(entry["fundingTime"]),
+            },
+        )
+        for entry in listed(message["data"])
+    ]
+
+
+def _interest(message: Mapping[str, Any], received: int, instrument: Instrument) -> list[Parsed]:
+    return [
+        ChannelRow(
+            instrument.symbol,
+            "open_interest",
+            {"open_interest": quantity_of(_base_units(_text(entry["oi"]), instrument), "oi")},
+            _micros(entry["ts"]),
+            received,
+        )
+        for entry in listed(message["data"])
+    ]
+
+
+def _liquidations(
+    message: Mapping[str, Any], received: int, instruments: Mapping[str, Instrument]
+) -> list[Parsed]:
+    """Return those of the instruments that are recorded: the channel is of all contracts."""
+    return [
+        _liquidation(detail, received, instruments[entry["instId"]])
+        for entry in listed(message["data"])
+        if entry["instId"] in instruments
+        for detail in listed(entry["details"])
+    ]
+
+
+def _liquidation(detail: Mapping[str, Any], received: int, instrument: Instrument) -> ChannelRow:
+    if detail["side"] not in _SIDES:
+        raise ValueError(f"side {detail['side']!r:.40} is neither buy nor sell")
+    values = {
+        "side": detail["side"],
+        "price": positive(_text(detail["bkPx"]), "bkPx"),
+        "volume": positive(_base_units(_text(detail["sz"]), instrument), "sz"),
+    }
+    return ChannelRow(instrument.symbol, "liquidations", values, _micros(detail["ts"]), received)
+
+
+def charged(entry: Mapping[str, Any], received: int, instrument: Instrument) -> ChannelRow:
+    """Return a funding of the past; raises what `trade_of` raises."""
+    values = {"rate": _rate(entry["realizedRate"])}
+    time = _micros(entry["fundingTime"])
+    return ChannelRow(instrument.symbol, "funding", values, time, received, "backfill")
+
+
+def _rate(text: object) -> float:
+    rate = float(_text(text))
+    if not -1.0 < rate < 1.0:
+        raise ValueError(f"{text!s:.40} is no rate of a funding")
+    return rate
+
+
+_CHANNELS: Final[Mapping[str, _Reader]] = {
+    TRADES: _trades,
+    BOOKS: _books,
+    "mark-price": _marks,
+    "funding-rate": _announced,
+    "open-interest": _interest,
+}
 
 
 def levels_of(entries: object, instrument: Instrument) -> list[Level]:
@@ -224,8 +335,10 @@ HEARTBEAT: Final = ("ping", 20.0)
 HEARTBEAT_ANSWER: Final = "pong"
 MOST_BOOKS: Final = 25
 """Books of one connection; less than 30 are advised."""
-MOST_TRADES: Final = 500
-"""Symbols' trades of one connection; all channels may have 64 KB together."""
+MOST_TOPICS: Final = 500
+"""Other channels of one connection; all may have 64 KB together."""
+FUNDING_EVERY: Final = 300.0
+"""Seconds between two rounds of questions about what was charged."""
 BETWEEN_CONNECTIONS: Final = 0.4
 """Seconds between the beginnings of two connections; 3 a second are allowed."""
 PAGE: Final = 100
@@ -310,6 +423,15 @@ class Okx(RestFeed):
         # Pages come newest first.
         return sorted(history.found, key=_number)
 
+    async def charged(self, instrument: Instrument, since: int) -> list[ChannelRow]:
+        """Return the funding that was charged since a time (us), the oldest first."""
+        what = "public/funding-rate-history"
+        found = await self._ask(what, instId=instrument.native, before=since // 1_000)
+        received = self.clock.now()
+        with self._documented(what):
+            rows = [charged(entry, received, instrument) for entry in listed(found)]
+        return sorted(rows, key=lambda row: row.time)
+
     async def server_time(self) -> int:
         """Return the venue's clock in microseconds; it tells milliseconds."""
         found = await self._ask("public/time")
@@ -347,6 +469,7 @@ class OkxSwap(Okx):
     """The same of OKX's linear perpetual contracts, in units of the base coin."""
 
     venue: ClassVar[str] = "okx_swap"
+    channels: ClassVar[tuple[str, ...]] = tuple(CHANNELS)
     KIND: ClassVar[str] = "SWAP"
 
 
@@ -401,24 +524,48 @@ class OkxRun(SubscribedRun):
         booked = wanted.instruments if wanted.book_depth else ()
         books = {one.native: SequencedBook(one.symbol, DEPTH, counted=False) for one in booked}
         super().__init__(feed, wanted, books)
-        traded = wanted.instruments if wanted.trades else ()
-        self._gather("prices", "/ws/v5/business", TRADES, traded, MOST_TRADES)
-        self._gather("orderbook", "/ws/v5/public", BOOKS, booked, MOST_BOOKS)
+        self._feed, self._wanted = feed, wanted
+        self._announced: dict[str, Mapping[str, float | int]] = {}
+        public, business = "/ws/v5/public", "/ws/v5/business"
+        if wanted.trades:
+            self._gather({"prices"}, business, [TRADES], MOST_TOPICS)
+        if wanted.book_depth:
+            self._gather({"orderbook"}, public, [BOOKS], MOST_BOOKS)
+        streamed = {name: STREAMS[name] for name in wanted.channels if name in STREAMS}
+        if streamed:
+            every = [one for names in streamed.values() for one in names]
+            self._gather(set(streamed), public, every, MOST_TOPICS // len(every))
 
-    def _gather(
-        self, data_type: str, path: str, channel: str, ones: Sequence[Instrument], most: int
-    ) -> None:
-        """Share a channel's instruments out among connections."""
+    def _gather(self, kinds: set[str], path: str, channels: Sequence[str], most: int) -> None:
+        """Share the instruments out among connections, so many to each."""
+        ones = self._wanted.instruments
         for at in range(0, len(ones), most):
-            self._group({data_type}, path, HEARTBEAT, subscriptions, _again)
+            self._group(kinds, path, HEARTBEAT, subscriptions, _again)
             group = self._groups[-1]
             for one in ones[at : at + most]:
-                group.topics.append(_topic(channel, one.native))
+                own = (name for name in channels if name != LIQUIDATIONS)
+                group.topics += [_topic(name, one.native) for name in own]
                 group.symbols[one.symbol] = one.native
+            if LIQUIDATIONS in channels:
+                group.topics.append({"channel": LIQUIDATIONS, "instType": self._feed.KIND})
 
     async def _read(self, connection: TopicGroup, wire: ReconnectingWebSocket) -> None:
         await asyncio.sleep(BETWEEN_CONNECTIONS * self._groups.index(connection))
         await super()._read(connection, wire)
+
+    async def poll(self) -> None:
+        """Ask for the funding that was charged, one contract after the other."""
+        since = self._clock.now()
+        while "funding" in self._wanted.channels:
+            for one in self._wanted.instruments:
+                await self._allowed()
+                try:
+                    rows = await self._feed.charged(one, since)
+                except VenueError as error:
+                    await self._tell("venue_error", one.symbol, f"funding: {error}")
+                else:
+                    await self._queue.put(partial(list, rows))
+            await asyncio.sleep(FUNDING_EVERY)
 
     def frames(self, frames: list[Frame]) -> list[Message]:
         """Return what frames mean."""
@@ -428,6 +575,11 @@ class OkxRun(SubscribedRun):
             for found in parse(payload, received, instruments):
                 if isinstance(found, BookUpdate):
                     messages += self.booked(found)
+                elif isinstance(found, FundingAnnounced):
+                    self._announced[found.symbol] = found.values
+                elif isinstance(found, ChannelRow) and found.channel == "mark":
+                    known = self._announced.get(found.symbol, {})
+                    messages.append(found._replace(values={**found.values, **known}))
                 else:
                     messages.append(found)
         return messages

@@ -25,6 +25,7 @@ from fxlab.collect.feed import (
     BookDelta,
     BookSnapshot,
     Event,
+    Gap,
     Instrument,
     Level,
     Message,
@@ -49,7 +50,7 @@ from fxlab.collect.venues._websocket import (
     ReconnectingWebSocket,
 )
 from fxlab.errors import VenueError
-from fxlab.schema import BOOK_DEPTH
+from fxlab.schema import BOOK_DEPTH, CHANNELS
 
 FIRST_CHANGE: Final = 3.0
 """Seconds to wait for a change before the snapshot is fetched: it has to be newer."""
@@ -436,11 +437,13 @@ class TopicGroup:
     Attributes
     ----------
     data_types
-        Which of "prices" and "orderbook" it carries.
+        Which it carries: "prices", "orderbook", and names of channels.
     symbols
         The venue's names by fxlab's.
-    lost
-        Why it was lost, until it is open again.
+    known
+        Whether it has been open.
+    lost, lost_at
+        Why it was lost, until it is open again, and when.
     """
 
     data_types: AbstractSet[str]
@@ -448,7 +451,14 @@ class TopicGroup:
     topics: list[Any]
     wire: ReconnectingWebSocket
     resubscriptions: Resubscriptions
+    known: bool = False
     lost: str | None = None
+    lost_at: int = 0
+
+    def channels(self) -> list[tuple[str, str]]:
+        """Return symbol and name of all that it carries beside trades and books."""
+        names = [name for name in CHANNELS if name in self.data_types]
+        return [(symbol, name) for symbol in self.symbols for name in names]
 
 
 class SubscribedRun(VenueRun[TopicGroup]):
@@ -547,16 +557,19 @@ class SubscribedRun(VenueRun[TopicGroup]):
         """Tell of a reconnect; the subscriptions bring the books."""
         if self._gaps is not None and "prices" in connection.data_types:
             self._gaps.listen(connection.symbols, opened.time)
+        connection.known = True
         reason, connection.lost = connection.lost, None
         if reason is None or opened.number == 1:
             return []
-        return [Event("reconnect", None, opened.time, 1, reason)]
+        since = connection.lost_at
+        ended = [Gap(*key, since, opened.time, None, reason) for key in connection.channels()]
+        return [Event("reconnect", None, opened.time, 1, reason), *ended]
 
     def closed(self, connection: TopicGroup, closed: ConnectionClosed) -> list[Message]:
         """Tell what is lost until the connection stands again."""
         if connection.lost is not None:
             return []
-        connection.lost = closed.reason
+        connection.lost, connection.lost_at = closed.reason, closed.time
         self._start(connection.resubscriptions.stop)
         lost: list[Message] = []
         if "orderbook" in connection.data_types:
@@ -565,6 +578,8 @@ class SubscribedRun(VenueRun[TopicGroup]):
                 book.expect_snapshot()
         if self._gaps is not None and "prices" in connection.data_types:
             lost += self._gaps.lose(closed.reason, connection.symbols)
+        for key in connection.channels() if connection.known else ():
+            lost.append(Gap(*key, closed.time, None, None, closed.reason))
         return lost
 
 

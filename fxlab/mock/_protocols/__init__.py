@@ -186,6 +186,28 @@ def changed_levels(before: list[Change], after: list[Change]) -> list[Change]:
     return gone + [change for change in after if old.get(change[0]) != change[1]]
 
 
+FUNDING_US: Final = 8 * 3_600_000_000
+"""Between two times of funding."""
+LIQUIDATED: Final = 50
+"""Every so many trades, one is told as a liquidation, too."""
+
+
+def funding_rate(time: int) -> str:
+    """Return the rate of the funding at a time (us), which is announced until then."""
+    return f"{(time // FUNDING_US % 7 - 3) / 10_000:.8f}"
+
+
+def next_funding(time: int) -> int:
+    """Return the first time of funding after a time (us)."""
+    return (time // FUNDING_US + 1) * FUNDING_US
+
+
+def funded(since: int, until: int, most: int) -> list[int]:
+    """Return the times of funding in a range, both ends included, as many of the last ones."""
+    last = until // FUNDING_US
+    return [n * FUNDING_US for n in range(max(-(-since // FUNDING_US), last - most), last + 1)]
+
+
 TEXT: Final = 0x1
 _CLOSE: Final = 0x8
 _PING: Final = 0x9

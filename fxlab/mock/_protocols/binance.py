@@ -25,7 +25,18 @@ from fxlab.mock._market import (
     MarketTrade,
     decimal_text,
 )
-from fxlab.mock._protocols import Answer, Protocol, Query, Socket, World, compact
+from fxlab.mock._protocols import (
+    LIQUIDATED,
+    Answer,
+    Protocol,
+    Query,
+    Socket,
+    World,
+    compact,
+    funded,
+    funding_rate,
+    next_funding,
+)
 
 SPOT_DECIMALS: Final = 8
 _WINDOWS: Final = {"depth@100ms": 100_000, "depth": 1_000_000}
@@ -184,17 +195,6 @@ _NO_KEY: Final = Answer.of({"code": -2014, "msg": "API-key format invalid."}, 40
 _MOST: Final = 1_000
 
 
-FUNDING_US: Final = 8 * 3_600_000_000
-"""Between two times of funding."""
-LIQUIDATED: Final = 50
-"""Every so many trades, one is told as a liquidation, too."""
-
-
-def funding_rate(time: int) -> str:
-    """Return the rate of the funding at a time (us), which is announced until then."""
-    return f"{(time // FUNDING_US % 7 - 3) / 10_000:.8f}"
-
-
 class BinanceRest:
     """Answers for spot under /api/v3, for futures under /fapi/v1."""
 
@@ -284,9 +284,7 @@ class BinanceRest:
 
     def _funding(self, frames: Frames, query: Query) -> Answer:
         """Answer with what was charged from ``startTime`` on, the oldest first."""
-        since, every = int(query.get("startTime", "0")) * 1_000, FUNDING_US
-        last = self._world.now() // every
-        times = [n * every for n in range(max(-(-since // every), last - _MOST), last + 1)]
+        times = funded(int(query.get("startTime", "0")) * 1_000, self._world.now(), _MOST)
         return Answer.of(
             [
                 {
@@ -559,7 +557,7 @@ class BinanceFuturesProtocol(BinanceProtocol):
         return told
 
     def _mark(self, frames: Frames, time: int) -> bytes:
-        due = (time * 1_000 // FUNDING_US + 1) * FUNDING_US
+        due = next_funding(time * 1_000)
         prices = {name: frames.price(frames.last_price + add) for name, add in _OFFSETS.items()}
         values = {**prices, "funding_rate": funding_rate(due), "next_funding": due}
         self.world.truth.tell("mark", frames.listing.symbol, time * 1_000, **values)

@@ -1,9 +1,10 @@
-"""Mock protocol of OKX, version 5: ``trades-all``, ``trades``, books of 400 levels, and REST.
+"""Mock protocol of OKX, version 5: trades, books of 400 levels, what perpetuals have, and REST.
 
 A book's channel begins with a snapshot for who subscribes. Its changes come at once here, and not
 every 100 ms; each names the one before it, and its number leaps by one to seven. Its levels are the
 400 best ones: one that falls out of them is taken away. Quantities of swaps are contracts, of a
-hundredth of the base coin.
+hundredth of the base coin. They have mark prices, each second and with the announced funding before
+it, open interest with them, and liquidations: every so many trades, one is told as one.
 
 Each under https://www.okx.com/docs-v5/en/:
 #overview-websocket-connect, #overview-websocket-subscribe, #overview-websocket-notification
@@ -12,6 +13,9 @@ Each under https://www.okx.com/docs-v5/en/:
 #order-book-trading-market-data-ws-trades-channel
 #order-book-trading-market-data-get-order-book
 #order-book-trading-market-data-get-trades, #order-book-trading-market-data-get-trades-history
+#public-data-websocket-mark-price-channel, #public-data-websocket-funding-rate-channel
+#public-data-websocket-open-interest-channel, #public-data-websocket-liquidation-orders-channel
+#public-data-rest-api-get-funding-rate-history
 #public-data-rest-api-get-instruments, #public-data-rest-api-get-system-time, #error-code
 """
 
@@ -23,6 +27,7 @@ from typing import Any, ClassVar, Final
 
 from fxlab.mock._market import BookChange, Change, Listing, MarketEvent, MarketTrade
 from fxlab.mock._protocols import (
+    LIQUIDATED,
     Answer,
     Protocol,
     Query,
@@ -30,17 +35,19 @@ from fxlab.mock._protocols import (
     World,
     changed_levels,
     compact,
+    funded,
+    funding_rate,
+    next_funding,
 )
 
 PUBLIC, BUSINESS = "/ws/v5/public", "/ws/v5/business"
-PATHS: Final = {"books": PUBLIC, "trades": PUBLIC, "trades-all": BUSINESS}
-"""Where each channel is."""
+LIQUIDATIONS: Final = "liquidation-orders"
 DEPTH: Final = 400
 FIRST_SEQUENCE: Final = 1_000
 MOST_BYTES: Final = 64 * 1024
 """Of a request's channels."""
-NEWEST, PAGE = 500, 100
-"""Trades that ``trades`` and ``history-trades`` tell at most."""
+NEWEST, PAGE, FUNDINGS = 500, 100, 400
+"""What ``trades``, ``history-trades`` and ``funding-rate-history`` tell at most."""
 _ROOT: Final = "/api/v5/"
 
 Sides = tuple[list[Change], list[Change]]
@@ -56,6 +63,10 @@ class OkxProtocol(Protocol):
         b'upgrade. Please reconnect.","connId":"mock"}'
     )
     kind: ClassVar[str] = "SPOT"
+    paths: ClassVar[Mapping[str, str]] = {
+        "books": PUBLIC, "trades": PUBLIC, "trades-all": BUSINESS,
+    }  # fmt: skip
+    """Where each channel is."""
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
@@ -95,14 +106,16 @@ class OkxProtocol(Protocol):
             self._refuse(session, "60012", f"Invalid request: {text[:200]}")
 
     def _act(self, session: Socket, operation: str, topic: Mapping[str, str]) -> None:
-        channel, listing = topic["channel"], self._natives.get(topic["instId"])
-        gone = listing is None or listing.symbol in self.world.delisted
-        if listing is None or gone or PATHS.get(channel) != session.notes["path"]:
-            wrong = f"Wrong URL or channel:{channel},instId:{topic['instId']} doesn't exist."
+        channel, every = topic["channel"], topic["channel"] == LIQUIDATIONS
+        named = topic["instType" if every else "instId"]
+        listing = next(iter(self._natives.values())) if every else self._natives.get(named)
+        gone = listing is None or (not every and listing.symbol in self.world.delisted)
+        if listing is None or gone or self.paths.get(channel) != session.notes["path"]:
+            wrong = f"Wrong URL or channel:{channel},instId:{named} doesn't exist."
             self._refuse(session, "60018", wrong)
             return
         session.send(compact({"event": operation, "arg": topic, "connId": "mock"}))
-        stream = f"{channel}:{topic['instId']}"
+        stream = f"{channel}:{named}"
         if operation == "unsubscribe":
             session.unsubscribe(stream)
             return
@@ -247,6 +260,80 @@ class OkxSwapProtocol(OkxProtocol):
 
     name: ClassVar[str] = "okx_swap"
     kind: ClassVar[str] = "SWAP"
+    paths: ClassVar[Mapping[str, str]] = {
+        **OkxProtocol.paths, "mark-price": PUBLIC, "funding-rate": PUBLIC, "open-interest": PUBLIC,
+        LIQUIDATIONS: PUBLIC,
+    }  # fmt: skip
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self._marked: dict[str, int] = {}
+
+    def encode(self, event: MarketEvent) -> Iterable[tuple[str, bytes]]:
+        """Return also what perpetuals have: each second, and every so many trades."""
+        yield from super().encode(event)
+        if not isinstance(event, MarketTrade):
+            return
+        listing, second = self.world.listings[event.symbol], event.time // 1_000_000
+        if second > self._marked.get(event.symbol, 0):
+            self._marked[event.symbol] = second
+            yield from self._states(event, listing)
+        stream = f"{LIQUIDATIONS}:{self.kind}"
+        if event.id % LIQUIDATED == 0 and stream in self.listened:
+            yield stream, self._liquidation(event, listing)
+
+    def _states(self, deal: MarketTrade, listing: Listing) -> Iterator[tuple[str, bytes]]:
+        """Return the announced funding, the mark price and the open interest, as listened to."""
+        native, ms, tell = self.native(listing), deal.time // 1_000, self.world.truth.tell
+        about = {"instType": self.kind, "instId": native, "ts": str(ms)}
+        due = next_funding(deal.time)
+        rate = {"fundingRate": funding_rate(due), "fundingTime": str(due // 1_000)}
+        told = {"funding-rate": rate, "mark-price": {"markPx": listing.price(deal.price)}}
+        contracts = 1_000_000 + ms % 1_000_000
+        told["open-interest"] = {"oi": str(contracts), "oiCcy": f"{contracts / 100:.2f}"}
+        for channel, values in told.items():
+            if (stream := f"{channel}:{native}") in self.listened:
+                yield stream, _pushed(channel, native, {**about, **values})
+                if channel == "mark-price":
+                    tell("mark", listing.symbol, ms * 1_000, mark_price=values["markPx"])
+                elif channel == "open-interest":
+                    oi = values["oiCcy"]
+                    tell("open_interest", listing.symbol, ms * 1_000, open_interest=oi)
+
+    def _liquidation(self, deal: MarketTrade, listing: Listing) -> bytes:
+        price, size = listing.price(deal.price), self.size(listing, deal.quantity)
+        side, ms = "buy" if deal.bought else "sell", deal.time // 1_000
+        detail = {"side": side, "posSide": "net", "bkPx": price, "sz": size, "bkLoss": "0"}
+        entry: dict[str, Any] = {"instType": self.kind, "instId": self.native(listing)}
+        entry["details"] = [{**detail, "ccy": "", "ts": str(ms)}]
+        volume = listing.quantity(deal.quantity)
+        values = {"side": side, "price": price, "volume": volume}
+        self.world.truth.tell("liquidations", listing.symbol, ms * 1_000, **values)
+        arg = {"channel": LIQUIDATIONS, "instType": self.kind}
+        return compact({"arg": arg, "data": [entry]})
+
+    def answer(self, path: str, query: Query) -> Answer | None:
+        """Answer also funding-rate-history."""
+        if path == f"{_ROOT}public/funding-rate-history":
+            return self._charged(query)
+        return super().answer(path, query)
+
+    def _charged(self, query: Query) -> Answer:
+        """Answer with what was charged after ``before``, the newest first."""
+        since = int(query.get("before", "0")) * 1_000 + 1
+        return _result(
+            [
+                {
+                    "instType": self.kind,
+                    "instId": query.get("instId", ""),
+                    "fundingRate": funding_rate(time),
+                    "realizedRate": funding_rate(time),
+                    "fundingTime": str(time // 1_000),
+                    "method": "current_period",
+                }
+                for time in reversed(funded(since, self.world.now(), FUNDINGS))
+            ]
+        )
 
     def native(self, listing: Listing) -> str:
         """Return the venue's name of a contract."""
