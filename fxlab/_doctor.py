@@ -462,7 +462,7 @@ def _schema(settings: Settings) -> Finding:
     endpoint = _endpoint(settings)
     if endpoint is None:
         return None, _NOT_ASKED, ""
-    from fxlab._questdb import migrations, sql
+    from fxlab._questdb import migrations
     from fxlab._questdb.client import QuestDB
     from fxlab.lab import upgrade
     from fxlab.schema import SCHEMA_VERSIONS
@@ -470,7 +470,7 @@ def _schema(settings: Settings) -> Finding:
     with contextlib.closing(QuestDB(endpoint)) as database:
         version = upgrade(database, settings)
         migrations.check_schema(database)
-        row = database.export(sql.newest_version()).cast(pl.Schema(SCHEMA_VERSIONS.frame))
+        row = database.export(sql_tables.newest_version()).cast(pl.Schema(SCHEMA_VERSIONS.frame))
         database.write(SCHEMA_VERSIONS, row)  # the very row that is there: DEDUP keeps one
         database.wait_visible(SCHEMA_VERSIONS)
     return True, f"schema version {version}, a row was written", ""

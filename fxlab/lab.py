@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from fxlab.collect._files.importer import ImportReport, Source
     from fxlab.sessions._catalog import SessionPage, SessionQuery
     from fxlab.sessions._statistics import Analysis
-    from fxlab.sessions.runs import Reproduction, SavedRun
+    from fxlab.sessions.runs import Reproduction, RunQuery, SavedRun
     from fxlab.sessions.session import Session
     from fxlab.sweeper._store import SavedSweep
 
@@ -366,11 +366,11 @@ class Lab(Recordings, Deletions, Archives):
 
         return runs.save(self._db, result)
 
-    def runs(self, limit: int = 50, *, text: str = "", deleted: bool = False) -> pl.DataFrame:
-        """Return the newest saved runs; see `fxlab.sessions.runs.listing`."""
+    def runs(self, limit: int = 50, **query: Unpack[RunQuery]) -> pl.DataFrame:
+        """Return saved runs, the newest or as sorted; see `fxlab.sessions.runs.listing`."""
         from fxlab.sessions import runs
 
-        return runs.listing(self._db, limit, text=text, deleted=deleted)
+        return runs.listing(self._db, limit, **query)
 
     def run(self, run_id: str) -> SavedRun:
         """Return a saved run, as `fxlab.compare_runs` takes it.
@@ -420,11 +420,11 @@ class Lab(Recordings, Deletions, Archives):
 
         return _store.undelete(self._db, sweep_id)
 
-    def sweeps(self, limit: int = 50, *, text: str = "", deleted: bool = False) -> pl.DataFrame:
-        """Return the newest sweeps, one row for each study; see `fxlab.sweeper._store.listing`."""
+    def sweeps(self, limit: int = 50, **query: Unpack[RunQuery]) -> pl.DataFrame:
+        """Return sweeps, the newest or as sorted; see `fxlab.sweeper._store.listing`."""
         from fxlab.sweeper import _store
 
-        return _store.listing(self._db, limit, text=text, deleted=deleted)
+        return _store.listing(self._db, limit, **query)
 
     def sweep(self, sweep_id: str) -> SavedSweep:
         """Return a kept sweep with all its points.

@@ -43,11 +43,11 @@ def test_unknown_names_are_attribute_errors():
 
 INNER = {
     "CachedColumns", "Chunk", "Clock", "Job", "KernelState", "Market", "Message", "Plan",
-    "Point", "QuestDB", "Run", "RunStore", "Scope", "SessionAddress", "SessionQuery", "Space",
-    "SweepStudy", "TickSource", "TrialResult",
+    "Point", "QuestDB", "Run", "RunQuery", "RunStore", "Scope", "SessionAddress", "SessionQuery",
+    "Space", "SweepStudy", "TickSource", "TrialResult",
 }  # fmt: skip
 """Of attributes and constructors that are no user's; `Message` is a union of public classes,
-`SessionQuery` is what `Lab.sessions` takes."""
+`SessionQuery` and `RunQuery` are what `Lab.sessions` and `Lab.runs` take."""
 
 
 def classes_of_ours():

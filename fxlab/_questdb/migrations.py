@@ -242,7 +242,7 @@ def cut(span: Span, rows: int, table: Table) -> Iterator[Span]:
 
 def _refuse_greedy_server(db: QuestDB, partitions: int) -> None:
     """Refuse a server that keeps all partitions open that it has read, until it dies of it."""
-    kept = db.execute(sql.parameter(RESTING_KEY))
+    kept = db.execute(sql_tables.parameter(RESTING_KEY))
     if partitions > MANY and kept and int(kept[0][0]) > MANY:
         raise SchemaError(
             "the tables have to be rebuilt, by a server that this fxlab has started: run "

@@ -149,11 +149,6 @@ def list_suspended() -> str:
     return "select name, errorMessage from wal_tables() where suspended"
 
 
-def newest_version() -> str:
-    """Return the query for the whole row of the newest migration that was done."""
-    return select(schema.SCHEMA_VERSIONS, [], "version desc, timestamp limit 1")
-
-
 def rows(scope: Scope, names: Sequence[str], *, tie: str | None = "seq") -> str:
     """Return the query for rows in their one order: by time, then by `tie`."""
     order = [scope.table.timestamp, *([tie] if tie else [])]
@@ -414,18 +409,13 @@ def sessions(
     row more than `limit` tells that there is a next page; no row at all is one with a null id.
     """
     choice(sort, SORTS, "column to sort by")
-    key, order = _sort_key(sort, descending=descending), "desc" if descending else "asc"
+    key, order = _sort_key(schema.SESSIONS, sort, descending=descending)
     table, shown = name(schema.SESSIONS.name), columns(schema.SESSIONS, names)
     first = count(offset, "offset")
     end = first + count(limit, "limit") + 1
     page = f"select {shown}, sort_key from matching"
     if after is not None:
-        last = f"select {key} as last_key from {table} where session_id = {session_id(after)}"
-        beyond = "<" if descending else ">"
-        page += (
-            f" cross join ({last}) where sort_key {beyond} last_key "
-            f"or (sort_key = last_key and session_id > {session_id(after)})"
-        )
+        page += _beyond(schema.SESSIONS, "session_id", after, key, order)
     page += f" order by sort_key {order}, session_id limit {first}, {end}"
     return (
         f"with matching as (select *, {key} as sort_key from {table} where {wanted.where}) "
@@ -434,13 +424,28 @@ def sessions(
     )
 
 
-def _sort_key(column: str, *, descending: bool) -> str:
-    """Return a column as a value that is never null, so that any two compare."""
-    kind = schema.SESSIONS.columns[column]
+def _sort_key(table: Table, column: str, *, descending: bool) -> tuple[str, str]:
+    """Return a column as a value that is never null, so that any two compare; and its order.
+
+    What is no column is a metric, rounded: the server takes numbers closer than 1e-10 for equal
+    where it compares them, and not where it sorts.
+    """
+    order, kind = "desc" if descending else "asc", table.columns.get(column)
     if kind in ("SYMBOL", "VARCHAR"):
-        return f"coalesce(cast({name(column)} as varchar), '')"
+        return f"coalesce(cast({name(column)} as varchar), '')", order
+    if kind is None:
+        metric = f"round(json_extract(metrics, {text(f'$.{column}')})::double, 6)"
+        return f"coalesce({metric}, {'-1e300' if descending else '1e300'})", order
     last = -1 if descending else 2**62
-    return f"coalesce({name(column)}{'' if kind == 'DOUBLE' else '::long'}, {last})"
+    return f"coalesce({name(column)}{'' if kind == 'DOUBLE' else '::long'}, {last})", order
+
+
+def _beyond(table: Table, ids: str, after: str, key: str, order: str) -> str:
+    """Return what leaves the rows that stand behind the one with an id; they have a `sort_key`."""
+    one = session_id(after)
+    last = f"select {key} as last_key from {name(table.name)} where {ids} = {one}"
+    beyond = f"sort_key {'<' if order == 'desc' else '>'} last_key"
+    return f" cross join ({last}) where {beyond} or (sort_key = last_key and {ids} > {one})"
 
 
 def _status(status: str | None) -> str:
@@ -489,6 +494,13 @@ _RUN_WORDS: Final = (
 )  # fmt: skip
 
 
+RUN_SORTS: Final = (
+    "timestamp", "run_id", "strategy", "data_session_id", "fills_count",
+    "final_equity", "total_return", "max_drawdown", "sharpe",
+)  # fmt: skip
+"""Columns and metrics that runs can be sorted by."""
+
+
 def runs(
     *,
     limit: int = 50,
@@ -496,18 +508,31 @@ def runs(
     fingerprint: str | None = None,
     words: str = "",
     deleted: bool | None = False,
+    sort: str = "timestamp",
+    descending: bool = True,
+    after: str | None = None,
 ) -> str:
-    """Return the query for the newest runs: with one id or fingerprint, or with all these words.
+    """Return the query for a page of runs: with one id or fingerprint, or with all these words.
 
-    A run that is deleted is found only where `deleted` is True (no others then) or None.
+    A run that is deleted is found only where `deleted` is True (no others then) or None. Order and
+    `after` are as in `sessions`.
     """
+    choice(sort, RUN_SORTS, "column to sort by")
+    key, order = _sort_key(schema.RUNS, sort, descending=descending)
     parts = [] if deleted is None else [f"deleted_at {'!=' if deleted else '='} null"]
     parts += _worded(words, _RUN_WORDS)
     if run_id is not None:
         parts.append(f"run_id = {session_id(run_id)}")
     if fingerprint is not None:
         parts.append(f"fingerprint = {text(fingerprint)}")
-    return select(schema.RUNS, parts, f"timestamp desc limit {count(limit, 'limit')}")
+    page = f"(select *, {key} as sort_key from {name(schema.RUNS.name)}"
+    page += f" where {' and '.join(parts)})" if parts else ")"
+    if after is not None:
+        page += _beyond(schema.RUNS, "run_id", after, key, order)
+    return (
+        f"select {columns(schema.RUNS, schema.RUNS.columns)} from {page} "
+        f"order by sort_key {order}, run_id limit {count(limit, 'limit')}"
+    )
 
 
 def fills(run_id: str) -> str:
@@ -578,11 +603,6 @@ class Span(NamedTuple):
         return found
 
 
-def parameter(path: str) -> str:
-    """Return the query for the value of one of the server's settings."""
-    return f"select value from (show parameters) where property_path = {text(path)}"
-
-
 def moves() -> str:
     """Return the query for the purged partitions whose rows move now, and those that were moved.
 
@@ -592,29 +612,7 @@ def moves() -> str:
     return f"select {', '.join(states)} from {name(schema.PURGE_JOURNAL.name)}"
 
 
-def writers() -> str:
-    """Return the query for the sessions that are being written: id, source and times (us)."""
-    times = ", ".join(f"cast({column} as long)" for column in ("started", "ended", "created_at"))
-    return (
-        f"select session_id, source, {times} from {name(schema.SESSIONS.name)} "
-        f"where {_status('collecting')} order by session_id"
-    )
-
-
 def hidden_sessions() -> str:
     """Return the query for the whole rows of the sessions that are or were deleted."""
     hidden = f"status in ({', '.join(map(text, HIDDEN))})"
     return select(schema.SESSIONS, [hidden], "updated_at desc, session_id")
-
-
-def ended_sessions() -> str:
-    """Return the query for all sessions that nothing is written to, those that end first first."""
-    conditions = [_status(None), "status != 'collecting'"]
-    names = ["session_id", "started", "ended", "prices_count", "orderbook_count"]
-    return select(schema.SESSIONS, conditions, "ended, session_id", names)
-
-
-def live_sessions() -> str:
-    """Return the query for the whole rows of the sessions that are being recorded."""
-    conditions = [_status("collecting"), "source = 'live'"]
-    return select(schema.SESSIONS, conditions, "session_id")

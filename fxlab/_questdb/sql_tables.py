@@ -1,4 +1,4 @@
-"""SQL of whole tables: definitions, partitions, rows copied between tables.
+"""SQL of whole tables: definitions, partitions, rows copied between tables, who writes them.
 
 These are the statements of migrations, purges and archives, with the checks and quotes of `sql`.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from fxlab import schema
-from fxlab._questdb.sql import Span, choice, columns, name, select, text
+from fxlab._questdb.sql import HIDDEN, Span, choice, columns, name, select, text
 from fxlab.schema import Table
 
 # ruff: noqa: S608 - this is the place where SQL may be put together, of checked parts
@@ -102,6 +102,16 @@ def convert_partition(table: Table, partition: str, form: str) -> str:
     return f"alter table {name(table.name)} convert partition to {form} list {text(partition)}"
 
 
+def parameter(path: str) -> str:
+    """Return the query for the value of one of the server's settings."""
+    return f"select value from (show parameters) where property_path = {text(path)}"
+
+
+def newest_version() -> str:
+    """Return the query for the whole row of the newest migration that was done."""
+    return select(schema.SCHEMA_VERSIONS, [], "version desc, timestamp limit 1")
+
+
 def purges(state: str) -> str:
     """Return the query for the journal's rows in a state, those of one rewrite together."""
     table = schema.PURGE_JOURNAL
@@ -143,3 +153,25 @@ def unordered_rows(table: Table, span: Span) -> str:
 def count_rows(table: Table, span: Span) -> str:
     """Return the query for the number of rows of all sessions in a range of time."""
     return f"select count() from {name(table.name)} where {span.of(table)}"
+
+
+def writers() -> str:
+    """Return the query for the sessions that are being written: id, source and times (us)."""
+    times = ", ".join(f"cast({column} as long)" for column in ("started", "ended", "created_at"))
+    return (
+        f"select session_id, source, {times} from {name(schema.SESSIONS.name)} "
+        f"where status = 'collecting' order by session_id"
+    )
+
+
+def ended_sessions() -> str:
+    """Return the query for all sessions that nothing is written to, those that end first first."""
+    conditions = [f"status not in ({', '.join(map(text, HIDDEN))})", "status != 'collecting'"]
+    names = ["session_id", "started", "ended", "prices_count", "orderbook_count"]
+    return select(schema.SESSIONS, conditions, "ended, session_id", names)
+
+
+def live_sessions() -> str:
+    """Return the query for the whole rows of the sessions that are being recorded."""
+    conditions = ["status = 'collecting'", "source = 'live'"]
+    return select(schema.SESSIONS, conditions, "session_id")

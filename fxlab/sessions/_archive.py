@@ -524,7 +524,7 @@ def _end_recordings(settings: Settings) -> None:
     db = QuestDB(server.endpoint_of(settings))
     try:
         known = {row[0] for row in db.execute(sql_tables.list_tables())}
-        rows = db.catalogue(sql.live_sessions()).to_dicts() if SESSIONS.name in known else []
+        rows = db.catalogue(sql_tables.live_sessions()).to_dicts() if SESSIONS.name in known else []
         if rows:
             _catalog.put(db, *(_ended(db, row) for row in rows))
             db.wait_visible(SESSIONS)

@@ -325,7 +325,7 @@ def _note_of(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _sized(db: QuestDB) -> pl.DataFrame:
     """Return all sessions that have ended, with the bytes that their ticks take."""
-    found = db.catalogue(sql.ended_sessions())
+    found = db.catalogue(sql_tables.ended_sessions())
     size, rows = pl.lit(0.0), pl.lit(0)
     for table, column in ((PRICES, "prices_count"), (ORDERBOOK, "orderbook_count")):
         places = migrations.partitions(db, table)

@@ -39,7 +39,7 @@ import polars as pl
 from filelock import FileLock, Timeout
 
 from fxlab._progress import Advance
-from fxlab._questdb import migrations, sql, sql_tables
+from fxlab._questdb import migrations, sql_tables
 from fxlab._questdb.client import QuestDB
 from fxlab._questdb.migrations import Partition
 from fxlab._questdb.sql import Span
@@ -446,7 +446,7 @@ def _note(db: QuestDB, state: str, *rewrites: Rewrite) -> None:
 
 def find_writers(db: QuestDB) -> list[WrittenSession]:
     """Return the sessions that are being recorded or imported, in any process."""
-    return [WrittenSession(*row) for row in db.execute(sql.writers())]
+    return [WrittenSession(*row) for row in db.execute(sql_tables.writers())]
 
 
 def who_writes(

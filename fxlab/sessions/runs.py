@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from importlib import metadata
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
 
 import polars as pl
 
@@ -107,7 +107,7 @@ def undelete(db: QuestDB, run_id: str) -> SavedRun:
     return find(db, run_id)
 
 
-def _row(db: QuestDB, run_id: str, *, deleted: bool = False) -> pl.DataFrame:
+def _row(db: QuestDB, run_id: str, *, deleted: bool | None = False) -> pl.DataFrame:
     """Return a run's row as it is stored, or say which ids are near."""
     found = db.catalogue(sql.runs(run_id=run_id, limit=1, deleted=deleted))
     if found.is_empty():
@@ -122,8 +122,18 @@ def _mark(db: QuestDB, row: pl.DataFrame, deleted_at: datetime | None) -> None:
     db.wait_visible(RUNS)
 
 
-def listing(db: QuestDB, limit: int = 50, *, text: str = "", deleted: bool = False) -> pl.DataFrame:
-    """Return the newest runs.
+class RunQuery(TypedDict, total=False):
+    """What `fxlab.Lab.runs` and `fxlab.Lab.sweeps` take beside `limit`; `listing` tells of it."""
+
+    text: str
+    deleted: bool
+    sort: str
+    descending: bool
+    after: str | None
+
+
+def listing(db: QuestDB, limit: int = 50, **query: Unpack[RunQuery]) -> pl.DataFrame:
+    """Return runs, the newest unless sorted otherwise.
 
     Parameters
     ----------
@@ -134,6 +144,12 @@ def listing(db: QuestDB, limit: int = 50, *, text: str = "", deleted: bool = Fal
         the time when it ran.
     deleted
         Whether those that were deleted are listed, instead of the others.
+    sort, descending
+        By what: ``timestamp``, ``run_id``, ``strategy``, ``data_session_id``, ``fills_count`` or
+        one of the main metrics, to six decimals; the largest first unless told otherwise. Runs
+        without a value stand last, equal ones by their id.
+    after
+        Id of the run before the first one: so the next page begins.
 
     Returns
     -------
@@ -143,7 +159,18 @@ def listing(db: QuestDB, limit: int = 50, *, text: str = "", deleted: bool = Fal
         ``fxlab_version``, ``fingerprint``, and as JSON text ``parameters``, ``execution``,
         ``options`` and all ``metrics``.
     """
-    found = db.catalogue(sql.runs(limit=limit, words=text, deleted=deleted))
+    after = query.get("after")
+    asked = sql.runs(
+        limit=limit,
+        words=query.get("text", ""),
+        deleted=query.get("deleted", False),
+        sort=query.get("sort", "timestamp"),
+        descending=query.get("descending", True),
+        after=after,
+    )
+    found = db.catalogue(asked)
+    if after is not None and found.is_empty():
+        _row(db, after, deleted=None)  # or it is said that there is none
     figures = [
         pl.col("metrics").str.json_path_match(f"$.{name}").cast(pl.Float64).alias(name)
         for name in _SHOWN

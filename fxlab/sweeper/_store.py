@@ -154,9 +154,17 @@ _WORDS: Final = ("sweep_id", "data_session_id", "strategy", "plan")
 
 
 def listing(
-    db: QuestDB, limit: int = 50, *, text: str = "", deleted: bool = False, **equal: str
+    db: QuestDB,
+    limit: int = 50,
+    *,
+    text: str = "",
+    deleted: bool = False,
+    sort: str = "finished",
+    descending: bool = True,
+    after: str | None = None,
+    **equal: str,
 ) -> pl.DataFrame:
-    """Return the newest sweeps, one row for each study.
+    """Return sweeps, one row for each study, the newest unless sorted otherwise.
 
     Parameters
     ----------
@@ -167,6 +175,9 @@ def listing(
         time of the last row.
     deleted
         Whether those that were deleted are listed, instead of the others.
+    sort, descending, after
+        A column of those below and its order, and the id of the sweep before the first one, as in
+        `fxlab.sessions.runs.listing`.
     **equal
         Columns of `sweep_runs` and their values, such as ``sweep_id``.
 
@@ -193,14 +204,20 @@ def listing(
         (last == "deleted").alias("deleted"),
     )
     found = found.filter(pl.col("deleted") == deleted)
+    sql.choice(sort, [*_LISTED, *STATES, "asked", "search", "started", "finished"], "column")
     ordered = found.join(newest, on="sweep_id", how="left").sort(
-        "finished", "sweep_id", descending=[True, False]
+        sort, "sweep_id", descending=[descending, False], nulls_last=True
     )
     whole = pl.concat_str(
         *_WORDS, pl.col("finished").dt.to_string("%Y-%m-%d %H:%M:%S"),
         separator=" ", ignore_nulls=True,
     ).str.to_lowercase()  # fmt: skip
     matching = [whole.str.contains(word, literal=True) for word in text.lower().split()]
+    if after is not None:
+        place = ordered["sweep_id"].index_of(after)
+        if place is None:
+            raise SweepNotFound.named(after, ordered["sweep_id"].to_list())
+        matching.append(pl.int_range(pl.len()) > place)
     return (
         ordered.filter(pl.lit(value=True), *matching)
         .select(*_LISTED, *STATES, "asked", "search", "started", "finished", "plan")

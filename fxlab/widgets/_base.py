@@ -127,6 +127,23 @@ def soft(text: str) -> str:
     return f'<span class="fxlab-soft">{escape(text)}</span>'
 
 
+class QuietBox(w.VBox):
+    """A panel that sets its own widgets without hearing them: `_showing` says so to its handlers.
+
+    A list moves its selection by itself when its options change, and that is no choice.
+    """
+
+    _showing = False
+
+    @contextmanager
+    def _quietly(self) -> Iterator[None]:
+        self._showing = True
+        try:
+            yield
+        finally:
+            self._showing = False
+
+
 class Message(w.HTML):
     """A line that is empty while all is well."""
 

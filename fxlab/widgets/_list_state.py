@@ -19,9 +19,10 @@ from fxlab._questdb.sql import HIDDEN
 from fxlab.backtester.metrics._performance import METRICS
 from fxlab.schema import STATUSES
 from fxlab.sessions._catalog import SessionPage, SessionQuery
+from fxlab.sessions.runs import RunQuery
 
 PAGE: Final = 200
-"""Sessions that are listed at once; a button brings as many more."""
+"""Sessions, runs or sweeps that are listed at once; a button brings as many more."""
 
 NO_SESSIONS: Final = "no sessions yet: import some with lab.import_files(...), or run: fxlab demo"
 
@@ -197,9 +198,6 @@ def _cell(value: object) -> str:
     return ", ".join(symbols[:2]) + more
 
 
-MOST: Final = 1_000
-"""Runs or sweeps that are listed: the newest of those that match."""
-
 RUNS, SWEEPS = "runs", "sweeps"
 
 IDS: Final = {RUNS: "run_id", SWEEPS: "sweep_id"}
@@ -253,30 +251,49 @@ class RunsState:
     ----------
     kind
         ``"runs"`` or ``"sweeps"``.
-    found
-        What `fxlab.Lab.runs` or `fxlab.Lab.sweeps` returns of `text`: one more than `MOST`, if
-        there are so many.
+    rows
+        Those that are listed: what `fxlab.Lab.runs` or `fxlab.Lab.sweeps` returns to `query`, and
+        the pages after it.
     text
         What was typed: words that must all occur somewhere in a row, in any case.
     order
         One of `RUN_ORDERS` of that kind.
     chosen
         Ids, in the order of the list. They stay chosen while a filter hides them.
+    is_more
+        Whether there are others after those that are listed.
     """
 
     kind: str
-    found: pl.DataFrame
+    rows: pl.DataFrame
     text: str = ""
     order: str = "newest first"
     chosen: tuple[str, ...] = ()
+    is_more: bool = False
 
-    @cached_property
-    def rows(self) -> pl.DataFrame:
-        """Return what is listed: the newest that match, in their order, missing values last."""
+    @property
+    def query(self) -> RunQuery:
+        """Return what the database is asked, for the first ones of the list."""
         column, falling = RUN_ORDERS[self.kind][self.order]
-        return self.found.head(MOST).sort(
-            column, IDS[self.kind], descending=[falling, False], nulls_last=True
-        )
+        return {"text": self.text, "sort": column, "descending": falling}
+
+    @property
+    def next_query(self) -> RunQuery:
+        """Return what it is asked for those after the ones that are listed."""
+        return {**self.query, "after": self.rows[IDS[self.kind]][-1]}
+
+    def with_page(self, found: pl.DataFrame) -> Self:
+        """Return the state with a first page, of which one row more than `PAGE` was asked for."""
+        return replace(self, rows=found.head(PAGE), is_more=found.height > PAGE)
+
+    def with_more(self, found: pl.DataFrame) -> Self:
+        """Return the state with the next page below what is listed.
+
+        A sweep that was run again since then has another place: it is listed there alone.
+        """
+        page, one = self.with_page(found), IDS[self.kind]
+        rows = pl.concat([self.rows, page.rows]).unique(one, keep="last", maintain_order=True)
+        return replace(page, rows=rows)
 
     @cached_property
     def _lines(self) -> list[str]:
@@ -310,10 +327,9 @@ class RunsState:
         one = self.kind[:-1]
         if not found:
             line = f"no {one} has all these words" if words else _NONE[self.kind]
-        elif self.found.height > MOST:
-            line = f"more than {MOST:,} {self.kind}{' match' * words}"
-            # In whatever order: the highest Sharpe of the list is not that of all.
-            line += f"; the newest {MOST:,} alone are listed and sorted, type to narrow"
+        elif self.is_more:
+            line = f"more than {found:,} {self.kind}{' match' * words}"
+            line += f"; the first {found:,} are listed, type to narrow"
         else:
             line = f"{found:,} {self.kind if found > 1 else one}"
             line += f" match{'es' * (found == 1)}" * words

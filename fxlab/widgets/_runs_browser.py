@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import ipywidgets as w
 import polars as pl
+import traitlets as t
 
 from fxlab import _html
 from fxlab.backtester.compare import compare_runs
@@ -19,6 +20,7 @@ from fxlab.widgets._base import (
     KeyGuard,
     Message,
     ProgressBar,
+    QuietBox,
     heading,
     in_line,
     label_width,
@@ -26,20 +28,31 @@ from fxlab.widgets._base import (
     style_sheet,
 )
 from fxlab.widgets._figures import FigureOutput, ZoomSampler
-from fxlab.widgets._list_state import IDS, MOST, RUN_ORDERS, RUNS, SWEEPS, RunsState
+from fxlab.widgets._list_state import IDS, PAGE, RUN_ORDERS, RUNS, SWEEPS, RunsState
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from fxlab.lab import Lab
-    from fxlab.sessions.runs import Reproduction
+    from fxlab.sessions.runs import Reproduction, RunQuery
     from fxlab.sweeper._store import SavedSweep
 
 POINTS: Final = 20
 """Points of a sweep that its table shows."""
 
 
-class RunsBrowser(w.VBox):
+class _RunList(w.SelectMultiple):
+    """A list to which a choice may come that was made in a longer one, which the page had before.
+
+    A choice comes as places: what stands there no more is not chosen, and the page is told so.
+    """
+
+    @t.validate("index")
+    def _validate_index(self, proposal: Any) -> tuple[int, ...]:  # noqa: ANN401 - of traitlets
+        return tuple(place for place in proposal.value if 0 <= place < len(self._options_labels))
+
+
+class RunsBrowser(QuietBox):
     """A list of saved runs or sweeps, and below it what is chosen: one opened, several compared.
 
     Parameters
@@ -57,7 +70,6 @@ class RunsBrowser(w.VBox):
 
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
-        self._showing = False
         self._deleted: tuple[str, ...] = ()
         self._reproducing = False
         self.reproduced: Reproduction | None = None
@@ -82,11 +94,10 @@ class RunsBrowser(w.VBox):
             description="Refresh", icon="refresh", tooltip="Read the list again"
         )
         self.count = w.HTML()
+        self.more = w.Button(description="More", tooltip="List the next ones too")
         self.heads = w.HTML(description=" ", style=style, layout=wide)
         self.heads.add_class("fxlab-heads")
-        self.listing = w.SelectMultiple(
-            description="Chosen", options=[], rows=9, style=style, layout=wide
-        )
+        self.listing = _RunList(description="Chosen", options=[], rows=9, style=style, layout=wide)
         self.listing.add_class("fxlab-list")
         self.reproduce = w.Button(
             description="Reproduce", icon="play", tooltip="Run it again and compare every bit"
@@ -103,7 +114,7 @@ class RunsBrowser(w.VBox):
             [
                 style_sheet(),
                 heading("Saved runs and sweeps"),
-                in_line([self.kind, self.filter, self.order, self.refresh, self.count]),
+                in_line([self.kind, self.filter, self.order, self.refresh, self.count, self.more]),
                 w.VBox([self.heads, self.listing]),
                 in_line([self.reproduce, self.delete, self.undo, self.progress]),
                 self.message,
@@ -120,7 +131,7 @@ class RunsBrowser(w.VBox):
         self.listing.observe(lambda _: self._on_choice(), "value")
         for button, work in (
             (self.refresh, self._read), (self.reproduce, self._reproduce),
-            (self.delete, self._delete), (self.undo, self._undelete),
+            (self.delete, self._delete), (self.undo, self._undelete), (self.more, self._read_more),
         ):  # fmt: skip
             button.on_click(lambda _, work=work: self._guarded(work))
 
@@ -140,30 +151,27 @@ class RunsBrowser(w.VBox):
         with self.message.guard():
             kind = self.kind.value
             try:
-                found = self._found(kind, self.filter.value)
+                state = self._found(RunsState(kind, pl.DataFrame(), self.filter.value))
             except Exception:
                 self._set_kind(self.state.kind)  # which is what is listed below it
                 raise
             self._set_kind(kind)
             self._deleted = ()
-            self._show(RunsState(kind, found, self.filter.value))
+            self._show(state)
             self._open()
 
     def _set_kind(self, kind: str) -> None:
-        self._showing = True
-        self.kind.value = kind
-        if tuple(self.order.options) != tuple(RUN_ORDERS[kind]):
-            self.order.options = list(RUN_ORDERS[kind])
-        self._showing = False
+        with self._quietly():
+            self.kind.value = kind
+            if tuple(self.order.options) != tuple(RUN_ORDERS[kind]):
+                self.order.options = list(RUN_ORDERS[kind])
 
     def _on_filter(self) -> None:
         if self._showing:
             return
         with self.message.guard():
-            state, text = self.state, self.filter.value
-            found = state.found if text == state.text else self._found(state.kind, text)
             order = self.order.value or "newest first"
-            self._show(replace(state, found=found, text=text, order=order))
+            self._show(self._found(replace(self.state, text=self.filter.value, order=order)))
 
     def _on_choice(self) -> None:
         if self._showing:
@@ -174,21 +182,27 @@ class RunsBrowser(w.VBox):
         self._guarded(self._open)
 
     def _read(self, chosen: tuple[str, ...] | None = None) -> None:
-        """Ask for the newest, and show them; what is no more is chosen no longer."""
-        state = self.state
-        found = self._found(state.kind, state.text)
-        listed = set(found[IDS[state.kind]])
+        """Ask for the first ones, and show them; what is no more is chosen no longer."""
+        state = self._found(self.state)
+        listed = set(state.rows[IDS[state.kind]])
         kept = [
             one for one in (state.chosen if chosen is None else chosen)
             if one in listed or self._is_there(one)
         ]  # fmt: skip
-        self._show(replace(state, found=found, chosen=tuple(kept)))
+        self._show(replace(state, chosen=tuple(kept)))
         self._open()
 
-    def _found(self, kind: str, text: str) -> pl.DataFrame:
-        """Return the newest that match, one more than are listed, to know whether there are."""
+    def _read_more(self) -> None:
+        self._show(self.state.with_more(self._asked(self.state.kind, self.state.next_query)))
+
+    def _found(self, state: RunsState) -> RunsState:
+        """Return a state with the first ones of its filter and order."""
+        return state.with_page(self._asked(state.kind, state.query))
+
+    def _asked(self, kind: str, query: RunQuery) -> pl.DataFrame:
+        """Return a page, and one row more, to know whether there are others after it."""
         asked = self._lab.runs if kind == RUNS else self._lab.sweeps
-        return asked(MOST + 1, text=text)
+        return asked(PAGE + 1, **query)
 
     def _is_there(self, one: str) -> bool:
         """Return whether there is a run or sweep that the filter hides."""
@@ -201,13 +215,13 @@ class RunsBrowser(w.VBox):
     def _show(self, state: RunsState) -> None:
         """Make the list a picture of the state."""
         self.state = state
-        self._showing = True
-        with self.listing.hold_sync():
+        with self._quietly(), self.listing.hold_sync():  # a list and its places are one message
             self.listing.options = state.options
             self.listing.value = state.listed
-        self._showing = False
         self.heads.value = f"<pre>{_html.escape(state.heads)}</pre>"
         self._tell()
+        if self.listing.value != state.listed:  # chosen meanwhile, where handlers have two threads
+            self._on_choice()
 
     def _tell(self) -> None:
         """Say how many there are, and offer what can be done with what is chosen."""
@@ -215,6 +229,7 @@ class RunsBrowser(w.VBox):
         self.count.value = (
             f'<span role="status" class="fxlab-soft">{_html.escape(state.count)}</span>'
         )
+        self.more.layout.display = None if state.is_more else "none"
         one_run = state.kind == RUNS and len(state.chosen) == 1
         self.reproduce.disabled = self._reproducing or not one_run
         self.delete.disabled = not state.chosen

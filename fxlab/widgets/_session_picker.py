@@ -8,8 +8,7 @@ silently choose sessions.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,6 +22,7 @@ from fxlab.errors import Cancelled, FxlabError, InvalidInput, SessionNotFound
 from fxlab.widgets._base import (
     KeyGuard,
     Message,
+    QuietBox,
     beside,
     in_line,
     label_width,
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 _WIDE: Final = {"width": "64rem"}
 
 
-class SessionPicker(w.VBox):
+class SessionPicker(QuietBox):
     """A list of sessions with a filter, the chosen session's facts, and its symbols.
 
     Parameters
@@ -74,7 +74,6 @@ class SessionPicker(w.VBox):
 
     def __init__(self, lab: Lab, session_id: str | None = None) -> None:
         self._lab = lab
-        self._showing = False
         self._build()
         self.state = PickerState(lab.session_page(limit=0))
         wanted = lab.session(session_id) if session_id else None
@@ -166,7 +165,6 @@ class SessionPicker(w.VBox):
             self._read(replace(self.state, text=self.filter.value, **asked))
 
     def _on_choice(self) -> None:
-        # A list moves its selection by itself when its options change: that is no choice.
         if self._showing or self.listing.value is None:
             return
         with self.message.guard():
@@ -249,15 +247,6 @@ class SessionPicker(w.VBox):
         self.value = session
         self.deletion.ask_about(session)
         self.overview.show(session)
-
-    @contextmanager
-    def _quietly(self) -> Iterator[None]:
-        """Set widgets without hearing them."""
-        self._showing = True
-        try:
-            yield
-        finally:
-            self._showing = False
 
 
 READ_ROWS: Final = 1_000_000

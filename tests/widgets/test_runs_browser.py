@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
@@ -11,11 +13,13 @@ from hypothesis import strategies as st
 from markets import recorded_walk
 
 import fxlab
+from fxlab._questdb import sql
 from fxlab.charts._style import PLOTLY
-from fxlab.errors import QuestDBUnavailable, RunNotFound, SweepNotFound
+from fxlab.errors import InvalidParameter, QuestDBUnavailable, RunNotFound, SweepNotFound
+from fxlab.schema import RUNS as RUN_TABLE
 from fxlab.sweeper._store import SavedSweep
 from fxlab.widgets import RunsBrowser
-from fxlab.widgets._list_state import MOST, RUN_ORDERS, RUNS, SWEEPS, RunsState
+from fxlab.widgets._list_state import PAGE, RUN_ORDERS, RUNS, SWEEPS, RunsState
 
 FASTS = (3, 5, 9)
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -49,30 +53,15 @@ def frame(rows: list[tuple[str, str, float | None]]) -> pl.DataFrame:
 
 
 ROWS = frame([("run-a", "BTC", 0.01), ("run-b", "ETH", None), ("run-c", "BTC", -0.02)])
-MANY = frame([(f"run-{n:04d}", "BTC", n % 7 / 100) for n in range(MOST + 1)]).reverse()
+MANY = frame([(f"run-{n:04d}", "BTC", n % 7 / 100) for n in range(PAGE + 1)]).reverse()
 MANY_ORDERS = RUN_ORDERS[RUNS]
 
 
 # ---- the state: plain values ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("order", "ids"),
-    [
-        ("newest first", ["run-c", "run-b", "run-a"]),
-        ("oldest first", ["run-a", "run-b", "run-c"]),
-        ("highest return first", ["run-a", "run-c", "run-b"]),
-        ("highest Sharpe first", ["run-a", "run-c", "run-b"]),
-        ("smallest drawdown first", ["run-a", "run-c", "run-b"]),
-    ],
-)
-def test_missing_values_stand_last_in_any_order(order, ids):
-    state = RunsState(RUNS, ROWS, order=order)
-    assert [run_id for _, run_id in state.options] == ids
-
-
 def test_a_line_shows_fractions_in_percent():
-    state = RunsState(RUNS, ROWS)
+    state = RunsState(RUNS, ROWS.reverse())
     assert state.heads.split() == [
         "Run", "Strategy", "Session", "Ran", "(UTC)", "Return", "Sharpe", "Drawdown", "Fills",
     ]  # fmt: skip
@@ -82,16 +71,29 @@ def test_a_line_shows_fractions_in_percent():
 
 
 @given(
-    st.integers(0, MOST + 1), st.sampled_from(["", " ", "btc"]), st.sampled_from(list(MANY_ORDERS))
+    st.integers(0, PAGE + 1), st.sampled_from(["", " ", "btc"]), st.sampled_from(list(MANY_ORDERS))
 )
-def test_the_newest_are_listed_and_the_count_tells_whether_there_are_more(height, text, order):
-    state = RunsState(RUNS, MANY.head(height), text=text, order=order)
-    newest = set(MANY["run_id"].head(min(height, MOST)))
-    assert {run_id for _, run_id in state.options} == newest
-    assert ("more than 1,000" in state.count) == (height > MOST)
+def test_a_page_is_listed_and_the_count_tells_whether_there_are_more(height, text, order):
+    state = RunsState(RUNS, ROWS.clear(), text, order).with_page(MANY.head(height))
+    ids = MANY["run_id"].head(min(height, PAGE)).to_list()
+    assert [run_id for _, run_id in state.options] == ids
+    assert state.is_more == ("more than 200" in state.count) == (height > PAGE)
     assert ("match" in state.count) == (text == "btc" and height > 0)
-    if 0 < height <= MOST:
+    if 0 < height <= PAGE:
         assert state.count.startswith(f"{height:,} run{'s' * (height > 1)}")
+    if height:
+        following = state.with_more(MANY.tail(1))
+        assert following.rows["run_id"].to_list() == [*ids, MANY["run_id"][-1]]
+        assert not following.is_more
+        assert state.next_query == {**state.query, "after": ids[-1]}
+
+
+def test_a_sweep_that_was_run_again_is_listed_once_in_its_new_place():
+    rows = ROWS.select(pl.col("run_id").alias("sweep_id"), "strategy")
+    state = RunsState(SWEEPS, rows.clear()).with_page(rows.head(2))
+    assert state.with_more(rows.reverse().head(2)).rows["sweep_id"].to_list() == [
+        "run-a", "run-c", "run-b",
+    ]  # fmt: skip
 
 
 def test_the_count_says_what_is_hidden_and_what_is_cut():
@@ -101,11 +103,12 @@ def test_the_count_says_what_is_hidden_and_what_is_cut():
     assert state.listed == ("run-b",)
     assert RunsState(RUNS, ROWS.clear(), text="x y").count == "no run has all these words"
     assert "no saved runs yet" in RunsState(RUNS, ROWS.clear()).count
-    more = "the newest 1,000 alone are listed and sorted, type to narrow"
-    assert RunsState(RUNS, MANY).count == f"more than 1,000 runs; {more}"
-    late = RunsState(RUNS, MANY, chosen=("run-0000", "run-0001"))  # one more than are listed
+    more = "the first 200 are listed, type to narrow"
+    empty = RunsState(RUNS, ROWS.clear())
+    assert empty.with_page(MANY).count == f"more than 200 runs; {more}"
+    late = replace(empty, chosen=("run-0000", "run-0001")).with_page(MANY)  # one is not listed
     assert late.count.endswith("to narrow; 1 chosen, not listed")
-    assert RunsState(RUNS, MANY, text="b").count == f"more than 1,000 runs match; {more}"
+    assert replace(empty, text="b").with_page(MANY).count == f"more than 200 runs match; {more}"
 
 
 # ---- the widget ------------------------------------------------------------------------------
@@ -183,15 +186,109 @@ def test_a_refresh_keeps_what_a_filter_hides_and_drops_what_is_no_more(lab, brow
     lab.undelete_run(saved[1])
 
 
-def test_the_filter_finds_runs_beyond_the_newest_thousand(lab, browser, saved, monkeypatch):
-    monkeypatch.setattr("fxlab.widgets._runs_browser.MOST", 1)
-    monkeypatch.setattr("fxlab.widgets._list_state.MOST", 1)
-    browser.refresh.click()
-    assert len(listed(browser)) == 1
-    assert "more than 1 runs match; the newest 1 alone are listed and sorted" in browser.count.value
+def test_the_database_sorts_all_runs_and_more_brings_the_next(lab, browser, saved, monkeypatch):
+    for module in ("_runs_browser", "_list_state"):
+        monkeypatch.setattr(f"fxlab.widgets.{module}.PAGE", 1)
+    returns = {run_id: lab.run(run_id).metrics["total_return"] for run_id in saved}
+    browser.order.value = "highest return first"
+    best = sorted(saved, key=returns.get, reverse=True)
+    assert listed(browser) == best[:1]
+    assert "more than 1 runs match; the first 1 are listed" in browser.count.value
+    assert browser.more.layout.display is None
+    browser.more.click()
+    assert listed(browser) == best[:2]
+    choose(browser, best[1])
+    browser.more.click()
+    assert listed(browser) == best
+    assert browser.state.chosen == (best[1],)
+    assert browser.more.layout.display == "none"
     browser.filter.value = saved[0]
     assert listed(browser) == [saved[0]]
-    assert "1 run matches<" in browser.count.value
+    assert "1 run matches; 1 chosen, hidden" in browser.count.value or best[1] == saved[0]
+
+
+@pytest.mark.parametrize("order", [*RUN_ORDERS[RUNS], "most fills first"])
+def test_pages_are_the_whole_list_cut(lab, session, saved, order):
+    column, falling = {**RUN_ORDERS[RUNS], "most fills first": ("fills_count", True)}[order]
+    query = {"text": session.id, "sort": column, "descending": falling}
+    whole = lab.runs(**query)
+    assert sorted(whole["run_id"]) == sorted(saved)
+    known = whole[column].drop_nulls()
+    assert known.equals(known.sort(descending=falling))
+    pages, after = [], None
+    while (page := lab.runs(1, after=after, **query)).height:
+        pages.append(page)
+        after = page["run_id"][0]
+    assert pl.concat(pages).equals(whole)
+
+
+@pytest.fixture(scope="module")
+def rated(lab, saved, unique):
+    """Store copies of a run with Sharpe ratios of their own; two of them are as good as equal."""
+    word = unique("rated")
+    ratios = [0.5, None, 2.0, -1.0, 2.0 + 1e-12, None]
+    (row,) = lab._db.catalogue(sql.runs(run_id=saved[0])).to_dicts()
+    for number, sharpe in enumerate(ratios):
+        metrics = json.loads(row["metrics"]) | {"sharpe": sharpe}
+        copy = row | {
+            "run_id": f"{word}_{number}", "strategy": word, "metrics": json.dumps(metrics),
+            "fingerprint": f"{word}{number}", "data_session_id": word,
+        }  # fmt: skip
+        lab._db.write(RUN_TABLE, pl.DataFrame([copy], schema=RUN_TABLE.frame))
+    lab._db.wait_visible(RUN_TABLE)
+    return word
+
+
+@pytest.mark.parametrize(("falling", "places"), [(True, "240315"), (False, "302415")])
+def test_runs_without_a_value_stand_last_and_no_page_leaves_one_out(lab, rated, falling, places):
+    expected = [f"{rated}_{place}" for place in places]
+    query = {"text": rated, "sort": "sharpe", "descending": falling}
+    assert lab.runs(**query)["run_id"].to_list() == expected
+    for size in (1, 2, 4):
+        found, after = [], None
+        while (page := lab.runs(size, after=after, **query)).height:
+            found += page["run_id"].to_list()
+            after = found[-1]
+        assert found == expected
+
+
+def test_a_page_after_a_run_that_is_not_there_is_refused(lab, saved):
+    with pytest.raises(RunNotFound, match="no-such-run"):
+        lab.runs(after="no-such-run")
+    with pytest.raises(SweepNotFound, match="no-such-sweep"):
+        lab.sweeps(after="no-such-sweep")
+    for listing in (lab.runs, lab.sweeps):
+        with pytest.raises(InvalidParameter, match="shape"):
+            listing(sort="shape")
+
+
+def test_a_choice_in_a_list_that_is_shorter_by_now_chooses_nothing(browser, saved, monkeypatch):
+    browser.filter.value = saved[0]
+    told = []
+    monkeypatch.setattr(browser.listing, "_send", lambda message, **_: told.append(message))
+    browser.listing.set_state({"index": [2]})
+    assert (browser.listing.index, browser.state.chosen) == ((), ())
+    assert browser.reproduce.disabled
+    assert told[-1]["method"] == "update"
+    assert list(told[-1]["state"]["index"]) == []
+
+
+def test_what_is_chosen_while_the_list_is_replaced_is_heard(browser, saved):
+    choose(browser, saved[0])
+    interfered = []
+
+    def interfere(change):
+        """Choose another one as soon as the panel has marked the chosen one again."""
+        if browser._showing and change["new"] and not interfered:
+            interfered.append(change["new"])
+            choose(browser, saved[1])
+
+    browser.listing.observe(interfere, "value")
+    browser.order.value = "oldest first"
+    assert interfered == [(saved[0],)]
+    assert browser.listing.value == browser.state.chosen == (saved[1],)
+    assert saved[1] in browser.details.value
+    assert not browser.reproduce.disabled
 
 
 def test_a_list_that_cannot_be_read_leaves_what_is_shown(lab, browser, saved, monkeypatch):
@@ -225,7 +322,7 @@ def test_a_run_is_deleted_and_brought_back(lab, browser, saved):
     choose(browser, saved[0])
     browser.delete.click()
     assert sorted(listed(browser)) == sorted(saved[1:])
-    assert saved[0] in lab.runs(MOST, deleted=True)["run_id"]
+    assert saved[0] in lab.runs(1_000, deleted=True)["run_id"]
     with pytest.raises(RunNotFound):
         lab.run(saved[0])
     with pytest.raises(RunNotFound):
@@ -272,7 +369,7 @@ def test_a_sweep_is_opened_deleted_and_brought_back(lab, browser, session, swept
     browser.delete.click()
     assert listed(browser) == []
     assert browser.plot.outputs == ()
-    assert swept in lab.sweeps(MOST, deleted=True)["sweep_id"]
+    assert swept in lab.sweeps(1_000, deleted=True)["sweep_id"]
     with pytest.raises(SweepNotFound):
         lab.sweep(swept)
     browser.undo.click()
