@@ -352,7 +352,7 @@ NIGHT_RANKS: Final = Table(
         "plan": "VARCHAR",  # name of its file
         "sweep": "VARCHAR",
         "strategy": "SYMBOL",
-        "state": "SYMBOL",  # done, stopped, failed
+        "state": "SYMBOL",  # done, stopped, failed, waiting, gone
         "rank": "LONG",  # 1 is the best point; 0: the sweep has none
         "sessions": "VARCHAR",  # JSON list
         "parameters": "VARCHAR",  # JSON object

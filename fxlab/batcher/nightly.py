@@ -305,8 +305,7 @@ class _Log:
         nights = self._earlier | {self._day: NightRecord(state, figures)}
         made = nights[self._day]
         made.comparison = compare_nights(*frames_of(nights), points, self._day)
-        if state != "running":
-            self._store(made.comparison)
+        self._store(rows, made.comparison, state)
         page, drawn = self._folder / INDEX, cache(partial(_pictures, nights, self._day))
         lost = self._write(
             page,
@@ -356,11 +355,17 @@ class _Log:
         except OSError as other:
             error.add_note(f"the record of the night could not be written: {other}")
 
-    def _store(self, comparison: pl.DataFrame) -> None:
-        """Write the night's rows into the database; where that fails, the pages are there."""
-        changes = dict(
-            comparison.filter(pl.col("session").is_null()).select("sweep", "change").iter_rows()
-        )
+    def _store(
+        self, rows: Sequence[Mapping[str, Any]], comparison: pl.DataFrame, state: str
+    ) -> None:
+        """Write the night's rows into the database; where that fails, the pages are there.
+
+        A night that runs does so after each sweep: one that is killed has what it had found.
+        """
+        compared = comparison.filter(pl.col("session").is_null())
+        changes = dict(compared.select("sweep", "change").iter_rows())
+        lost = compared.filter(change="gone").select("sweep", "strategy", "metric")
+        gone = [row | {"state": "gone", "sessions": None} for row in lost.rows(named=True)]
         place = hashlib.sha256(str(self._root).encode()).hexdigest()[:8]
         night = {
             "night_id": f"{self._day.isoformat()}-{place}",
@@ -372,14 +377,15 @@ class _Log:
         try:
             reports = pl.DataFrame() if self._reports is None else self._reports.table
             runs = dict(reports.select("job", "run_id").iter_rows()) if reports.height else {}
-            rows = []
-            for row in self._rows:
+            made = []
+            for row in [*rows, *gone]:
                 name = row["sweep"]
                 own = {"change": changes.get(name), "run_id": runs.get(name)}
-                rows += night_rows(self._sweeps.get(name), row | night | own)
-            save_night(self._lab, rows)
+                made += night_rows(self._sweeps.get(name), {**row, **night, **own})
+            save_night(self._lab, made)
         except Exception as error:  # noqa: BLE001 - what was found is on the pages
-            self._errors.append(f"rows in the database: {self._told(error, ROWS_ERROR)}")
+            if state != "running":  # else it is tried again after the next sweep
+                self._errors.append(f"rows in the database: {self._told(error, ROWS_ERROR)}")
 
     def clear_older(self, made: Night, keep: int) -> str:
         """Clear the nights that are not among the newest ones; say what became of them."""

@@ -371,9 +371,10 @@ def save_night(lab: Lab, rows: Sequence[Mapping[str, Any]]) -> None:
 def nights(db: QuestDB, limit: int = 50, *, top: int | None = None, text: str = "") -> pl.DataFrame:
     """Return the best points of nightly sweeps, the newest night first; of a date's, the last run.
 
-    A night is there as it ended last: run again, on its date and in its folder, its rows are
-    written anew. One that was killed is not there until it is run again. The rows stay when the
-    folder of a night is cleared (`keep`); ``page`` is gone then.
+    A night is there as far as it came last: run again, on its date and in its folder, its rows are
+    written anew. They are written after each sweep, so one that was killed later than in its first
+    sweep has what it had found; the sweeps that it did not come to are waiting. The rows stay when
+    the folder of a night is cleared (`keep`); ``page`` is gone then.
 
     Parameters
     ----------
@@ -389,15 +390,16 @@ def nights(db: QuestDB, limit: int = 50, *, top: int | None = None, text: str = 
     -------
     polars.DataFrame
         ``night`` (its date), ``night_id``, ``plan`` (name of its file), ``sweep``, ``rank`` (1 is
-        the best point), ``state`` of the sweep (done, stopped, failed), ``change`` of the best
-        point against the night before (better, decayed, same, new, not compared), ``strategy``,
+        the best point), ``state`` of the sweep (done, stopped, failed, waiting; gone: the night
+        before had it, and this one has not), ``change`` of the best point against the night before
+        (better, decayed, same, new, gone, not compared), ``strategy``,
         ``sessions`` (list), ``parameters`` (JSON text), ``metric``, its ``figure`` (the mean over
         the sessions), ``in_sample`` and ``out_of_sample`` of the sweep (as `fxlab.Night` has
         them), ``deflated_sharpe`` (probability that the point is above chance), ``pbo``
         (probability of backtest overfitting of the sweep), ``tried`` (points of all nights),
         ``run_id`` of its report, ``fingerprints`` and ``sweep_ids`` (lists: one a session),
         ``error``, ``page`` (path), ``started``, ``updated_at``. Null where there is none: a sweep
-        that failed has one row, without a rank.
+        that failed, waits or is gone has one row, without a rank.
     """
     found = db.catalogue(
         sql.night_ranks(limit=limit, top=RANKED if top is None else top, words=text)

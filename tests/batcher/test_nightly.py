@@ -889,6 +889,36 @@ def test_a_night_that_was_stopped_is_in_the_database(lab, plan, tmp_path, monkey
     assert lab.nights(limit=1_000).filter(page=str(page))["rank"].to_list() == [1, 2, 3]
 
 
+def test_a_sweep_that_is_gone_has_one_row_without_a_rank(lab, plan, tmp_path):
+    fxlab.nightly(plan[:2], out=tmp_path, lab=lab, night=FIRST)
+    second = fxlab.nightly(plan[1:2], out=tmp_path, lab=lab, night=SECOND)
+    (lost,) = stored(lab, second).filter(change="gone").rows(named=True)
+    assert (lost["sweep"], lost["state"], lost["rank"]) == ("by <tag>", "gone", None)
+    assert (lost["strategy"], lost["figure"], lost["sessions"]) == ("sma_cross", None, [])
+    assert lost["metric"] == "sharpe_per_period"
+
+
+def test_a_night_that_was_killed_has_what_it_had_found(lab, plan, tmp_path, monkeypatch):
+    class Killed(BaseException):
+        """What no handler of a night takes for a failure of a sweep."""
+
+    run = NightlySweep.run
+
+    def killed(one, *given):
+        if one.name == "sma_cross":
+            raise Killed
+        return run(one, *given)
+
+    monkeypatch.setattr(NightlySweep, "run", killed)
+    with pytest.raises(Killed):
+        fxlab.nightly(plan[:2], out=tmp_path, lab=lab, night=FIRST)
+    page = tmp_path / FIRST.isoformat() / "index.html"
+    found = lab.nights(limit=1_000, top=1).filter(page=str(page)).sort("sweep")
+    assert found.select("sweep", "state", "rank").rows() == [
+        ("by <tag>", "done", 1), ("sma_cross", "waiting", None),
+    ]  # fmt: skip
+
+
 def test_rows_that_the_database_does_not_take_fail_the_night_and_no_sweep(
     lab, plan, tmp_path, monkeypatch
 ):
