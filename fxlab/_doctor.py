@@ -238,7 +238,12 @@ def _finish_recordings(settings: Settings, _: Advance) -> Iterator[str]:
 
 def _left_by_imports(settings: Settings, _: Advance) -> Iterator[str]:
     from fxlab.collect._files.quarantine import lent
+    from fxlab.sessions import _purge
 
+    with _database(settings) as db:
+        ended = _purge.end_killed_imports(db, settings.home / "locks")
+    if ended:
+        yield f"marked killed imports as failed: {', '.join(ended)}; the same import finishes each"
     base = settings.home / "spool"
     before = set(base.glob("import-*"))
     if before:
@@ -256,7 +261,7 @@ _CURES: Final[tuple[tuple[str, str, _Curing], ...]] = (
     ("suspended tables", "resume them; restart the server if it cannot", _suspensions),
     ("purges", "put back the rows that a killed purge took out", _finish_purge),
     ("recordings", "store journals of killed recordings, close their sessions", _finish_recordings),
-    ("imports", "remove the waiting rows of killed imports", _left_by_imports),
+    ("imports", "end those that were killed, remove their waiting rows", _left_by_imports),
 )
 
 

@@ -142,14 +142,15 @@ class Archives:
             lines = self._db.steady(lambda: list(self._plan(form, edge)))
             if not dry_run:
                 advance = stack.enter_context(shown(progress, "archive"))
-                _run(self._db, lines, form, advance)
+                _run(self._db, lines, form, locks, advance)
         return pl.DataFrame(
             [{name: line[name] for name in ARCHIVED} for line in lines], schema=ARCHIVED
         )
 
     def _plan(self, form: str, edge: int) -> Iterator[dict[str, Any]]:
         """Yield what `archive` returns of each partition that is to change, and its place."""
-        writers, deleted = _purge.find_writers(self._db), _waiting(self._db)
+        locks = self.settings.home / "locks"
+        writers, deleted = _purge.find_writers(self._db, locks), _waiting(self._db)
         for table in DATA_TABLES.values():
             found = migrations.partitions(self._db, table)
             like = [place for place in found if place.is_parquet == (form == "parquet")]
@@ -212,27 +213,29 @@ def _in_use(
     return f"session {there[0]!r} is deleted and has rows in it: purge first" if there else ""
 
 
-def _run(db: QuestDB, lines: list[dict[str, Any]], form: str, advance: Advance) -> None:
+def _run(
+    db: QuestDB, lines: list[dict[str, Any]], form: str, locks: Path, advance: Advance
+) -> None:
     """Change the form of each planned partition, and say so in its line."""
     planned = [line for line in lines if line["state"] == "planned"]
     whole, done = sum(line["rows"] for line in planned), 0
     for line in planned:
         advance(done / whole, f"{line['table']} {line['partition']}")
-        line["bytes_after"] = _rewrite(db, line["place"], form)
+        line["bytes_after"] = _rewrite(db, line["place"], form, locks)
         line["state"] = "done"
         done += line["rows"]
     advance(1.0, f"{done:,} rows")
 
 
-def _rewrite(db: QuestDB, place: Partition, form: str) -> int:
+def _rewrite(db: QuestDB, place: Partition, form: str, locks: Path) -> int:
     """Change the form of a partition, compare its sessions, and return its bytes."""
-    writing = {one.session_id for one in _purge.find_writers(db)}
+    writing = {one.session_id for one in _purge.find_writers(db, locks)}
     before = _digests(db, place)
     migrations.run(db, sql_tables.convert_partition(place.table, place.name, form))
     _await_rewritten(db, place.table)
     found = {one.name: one for one in migrations.partitions(db, place.table)}
     now = _digests(db, place)
-    writing |= {one.session_id for one in _purge.find_writers(db)}
+    writing |= {one.session_id for one in _purge.find_writers(db, locks)}
     changed = [name for name in sorted(before.keys() - writing) if now.get(name) != before[name]]
     after = found.get(place.name)
     if changed or after is None or after.is_parquet != (form == "parquet"):

@@ -66,7 +66,7 @@ class Deletions:
         >>> lab.deletion_preview(session.id)["rows"].sum() >= session.prices_count
         True
         """
-        return _purge.preview(self._db, [_catalog.find(self._db, session_id)])
+        return _purge.preview(self._db, [_catalog.find(self._db, session_id)], self._locks)
 
     def delete(self, session_id: str) -> pl.DataFrame:
         """Delete a session: it is hidden at once, and `undelete` brings it back until it is purged.
@@ -226,7 +226,7 @@ class Deletions:
         """
         rows = self._wanted(session_ids, older_than)
         if dry_run:
-            return _purge.preview(self._db, rows)
+            return _purge.preview(self._db, rows, self._locks)
         with shown(progress, "purge") as advance:
             return _purge.purge(self._db, rows, self._locks, advance)
 
@@ -288,6 +288,7 @@ class Deletions:
                 "nothing says which sessions are to go; give older_than='90d', max_bytes='50GB', "
                 "or both"
             )
+        _purge.end_killed_imports(self._db, self._locks)  # what they left is old or much, too
         old = pl.lit(value=False)
         if older_than is not None:
             age = timedelta(microseconds=parse_duration(older_than, "older_than"))

@@ -155,8 +155,8 @@ AT_ONCE: Final = 50
 """Partitions that are dropped by one statement; nobody begins to write while they are."""
 
 
-def preview(db: QuestDB, rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
-    """Return what a purge of sessions would do; nothing is changed.
+def preview(db: QuestDB, rows: Sequence[Mapping[str, Any]], locks: Path) -> pl.DataFrame:
+    """Return what a purge of sessions would do; none of them is changed.
 
     Returns
     -------
@@ -165,7 +165,7 @@ def preview(db: QuestDB, rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
         ``shared_with`` (other sessions with rows in it, which stay), ``state`` ("planned" or
         "deferred") and the ``reason``.
     """
-    writers = find_writers(db)
+    writers = find_writers(db, locks)
     lines = _outcomes(
         ([one] for one in _rewrites(db, rows)),
         "planned",
@@ -318,7 +318,7 @@ def _drop_together(db: QuestDB, group: Sequence[Rewrite], locks: Path) -> bool:
     whole = Rewrite(place, freed, 0, 0)
     with _catalog.announcing(locks):
         db.wait_visible(SESSIONS)
-        if who_writes(place, find_writers(db)) or _moved(db, whole):
+        if who_writes(place, find_writers(db, locks)) or _moved(db, whole):
             return False
         names = [one.place.name for one in group]
         db.execute(sql_tables.drop_partitions(place.table, *names))
@@ -329,7 +329,7 @@ def _drop_together(db: QuestDB, group: Sequence[Rewrite], locks: Path) -> bool:
 
 def _rewrite(db: QuestDB, rewrite: Rewrite, locks: Path) -> str:
     """Take the sessions' rows out of a partition; return why not, if it has to wait."""
-    if busy := who_writes(rewrite.place, find_writers(db)):
+    if busy := who_writes(rewrite.place, find_writers(db, locks)):
         return busy
     if rewrite.kept:  # else nothing is put back, and a kill leaves nothing to be finished
         _note(db, "planned", rewrite)
@@ -339,7 +339,7 @@ def _rewrite(db: QuestDB, rewrite: Rewrite, locks: Path) -> str:
         if rewrite.kept:
             _note(db, "copied", rewrite)
         db.wait_visible(SESSIONS)
-        busy = who_writes(rewrite.place, find_writers(db)) or _moved(db, rewrite)
+        busy = who_writes(rewrite.place, find_writers(db, locks)) or _moved(db, rewrite)
         if busy:
             if rewrite.kept:
                 _note(db, "planned", rewrite)
@@ -444,9 +444,37 @@ def _note(db: QuestDB, state: str, *rewrites: Rewrite) -> None:
     db.wait_visible(PURGE_JOURNAL)
 
 
-def find_writers(db: QuestDB) -> list[WrittenSession]:
-    """Return the sessions that are being recorded or imported, in any process."""
-    return [WrittenSession(*row) for row in db.execute(sql_tables.writers())]
+def find_writers(db: QuestDB, locks: Path) -> list[WrittenSession]:
+    """Return the sessions that are being recorded or imported, in any process.
+
+    Imports that were killed are none of them, and are ended.
+    """
+    found = [WrittenSession(*row) for row in db.execute(sql_tables.writers())]
+    return [one for one in found if not _end_killed(db, one, locks)]
+
+
+def end_killed_imports(db: QuestDB, locks: Path) -> list[str]:
+    """Mark the sessions of killed imports as failed, and return their ids."""
+    found = [WrittenSession(*row) for row in db.execute(sql_tables.writers())]
+    return [one.session_id for one in found if _end_killed(db, one, locks)]
+
+
+def _end_killed(db: QuestDB, one: WrittenSession, locks: Path) -> bool:
+    """Mark an import as failed if no process holds its lock; return whether it has ended."""
+    lock = locks / f"{one.session_id}.lock"
+    # Another home may import into a server that is the user's own: its locks are not seen here.
+    if one.source == "live" or not (db.endpoint.embedded or lock.exists()):
+        return False
+    try:
+        with own(lock, str(one)):
+            db.wait_visible(SESSIONS)  # it may have ended well just now
+            row = _catalog.find_any(db, one.session_id)
+            if row is not None and row["status"] == "collecting":
+                _catalog.store(db, {**row, "status": "failed"})
+                db.wait_visible(SESSIONS)
+    except SessionBusy:
+        return False
+    return True
 
 
 def who_writes(

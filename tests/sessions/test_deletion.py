@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -181,6 +182,56 @@ def test_an_import_that_was_killed_can_be_deleted(lab):
     assert set(lab.purge(GONE)["state"]) == {"done"}
 
 
+KILLED_IMPORT = (
+    "import os, signal, sys; import fxlab; from fxlab.collect._files import importer\n"
+    "importer._refuse_difference = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+    "lab = fxlab.connect(home=sys.argv[1], questdb_http_port=sys.argv[2], "
+    "questdb_pg_port=sys.argv[3])\n"
+    "lab.import_files(sys.argv[4], session_id='killed', progress=False)\n"
+)
+
+
+def test_an_import_that_was_killed_keeps_no_week_from_being_purged(lab, settings, tmp_path):
+    file = tmp_path / "ticks.parquet"
+    ticks(4)["prices"].write_parquet(file)
+    ports = map(str, (settings.questdb_http_port, settings.questdb_pg_port))
+    command = [sys.executable, "-c", KILLED_IMPORT, str(settings.home), *ports, str(file)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    lab._db.wait_visible(SESSIONS)
+    assert lab.session("killed").status == "collecting"
+    with FileLock(lab._locks / "killed.lock"):  # as long as the process lives
+        lab.delete(GONE)
+        assert "session 'killed' is being imported" in lab.purge()["reason"].to_list()
+        assert lab.session("killed").status == "collecting"
+        assert "killed" not in lab.retention(older_than="1d")["session_id"]
+    assert set(lab.purge()["state"]) == {"done"}
+    assert lab.session("killed").status == "failed"
+    assert rows_of(lab._db, "killed")["tick_prices"] == 400
+    assert "killed" in lab.retention(older_than="1d")["session_id"]
+    _catalog.store(lab._db, {**_catalog.find(lab._db, "killed"), "status": "collecting"})
+    lab._db.wait_visible(SESSIONS)
+    ended, spool = _doctor.mend(settings)
+    assert ended.startswith("marked killed imports as failed: killed;")
+    assert spool == "removed the waiting rows of 1 imports that were killed"
+    assert _doctor.mend(settings) == ()
+    assert set(lab.import_files(file, session_id="killed").table()["state"]) == {"finished"}
+    assert lab.session("killed").status == "completed"
+
+
+def test_of_a_server_of_several_homes_only_its_own_imports_are_called_dead(lab):
+    row = _catalog.find(lab._db, OTHER)
+    theirs = {**row, "session_id": "theirs", "status": "collecting"}
+    _catalog.store(lab._db, theirs)
+    lab._db.wait_visible(SESSIONS)
+    shared = replace(lab._db.endpoint, embedded=False)
+    db = Hooked(lab._db, "nothing", None)
+    db.endpoint = shared
+    assert _purge.end_killed_imports(db, lab._locks) == []
+    assert [one.session_id for one in _purge.find_writers(db, lab._locks)] == ["theirs"]
+    assert _purge.end_killed_imports(lab._db, lab._locks) == ["theirs"]
+    assert lab.session("theirs").status == "failed"
+
+
 def test_a_purge_frees_the_session_and_touches_no_other(lab):
     before = stored(lab._db)
     lab.delete(GONE)
@@ -347,7 +398,8 @@ def test_weeks_with_others_in_between_and_those_written_to_are_left_out(small):
     span = {"started": start, "ended": start + timedelta(hours=1)}
     _catalog.store(small._db, {**row, **busy, **span})
     small._db.wait_visible(SESSIONS)
-    told, statements = drops(small, lambda: small.purge(["alone"]))
+    with FileLock(small._locks / "busy.lock"):
+        told, statements = drops(small, lambda: small.purge(["alone"]))
     weeks = told.filter(table="tick_prices")
     assert weeks["state"].to_list() == ["done"] * 3 + ["deferred", "done"]
     assert weeks["reason"].unique().sort().to_list() == ["", "session 'busy' is being imported"]
@@ -697,8 +749,9 @@ def test_what_is_purged_in_part_cannot_come_back(lab):
     busy = {**row, "session_id": "busy", "started": row["ended"], "status": "collecting"}
     _catalog.store(lab._db, busy)
     lab._db.wait_visible(SESSIONS)
-    lab.delete(GONE)
-    told = lab.purge()
+    with FileLock(lab._locks / "busy.lock"):
+        lab.delete(GONE)
+        told = lab.purge()
     weeks = told.filter(table="tick_prices")
     assert weeks["state"].to_list() == ["done", "deferred"]
     assert weeks["reason"][-1] == "session 'busy' is being imported"
