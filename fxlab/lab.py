@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from fxlab._questdb.server import ServerStatus
     from fxlab._times import Time
     from fxlab.backtester.result import Result
-    from fxlab.collect._files.importer import ImportReport, Source
+    from fxlab.collect._files.blocks import Source
+    from fxlab.collect._files.importer import ImportReport
     from fxlab.sessions._catalog import SessionPage, SessionQuery
     from fxlab.sessions._statistics import Analysis
     from fxlab.sessions.runs import Reproduction, RunQuery, SavedRun

@@ -137,6 +137,63 @@ def test_an_id_taken_by_other_data_is_refused(lab, db, tree):
     assert counts(lab, f"{name}_b")["BTC_USDT", "prices"] == 402
 
 
+PX = {"timestamp": "t", "price": "px", "volume": "vol"}
+
+
+@pytest.mark.parametrize("state", ["completed", "failed"])
+def test_files_that_are_told_other_columns_are_refused(lab, db, tmp_path, unique, state):
+    """They would be other rows, and "unchanged" would be a lie."""
+    name = unique("columns")
+    file = tmp_path / "a.csv"
+    rows = (f"2024-01-01T00:00:{n:02}Z,{n + 1},{n + 50}\n" for n in range(20))
+    file.write_text("t,px,vol\n" + "".join(rows))
+    asked = {"session_id": name, "symbol": "BTC_USDT"}
+    lab.import_files(file, columns=PX, **asked)
+    before = lab.session(name).prices()
+    _catalog.store(db, {**_catalog.find(db, name), "status": state})
+    db.wait_visible(SESSIONS)
+    other = PX | {"price": "vol", "volume": "px"}
+    with pytest.raises(errors.SessionExists, match=r"with columns=.*'price': 'px'") as refused:
+        lab.import_files(file, columns=other, **asked)
+    assert f"columns={other}" in str(refused.value)
+    assert f"lab.delete('{name}'), lab.purge(['{name}'])" in str(refused.value)
+    assert lab.session(name).prices().equals(before)
+    again = {"completed": "unchanged", "failed": "finished"}[state]
+    assert set(lab.import_files(file, columns=PX, **asked).table()["state"]) == {again}
+
+
+def test_a_file_that_is_told_another_symbol_is_refused(lab, tmp_path, unique):
+    name = unique("symbol")
+    file = write_lines(tmp_path / "a.csv", PRICES_HEADER, price_lines(20))
+    lab.import_files(file, session_id=name, symbol="BTC_USDT")
+    words = r"imported with symbol='BTC_USDT', and now symbol='ETH_USDT' is asked for; give them"
+    with pytest.raises(errors.SessionExists, match=words):
+        lab.import_files(file, session_id=name, symbol="ETH_USDT")
+    assert counts(lab, name) == {("BTC_USDT", "prices"): 20}
+    again = lab.import_files(file, session_id=name, symbol="BTC_USDT")
+    assert set(again.table()["state"]) == {"unchanged"}
+
+
+def test_a_symbol_beside_the_column_that_says_it_is_refused_then_too(lab, tmp_path, unique):
+    name = unique("symbol")
+    file = tmp_path / "a.csv"
+    file.write_text("timestamp,symbol,price,volume\n2024-01-01T00:00:00Z,BTC_USDT,1,1\n")
+    lab.import_files(file, session_id=name)
+    with pytest.raises(errors.ImportRefused, match="symbol='ETH_USDT' cannot be given too"):
+        lab.import_files(file, session_id=name, symbol="ETH_USDT")
+
+
+def test_a_file_with_more_bad_lines_than_may_be_now_is_refused(lab, tmp_path, unique):
+    name = unique("bad")
+    file = write_lines(tmp_path / "a.csv", PRICES_HEADER, [*price_lines(99), "1,2"])
+    asked = {"session_id": name, "symbol": "BTC_USDT"}
+    assert lab.import_files(file, **asked).quarantined == 1
+    assert set(lab.import_files(file, max_bad=0.01, **asked).table()["state"]) == {"unchanged"}
+    with pytest.raises(errors.ImportRefused, match=r"1 of 100 lines .* max_bad=0.009 allows"):
+        lab.import_files(file, max_bad=0.009, **asked)
+    assert counts(lab, name) == {("BTC_USDT", "prices"): 99}
+
+
 def test_an_id_being_deleted_is_refused(lab, db, tree):
     folder, name = tree
     lab.import_files(folder)

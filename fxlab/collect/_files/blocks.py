@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, Final, NoReturn, cast
+from typing import Any, BinaryIO, Final, NoReturn, Protocol, cast
 
 import polars as pl
 
@@ -27,6 +27,7 @@ from fxlab.collect._files import csv, formats
 from fxlab.collect._files.fields import ROW, SourceLocation, value_at
 from fxlab.collect._files.formats import SAMPLE, Format
 from fxlab.collect._files.quarantine import Quarantine, ReadOptions
+from fxlab.collect._files.session_data import ImportedSession
 from fxlab.errors import ImportRefused
 
 TEXT: Final = (".csv", ".txt")
@@ -140,6 +141,27 @@ class TickFile:
                 yield cast("BinaryIO", _Limited(cast("BinaryIO", stream), counted, self))
             else:
                 yield cast("BinaryIO", counted)
+
+
+class Source(Protocol):
+    """Something that holds one session."""
+
+    @property
+    def session_id(self) -> str:
+        """Return the id that the session will have."""
+
+    @property
+    def symbol(self) -> str | None:
+        """Return the symbol of what has no column that says it."""
+
+    def tick_files(self) -> list[TickFile]:
+        """Return its files; nothing for frames."""
+
+    def digests(self) -> dict[str, str]:
+        """Return the SHA-256 of each file by its path in the catalogue; nothing for frames."""
+
+    def read(self, how: ReadOptions, progress: Advance) -> ImportedSession:
+        """Read and check all its rows; the same rows each time."""
 
 
 class _Counted(io.RawIOBase):

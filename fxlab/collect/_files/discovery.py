@@ -66,6 +66,7 @@ class TreeSession:
     root: Path
     files: tuple[Path, ...]
     skipped: tuple[Path, ...]
+    symbol: None = None  # its folders say it
 
     def tick_files(self) -> list[TickFile]:
         """Return its files as the catalogue knows them."""
@@ -244,7 +245,8 @@ def _read(
         with _refused_by_name(file):
             parts += read_file(file, symbol, how, told, header)
         done += file.size
-    return ImportedSession(session_id, tuple(parts), how.room)
+    columns = None if headers else dict(how.columns)
+    return ImportedSession(session_id, tuple(parts), how.room, columns)
 
 
 def tick_file(file: Path) -> TickFile:
@@ -358,6 +360,7 @@ class FrameSession:
     session_id: str
     frames: Mapping[str, Any]
     origin: str
+    symbol: None = None  # a column says it
 
     def tick_files(self) -> list[TickFile]:
         """Return nothing: frames are no files."""

@@ -11,12 +11,13 @@ import contextlib
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import polars as pl
 from filelock import FileLock
@@ -25,7 +26,7 @@ from fxlab import _html
 from fxlab._progress import Advance, in_steps, pace, part, silent
 from fxlab._questdb.client import QuestDB
 from fxlab._times import bounds, from_micros
-from fxlab.collect._files.blocks import TickFile
+from fxlab.collect._files.blocks import Source
 from fxlab.collect._files.quarantine import STRICT, ReadOptions, lent
 from fxlab.collect._files.session_data import ImportedSession, Part, gathered
 from fxlab.errors import InvalidInput, QuestDBError, SessionExists, WriteFailed, some
@@ -38,23 +39,6 @@ _log: Final = logging.getLogger(__name__)
 READING: Final = 0.5  # share of the work
 _TOLD_EVERY: Final = 0.5  # seconds
 DRY_STATES: Final = {"imported": "new", "finished": "unfinished", "unchanged": "unchanged"}
-
-
-class Source(Protocol):
-    """Something that holds one session."""
-
-    @property
-    def session_id(self) -> str:
-        """Return the id that the session will have."""
-
-    def tick_files(self) -> list[TickFile]:
-        """Return its files; nothing for frames."""
-
-    def digests(self) -> dict[str, str]:
-        """Return the SHA-256 of each file by its path in the catalogue; nothing for frames."""
-
-    def read(self, how: ReadOptions, progress: Advance) -> ImportedSession:
-        """Read and check all its rows; the same rows each time."""
 
 
 @dataclass(slots=True)
@@ -170,16 +154,16 @@ def _check_all(
     with ThreadPoolExecutor(workers) as pool:
 
         def checked(number: int, source: Source) -> Checked:
-            known = _finished(db, source, how)
-            if known is not None:
-                count = sum(line["rows"] for line in known)
-                return Checked(source, None, known, count, "unchanged")
             own = in_steps(part(progress, number / len(sources), (number + 1) / len(sources)))
 
             def read(share: float, _: str) -> None:
                 shares[number] = share
 
             with _refusal_kept(db, source, kept):
+                known = _finished(db, source, how)
+                if known is not None:
+                    count = sum(line["rows"] for line in known)
+                    return Checked(source, None, known, count, "unchanged")
                 draft = source.read(how, own if inline else read)
                 # A single session is judged in its turn: nothing is written before that.
                 state = judge(db, draft) if kept is None or len(sources) > 1 else ""
@@ -231,10 +215,18 @@ def _finished(db: QuestDB, source: Source, how: ReadOptions) -> list[Line] | Non
     known = _catalog.imported_files(db, source.session_id)
     if not known or any(one["state"] != "done" or one["data_type"] is None for one in known):
         return None
-    if how.strict and any(one["rows_bad"] for one in known):
+    bad, lines = Counter[str](), Counter[str]()
+    for one in known:
+        bad[one["path"]] += one["rows_bad"]
+        lines[one["path"]] += one["rows_good"] + one["rows_bad"]
+    most = 0 if how.strict else how.max_bad
+    if any(bad[path] > most * lines[path] for path in bad):
         return None  # it is to be refused for them
     if {one["path"]: one["sha256"] for one in known} != source.digests():
         return None
+    _refuse_other_columns(row, dict(how.columns))
+    if source.symbol not in {None, *(one["symbol"] for one in known)}:
+        return None  # it is to be refused, too
     found = _catalog.counts(db, source.session_id, *_catalog.tick_range(row))
     is_whole = sum(rows for _, _, rows in found.iter_rows()) == row["records_collected"]
     return [_known_line(one) for one in known] if is_whole else None
@@ -276,8 +268,22 @@ def judge(db: QuestDB, draft: ImportedSession) -> str:
             f"{_changed(known, draft)}; give them another session_id (the session there was not "
             "touched)"
         )
+    if row is not None and draft.columns is not None:
+        _refuse_other_columns(row, draft.columns)
     complete = row is not None and row["status"] == "completed"
     return "unchanged" if complete and not _difference(db, draft) else "finished"
+
+
+def _refuse_other_columns(row: Mapping[str, Any], columns: Mapping[str, str]) -> None:
+    """Refuse files whose columns had other meanings when the session was made of them."""
+    kept = json.loads(row["options"] or "{}").get("columns", columns)
+    if kept != columns:
+        name = row["session_id"]
+        raise SessionExists(
+            f"session {name!r} was imported from these files with columns={kept}, not with "
+            f"columns={columns}, and is as it was; give another session_id, or delete it before: "
+            f"lab.delete({name!r}), lab.purge([{name!r}])"
+        )
 
 
 def _changed(known: Sequence[Mapping[str, Any]], draft: ImportedSession) -> str:
@@ -292,6 +298,9 @@ def _changed(known: Sequence[Mapping[str, Any]], draft: ImportedSession) -> str:
                 f"{one['sha256'][:8]}… and is {piece.origin.sha256[:8]}…)"
             )
     now = {(piece.path, piece.symbol) for piece in draft.parts}
+    if {path for path, _ in now} == {path for path, _ in before}:
+        asked, were = (some(sorted({symbol for _, symbol in ones})) for ones in (now, before))
+        return f": they were imported with symbol='{were}', and now symbol='{asked}' is asked for"
     differ = ((now - {*before}, "came"), ({*before} - now, "went"))
     told = [f"{some(sorted({path for path, _ in ones}))} {word}" for ones, word in differ if ones]
     return f": {' and '.join(told)} since it was imported" if told else ""

@@ -344,6 +344,8 @@ class ImportedSession:
     session_id: str
     parts: tuple[Part, ...]
     room: Room = field(default_factory=Room)
+    columns: Mapping[str, str] | None = None
+    """What the user called its files' columns; None where the files cannot have others."""
     shared: dict[tuple[str, str], int] = field(default_factory=dict, init=False)
     """Rows of a (symbol, data type) that an earlier file has too, under the same ids."""
 
@@ -454,14 +456,17 @@ class ImportedSession:
             "orderbook_count": self.rows - prices,
             "gaps_count": 0,
             "errors_count": sum(part.bad for part in self.parts),
-            "options": self._assumed(),
+            "options": self._options(),
             "created_at": self.first,  # the same at each import of the same data
         }
 
-    def _assumed(self) -> str | None:
-        """Return what the import did that the rows do not show, kept with the session."""
+    def _options(self) -> str | None:
+        """Return what the rows do not show, kept with the session: what was assumed and asked."""
         notes = {part.path: list(part.notes) for part in self.parts if part.notes}
-        return json.dumps({"import": notes}) if notes else None
+        kept: dict[str, Any] = {"import": notes} if notes else {}
+        if self.columns is not None:
+            kept["columns"] = dict(self.columns)
+        return json.dumps(kept) if kept else None
 
     def _groups(self) -> Iterator[tuple[str, str, list[Part]]]:
         """Yield data type, symbol and the parts in time order; trades before books."""
