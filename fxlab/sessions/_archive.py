@@ -273,7 +273,7 @@ def _digests(db: QuestDB, place: Partition) -> dict[str, tuple[int, int]]:
 def backup(
     folder: str | Path, settings: Settings | None = None, *, progress: Progress = None
 ) -> pl.DataFrame:
-    """Copy all data of the embedded server into a new folder.
+    """Copy all data of the embedded server, and all lines in quarantine, into a new folder.
 
     A server that runs is stopped for the copy and started again. Of a recording that goes on, the
     backup has what is in the database by then; the recording itself waits and loses nothing.
@@ -321,7 +321,7 @@ def backup(
         shutil.rmtree(half, ignore_errors=True)  # of a backup that was killed
         try:
             half.mkdir(mode=0o700, parents=True)
-            files = _copied(place.root, half, _files(place.root), advance)
+            files = _copied(_files(place), half, advance)
             facts = {"made_at": datetime.now(UTC).isoformat(), "version": chosen.questdb_version}
             write_private(half / _MANIFEST, json.dumps({**facts, "files": files}, indent=1))
             half.rename(target)
@@ -377,7 +377,7 @@ def restore(
             if not (_is_of(mark, known) and (place.root / _DATA).exists()):
                 _refuse_data(place)
                 write_private(mark, known)
-                _bring_back(source, place.root, files, part(advance, 0, 0.9))
+                _bring_back(source, place, files, part(advance, 0, 0.9))
         server.up(chosen, part(advance, 0.9, 1.0))
     _end_recordings(chosen)
     mark.unlink(missing_ok=True)
@@ -396,16 +396,20 @@ def _is_of(mark: Path, known: str) -> bool:
 
 
 def _bring_back(
-    source: Path, root: Path, files: list[dict[str, str | int]], advance: Advance
+    source: Path, place: ServerLocation, files: list[dict[str, str | int]], advance: Advance
 ) -> None:
     """Copy the files of a backup, check them, and only then make them the home's data."""
-    half = root / ".restoring"
+    half = place.root / ".restoring"
     shutil.rmtree(half, ignore_errors=True)  # of a restore that was killed
     try:
         half.mkdir(mode=0o700)
-        found = _copied(source, half, [str(row["path"]) for row in files], advance)
+        names = (str(row["path"]) for row in files)
+        found = _copied({name: source / name for name in names}, half, advance)
         _check(source, files, found)
-        (half / _DATA).rename(root / _DATA)
+        if (half / _catalog.QUARANTINE).is_dir():
+            kept = place.home / _catalog.QUARANTINE
+            shutil.copytree(half / _catalog.QUARANTINE, kept, dirs_exist_ok=True)
+        (half / _DATA).rename(place.root / _DATA)  # last: the home has data now
     finally:
         shutil.rmtree(half, ignore_errors=True)
 
@@ -436,16 +440,20 @@ def _still(settings: Settings, place: ServerLocation, advance: Advance) -> Itera
             server.up(settings)
 
 
-def _files(root: Path) -> list[str]:
-    found = (root / _DATA).rglob("*")
-    return sorted(str(path.relative_to(root)) for path in found if path.is_file())
+def _files(place: ServerLocation) -> dict[str, Path]:
+    """Return what is saved, by its name in a backup: the server's data, and lines in quarantine."""
+    folders = ((place.root, _DATA), (place.home, _catalog.QUARANTINE))
+    return {
+        str(path.relative_to(base)): path
+        for base, name in folders
+        for path in sorted((base / name).rglob("*"))
+        if path.is_file() and path.suffix != ".part"  # what is being written
+    }
 
 
-def _copied(
-    source: Path, target: Path, names: list[str], advance: Advance
-) -> list[dict[str, str | int]]:
-    """Copy files, and return their names, sizes and digests."""
-    sizes = {name: _blocks(source / name) for name in names}
+def _copied(paths: dict[str, Path], target: Path, advance: Advance) -> list[dict[str, str | int]]:
+    """Copy files to their names in a folder, and return names, sizes and digests."""
+    sizes = {name: _blocks(path) for name, path in paths.items()}
     whole, free = sum(sizes.values()), shutil.disk_usage(target).free
     if whole + _ROOM > free:
         raise InvalidInput(
@@ -455,7 +463,7 @@ def _copied(
     done, found = 0, []
     for name, size in sizes.items():
         (target / name).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found.append(_copy(source, target, name))
+        found.append(_copy(paths[name], target, name))
         done += size
         advance(done / max(1, whole), f"{done / 1e6:,.0f} of {whole / 1e6:,.0f} MB")
     return found
@@ -468,9 +476,9 @@ def _blocks(path: Path) -> int:
         raise InvalidInput(f"{path} is missing, so this is no whole copy; use another") from error
 
 
-def _copy(source: Path, target: Path, name: str) -> dict[str, str | int]:
+def _copy(path: Path, target: Path, name: str) -> dict[str, str | int]:
     digest, size = xxhash.xxh3_128(), 0
-    with (source / name).open("rb") as old, (target / name).open("xb") as new:
+    with path.open("rb") as old, (target / name).open("xb") as new:
         while piece := old.read(_PIECE):
             digest.update(piece)
             size += len(piece)
@@ -507,7 +515,7 @@ def _manifest(source: Path) -> list[dict[str, str | int]]:
 
 def _is_inside(name: str) -> bool:
     parts = Path(name).parts
-    return parts[:1] == (_DATA,) and ".." not in parts
+    return parts[:1] in ((_DATA,), (_catalog.QUARANTINE,)) and ".." not in parts
 
 
 def _check(

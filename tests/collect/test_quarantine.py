@@ -143,7 +143,7 @@ def test_bad_lines_end_in_a_file_and_in_the_events(lab, db, tmp_path, unique):
     assert kept.read_text(encoding="utf-8").splitlines()[1].startswith("7,")
     (event,) = _catalog.events(db, name).iter_rows(named=True)
     assert (event["event"], event["count"]) == ("quarantine", 2)
-    assert str(kept) in event["detail"]
+    assert f"kept in {kept.relative_to(lab.settings.home)} of FXLAB_HOME" in event["detail"]
     assert str(kept) in report.notes[0]
     (told,) = lab.session(name).imports().select("state", "rows_good", "rows_bad").rows()
     assert told == ("done", 300, 2)

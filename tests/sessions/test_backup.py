@@ -85,6 +85,29 @@ def test_a_restored_home_has_every_row_and_receipt(old, new, tmp_path):
         fxlab.restore(tmp_path / "saved", new)
 
 
+def test_lines_in_quarantine_are_saved_and_restored_where_their_events_say(old, new, tmp_path):
+    file = tmp_path / "odd.csv"
+    good = (f"{1_700_000_000 + n},BTC_USDT,1,1\n" for n in range(300))
+    file.write_text("timestamp,symbol,price,volume\n" + "".join(good) + "no tick\n")
+    with fxlab.connect(old) as lab:
+        lab.import_files(file, session_id="odd")
+    (line,) = (old.home / "quarantine" / "odd").iterdir()
+    (line.parent / "half.part").write_text("being written")
+    files = fxlab.backup(tmp_path / "saved", old)
+    name = str(line.relative_to(old.home))
+    assert files.filter(path=name)["size"].to_list() == [line.stat().st_size]
+    assert files.filter(pl.col("path").str.ends_with(".part")).is_empty()
+    fxlab.restore(tmp_path / "saved", new)
+    assert (new.home / name).read_text() == line.read_text()
+    assert "no tick" in line.read_text()
+    with fxlab.connect(new) as lab:
+        (event,) = lab.session("odd").events().filter(event="quarantine").iter_rows(named=True)
+    assert name in event["detail"]
+    (tmp_path / "saved" / name).write_text("other")
+    with pytest.raises(errors.InvalidInput, match=r"odd.csv\S* is damaged"):
+        fxlab.restore(tmp_path / "saved", settings_at(tmp_path / "newer"))
+
+
 def test_a_backup_of_a_stopped_server_is_as_good(old, new, tmp_path):
     before = told(old)
     embedded.down(old)

@@ -408,7 +408,7 @@ def _keep_quarantine(db: QuestDB, draft: ImportedSession, folder: Path) -> None:
                 "to_time": piece.known.last,
                 "timestamp": draft.first,
             }
-            rows.append(bad.event(number, kept) | own)
+            rows.append(bad.event(number, kept.relative_to(folder.parent)) | own)
     if rows:
         db.write(EVENTS, pl.DataFrame(rows, schema=EVENTS.frame))
         db.wait_visible(EVENTS)

@@ -423,11 +423,14 @@ class Quarantine:
         half.replace(target)
 
     def event(self, number: int, kept: Path) -> dict[str, Any]:
-        """Return the row of the event table, but for the session and its times."""
+        """Return the row of the event table, but for the session and its times.
+
+        `kept` is the file of the lines, seen from the home: a backup may be another one's.
+        """
         row = dict.fromkeys(EVENTS.columns)
         words = (
             f"{self.count:,} of {self.rows:,} {self.place.word}s of {self.place.file} are no "
-            f"ticks: {self.reasons()}; kept in {kept}"
+            f"ticks: {self.reasons()}; kept in {kept} of FXLAB_HOME"
         )
         return {**row, "event": "quarantine", "seq": number, "count": self.count, "detail": words}
 
