@@ -42,15 +42,18 @@ def part(progress: Advance, first: float, last: float) -> Advance:
 
 
 def in_steps(progress: Advance) -> Advance:
-    """Return a progress of reading that tells steps which can be seen, and what is left."""
+    """Return a progress of reading that tells steps which can be seen, and what is left.
+
+    What reads tells how many rows it has read by then, as text.
+    """
     began, before = time.monotonic(), 0.0
 
-    def told(share: float, _: str) -> None:
+    def told(share: float, rows: str) -> None:
         nonlocal before
         if share - before >= _STEP and share < 1.0:
             before = share
-            left = (time.monotonic() - began) * (1 - share) / share
-            progress(share, f"read, {left:,.0f} s left" if left >= 1 else "read")
+            rate = pace(int(rows or 0), time.monotonic() - began, share)
+            progress(share, ", ".join(filter(None, ("read", rate))))
 
     return told
 

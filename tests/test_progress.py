@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import pty
 import re
@@ -19,6 +20,20 @@ from markets import random_walk
 
 import fxlab
 from fxlab import _progress
+
+
+def test_reading_tells_rows_a_second_and_what_is_left(monkeypatch):
+    times = itertools.count(0.0, 10.0)
+    monkeypatch.setattr(_progress, "time", SimpleNamespace(monotonic=lambda: next(times)))
+    said = []
+    told = _progress.in_steps(lambda *one: said.append(one))
+    for share, rows in ((0.0, ""), (0.25, "1000"), (0.255, "1020"), (0.5, "2000"), (1.0, "4000")):
+        told(share, rows)
+    assert said == [
+        (0.25, "read, 100 rows/s, 30 s left"),
+        (0.5, "read, 100 rows/s, 20 s left"),
+    ]
+
 
 LONG = """
 import time, fxlab, polars as pl

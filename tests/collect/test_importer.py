@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import random
 import re
@@ -19,7 +20,7 @@ from tick_files import PRICES_HEADER, price_lines, write_lines, write_session
 
 from fxlab import errors
 from fxlab._questdb import ingest
-from fxlab.collect._files import importer, quarantine
+from fxlab.collect._files import csv, importer, quarantine
 from fxlab.collect._files.discovery import TreeSession, read_file
 from fxlab.collect._files.fields import SourceLocation
 from fxlab.collect._files.quarantine import STRICT
@@ -360,6 +361,42 @@ def test_progress_runs_from_reading_to_the_end(lab, tree):
     assert shares[-1] == pytest.approx(1.0)
     (checked,) = [share for share, text in heard if "600 rows checked" in text]
     assert checked == importer.READING
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.jsonl", "a.parquet"])
+def test_reading_one_file_tells_rows_a_second(lab, tmp_path, unique, monkeypatch, name):
+    """As of one of 20 GB; what is left is told in seconds, which is what test_progress looks at."""
+    monkeypatch.setattr(csv, "_FIRST_BYTES", 20_000)
+    noon = datetime(2025, 1, 1, 12, tzinfo=UTC)
+    frame = pl.DataFrame(
+        {
+            "timestamp": pl.datetime_range(
+                noon, noon + timedelta(seconds=19_999), "1s", eager=True
+            ),
+            "symbol": "BTC_USDT",
+            "price": [1.0 + n / 7 for n in range(20_000)],
+            "volume": 1.0,
+        }
+    )
+    file = tmp_path / name
+    text = frame.with_columns(pl.col("timestamp").dt.epoch("s"))
+    if name.endswith(".parquet"):
+        frame.write_parquet(file)
+    elif name.endswith(".jsonl"):
+        text.write_ndjson(file)
+    else:
+        written = text.write_csv().encode()
+        file.write_bytes(gzip.compress(written) if name.endswith(".gz") else written)
+    heard = []
+    asked = {"batch_size": 500, "dry_run": True}
+    lab.import_files(
+        file,
+        session_id=unique("pace"),
+        progress=lambda share, text: heard.append((share, text)),
+        **asked,
+    )
+    reading = [text for share, text in heard if share < 1.0]
+    assert any(re.match(r"read, [\d,]+ rows/s", text) for text in reading)
 
 
 def test_rows_that_run_backward_are_stored_and_read_in_order(lab, unique, tmp_path):

@@ -165,6 +165,8 @@ def read_file(
     how: ReadOptions = STRICT,
     progress: Advance = silent,
     header: Sequence[str] | None = None,
+    *,
+    rows_before: int = 0,
 ) -> list[Part]:
     """Return the rows of a file, understood and checked, one part a symbol.
 
@@ -179,9 +181,11 @@ def read_file(
     how
         What becomes of bad rows, and what columns are called.
     progress
-        Told how much is read.
+        Told how much is read, and as text how many rows these are with `rows_before`.
     header
         That of a file whose columns are known: nothing is recognised then.
+    rows_before
+        Those of the files before it.
     """
     one = tick_file(file) if isinstance(file, Path) else file
     before = one.path.stat()
@@ -189,7 +193,11 @@ def read_file(
     bad = how.of(opened.place)
     origin = Origin(one.listed, one.digest, one.origin, one.size)
     intake = Intake(origin, symbol or opened.form.symbol, bad, how.room)
-    for rows, numbers in opened.ticks(bad, progress):
+
+    def told(share: float, _: str) -> None:
+        progress(share, str(rows_before + bad.rows))
+
+    for rows, numbers in opened.ticks(bad, told):
         intake.take(rows, numbers)
 
     def texts(rows: Sequence[int]) -> dict[int, str]:
@@ -243,7 +251,8 @@ def _read(
         told = part_of(progress, done / whole, (done + file.size) / whole)
         header = headers[file.path.name] if headers else None
         with _refused_by_name(file):
-            parts += read_file(file, symbol, how, told, header)
+            rows = sum(one.rows + one.bad for one in parts)
+            parts += read_file(file, symbol, how, told, header, rows_before=rows)
         done += file.size
     columns = None if headers else dict(how.columns)
     return ImportedSession(session_id, tuple(parts), how.room, columns)

@@ -149,15 +149,15 @@ def _check_all(
 
     In a dry run no quarantined line is `kept` anywhere.
     """
-    began, shares = time.monotonic(), [0.0] * len(sources)
+    began, shares, counts = time.monotonic(), [0.0] * len(sources), [0] * len(sources)
     inline = workers == 1 or len(sources) == 1
     with ThreadPoolExecutor(workers) as pool:
 
         def checked(number: int, source: Source) -> Checked:
             own = in_steps(part(progress, number / len(sources), (number + 1) / len(sources)))
 
-            def read(share: float, _: str) -> None:
-                shares[number] = share
+            def read(share: float, rows: str) -> None:
+                shares[number], counts[number] = share, int(rows or 0)
 
             with _refusal_kept(db, source, kept):
                 known = _finished(db, source, how)
@@ -169,23 +169,22 @@ def _check_all(
                 state = judge(db, draft) if kept is None or len(sources) > 1 else ""
             return Checked(source, draft, lines_of(draft, kept), draft.rows, state)
 
-        def tell(done: Sequence[Checked], text: str) -> None:
-            rows, share = sum(item.rows for item in done), sum(shares) / len(sources)
-            rate = pace(rows, time.monotonic() - began, share)
+        def tell(text: str) -> None:
+            share = sum(shares) / len(sources)
+            rate = pace(sum(counts), time.monotonic() - began, share)
             progress(share, ", ".join(filter(None, (text, rate))))
 
         waiting = [] if inline else [pool.submit(checked, *one) for one in enumerate(sources)]
-        items: list[Checked] = []
         try:
             for number, source in enumerate(sources):
                 while not inline and not wait(waiting[number : number + 1], _TOLD_EVERY).done:
-                    done = [one.result() for one in waiting if one.done() and not one.exception()]
-                    tell(done, f"{len(done):,} of {len(sources):,} sessions checked")
-                items.append(checked(number, source) if inline else waiting[number].result())
-                shares[number] = 1.0
-                told = "there already" if items[-1].is_known else "checked"
-                tell(items, f"{source.session_id}: {items[-1].rows:,} rows {told}")
-                yield items[-1]
+                    done = sum(one.done() and not one.exception() for one in waiting)
+                    tell(f"{done:,} of {len(sources):,} sessions checked")
+                item = checked(number, source) if inline else waiting[number].result()
+                shares[number], counts[number] = 1.0, item.rows
+                told = "there already" if item.is_known else "checked"
+                tell(f"{source.session_id}: {item.rows:,} rows {told}")
+                yield item
         finally:
             pool.shutdown(cancel_futures=True)
 
