@@ -182,6 +182,7 @@ class Lab(Recordings, Deletions, Archives):
         exchange: str | None = None,
         notes: str = "",
         tags: Sequence[str] = (),
+        keep_going: bool = False,
         dry_run: bool = False,
         progress: Progress = None,
     ) -> ImportReport:
@@ -216,6 +217,9 @@ class Lab(Recordings, Deletions, Archives):
         exchange, notes, tags
             Kept with the sessions; given at a later import of the same files, they are set then
             (tags are added).
+        keep_going
+            Store the sessions that are good, and list those that are refused, with the reasons, in
+            `ImportReport.refused`; else one that is refused has all of them refused.
         dry_run, progress
             Read, check and report, but write nothing; as `fxlab.backtest` takes it.
 
@@ -234,14 +238,15 @@ class Lab(Recordings, Deletions, Archives):
         from fxlab.schema import check_mapping
 
         given = [paths] if isinstance(paths, str | Path) else list(paths)
-        found, skipped = discovery.find_sources(given, session_id, symbol)
+        refused: dict[str, str] | None = {} if keep_going else None
+        found, skipped = discovery.find_sources(given, session_id, symbol, refused)
         if not dry_run:
             server_config.check_room(self.settings, (file for one in found for file in one.files))
         about = {"exchange": exchange, "notes": notes, "tags": tags}
         called = tuple(check_mapping("columns", columns or {}, "{'price': 'px'}").items())
         how = ReadOptions(strict, max_bad, called, batch_size)
         options = {"dry_run": dry_run, "skipped": skipped, "workers": workers_of(workers)}
-        return self._import(found, about, progress, how=how, **options)
+        return self._import(found, about, progress, how=how, refused=refused, **options)
 
     def import_csv(self, *paths: str | Path, **options: Any) -> ImportReport:  # noqa: ANN401
         """Import files as ``import_files(paths, strict=True)`` does; gone in 0.5."""

@@ -31,6 +31,12 @@ STATISTICS_SHOWN: Final = (
 SHOWN: Final = 50
 """Symbols that a session's statistics are shown of in text; it may have 5,000."""
 
+IMPORT_OPTIONS: Final = {
+    **{name: f"--{name}" for name in ("symbol", "columns", "strict")},
+    "max_bad": "--max-bad",
+}
+"""What errors of an import name, in a shell's words."""
+
 sessions = typer.Typer(
     rich_markup_mode=None,
     help="List, show and delete the sessions in the database.",
@@ -93,6 +99,10 @@ def import_paths(
         int | None, typer.Option(help="Sessions read at once; else one a core, 4 at most.")
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show every step in the log.")] = False,
+    keep_going: Annotated[
+        bool,
+        typer.Option("--keep-going", help="Store good sessions, list those refused at the end."),
+    ] = False,
     exchange: Annotated[str | None, typer.Option(help="Where the ticks were traded.")] = None,
     notes: Annotated[str, typer.Option(help="Free text kept with the session.")] = "",
     tag: Annotated[list[str] | None, typer.Option(help="A tag; may be given again.")] = None,
@@ -120,6 +130,7 @@ def import_paths(
             max_bad=max_bad,
             batch_size=batch_size,
             workers=workers,
+            keep_going=keep_going,
             exchange=exchange,
             notes=notes,
             tags=tuple(tag or ()),
@@ -127,7 +138,7 @@ def import_paths(
         )
     show_frame(report.table(), title="nothing was written: dry run" if dry_run else "imported")
     for note in report.notes:
-        say(note)
+        say(for_shell(note, IMPORT_OPTIONS))
     rate = report.rows / max(report.seconds, 1e-3)
     say(
         f"{report.rows:,} rows, {report.quarantined:,} quarantined lines, {report.seconds:.1f} s, "
@@ -135,6 +146,8 @@ def import_paths(
     )
     if report.skipped:
         say(f"not read, no part of a session: {', '.join(report.skipped)}")
+    if report.refused:
+        raise typer.Exit(1)
 
 
 def _mapping(text: str) -> dict[str, str]:
@@ -164,8 +177,7 @@ def list_imports(
 
     with connect() as lab:
         found = lab.imports(session_id, EVERY, state=state)
-    options = {name: f"--{name}" for name in ("symbol", "columns", "strict")}
-    why = [None if one is None else for_shell(one, options) for one in found["reason"]]
+    why = [None if one is None else for_shell(one, IMPORT_OPTIONS) for one in found["reason"]]
     show_newest(
         found.with_columns(pl.Series("reason", why, pl.String)),
         limit,

@@ -292,6 +292,24 @@ def test_copies_are_listed_and_cleared(server: ServerStatus, lab: Lab, unique: C
     assert session not in fxlab("cache", "list").stdout
 
 
+def test_an_import_that_keeps_going_lists_what_is_refused(
+    server: ServerStatus, tmp_path: Path, unique: Callable[..., str]
+):
+    folder = tmp_path / unique("going")
+    folder.mkdir()
+    (folder / "a.csv").write_text("timestamp,symbol,price,qty\n1723161255,A,1,1\n")
+    (folder / "b.csv").write_text("timestamp,price,qty\n1723161255,1,1\n")
+    assert "--symbol BTC_USDT" in one_error(fxlab("import", str(folder)))
+    done = fxlab("import", str(folder), "--keep-going", "--json")
+    assert done.exit_code == 1
+    (line,) = json.loads(done.stdout)
+    assert (line["session_id"], line["state"]) == (f"{folder.name}_a", "imported")
+    assert f"{folder.name}_b is refused: " in done.stderr
+    assert "--symbol BTC_USDT" in done.stderr
+    (folder / "b.csv").unlink()
+    assert fxlab("import", str(folder), "--keep-going").exit_code == 0
+
+
 def test_import_takes_a_symbol_a_folder_and_tells_what_it_rounded(
     server: ServerStatus, tmp_path: Path, unique: Callable[..., str]
 ):

@@ -530,6 +530,40 @@ def test_progress_of_several_sessions_tells_rows_a_second_of_all(
     assert stored[-1].startswith("1,800 of")
 
 
+@pytest.mark.parametrize("workers", [1, 3])
+def test_good_sessions_are_stored_where_the_import_is_to_keep_going(lab, tmp_path, unique, workers):
+    folder = tmp_path / unique("going")
+    names = {letter: f"{folder.name}_{letter}" for letter in "abcde"}
+    for letter in "ace":
+        write_lines(folder / f"{letter}.csv", PRICES_HEADER, price_lines(20))
+    write_lines(folder / "b.csv", PRICES_HEADER, ["1,2"] * 20)
+    (folder / "d.zip").write_bytes(b"PK, and no archive")
+    asked = {"symbol": "BTC_USDT", "workers": workers}
+    lab.import_files(folder / "e.csv", **asked)
+    write_lines(folder / "e.csv", PRICES_HEADER, price_lines(30))
+    with pytest.raises(errors.ImportRefused):
+        lab.import_files(folder, **asked)
+    told = lab.import_files(folder, keep_going=True, dry_run=True, **asked)
+    assert (told.sessions, len(told.refused)) == ([names["a"], names["c"]], 3)
+    report = lab.import_files(folder, keep_going=True, **asked)
+    assert report.sessions == [names["a"], names["c"]]
+    assert set(report.table()["state"]) == {"imported"}
+    assert report.refused.keys() == {names[letter] for letter in "bde"}
+    assert "max_bad=0.01 allows" in report.refused[names["b"]]
+    assert "no zip archive" in report.refused[names["d"]]
+    assert "e.csv has changed since" in report.refused[names["e"]]
+    assert "3 sessions refused" in repr(report)
+    assert f"{names['b']} is refused: " in repr(report)
+    assert report.refused[names["d"]][:20] in report._repr_html_()
+    assert lab.imports(names["b"], 1)["reason"].to_list() == [report.refused[names["b"]]]
+    assert [lab.session(names[letter]).prices_count for letter in "ace"] == [20, 20, 20]
+    for file in ("b.csv", "d.zip", "e.csv"):  # one session by itself
+        alone = lab.import_files(folder / file, keep_going=True, **asked)
+        assert (alone.sessions, list(alone.refused)) == ([], [names[file[0]]])
+    with pytest.raises(errors.ImportRefused, match="no zip archive"):  # one session of all files
+        lab.import_files(folder, session_id=unique("one"), keep_going=True, **asked)
+
+
 # ---- the status table ------------------------------------------------------------------------
 
 

@@ -28,7 +28,7 @@ from fxlab.collect._files.fields import ROW, SourceLocation, value_at
 from fxlab.collect._files.formats import SAMPLE, Format
 from fxlab.collect._files.quarantine import Quarantine, ReadOptions
 from fxlab.collect._files.session_data import ImportedSession
-from fxlab.errors import ImportRefused
+from fxlab.errors import ImportRefused, InvalidInput, SessionExists
 
 TEXT: Final = (".csv", ".txt")
 JSON: Final = (".jsonl", ".ndjson")
@@ -162,6 +162,17 @@ class Source(Protocol):
 
     def read(self, how: ReadOptions, progress: Advance) -> ImportedSession:
         """Read and check all its rows; the same rows each time."""
+
+
+@contextmanager
+def set_aside(refused: dict[str, str] | None, session_id: str) -> Iterator[None]:
+    """Note why a session is refused, where others go on without it; with None, it is raised."""
+    try:
+        yield
+    except (InvalidInput, SessionExists) as error:
+        if refused is None:
+            raise
+        refused[session_id] = str(error)
 
 
 class _Counted(io.RawIOBase):

@@ -31,6 +31,7 @@ from fxlab.collect._files.blocks import (
     Opened,
     TickFile,
     members_of,
+    set_aside,
     suffix_of,
 )
 from fxlab.collect._files.fields import SourceLocation
@@ -439,7 +440,10 @@ Source = TreeSession | FileSession
 
 
 def find_sources(
-    paths: Sequence[str | Path], session_id: str | None = None, symbol: str | None = None
+    paths: Sequence[str | Path],
+    session_id: str | None = None,
+    symbol: str | None = None,
+    refused: dict[str, str] | None = None,
 ) -> tuple[list[Source], list[str]]:
     """Return the sessions in files and folders, and the paths that are no part of any.
 
@@ -453,6 +457,8 @@ def find_sources(
         path.
     symbol
         For files without a symbol column.
+    refused
+        Takes archives that cannot be looked into, where they are sessions of their own, and why.
 
     Raises
     ------
@@ -483,14 +489,17 @@ def find_sources(
         others += [*beside, *(path for session in sessions for path in session.skipped)]
     ticks: list[TickFile] = []
     for one in single:
-        members, notes = _opened_archive(tick_file(one))
-        ticks += members
-        others += [Path(name) for name in notes]
+        file = tick_file(one)
+        with set_aside(None if session_id else refused, session_id_of(file)):
+            members, notes = _opened_archive(file)
+            ticks += members
+            others += [Path(name) for name in notes]
     if ticks and session_id is not None:
         found.append(FileSession(session_id, tuple(ticks), symbol))
     else:
         found += [FileSession(session_id_of(file), (file,), symbol) for file in ticks]
-    return _named(found, session_id), [str(path) for path in others]
+    named = _named(found, session_id) if found or not refused else []
+    return named, [str(path) for path in others]
 
 
 def _opened_archive(file: TickFile) -> tuple[list[TickFile], list[str]]:

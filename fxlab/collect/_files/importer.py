@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -26,7 +26,7 @@ from fxlab import _html
 from fxlab._progress import Advance, in_steps, pace, part, silent
 from fxlab._questdb.client import QuestDB
 from fxlab._times import bounds, from_micros
-from fxlab.collect._files.blocks import Source
+from fxlab.collect._files.blocks import Source, set_aside
 from fxlab.collect._files.quarantine import STRICT, ReadOptions, lent
 from fxlab.collect._files.session_data import ImportedSession, Part, gathered
 from fxlab.errors import InvalidInput, QuestDBError, SessionExists, WriteFailed, some
@@ -67,6 +67,7 @@ def import_sources(
     workers: int = 1,
     dry_run: bool = False,
     skipped: Sequence[str] = (),
+    refused: dict[str, str] | None = None,
     progress: Advance = silent,
 ) -> ImportReport:
     """Check all sessions, then store them one after the other.
@@ -88,6 +89,8 @@ def import_sources(
         Read, check and report; write nothing.
     skipped
         Paths for the report.
+    refused
+        Takes the sessions that are refused, and why; without it, one has all of them refused.
     progress
         Told about each session's reading and each batch. If it raises, the session half written
         is marked as failed; importing again finishes it.
@@ -104,19 +107,21 @@ def import_sources(
     with lent(home / "spool") as room:
         own = replace(how, room=room)
         kept = None if dry_run else home / _catalog.QUARANTINE
-        checked = list(_check_all(db, sources, own, reading, workers, kept=kept))
+        checked = list(_check_all(db, sources, own, reading, workers, kept=kept, refused=refused))
         stored = _telling_rows(checked, part(progress, READING, 1.0))
         for item, told in () if dry_run else stored:
-            item.state = _store_one(db, item, about, home, told)
+            with set_aside(refused, item.source.session_id):
+                item.state = _store_one(db, item, about, home, told)
             if item.draft is not None:
                 item.draft.close()  # its rows are in the database now
     states = DRY_STATES if dry_run else {}
     lines = (
         {**line, "state": states.get(item.state, item.state)}
         for item in checked
+        if item.source.session_id not in (refused or {})
         for line in item.lines
     )
-    return report(lines, skipped, time.monotonic() - began)
+    return report(lines, skipped, time.monotonic() - began, refused or {})
 
 
 def _telling_rows(
@@ -144,10 +149,11 @@ def _check_all(
     workers: int,
     *,
     kept: Path | None,
+    refused: dict[str, str] | None,
 ) -> Iterator[Checked]:
     """Read all sessions that are not there, some at once, and yield them in their order.
 
-    In a dry run no quarantined line is `kept` anywhere.
+    In a dry run no quarantined line is `kept` anywhere. Those that are `refused` are left out.
     """
     began, shares, counts = time.monotonic(), [0.0] * len(sources), [0] * len(sources)
     inline = workers == 1 or len(sources) == 1
@@ -178,13 +184,17 @@ def _check_all(
         try:
             for number, source in enumerate(sources):
                 while not inline and not wait(waiting[number : number + 1], _TOLD_EVERY).done:
-                    done = sum(one.done() and not one.exception() for one in waiting)
+                    done = sum(one.done() for one in waiting)
                     tell(f"{done:,} of {len(sources):,} sessions checked")
-                item = checked(number, source) if inline else waiting[number].result()
-                shares[number], counts[number] = 1.0, item.rows
-                told = "there already" if item.is_known else "checked"
-                tell(f"{source.session_id}: {item.rows:,} rows {told}")
-                yield item
+                shares[number] = 1.0
+                item: Checked | None = None
+                with set_aside(refused, source.session_id):
+                    item = checked(number, source) if inline else waiting[number].result()
+                if item is not None:
+                    counts[number] = item.rows
+                    told = "there already" if item.is_known else "checked"
+                    tell(f"{source.session_id}: {item.rows:,} rows {told}")
+                    yield item
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -497,9 +507,11 @@ class ImportReport:
         Files and folders that are no part of a session and were not read.
     notes
         What was done that the rows do not show: times rounded, rows known by their place only,
-        lines that went to quarantine.
+        lines that went to quarantine; and what was refused.
     seconds
         How long it took.
+    refused
+        Sessions of which nothing was stored, and why: where the others are to be (`keep_going`).
 
     Examples
     --------
@@ -512,6 +524,7 @@ class ImportReport:
     skipped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
+    refused: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def quarantined(self) -> int:
@@ -548,6 +561,7 @@ class ImportReport:
         states = self.frame.group_by("state", maintain_order=True).len()
         told = ", ".join(f"{count} {state}" for state, count in states.iter_rows())
         skipped = f", {len(self.skipped)} skipped" if self.skipped else ""
+        skipped += f", {len(self.refused)} sessions refused" if self.refused else ""
         bad = f" quarantined={self.quarantined:,}" if self.quarantined else ""
         return (
             f"<ImportReport sessions={len(self.sessions)} files={self.frame.height} ({told})"
@@ -594,10 +608,12 @@ def _notes_of(part: Part, draft: ImportedSession, kept: Path | None) -> list[str
 
 
 def report(
-    lines: Iterable[Line], skipped: Iterable[str] = (), seconds: float = 0.0
+    lines: Iterable[Line], skipped: Iterable[str], seconds: float, refused: Mapping[str, str]
 ) -> ImportReport:
     """Return the report of all lines."""
     told = list(lines)
-    notes = tuple(note for line in told for note in line.get("notes", ()))
+    notes = [note for line in told for note in line.get("notes", ())]
     rows = [{name: line[name] for name in SCHEMA} for line in told]
-    return ImportReport(pl.DataFrame(rows, schema=SCHEMA), tuple(skipped), notes, seconds)
+    why = [f"{name} is refused: {reason}" for name, reason in refused.items()]
+    frame = pl.DataFrame(rows, schema=SCHEMA)
+    return ImportReport(frame, tuple(skipped), (*notes, *why), seconds, refused)
