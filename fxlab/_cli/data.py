@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -19,6 +19,9 @@ from fxlab._cli.common import (
     show_newest,
 )
 from fxlab.errors import InvalidParameter
+
+if TYPE_CHECKING:
+    from fxlab.sessions._catalog import SessionQuery
 
 LISTED: Final = (
     "session_id", "status", "exchange", "symbols", "records_collected", "duration_seconds",
@@ -232,14 +235,18 @@ def list_sessions(
     """List the sessions, newest first."""
     from fxlab.lab import connect
 
+    query: SessionQuery = {
+        "symbol": symbol, "status": status, "exchange": exchange, "source": source, "tag": tag,
+        "text": text, "start": start, "end": end, "sort": sort, "descending": not ascending,
+        "limit": limit, "after": after,
+    }  # fmt: skip
+    if deleted:
+        _refuse_options(query)
     with connect() as lab:
         if deleted:
             show_frame(lab.deleted(), empty="no session is deleted")
             return
-        page = lab.session_page(
-            symbol=symbol, status=status, exchange=exchange, source=source, tag=tag, text=text,
-            start=start, end=end, sort=sort, descending=not ascending, limit=limit, after=after,
-        )  # fmt: skip
+        page = lab.session_page(**query)
     show_frame(
         page.sessions,
         empty="no such sessions; bring ticks in with: fxlab import PATH",
@@ -247,6 +254,19 @@ def list_sessions(
         more=f"--after {page.next_after} shows the next, --limit more",
         leave_out=[name for name in page.sessions.columns if name not in LISTED],
     )
+
+
+def _refuse_options(query: SessionQuery) -> None:
+    """Refuse what does nothing beside --deleted."""
+    usual = {"sort": "created_at", "descending": True, "limit": 50}
+    called = {"descending": "--ascending"}
+    given = [called.get(n, f"--{n}") for n, value in query.items() if value != usual.get(n)]
+    if given:
+        raise InvalidParameter(
+            f"--deleted lists all deleted sessions, and {', '.join(given)} would do nothing; "
+            "--status deleting instead of it lists those that can come back, and --status deleted "
+            "those that are purged, with every other option"
+        )
 
 
 def delete_session(

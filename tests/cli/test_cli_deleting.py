@@ -41,6 +41,29 @@ def test_a_deletion_shows_what_it_frees_and_wants_the_id(lab, name):
     assert lab.session(name).prices_count == 300
 
 
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--symbol", "A"], "--symbol"),
+        (["--limit", "5", "--after", "x"], "--limit, --after"),
+        (["--sort", "started", "--ascending"], "--sort, --ascending"),
+        (["--status", "completed", "--tag", "a"], "--status, --tag"),
+    ],
+)
+def test_deleted_sessions_are_not_listed_by_what_would_do_nothing(lab, words, named):
+    refused = fxlab("sessions", "list", "--deleted", *words)
+    assert refused.exit_code == 1
+    assert f"and {named} would do nothing; --status deleting" in " ".join(refused.stderr.split())
+
+
+def test_deleted_sessions_are_listed_by_a_status_and_filters(lab, name):
+    lab.delete(name)
+    words = ("--status", "deleting", "--text", name, "--limit", "1", "--json")
+    (row,) = json.loads(fxlab("sessions", "list", *words).stdout)
+    assert row["session_id"] == name
+    assert name in fxlab("sessions", "list", "--deleted", "--json").stdout
+
+
 def test_scripts_delete_by_yes_and_purge(lab, name):
     assert fxlab("sessions", "delete", name, "--yes", "other").exit_code == 1
     assert fxlab("sessions", "delete", name, "--yes", name).exit_code == 0
