@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -99,6 +100,23 @@ def test_a_tree_is_found_from_above_and_from_the_folder_itself(tmp_path):
         for symbol in ("BTC_USDT", "ETH_USDT")
         for name in ("orderbook", "prices")
     ]
+
+
+def test_a_tree_is_found_however_deep_and_loose_files_are_none_of_it(tmp_path):
+    folder = write_session(tmp_path / "data" / "2024" / "jan", "one")
+    write_session(tmp_path / "data" / "2025", "two")
+    write_lines(tmp_path / "data" / "2024" / "prices.csv", PRICES_HEADER, price_lines(3))
+    for name in ("empty", "browser/session_store", "browser/session_files/a"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+    sessions, others = discovery.find_sources([tmp_path / "data"])
+    assert [session.session_id for session in sessions] == ["one", "two"]
+    assert sorted(Path(name).name for name in others) == ["browser", "empty", "prices.csv"]
+    (itself,), _ = discovery.find_tree_sessions(folder)
+    assert itself.digests() == sessions[0].digests()  # the same to the catalogue
+    outside = write_session(tmp_path / "outside", "three")
+    (tmp_path / "data" / "2025" / "session_three").symlink_to(outside)
+    with pytest.raises(errors.ImportRefused, match="session_three is a link"):
+        discovery.find_tree_sessions(tmp_path / "data")
 
 
 def test_a_missing_level_is_null_and_the_books_are_complete(tmp_path):

@@ -15,7 +15,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -90,15 +90,39 @@ def is_session_folder(path: Path) -> bool:
 
 
 def holds_sessions(folder: Path) -> bool:
-    """Whether a folder is one of a session, or holds such folders."""
+    """Whether a folder is one of a session, or holds such folders, however deep."""
     root = folder.resolve()
-    return is_session_folder(root) or any(
-        entry.name.startswith(SESSION_PREFIX) and entry.is_dir() for entry in root.iterdir()
-    )
+    return is_session_folder(root) or bool(_session_folders(root)[0])
+
+
+def _session_folders(folder: Path, *, deep: bool = False) -> tuple[list[Path], list[Path]]:
+    """Return the session folders in a folder and below, and what else is there.
+
+    Deep below, other programs may call their folders so: those that hold ticks are sessions.
+    """
+    found: list[Path] = []
+    others: list[Path] = []
+    entries: list[Path] = []
+    with suppress(PermissionError):  # such as lost+found: it is of what else is there
+        entries = sorted(folder.iterdir())
+    for entry in entries:
+        is_link = entry.is_symlink()
+        is_named = entry.name.startswith(SESSION_PREFIX) and (entry.is_dir() or is_link)
+        if is_named and (
+            not deep or any(one for name in HEADERS for one in entry.glob(f"*/{name}"))
+        ):
+            found.append(entry)
+        elif entry.is_dir() and not is_link:
+            inside, beside = _session_folders(entry, deep=True)
+            found += inside
+            others += beside if inside else [entry]
+        else:
+            others.append(entry)
+    return found, others
 
 
 def find_tree_sessions(folder: Path) -> tuple[list[TreeSession], list[Path]]:
-    """Return the sessions in a folder (or the one that it is), and what is no part of any.
+    """Return the sessions in a folder or below (or the one that it is), and what is of none.
 
     Raises
     ------
@@ -108,15 +132,13 @@ def find_tree_sessions(folder: Path) -> tuple[list[TreeSession], list[Path]]:
     root = folder.resolve(strict=True)
     if is_session_folder(root):
         return [_session(root.parent, root)], []
-    entries = sorted(root.iterdir())
-    folders = [entry for entry in entries if entry.name.startswith(SESSION_PREFIX)]
+    folders, others = _session_folders(root)
     if not folders:
         raise ImportRefused(
             f"{folder} holds no folder named {SESSION_PREFIX}<id>; give the folder above such "
             "folders, or name the CSV or Parquet files themselves"
         )
-    others = [entry for entry in entries if entry not in folders]
-    return [_session(root, entry) for entry in folders], others
+    return [_session(entry.parent, entry) for entry in folders], others
 
 
 def _session(root: Path, folder: Path) -> TreeSession:
@@ -474,7 +496,7 @@ def find_sources(
     for path in given:
         if not path.is_dir():
             singles.append(path)
-        elif not holds_sessions(path):
+        elif path not in folders:
             inside, beside = in_folder(path)
             singles += inside
             others += beside
