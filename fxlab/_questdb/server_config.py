@@ -24,6 +24,7 @@ import secrets
 import shutil
 import socket
 import tempfile
+import zipfile
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -404,9 +405,13 @@ _USUAL: Final = 2_000
 _ROOM: Final = 1.25
 """Partitions and columns come while a server runs."""
 LEAST_DISK: Final = 2 * 2**30
-_GROWTH: Final = dict.fromkeys((".csv", ".txt", ".jsonl", ".ndjson", ".arrow", ".ipc"), 2)
-_PACKED_GROWTH: Final = 8
-"""Bytes that a byte of a file becomes, in the log and in the tables together."""
+_PLAIN: Final = (".csv", ".txt", ".jsonl", ".ndjson", ".arrow", ".ipc")
+_UNPACKED: Final = 4
+"""Bytes of text that a byte of a packed file is taken for, where the file does not tell."""
+_GROWTH: Final = 2
+"""Bytes that a byte of text becomes, in the log and in the tables together."""
+_IN_MEMORY: Final = 128 * 2**20
+"""So much of an import waits in memory; the rest is a file below the home until it is stored."""
 _MAPS: Final = Path("/proc/sys/vm/max_map_count")
 _SUDO: Final = "" if os.geteuid() == 0 else "sudo "
 
@@ -508,15 +513,23 @@ def check_room(settings: Settings, files: Iterable[Path], machine: Machine | Non
         return
     home = ServerLocation.of(settings).home
     free = (machine or Machine.of(home)).free_disk
-    needed = sum(
-        file.stat().st_size * _GROWTH.get(file.suffix.lower(), _PACKED_GROWTH) for file in files
-    )
+    text = sum(map(_text_size, set(files)))
+    needed = text * _GROWTH + max(text - _IN_MEMORY, 0)
     if needed > free:
         raise ImportRefused(
-            f"the files need about {gibibytes(needed)} in the database (rows are written twice: "
-            f"to its log and to its tables), but {gibibytes(free)} are free for {home}; nothing "
-            "was written. Free space, or move that folder to a larger disk and set FXLAB_HOME"
+            f"the files need about {gibibytes(needed)} (rows are written to the database's log "
+            "and to its tables, and those of large files wait beside it before that), but "
+            f"{gibibytes(free)} are free for {home}; nothing was written. Free space, or move that "
+            "folder to a larger disk and set FXLAB_HOME"
         )
+
+
+def _text_size(file: Path) -> int:
+    """Return the bytes of a file as text: an archive tells them, of others they are estimated."""
+    if file.suffix.lower() == ".zip":
+        with zipfile.ZipFile(file) as archive:
+            return sum(entry.file_size for entry in archive.infolist())
+    return file.stat().st_size * (1 if file.suffix.lower() in _PLAIN else _UNPACKED)
 
 
 def gibibytes(size: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+import zipfile
 
 import pytest
 
@@ -120,6 +121,24 @@ def test_an_import_that_the_disk_cannot_hold_is_refused_before_it_begins(home, t
     with pytest.raises(ImportRefused, match=r"need about 0\.0 GiB.*are free.*FXLAB_HOME"):
         server_config.check_room(home, files, Machine(0, 5_999_999))
     server_config.check_room(home.replace(questdb_host="db.example"), files, Machine(0, 0))
+
+
+def test_an_archive_tells_what_it_unpacks_to_once_and_large_files_wait_on_the_disk(
+    home, tmp_path, monkeypatch
+):
+    file = tmp_path / "days.zip"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for day in range(2):
+            archive.writestr(f"{day}.csv", "1,2,3\n" * 100_000)
+    assert file.stat().st_size * 8 < 2_400_000
+    files = [file] * 2  # a session of each day
+    server_config.check_room(home, files, Machine(0, 2_400_000))
+    with pytest.raises(ImportRefused, match="are free"):
+        server_config.check_room(home, files, Machine(0, 2_399_999))
+    monkeypatch.setattr(server_config, "_IN_MEMORY", 1_000_000)
+    server_config.check_room(home, files, Machine(0, 2_600_000))
+    with pytest.raises(ImportRefused, match="wait beside it"):
+        server_config.check_room(home, files, Machine(0, 2_599_999))
 
 
 def test_the_lab_asks_for_room_before_an_import(lab, tmp_path, monkeypatch, unique):
