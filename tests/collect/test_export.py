@@ -24,7 +24,7 @@ def everything(session, symbol):
     return session.prices(symbol, columns=NAMES).drop("origin"), session.orderbook(symbol)
 
 
-@pytest.mark.parametrize("form", ["parquet", "csv"])
+@pytest.mark.parametrize("form", _reader.FORMATS)
 def test_what_is_exported_and_imported_is_the_same_session(
     lab, shared_data, unique, tmp_path, form
 ):
@@ -113,7 +113,7 @@ ROW = st.tuples(
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("form", ["parquet", "csv"])
+@pytest.mark.parametrize("form", _reader.FORMATS)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(rows=st.lists(ROW, min_size=1, max_size=20))
 def test_any_value_comes_back_bit_by_bit(tmp_path, form, rows):
