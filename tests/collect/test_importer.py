@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import os
-import random
 import re
 import signal
 import subprocess
@@ -238,44 +238,143 @@ def test_a_cancelled_import_is_failed_and_finished_by_the_next(lab, db, tree, mo
     assert states(db, name) == {"done"}
 
 
-KILLS = 20 if os.environ.get("FXLAB_FAULTS") == "long" else 5
+KILLS = 20
+REALLY = KILLS if os.environ.get("FXLAB_FAULTS") == "long" else 3
 IMPORT = textwrap.dedent(
     """
     import os, signal, sys
     from fxlab.lab import connect
     from fxlab._questdb import ingest
     ingest.CELLS_IN_BATCH = 550
-    calls, last = 0, int(sys.argv[2])
-    def watch(share, text):
-        global calls
-        calls += 1
-        if calls == last:
+    left, is_sent, post = int(sys.argv[2]), sys.argv[3] == "sent", ingest.LinePost.post
+    def watched(self, payload):
+        global left
+        left -= 1
+        if left < 0 and not is_sent:
+            os.kill(os.getpid(), signal.SIGKILL)
+        post(self, payload)
+        if left < 0:
             os.kill(os.getpid(), signal.SIGKILL)
     with connect() as lab:
-        lab.import_files(sys.argv[1], progress=watch)
+        ingest.LinePost.post = watched
+        lab.import_files(sys.argv[1])
     """
 )
 
 
-def run_import(folder, last_call=0):
-    command = [sys.executable, "-c", IMPORT, str(folder), str(last_call)]
+def run_import(folder, writes=10**6, *, is_sent=False):
+    """Import in another process, which is killed at a write, before or after the server has it."""
+    where = "sent" if is_sent else "not sent"
+    command = [sys.executable, "-c", IMPORT, str(folder), str(writes), where]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ)
 
 
+class Killed(BaseException):
+    """Stands for the end of the process: no more is written, whatever catches it."""
+
+
+@contextlib.contextmanager
+def killed_at(writes, *, is_sent=False):
+    """Let the writes of this process end, before or after the server has the last one."""
+    post, made = ingest.LinePost.post, []
+
+    def watched(self, payload):
+        made.append(payload)
+        if len(made) <= writes or (is_sent and len(made) == writes + 1):
+            post(self, payload)
+        if len(made) > writes:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ingest, "CELLS_IN_BATCH", 550)
+        patch.setattr(ingest.LinePost, "post", watched)
+        yield made
+
+
+LIVED = {("BTC_USDT", "prices"): 200, ("BTC_USDT", "orderbook"): 100}
+
+
+def tree_with_a_bad_line(folder, name):
+    """Write a session whose import writes ticks in many batches, files, events and its row."""
+    root = write_session(folder / name, name, rows=200)
+    with (root / "BTC_USDT" / "prices.csv").open("a", encoding="utf-8") as file:
+        file.write("1,2\n")
+    return folder / name
+
+
+def everything_of(lab, name):
+    """Return all that an import leaves of a session, but its id and when."""
+    session = lab.session(name)
+    files = _catalog.imports(lab._db, name).select("data_type", "rows_good", "rows_bad", "state")
+    events = _catalog.events(lab._db, name).select("event", "count", "seq", "timestamp")
+    row = (session.status, session.records_collected, session.errors_count)
+    return [session.prices(), session.orderbook(), files, events], row, counts(lab, name)
+
+
+@pytest.fixture(scope="module")
+def clean(lab, unique, tmp_path_factory):
+    """Import such a session undisturbed; return what it left, and how often it wrote."""
+    name = unique("clean")
+    folder = tree_with_a_bad_line(tmp_path_factory.mktemp("clean"), name)
+    before = everything(lab._db)
+    with killed_at(10**6) as made:
+        lab.import_files(folder)
+    after = everything(lab._db)
+    more = {table: rows - before[table] for table, rows in after.items()}
+    assert len(made) >= KILLS - 1
+    return everything_of(lab, name), len(made), more
+
+
+def assert_one_clean_import(lab, name, clean):
+    (frames, row, found), _, _ = clean
+    now_frames, now_row, now_found = everything_of(lab, name)
+    assert (now_row, now_found) == (row, found)
+    assert found == LIVED
+    assert all(now.equals(one) for now, one in zip(now_frames, frames, strict=True))
+
+
+def points(writes, count):
+    """Return moments to be killed at: from before the first write until after the last one."""
+    ends = [(number, is_sent) for number in range(writes) for is_sent in (False, True)]
+    return [ends[n * (len(ends) - 1) // (count - 1)] for n in range(count)]
+
+
+def test_an_import_killed_at_twenty_points_is_one_clean_import_after_the_next(
+    lab, db, unique, tmp_path, clean
+):
+    _, writes, more = clean
+    seen, before = [], everything(db)
+    for number, is_sent in points(writes, KILLS):
+        name = unique("killed")
+        folder = tree_with_a_bad_line(tmp_path, name)
+        with killed_at(number, is_sent=is_sent), pytest.raises(Killed):
+            lab.import_files(folder)
+        db.wait_visible(SESSIONS, IMPORTS)  # who was to wait until it shows is dead
+        seen.extend(set(lab.import_files(folder).table()["state"]))
+        assert_one_clean_import(lab, name, clean)
+        now = everything(db)
+        assert now == {table: before[table] + more[table] for table in more}
+        before = now
+    assert len(seen) == KILLS
+    # Before anything was written, and after all of it was.
+    assert (seen[0], seen[-1]) == ("imported", "unchanged")
+    assert set(seen[1:-1]) == {"finished"}
+
+
 @pytest.mark.faults
-@pytest.mark.parametrize("last_call", sorted(random.Random(11).sample(range(2, 25), KILLS)))
-def test_a_killed_import_is_finished_by_the_next(lab, db, tree, last_call):
-    folder, name = tree
-    killed = run_import(folder, last_call)
+@pytest.mark.parametrize("point", range(REALLY))
+def test_a_killed_import_is_finished_by_the_next(lab, db, unique, tmp_path, clean, point):
+    number, is_sent = points(clean[1] - 1, REALLY)[point]  # the last rows, and not yet "completed"
+    name = unique("killed")
+    folder = tree_with_a_bad_line(tmp_path, name)
+    killed = run_import(folder, number, is_sent=is_sent)
     assert (killed.communicate()[1], killed.returncode) == ("", -signal.SIGKILL)
-    db.wait_visible(SESSIONS)  # it was acknowledged; who was to wait until it shows is dead
-    db.wait_visible(IMPORTS)
+    db.wait_visible(SESSIONS, IMPORTS)  # who was to wait until it shows is dead
     row, began = _catalog.find_any(db, name), _catalog.raw_rows(db, IMPORTS, name)
     assert row is None or row["status"] == "collecting"
     state = "finished" if began else "imported"  # or killed before the first row was written
     assert set(lab.import_files(folder).table()["state"]) == {state}
-    assert counts(lab, name) == WHOLE
-    assert lab.session(name).status == "completed"
+    assert_one_clean_import(lab, name, clean)
     assert [path.name for path in (lab.settings.home / "spool").iterdir()] == ["lock"]
 
 
