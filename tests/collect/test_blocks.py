@@ -238,7 +238,7 @@ def test_each_member_is_a_file(tmp_path):
     )
 
 
-@pytest.mark.parametrize("suffix", [".csv.gz", ".zip"])
+@pytest.mark.parametrize("suffix", [".csv.gz", ".csv.zst", ".zip"])
 def test_what_unpacks_to_far_too_much_is_refused(tmp_path, suffix, monkeypatch):
     monkeypatch.setattr(blocks, "SMALL", 2**20)
     text = (HEADER + "\n" + "0" * 900_000 + "\n").encode() * 20
@@ -247,7 +247,8 @@ def test_what_unpacks_to_far_too_much_is_refused(tmp_path, suffix, monkeypatch):
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as made:
             made.writestr("a.csv", text)
     else:
-        file.write_bytes(gzip.compress(text))
+        is_gzip = suffix == ".csv.gz"
+        file.write_bytes(gzip.compress(text) if is_gzip else pa.compress(text, "zstd", True))
     with pytest.raises(errors.ImportRefused, match=r"more than 200 times as much.*unpack it your"):
         (find_sources([file])[0])[0].read(ReadOptions(max_bad=1.0))
 
@@ -433,26 +434,104 @@ READ = textwrap.dedent(
     """
     import sys
     from pathlib import Path
+    from fxlab import errors
     from fxlab.collect._files.discovery import read_file
     from fxlab.collect._files.quarantine import ReadOptions, lent
-    with lent(Path(sys.argv[2])) as room:
-        room.budget = 64 * 2**20
-        parts = read_file(Path(sys.argv[1]), None, ReadOptions(room=room, batch_size=100_000))
+    def most():
         # ru_maxrss would hold that of the process that started this one.
-        most = int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
-        print(sum(part.rows for part in parts), most * 1024)
+        told = Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]
+        return int(told) * 1024
+    spool, *files = map(Path, sys.argv[1:])
+    for file in files:
+        before = most()
+        with lent(spool) as room:
+            room.budget = 64 * 2**20
+            try:
+                parts = read_file(file, None, ReadOptions(room=room, batch_size=100_000))
+                rows, bad = (sum(getattr(part, it) for part in parts) for it in ("rows", "bad"))
+                told = f"{rows} {bad}"
+            except errors.ImportRefused as refused:
+                told = str(refused)
+        print(most() - before, most(), told, sep="\\t")
     """
 )
 
 
+def read_elsewhere(folder, *files):
+    """Read files in a process; return of each what more memory it took, the most, and what came."""
+    words = [sys.executable, "-c", READ, str(folder / "spool"), *map(str, files)]
+    told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    found = [line.split("\t") for line in told.splitlines()]
+    return [(int(more), int(most), outcome) for more, most, outcome in found]
+
+
+HUGE = 2**30 if LONG else 300 * 2**20
+"""Bytes of a file; what unpacks to more than 256 MB is looked at for being a bomb."""
+LONG_LINES = HUGE // 2**21
+
+
+def with_one_endless_line(folder):
+    """Write good rows, and after them a line that has no end: zeros that take no room on disk."""
+    file = write(folder / "endless.csv", HEADER, LINES)
+    os.truncate(file, HUGE)
+    return file
+
+
+def with_nothing_but_a_line(folder):
+    file = folder / "alone.csv"
+    file.write_text("timestamp,price")
+    os.truncate(file, HUGE)
+    return file
+
+
+def with_lines_of_a_megabyte(folder):
+    """Write good rows with lines of a megabyte among them, just too long, and just not."""
+    file = folder / "long.csv"
+    rows = "\n".join(trades(range(300 * LONG_LINES))) + "\n"
+    with file.open("w", encoding="utf-8") as text:
+        text.write(f"{HEADER}\n{rows}")
+        for number in range(LONG_LINES):
+            text.write("1" * (1_000_001 - number % 2) + "\n")
+    return file
+
+
+def with_a_bomb(folder):
+    file = folder / "bomb.csv.zst"
+    with pa.CompressedOutputStream(str(file), "zstd") as stream:
+        stream.write("\n".join((HEADER, *LINES, "")).encode())
+        for _ in range(HUGE // 2**20):
+            stream.write(bytes(2**20))
+    return file
+
+
 @pytest.mark.faults
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc tells the most memory of a process")
-def test_a_file_is_read_in_bounded_memory(tmp_path):
-    """In long form a file of 1 GB; a file read whole takes several times its size."""
-    count = 20_000_000 if LONG else 1_200_000
+def test_hostile_lines_and_bombs_are_read_in_bounded_memory(tmp_path):
+    """A reader that held a file or a line whole would take several times its size."""
+    makers = {
+        with_one_endless_line: "200 1",
+        with_nothing_but_a_line: "alone.csv",
+        with_lines_of_a_megabyte: f"{300 * LONG_LINES} {LONG_LINES}",
+        with_a_bomb: "more than 200 times as much",
+    }
+    files = [make(tmp_path) for make in makers]
+    found = read_elsewhere(tmp_path, *files)
+    for file, wanted, (more, most, outcome) in zip(files, makers.values(), found, strict=True):
+        assert wanted in outcome, (file.name, outcome)
+        assert more < 2**28 < HUGE, (file.name, more)
+        assert most < 2**30, (file.name, most)
+    for file in files:
+        file.unlink()
+
+
+ROWS_OF_A_GIGABYTE = 20_000_000
+
+
+def with_so_many_rows(folder, count):
+    """Write trades, some 60 bytes each, with a column of text."""
     step = 200_000
     start = datetime(2024, 8, 8, tzinfo=UTC)
-    with (tmp_path / "a.csv").open("wb") as file:
+    with (folder / "a.csv").open("wb") as file:
         for first in range(0, count, step):
             number = pl.int_range(first, first + step, dtype=pl.Int64, eager=True)
             rows = pl.select(
@@ -465,9 +544,42 @@ def test_a_file_is_read_in_bounded_memory(tmp_path):
                 trade_id=number + 10**9,
             )
             rows.write_csv(file, include_header=not first)
-    size = (tmp_path / "a.csv").stat().st_size
-    words = [sys.executable, "-c", READ, str(tmp_path / "a.csv"), str(tmp_path / "spool")]
-    told = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
-    assert int(told[0]) == count
-    assert int(told[1]) < 2**30 if LONG else int(told[1]) < 600 * 2**20
-    assert size > (2**30 if LONG else 60 * 2**20)
+    return folder / "a.csv"
+
+
+@pytest.mark.faults
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells the most memory of a process")
+def test_a_file_is_read_in_bounded_memory(tmp_path):
+    """In long form a file of 1 GB; a file read whole takes several times its size."""
+    count = ROWS_OF_A_GIGABYTE if LONG else 1_200_000
+    file = with_so_many_rows(tmp_path, count)
+    assert file.stat().st_size > (2**30 if LONG else 60 * 2**20)
+    ((_, most, told),) = read_elsewhere(tmp_path, file)
+    assert told == f"{count} 0"
+    assert most < (2**30 if LONG else 600 * 2**20)
+
+
+IMPORT = textwrap.dedent(
+    """
+    import sys
+    from pathlib import Path
+    from fxlab.lab import connect
+    with connect() as lab:
+        lab.import_files(sys.argv[1], session_id=sys.argv[2], progress=False)
+    print(int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) * 1024)
+    """
+)
+
+
+@pytest.mark.faults
+@pytest.mark.skipif(not LONG, reason="the long form alone imports a gigabyte")
+def test_a_file_of_a_gigabyte_is_imported_in_a_gigabyte(lab, tmp_path, unique):
+    name, file = unique("large"), with_so_many_rows(tmp_path, ROWS_OF_A_GIGABYTE)
+    assert file.stat().st_size > 2**30
+    words = [sys.executable, "-c", IMPORT, str(file), name]
+    told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert int(told) < 2**30
+    assert lab.session(name).records_collected == ROWS_OF_A_GIGABYTE
+    lab.delete(name)
+    lab.purge(name)
+    file.unlink()
