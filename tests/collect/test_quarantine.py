@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import json
 import random
 from collections import Counter
 
 import polars as pl
 import pytest
-from import_rows import rows_of_part
-from test_import_identity import HEADER, damaged, trades, write
+from import_rows import rows_and_bad, rows_of_part
+from test_import_identity import BOOK, HEADER, damaged, trades, write
 from typer.testing import CliRunner
 
 from fxlab import errors
@@ -109,27 +110,83 @@ def test_a_share_that_is_none_is_refused(max_bad):
         ReadOptions(max_bad=max_bad)
 
 
-@pytest.mark.parametrize("seed", range(500))
-def test_rows_and_quarantine_are_the_lines_of_a_damaged_file(tmp_path, seed):
-    draw = random.Random(seed)
-    file = write(tmp_path / "a.csv", HEADER, trades(range(1, 21)))
-    file.write_bytes(damaged(draw, file.read_bytes()))
-    refused, parts = "", []
-    try:
-        parts = read_file(file, None, LOOSE)
-    except errors.ImportRefused as error:
-        refused = str(error)
-    if refused:
-        assert "a.csv" in refused
-        return
-    _, _, body = file.read_bytes().partition(b"\n")
-    lines = body.rstrip(b"\r\n").split(b"\n")
-    rows, bad = sum(part.rows for part in parts), sum(part.bad for part in parts)
-    assert rows + bad == (len(lines) if lines != [b""] else 0)
-    kept = [one.row for part in parts if part.quarantine for one in part.quarantine.bad]
-    assert kept == sorted(set(kept))
-    good = Counter(float(line.split(b",")[2]) for n, line in enumerate(lines) if n not in kept)
-    assert Counter(price for part in parts for price in rows_of_part(part)["price"]) == good
+FEW = range(1, 21)
+BINANCE = [f"{n},{100 + n}.10,0.5,50.05,{1723161255342 + n},True,True" for n in FEW]
+BOOKS = [f"{1723118400.25 + n},BTC,{100 + n},1,{99 + n},2,{101 + n},1" for n in FEW]
+OBJECTS = [
+    json.dumps(dict(zip(HEADER.split(","), line.split(","), strict=True))) for line in trades(FEW)
+]
+GOOD_FILES = {
+    # name, header, lines, the column of a price, and the price of a good line
+    "trades": ("a.csv", HEADER, trades(FEW), "price", lambda line: line.split(b",")[2]),
+    "books": ("a.csv", BOOK, BOOKS, "bid_price_1", lambda line: line.split(b",")[2]),
+    "without a header": (
+        "BTCUSDT-trades-2024-08-08.csv", None, BINANCE, "price", lambda line: line.split(b",")[1],
+    ),
+    "json lines": ("a.jsonl", None, OBJECTS, "price", lambda line: json.loads(line)["price"]),
+}  # fmt: skip
+SEEDS = 125
+"""For each of them: 500 in all."""
+
+
+def body_of(file, header):
+    """Return the lines of a file below its header; empty ones at its end are none."""
+    text = file.read_bytes()
+    body = text.partition(b"\n")[2] if header else text
+    return body.rstrip(b"\r\n").split(b"\n") if body.strip() else []
+
+
+@pytest.mark.parametrize("kind", GOOD_FILES)
+def test_rows_and_quarantine_are_the_lines_of_a_damaged_file(tmp_path, kind):
+    name, header, lines, column, price = GOOD_FILES[kind]
+    outcomes = Counter()
+    for seed in range(SEEDS):
+        file = tmp_path / name
+        whole = "".join(f"{line}\n" for line in ([header] if header else []) + lines)
+        file.write_bytes(damaged(random.Random(f"{kind} {seed}"), whole.encode()))
+        try:
+            parts = read_file(file, None, LOOSE)
+        except errors.ImportRefused as error:
+            assert name in str(error), seed  # noqa: PT017 - either is right
+            continue
+        outcomes["read"] += 1
+        body, (rows, bad) = body_of(file, header), rows_and_bad(parts)
+        outcomes["bad"] += len(bad)
+        assert sorted(rows + bad) == list(range(len(body))), seed
+        wanted = Counter(float(price(line)) for n, line in enumerate(body) if n not in bad)
+        assert Counter(one for part in parts for one in rows_of_part(part)[column]) == wanted, seed
+    assert outcomes["read"] >= SEEDS // 3
+    assert outcomes["bad"] >= SEEDS // 4
+
+
+def test_damaged_files_in_one_import_have_all_their_lines_in_the_database(
+    lab, db, tmp_path, unique
+):
+    name, lines, wanted = unique("damaged"), {}, Counter()
+    for seed in range(60):
+        # No damage makes the symbol of one file that of another, where the same ids are.
+        symbol = "ABCDEFGHIJ"[seed % 10] * 4 + "STUVWX"[seed // 10] * 4
+        good = [line.replace("BTC", symbol) for line in trades(FEW)]
+        file = write(tmp_path / "files" / f"{seed:02}.csv", HEADER, good)
+        file.write_bytes(damaged(random.Random(seed), file.read_bytes()))
+        try:
+            _, bad = rows_and_bad(read_file(file, None, LOOSE))
+        except errors.ImportRefused:
+            file.unlink()  # it would refuse the others, too
+            continue
+        body = body_of(file, HEADER)
+        lines[file.name] = (len(body) - len(bad), len(bad))
+        wanted.update(float(line.split(b",")[2]) for n, line in enumerate(body) if n not in bad)
+    assert len(lines) >= 30
+    report = lab.import_files(tmp_path / "files", session_id=name, max_bad=1.0)
+    assert (report.rows, report.quarantined) == tuple(map(sum, zip(*lines.values(), strict=True)))
+    told = Counter()
+    for path, *balance in _catalog.imports(db, name).select("path", "rows_good", "rows_bad").rows():
+        told.update({(path.rpartition("/")[2], what): n for what, n in enumerate(balance)})
+    assert told == Counter({(file, n): one[n] for file, one in lines.items() for n in (0, 1)})
+    prices = db.export(f"select price from tick_prices where session_id = '{name}'")  # noqa: S608
+    assert Counter(prices["price"]) == wanted
+    assert lab.session(name).errors_count == report.quarantined > 0
 
 
 def test_bad_lines_end_in_a_file_and_in_the_events(lab, db, tmp_path, unique):

@@ -16,6 +16,19 @@ def rows_of_part(part):
     return whole.sort(*part.key) if part.key and not part.known.rising else whole
 
 
+def rows_and_bad(parts):
+    """Return the places of the rows that were read of a file, and of those in quarantine."""
+    places = [
+        place
+        for part in parts
+        for frame in part.rows_of.spool
+        for place, symbol in frame.select(ROW, "symbol").iter_rows()
+        if symbol == part.symbol
+    ]
+    bad = [one.row for part in parts if part.quarantine for one in part.quarantine.bad]
+    return places, bad
+
+
 def whole_frames(draft):
     """Return (table, frame) for each data type and symbol of a session, by the rows' numbers."""
     found = {}
