@@ -5,16 +5,18 @@ from __future__ import annotations
 import io
 import random
 import re
+import zipfile
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
-from import_rows import rows_of_part
+from import_rows import rows_and_bad, rows_of_part
 
 from fxlab import errors
 from fxlab._times import to_micros
 from fxlab.collect._files import csv, formats
-from fxlab.collect._files.discovery import read_file
+from fxlab.collect._files.discovery import find_sources, read_file
 from fxlab.collect._files.fields import SourceLocation
 from fxlab.collect._files.quarantine import ReadOptions
 from fxlab.schema import check_symbol
@@ -43,6 +45,8 @@ SNAPSHOT = ",".join(
     f"asks[{n}].price,asks[{n}].amount,bids[{n}].price,bids[{n}].amount" for n in range(25)
 )
 DEEP = ",".join(f"{101 + n},{n + 1},{100 - n},{n + 2}" for n in range(25))
+FIVE, DEEP_FIVE = (",".join(text.split(",")[:20]) for text in (SNAPSHOT, DEEP))
+TOP = ",".join(TENS.split(",")[:6])
 RAW_NONE = str(2**63 - 1)
 
 # file name, text, then what the first row must be and what must be said
@@ -79,6 +83,13 @@ TRADES = {
     "binance spot aggregates, no header": (
         "ETHUSDT-aggTrades-2025-01-01.csv", f"7,2.5,2,70,72,{US},False,True\n",
         {"trade_id": "7", "timestamp": IN_2025}, ["aggregated"],
+    ),
+    "binance futures aggregates, no header": (
+        "ETHUSDT-aggTrades-2024-08-08.csv", f"7,2.5,2,70,72,{MS},true\n",
+        {"trade_id": "7", "price": 2.5, "volume": 2.0, "side": "sell", "timestamp": AT,
+         "symbol": "ETHUSDT"},
+        ["Binance Vision aggTrades, by its fields: no header", "aggregated",
+         "timestamp is in milliseconds"],
     ),
     "bybit": (
         "x.csv", f"{NOTIONAL}\n1723161255.342,BTCUSD,Buy,100,50000,PlusTick,ab-1,9,0.002,100\n",
@@ -169,6 +180,34 @@ BOOKS = {
         {"bid_price_1": 100.0, "bid_price_10": 91.0, "ask_price_10": 110.0, "ask_qty_10": 10.0},
         ["not stored: exchange, asks[10].price"],
     ),
+    "tardis 5 levels": (
+        "x.csv", f"{TARDIS},{FIVE}\nb,BTCUSDT,{MS}000,{MS}123,{DEEP_FIVE}\n",
+        {"bid_price_1": 100.0, "bid_price_5": 96.0, "ask_price_5": 105.0, "ask_qty_5": 5.0,
+         "bid_price_6": None, "ask_qty_6": None, "timestamp": AT, "symbol": "BTCUSDT",
+         "received_at": AT.replace(microsecond=342_123)},
+        ["Tardis book_snapshot", "not stored: exchange"],
+    ),
+    "databento one level": (
+        "x.mbp-1.csv",
+        (f"{RECORD},{TOP},symbol\n"
+        f"{NS},{NS},1,2,15,C,A,0,{RAW_NONE},3,0,100000000000,101000000000,1,2,1,1,ES\n"),
+        {"bid_price_1": 100.0, "ask_price_1": 101.0, "ask_qty_1": 2.0, "bid_price_2": None,
+         "symbol": "ES", "timestamp": AT},
+        ["Databento mbp", "each row is the book after an event"],
+    ),
+    "databento one level, of trades": (
+        "x.mbp-1.csv",
+        (f"{RECORD},{TOP},symbol\n"
+        f"{NS},{NS},1,2,15,T,A,0,100500000000,3,0,100000000000,101000000000,1,2,1,1,ES\n"),
+        {"bid_price_1": 100.0, "ask_price_1": 101.0}, ["each row is the book after an event"],
+    ),
+    "databento one level, pretty": (
+        "x.mbp-1.csv",
+        (f"{RECORD},{TOP},symbol\n"
+        f"{PRETTY},{PRETTY},1,2,15,A,B,0,,3,0,100.250000000,100.500000000,1,2,1,1,ES\n"),
+        {"bid_price_1": 100.25, "ask_price_1": 100.5, "bid_qty_1": 1.0, "timestamp": AT},
+        ["each row is the book after an event", "rounded to the nearest one"],
+    ),
     "databento ten levels": (
         "x.csv", f"{RECORD},{TENS},symbol\n{NS},{NS},10,2,15,A,B,0,{RAW_NONE},3,0,{DEPTH},ES\n",
         {"bid_price_1": 100.0, "bid_price_10": 91.0, "ask_qty_10": 11.0, "timestamp": AT},
@@ -243,13 +282,17 @@ def refusal(folder, name, text, **options):
     return str(caught.value)
 
 
+def symbol_option(vendor):
+    """Return the symbol that has to be said: neither a column nor the file's name has it."""
+    name, text, wanted, _ = (TRADES | BOOKS)[vendor]
+    is_said = "symbol" in wanted or re.search("symbol|product_id|instrument_name", text)
+    return None if is_said or name[0] != "x" else "BTC"
+
+
 @pytest.mark.parametrize("vendor", [*TRADES, *BOOKS])
 def test_a_vendors_file_is_recognised_and_read_exactly(tmp_path, vendor):
     name, text, wanted, said = (TRADES | BOOKS)[vendor]
-    symbol = "BTC" if "symbol" not in wanted and "symbol" not in text else None
-    symbol = None if vendor == "deribit" or name[0] != "x" else symbol
-    symbol = None if "product_id" in text or "instrument_name" in text else symbol
-    part = part_of(tmp_path, name, text, symbol=symbol)
+    part = part_of(tmp_path, name, text, symbol=symbol_option(vendor))
     row = rows_of_part(part).row(0, named=True)
     assert {key: row[key] for key in wanted} == wanted
     assert part.data_type == ("prices" if vendor in TRADES else "orderbook")
@@ -257,10 +300,26 @@ def test_a_vendors_file_is_recognised_and_read_exactly(tmp_path, vendor):
     assert [word for word in said if word not in notes] == []
 
 
-HEADED = [name for name, (_, text, *_) in (TRADES | BOOKS).items() if text[:2].upper().isupper()]
+def test_a_zip_as_binance_publishes_it_is_the_member_with_its_symbol(tmp_path):
+    name, text, wanted, said = TRADES["binance spot, no header"]
+    with zipfile.ZipFile(tmp_path / "download.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(name, text)
+    (source,), others = find_sources([tmp_path / "download.zip"], "x")
+    (part,) = source.read(ReadOptions(strict=True)).parts
+    row = rows_of_part(part).row(0, named=True)
+    assert {key: row[key] for key in wanted} == wanted
+    assert others == []
+    assert [word for word in said if word not in "\n".join(part.notes)] == []
 
 
-@pytest.mark.parametrize("vendor", [name for name in HEADED if name != "truefx"])
+HEADED = [
+    name
+    for name, (_, text, *_) in (TRADES | BOOKS).items()
+    if text[:2].upper().isupper() and name != "truefx"
+]
+
+
+@pytest.mark.parametrize("vendor", HEADED)
 def test_a_vendors_columns_in_parquet_are_the_same_rows(tmp_path, vendor):
     name, text, wanted, _ = (TRADES | BOOKS)[vendor]
     separator = "\t" if "\t" in text else ","
@@ -382,6 +441,24 @@ def test_columns_can_be_said(tmp_path):
         part_of(tmp_path, "a.csv", text, columns={"prize": "px"})
 
 
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow", ".jsonl"])
+def test_columns_of_files_that_are_no_csv_can_be_said(tmp_path, suffix):
+    frame = pl.DataFrame(
+        {"when": [int(MS)], "px": [5.5], "lots": [2.0], "who": ["buy"], "mood": ["x"]}
+    )
+    file = tmp_path / f"a{suffix}"
+    writers = {".parquet": frame.write_parquet, ".arrow": frame.write_ipc}
+    writers.get(suffix, frame.write_ndjson)(file)
+    said = {"timestamp": "when", "price": "px", "volume": "lots", "maker_side": "who"}
+    (part,) = read_file(file, "BTC", ReadOptions(strict=True, columns=tuple(said.items())))
+    row = rows_of_part(part).row(0, named=True)
+    assert (row["price"], row["volume"], row["side"], row["timestamp"]) == (5.5, 2.0, "sell", AT)
+    assert any("not stored: mood" in note for note in part.notes)
+    wrong = ReadOptions(columns=tuple({**said, "volume": "lot"}.items()))
+    with pytest.raises(errors.ImportRefused, match=r"a\..*no column 'lot'; did you mean 'lots'"):
+        read_file(file, "BTC", wrong)
+
+
 def test_columns_of_a_file_without_header_are_said_by_number(tmp_path):
     columns = {"timestamp": "2", "price": "1", "volume": "3"}
     part = part_of(tmp_path, "a.csv", f"5.5,{MS},2\n", symbol="BTC", columns=columns)
@@ -405,22 +482,33 @@ def test_a_bad_time_among_good_ones_is_named_by_its_line(tmp_path):
     assert "timestamp='soon'" in message
 
 
+MUTATIONS = 40
+
+
 @pytest.mark.parametrize("vendor", [*TRADES, *BOOKS])
-def test_a_damaged_vendors_file_is_read_or_refused_and_never_a_traceback(tmp_path, vendor):
+def test_rows_and_quarantine_are_the_lines_of_a_damaged_vendors_file(tmp_path, vendor):
     name, text, *_ = (TRADES | BOOKS)[vendor]
-    draw = random.Random(vendor)
-    for _ in range(40):
+    header, lines = (1 if vendor in HEADED else 0), text.splitlines()
+    text = "\n".join([*lines, *lines[header:] * 2, ""])  # what has an id is doubled: bad, too
+    draw, outcomes, bad = random.Random(vendor), Counter(), 0
+    for number in range(MUTATIONS):
         at, piece = draw.randrange(len(text)), draw.randrange(1, 9)
         new = draw.choice(["", ",", "\n", "\t", "x", "-", "9", ".", "E+09", "é", "nan", ";"])
         file = tmp_path / name
         file.write_text(text[:at] + new + text[at + piece * draw.randrange(2) :], encoding="utf-8")
         try:
-            parts = read_file(file, None if "symbol" in text else "BTC")
+            parts = read_file(file, symbol_option(vendor), ReadOptions(max_bad=1.0))
         except errors.ImportRefused as error:
-            assert name in str(error)  # noqa: PT017 - either is right
-        else:
-            lines = file.read_text(encoding="utf-8").rstrip().count("\n") + 1
-            assert sum(part.rows for part in parts) in (lines, lines - 1)
+            outcomes["refused"] += 1
+            assert name in str(error), number  # noqa: PT017 - either is right
+            continue
+        outcomes["read"] += 1
+        body = file.read_text(encoding="utf-8").rstrip("\n").split("\n")[header:]
+        rows, kept = rows_and_bad(parts)
+        assert sorted(rows + kept) == list(range(len(body))), number
+        bad += len(kept)
+    assert outcomes["read"] >= MUTATIONS // 4, outcomes
+    assert bad
 
 
 def test_eastern_european_times_follow_the_summer_time_and_the_hour_twice_is_bad(tmp_path):
