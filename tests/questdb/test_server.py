@@ -22,7 +22,9 @@ import psutil
 import pytest
 from conftest import settings_at
 from filelock import FileLock
+from typer.testing import CliRunner
 
+from fxlab._cli import app
 from fxlab._questdb import endpoint, runtime
 from fxlab._questdb import server as embedded
 from fxlab._questdb.client import QuestDB
@@ -388,8 +390,25 @@ def test_a_server_s_life_two_starters_a_kill_a_hang(own: Settings, monkeypatch: 
 
 
 @pytest.mark.faults
-def test_down_stops_gently_and_a_foreign_process_is_never_touched(own: Settings):
-    started = embedded.up(own)
+def test_a_server_beside_another_moves_stops_gently_and_touches_no_foreign_process(own: Settings):
+    # Nobody has set the port of PostgreSQL, and another program has the one that is the default.
+    settings = dataclasses.replace(own, sources={**own.sources, "questdb_pg_port": "default"})
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", own.questdb_pg_port))
+        other.listen()
+        started = embedded.up(settings)
+        moved = started.endpoint.pg_port
+        assert own.questdb_pg_port < moved < own.questdb_pg_port + 1_000
+        assert moved in {one.port for one in listeners(started)}
+        assert started.endpoint.http_port == own.questdb_http_port
+    # It stays where it is, and its state file tells everybody, though the port is free again.
+    assert embedded.up(settings).pid == started.pid
+    environment = settings.environment()
+    assert "FXLAB_QUESTDB_PG_PORT" not in environment
+    told = CliRunner(env={"FXLAB_QUESTDB_PG_PORT": None, **environment}).invoke(app, ["status"])
+    assert told.exit_code == 0
+    assert f":{moved}, user {started.endpoint.pg_user}" in told.output
+    assert embedded.endpoint_of(settings).pg_port == moved
     place = ServerLocation.of(own)
     assert embedded.down(own) is True
     assert "QuestDB is shutdown." in started.log.read_text(errors="replace")
