@@ -10,6 +10,8 @@ import numpy as np
 import polars as pl
 import pytest
 from fake_clock import FakeClock
+from hypothesis import given
+from hypothesis import strategies as st
 from markets import START, random_walk
 
 import fxlab
@@ -295,6 +297,25 @@ def test_a_trail_stays_small_and_keeps_its_spikes():
     assert (np.diff(trail.x) > 0).all()
     trail.clear()
     assert len(trail.x) == 0
+
+
+@given(st.lists(st.none() | st.lists(st.floats(-1e6, 1e6), max_size=40), max_size=12))
+def test_a_trail_keeps_the_ends_and_the_extremes_of_whatever_was_added(chunks):
+    """None begins an empty line."""
+    trail, added = RollingSeries(8), []
+    for chunk in chunks:
+        if chunk is None:
+            trail.clear()
+            added = []
+            continue
+        trail.add(np.arange(len(added), len(added) + len(chunk), dtype=float), np.array(chunk))
+        added += chunk
+        assert len(trail.x) == len(trail.y) <= 16
+        assert [added[int(x)] for x in trail.x] == trail.y.tolist()
+        assert (np.diff(trail.x) > 0).all()
+        if added:
+            assert (trail.x[0], trail.x[-1]) == (0, len(added) - 1)
+            assert (trail.y.min(), trail.y.max()) == (min(added), max(added))
 
 
 def batch(rows, *, sought=False, fills=None, second=0):

@@ -9,6 +9,8 @@ from typing import Annotated
 import ipywidgets as w
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from markets import recorded_walk
 
 import fxlab
@@ -17,7 +19,7 @@ from fxlab.backtester.strategy import strategy
 from fxlab.charts._style import PLOTLY
 from fxlab.errors import InvalidParameter
 from fxlab.widgets import GridForm, KeyGuard, SweepPanel
-from fxlab.widgets._forms import WRONG, TextField, suggested
+from fxlab.widgets._forms import WRONG, Row, TextField, suggested
 
 
 def every_kind(
@@ -130,6 +132,45 @@ def test_a_range_is_what_it_shows_or_the_field_is_red(part, text, words):
         _ = form.parameters
     field.set_state({"value": "1"})
     assert WRONG not in field._dom_classes
+
+
+NUMBERS = ["0", "1", "3", "9", "10", "-1", "0.1", "0.25", "1e-3", "1e300", "inf", "nan", "x", ""]
+
+
+@settings(max_examples=100)
+@given(
+    name=st.sampled_from(["count", "share", "free"]),
+    texts=st.permutations(["from", "to", "step"]).flatmap(
+        lambda parts: st.fixed_dictionaries(dict.fromkeys(parts, st.sampled_from(NUMBERS)))
+    ),
+)
+def test_a_row_counts_the_values_that_it_gives_whatever_is_typed(name, texts):
+    """In any order; a red field has no values, and so has a range that cannot be."""
+    told = []
+    row = Row(
+        strategy.get(every_kind).parameters[name], lambda: told.append(row.count), varies=True
+    )
+    for part, text in texts.items():
+        row.controls[part].set_state({"value": text})
+    try:
+        values = row.values
+    except InvalidParameter:
+        values = []
+    assert row.count == len(values)
+    assert told == [] or told[-1] == len(values)
+    if any(WRONG in field._dom_classes for field in row.controls.values()):
+        assert values == []
+    assert values == sorted(set(values))
+    if values:
+        assert values[0] == float(row.controls["from"].value)
+        assert values[-1] <= float(row.controls["to"].value)
+
+
+def test_a_range_of_too_many_values_says_so_and_counts_nothing():
+    form = GridForm("every_kind")
+    form.set_range("free", 0, 1e300, 1)
+    assert form.count == 0
+    assert "has no values, or too many" in form.rows["free"].line.value
 
 
 def test_a_range_that_is_none_says_so_and_counts_nothing():

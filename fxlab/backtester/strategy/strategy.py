@@ -44,14 +44,15 @@ MOST_VALUES: Final = 1_000_000
 
 
 def count_between(first: float, last: float, step: float) -> int:
-    """Return how many values `values_between` gives; 0 if there are none."""
+    """Return how many values `values_between` gives; 0 if there are none, or too many."""
     try:
         low, high, by = (Decimal(str(number)) for number in (first, last, step))
         if low == high:
             return 1
-        return int((high - low) / by) + 1 if low < high and by > 0 else 0
+        count = int((high - low) / by) + 1 if low < high and by > 0 else 0
     except (InvalidOperation, ZeroDivisionError, OverflowError):
         return 0
+    return count if count <= MOST_VALUES else 0
 
 
 def values_between(parameter: Parameter, first: float, last: float, step: float) -> list[Value]:
@@ -69,7 +70,7 @@ def values_between(parameter: Parameter, first: float, last: float, step: float)
                 f"for example from 10 to 100 by 10 ({parameter.hint})"
             )
     count = count_between(first, last, step)
-    if not 1 <= count <= MOST_VALUES:
+    if not count:
         raise InvalidParameter(
             f"{parameter.name} from {first:g} to {last:g} by {step:g} has no values, or too many; "
             f"write for example from 10 to 100 by 10 ({parameter.hint})"
