@@ -202,6 +202,7 @@ def _show_status(found: ServerStatus) -> None:
         "user": at and at.user,
         "password": found.passwords and f"http in {found.passwords}",
         "PostgreSQL": at and f"{at.host}:{at.pg_port}, user {at.pg_user}",
+        "health": at and found.health_port and f"http://{at.host}:{found.health_port}",
         "started_at": found.started_at,
         "root": found.root,
         "log": found.log,

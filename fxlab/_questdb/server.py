@@ -64,6 +64,8 @@ class ServerStatus:
         The embedded server's data root and the file with what it prints.
     passwords
         The file with the embedded server's passwords.
+    health_port
+        Where the embedded server tells its health, with the login of HTTP.
     message
         One sentence for people, with the next step where there is one.
 
@@ -82,6 +84,7 @@ class ServerStatus:
     started_at: datetime | None = None
     message: str = ""
     passwords: Path | None = None
+    health_port: int | None = None
 
 
 def up(settings: Settings, progress: Advance = silent) -> ServerStatus:
@@ -176,6 +179,7 @@ def status(settings: Settings) -> ServerStatus:
         instance.started_at,
         answer + _drift(settings, instance),
         place.passwords,
+        instance.health_port,
     )
 
 
@@ -295,7 +299,8 @@ def _start_at(
         pg_password=passwords.pg,
     )
     now = datetime.now(UTC)
-    instance = Instance(started.pid, started.create_time(), java.version, now, found)
+    born = started.create_time()
+    instance = Instance(started.pid, born, java.version, now, found, ports.health)
     try:
         instance.save(place.instance)
         await_answer(instance, place, settings.start_timeout, progress)

@@ -341,6 +341,8 @@ class Instance:
     version: str
     started_at: datetime
     endpoint: Endpoint
+    health_port: int | None = None
+    """None where a fxlab that did not keep it has started the server."""
 
     def save(self, path: Path) -> None:
         """Write the instance file."""

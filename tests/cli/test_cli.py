@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from http.client import FORBIDDEN
 from pathlib import Path
+from typing import Any
 
 import httpx
 import polars as pl
@@ -18,9 +19,11 @@ import pytest
 from markets import recorded_walk
 from typer.testing import CliRunner, Result
 
+from fxlab import _log
 from fxlab._cli import app
 from fxlab._cli import server as server_commands
 from fxlab._questdb.server import ServerStatus
+from fxlab.collect._files import importer
 from fxlab.config import Settings
 from fxlab.errors import StrategyNotFound
 from fxlab.lab import Lab
@@ -105,6 +108,9 @@ def test_status_prints_the_console_and_of_a_server_of_one_s_own_nothing_else(
     assert server.endpoint is not None
     embedded = json.loads(fxlab("status", "--json").stdout)
     assert embedded["console"] == server.endpoint.http_url
+    assert embedded["health"] == f"http://127.0.0.1:{Settings.load().questdb_health_port}"
+    login = (server.endpoint.user, server.endpoint.password or "")
+    assert "Healthy" in httpx.get(embedded["health"], auth=login).text
     monkeypatch.setenv("FXLAB_QUESTDB_HOST", "127.0.0.1")
     own = json.loads(fxlab("status", "--json").stdout)
     assert set(own) == {"state", "console", "user", "PostgreSQL", "message"}
@@ -290,6 +296,39 @@ def test_copies_are_listed_and_cleared(server: ServerStatus, lab: Lab, unique: C
     assert session in fxlab("cache", "list").stdout
     assert "bytes are free again" in fxlab("cache", "clear", session).stdout
     assert session not in fxlab("cache", "list").stdout
+
+
+def test_an_import_takes_its_numbers(
+    server: ServerStatus,
+    tmp_path: Path,
+    unique: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    folder = tmp_path / unique("numbers")
+    folder.mkdir()
+    rows = [f"{1723161255 + n},A,1,1" for n in range(40)]
+    for name, lines in (("a", rows), ("b", [*rows[:39], "no tick"])):
+        text = "\n".join(["timestamp,symbol,price,qty", *lines, ""])
+        (folder / f"{name}.csv").write_text(text, encoding="utf-8")
+    given: dict[str, Any] = {}
+    levels: list[str] = []
+    run = importer.import_sources
+
+    def spy(*places: Any, **options: Any) -> importer.ImportReport:
+        given.update(options)
+        return run(*places, **options)
+
+    monkeypatch.setattr(importer, "import_sources", spy)
+    monkeypatch.setattr(_log, "enable_logging", levels.append)
+    numbers = ("--batch-size", "7", "--workers", "2", "--max-bad", "0.025", "--verbose")
+    done = fxlab("import", str(folder), *numbers, "--json")
+    assert done.exit_code == 0, done.output
+    told = [(row["rows"], row["quarantined"], row["state"]) for row in json.loads(done.stdout)]
+    assert told == [(40, 0, "imported"), (39, 1, "imported")]
+    how = given["how"]
+    assert (how.batch_size, given["workers"], how.max_bad, levels) == (7, 2, 0.025, ["INFO"])
+    again = fxlab("import", str(folder), "--max-bad", "0.024")
+    assert "--max-bad 0.024 allows" in one_error(again)
 
 
 def test_an_import_that_keeps_going_lists_what_is_refused(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import stat
 from datetime import UTC, datetime
@@ -22,7 +23,7 @@ ENDPOINT = Endpoint("127.0.0.1", 9000, 8812, "fxlab", "secret1", "reader", "secr
 def here() -> Instance:
     """Describe the test's own process as if it were a server."""
     born = psutil.Process().create_time()
-    return Instance(os.getpid(), born, "9.3.4", datetime.now(UTC), ENDPOINT)
+    return Instance(os.getpid(), born, "9.3.4", datetime.now(UTC), ENDPOINT, 9003)
 
 
 def test_what_is_saved_is_loaded(tmp_path: Path, here: Instance):
@@ -30,6 +31,15 @@ def test_what_is_saved_is_loaded(tmp_path: Path, here: Instance):
     here.save(path)
     assert Instance.load(path) == here
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_file_of_an_older_fxlab_is_loaded_without_the_health_port(tmp_path: Path, here: Instance):
+    path = tmp_path / "instance.json"
+    here.save(path)
+    older = json.loads(path.read_text())
+    del older["health_port"]
+    path.write_text(json.dumps(older))
+    assert Instance.load(path) == dataclasses.replace(here, health_port=None)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "{}", '{"pid": 1}', "\0\0", '{"endpoint": {}}'])
