@@ -276,5 +276,6 @@ def _symbols(session: Path) -> Iterator[_Place]:
     for revision in _entries(session):
         for folder in _entries(revision):
             with contextlib.suppress(OSError):  # another process may remove it
-                files = [entry.stat() for entry in folder.iterdir() if entry.is_file()]
+                # Deep: a copy that was killed has left a folder of its own.
+                files = [entry.stat() for entry in folder.rglob("*") if entry.is_file()]
                 yield _Place(folder, sum(one.st_size for one in files), folder.stat().st_mtime)

@@ -233,6 +233,18 @@ def test_contents_and_clear(lab, cache, name, unique):
     assert cache.clear() == 0
 
 
+def test_what_a_killed_copy_has_left_counts_and_goes(tmp_path):
+    cache = FrameCache(tmp_path / "copies", 100)
+    half = cache.folder / "one" / "revision" / "tick_prices BTC_USDT" / ".half"
+    half.mkdir(parents=True)
+    (half / "price").write_bytes(bytes(150))
+    assert cache.contents()["bytes"].to_list() == [150]
+    replace(cache, limit=150).shrink()
+    assert half.exists()
+    cache.shrink()
+    assert list(cache.folder.iterdir()) == []
+
+
 def test_the_setting_names_folder_and_limit(tmp_path):
     cache = FrameCache.of(Settings.load(home=tmp_path, cache_size="3k"))
     assert (cache.folder, cache.limit) == (tmp_path / "cache" / "embedded", 3 * 1024)
