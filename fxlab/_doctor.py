@@ -50,8 +50,8 @@ def mend(
     """Cure what is wrong with the server and its tables, and return what was done.
 
     It starts a server that has ended, restarts one that hangs or is out of memory maps, resumes
-    suspended tables, restores DEDUP keys, and finishes recordings and purges
-    that were cut off. What could not be cured begins with "not mended".
+    suspended tables, restores DEDUP keys, finishes recordings and purges that were cut off, and
+    marks imports that were killed as failed. What could not be cured begins with "not mended".
 
     Parameters
     ----------
