@@ -40,8 +40,8 @@ ELSEWHERE = {
     "./scripts/test": "test_the_two_commands_exist, CI",
     ".venv/bin/fxlab lab": "becomes JupyterLab: test_cli",
     "fxlab lab": "becomes JupyterLab: test_cli",
-    "fxlab backup FOLDER": "stops the server of all tests: test_backup",
-    "FXLAB_HOME=NEW fxlab restore FOLDER": "stops the server of all tests: test_backup",
+    "fxlab backup FOLDER": "stops its server: test_a_restored_home_...",
+    "FXLAB_HOME=NEW fxlab restore FOLDER": "stops its server: test_a_restored_home_...",
     "fxlab down": "would stop the server of all tests: test_server",
 }
 ELSEWHERE |= {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -14,9 +15,11 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 import pytest
 from conftest import settings_at
+from typer.testing import CliRunner
 
 import fxlab
 from fxlab import errors
+from fxlab._cli import app
 from fxlab._questdb import server as embedded
 from fxlab._questdb import sql
 from fxlab._questdb.sql import Scope
@@ -37,6 +40,23 @@ def ticks(first, rows=5_000):
     )
 
 
+PAIRS = ["BTC_USDT", "ETH_USDT"]
+KINDS = ("prices", "orderbook", "mark")
+
+
+def record(lab):
+    """Record two symbols, and what a venue says beside their ticks."""
+    with MockVenue(generated(PAIRS, seed=1, rate=200, trades=100)) as venue:
+        collector = lab.collect(
+            "binance_futures", PAIRS, url=venue.url, session_id="recorded", channels="mark"
+        )
+        deadline = time.monotonic() + 60
+        while lab.session("recorded").counts().height < len(PAIRS) * len(KINDS):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        collector.stop()
+
+
 @pytest.fixture(scope="module")
 def old(tmp_path_factory):
     settings = settings_at(tmp_path_factory.mktemp("old"))
@@ -44,9 +64,7 @@ def old(tmp_path_factory):
     with fxlab.connect(settings) as lab:
         lab.import_frame(ticks(0), "prices", session_id="first")
         lab.import_frame(ticks(8 * 86_400), "prices", session_id="second")
-        with MockVenue(generated(["BTC_USDT"], seed=1, rate=200, trades=100)) as venue:
-            options = {"url": venue.url, "duration": "2s", "session_id": "recorded"}
-            lab.collect("binance", ["BTC_USDT"], **options).wait()
+        record(lab)
         assert "done" in lab.archive()["state"].to_list()  # Parquet is saved and restored too
     yield settings
     embedded.down(settings)
@@ -60,10 +78,27 @@ def new(tmp_path):
 
 
 def told(settings):
-    """Return each session's ticks, having verified every receipt."""
+    """Return each session's rows, having verified the receipts of all that was recorded."""
     with fxlab.connect(settings) as lab:
-        assert lab.verify("recorded").whole
-        return [lab.session(name).prices() for name in ("first", "second", "recorded")]
+        names = lab.sessions(source="live", status="completed")["session_id"].to_list()
+        assert "recorded" in names
+        for name in names:
+            receipt = lab.verify(name)
+            assert receipt.whole, (name, receipt.problems)
+        one = lab.session("recorded")
+        assert (sorted(one.symbols), one.data_types) == (PAIRS, KINDS)
+        return [
+            *(lab.session(name).prices() for name in ("first", "second")),
+            *(read(symbol) for symbol in PAIRS for read in (one.prices, one.orderbook)),
+            *(one.mark_prices(symbol) for symbol in PAIRS),
+        ]
+
+
+def command(settings, *words, ends=0):
+    """Return what a command says that runs with these settings."""
+    done = CliRunner(env=settings.environment()).invoke(app, [*map(str, words)])
+    assert done.exit_code == ends, done.output
+    return done.stdout or done.stderr
 
 
 def same(left, right):
@@ -72,17 +107,17 @@ def same(left, right):
 
 def test_a_restored_home_has_every_row_and_receipt(old, new, tmp_path):
     before = told(old)
-    files = fxlab.backup(tmp_path / "saved", old)
+    (files,) = re.findall(r"^(\d+) files, \d+ MB, in ", command(old, "backup", tmp_path / "saved"))
     assert stat.S_IMODE((tmp_path / "saved").stat().st_mode) == 0o700
     assert not list((tmp_path / "saved").rglob("passwords.json"))
-    fxlab.restore(tmp_path / "saved", new)
-    assert files.height > 10
+    said = command(new, "restore", tmp_path / "saved")
+    assert said.startswith(f"{files} files are restored, and the server runs")
+    assert int(files) > 10
     assert same(told(new), before)
     with fxlab.connect(new) as lab:  # and goes on
         lab.import_frame(ticks(99), "prices", session_id="third")
         assert lab.session("third").prices().height == 5_000
-    with pytest.raises(errors.SessionExists, match="has data"):
-        fxlab.restore(tmp_path / "saved", new)
+    assert "has data" in command(new, "restore", tmp_path / "saved", ends=1)
 
 
 def test_lines_in_quarantine_are_saved_and_restored_where_their_events_say(old, new, tmp_path):
