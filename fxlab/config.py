@@ -6,6 +6,7 @@ which beats the default. `Settings` is frozen: change a setting by making anothe
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -17,7 +18,7 @@ from typing import Any, Self
 
 import platformdirs
 
-from fxlab.errors import InvalidSettings
+from fxlab.errors import InvalidInput, InvalidSettings
 
 CONFIG_FILE = "fxlab.toml"
 SECRET_NAMES = frozenset({"questdb_password", "questdb_pg_password"})
@@ -210,6 +211,24 @@ class Settings:
         return f"Settings({inner})"
 
 
+def path_of(given: str | Path) -> Path:
+    """Return a path as a person gives it, "~" being the home.
+
+    Raises
+    ------
+    InvalidInput
+        If nothing can have that name.
+    """
+    try:
+        found = Path(given).expanduser()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            found.stat()
+    except (OSError, RuntimeError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise InvalidInput(f"{str(given)!r:.80} is no path ({why}); give another one") from error
+    return found
+
+
 def _fields(cls: type[Settings]) -> list[dataclasses.Field[Any]]:
     return [f for f in dataclasses.fields(cls) if f.name != "sources"]
 
@@ -237,5 +256,6 @@ def _parse(spec: dataclasses.Field[Any], value: object, source: str) -> Any:  # 
         return spec.metadata["parse"](str(value))
     except ValueError as error:
         raise InvalidSettings(
-            f"{source}: {value!r} is not a value for {spec.name} ({spec.metadata['doc']}): {error}"
+            f"{source}: {value!r:.100} is not a value for {spec.name} ({spec.metadata['doc']}): "
+            f"{error!s:.200}"
         ) from error

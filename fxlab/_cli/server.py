@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fxlab._cli.common import command, keeping, say, show_facts, show_rows
-from fxlab.config import Settings
+from fxlab.config import Settings, path_of
 from fxlab.errors import Cancelled, InvalidInput
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ def _show_status(found: ServerStatus) -> None:
 def _notebooks(given: Path | None) -> Path:
     """Return the folder to open, copying the shipped notebooks if the user has none."""
     if given is not None:
-        if not given.is_dir():
+        if not path_of(given).is_dir():
             raise InvalidInput(f"{given} is not a folder; give one, or none for the notebooks")
         return given
     if (HERE / QUICKSTART).is_file():  # another project's notebooks are not meant

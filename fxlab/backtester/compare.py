@@ -32,7 +32,7 @@ from fxlab.backtester.metrics._performance import LESS_IS_BETTER, METRICS, NEITH
 from fxlab.backtester.options import Options, RunOptions, takes_run_options
 from fxlab.backtester.report._summary import HEADLINE, show_metric
 from fxlab.backtester.result import Result
-from fxlab.backtester.strategy.strategy import Strategy, StrategyFunction
+from fxlab.backtester.strategy.strategy import Strategy, StrategyFunction, short
 from fxlab.errors import InvalidParameter
 
 if TYPE_CHECKING:
@@ -429,11 +429,7 @@ def cost_ladder(
     8
     """
     asked = RunOptions.of(options)
-    scenarios = default_scenarios(asked.execution) if executions is None else dict(executions)
-    if not scenarios:
-        raise InvalidParameter(
-            "executions is empty; give at least one scenario, e.g. {'free': ...}"
-        )
+    scenarios = scenarios_of(executions, asked.execution)
     results: dict[str, Result] = {}
     markets: dict[Needs, list[str]] = {}  # scenarios that read the same share one pass
     for name, execution in scenarios.items():
@@ -447,6 +443,25 @@ def cost_ladder(
             results |= {name: each.finish() for name, each in jobs.items()}
     ordered = {name: results[name] for name in scenarios}
     return CostLadder(ordered, _table(ordered))
+
+
+def scenarios_of(
+    executions: Mapping[str, Execution] | None, execution: Execution
+) -> dict[str, Execution]:
+    """Return the scenarios that were asked for, or the default ones of an execution."""
+    if executions is None:
+        return default_scenarios(execution)
+    one = "scenario, e.g. {'free': fxlab.Execution(taker_bps=0)}"
+    if not isinstance(executions, Mapping):
+        raise InvalidParameter(f"executions={short(executions)} has no names; give a {one}")
+    if not executions:
+        raise InvalidParameter(f"executions is empty; give at least one {one}")
+    for name, given in executions.items():
+        if not isinstance(given, Execution):
+            raise InvalidParameter(
+                f"executions: {short(name)} is {short(given)}, no Execution; give a {one}"
+            )
+    return dict(executions)
 
 
 def default_scenarios(execution: Execution) -> dict[str, Execution]:

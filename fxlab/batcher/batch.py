@@ -45,6 +45,7 @@ from fxlab.batcher.runner import (
     run_all,
     time_limit,
 )
+from fxlab.config import path_of
 from fxlab.errors import Cancelled, InvalidInput, InvalidParameter, RunNotFound
 from fxlab.sweeper._results import INDEX
 from fxlab.sweeper._study import duration_words, time_left
@@ -449,7 +450,7 @@ def batch(
     Cancelled
         If it was interrupted; what is done is kept, and the same call goes on from there.
     """
-    count, path, folder = check_workers(workers), find(notebook), Path(out).resolve()
+    count, path, folder = check_workers(workers), find(notebook), path_of(out).resolve()
     found, limit = load_jobs(jobs, "job"), time_limit(timeout)
     with connected(lab) as store:
         ready = checked(found, store, parameters)

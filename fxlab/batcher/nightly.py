@@ -40,6 +40,7 @@ from fxlab.batcher._jobs import (
 )
 from fxlab.batcher.batch import Batch, batch, connected, only_one, resolved
 from fxlab.batcher.runner import night_options, split_command, tell
+from fxlab.config import path_of
 from fxlab.errors import Cancelled, FxlabError, SweepCancelled
 from fxlab.sweeper._cross_validation import verdict
 from fxlab.sweeper._results import (
@@ -151,7 +152,7 @@ def nightly(
         options = night_options(held, top=top, keep=keep, timeout=timeout, on_failure=on_failure)
         hook = [] if dry_run else split_command(options["on_failure"])
         plan = checked_sweeps(load_jobs(held, "sweep"))
-        root = Path(out).resolve()
+        root = path_of(out).resolve()
         if dry_run:
             with connected(lab) as store:
                 rows = [one.preview(store, day) for one in plan]

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fxlab._times import Duration, integer, parse_duration, required
 from fxlab.backtester.report._summary import sparkline
 from fxlab.backtester.report._tearsheet import write_whole
+from fxlab.config import path_of
 from fxlab.errors import InvalidInput, InvalidParameter, check_names
 from fxlab.sweeper import _executors
 
@@ -72,7 +73,7 @@ def find(notebook: str | Path) -> Path:
     InvalidInput
         If there is none.
     """
-    path = Path(notebook)
+    path = path_of(notebook)
     if path.suffix == ".ipynb" and path.is_file():
         return path.resolve()
     package = Path(__file__).parents[1]

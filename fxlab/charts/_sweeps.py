@@ -373,7 +373,7 @@ def need_columns(table: pl.DataFrame, *names: str) -> None:
         if name not in table.columns:
             near = did_you_mean(name, table.columns)
             raise InvalidParameter(
-                f"the table has no column {name!r}, which the chart needs; "
+                f"the table has no column {name!r:.60}, which the chart needs; "
                 f"it has {', '.join(table.columns)}. {near}".strip()
             )
 

@@ -33,7 +33,7 @@ from fxlab._questdb.migrations import Partition
 from fxlab._questdb.server_config import ServerLocation, write_private
 from fxlab._questdb.sql import Scope, Span
 from fxlab._times import Time, from_micros, parse_time
-from fxlab.config import Settings
+from fxlab.config import Settings, path_of
 from fxlab.errors import InvalidInput, InvalidSettings, SchemaError, SessionBusy, SessionExists
 from fxlab.schema import (
     CHANNELS,
@@ -306,7 +306,7 @@ def backup(
     """
     chosen = settings or Settings.load()
     place = _embedded(chosen)
-    target = Path(folder).expanduser().absolute()
+    target = path_of(folder).absolute()
     if target.exists():
         raise InvalidInput(f"{target} exists; a backup makes its folder, so give a new name")
     if target.resolve().is_relative_to(place.home.resolve()):
@@ -365,7 +365,7 @@ def restore(
     """
     chosen = settings or Settings.load()
     place = _embedded(chosen)
-    source = Path(folder).expanduser().absolute()
+    source = path_of(folder).absolute()
     mark = place.root / _MARK
     known = _known(source)
     if not _is_of(mark, known):

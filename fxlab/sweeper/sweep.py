@@ -315,11 +315,11 @@ class Sweep:
         polars.DataFrame
             ``point``, the parameters, and a column for each name.
         """
-        from fxlab.backtester.compare import default_scenarios
+        from fxlab.backtester.compare import scenarios_of
 
         goal = check_objective(metric or self.metric)
         asked = self.studies[0].terms.options.execution
-        scenarios = default_scenarios(asked) if executions is None else executions
+        scenarios = scenarios_of(executions, asked)
         found = self.parameters
         for name, execution in scenarios.items():
             ranked = self.again(execution=execution, check_lookahead=False).ranking(goal)

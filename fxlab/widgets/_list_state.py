@@ -17,6 +17,7 @@ import polars as pl
 from fxlab._html import NOTHING, show_number, show_time
 from fxlab._questdb.sql import HIDDEN
 from fxlab.backtester.metrics._performance import METRICS
+from fxlab.backtester.strategy.strategy import short
 from fxlab.schema import STATUSES
 from fxlab.sessions._catalog import SessionPage, SessionQuery
 from fxlab.sessions.runs import RunQuery
@@ -98,7 +99,7 @@ class PickerState:
     @property
     def _filters(self) -> list[str]:
         """Return what narrows the list, in words."""
-        words = [f"the filter {self.text.strip()!r}"] if self.text.strip() else []
+        words = [f"the filter {short(self.text.strip())}"] if self.text.strip() else []
         return words + [f"the status {self.status!r}"] * (self.status != ALL)
 
     @property

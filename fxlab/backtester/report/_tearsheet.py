@@ -44,6 +44,7 @@ from fxlab.backtester.report._summary import (
     show_seconds,
     sparkline,
 )
+from fxlab.config import path_of
 from fxlab.schema import UTC_MICROS
 
 if TYPE_CHECKING:
@@ -459,7 +460,7 @@ def write_report(result: Result, directory: Path) -> Path:
     Path
         The page, ``<run_id>.html``, of about 5 MB. It is complete or not there at all.
     """
-    directory = Path(directory)
+    directory = path_of(directory)
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"{result.run_id}.html"
     write_whole(path, render(result))
