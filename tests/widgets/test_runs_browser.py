@@ -378,6 +378,21 @@ def test_a_sweep_is_opened_deleted_and_brought_back(lab, browser, session, swept
     assert lab.sweep(swept).points().height == 6
 
 
+def test_what_is_opened_says_that_its_session_is_deleted(lab, browser, session, saved, swept):
+    said = " was deleted; lab.undelete("
+    choose(browser, saved[0])
+    assert said not in browser.details.value
+    lab.delete(session.id)
+    browser.refresh.click()
+    assert said in browser.details.value
+    browser.kind.value = SWEEPS
+    choose(browser, swept)
+    assert said in browser.details.value
+    lab.undelete(session.id)
+    browser.refresh.click()
+    assert said not in browser.details.value
+
+
 def test_a_deleted_sweep_that_runs_again_is_back_and_repeats_nothing(lab, session, swept):
     lab.delete_sweep(swept)
     again = fxlab.sweep(session, "sma_cross", {"fast": [3, 5, 9], "slow": [20, 30]}, lab=lab)
