@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from fxlab.errors import InvalidParameter
+from fxlab.errors import InvalidInput, InvalidParameter
 
 Mutation = Callable[[random.Random, bytes], bytes]
 _LONG: Final = 1_000_000
@@ -117,6 +117,11 @@ class FaultLog:
     header
         What the first line says: the seed and the faults that were asked for.
 
+    Raises
+    ------
+    InvalidInput
+        If the file cannot be written.
+
     Attributes
     ----------
     faults
@@ -129,7 +134,12 @@ class FaultLog:
         self.faults: list[dict[str, Any]] = []
         self.counts: Counter[str] = Counter()
         self.header = dict(header)
-        self._file = None if path is None else path.open("w", encoding="utf-8")
+        try:
+            self._file = None if path is None else path.open("w", encoding="utf-8")
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or error
+            said = f"the ledger {str(path)!r:.80} cannot be written ({why}); give another file"
+            raise InvalidInput(said) from error
         self._write({"ledger": self.header})
 
     def add(self, fault: str, **figures: Any) -> None:  # noqa: ANN401 - any JSON

@@ -279,7 +279,7 @@ def test_numbers_that_begin_anew_are_told_and_lose_nothing():
     later = NOW + 50_000
     restart, snapshot = book.take(update(15, 3, [(98.0, 1.0)], time=later))
     assert (restart.kind, restart.symbol) == ("id_restart", "BTC_USDT")
-    assert restart.detail == "update ids of the book begin anew at 3 after 15"
+    assert restart.detail == "ids of the book's updates begin anew at 3 after 15"
     assert snapshot == BookSnapshot(
         "BTC_USDT", 3, [(100.0, 1.0), (99.0, 3.0), (98.0, 1.0)], [(101.0, 2.0)], later, later
     )

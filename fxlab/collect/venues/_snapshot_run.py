@@ -393,7 +393,7 @@ class SequencedBook(SubscribedBook):
             told = (symbol, last + 1, update.id, bids, asks, update.time, update.received)
             return [BookDelta(*told)]
         # Nothing is lost where a count begins anew; a delta could not say so.
-        said = f"update ids of the book begin anew at {update.id} after {last}"
+        said = f"ids of the book's updates begin anew at {update.id} after {last}"
         restart = Event("id_restart", symbol, update.received, 1, said)
         return [restart, self._whole(update, time)]
 
