@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import polars as pl
 
@@ -20,7 +20,9 @@ from fxlab.backtester.metrics._performance import METRICS
 from fxlab.backtester.strategy.strategy import short
 from fxlab.schema import STATUSES
 from fxlab.sessions._catalog import SessionPage, SessionQuery
-from fxlab.sessions.runs import RunQuery
+
+if TYPE_CHECKING:
+    from fxlab.sessions.runs import RunQuery
 
 PAGE: Final = 200
 """Sessions, runs or sweeps that are listed at once; a button brings as many more."""
