@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fxlab._questdb import sql
+from fxlab.backtester.strategy.strategy import short
 from fxlab.schema import UTC_MICROS
 from fxlab.sessions._catalog import SessionPage
 from fxlab.widgets._list_state import ALL, NO_SESSIONS, ORDERS, PAGE, SHOWN, PickerState
@@ -104,7 +105,7 @@ def test_words_and_status_narrow_together_and_leave_the_choice(text, status, cho
     else:
         assert answer.count.startswith(f"{len(ids)} session")
         assert ("match" in answer.count) == (bool(text) or status != ALL)
-    for named, wanted in ((repr(text), bool(text)), (f"the status {status!r}", status != ALL)):
+    for named, wanted in ((short(text), bool(text)), (f"the status {status!r}", status != ALL)):
         assert (named in answer.hidden) == (answer.hidden != "" and wanted)
 
 
