@@ -384,6 +384,7 @@ class DeletionBox(w.VBox):
         session = self._session
         if session is None:
             return
+        self._asking.layout.display = "none"
         with self._message.guard():
             planned = self._lab.deletion_preview(session.id)
             late = planned.filter(state="deferred")

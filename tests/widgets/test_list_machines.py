@@ -569,6 +569,15 @@ class PickerMachine(RuleBasedStateMachine):
         assert is_shown(self.box.undo) == bool(self.last)
 
 
+def test_asking_again_about_a_session_that_is_gone_ends_the_question(aside):
+    machine = PickerMachine(aside)
+    machine.choose(place=1)
+    machine.delete(typed="half of it")
+    machine.lab.table.deleted.add(machine.chosen)
+    machine.delete(typed="all of it")
+    assert machine.picker.message.failed
+
+
 def test_sessions_are_listed_chosen_and_deleted_in_any_order(aside):
     run_machine(PickerMachine, aside)
 
