@@ -19,14 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
-from bare import run_sma_cross
 from command import options, server
 from market import CAPITAL, FAST, SLOW, generate
+from sides.floor import Floor
 from turns import take_turns
 
 import fxlab
 
-FEE = 0.0005
 BATCH = 100_000
 
 
@@ -57,21 +56,21 @@ def compare(
 
 
 def backtests(rows: int, rounds: int) -> list[Row]:
-    """Compare frame in memory -> fills, trades, equity, metrics with a bare one-pass kernel."""
+    """Compare frame in memory -> fills, trades, equity, metrics with a bare kernel by events."""
     market = generate(rows)
-    frame = market.frame()
+    frame, floor = market.frame(), Floor(market)
+    options = {"capital": CAPITAL, "execution": fxlab.Execution(taker_bps=market.fee * 10_000)}
 
     def ours() -> fxlab.Result:
-        return fxlab.backtest(frame, "sma_cross", {"fast": FAST, "slow": SLOW}, capital=CAPITAL)
+        return fxlab.backtest(frame, "sma_cross", {"fast": FAST, "slow": SLOW}, **options)
 
-    def bare() -> tuple[int, float]:
-        return run_sma_cross(market.whole, market.price, FAST, SLOW, FEE, CAPITAL)
-
-    result, (trades, equity) = ours(), bare()
+    result, bare = ours(), floor.one_run()
+    trades, equity = bare.trades, bare.equity
     same = result.metrics["trades_count"] == trades
     close = abs(result.metrics["final_equity"] - equity) < 1e-6 * equity
     print(f"backtest: {trades:,} trades, final equity {equity:,.6f}; equal: {same and close}")
-    return [compare(f"backtest of {rows:,} ticks / bare kernel", ours, bare, rounds, "<= 15")]
+    title = f"backtest of {rows:,} ticks / bare kernel"
+    return [compare(title, ours, floor.one_run, rounds, "<= 5")]
 
 
 def imports(rounds: int) -> list[Row]:

@@ -82,22 +82,25 @@ def contests(work: str) -> list[Contest]:
 
 def _run() -> list[Contest]:
     ours = Task(OURS, "one_run")
-    found = [Contest("run", ours, Task(BARE, "one_run"), "<= 5")]
-    return found + [Contest("run", ours, Task(peer, "one_run")) for peer in PEERS]
+    bounds = [
+        Contest("run", ours, Task(BARE, "one_run"), "<= 5"),
+        Contest("run", ours, Task("vectorbt rust", "full"), ">= 30"),
+    ]
+    return bounds + [Contest("run", ours, Task(peer, "one_run")) for peer in PEERS]
 
 
 def _full() -> list[Contest]:
     ours = Task(OURS, "full")
     return [
-        Contest("full", ours, Task(BARE, "one_run"), "<= 5"),
-        Contest("full", ours, Task("vectorbt rust", "full"), ">= 12"),
-        Contest("full", ours, Task("vectorbt numba", "full"), ">= 12"),
+        Contest("full", ours, Task(BARE, "one_run")),
+        Contest("full", ours, Task("vectorbt rust", "full"), ">= 15"),
+        Contest("full", ours, Task("vectorbt numba", "full"), ">= 15"),
     ]
 
 
 def _exits() -> list[Contest]:
     ours = Task(OURS, "exits")
-    goals = {"vectorbt rust": ">= 10", "vectorbt numba": ">= 10"}
+    goals = {"vectorbt rust": ">= 15", "vectorbt numba": ">= 15"}
     bounds = [Task(BARE, "exits"), Task(BARE, "exits_at_print")]
     return [Contest("exits", ours, bound, "<= 5") for bound in bounds] + [
         Contest("exits", ours, Task(peer, "exits"), goals.get(peer, "")) for peer in PEERS
@@ -109,8 +112,8 @@ def _sweep() -> list[Contest]:
     bare = Task(BARE, "sweep")
     ways = ("loop", "shared", "threads", "numpy_crosses", "stats")
     return [
-        Contest("sweep", ours, bare, "<= 2"),
-        Contest("sweep", unchecked, bare, "<= 2"),
+        Contest("sweep", ours, bare, "<= 1.7"),
+        Contest("sweep", unchecked, bare, "<= 1.7"),
         *(Contest("sweep", ours, Task("vectorbt rust", f"sweep_{way}"), ">= 60") for way in ways),
     ]
 
@@ -127,8 +130,8 @@ def _large() -> list[Contest]:
     ours = Task(OURS, "full", LARGE)
     peers = [Task(peer, "one_run", LARGE) for peer in PEERS]
     return [
-        Contest("large", ours, Task(OURS, "full", SMALL), "<= 10"),
-        Contest("large", ours, Task(BARE, "one_run", LARGE), "<= 5"),
+        Contest("large", ours, Task(OURS, "full", SMALL), "<= 9"),
+        Contest("large", ours, Task(BARE, "one_run", LARGE)),
         *(Contest("large", ours, peer) for peer in peers),
     ]
 
