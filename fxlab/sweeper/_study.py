@@ -278,40 +278,13 @@ class CachedSource:
 
     def __init__(self, source: TickSource) -> None:
         self.source = source
+        self.id, self.symbols = source.id, source.symbols
+        self.started, self.ended = source.started, source.ended
+        self.price_decimals = source.price_decimals
+        self.data_types: tuple[str, ...] = getattr(source, "data_types", ())
         self._kept: dict[tuple[str, str], list[tuple[float, float, list[pl.DataFrame]]]] = {}
         self._bytes = 0
         self._facts: dict[tuple[str, str], Any] = {}
-
-    @property
-    def id(self) -> str:
-        """Return the id of the source."""
-        return self.source.id
-
-    @property
-    def symbols(self) -> tuple[str, ...]:
-        """Return the symbols that have ticks."""
-        return self.source.symbols
-
-    @property
-    def price_decimals(self) -> Mapping[str, int]:
-        """Return the decimals of each symbol's prices."""
-        return self.source.price_decimals
-
-    @property
-    def started(self) -> object:
-        """Return the time of the first tick."""
-        return self.source.started
-
-    @property
-    def ended(self) -> object:
-        """Return the time of the last tick."""
-        return self.source.ended
-
-    @property
-    def data_types(self) -> tuple[str, ...]:
-        """Return the kinds of rows that the source has."""
-        found: tuple[str, ...] = getattr(self.source, "data_types", ())
-        return found
 
     def funding(self, symbol: str) -> pl.DataFrame:
         """Return the recorded funding of a symbol; only of a source that has some; asked once."""
