@@ -391,10 +391,8 @@ class Lab(Recordings, Deletions, Archives):
         return runs.find(self._db, run_id)
 
     def run_fills(self, run_id: str) -> pl.DataFrame:
-        """Return the fills of a saved run; see `fxlab.sessions.runs.fills`."""
-        from fxlab.sessions import runs
-
-        return runs.fills(self._db, run_id)
+        """Return the fills of a saved run; see `fxlab.SavedRun.fills`."""
+        return self.run(run_id).fills()
 
     def reproduce(self, run_id: str, progress: Progress = None) -> Reproduction:
         """Run a saved backtest again and compare every bit; see `fxlab.sessions.runs`."""

@@ -47,13 +47,9 @@ from fxlab.schema import (
 from fxlab.sessions import _catalog, _purge
 
 ARCHIVED: Final = {
-    "table": pl.String(),
-    "partition": pl.String(),
-    "rows": pl.Int64(),
-    "bytes": pl.Int64(),
-    "bytes_after": pl.Int64(),
-    "state": pl.String(),
-    "reason": pl.String(),
+    **dict.fromkeys(("table", "partition"), pl.String()),
+    **dict.fromkeys(("rows", "bytes", "bytes_after"), pl.Int64()),
+    **dict.fromkeys(("state", "reason"), pl.String()),
 }
 _BYTES_A_ROW: Final = {
     ("parquet", PRICES.name): 26,

@@ -29,7 +29,7 @@ from fxlab._progress import Advance, silent
 from fxlab._questdb import sql
 from fxlab._questdb.client import QuestDB
 from fxlab._questdb.sql import Scope
-from fxlab.errors import InvalidInput, InvalidParameter, QueryFailed, did_you_mean, some
+from fxlab.errors import InvalidInput, InvalidParameter, QueryFailed, check_choice, some
 from fxlab.schema import Table
 
 if TYPE_CHECKING:
@@ -329,9 +329,7 @@ def targets(
         raise InvalidInput(f"{odd}; give a path of plain ones")
     said = _SUFFIXES.get(place.suffix.lower())
     chosen = form if form is not None else said or "parquet"
-    if chosen not in FORMATS:
-        hint = did_you_mean(str(chosen), FORMATS) or f"give one of {', '.join(FORMATS)}"
-        raise InvalidParameter(f"format={chosen!r:.80} is not known; {hint}")
+    check_choice("format", chosen, FORMATS, "format")
     if not pieces:
         raise InvalidInput("there are no ticks to export: the session is empty")
     if said is not None and not place.is_dir():

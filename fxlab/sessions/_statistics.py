@@ -40,7 +40,6 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from itertools import islice, pairwise
 from typing import Any, Final, NamedTuple
 
@@ -402,20 +401,16 @@ MOST_MINUTES: Final = 1_000
 
 QUALITY: Final = {
     "symbol": pl.String(),
-    "score": pl.Int64(),
-    "rows": pl.Int64(),
-    "books": pl.Int64(),
-    "gaps": pl.Int64(),
+    **dict.fromkeys(("score", "rows", "books", "gaps"), pl.Int64()),
     "gap_seconds": pl.Float64(),
     "silences": pl.Int64(),
     "silent_seconds": pl.Float64(),
-    "missing_ids": pl.Int64(),
-    "outliers": pl.Int64(),
-    "crossed_books": pl.Int64(),
-    "locked_books": pl.Int64(),
-    "one_sided_books": pl.Int64(),
-    "duplicates": pl.Int64(),
-}
+    **dict.fromkeys(
+        ("missing_ids", "outliers", "crossed_books", "locked_books", "one_sided_books",
+         "duplicates"),
+        pl.Int64(),
+    ),
+}  # fmt: skip
 
 
 class _Rule(NamedTuple):
@@ -560,8 +555,7 @@ def _outliers(db: QuestDB, scope: Scope, symbol: str, minutes: pl.DataFrame | No
     found = 0
     begin = pl.col("timestamp").dt.truncate("1m").to_physical()
     for start, least, most in far.select(begin, "least", "most").iter_rows():
-        end = start + timedelta(minutes=1) // timedelta(microseconds=1)
-        minute = replace(scope, symbol=symbol, start=start, end=end)
+        minute = replace(scope, symbol=symbol, start=start, end=start + sql.MINUTE)
         found += db.execute(sql.outside(minute, least, most))[0][0]
     return found
 

@@ -308,18 +308,6 @@ def find(db: QuestDB, run_id: str) -> SavedRun:
     return SavedRun(**{name: row[name] for name in _COLUMNS}, _db=db)
 
 
-def fills(db: QuestDB, run_id: str) -> pl.DataFrame:
-    """Return a run's fills in their order.
-
-    Raises
-    ------
-    RunNotFound
-        If no run has this id, naming near ids.
-    """
-    find(db, run_id)
-    return _stored_fills(db, run_id)
-
-
 def difference(db: QuestDB, stored: Mapping[str, Any], result: Result) -> str:
     """Return how a result differs from a stored run, bit by bit; nothing if it does not.
 

@@ -19,7 +19,7 @@ import polars as pl
 
 from fxlab._times import integer, number, required
 from fxlab.backtester.strategy.strategy import Strategy, Value
-from fxlab.errors import InvalidParameter, StrategyFailed, did_you_mean
+from fxlab.errors import InvalidParameter, StrategyFailed, check_choice
 
 if TYPE_CHECKING:
     import optuna
@@ -296,10 +296,7 @@ def choose(
     InvalidParameter
         For an unknown search, or a number of points that does not go with it.
     """
-    if search not in SEARCHES:
-        hint = did_you_mean(str(search), SEARCHES)
-        known = ", ".join(SEARCHES)
-        raise InvalidParameter(f"search={search!r:.80} is not a search; known: {known}. {hint}")
+    check_choice("search", search, SEARCHES, "search")
     if search == "grid":
         if points is not None:
             raise InvalidParameter(

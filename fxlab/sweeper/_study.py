@@ -93,14 +93,6 @@ class SweepStudy:
         run = dataclasses.replace(run, parameters=point.values)
         return Trial(point, signals, run, state, self.periods)
 
-    def read(self, signals: Sequence[Signals]) -> Reading:
-        """Return a pass over the ticks for points that read the same columns."""
-        return Reading(self, signals)
-
-    def share(self, now: int) -> float:
-        """Return the share of the time range that lies before `now` (microseconds)."""
-        return share_before(self.bounds, now)
-
     @cached_property
     def session(self) -> str:
         """Return the session's id; of a frame, one made of its content."""
@@ -129,7 +121,7 @@ class SweepStudy:
         if getattr(source, "status", "") == "completed":
             names = ("id", "created_at", "updated_at", "prices_count", "orderbook_count")
             return {name: str(getattr(source, name, "")) for name in names}
-        reading = self.read([self.run.strategy.signals(self.example.values)])
+        reading = Reading(self, [self.run.strategy.signals(self.example.values)])
         for _ in reading.market():
             pass
         found: dict[str, str] = reading.ingredients["rows"]
@@ -210,12 +202,12 @@ def refuse_if_too_many(
 def seconds_a_point(study: SweepStudy) -> float:
     """Return about how long one point of a study takes on one core, from its first chunk."""
     trials = [study.trial(study.example) for _ in range(2)]
-    market, chunks = next(study.read([trials[0].signals]).market())
+    market, chunks = next(Reading(study, [trials[0].signals]).market())
     trials[0].advance(market, chunks)  # compiles
     began = time.perf_counter()
     trials[1].advance(market, chunks)
     spent = time.perf_counter() - began
-    return spent / max(1e-6, study.share(int(market.time[-1])))
+    return spent / max(1e-6, share_before(study.bounds, int(market.time[-1])))
 
 
 def duration_words(seconds: float) -> str:
