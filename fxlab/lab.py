@@ -353,9 +353,9 @@ class Lab(Recordings, Deletions, Archives):
 
         return _catalog.all_imports(self._db, session_id, state, limit)
 
-    def analysis(self, session_id: str) -> Analysis:
+    def analysis(self, session_id: str, *, progress: Progress = None) -> Analysis:
         """Return a session's statistics and quality; see `fxlab.Session`."""
-        return self.session(session_id).analysis()
+        return self.session(session_id).analysis(progress=progress)
 
     def save_run(self, result: Result) -> str:
         """Store a backtest and return its id, as ``result.save(lab)`` does; gone in 0.5."""
@@ -591,13 +591,7 @@ def up(
         return server.up(_settings(chosen, settings), advance)
 
 
-def down(
-    chosen: Settings | None = None,
-    /,
-    *,
-    progress: Progress = None,
-    **settings: Any,  # noqa: ANN401
-) -> bool:
+def down(chosen: Settings | None = None, /, *, progress: Progress = None, **settings: Any) -> bool:  # noqa: ANN401
     """Stop the embedded server and return whether one was running.
 
     Examples

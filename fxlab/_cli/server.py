@@ -179,14 +179,9 @@ def demo(
         made = tour.run(out=out, settings=Settings.load())
     for result, report in zip(made.results, made.reports, strict=True):
         say(f"{result!r}\nreport: {report}\n")
-        if show and _has_screen():
+        if show and any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"))):
             typer.launch(str(report))
     say("the server stays up; open the notebooks with: fxlab lab, stop it with: fxlab down")
-
-
-def _has_screen() -> bool:
-    """Return whether a browser could show itself; without one, xdg-open only complains."""
-    return any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"))
 
 
 def _show_status(found: ServerStatus) -> None:

@@ -30,7 +30,6 @@ from fxlab.backtester.engine import prepare
 from fxlab.backtester.execution import Execution
 from fxlab.backtester.metrics._performance import METRICS
 from fxlab.backtester.report._summary import show_metric, show_seconds
-from fxlab.backtester.report._tearsheet import write_whole
 from fxlab.backtester.result import Run, fingerprint_inputs, fingerprint_of, versions
 from fxlab.backtester.strategy.strategy import Value
 from fxlab.batcher._jobs import BatchJob, each_checked, load_jobs
@@ -45,7 +44,7 @@ from fxlab.batcher.runner import (
     run_all,
     time_limit,
 )
-from fxlab.config import path_of
+from fxlab.config import path_of, write_whole
 from fxlab.errors import Cancelled, InvalidInput, InvalidParameter, RunNotFound
 from fxlab.sweeper._results import INDEX
 from fxlab.sweeper._study import duration_words, time_left

@@ -30,10 +30,10 @@ from fxlab._progress import Advance, Progress, part, shown
 from fxlab._questdb import migrations, server, sql, sql_tables
 from fxlab._questdb.client import QuestDB
 from fxlab._questdb.migrations import Partition
-from fxlab._questdb.server_config import ServerLocation, write_private
+from fxlab._questdb.server_config import ServerLocation
 from fxlab._questdb.sql import Scope, Span
 from fxlab._times import Time, from_micros, parse_time
-from fxlab.config import Settings, path_of
+from fxlab.config import Settings, path_of, write_private
 from fxlab.errors import InvalidInput, InvalidSettings, SchemaError, SessionBusy, SessionExists
 from fxlab.schema import (
     CHANNELS,

@@ -47,7 +47,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from fxlab import _html
+from fxlab import _html, _progress
 from fxlab._questdb import sql
 from fxlab._questdb.client import QuestDB
 from fxlab._questdb.sql import Scope
@@ -110,7 +110,7 @@ class Aggregates(NamedTuple):
     opens: pl.DataFrame
 
 
-def aggregates(db: QuestDB, scope: Scope) -> Aggregates:
+def aggregates(db: QuestDB, scope: Scope, progress: _progress.Advance) -> Aggregates:
     """Ask for everything that statistics and quality are made of; several queries at a time.
 
     Each is asked a year at a time, and the parts are put together as if they had been one.
@@ -135,7 +135,9 @@ def aggregates(db: QuestDB, scope: Scope) -> Aggregates:
                 *(sql.intervals(part, exact=exact) for part in others),
             ],
         )
+        progress(0.3, f"{scope.table.name}: minutes")
         minutes = list(islice(asked, len(parts)))
+        progress(0.5, f"{scope.table.name}: intervals")
         counted = [
             _count_intervals(name, _times(db, pool, replace(part, symbol=name), own))
             for part, own in zip(parts, minutes, strict=True)
@@ -264,10 +266,13 @@ def seams(core: Sequence[pl.DataFrame]) -> pl.DataFrame:
     ).drop_nulls()
 
 
-def both_tables(db: QuestDB, scope: Scope) -> tuple[Aggregates, Aggregates]:
+def both_tables(
+    db: QuestDB, scope: Scope, progress: _progress.Advance
+) -> tuple[Aggregates, Aggregates]:
     """Return the aggregates of trades and of books."""
-    books = replace(scope, table=ORDERBOOK)
-    return aggregates(db, replace(scope, table=PRICES)), aggregates(db, books)
+    trades, books = (replace(scope, table=table) for table in (PRICES, ORDERBOOK))
+    first, second = (_progress.part(progress, low, low + 0.5) for low in (0.0, 0.5))
+    return aggregates(db, trades, first), aggregates(db, books, second)
 
 
 def table(both: tuple[Aggregates, Aggregates], decimals: Mapping[str, int]) -> pl.DataFrame:

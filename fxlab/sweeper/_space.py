@@ -84,9 +84,10 @@ class Space:
         given = {name: _values(name, found) for name, found in parameters.items()}
         for name, values in given.items():
             if not len(values):
+                usual = strategy.parameters[name].default if name in strategy.parameters else 1
                 raise InvalidParameter(
                     f"{name}={parameters[name]!r:.80} has no values; give at least one, such as "
-                    f"{name}={[_default(strategy, name)]!r}"
+                    f"{name}={[usual]!r}"
                 )
             _check(strategy, name, values)
         axes = {name: values for name, values in given.items() if len(values) > 1}
@@ -240,11 +241,6 @@ def _check(strategy: Strategy, name: str, values: Sequence[Any]) -> None:
         strategy.check({name: values[0]})  # raises, with the names that are near
     for place in ends:
         strategy.parameters[name].check(values[place])
-
-
-def _default(strategy: Strategy, name: str) -> object:
-    found = strategy.parameters.get(name)
-    return found.default if found else 1
 
 
 def _no_grid(strategy: Strategy, parameters: object) -> str:
