@@ -374,7 +374,7 @@ class Reproduction:
     Attributes
     ----------
     difference
-        How today's figures or fills differ from the stored ones; empty if every bit is the same.
+        How today's metrics or fills differ from the stored ones; empty if every bit is the same.
     same_fingerprint
         Whether ticks, strategy source, parameters and package versions are those of the run.
 
@@ -395,7 +395,7 @@ class Reproduction:
         made = "from the same ingredients" if self.same_fingerprint else "from other ingredients: "
         if not self.same_fingerprint:
             made += "ticks, strategy source, Python or package versions have changed"
-        found = self.difference or "every figure and every fill is the same, bit by bit"
+        found = self.difference or "every metric and every fill is the same, bit by bit"
         return f"run {self.run_id} again, {made}; {found}"
 
 

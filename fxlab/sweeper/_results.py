@@ -37,7 +37,7 @@ def check_metric(metric: str) -> str:
     """Return the name of a metric, or raise `InvalidParameter` with those that are near."""
     if metric not in METRICS:
         hint = did_you_mean(str(metric), METRICS) or f"known: {', '.join(METRICS)}"
-        raise InvalidParameter(f"metric={metric!r:.80} is not a figure of a run; {hint}")
+        raise InvalidParameter(f"metric={metric!r:.80} is not a metric of a run; {hint}")
     return metric
 
 

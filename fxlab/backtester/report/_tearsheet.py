@@ -407,7 +407,7 @@ def _gaps(result: Result) -> list[str]:
         f"{show_seconds(spent.seconds)}, {_percent(spent.share)} of its time. A position was held "
         f"for {show_seconds(spent.held_seconds)} of it, {_percent(spent.held_share)} of all time "
         f"with a position{f' ({spent.note})' if spent.note else ''}. What prices did meanwhile is "
-        "not known; the figures of this run cannot contain it."
+        "not known; the metrics of this run cannot contain it."
     )
     if spent.trades.is_empty():
         return [words, "No trade was open in one of them."]
