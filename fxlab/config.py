@@ -10,8 +10,9 @@ import contextlib
 import dataclasses
 import os
 import re
+import tempfile
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -227,6 +228,32 @@ def path_of(given: str | Path) -> Path:
         why = getattr(error, "strerror", None) or error
         raise InvalidInput(f"{str(given)!r:.80} is no path ({why}); give another one") from error
     return found
+
+
+@contextlib.contextmanager
+def replacing(path: Path, mode: int = 0o644) -> Iterator[Path]:
+    """Lend a file that takes the place of `path` in the end; after an error that is as it was."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # of mode 0600
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(mode)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: str | bytes, mode: int = 0o644) -> None:
+    """Write a file in one step: it is whole whenever somebody reads it."""
+    with replacing(path, mode) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file in one step that only its owner can read, and its folder where there is none."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_whole(path, text, 0o600)
 
 
 def _fields(cls: type[Settings]) -> list[dataclasses.Field[Any]]:

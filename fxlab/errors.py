@@ -49,7 +49,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, Self
 
 _LONG: Final = re.compile(r"(\S{310})\S{90,}")
@@ -288,6 +288,14 @@ def did_you_mean(name: str, known: Iterable[str], *, limit: int = 3) -> str:
     """Return ``did you mean 'a', 'b'?`` for the nearest known names, or an empty string."""
     near = difflib.get_close_matches(name[:128], list(known), n=limit, cutoff=0.5)
     return f"did you mean {', '.join(map(repr, near))}?" if near else ""
+
+
+def check_choice(name: str, value: object, known: Sequence[str], kind: str) -> None:
+    """Raise `InvalidParameter` for a value that is none of the known ones."""
+    if value not in known:
+        near = did_you_mean(str(value), known)
+        words = f"{name}={value!r:.80} is not a {kind}; known: {', '.join(known)}. {near}"
+        raise InvalidParameter(words.strip())
 
 
 def some(names: Iterable[str], most: int = 20) -> str:

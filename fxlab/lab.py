@@ -353,9 +353,9 @@ class Lab(Recordings, Deletions, Archives):
 
         return _catalog.all_imports(self._db, session_id, state, limit)
 
-    def analysis(self, session_id: str) -> Analysis:
+    def analysis(self, session_id: str, *, progress: Progress = None) -> Analysis:
         """Return a session's statistics and quality; see `fxlab.Session`."""
-        return self.session(session_id).analysis()
+        return self.session(session_id).analysis(progress=progress)
 
     def save_run(self, result: Result) -> str:
         """Store a backtest and return its id, as ``result.save(lab)`` does; gone in 0.5."""
@@ -391,10 +391,8 @@ class Lab(Recordings, Deletions, Archives):
         return runs.find(self._db, run_id)
 
     def run_fills(self, run_id: str) -> pl.DataFrame:
-        """Return the fills of a saved run; see `fxlab.sessions.runs.fills`."""
-        from fxlab.sessions import runs
-
-        return runs.fills(self._db, run_id)
+        """Return the fills of a saved run; see `fxlab.SavedRun.fills`."""
+        return self.run(run_id).fills()
 
     def reproduce(self, run_id: str, progress: Progress = None) -> Reproduction:
         """Run a saved backtest again and compare every bit; see `fxlab.sessions.runs`."""
@@ -593,13 +591,7 @@ def up(
         return server.up(_settings(chosen, settings), advance)
 
 
-def down(
-    chosen: Settings | None = None,
-    /,
-    *,
-    progress: Progress = None,
-    **settings: Any,  # noqa: ANN401
-) -> bool:
+def down(chosen: Settings | None = None, /, *, progress: Progress = None, **settings: Any) -> bool:  # noqa: ANN401
     """Stop the embedded server and return whether one was running.
 
     Examples

@@ -324,7 +324,7 @@ def cost_ladder(
 def compare_runs(
     runs: Annotated[list[str], typer.Argument(help="Ids of saved runs; see fxlab runs list.")],
 ) -> None:
-    """Show saved runs side by side: what made them differ, and every figure."""
+    """Show saved runs side by side: what made them differ, and every metric."""
     import fxlab
 
     with fxlab.connect() as lab:

@@ -471,12 +471,11 @@ def _write_csv(part: Any, heads: Sequence[str]) -> None:  # noqa: ANN401 - rows,
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(heads)
-    writer.writerows(map(_csv_cell, row) for row in rows)
+    writer.writerows(
+        [" ".join(map(str, cell)) if isinstance(cell, list) else cell for cell in row]
+        for row in rows
+    )
     sys.stdout.write(text.getvalue())
-
-
-def _csv_cell(value: object) -> object:
-    return " ".join(map(str, value)) if isinstance(value, list) else value
 
 
 def _plain(value: object) -> object:

@@ -41,8 +41,7 @@ def up() -> None:
     """Start the embedded QuestDB server, unless it runs."""
     from fxlab.lab import up as start
 
-    kept = "the server that was starting was stopped, its data stays"
-    with keeping(kept):
+    with keeping("the server that was starting was stopped, its data stays"):
         found = start(Settings.load())
     _show_status(found)
 
@@ -51,8 +50,7 @@ def down() -> None:
     """Stop the embedded QuestDB server."""
     from fxlab.lab import down as stop
 
-    kept = "the server was asked to end, and writes its data"
-    with keeping(kept):
+    with keeping("the server was asked to end, and writes its data"):
         was_running = stop(Settings.load())
     say("stopped" if was_running else "no embedded server was running")
 
@@ -177,19 +175,13 @@ def demo(
     """Import real and generated ticks, backtest them and write reports: the whole tour."""
     from fxlab import demo as tour
 
-    kept = "what was imported is kept"
-    with keeping(kept):
+    with keeping("what was imported is kept"):
         made = tour.run(out=out, settings=Settings.load())
     for result, report in zip(made.results, made.reports, strict=True):
         say(f"{result!r}\nreport: {report}\n")
-        if show and _has_screen():
+        if show and any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"))):
             typer.launch(str(report))
     say("the server stays up; open the notebooks with: fxlab lab, stop it with: fxlab down")
-
-
-def _has_screen() -> bool:
-    """Return whether a browser could show itself; without one, xdg-open only complains."""
-    return any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"))
 
 
 def _show_status(found: ServerStatus) -> None:

@@ -110,7 +110,7 @@ Grid = Annotated[
         help="fast=10:100:10 (from:to:step, both ends inside) or slow=50,100. May be given again.",
     ),
 ]
-Metric = Annotated[str | None, typer.Option(help="The figure that compares points.")]
+Metric = Annotated[str | None, typer.Option(help="The metric that compares points.")]
 Search = Annotated[str | None, typer.Option(help="grid, random or optuna.")]
 Points = Annotated[int | None, typer.Option(help="How many, for random and optuna.")]
 Seed = Annotated[int | None, typer.Option(help="Of random and optuna.")]

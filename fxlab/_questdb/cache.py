@@ -27,6 +27,7 @@ import polars as pl
 
 from fxlab._questdb import sql, sql_tables
 from fxlab._questdb.sql import Scope
+from fxlab.config import write_private
 from fxlab.schema import UTC_MICROS, Table
 
 if TYPE_CHECKING:
@@ -183,8 +184,6 @@ class CachedColumns:
             self.cache.shrink()
 
     def _note(self, transaction: str) -> None:
-        from fxlab._questdb.server_config import write_private
-
         with contextlib.suppress(OSError):  # then the rows are counted again the next time
             write_private(self.folder / _SEEN, transaction)
 

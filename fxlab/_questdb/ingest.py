@@ -222,8 +222,9 @@ class LinePost:
     def post(self, payload: bytes) -> None:
         """Store encoded rows, as `send` does."""
         size = {"Content-Length": str(len(payload))}
+        pieces = (payload[at : at + _PIECE] for at in range(0, len(payload), _PIECE))
         try:
-            answer = self._http.post("/write", content=_pieces(payload), headers=size)
+            answer = self._http.post("/write", content=pieces, headers=size)
         except httpx.HTTPError as error:
             raise self._endpoint.unavailable(f"{type(error).__name__}: {error}") from error
         if answer.is_error and is_exhausted(_words(answer)):
@@ -235,10 +236,6 @@ class LinePost:
         if answer.is_error:
             reason = f"status {answer.status_code}: {_words(answer)}"
             raise self._endpoint.unavailable(reason)
-
-
-def _pieces(payload: bytes) -> Iterator[bytes]:
-    return (payload[start : start + _PIECE] for start in range(0, len(payload), _PIECE))
 
 
 def _words(answer: httpx.Response) -> str:

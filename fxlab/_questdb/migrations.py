@@ -413,16 +413,14 @@ def _rebuilt(step: Step, steps: Sequence[Step], tables: Sequence[Table]) -> list
     ]
 
 
-def rebuilds(
-    db: QuestDB, steps: Sequence[Step] = STEPS, tables: Sequence[Table] = schema.TABLES
-) -> bool:
+def rebuilds(db: QuestDB) -> bool:
     """Return whether `migrate` would rebuild a table: it takes time, and wants no writers."""
     units = _units(db)
     return any(
         units.get(table.name, table.partition_by) != table.partition_by
         or f"{table.name}_old" in units
-        for step in steps
-        for table in _rebuilt(step, steps, tables)
+        for step in STEPS
+        for table in _rebuilt(step, STEPS, schema.TABLES)
     )
 
 

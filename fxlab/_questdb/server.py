@@ -29,14 +29,8 @@ from fxlab._progress import Advance, part, silent
 from fxlab._questdb import endpoint, runtime, server_config
 from fxlab._questdb.endpoint import Endpoint
 from fxlab._questdb.runtime import Runtime
-from fxlab._questdb.server_config import (
-    Instance,
-    Ports,
-    ServerLocation,
-    load_passwords,
-    write_private,
-)
-from fxlab.config import Settings
+from fxlab._questdb.server_config import Instance, Ports, ServerLocation, load_passwords
+from fxlab.config import Settings, write_private
 from fxlab.errors import QuestDBUnavailable, ServerStartFailed
 
 _log: Final = logging.getLogger(__name__)

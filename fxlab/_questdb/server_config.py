@@ -35,7 +35,7 @@ from typing import Final, Self
 import psutil
 
 from fxlab._questdb.endpoint import Endpoint
-from fxlab.config import Settings, parse_bytes
+from fxlab.config import Settings, parse_bytes, write_private
 from fxlab.errors import ImportRefused, InvalidSettings, PortTaken, ServerStartFailed
 
 LOOPBACK: Final = "127.0.0.1"
@@ -381,20 +381,6 @@ def load_passwords(path: Path) -> Passwords:
         passwords = Passwords(secrets.token_urlsafe(24), secrets.token_urlsafe(24))
         write_private(path, json.dumps(dataclasses.asdict(passwords)))
         return passwords
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, whole or not at all."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp: mode 0600
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(name).replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(name).unlink()
-        raise
 
 
 READERS: Final = 4

@@ -94,7 +94,7 @@ class Comparison:
 
         if not self.equities:
             raise InvalidParameter(
-                "saved runs keep figures and fills, but no equity; run them again, e.g. "
+                "saved runs keep metrics and fills, but no equity; run them again, e.g. "
                 "fxlab.compare_runs([lab.reproduce(run_id).result, ...])"
             )
         return comparison_chart(self.equities, "Equity, each run from one")
@@ -109,7 +109,7 @@ class Comparison:
     def _repr_html_(self) -> str:
         shown = table(
             _marked(self),
-            caption=f"{BEST} is the best run of a figure",
+            caption=f"{BEST} is the best run by a metric",
             right=self.names,
             literal=self.names,
         )

@@ -31,7 +31,7 @@ from fxlab._times import (
     required,
 )
 from fxlab.backtester._kernel.records import TERMS
-from fxlab.errors import InvalidParameter, did_you_mean
+from fxlab.errors import InvalidParameter, check_choice
 
 FILLS: Final = ("next_trade", "book")
 REMAINDERS: Final = ("cancel", "last_level")
@@ -160,8 +160,8 @@ class Execution:
     shared_cash: bool = False
 
     def __post_init__(self) -> None:
-        _check_choice("fill", self.fill, FILLS, "fill rule")
-        _check_choice("beyond_depth", self.beyond_depth, REMAINDERS, "rule for the remainder")
+        check_choice("fill", self.fill, FILLS, "fill rule")
+        check_choice("beyond_depth", self.beyond_depth, REMAINDERS, "rule for the remainder")
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
             if value is not None or name not in ("maker_bps", "rebalance"):
@@ -283,13 +283,6 @@ def _short(name: str, value: object) -> str:
     return f"{value:g}{unit}" if isinstance(value, float) else str(value)
 
 
-def _check_choice(name: str, value: object, known: Sequence[str], kind: str) -> None:
-    if value not in known:
-        near = did_you_mean(str(value), known)
-        words = f"{name}={value!r:.80} is not a {kind}; known: {', '.join(known)}. {near}"
-        raise InvalidParameter(words.strip())
-
-
 def _check_per_symbol(name: str, value: object) -> float | dict[Any, float]:
     if isinstance(value, Mapping):
         return {symbol: _check_step(name, step) for symbol, step in value.items()}
@@ -341,7 +334,7 @@ class Latency:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_choice("kind", self.kind, KINDS, "kind of latency")
+        check_choice("kind", self.kind, KINDS, "kind of latency")
         rule = f"seed={self.seed!r} is not a whole number from 0 up"
         seed = required(integer(self.seed, 0), rule)
         object.__setattr__(self, "seed", seed)
@@ -417,7 +410,7 @@ class Latency:
         kind, colon, rest = (part.strip() for part in text.lower().partition(":"))
         if kind not in KINDS and not colon:
             return cls.fixed(text)
-        _check_choice("latency", kind, KINDS, "kind of latency")
+        check_choice("latency", kind, KINDS, "kind of latency")
         words = [word.strip() for word in rest.split(",") if word.strip()]
         try:
             seed = {"seed": int(words.pop()[5:])} if rest and words[-1][:5] == "seed=" else {}

@@ -120,24 +120,17 @@ _RANGE: Final = {"from", "to", "step"}
 
 
 SCHEMA: Final[dict[str, Any]] = {
-    "sweep": pl.String,
-    "state": pl.String,
-    "strategy": pl.String,
+    **dict.fromkeys(("sweep", "state", "strategy"), pl.String),
     "sessions": pl.List(pl.String),
-    "points": pl.Int64,
-    "from_before": pl.Int64,
-    "failed": pl.Int64,
+    **dict.fromkeys(("points", "from_before", "failed"), pl.Int64),
     "metric": pl.String,
     "best": pl.Float64,
     "parameters": pl.String,
-    "deflated_sharpe": pl.Float64,
-    "pbo": pl.Float64,
+    **dict.fromkeys(("deflated_sharpe", "pbo"), pl.Float64),
     "tried": pl.Int64,
     "splits": pl.String,
     "windows": pl.Int64,
-    "in_sample": pl.Float64,
-    "out_of_sample": pl.Float64,
-    "seconds": pl.Float64,
+    **dict.fromkeys(("in_sample", "out_of_sample", "seconds"), pl.Float64),
     "error": pl.String,
 }
 

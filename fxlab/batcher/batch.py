@@ -12,7 +12,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
@@ -30,7 +30,6 @@ from fxlab.backtester.engine import prepare
 from fxlab.backtester.execution import Execution
 from fxlab.backtester.metrics._performance import METRICS
 from fxlab.backtester.report._summary import show_metric, show_seconds
-from fxlab.backtester.report._tearsheet import write_whole
 from fxlab.backtester.result import Run, fingerprint_inputs, fingerprint_of, versions
 from fxlab.backtester.strategy.strategy import Value
 from fxlab.batcher._jobs import BatchJob, each_checked, load_jobs
@@ -45,7 +44,7 @@ from fxlab.batcher.runner import (
     run_all,
     time_limit,
 )
-from fxlab.config import path_of
+from fxlab.config import path_of, write_whole
 from fxlab.errors import Cancelled, InvalidInput, InvalidParameter, RunNotFound
 from fxlab.sweeper._results import INDEX
 from fxlab.sweeper._study import duration_words, time_left
@@ -70,7 +69,6 @@ SHOWN: Final = (
 GIT_TIMEOUT: Final = 10  # seconds
 _IDENTITY: Final = ("id", "created_at", "updated_at", "prices_count", "orderbook_count")
 _KEY_SHOWN: Final = 10
-_HANDED_IN: Final = ("run_id", "fingerprint", "report", "ticks", "metrics", "sparkline")
 
 
 @dataclass(frozen=True)
@@ -165,12 +163,7 @@ def resolved(job: BatchJob, lab: Lab, sessions: dict[str, Session]) -> ResolvedJ
     if job.session not in sessions:
         sessions[job.session] = lab.session(job.session)
     session = sessions[job.session]
-    run = prepare(
-        session,
-        job.strategy,
-        job.parameters,
-        job,
-    ).run
+    run = prepare(session, job.strategy, job.parameters, job).run
     data = {name: str(getattr(session, name)) for name in _IDENTITY}
     asked = {"symbols": ",".join(run.symbols)} | {k: str(v) for k, v in run.options().items()}
     key = fingerprint_of(fingerprint_inputs(run, data | asked), run.parameters)
@@ -472,16 +465,13 @@ def batch(
             return state.show()
 
 
-@contextmanager
-def connected(lab: Lab | None) -> Iterator[Lab]:
+def connected(lab: Lab | None) -> AbstractContextManager[Lab]:
     """Lend the lab that is given, or one of our own."""
     if lab is not None:
-        yield lab
-        return
+        return nullcontext(lab)
     from fxlab.lab import connect
 
-    with connect() as own:
-        yield own
+    return connect()
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from fxlab._progress import Advance, Progress, part, shown
 from fxlab._times import Duration
 from fxlab.backtester.metrics._performance import METRICS
 from fxlab.backtester.report._summary import history_picture, show_metric, show_seconds
-from fxlab.backtester.report._tearsheet import Section, embed, plotly_source, write_whole
+from fxlab.backtester.report._tearsheet import Section, embed, plotly_source
 from fxlab.batcher._jobs import (
     SCHEMA,
     BatchJob,
@@ -40,7 +40,7 @@ from fxlab.batcher._jobs import (
 )
 from fxlab.batcher.batch import Batch, batch, connected, only_one, resolved
 from fxlab.batcher.runner import night_options, split_command, tell
-from fxlab.config import path_of
+from fxlab.config import path_of, write_whole
 from fxlab.errors import Cancelled, FxlabError, SweepCancelled
 from fxlab.sweeper._cross_validation import verdict
 from fxlab.sweeper._results import (

@@ -25,8 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fxlab._times import Duration, integer, parse_duration, required
 from fxlab.backtester.report._summary import sparkline
-from fxlab.backtester.report._tearsheet import write_whole
-from fxlab.config import path_of
+from fxlab.config import path_of, write_whole
 from fxlab.errors import InvalidInput, InvalidParameter, check_names
 from fxlab.sweeper import _executors
 

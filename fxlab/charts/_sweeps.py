@@ -43,7 +43,7 @@ MOST_LINES: Final = 4_000
 WRITTEN: Final = 150
 """Cells whose value is written into them, at most."""
 
-HOLE: Final = "rgba(128,134,145,0.16)"
+NO_VALUE: Final = "rgba(128,134,145,0.16)"
 """The shade of a cell whose points have no value; where no point was tried there is none."""
 
 FORMATS: Final = {"fraction": PERCENT, "probability": PERCENT, "money": ",.2~f", "count": ",.0f"}
@@ -115,7 +115,7 @@ def heatmap_chart(
             f"%{{z:{shown}}}<extra></extra>"
         ),
     )
-    _add_holes(figure, values, across, up, (x, y, metric))
+    _add_empty_cells(figure, values, across, up, (x, y, metric))
     _mark_best(figure, values, across, up, lower_is_better=lower_is_better)
     for update, axis in ((figure.update_xaxes, across), (figure.update_yaxes, up)):
         whole = [-0.5, len(axis.labels) - 0.5]
@@ -277,22 +277,22 @@ def _colours(values: Floats, axis: str) -> dict[str, object]:
     return {"colorscale": SEQUENTIAL}
 
 
-def _add_holes(
+def _add_empty_cells(
     figure: go.Figure, values: Floats, across: _Axis, up: _Axis, names: tuple[str, str, str]
 ) -> None:
     """Shade the cells whose points have no value: a gap of the heat map hears no click."""
     tried = np.zeros(values.shape, dtype=bool)
     tried[up.step, across.step] = True
-    holes = tried & ~np.isfinite(values)
-    if not holes.any():
+    empty = tried & ~np.isfinite(values)
+    if not empty.any():
         return
     x, y, metric = (escape(heading(name)) for name in names)
     figure.add_heatmap(
         x=across.labels,
         y=up.labels,
-        z=np.where(holes, 0.0, np.nan),
+        z=np.where(empty, 0.0, np.nan),
         name="without a value",
-        colorscale=[[0, HOLE], [1, HOLE]],
+        colorscale=[[0, NO_VALUE], [1, NO_VALUE]],
         showscale=False,
         hoverongaps=False,
         hovertemplate=f"{x} %{{x}}, {y} %{{y}}: no {metric}<extra></extra>",

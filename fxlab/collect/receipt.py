@@ -52,20 +52,13 @@ LINE: Final = {
 }
 IDS: Final = {
     "symbol": pl.String,
-    "ids_seen": pl.Int64,
-    "ids_found": pl.Int64,
-    "ids_missing": pl.Int64,
-    "doubles": pl.Int64,
-    "gaps": pl.Int64,
-    "gaps_filled": pl.Int64,
+    **dict.fromkeys(
+        ("ids_seen", "ids_found", "ids_missing", "doubles", "gaps", "gaps_filled"), pl.Int64
+    ),
 }
 GAP_COUNTS: Final = {
-    "symbol": pl.String,
-    "data_type": pl.String,
-    "gaps": pl.Int64,
-    "filled": pl.Int64,
-    "resynced": pl.Int64,
-    "open": pl.Int64,
+    **dict.fromkeys(("symbol", "data_type"), pl.String),
+    **dict.fromkeys(("gaps", "filled", "resynced", "open"), pl.Int64),
 }
 
 

@@ -30,10 +30,10 @@ from fxlab._progress import Advance, Progress, part, shown
 from fxlab._questdb import migrations, server, sql, sql_tables
 from fxlab._questdb.client import QuestDB
 from fxlab._questdb.migrations import Partition
-from fxlab._questdb.server_config import ServerLocation, write_private
+from fxlab._questdb.server_config import ServerLocation
 from fxlab._questdb.sql import Scope, Span
 from fxlab._times import Time, from_micros, parse_time
-from fxlab.config import Settings, path_of
+from fxlab.config import Settings, path_of, write_private
 from fxlab.errors import InvalidInput, InvalidSettings, SchemaError, SessionBusy, SessionExists
 from fxlab.schema import (
     CHANNELS,
@@ -47,13 +47,9 @@ from fxlab.schema import (
 from fxlab.sessions import _catalog, _purge
 
 ARCHIVED: Final = {
-    "table": pl.String(),
-    "partition": pl.String(),
-    "rows": pl.Int64(),
-    "bytes": pl.Int64(),
-    "bytes_after": pl.Int64(),
-    "state": pl.String(),
-    "reason": pl.String(),
+    **dict.fromkeys(("table", "partition"), pl.String()),
+    **dict.fromkeys(("rows", "bytes", "bytes_after"), pl.Int64()),
+    **dict.fromkeys(("state", "reason"), pl.String()),
 }
 _BYTES_A_ROW: Final = {
     ("parquet", PRICES.name): 26,

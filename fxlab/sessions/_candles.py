@@ -39,7 +39,7 @@ from fxlab._times import (
     required,
     to_micros,
 )
-from fxlab.errors import InvalidParameter, did_you_mean
+from fxlab.errors import InvalidParameter, check_choice
 from fxlab.schema import BOOK_DEPTH, UTC_MICROS
 
 if TYPE_CHECKING:
@@ -60,16 +60,11 @@ REACHED: Final = 1 - 1e-9
 
 SCHEMA: Final = {
     "timestamp": UTC_MICROS,
-    "open": pl.Float64(),
-    "high": pl.Float64(),
-    "low": pl.Float64(),
-    "close": pl.Float64(),
-    "volume": pl.Float64(),
-    "quote_volume": pl.Float64(),
-    "vwap": pl.Float64(),
+    **dict.fromkeys(
+        ("open", "high", "low", "close", "volume", "quote_volume", "vwap"), pl.Float64()
+    ),
     "trades": pl.Int64(),
-    "buy_volume": pl.Float64(),
-    "sell_volume": pl.Float64(),
+    **dict.fromkeys(("buy_volume", "sell_volume"), pl.Float64()),
 }
 END: Final = {"end": UTC_MICROS}
 """The last tick's time: a column of bars that have no fixed length of time."""
@@ -121,31 +116,23 @@ def candles(
     polars.DataFrame
         As `fxlab.Session.ohlcv` returns it.
     """
-    choice = _checked_kind(kind)
-    if choice != "time" and fill:
+    check_choice("kind", kind, KINDS, "kind of bars")
+    if kind != "time" and fill:
         raise InvalidParameter(
             f"fill=True with kind={kind!r}: only bars of time can be empty; leave fill out"
         )
-    number_of, width = _numbering(choice, interval)
+    number_of, width = _numbering(kind, interval)
     parts = [_partial(chunk, number_of(chunk)) for chunk in chunks]
     bars = _merged(parts)
-    if choice in ("volume", "dollar") and bars.height and bars["volume"].null_count():
+    if kind in ("volume", "dollar") and bars.height and bars["volume"].null_count():
         raise InvalidParameter(
             f"kind={kind!r} needs trades with a volume, and these ticks (quotes, perhaps) have "
             "none; give kind='time' or kind='tick'"
         )
-    if choice != "time":
+    if kind != "time":
         return bars.select(*SCHEMA, *END)
     timed = bars.with_columns(timestamp=(pl.col("bar") * width).cast(UTC_MICROS)).select(*SCHEMA)
     return _filled(timed, width, gaps) if fill else timed
-
-
-def _checked_kind(kind: str) -> str:
-    if kind not in KINDS:
-        hint = did_you_mean(str(kind), KINDS)
-        choices = f"choose one of: {', '.join(KINDS)}"
-        raise InvalidParameter(f"kind={kind!r:.80} is not a kind of bars; {hint or choices}")
-    return kind
 
 
 def _numbering(kind: str, interval: Duration) -> tuple[Numbering, int]:

@@ -65,14 +65,9 @@ _UNDER_WAY: Final = 2.0
 """Seconds after which what a killed process has sent is with the server, or never will be."""
 
 PLAN: Final = {
-    "session_id": pl.String(),
-    "table": pl.String(),
-    "partition": pl.String(),
-    "rows": pl.Int64(),
-    "bytes": pl.Int64(),
-    "shared_with": pl.Int64(),
-    "state": pl.String(),
-    "reason": pl.String(),
+    **dict.fromkeys(("session_id", "table", "partition"), pl.String()),
+    **dict.fromkeys(("rows", "bytes", "shared_with"), pl.Int64()),
+    **dict.fromkeys(("state", "reason"), pl.String()),
 }
 
 

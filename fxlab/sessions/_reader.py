@@ -12,9 +12,7 @@ whole, so that half a file is never taken for one.
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,7 +27,8 @@ from fxlab._progress import Advance, silent
 from fxlab._questdb import sql
 from fxlab._questdb.client import QuestDB
 from fxlab._questdb.sql import Scope
-from fxlab.errors import InvalidInput, InvalidParameter, QueryFailed, did_you_mean, some
+from fxlab.config import replacing
+from fxlab.errors import InvalidInput, InvalidParameter, QueryFailed, check_choice, some
 from fxlab.schema import Table
 
 if TYPE_CHECKING:
@@ -329,9 +328,7 @@ def targets(
         raise InvalidInput(f"{odd}; give a path of plain ones")
     said = _SUFFIXES.get(place.suffix.lower())
     chosen = form if form is not None else said or "parquet"
-    if chosen not in FORMATS:
-        hint = did_you_mean(str(chosen), FORMATS) or f"give one of {', '.join(FORMATS)}"
-        raise InvalidParameter(f"format={chosen!r:.80} is not known; {hint}")
+    check_choice("format", chosen, FORMATS, "format")
     if not pieces:
         raise InvalidInput("there are no ticks to export: the session is empty")
     if said is not None and not place.is_dir():
@@ -374,19 +371,11 @@ def _named(pieces: Sequence[tuple[str, str]], form: str) -> Iterator[tuple[str, 
 def write_file(path: Path, form: str, chunks: Iterable[pl.DataFrame], schema: pl.Schema) -> int:
     """Write frames of one schema as one file, whole or not at all; return the rows."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
     rows = 0
-    try:
-        with _file_writer(temporary, form, schema) as put:
-            for chunk in chunks:
-                put(chunk)
-                rows += chunk.height
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, _file_writer(temporary, form, schema) as put:
+        for chunk in chunks:
+            put(chunk)
+            rows += chunk.height
     return rows
 
 

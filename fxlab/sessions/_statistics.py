@@ -40,7 +40,6 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from itertools import islice, pairwise
 from typing import Any, Final, NamedTuple
 
@@ -48,7 +47,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from fxlab import _html
+from fxlab import _html, _progress
 from fxlab._questdb import sql
 from fxlab._questdb.client import QuestDB
 from fxlab._questdb.sql import Scope
@@ -111,7 +110,7 @@ class Aggregates(NamedTuple):
     opens: pl.DataFrame
 
 
-def aggregates(db: QuestDB, scope: Scope) -> Aggregates:
+def aggregates(db: QuestDB, scope: Scope, progress: _progress.Advance) -> Aggregates:
     """Ask for everything that statistics and quality are made of; several queries at a time.
 
     Each is asked a year at a time, and the parts are put together as if they had been one.
@@ -136,7 +135,9 @@ def aggregates(db: QuestDB, scope: Scope) -> Aggregates:
                 *(sql.intervals(part, exact=exact) for part in others),
             ],
         )
+        progress(0.3, f"{scope.table.name}: minutes")
         minutes = list(islice(asked, len(parts)))
+        progress(0.5, f"{scope.table.name}: intervals")
         counted = [
             _count_intervals(name, _times(db, pool, replace(part, symbol=name), own))
             for part, own in zip(parts, minutes, strict=True)
@@ -265,10 +266,13 @@ def seams(core: Sequence[pl.DataFrame]) -> pl.DataFrame:
     ).drop_nulls()
 
 
-def both_tables(db: QuestDB, scope: Scope) -> tuple[Aggregates, Aggregates]:
+def both_tables(
+    db: QuestDB, scope: Scope, progress: _progress.Advance
+) -> tuple[Aggregates, Aggregates]:
     """Return the aggregates of trades and of books."""
-    books = replace(scope, table=ORDERBOOK)
-    return aggregates(db, replace(scope, table=PRICES)), aggregates(db, books)
+    trades, books = (replace(scope, table=table) for table in (PRICES, ORDERBOOK))
+    first, second = (_progress.part(progress, low, low + 0.5) for low in (0.0, 0.5))
+    return aggregates(db, trades, first), aggregates(db, books, second)
 
 
 def table(both: tuple[Aggregates, Aggregates], decimals: Mapping[str, int]) -> pl.DataFrame:
@@ -402,20 +406,16 @@ MOST_MINUTES: Final = 1_000
 
 QUALITY: Final = {
     "symbol": pl.String(),
-    "score": pl.Int64(),
-    "rows": pl.Int64(),
-    "books": pl.Int64(),
-    "gaps": pl.Int64(),
+    **dict.fromkeys(("score", "rows", "books", "gaps"), pl.Int64()),
     "gap_seconds": pl.Float64(),
     "silences": pl.Int64(),
     "silent_seconds": pl.Float64(),
-    "missing_ids": pl.Int64(),
-    "outliers": pl.Int64(),
-    "crossed_books": pl.Int64(),
-    "locked_books": pl.Int64(),
-    "one_sided_books": pl.Int64(),
-    "duplicates": pl.Int64(),
-}
+    **dict.fromkeys(
+        ("missing_ids", "outliers", "crossed_books", "locked_books", "one_sided_books",
+         "duplicates"),
+        pl.Int64(),
+    ),
+}  # fmt: skip
 
 
 class _Rule(NamedTuple):
@@ -560,8 +560,7 @@ def _outliers(db: QuestDB, scope: Scope, symbol: str, minutes: pl.DataFrame | No
     found = 0
     begin = pl.col("timestamp").dt.truncate("1m").to_physical()
     for start, least, most in far.select(begin, "least", "most").iter_rows():
-        end = start + timedelta(minutes=1) // timedelta(microseconds=1)
-        minute = replace(scope, symbol=symbol, start=start, end=end)
+        minute = replace(scope, symbol=symbol, start=start, end=start + sql.MINUTE)
         found += db.execute(sql.outside(minute, least, most))[0][0]
     return found
 

@@ -308,18 +308,6 @@ def find(db: QuestDB, run_id: str) -> SavedRun:
     return SavedRun(**{name: row[name] for name in _COLUMNS}, _db=db)
 
 
-def fills(db: QuestDB, run_id: str) -> pl.DataFrame:
-    """Return a run's fills in their order.
-
-    Raises
-    ------
-    RunNotFound
-        If no run has this id, naming near ids.
-    """
-    find(db, run_id)
-    return _stored_fills(db, run_id)
-
-
 def difference(db: QuestDB, stored: Mapping[str, Any], result: Result) -> str:
     """Return how a result differs from a stored run, bit by bit; nothing if it does not.
 
@@ -386,7 +374,7 @@ class Reproduction:
     Attributes
     ----------
     difference
-        How today's figures or fills differ from the stored ones; empty if every bit is the same.
+        How today's metrics or fills differ from the stored ones; empty if every bit is the same.
     same_fingerprint
         Whether ticks, strategy source, parameters and package versions are those of the run.
 
@@ -407,7 +395,7 @@ class Reproduction:
         made = "from the same ingredients" if self.same_fingerprint else "from other ingredients: "
         if not self.same_fingerprint:
             made += "ticks, strategy source, Python or package versions have changed"
-        found = self.difference or "every figure and every fill is the same, bit by bit"
+        found = self.difference or "every metric and every fill is the same, bit by bit"
         return f"run {self.run_id} again, {made}; {found}"
 
 

@@ -412,8 +412,13 @@ class Session(RecordedChannels):
         schema = pl.Schema({name: table.frame[name] for name in names})
         return _reader.write_file(target.path, target.form, chunks, schema)
 
-    def statistics(self) -> pl.DataFrame:
+    def statistics(self, *, progress: Progress = None) -> pl.DataFrame:
         """Return one row a symbol, computed by the server from all of its ticks.
+
+        Parameters
+        ----------
+        progress
+            As `fxlab.backtest` takes it.
 
         Returns
         -------
@@ -439,9 +444,11 @@ class Session(RecordedChannels):
         >>> session.statistics().select("symbol", "rows", "books").row(0)
         ('BTC_USDT', 9738, 3437)
         """
-        return _statistics.table(self._db.steady(self._aggregates), self.price_decimals)
+        with shown(progress, "statistics") as advance:
+            both = self._db.steady(partial(self._aggregates, advance))
+        return _statistics.table(both, self.price_decimals)
 
-    def quality(self) -> Quality:
+    def quality(self, *, progress: Progress = None) -> Quality:
         """Return what is wrong with the ticks, and a score; `Quality` has the rules.
 
         Examples
@@ -450,21 +457,25 @@ class Session(RecordedChannels):
         quality of exec_20240808_235413_657c2dd6: 100 of 100
         nothing was found
         """
-        return self.analysis().quality
+        return self.analysis(progress=progress).quality
 
-    def analysis(self) -> Analysis:
+    def analysis(self, *, progress: Progress = None) -> Analysis:
         """Return statistics and quality from one pass of the server over the ticks."""
-        return self._db.steady(self._analysis_now)
+        with shown(progress, "analysis") as advance:
+            return self._db.steady(partial(self._analysis_now, advance))
 
-    def _analysis_now(self) -> Analysis:
-        both = self._aggregates()
+    def _analysis_now(self, progress: Advance) -> Analysis:
+        both = self._aggregates(progress)
         gaps = _ticks.known_gaps(self.events(), self.symbols)
         statistics = _statistics.table(both, self.price_decimals)
         quality = _statistics.assess(self._db, self.id, both, gaps)
         return Analysis(self.id, statistics, quality, _statistics.missing(statistics))
 
-    def _aggregates(self) -> tuple[_statistics.Aggregates, _statistics.Aggregates]:
-        return _statistics.both_tables(self._db, Scope(PRICES, self.id, None, *self._tick_range()))
+    def _aggregates(
+        self, progress: Advance
+    ) -> tuple[_statistics.Aggregates, _statistics.Aggregates]:
+        scope = Scope(PRICES, self.id, None, *self._tick_range())
+        return _statistics.both_tables(self._db, scope, progress)
 
     def counts(self) -> pl.DataFrame:
         """Return the rows of each (symbol, data type); see `fxlab.sessions._catalog.counts`."""

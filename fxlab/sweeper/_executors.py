@@ -151,14 +151,10 @@ def replay_group(key: str, spec: bytes | None, points: list[Point], threads: int
         study = _opened[key]
     began = time.monotonic()
     with ThreadPoolExecutor(threads) as pool:
-        groups = run_trials(study, points, pool, threads, _unheard, size=len(points))
+        groups = run_trials(study, points, pool, threads, lambda _: None, size=len(points))
         found = [one for group in groups for one in group]
     size = next_size(len(points), time.monotonic() - began, quick=study.is_quick)
     return min(MOST_POINTS, size), found
-
-
-def _unheard(under_way: float) -> None:
-    """Report nothing: a group is short."""
 
 
 def forget(keys: Sequence[str]) -> int:

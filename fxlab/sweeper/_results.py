@@ -37,7 +37,7 @@ def check_metric(metric: str) -> str:
     """Return the name of a metric, or raise `InvalidParameter` with those that are near."""
     if metric not in METRICS:
         hint = did_you_mean(str(metric), METRICS) or f"known: {', '.join(METRICS)}"
-        raise InvalidParameter(f"metric={metric!r:.80} is not a figure of a run; {hint}")
+        raise InvalidParameter(f"metric={metric!r:.80} is not a metric of a run; {hint}")
     return metric
 
 
@@ -145,31 +145,18 @@ def rank(table: pl.DataFrame, strategy: Strategy, metric: str, sign: float) -> p
 NIGHTS: Final[dict[str, Any]] = {"night": pl.Date, "state": pl.String}
 FIGURES: Final[dict[str, Any]] = {
     "night": pl.Date,
-    "sweep": pl.String,
-    "session": pl.String,
-    "strategy": pl.String,
-    "metric": pl.String,
-    "state": pl.String,
+    **dict.fromkeys(("sweep", "session", "strategy", "metric", "state"), pl.String),
     "figure": pl.Float64,
-    "parameters": pl.String,
-    "terms": pl.String,
+    **dict.fromkeys(("parameters", "terms"), pl.String),
 }
 POINTS: Final[dict[str, Any]] = {
-    "sweep": pl.String,
-    "parameters": pl.String,
-    "figure": pl.Float64,
-}
+    **dict.fromkeys(("sweep", "parameters"), pl.String), "figure": pl.Float64,
+}  # fmt: skip
 COMPARISON: Final[dict[str, Any]] = {
-    "sweep": pl.String,
-    "session": pl.String,
-    "strategy": pl.String,
-    "change": pl.String,
-    "metric": pl.String,
-    "figure": pl.Float64,
-    "figure_before": pl.Float64,
+    **dict.fromkeys(("sweep", "session", "strategy", "change", "metric"), pl.String),
+    **dict.fromkeys(("figure", "figure_before"), pl.Float64),
     "since": pl.Date,
-    "parameters": pl.String,
-    "parameters_before": pl.String,
+    **dict.fromkeys(("parameters", "parameters_before"), pl.String),
     "before_tonight": pl.Float64,
     "note": pl.String,
 }
@@ -309,24 +296,9 @@ def _differing(before: str, now: str) -> str:
     return some(name for name in [*new, *old.keys() - new.keys()] if old.get(name) != new.get(name))
 
 
-def parse_night(text: str, day: date) -> tuple[str, pl.DataFrame, pl.DataFrame, str]:
-    """Return state, figures, comparison and error of a night's record in JSON.
-
-    Raises
-    ------
-    ValueError
-        If it is not as it was written.
-    """
-    try:
-        return _parsed_night(json.loads(text), day)
-    except (LookupError, TypeError, AttributeError, pl.exceptions.PolarsError) as error:
-        raise ValueError(f"no record of a night: {error}") from error
-
-
-def _parsed_night(
-    found: Any,  # noqa: ANN401 - checked by what is asked of it
-    day: date,
-) -> tuple[str, pl.DataFrame, pl.DataFrame, str]:
+def _parsed_night(text: str, day: date) -> tuple[str, pl.DataFrame, pl.DataFrame, str]:
+    """Return state, figures, comparison and error; raises one of `_NO_RECORD` where it is none."""
+    found = json.loads(text)
     state = {"running": "died"} | {name: name for name in ("done", "stopped", "failed")}
     figures = pl.DataFrame([{**row, "night": day} for row in found["figures"]], schema=FIGURES)
     rows = [
@@ -422,6 +394,11 @@ ROWS_ERROR: Final = "database rows.error.txt"
 PAGE_ERROR: Final = "night page.error.txt"
 
 
+_NO_RECORD: Final = (
+    OSError, ValueError, LookupError, TypeError, AttributeError, pl.exceptions.PolarsError,
+)  # fmt: skip
+
+
 @dataclass
 class NightRecord:
     """What is kept of a night: how it ended, its figures, and the comparison.
@@ -450,8 +427,8 @@ class NightRecord:
     def read(cls, path: Path, day: date) -> NightRecord:
         """Return a record that an earlier process wrote, perhaps before it was killed."""
         try:
-            return cls(*parse_night(path.read_text(encoding="utf-8"), day))
-        except (OSError, ValueError):
+            return cls(*_parsed_night(path.read_text(encoding="utf-8"), day))
+        except _NO_RECORD:
             return cls("unreadable", pl.DataFrame(schema=FIGURES))
 
 
@@ -528,6 +505,12 @@ class Night:
         return [*lines, *self._report_failures, *self.other_errors]
 
     @property
+    def _change_words(self) -> str:
+        counts = dict(self.changes["change"].value_counts().iter_rows())
+        words = [f"{counts[change]:,} {change}" for change in CHANGES if counts.get(change)]
+        return f"; against the night before {', '.join(words)}" if words else ""
+
+    @property
     def _report_failures(self) -> list[str]:
         failed = [] if self.reports is None else self.reports.failed.select("job", "error").rows()
         return [*(f"report of {name}: {error}" for name, error in failed), *self.report_errors]
@@ -540,7 +523,7 @@ class Night:
         lost += f"; {len(self.other_errors):,} other errors" if self.other_errors else ""
         return (
             f"{self.table.height:,} sweeps, {self.failed.height:,} failed; {points:,} points, "
-            f"{known:,} of them from before{_change_words(self.changes)}{lost}{older}; see "
+            f"{known:,} of them from before{self._change_words}{lost}{older}; see "
             f"{self.index}"
         )
 
@@ -552,12 +535,6 @@ class Night:
         """Return the columns of walk-forwards that no sweep has."""
         names = ("splits", "windows", "in_sample", "out_of_sample")
         return [name for name in names if self.table[name].null_count() == self.table.height]
-
-
-def _change_words(changes: pl.DataFrame) -> str:
-    counts = dict(changes["change"].value_counts().iter_rows())
-    words = [f"{counts[change]:,} {change}" for change in CHANGES if counts.get(change)]
-    return f"; against the night before {', '.join(words)}" if words else ""
 
 
 def read_nights(root: Path, but: date | None = None) -> dict[date, NightRecord]:

@@ -19,7 +19,7 @@ import polars as pl
 
 from fxlab._times import integer, number, required
 from fxlab.backtester.strategy.strategy import Strategy, Value
-from fxlab.errors import InvalidParameter, StrategyFailed, did_you_mean
+from fxlab.errors import InvalidParameter, StrategyFailed, check_choice
 
 if TYPE_CHECKING:
     import optuna
@@ -84,9 +84,10 @@ class Space:
         given = {name: _values(name, found) for name, found in parameters.items()}
         for name, values in given.items():
             if not len(values):
+                usual = strategy.parameters[name].default if name in strategy.parameters else 1
                 raise InvalidParameter(
                     f"{name}={parameters[name]!r:.80} has no values; give at least one, such as "
-                    f"{name}={[_default(strategy, name)]!r}"
+                    f"{name}={[usual]!r}"
                 )
             _check(strategy, name, values)
         axes = {name: values for name, values in given.items() if len(values) > 1}
@@ -242,11 +243,6 @@ def _check(strategy: Strategy, name: str, values: Sequence[Any]) -> None:
         strategy.parameters[name].check(values[place])
 
 
-def _default(strategy: Strategy, name: str) -> object:
-    found = strategy.parameters.get(name)
-    return found.default if found else 1
-
-
 def _no_grid(strategy: Strategy, parameters: object) -> str:
     known = ", ".join(f"{p.name}={p.default}" for p in strategy.parameters.values()) or "none"
     return (
@@ -296,10 +292,7 @@ def choose(
     InvalidParameter
         For an unknown search, or a number of points that does not go with it.
     """
-    if search not in SEARCHES:
-        hint = did_you_mean(str(search), SEARCHES)
-        known = ", ".join(SEARCHES)
-        raise InvalidParameter(f"search={search!r:.80} is not a search; known: {known}. {hint}")
+    check_choice("search", search, SEARCHES, "search")
     if search == "grid":
         if points is not None:
             raise InvalidParameter(

@@ -93,14 +93,6 @@ class SweepStudy:
         run = dataclasses.replace(run, parameters=point.values)
         return Trial(point, signals, run, state, self.periods)
 
-    def read(self, signals: Sequence[Signals]) -> Reading:
-        """Return a pass over the ticks for points that read the same columns."""
-        return Reading(self, signals)
-
-    def share(self, now: int) -> float:
-        """Return the share of the time range that lies before `now` (microseconds)."""
-        return share_before(self.bounds, now)
-
     @cached_property
     def session(self) -> str:
         """Return the session's id; of a frame, one made of its content."""
@@ -129,7 +121,7 @@ class SweepStudy:
         if getattr(source, "status", "") == "completed":
             names = ("id", "created_at", "updated_at", "prices_count", "orderbook_count")
             return {name: str(getattr(source, name, "")) for name in names}
-        reading = self.read([self.run.strategy.signals(self.example.values)])
+        reading = Reading(self, [self.run.strategy.signals(self.example.values)])
         for _ in reading.market():
             pass
         found: dict[str, str] = reading.ingredients["rows"]
@@ -210,12 +202,12 @@ def refuse_if_too_many(
 def seconds_a_point(study: SweepStudy) -> float:
     """Return about how long one point of a study takes on one core, from its first chunk."""
     trials = [study.trial(study.example) for _ in range(2)]
-    market, chunks = next(study.read([trials[0].signals]).market())
+    market, chunks = next(Reading(study, [trials[0].signals]).market())
     trials[0].advance(market, chunks)  # compiles
     began = time.perf_counter()
     trials[1].advance(market, chunks)
     spent = time.perf_counter() - began
-    return spent / max(1e-6, study.share(int(market.time[-1])))
+    return spent / max(1e-6, share_before(study.bounds, int(market.time[-1])))
 
 
 def duration_words(seconds: float) -> str:
@@ -278,40 +270,13 @@ class CachedSource:
 
     def __init__(self, source: TickSource) -> None:
         self.source = source
+        self.id, self.symbols = source.id, source.symbols
+        self.started, self.ended = source.started, source.ended
+        self.price_decimals = source.price_decimals
+        self.data_types: tuple[str, ...] = getattr(source, "data_types", ())
         self._kept: dict[tuple[str, str], list[tuple[float, float, list[pl.DataFrame]]]] = {}
         self._bytes = 0
         self._facts: dict[tuple[str, str], Any] = {}
-
-    @property
-    def id(self) -> str:
-        """Return the id of the source."""
-        return self.source.id
-
-    @property
-    def symbols(self) -> tuple[str, ...]:
-        """Return the symbols that have ticks."""
-        return self.source.symbols
-
-    @property
-    def price_decimals(self) -> Mapping[str, int]:
-        """Return the decimals of each symbol's prices."""
-        return self.source.price_decimals
-
-    @property
-    def started(self) -> object:
-        """Return the time of the first tick."""
-        return self.source.started
-
-    @property
-    def ended(self) -> object:
-        """Return the time of the last tick."""
-        return self.source.ended
-
-    @property
-    def data_types(self) -> tuple[str, ...]:
-        """Return the kinds of rows that the source has."""
-        found: tuple[str, ...] = getattr(self.source, "data_types", ())
-        return found
 
     def funding(self, symbol: str) -> pl.DataFrame:
         """Return the recorded funding of a symbol; only of a source that has some; asked once."""

@@ -21,10 +21,11 @@ from typing import Final, TypeVar
 import polars as pl
 
 from fxlab._times import integer, required
+from fxlab.backtester._source import share_before
 from fxlab.backtester.result import fingerprint_of
 from fxlab.errors import InvalidParameter
 from fxlab.sweeper._space import Point
-from fxlab.sweeper._study import SweepStudy
+from fxlab.sweeper._study import Reading, SweepStudy
 from fxlab.sweeper._trial import Trial, TrialResult
 
 
@@ -150,7 +151,7 @@ def _replay(
 ) -> tuple[list[TrialResult], list[Point]]:
     """Take trials through all ticks; return the results, and the points that had to wait."""
     put_back: list[Point] = []
-    reading = study.read([trial.signals for trial in trials])
+    reading = Reading(study, [trial.signals for trial in trials])
     under_way = 0.0
 
     def pulse() -> None:
@@ -163,7 +164,7 @@ def _replay(
             half = len(trials) // 2
             put_back = [trial.point for trial in trials[half:]] + put_back
             trials = trials[:half]
-        under_way = len(trials) * study.share(int(market.time[-1]))
+        under_way = len(trials) * share_before(study.bounds, int(market.time[-1]))
         tick(under_way)
     finish = partial(Trial.finish, seal=partial(fingerprint_of, reading.ingredients))
     return _each(trials, finish, pool, workers, pulse), put_back

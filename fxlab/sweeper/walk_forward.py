@@ -331,7 +331,8 @@ class _Walk:
                 row["reason"] = "every point was ruined in training"
                 return
             chosen = int(ranking["point"][0])
-            row |= _train_metrics(found.table.filter(pl.col("point") == chosen).row(0, named=True))
+            best = found.table.filter(pl.col("point") == chosen).row(0, named=True)
+            row |= {"point": chosen, **{f"train_{name}": best[name] for name in METRICS}}
             self._test(window, found.points[chosen].values, row)
         except EmptySession as error:
             row["reason"] = str(error)
@@ -387,10 +388,6 @@ class _Walk:
             results=self.results,
             equity=equity.with_columns(drawdown),
         )
-
-
-def _train_metrics(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {"point": row["point"], **{f"train_{name}": row[name] for name in METRICS}}
 
 
 def _kept(source: object, options: RunOptions) -> TickSource:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
-from import_rows import rows_of_part, whole_frames
+from import_rows import parts_of, rows_of_part, whole_frames
 
 from fxlab import errors
 from fxlab.collect._files import quarantine, session_data
 from fxlab.collect._files.fields import SourceLocation
 from fxlab.collect._files.quarantine import STRICT
-from fxlab.collect._files.session_data import ImportedSession, Origin, digest, parts_of
+from fxlab.collect._files.session_data import ImportedSession, Origin
 from fxlab.schema import PRICES
 
 NOON = datetime(2024, 8, 8, 12, tzinfo=UTC)
@@ -31,7 +32,7 @@ def parts(name="a.csv", *, seconds=(0, 1, 2), symbol="BTC", symbols=None, **colu
     )
     return parts_of(
         frame,
-        Origin(name, digest(name.encode()), "csv"),
+        Origin(name, hashlib.sha256(name.encode()).hexdigest(), "csv"),
         symbol,
         STRICT.of(SourceLocation(name)),
     )
@@ -41,7 +42,7 @@ def quotes(name="q.csv", symbol="EUR"):
     frame = pl.DataFrame({"timestamp": [NOON], "bid": [1.1], "ask": [1.2]})
     return parts_of(
         frame,
-        Origin(name, digest(name.encode()), "csv"),
+        Origin(name, hashlib.sha256(name.encode()).hexdigest(), "csv"),
         symbol,
         STRICT.of(SourceLocation(name)),
     )

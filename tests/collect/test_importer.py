@@ -16,6 +16,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from import_rows import parts_of
 from tick_files import PRICES_HEADER, price_lines, write_lines, write_session
 
 from fxlab import errors
@@ -24,7 +25,7 @@ from fxlab.collect._files import csv, importer, quarantine
 from fxlab.collect._files.discovery import TreeSession, read_file
 from fxlab.collect._files.fields import SourceLocation
 from fxlab.collect._files.quarantine import STRICT
-from fxlab.collect._files.session_data import ImportedSession, Origin, parts_of
+from fxlab.collect._files.session_data import ImportedSession, Origin
 from fxlab.schema import IMPORTS, ORDERBOOK, PRICES, SESSIONS, TABLES
 from fxlab.sessions import _catalog
 

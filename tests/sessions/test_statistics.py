@@ -8,6 +8,7 @@ import statistics as plain
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -19,6 +20,7 @@ from polars.testing import assert_frame_equal
 
 from fxlab._questdb import sql
 from fxlab._questdb.sql import Scope
+from fxlab.errors import Cancelled
 from fxlab.schema import EVENTS, ORDERBOOK, PRICES, UTC_MICROS
 from fxlab.sessions import _statistics
 from fxlab.sessions._statistics import STATISTICS, WHY_NONE
@@ -131,6 +133,22 @@ def test_statistics_are_those_of_the_twin(made):
             assert row[name] == near, (row["symbol"], name)
         books = [name for name in STATISTICS if "spread" in name or "depth" in name]
         assert all(row[name] is None for name in books)
+
+
+def test_statistics_tell_how_far_they_are_and_can_be_stopped(made, lab):
+    session, _ = made
+    told = []
+    session.statistics(progress=lambda share, words: told.append((share, words)))
+    assert [share for share, _ in told] == [0.15, 0.25, 0.65, 0.75]
+    assert told[0][1].startswith("tick_prices")
+    assert told[-1][1].startswith("tick_orderbook")
+
+    def stop(share, words):
+        raise Cancelled(f"enough at {share}: {words}")
+
+    for ask in (session.statistics, session.quality, partial(lab.analysis, session.id)):
+        with pytest.raises(Cancelled, match=r"enough at 0\.15"):
+            ask(progress=stop)
 
 
 def test_what_does_not_exist_has_a_reason(made, lab):

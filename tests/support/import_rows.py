@@ -5,6 +5,16 @@ from __future__ import annotations
 import polars as pl
 
 from fxlab.collect._files.fields import ROW
+from fxlab.collect._files.quarantine import Room
+from fxlab.collect._files.session_data import Intake
+
+
+def parts_of(raw, origin, symbol, bad):
+    """Return the parts of one small frame."""
+    intake = Intake(origin, symbol, bad, Room())
+    bad.rows = raw.height
+    intake.take(raw)
+    return intake.parts()
 
 
 def rows_of_part(part):

@@ -36,16 +36,11 @@ _STREAKS: Final[dict[str, pl.DataType]] = {
     "exited_at": UTC_MICROS,
 }
 _DRAWDOWNS: Final[dict[str, pl.DataType]] = {
-    "peak_at": UTC_MICROS,
-    "trough_at": UTC_MICROS,
-    "recovered_at": UTC_MICROS,
-    "depth": pl.Float64(),
-    "peak_equity": pl.Float64(),
-    "trough_equity": pl.Float64(),
-    "fall_seconds": pl.Float64(),
-    "recovery_seconds": pl.Float64(),
-    "duration_seconds": pl.Float64(),
-    "flat_seconds": pl.Float64(),
+    **dict.fromkeys(("peak_at", "trough_at", "recovered_at"), UTC_MICROS),
+    **dict.fromkeys(("depth", "peak_equity", "trough_equity"), pl.Float64()),
+    **dict.fromkeys(
+        (f"{span}_seconds" for span in ("fall", "recovery", "duration", "flat")), pl.Float64()
+    ),
 }
 
 

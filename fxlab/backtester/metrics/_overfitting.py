@@ -461,7 +461,6 @@ def _why_unknown(shape: Moments, bar: float) -> str:
 
 
 Floats = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
 
 LOST: Final = -1.0
 """The return of the period in which a trial is ruined; those after it are 0."""

@@ -162,12 +162,7 @@ class Metrics(Mapping[str, float]):
                 "unit": [METRICS[name][0] for name in self._values],
                 "note": [self.notes.get(name, METRICS[name][1]) for name in self._values],
             },
-            schema={
-                "metric": pl.String,
-                "value": pl.Float64,
-                "unit": pl.String,
-                "note": pl.String,
-            },
+            schema_overrides={"value": pl.Float64},
         )
 
     def __repr__(self) -> str:

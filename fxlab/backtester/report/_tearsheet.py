@@ -16,9 +16,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import platform
-import tempfile
 from collections.abc import Callable
 from functools import partial
 from importlib import metadata
@@ -44,7 +42,7 @@ from fxlab.backtester.report._summary import (
     show_seconds,
     sparkline,
 )
-from fxlab.config import path_of
+from fxlab.config import path_of, write_whole
 from fxlab.schema import UTC_MICROS
 
 if TYPE_CHECKING:
@@ -409,7 +407,7 @@ def _gaps(result: Result) -> list[str]:
         f"{show_seconds(spent.seconds)}, {_percent(spent.share)} of its time. A position was held "
         f"for {show_seconds(spent.held_seconds)} of it, {_percent(spent.held_share)} of all time "
         f"with a position{f' ({spent.note})' if spent.note else ''}. What prices did meanwhile is "
-        "not known; the figures of this run cannot contain it."
+        "not known; the metrics of this run cannot contain it."
     )
     if spent.trades.is_empty():
         return [words, "No trade was open in one of them."]
@@ -571,19 +569,6 @@ def _version(name: str) -> str:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return "(not installed)"
-
-
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file under another name first: a reader never meets half a page."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 WIDGET: Final = "application/vnd.jupyter.widget-view+json"

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from fxlab._times import Duration, integer, number, parse_duration, required
-from fxlab.errors import InvalidParameter, did_you_mean
+from fxlab.errors import InvalidParameter, check_choice
 
 EXITS: Final = ("stop_loss", "take_profit", "trailing_stop")
 COLUMNS: Final = ("target", *EXITS, "limit")
@@ -141,11 +141,7 @@ class Signals:
                 f"limit={self.limit!r:.80} is not a Polars expression; write for example "
                 "pl.col('price') * 0.999, or leave it out for market orders"
             )
-        if self.reentry not in REENTRIES:
-            hint = did_you_mean(str(self.reentry), REENTRIES)
-            raise InvalidParameter(
-                f"reentry={self.reentry!r:.80} is not a rule; known: {', '.join(REENTRIES)}. {hint}"
-            )
+        check_choice("reentry", self.reentry, REENTRIES, "rule")
         for name in ("warmup", "lookback"):
             if getattr(self, name) is not None or name == "warmup":
                 object.__setattr__(self, name, _check_rows(name, getattr(self, name)))

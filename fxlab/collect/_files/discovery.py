@@ -10,6 +10,7 @@ memory, such as those of the generator, are imported like files.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import os
 import re
@@ -37,7 +38,7 @@ from fxlab.collect._files.blocks import (
 from fxlab.collect._files.fields import SourceLocation
 from fxlab.collect._files.parsing import WORDS
 from fxlab.collect._files.quarantine import STRICT, ReadOptions
-from fxlab.collect._files.session_data import ImportedSession, Intake, Origin, Part, digest
+from fxlab.collect._files.session_data import ImportedSession, Intake, Origin, Part
 from fxlab.errors import ImportRefused, InvalidIdentifier, InvalidInput, did_you_mean
 from fxlab.schema import CHANNELS, ORIGINS, SESSION_PREFIX, check_session_id, check_symbol
 
@@ -447,7 +448,7 @@ def _content(frame: pl.DataFrame) -> str:
     """Return the SHA-256 of a frame's values and column names."""
     memory = io.BytesIO()
     frame.rechunk().write_ipc(memory)
-    return digest(memory.getvalue())
+    return hashlib.sha256(memory.getbuffer()).hexdigest()
 
 
 def _refuse_unknown(value: str, known: tuple[str, ...], what: str) -> None:
@@ -513,7 +514,7 @@ def find_sources(
     for one in single:
         file = tick_file(one)
         with set_aside(None if session_id else refused, session_id_of(file)):
-            members, notes = _opened_archive(file)
+            members, notes = members_of(file) if file.suffix == ".zip" else ([file], [])
             ticks += members
             others += [Path(name) for name in notes]
     if ticks and session_id is not None:
@@ -522,11 +523,6 @@ def find_sources(
         found += [FileSession(session_id_of(file), (file,), symbol) for file in ticks]
     named = _named(found, session_id) if found or not refused else []
     return named, [str(path) for path in others]
-
-
-def _opened_archive(file: TickFile) -> tuple[list[TickFile], list[str]]:
-    """Return a file, or the files in it if it is an archive, and what else is there."""
-    return members_of(file) if file.suffix == ".zip" else ([file], [])
 
 
 def _named(found: Sequence[Source], session_id: str | None) -> list[Source]:

@@ -210,7 +210,7 @@ def moment(target: str, column: pl.Series, looks: dict[str, bool] | None = None)
             between = pl.col(source).str.contains(_SUB_MICROS)
             exact = _nearest(_text_nanoseconds(pl.col(source)))
             value = pl.when(between).then(exact).otherwise(value)
-    if kind == pl.String and _any_exponent(column):
+    if kind == pl.String and any(column.str.contains(e, literal=True).any() for e in "eE"):
         holds &= ~pl.col(RAW + source).str.contains(_EXPONENT)  # a few digits only were kept
     return Field(target, source, value, holds, _TIME_RULE, hint=time_hint, ruins=_is_other_time)
 
@@ -247,10 +247,6 @@ def finer_than_micros(column: pl.Series) -> int:
         return int((~column.str.ends_with("000")).sum())
     longest: int = column.str.len_bytes().max() or 0  # type: ignore[assignment]  # of integers
     return int(column.str.contains(_SUB_MICROS).sum()) if longest >= _FINE_LENGTH else 0
-
-
-def _any_exponent(column: pl.Series) -> bool:
-    return any(column.str.contains(letter, literal=True).any() for letter in "eE")
 
 
 def nanoseconds(target: str, source: str) -> Field:

@@ -91,6 +91,7 @@ class Format:
         block = raw
         if self._vendor is not None:
             block = raw.rename({name: name.strip().lower() for name in raw.columns})
+            block = block.with_columns(self._vendor.expressions)
             if self._vendor.convert is not None:
                 block = self._vendor.convert(block, self._memory)
         chosen = {name: self._columns.get(name, name) for name in block.columns}

@@ -8,7 +8,6 @@ number that an earlier row has goes to quarantine with its row: one id cannot be
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -269,19 +268,6 @@ class _Chosen:
             yield chosen.filter(pl.col("symbol").is_in(self.symbols), has_key)
 
 
-def parts_of(
-    raw: pl.DataFrame,
-    origin: Origin,
-    symbol: str | None,
-    bad: Quarantine,
-) -> list[Part]:
-    """Return the parts of a file that is one block."""
-    intake = Intake(origin, symbol, bad, Room())
-    bad.rows = raw.height
-    intake.take(raw)
-    return intake.parts()
-
-
 def _count_backward(rows: pl.DataFrame, known: dict[str, tuple[int, datetime]]) -> None:
     """Count the rows that are earlier than the one before them, on from those before."""
     steps = rows.group_by("symbol", maintain_order=True).agg(
@@ -493,11 +479,6 @@ def gathered(
         height, before = height + frame.height, table
     if held:
         yield before, pl.concat(held)
-
-
-def digest(data: bytes) -> str:
-    """Return the SHA-256 of a file."""
-    return hashlib.sha256(data).hexdigest()
 
 
 def _place_in_time(part: Part) -> tuple[bool, datetime | str, str]:

@@ -49,6 +49,8 @@ class Vendor:
         What is assumed.
     named
         The symbol in the file's name, in group 1.
+    expressions, convert
+        The vendor's columns as they are read: where expressions do not do, by a function.
     is_changes
         Whether its rows are changes of a book, level by level.
     source
@@ -62,6 +64,7 @@ class Vendor:
     refused: str = ""
     said: tuple[str, ...] = ()
     named: str = r"([A-Z0-9]{5,24})-(?:trades|aggTrades|bookTicker)-\d{4}"
+    expressions: tuple[pl.Expr, ...] = ()
     convert: Step | None = None
     says: Callable[[pl.DataFrame], tuple[str, ...]] | None = None
     is_changes: bool = False
@@ -111,42 +114,11 @@ def _deribit(block: pl.DataFrame, memory: dict[str, Any]) -> pl.DataFrame:
     ).drop("amount")
 
 
-def _kraken(block: pl.DataFrame, memory: dict[str, Any]) -> pl.DataFrame:
-    del memory
-    return block.with_columns(pl.col("side").replace({"b": "buy", "s": "sell"}))
-
-
-def _maker_side(block: pl.DataFrame, memory: dict[str, Any]) -> pl.DataFrame:
-    """Turn the maker's side into the taker's."""
-    del memory
-    lowered = pl.col("side").cast(pl.String).str.to_lowercase()
-    return block.with_columns(lowered.replace({"buy": "sell", "sell": "buy"}).alias("side"))
-
-
-def _tardis_trades(block: pl.DataFrame, memory: dict[str, Any]) -> pl.DataFrame:
-    del memory
-    known = pl.col("side") != "unknown"
-    return block.with_columns(pl.when(known).then(pl.col("side")).alias("side"))
-
-
 def _bitmex(block: pl.DataFrame, memory: dict[str, Any]) -> pl.DataFrame:
     del memory
     if block["timestamp"].dtype != pl.String:
         return block
     return block.with_columns(pl.col("timestamp").str.replace("D", "T", literal=True))
-
-
-def _histdata(block: pl.DataFrame, memory: dict[str, Any]) -> pl.DataFrame:
-    del memory
-    pattern = r"^(\d{4})(\d\d)(\d\d) (\d\d)(\d\d)(\d\d)(\d{3})$"
-    iso = pl.col("time").str.replace(pattern, "$1-$2-${3}T$4:$5:$6.$7-05:00")
-    return block.with_columns(iso.alias("time"))
-
-
-def _truefx(block: pl.DataFrame, memory: dict[str, Any]) -> pl.DataFrame:
-    del memory
-    iso = pl.col("time").str.replace(r"^(\d{4})(\d\d)(\d\d) (.*)$", "$1-$2-${3}T$4")
-    return block.with_columns(iso.alias("time"))
 
 
 def _jforex(block: pl.DataFrame, memory: dict[str, Any]) -> pl.DataFrame:
@@ -409,15 +381,16 @@ VENDORS: Final = (
             "price": "price", "volume": "volume", "time": "timestamp", "side": "side",
             "ordertype": "", "misc": "", "trade_id": "trade_id",
         },
-        fields=(_NUM, _NUM, _SECONDS, "[bs]", "[ml]", ".*", _INT), convert=_kraken,
+        fields=(_NUM, _NUM, _SECONDS, "[bs]", "[ml]", ".*", _INT),
+        expressions=(pl.col("side").replace({"b": "buy", "s": "sell"}),),
         named=r"^([A-Z0-9]{5,12})$", source="Kraken REST API, Trades",
     ),
     Vendor(
         "Coinbase Exchange trades", {
             "time": "timestamp", "trade_id": "trade_id", "price": "price", "size": "volume",
-            "side": "side", "product_id": "symbol",
+            "side": "maker_side", "product_id": "symbol",
         },
-        said=("side is the maker's, turned into the taker's",), convert=_maker_side,
+        said=("side is the maker's, turned into the taker's",),
         source="Coinbase Exchange API, Get product trades",
     ),
     Vendor(
@@ -425,7 +398,7 @@ VENDORS: Final = (
             **_OF_TARDIS, "id": "trade_id", "side": "side", "price": "price", "amount": "volume",
         },
         said=("amounts are the venue's units (contracts or dollars on inverse markets)",),
-        convert=_tardis_trades, source=_TARDIS,
+        expressions=(pl.when(pl.col("side") != "unknown").then(pl.col("side")),), source=_TARDIS,
     ),
     Vendor(
         "Tardis quotes", {
@@ -482,7 +455,11 @@ VENDORS: Final = (
         "HistData ASCII ticks", {"time": "timestamp", "bid": "bid", "ask": "ask", "volume": ""},
         _HEADLESS, fields=(r"\d{8} \d{9}", _NUM, _NUM, _NUM),
         said=("times are EST without daylight saving",), named=r"DAT_ASCII_([A-Z]{6})_T_",
-        convert=_histdata, source="HistData.com, Detailed file specification",
+        expressions=(
+            pl.col("time").str.replace(
+                r"^(\d{4})(\d\d)(\d\d) (\d\d)(\d\d)(\d\d)(\d{3})$", "$1-$2-${3}T$4:$5:$6.$7-05:00"
+            ),
+        ), source="HistData.com, Detailed file specification",
     ),
     Vendor(
         "HistData ASCII minute bars", {}, _HEADLESS,
@@ -493,7 +470,10 @@ VENDORS: Final = (
         "TrueFX ticks", {"symbol": "symbol", "time": "timestamp", "bid": "bid", "ask": "ask"},
         _HEADLESS,
         fields=(r"[A-Z]{3}/[A-Z]{3}", r"\d{8} \d\d:\d\d:\d\d\.\d+", _NUM, _NUM),
-        said=("times are GMT",), convert=_truefx, source="TrueFX, Historical data",
+        expressions=(
+            pl.col("time").str.replace(r"^(\d{4})(\d\d)(\d\d) (.*)$", "$1-$2-${3}T$4"),
+        ),
+        said=("times are GMT",), source="TrueFX, Historical data",
     ),
     Vendor(
         "Dukascopy ticks", {
