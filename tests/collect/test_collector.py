@@ -14,6 +14,7 @@ from collect_processes import eventually
 from markets import random_walk
 from scripted_feed import NOON, PATIENCE, SYMBOL, Plain, Scripted, events, trade, trades
 
+import fxlab
 from fxlab import errors, schema
 from fxlab._questdb import sql
 from fxlab._questdb.sql import Scope
@@ -863,3 +864,22 @@ def test_a_rollover_is_refused_where_it_cannot_be(lab):
         lab.collect(Scripted(), SYMBOL, rollover="1d")
     with pytest.raises(errors.InvalidParameter, match=r"rollover=0\.5 s is too often"):
         lab.collect("binance", SYMBOL, rollover="500ms")
+
+
+def test_a_backtest_of_a_recording_takes_what_was_listed_and_one_of_its_export_does_not(
+    lab, start, tmp_path, unique
+):
+    feed = Scripted(trades(*range(1, 9)), terms=LISTED)
+    session = said(start(feed), feed)
+    result = fxlab.backtest(session, "buy_and_hold")
+    assert (result.execution.lot_size, result.execution.taker_bps) == (0.001, 10.0)
+    assert result.run.listed == ("lot_size", "tick_size", "taker_bps", "maker_bps")
+    assert lab.reproduce(result.save(lab)).same_fingerprint
+    bare = fxlab.backtest(session, "buy_and_hold", execution=fxlab.Execution(instruments="none"))
+    again = lab.reproduce(bare.save(lab))
+    assert (again.same_fingerprint, again.result.run.listed) == (True, ())
+    session.export(tmp_path, format="parquet")
+    report = lab.import_files(tmp_path, session_id=unique("export"))
+    imported = lab.session(report.table()["session_id"][0])
+    assert imported.instruments().is_empty()
+    assert fxlab.backtest(imported, "buy_and_hold").fills.equals(bare.fills)
