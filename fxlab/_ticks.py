@@ -26,8 +26,8 @@ import numpy.typing as npt
 import polars as pl
 
 from fxlab._times import integer, required
-from fxlab.errors import check_names
-from fxlab.schema import BOOK_DEPTH, CHANNELS, INSTRUMENT, UTC_MICROS, book_levels
+from fxlab.errors import InvalidParameter, check_names
+from fxlab.schema import BOOK_DEPTH, CHANNELS, INSTRUMENT, UTC_MICROS, book_levels, check_symbol
 
 MAX_DECIMALS: Final = 22  # the largest power of ten that a float holds exactly
 PRICE_TICKS: Final = "price_ticks"
@@ -358,8 +358,8 @@ def instrument_terms(
     units = {"lot_size": contract, "min_qty": contract, "taker_bps": fee_bps, "maker_bps": fee_bps}
     for name, value in said.items():
         if name not in _BOUNDS:
-            text = name not in ("expiry", "fee_tiers")
-            found |= {name: str(value) if text else value} if value else {}
+            kind = {"expiry": int, "fee_tiers": list}.get(name, str)
+            found |= {name: value} if value and isinstance(value, kind) else {}
             continue
         try:
             number = float(Decimal(str(value)) * Decimal(str(units.get(name, 1))))
@@ -377,3 +377,33 @@ def instruments_frame(listed: Mapping[str, Mapping[str, Any]]) -> pl.DataFrame:
     expiry = pl.col("expiry").cast(UTC_MICROS)
     plain = {"symbol": pl.String(), **INSTRUMENT, "expiry": pl.Int64()}
     return pl.DataFrame(rows, schema=plain).with_columns(expiry)
+
+
+def listed_instruments(frame: object) -> dict[str, dict[str, Any]]:
+    """Return what a frame such as `Session.instruments` says of each symbol, as it is kept.
+
+    Raises
+    ------
+    InvalidParameter
+        If it is no such frame, names a symbol twice, or has a value that is no size or fee.
+    """
+    if not isinstance(frame, pl.DataFrame) or "symbol" not in frame.columns:
+        raise InvalidParameter(
+            f"instruments={frame!r:.80} is no frame of instruments; give one with symbol, "
+            "lot_size, tick_size and others, as session.instruments() returns it"
+        )
+    if twice := frame.filter(frame["symbol"].is_duplicated())["symbol"].to_list():
+        raise InvalidParameter(f"instruments has {twice[0]!r} twice; give one row a symbol")
+    if isinstance(frame.schema.get("expiry"), pl.Datetime):
+        frame = frame.with_columns(pl.col("expiry").cast(UTC_MICROS).to_physical())
+    found: dict[str, dict[str, Any]] = {}
+    for row in frame.to_dicts():
+        symbol = check_symbol(row.pop("symbol"))
+        found[symbol] = instrument_terms(**row)
+        for name, value in row.items():
+            if value is not None and name not in found[symbol]:
+                raise InvalidParameter(
+                    f"instruments: {name}={value!r:.40} of {symbol} is none that an order could "
+                    "keep to; leave it null if it is not known"
+                )
+    return found

@@ -32,16 +32,10 @@ def ticks(*symbols):
     ).with_columns(volume=1.0)
 
 
-class Listed(FrameSource):
-    """Ticks of a session that keeps what its venue listed."""
-
-    def __init__(self, frame=None, **terms):
-        super().__init__(ticks(*terms) if frame is None else frame)
-        self.terms = terms
-
-    def instruments(self):
-        """Return what was listed."""
-        return instruments_frame(self.terms)
+def listed(frame=None, **terms):
+    """Return ticks with what a venue lists of each symbol."""
+    frame = ticks(*terms) if frame is None else frame
+    return FrameSource(frame, instruments=instruments_frame(terms))
 
 
 def run(source, **execution):
@@ -49,7 +43,7 @@ def run(source, **execution):
 
 
 def test_what_is_not_said_is_as_listed_and_said():
-    result = run(Listed(BTC_USDT=SIZES | FEES))
+    result = run(listed(BTC_USDT=SIZES | FEES))
     made = result.execution
     assert (made.lot_size, made.tick_size, made.min_notional) == (7.0, 0.5, 10.0)
     assert (made.taker_bps, made.maker_bps) == (40.0, 25.0)
@@ -64,17 +58,17 @@ def test_what_is_not_said_is_as_listed_and_said():
 
 
 def test_it_is_the_same_run_as_with_these_values_given():
-    listed, bare = Listed(BTC_USDT=SIZES | FEES), ticks("BTC_USDT")
+    source, bare = listed(BTC_USDT=SIZES | FEES), ticks("BTC_USDT")
     given = run(bare, **SIZES, **FEES)
-    first = run(listed)
-    assert run(listed, instruments="recorded").fingerprint == first.fingerprint == given.fingerprint
+    first = run(source)
+    assert run(source, instruments="recorded").fingerprint == first.fingerprint == given.fingerprint
     again = Execution.from_dict(first.execution.as_dict())
-    assert with_instruments(again, listed, ["BTC_USDT"]) == (first.execution, first.run.listed)
+    assert with_instruments(again, source, ["BTC_USDT"]) == (first.execution, first.run.listed)
     assert given.run.listed == ()
 
 
 def test_none_takes_nothing_and_says_nothing():
-    result = run(Listed(BTC_USDT=SIZES | FEES), instruments="none")
+    result = run(listed(BTC_USDT=SIZES | FEES), instruments="none")
     assert (result.execution.lot_size, result.execution.taker_bps) == (0.0, 5.0)
     assert "As the venue listed" not in result_text(result)
     assert Execution.from_dict(result.execution.as_dict()) == result.execution
@@ -85,7 +79,7 @@ def test_none_takes_nothing_and_says_nothing():
 def test_without_a_listing_nothing_is_changed(word):
     plain = run(ticks("BTC_USDT"))
     assert "instruments" not in plain.execution.as_dict()
-    for source in (ticks("BTC_USDT"), Listed(BTC_USDT={})):
+    for source in (ticks("BTC_USDT"), listed(BTC_USDT={})):
         found = run(source, instruments=word)
         assert found.fingerprint == plain.fingerprint
         assert found.run.listed == ()
@@ -110,14 +104,14 @@ def test_recorded_is_refused_without_a_listing():
     ],
 )
 def test_what_the_user_says_stands(said, found):
-    source = Listed(BTC_USDT=SIZES | FEES)
+    source = listed(BTC_USDT=SIZES | FEES)
     made, names = with_instruments(Execution(**said), source, ["BTC_USDT"])
     assert {name: getattr(made, name) for name in found} == found
     assert not {"taker_bps", "maker_bps"} & said.keys() or "taker_bps" not in names
 
 
 def test_steps_are_those_of_each_symbol():
-    source = Listed(A_USDT=SIZES, B_USDT={"lot_size": 3.0, "tick_size": 0.5}, C_USDT={})
+    source = listed(A_USDT=SIZES, B_USDT={"lot_size": 3.0, "tick_size": 0.5}, C_USDT={})
     made, names = with_instruments(NOTHING, source, ["A_USDT", "B_USDT"])
     assert (made.lot_size, made.tick_size) == ({"A_USDT": 7.0, "B_USDT": 3.0}, 0.5)
     assert made.min_notional == {"A_USDT": 10.0}
@@ -130,7 +124,7 @@ def test_steps_are_those_of_each_symbol():
 
 def test_fees_that_differ_by_symbol_are_not_taken_and_that_is_said():
     for other in (FEES | {"taker_bps": 30.0}, {"lot_size": 1.0}):
-        source = Listed(A_USDT=FEES, B_USDT=other)
+        source = listed(A_USDT=FEES, B_USDT=other)
         made, names = with_instruments(NOTHING, source, ["A_USDT", "B_USDT"])
         assert (made.taker_bps, made.maker_bps) == (5.0, None)
         assert UNEQUAL_FEES in names
@@ -143,7 +137,7 @@ def test_fees_that_differ_by_symbol_are_not_taken_and_that_is_said():
     "fees", [FEES, {"taker_bps": 10.0}, {"taker_bps": 0.0, "maker_bps": 0.0}], ids=str
 )
 def test_scenarios_of_a_ladder_are_parts_of_the_listed_fees(fees):
-    ladder = fxlab.cost_ladder(Listed(BTC_USDT=SIZES | fees), "buy_and_hold")
+    ladder = fxlab.cost_ladder(listed(BTC_USDT=SIZES | fees), "buy_and_hold")
     paid = {name: result.execution.taker_bps for name, result in ladder.results.items()}
     assert [paid[name] for name in ("no costs", "half", "as given", "double")] == [
         factor * fees["taker_bps"] for factor in (0.0, 0.5, 1.0, 2.0)
@@ -154,7 +148,7 @@ def test_scenarios_of_a_ladder_are_parts_of_the_listed_fees(fees):
 
 def test_a_sweep_its_ladder_and_a_replay_have_them_too():
     prices = pl.Series("price", [102.0, 100.0, 99.0, 103.0, 104.0, 98.0])
-    source = Listed(ticks("BTC_USDT").with_columns(prices), BTC_USDT=SIZES | FEES)
+    source = listed(ticks("BTC_USDT").with_columns(prices), BTC_USDT=SIZES | FEES)
     swept = fxlab.sweep(source, "sma_cross", {"fast": [1, 2], "slow": [3]}, check_lookahead=False)
     (ladder,) = swept.ladder(metric="final_equity").filter(fast=1).rows(named=True)
     for name, factor in (("no costs", 0.0), ("half", 0.5), ("as given", 1.0), ("double", 2.0)):

@@ -9,6 +9,7 @@ import re
 from functools import partial
 from itertools import pairwise
 
+import polars as pl
 import pytest
 from collect_processes import eventually
 from markets import random_walk
@@ -883,3 +884,13 @@ def test_a_backtest_of_a_recording_takes_what_was_listed_and_one_of_its_export_d
     imported = lab.session(report.table()["session_id"][0])
     assert imported.instruments().is_empty()
     assert fxlab.backtest(imported, "buy_and_hold").fills.equals(bare.fills)
+    listed = session.instruments()
+    for options in ({"instruments": listed}, {}):  # what was given once stays
+        lab.import_files(tmp_path, session_id=imported.id, **options)
+        imported = lab.session(imported.id)
+        assert imported.instruments().equals(listed)
+    assert fxlab.backtest(imported, "buy_and_hold").fills.equals(result.fills)
+    other = unique("other")
+    listed = listed.with_columns(symbol=pl.lit("OTHER"))
+    lab.import_frame(session.prices(), "prices", session_id=other, instruments=listed)
+    assert lab.session(other).instruments().is_empty()

@@ -5,10 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from decimal import Decimal
 
+import polars as pl
 import pytest
 
 from fxlab import errors
-from fxlab._ticks import instrument_terms, instruments_frame
+from fxlab._ticks import instrument_terms, instruments_frame, listed_instruments
 from fxlab.collect.venues import _kraken, _mexc
 
 
@@ -23,6 +24,7 @@ from fxlab.collect.venues import _kraken, _mexc
         ({"maker_bps": 0}, {"maker_bps": 0.0}),
         ({"settle": None, "expiry": None, "fee_tiers": []}, {}),
         ({"expiry": 7, "kind": "future"}, {"expiry": 7, "kind": "future"}),
+        ({"expiry": "7", "kind": 7, "base": "B", "fee_tiers": "x"}, {"base": "B"}),
     ],
 )
 def test_numbers_and_texts_become_plain_numbers(said, kept):
@@ -50,6 +52,31 @@ def test_the_frame_has_a_row_for_each_symbol_and_times_are_times():
     assert frame["expiry"].to_list() == [None, datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)]
     assert frame["fee_tiers"].to_list() == [None, [[0.0, 4.0, 1.0]]]
     assert instruments_frame({}).schema == frame.schema
+
+
+def test_a_frame_of_instruments_is_kept_as_listings_are():
+    terms = {"B": {"expiry": 1_000_000, "fee_tiers": [[0.0, 4.0, 1.0]]}, "A": {"lot_size": 1.0}}
+    assert listed_instruments(instruments_frame(terms)) == terms
+    assert listed_instruments(pl.DataFrame({"symbol": ["A"], "lot_size": [1]})) == {"A": terms["A"]}
+
+
+@pytest.mark.parametrize(
+    ("frame", "words"),
+    [
+        (None, "instruments=None is no frame of instruments"),
+        (pl.DataFrame({"lot_size": [1.0]}), "session.instruments"),
+        (pl.DataFrame({"symbol": ["A", "A"]}), "'A' twice"),
+        (pl.DataFrame({"symbol": ["A"], "lot": [1.0]}), "no 'lot'.*did you mean 'lot_size'"),
+        (pl.DataFrame({"symbol": ["A"], "lot_size": [0.0]}), "lot_size=0.0 of A is none"),
+        (pl.DataFrame({"symbol": ["A"], "taker_bps": [2e3]}), "taker_bps=2000.0 of A is none"),
+        (pl.DataFrame({"symbol": ["A"], "expiry": ["2026"]}), "expiry='2026' of A is none"),
+        (pl.DataFrame({"symbol": ["a b"]}), "is not a symbol"),
+    ],
+    ids=str,
+)
+def test_a_frame_that_is_none_of_instruments_is_refused(frame, words):
+    with pytest.raises(errors.InvalidInput, match=words):
+        listed_instruments(frame)
 
 
 CONTRACT = {
