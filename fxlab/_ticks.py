@@ -1,4 +1,4 @@
-"""Tick primitives: price decimals, mids of quotes, book levels, gaps, time spans.
+"""Tick primitives: price decimals, mids of quotes, book levels, gaps, time spans, instruments.
 
 Decimals. How many decimals write a column of prices exactly is what makes integer arithmetic
 possible. The difference or mean of two decimal prices is seldom the double nearest to the decimal
@@ -8,22 +8,26 @@ that the prices themselves have: 0.01 is 0.01.
 Spans. Gaps of a recording (overlaps merged), positions and the intervals of a chart are all spans
 of time; how much of one lies in another is one question, answered once, exactly, in whole
 microseconds.
+
+Instruments. What listings say of sizes and fees comes in many forms, and is kept as plain numbers.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from itertools import pairwise
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from fxlab._times import integer, required
-from fxlab.schema import BOOK_DEPTH, CHANNELS, UTC_MICROS, book_levels
+from fxlab.errors import InvalidParameter, check_names
+from fxlab.schema import BOOK_DEPTH, CHANNELS, INSTRUMENT, UTC_MICROS, book_levels, check_symbol
 
 MAX_DECIMALS: Final = 22  # the largest power of ten that a float holds exactly
 PRICE_TICKS: Final = "price_ticks"
@@ -324,3 +328,82 @@ class Spans:
     def within(self, first: int, last: int) -> Spans:
         """Return the part between two times."""
         return Spans.of(np.clip(self.starts, first, last), np.clip(self.ends, first, last))
+
+
+_SIZES: Final = (1e-22, 1e18)
+_FEES: Final = (-100.0, 1_000.0)
+_BOUNDS: Final = {
+    **dict.fromkeys(("contract_size", "tick_size", "lot_size", "min_qty", "min_notional"), _SIZES),
+    **dict.fromkeys(("taker_bps", "maker_bps"), _FEES),
+}
+
+
+def instrument_terms(
+    *, contract: object = 1, fee_bps: object = 1, **said: object
+) -> dict[str, Any]:
+    """Return what a listing says of an instrument, as plain values by names in `INSTRUMENT`.
+
+    Parameters
+    ----------
+    contract
+        Base units in which `lot_size` and `min_qty` are counted.
+    fee_bps
+        Basis points in which `taker_bps` and `maker_bps` are counted.
+    **said
+        Numbers may be texts. What is empty, zero or no number that an `Execution` would take is
+        left out: a listing that is odd in a size can be recorded all the same.
+    """
+    check_names(said, INSTRUMENT, "an instrument")
+    found: dict[str, Any] = {}
+    units = {"lot_size": contract, "min_qty": contract, "taker_bps": fee_bps, "maker_bps": fee_bps}
+    for name, value in said.items():
+        if name not in _BOUNDS:
+            kind = {"expiry": int, "fee_tiers": list}.get(name, str)
+            found |= {name: value} if value and isinstance(value, kind) else {}
+            continue
+        try:
+            number = float(Decimal(str(value)) * Decimal(str(units.get(name, 1))))
+        except (ArithmeticError, ValueError):
+            continue
+        low, high = _BOUNDS[name]
+        if low <= number <= high:
+            found[name] = number
+    return found
+
+
+def instruments_frame(listed: Mapping[str, Mapping[str, Any]]) -> pl.DataFrame:
+    """Return what is known of instruments (symbol to `instrument_terms`), one row a symbol."""
+    rows = [{"symbol": symbol, **terms} for symbol, terms in sorted(listed.items()) if terms]
+    expiry = pl.col("expiry").cast(UTC_MICROS)
+    plain = {"symbol": pl.String(), **INSTRUMENT, "expiry": pl.Int64()}
+    return pl.DataFrame(rows, schema=plain).with_columns(expiry)
+
+
+def listed_instruments(frame: object) -> dict[str, dict[str, Any]]:
+    """Return what a frame such as `Session.instruments` says of each symbol, as it is kept.
+
+    Raises
+    ------
+    InvalidParameter
+        If it is no such frame, names a symbol twice, or has a value that is no size or fee.
+    """
+    if not isinstance(frame, pl.DataFrame) or "symbol" not in frame.columns:
+        raise InvalidParameter(
+            f"instruments={frame!r:.80} is no frame of instruments; give one with symbol, "
+            "lot_size, tick_size and others, as session.instruments() returns it"
+        )
+    if twice := frame.filter(frame["symbol"].is_duplicated())["symbol"].to_list():
+        raise InvalidParameter(f"instruments has {twice[0]!r} twice; give one row a symbol")
+    if isinstance(frame.schema.get("expiry"), pl.Datetime):
+        frame = frame.with_columns(pl.col("expiry").cast(UTC_MICROS).to_physical())
+    found: dict[str, dict[str, Any]] = {}
+    for row in frame.to_dicts():
+        symbol = check_symbol(row.pop("symbol"))
+        found[symbol] = instrument_terms(**row)
+        for name, value in row.items():
+            if value is not None and name not in found[symbol]:
+                raise InvalidParameter(
+                    f"instruments: {name}={value!r:.40} of {symbol} is none that an order could "
+                    "keep to; leave it null if it is not known"
+                )
+    return found

@@ -182,6 +182,7 @@ class Lab(Recordings, Deletions, Archives):
         exchange: str | None = None,
         notes: str = "",
         tags: Sequence[str] = (),
+        instruments: pl.DataFrame | None = None,
         keep_going: bool = False,
         dry_run: bool = False,
         progress: Progress = None,
@@ -217,6 +218,8 @@ class Lab(Recordings, Deletions, Archives):
         exchange, notes, tags
             Kept with the sessions; given at a later import of the same files, they are set then
             (tags are added).
+        instruments
+            Sizes and fees of symbols, kept likewise: a frame as `Session.instruments` returns it.
         keep_going
             Store the sessions that are good, and list those that are refused, with the reasons, in
             `ImportReport.refused`; else one that is refused has all of them refused.
@@ -242,7 +245,7 @@ class Lab(Recordings, Deletions, Archives):
         found, skipped = discovery.find_sources(given, session_id, symbol, refused)
         if not dry_run:
             server_config.check_room(self.settings, (file for one in found for file in one.files))
-        about = {"exchange": exchange, "notes": notes, "tags": tags}
+        about = {"exchange": exchange, "notes": notes, "tags": tags, "instruments": instruments}
         called = tuple(check_mapping("columns", columns or {}, "{'price': 'px'}").items())
         how = ReadOptions(strict, max_bad, called, batch_size)
         options = {"dry_run": dry_run, "skipped": skipped, "workers": workers_of(workers)}
@@ -267,6 +270,7 @@ class Lab(Recordings, Deletions, Archives):
         exchange: str | None = None,
         notes: str = "",
         tags: Sequence[str] = (),
+        instruments: pl.DataFrame | None = None,
         progress: Progress = None,
     ) -> ImportReport:
         """Import frames as one session, with the same checks and guarantees as files.
@@ -280,7 +284,7 @@ class Lab(Recordings, Deletions, Archives):
             Its id.
         source
             One of `fxlab.schema.ORIGINS`.
-        exchange, notes, tags, progress
+        exchange, notes, tags, instruments, progress
             As in `import_files`.
         """
         from fxlab.collect._files.discovery import FrameSession
@@ -288,7 +292,7 @@ class Lab(Recordings, Deletions, Archives):
 
         given = check_mapping("frames", frames, "{'prices': frame}")
         one = FrameSession(check_session_id(session_id), given, source)
-        about = {"exchange": exchange, "notes": notes, "tags": tags}
+        about = {"exchange": exchange, "notes": notes, "tags": tags, "instruments": instruments}
         return self._import([one], about, progress)
 
     def import_frame(

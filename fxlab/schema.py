@@ -18,7 +18,13 @@ from typing import Any, Final
 
 import polars as pl
 
-from fxlab.errors import InvalidIdentifier, InvalidInput, InvalidParameter, did_you_mean, some
+from fxlab.errors import (
+    InvalidIdentifier,
+    InvalidInput,
+    InvalidParameter,
+    did_you_mean,
+    some,
+)
 
 UTC_MICROS: Final = pl.Datetime("us", "UTC")
 BOOK_DEPTH: Final = 10
@@ -171,6 +177,7 @@ SESSIONS: Final = Table(
         "updated_at": "TIMESTAMP",
         "created_at": "TIMESTAMP",
         "options": "VARCHAR",  # JSON object: how a live session was recorded
+        "instruments": "VARCHAR",  # JSON object: symbol to what the venue's listing says of it
     },
     timestamp="created_at",
     partition_by="YEAR",
@@ -244,7 +251,7 @@ IMPORTS: Final = Table(
 IMPORT_STATES: Final = ("started", "done", "failed", "refused")
 """Of a file: being stored (or killed then), stored, not stored whole, not begun."""
 
-VERSION: Final = 9
+VERSION: Final = 10
 """Of these tables: that of the last step in `fxlab._questdb.migrations`."""
 
 SCHEMA_VERSIONS: Final = Table(
@@ -414,6 +421,20 @@ def value_columns(table: Table) -> list[str]:
     common = {"session_id", "symbol", "origin", "seq", "received_at", "timestamp"}
     return [name for name in table.columns if name not in common]
 
+
+INSTRUMENT: Final = {
+    "kind": pl.String(),  # spot, perpetual, future, option
+    **dict.fromkeys(("base", "quote", "settle"), pl.String()),  # currencies
+    "contract_size": pl.Float64(),  # base units; of an inverse contract: quote units
+    "tick_size": pl.Float64(),  # step of prices
+    **dict.fromkeys(("lot_size", "min_qty"), pl.Float64()),  # step of quantities, least; base units
+    "min_notional": pl.Float64(),  # least value of an order, quote units
+    "expiry": UTC_MICROS,
+    **dict.fromkeys(("taker_bps", "maker_bps"), pl.Float64()),  # of who has traded nothing yet
+    # [least volume of 30 days, taker_bps, maker_bps], lowest first
+    "fee_tiers": pl.List(pl.List(pl.Float64())),
+}
+"""What a venue's public listing may say of an instrument."""
 
 SESSION_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 SYMBOL: Final = re.compile(r"[A-Z0-9_./:-]{1,32}")

@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fxlab._cli.common import (
+    SIZES_SHOWN,
     command,
     command_words,
     live,
@@ -248,7 +249,10 @@ def instruments(
 
     with connect() as lab:
         found = lab.instruments(venue, pattern, url=url)
-    show_newest(found, limit, empty=f"{venue} has no symbol like {pattern}")
+    text_has = ("native", "status", "price_decimals", *SIZES_SHOWN)
+    leave_out = [name for name in found.columns if name not in text_has]
+    empty = f"{venue} has no symbol like {pattern}"
+    show_newest(found, limit, empty=empty, leave_out=leave_out)
 
 
 def verify(

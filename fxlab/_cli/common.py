@@ -331,6 +331,13 @@ def show_frame(
         say(f"{frame.height:,} of {total:,} shown; {more}".rstrip("; "))
 
 
+SIZES_SHOWN: Final = (
+    "symbol", "kind", "contract_size", "tick_size", "lot_size", "min_qty", "min_notional", "expiry",
+    "taker_bps", "maker_bps",
+)  # fmt: skip
+"""What text shows of a venue's listing."""
+
+
 def show_newest(
     frame: pl.DataFrame, limit: int, *, empty: str, leave_out: Sequence[str] = ()
 ) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from fxlab._cli.backtest import EVERY
 from fxlab._cli.common import (
+    SIZES_SHOWN,
     command,
     for_shell,
     is_text,
@@ -390,6 +391,10 @@ def show_session(
     facts = [(name, getattr(session, name)) for name in names]
     facts.append(("gaps_resynced", listed.filter(state="resynced").height))
     show_facts(facts, "session", key="session")
+    instruments = session.instruments()
+    if not instruments.is_empty():
+        leave_out = [name for name in instruments.columns if name not in SIZES_SHOWN]
+        show_frame(instruments, "listed", key="instruments", most=SHOWN, leave_out=leave_out)
     show_frame(
         statistics.head(SHOWN) if is_text() else statistics,
         "statistics",

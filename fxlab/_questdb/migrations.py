@@ -308,6 +308,11 @@ STEPS: Final = (
         "funding, mark prices, open interest and liquidations",
         tables=("tick_mark", "tick_funding", "tick_open_interest", "tick_liquidations"),
     ),
+    Step(
+        10,
+        "what a venue says of the instruments of a recording",
+        columns={"data_collection_sessions": ("instruments",)},
+    ),
 )
 
 

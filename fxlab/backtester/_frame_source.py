@@ -23,6 +23,8 @@ from fxlab._ticks import (
     PRICE_TICKS,
     ROUNDING,
     find_decimals,
+    instruments_frame,
+    listed_instruments,
     merged_by_symbol,
     mid_decimals,
     with_mid_price,
@@ -211,6 +213,8 @@ class FrameSource:
         ``bid_qty_1``, and, if there are any, ``seq`` and ``symbol``.
     gaps
         Known gaps: ``from_time``, ``to_time`` and, if they concern one symbol, ``symbol``.
+    instruments
+        Sizes and fees of the symbols, as `Session.instruments` has them.
 
     Raises
     ------
@@ -232,6 +236,7 @@ class FrameSource:
         *,
         books: Any = None,  # noqa: ANN401
         gaps: Any = None,  # noqa: ANN401
+        instruments: pl.DataFrame | None = None,
     ) -> None:
         ticks = as_frame(frame, "the frame")
         self.id = id
@@ -240,12 +245,17 @@ class FrameSource:
         self.frame = check_ticks(ticks, "the frame", needed)
         self.books = _checked(books, "the frame of books", ("timestamp", *BEST))
         self.known_gaps = _checked(gaps, "the frame of gaps", tuple(GAPS), spans=True)
+        self._listed = {} if instruments is None else listed_instruments(instruments)
         self._ready: dict[str, tuple[pl.DataFrame, int | None]] = {}
 
     def __repr__(self) -> str:
         """Show what is in it on one line."""
         kind = "quotes" if self.quotes else "ticks"
         return f"<FrameSource {self.id}: {self.frame.height:,} {kind} of {some(self.symbols)}>"
+
+    def instruments(self) -> pl.DataFrame:
+        """Return sizes and fees of the symbols, as far as they were given."""
+        return instruments_frame(self._listed)
 
     @cached_property
     def symbols(self) -> tuple[str, ...]:

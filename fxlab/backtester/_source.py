@@ -20,7 +20,7 @@ from fxlab._ticks import PRICE_TICKS, advice
 from fxlab._times import Time, parse_range, to_micros
 from fxlab.backtester._frame_source import FrameSource, is_frame
 from fxlab.backtester._kernel.records import GAPS
-from fxlab.backtester.execution import Execution
+from fxlab.backtester.execution import TAKER_BPS, UNEQUAL_FEES, Execution
 from fxlab.backtester.strategy.indicators import PRICE_OF
 from fxlab.backtester.strategy.strategy import names
 from fxlab.errors import EmptySession, InvalidParameter, InvalidTicks, SymbolNotFound, some
@@ -183,6 +183,80 @@ def gap_bounds(source: TickSource, symbols: Iterable[str]) -> pl.DataFrame | Non
     whole = pl.concat(found)
     watched = getattr(source, "source", "") == "live"
     return whole if watched or whole.height else None
+
+
+STEPS: Final = ("lot_size", "tick_size", "min_notional")
+FEES: Final = ("taker_bps", "maker_bps")
+
+
+def with_instruments(
+    execution: Execution, source: TickSource, symbols: Sequence[str]
+) -> tuple[Execution, tuple[str, ...]]:
+    """Return the assumptions with what the venue listed, where they do not say otherwise.
+
+    Beside them the names of those that are as listed, `UNEQUAL_FEES` if fees differ by symbol. What
+    this returns is returned again as it is: a saved run has the same assumptions when it is made
+    again. Where the fees are listed, both of them are said, so that a part of them is no default.
+
+    Raises
+    ------
+    InvalidParameter
+        If they are to be as recorded and the source has no listing.
+    """
+    ask = getattr(source, "instruments", None)
+    rows = [] if ask is None else ask().filter(pl.col("symbol").is_in(symbols)).to_dicts()
+    if not rows and execution.instruments == "recorded":
+        raise InvalidParameter(
+            f"instruments='recorded', and {source.id!r} keeps no listing of a venue; give "
+            "lot_size, tick_size, min_notional and fees by themselves, or leave instruments out"
+        )
+    if not rows:
+        return (replace(execution, instruments=None) if execution.instruments else execution), ()
+    if execution.instruments == "none":
+        return execution, ()
+    steps = {name: {one["symbol"]: one[name] for one in rows if one[name]} for name in STEPS}
+    fees = {_fees(one) for one in rows}
+    one_fee = len(fees) == 1 and len(rows) == len(symbols)
+    charged = fees.pop() if one_fee else (None, None)
+    made = _as_listed(execution, steps, charged, len(symbols))
+    names = [
+        name
+        for name, listed in steps.items()
+        if listed and all(made.for_symbol(name, one) == step for one, step in listed.items())
+    ]
+    if (made.taker_bps, made.maker_bps) == charged:
+        names += FEES
+    if fees - {(None, None)} and (made.taker_bps, made.maker_bps) == (TAKER_BPS, None):
+        names.append(UNEQUAL_FEES)
+    return made, tuple(names)
+
+
+def _fees(listed: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    """Return the fees of takers and makers; where only one is listed, both pay it."""
+    taker, maker = (listed[name] for name in FEES)
+    return taker, taker if maker is None else maker
+
+
+def _as_listed(
+    execution: Execution,
+    steps: Mapping[str, Mapping[str, float]],
+    fees: tuple[float | None, float | None],
+    symbols: int,
+) -> Execution:
+    """Return the assumptions with the steps of so many symbols, and fees, where they say none."""
+    found: dict[str, Any] = {"instruments": None}
+    for name, listed in steps.items():
+        said = getattr(execution, name)
+        if isinstance(said, Mapping):
+            found[name] = {**listed, **said}
+        elif not said and listed:
+            same = len(set(listed.values())) == 1 and len(listed) == symbols
+            found[name] = next(iter(listed.values())) if same else listed
+    if fees[0] is not None and execution.maker_bps is None:
+        taker = execution.taker_bps
+        both = fees if taker == TAKER_BPS else (taker, taker)
+        found |= dict(zip(FEES, both, strict=True))
+    return replace(execution, **found)
 
 
 def with_recorded_funding(

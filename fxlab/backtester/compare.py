@@ -25,7 +25,12 @@ from fxlab._html import heading, paragraphs, plain, show, table
 from fxlab._progress import Advance, Progress, part, shown
 from fxlab.backtester._feeds import Needs, needs_of
 from fxlab.backtester._market_arrays import decisions_on
-from fxlab.backtester._source import with_recorded_funding
+from fxlab.backtester._source import (
+    as_source,
+    choose_symbols,
+    with_instruments,
+    with_recorded_funding,
+)
 from fxlab.backtester.engine import Job, new_state, prepare
 from fxlab.backtester.execution import Execution
 from fxlab.backtester.metrics._performance import LESS_IS_BETTER, METRICS, NEITHER
@@ -429,7 +434,9 @@ def cost_ladder(
     8
     """
     asked = RunOptions.of(options)
-    scenarios = scenarios_of(executions, asked.execution)
+    data = as_source(source)
+    names_of = choose_symbols(data, asked.symbols)
+    scenarios = scenarios_of(executions, with_instruments(asked.execution, data, names_of)[0])
     results: dict[str, Result] = {}
     markets: dict[Needs, list[str]] = {}  # scenarios that read the same share one pass
     for name, execution in scenarios.items():
@@ -437,7 +444,7 @@ def cost_ladder(
     with shown(progress, "cost_ladder") as advance:
         for number, names in enumerate(markets.values()):
             first = scenarios[names[0]]
-            job = prepare(source, strategy, parameters, replace(asked, execution=first))
+            job = prepare(data, strategy, parameters, replace(asked, execution=first))
             jobs = {name: _with_execution(job, first, scenarios[name]) for name in names}
             _run(job, jobs, part(advance, number / len(markets), (number + 1) / len(markets)))
             results |= {name: each.finish() for name, each in jobs.items()}
@@ -473,6 +480,7 @@ def default_scenarios(execution: Execution) -> dict[str, Execution]:
 
 def _with_execution(job: Job, asked: Execution, execution: Execution) -> Job:
     """Return a job with other assumptions than those it was prepared with, as they were asked."""
+    execution, listed = with_instruments(execution, job.run.source, job.run.symbols)
     if execution.funding == asked.funding:  # what was recorded is read already
         charged = replace(execution, funding=job.run.execution.funding)
         recorded = job.run.recorded_funding
@@ -480,7 +488,7 @@ def _with_execution(job: Job, asked: Execution, execution: Execution) -> Job:
         charged, recorded = with_recorded_funding(
             execution, job.run.source, job.run.symbols, job.bounds
         )
-    run = replace(job.run, execution=charged, recorded_funding=recorded)
+    run = replace(job.run, execution=charged, recorded_funding=recorded, listed=listed)
     return replace(job, run=run, state=new_state(run, job.signals, job.bounds))
 
 

@@ -21,6 +21,7 @@ from fxlab.backtester._source import (
     no_ticks,
     share_before,
     span,
+    with_instruments,
     with_recorded_funding,
 )
 from fxlab.backtester._state import KernelState
@@ -157,7 +158,8 @@ def prepare(
     if trading:
         check_one_currency(names)
     bounds = span(data, options.start, options.end)
-    execution, recorded = with_recorded_funding(options.execution, data, names, bounds)
+    execution, listed = with_instruments(options.execution, data, names)
+    execution, recorded = with_recorded_funding(execution, data, names, bounds)
     run = Run(
         source=data,
         strategy=chosen,
@@ -171,6 +173,7 @@ def prepare(
         end=options.end,
         gaps=gap_bounds(data, names),
         recorded_funding=recorded,
+        listed=listed,
     )
     feeds, books = open_feeds(
         data,

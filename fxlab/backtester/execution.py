@@ -34,6 +34,8 @@ from fxlab.backtester._kernel.records import TERMS
 from fxlab.errors import InvalidParameter, check_choice
 
 FILLS: Final = ("next_trade", "book")
+TAKER_BPS: Final = 5.0
+UNEQUAL_FEES: Final = "unequal_fees"  # beside the names of what is as the venue listed it
 REMAINDERS: Final = ("cancel", "last_level")
 SMALLEST_STEP: Final = 1e-22  # a decimal step has a power of ten that a float holds exactly
 PerSymbol = float | Mapping[str, float]
@@ -110,6 +112,12 @@ class Execution:
         symbol; a null symbol means all of them. By default what a session has recorded of a
         perpetual is charged (`Session.funding`), and the result says so: ``"recorded"`` refuses a
         session without it, ``"none"`` charges nothing.
+    instruments
+        What the venue listed as the session was recorded (`Session.instruments`) is the default of
+        `lot_size`, `min_notional` and `tick_size`, of each symbol that they do not name, and of
+        the fees where `taker_bps` is 5, `maker_bps` is not given and all symbols have the same;
+        the result says so. ``"recorded"`` refuses a session without a listing, ``"none"`` takes
+        nothing from it.
     rebalance
         Trade back to the target when the exposure is this far from it; None never does.
     across_gaps
@@ -134,7 +142,7 @@ class Execution:
     """
 
     fill: str = "next_trade"
-    taker_bps: float = 5.0
+    taker_bps: float = TAKER_BPS
     maker_bps: float | None = None
     fee_per_order: PerSymbol = 0.0
     fee_per_unit: PerSymbol = 0.0
@@ -154,6 +162,7 @@ class Execution:
     maintenance_margin: float = 0.0
     liquidation_bps: float = 0.0
     funding: pl.DataFrame | Rates | str | None = None
+    instruments: str | None = None
     rebalance: float | None = None
     across_gaps: bool = False
     close_at_end: bool = False
@@ -172,8 +181,10 @@ class Execution:
         for name in PER_SYMBOL:
             object.__setattr__(self, name, _check_per_symbol(name, getattr(self, name)))
         object.__setattr__(self, "latency", Latency.of(self.latency))
-        if not (isinstance(self.funding, str) and self.funding in FUNDING_WORDS):
+        if not (isinstance(self.funding, str) and self.funding in RECORDED_OR_NONE):
             object.__setattr__(self, "funding", parse_funding(self.funding))
+        if self.instruments is not None:
+            _check_choice("instruments", self.instruments, RECORDED_OR_NONE, "source of sizes")
         if self.max_book_age is not None:  # in seconds, so that equal assumptions are equal
             seconds = parse_duration(self.max_book_age, "max_book_age") / 1e6
             object.__setattr__(self, "max_book_age", seconds)
@@ -202,6 +213,8 @@ class Execution:
         values["latency"] = self.delays.as_dict()
         if not isinstance(self.funding, str):
             values["funding"] = [list(rate) for rate in self.rates]
+        if self.instruments is None:  # so that runs without a listing are what they always were
+            del values["instruments"]
         return values
 
     @classmethod
@@ -474,7 +487,7 @@ class Latency:
 Rates = tuple[tuple[str | None, int, float, float], ...]
 """(symbol or None for all, microseconds, rate of longs, rate of shorts), ordered by time."""
 
-FUNDING_WORDS: Final = ("recorded", "none")
+RECORDED_OR_NONE: Final = ("recorded", "none")
 LARGEST_RATE: Final = 1.0
 
 

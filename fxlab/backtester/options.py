@@ -40,7 +40,7 @@ from fxlab._times import (
     required,
     to_micros,
 )
-from fxlab.backtester.execution import FUNDING_WORDS, Execution, parse_funding
+from fxlab.backtester.execution import RECORDED_OR_NONE, Execution, parse_funding
 from fxlab.errors import InvalidParameter, check_names, did_you_mean
 from fxlab.schema import UTC_MICROS
 
@@ -291,7 +291,7 @@ def parse_assumption(word: str) -> tuple[str, object]:
 
 
 def _plain(name: str, value: object) -> object:
-    if name == "funding" and isinstance(value, str) and value.strip() in FUNDING_WORDS:
+    if name == "funding" and isinstance(value, str) and value.strip() in RECORDED_OR_NONE:
         return value.strip()
     if name in _OR_NONE and isinstance(value, str) and value.strip().lower() == "none":
         return None

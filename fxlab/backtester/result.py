@@ -76,6 +76,7 @@ class Run:
     end: Time | None
     gaps: pl.DataFrame | None = None  # from_time, to_time, symbol; None: gaps were not recorded
     recorded_funding: int | None = None  # how many rates the recording gave; None: it did not
+    listed: tuple[str, ...] = ()  # names of the execution's values that are those of the venue
 
     def which(self, chunk_rows: int | None) -> Which:
         """Return which rows are read, and how many at a time where that is given."""

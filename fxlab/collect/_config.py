@@ -529,7 +529,7 @@ class Recordings:
             One row a symbol, in their order: ``symbol``, ``native`` (the venue's name),
             ``status`` ("trading", or why not), ``price_decimals``, ``quantity_decimals`` and
             ``contract_size`` (base units, of inverse contracts quote units), null where the venue
-            does not say.
+            does not say; then what else it lists, as `Session.instruments` has it.
 
         Raises
         ------

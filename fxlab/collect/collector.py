@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, Self, TypeVar
 
 from fxlab import _html
 from fxlab._questdb.client import QuestDB
+from fxlab._ticks import instrument_terms
 from fxlab.collect._config import STOP_SECONDS, Plan, resolve_instruments
 from fxlab.collect._live import lifecycle
 from fxlab.collect._live.journal import Journal, journal_path
@@ -38,7 +39,7 @@ from fxlab.collect._live.lifecycle import (
 )
 from fxlab.collect._live.loop import RecordingLoop
 from fxlab.collect._live.recorder import Recorder
-from fxlab.collect.feed import Clock, Event, Feed, Message, Subscription
+from fxlab.collect.feed import Clock, Event, Feed, Instrument, Message, Subscription
 from fxlab.collect.status import (
     COLLECTING,
     OUTAGE,
@@ -189,7 +190,14 @@ class Collector:
             with opened_store(self._db) as store:
                 journal = Journal(journal_path(self._home, self.session_id))
                 try:
-                    recorder = open_session(self._feed, self._plan, journal, store, self._clock)
+                    recorder = open_session(
+                        self._feed,
+                        self._plan,
+                        wanted.instruments,
+                        journal,
+                        store,
+                        clock=self._clock,
+                    )
                     await self._record(wanted, journal, recorder, store, skew)
                 finally:
                     done = self._work is not None and self._work.closed
@@ -321,9 +329,22 @@ async def measure_skew(feed: Feed, clock: Clock) -> tuple[int, int] | None:
 
 
 def open_session(
-    feed: Feed, plan: Plan, journal: Journal, store: RecordingStore, clock: Clock
+    feed: Feed,
+    plan: Plan,
+    instruments: Sequence[Instrument],
+    journal: Journal,
+    store: RecordingStore,
+    *,
+    clock: Clock,
 ) -> Recorder:
     """Make the session known in the journal and in the database, and return its recorder.
+
+    Parameters
+    ----------
+    feed, plan, instruments
+        The venue, and what is recorded of it, as it is listed now.
+    journal, store, clock
+        Where it is kept, and when.
 
     Raises
     ------
@@ -348,6 +369,7 @@ def open_session(
         "notes": plan.notes,
         "tags": list(plan.tags),
         "options": plan.options() | {"lossless": feed.lossless},
+        "instruments": {one.symbol: instrument_terms(**one.terms) for one in instruments},
         "server": server_of(store.db),
     }
     if plan.resume is True or _catalog.find_free(store.db, plan.session_id) is not None:

@@ -366,6 +366,8 @@ class Instrument:
         "trading", or the reason why not, as the venue names it.
     detail
         What a feed wants to remember, such as decimals of quantities.
+    terms
+        What the listing says of sizes, fees and expiry, by the names in `fxlab.schema.INSTRUMENT`.
 
     Examples
     --------
@@ -378,6 +380,7 @@ class Instrument:
     price_decimals: int | None = None
     status: str = "trading"
     detail: Mapping[str, Any] = field(default_factory=dict)
+    terms: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -299,7 +299,7 @@ class HistoryFeed(Feed):
     async def instruments(self) -> dict[str, Instrument]:
         """Return what is or was traded: a symbol that is halted has a past."""
         known = await self._feed.instruments()
-        return {name: replace(one, status="trading") for name, one in known.items()}
+        return {name: replace(one, status="trading", terms={}) for name, one in known.items()}
 
     async def messages(self, wanted: Subscription) -> AsyncIterator[Sequence[Message]]:
         """Yield nothing."""

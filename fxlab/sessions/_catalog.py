@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypedDict, Unpack
@@ -22,6 +22,7 @@ from fxlab import schema
 from fxlab._questdb import sql
 from fxlab._questdb.client import QuestDB
 from fxlab._questdb.sql import Scope
+from fxlab._ticks import listed_instruments
 from fxlab._times import Time, bounds, from_micros, parse_range, to_micros
 from fxlab.errors import InvalidInput, SessionExists, SessionNotFound
 from fxlab.schema import (
@@ -252,9 +253,16 @@ class About:
     exchange: str | None = None
     notes: str = ""
     tags: tuple[str, ...] = ()
+    instruments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, exchange: str | None = None, notes: str = "", tags: Sequence[str] = ()) -> About:
+    def of(
+        cls,
+        exchange: str | None = None,
+        notes: str = "",
+        tags: Sequence[str] = (),
+        instruments: pl.DataFrame | None = None,
+    ) -> About:
         """Return what a user said, checked.
 
         Raises
@@ -266,7 +274,8 @@ class About:
         for name, value in said.items():
             if not isinstance(value, str):
                 raise InvalidInput(f"{name}={value!r:.80} is not text; give one, or leave it out")
-        return cls(exchange, notes, check_tags(tags))
+        listed = {} if instruments is None else listed_instruments(instruments)
+        return cls(exchange, notes, check_tags(tags), listed)
 
     def beside(self, row: Mapping[str, Any] | None) -> About:
         """Return this and, where it says nothing, what a session's row says already."""
@@ -277,12 +286,19 @@ class About:
             self.exchange if self.exchange is not None else row["exchange"],
             self.notes or row["notes"] or "",
             tuple(dict.fromkeys((*before, *self.tags))),
+            {**json.loads(row["instruments"] or "{}"), **self.instruments},
         )
 
-    def columns(self) -> dict[str, Any]:
-        """Return the catalogue's columns."""
+    def columns(self, symbols: Collection[str]) -> dict[str, Any]:
+        """Return the catalogue's columns of a session with these symbols."""
         tags = json.dumps(list(self.tags))
-        return {"exchange": self.exchange, "notes": self.notes, "tags": tags}
+        listed = {name: terms for name, terms in self.instruments.items() if name in symbols}
+        return {
+            "exchange": self.exchange,
+            "notes": self.notes,
+            "tags": tags,
+            "instruments": json.dumps(listed) if listed else None,
+        }
 
 
 def imports(db: QuestDB, session_id: str) -> pl.DataFrame:

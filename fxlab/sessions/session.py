@@ -21,6 +21,7 @@ from fxlab._progress import Advance, Progress, part, shown, silent
 from fxlab._questdb.client import QuestDB
 from fxlab._questdb.endpoint import Endpoint
 from fxlab._questdb.sql import Scope
+from fxlab._ticks import instruments_frame
 from fxlab._times import Duration, Time, parse_range, to_micros
 from fxlab.errors import QuestDBUnavailable, some
 from fxlab.schema import DATA_TABLES, ORDERBOOK, PRICES
@@ -100,6 +101,7 @@ class Session(RecordedChannels):
     updated_at: datetime
     options: dict[str, Any]
     _db: QuestDB = field(repr=False, compare=False)
+    _listed: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False, compare=False)
     _stored: dict[str, set[str]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -109,7 +111,7 @@ class Session(RecordedChannels):
     def from_row(cls, db: QuestDB, row: dict[str, Any]) -> Self:
         """Build the session from its row in the catalogue."""
         values: dict[str, Any] = {
-            f.name: row[f.name] for f in fields(cls) if f.name not in ("id", "_db", "_stored")
+            f.name: row[f.name] for f in fields(cls) if f.name != "id" and f.name[0] != "_"
         }
         for name in ("symbols", "data_types", "tags"):
             values[name] = tuple(json.loads(row[name] or "[]"))
@@ -118,7 +120,8 @@ class Session(RecordedChannels):
         for name in ("price_decimals", "options"):
             values[name] = json.loads(row[name] or "{}")
         values["notes"] = row["notes"] or ""
-        return cls(id=row["session_id"], _db=db, **values)
+        listed = json.loads(row["instruments"] or "{}")
+        return cls(id=row["session_id"], _db=db, _listed=listed, **values)
 
     def address(self, *, passwords: bool) -> SessionAddress:
         """Return where the session is, for another process; the passwords only if it may."""
@@ -521,6 +524,28 @@ class Session(RecordedChannels):
         ['symbol', 'from_time', 'to_time', 'data_type']
         """
         return _ticks.gap_list(self.events(symbol))
+
+    def instruments(self) -> pl.DataFrame:
+        """Return what the venue's listing said of each symbol when the recording began.
+
+        A backtest takes lot size, tick size, least notional and fees from it, where its `Execution`
+        says nothing else.
+
+        Returns
+        -------
+        polars.DataFrame
+            One row a symbol: ``symbol``, ``kind`` (spot, perpetual, future, option), ``base``,
+            ``quote``, ``settle``, ``contract_size``, ``tick_size``, ``lot_size``, ``min_qty`` (base
+            units), ``min_notional`` (quote units), ``expiry``, ``taker_bps``, ``maker_bps``,
+            ``fee_tiers`` ([volume of 30 days, taker_bps, maker_bps], lowest first). What the venue
+            does not list is null. No rows of an imported session, nor of one of an older fxlab.
+
+        Examples
+        --------
+        >>> session.instruments().columns[:5]
+        ['symbol', 'kind', 'base', 'quote', 'settle']
+        """
+        return instruments_frame(self._listed)
 
     def imports(self) -> pl.DataFrame:
         """Return the status table of the files that the session was imported from.

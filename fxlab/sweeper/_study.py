@@ -27,6 +27,7 @@ import polars as pl
 import xxhash
 
 from fxlab._progress import Advance
+from fxlab._ticks import instruments_frame
 from fxlab._times import Time, parse_range
 from fxlab.backtester._feeds import SymbolChunk, needs_of, open_feeds
 from fxlab.backtester._frame_source import FrameSource, slices
@@ -281,6 +282,12 @@ class CachedSource:
     def funding(self, symbol: str) -> pl.DataFrame:
         """Return the recorded funding of a symbol; only of a source that has some; asked once."""
         found: pl.DataFrame = self._fact("funding", symbol)
+        return found
+
+    def instruments(self) -> pl.DataFrame:
+        """Return what the venue listed of the symbols; no rows where the source does not know."""
+        ask = getattr(self.source, "instruments", None)
+        found: pl.DataFrame = instruments_frame({}) if ask is None else ask()
         return found
 
     @property

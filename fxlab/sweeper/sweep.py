@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
@@ -319,6 +319,10 @@ class Sweep:
 
         goal = check_objective(metric or self.metric)
         asked = self.studies[0].terms.options.execution
+        fees = {(one.run.execution.taker_bps, one.run.execution.maker_bps) for one in self.studies}
+        if len(fees) == 1:  # as listed, where they are not said
+            taker, maker = fees.pop()
+            asked = replace(asked, taker_bps=taker, maker_bps=maker)
         scenarios = scenarios_of(executions, asked)
         found = self.parameters
         for name, execution in scenarios.items():

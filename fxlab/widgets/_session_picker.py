@@ -16,9 +16,9 @@ import ipywidgets as w
 import polars as pl
 import traitlets as t
 
-from fxlab._html import escape, facts, show_time
+from fxlab._html import escape, facts, show, show_time
 from fxlab.backtester.report._summary import show_seconds, sparkline
-from fxlab.errors import Cancelled, FxlabError, InvalidInput, SessionNotFound
+from fxlab.errors import Cancelled, FxlabError, InvalidInput, SessionNotFound, some
 from fxlab.widgets._base import (
     KeyGuard,
     Message,
@@ -449,6 +449,13 @@ class DeletionBox(w.VBox):
         self.note.value = soft("; ".join(words))
 
 
+def _sizes(session: Session) -> str | None:
+    """Return the steps of price and quantity that the venue listed; None where it listed none."""
+    listed = session.instruments().select("symbol", "tick_size", "lot_size").rows()
+    known = [(name, *map(show, sizes)) for name, *sizes in listed if any(sizes)]
+    return some((f"{name} {tick}, {lot}" for name, tick, lot in known), 3) or None
+
+
 def _details(session: Session) -> str:
     lasted = session.duration_seconds
     pairs: list[tuple[str, object]] = [
@@ -462,6 +469,7 @@ def _details(session: Session) -> str:
         ("trades", session.prices_count),
         ("books", session.orderbook_count),
         ("gaps", session.gaps_count),
+        ("tick and lot", _sizes(session)),
         ("tags", ", ".join(session.tags) or None),
         ("notes", session.notes or None),
     ]

@@ -22,7 +22,7 @@ def venue(monkeypatch, server):
     opened = []
 
     def stand_in(feed):
-        def open_feed(name, *, url, clock):
+        def open_feed(name, *, url, clock=None):
             opened.append((name, url))
             return feed
 
@@ -50,6 +50,27 @@ def test_channels_are_recorded_that_the_venue_has(venue, lab, unique):
     assert "gives no liquidations to record; it has mark, funding" in " ".join(error.split())
     error = one_error(fxlab(*words, "--channel", "marc"))
     assert "channels='marc' is no channel; did you mean" in " ".join(error.split())
+
+
+LISTED = {"kind": "spot", "base": "BTC", "tick_size": 0.01, "lot_size": 1e-05, "taker_bps": 40}
+TIERS = {"maker_bps": 25, "fee_tiers": [[0.0, 40.0, 25.0], [10_000.0, 35.0, 20.0]]}
+
+
+def test_what_the_venue_lists_is_shown_and_kept(venue, unique):
+    name = unique("live")
+    venue(Scripted([trade(1)], after=None, terms=LISTED | TIERS))
+    for words in (("instruments", "binance"), ("collect", "binance", SYMBOL, "--session", name)):
+        answer = fxlab(*words)
+        assert answer.exit_code == 0, answer.output
+        assert words[0] == "collect" or "0.00001" in answer.output
+    told = json.loads(fxlab("instruments", "binance", SYMBOL, "--json").output)
+    assert (told[0]["lot_size"], told[0]["fee_tiers"]) == (1e-05, TIERS["fee_tiers"])
+    assert ",1e-05," in fxlab("instruments", "binance", "--csv").output
+    text = fxlab("sessions", "show", name).output
+    assert "0.00001" in text
+    assert "fee_tiers" not in text
+    (row,) = json.loads(fxlab("sessions", "show", name, "--json").output)["instruments"]
+    assert (row["symbol"], row["taker_bps"], row["expiry"]) == (SYMBOL, 40.0, None)
 
 
 def test_a_recording_from_its_first_word_to_its_proof(venue, lab, unique):

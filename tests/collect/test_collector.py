@@ -9,11 +9,13 @@ import re
 from functools import partial
 from itertools import pairwise
 
+import polars as pl
 import pytest
 from collect_processes import eventually
 from markets import random_walk
 from scripted_feed import NOON, PATIENCE, SYMBOL, Plain, Scripted, events, trade, trades
 
+import fxlab
 from fxlab import errors, schema
 from fxlab._questdb import sql
 from fxlab._questdb.sql import Scope
@@ -25,6 +27,7 @@ from fxlab.collect._live.recorder import TickLines
 from fxlab.collect.collector import Collector
 from fxlab.collect.feed import BookDelta, BookSnapshot, Event, Gap, Quote, Trade
 from fxlab.mock import MockVenue, generated
+from fxlab.sessions import _catalog
 
 BOOK = BookSnapshot(SYMBOL, 10, [(99.0, 1.0), (98.0, 2.0)], [(101.0, 3.0)], NOON, NOON + 7)
 CHANGE = BookDelta(SYMBOL, 11, 12, [(99.0, 0.0)], [(100.5, 4.0)], NOON + 9, NOON + 12)
@@ -634,6 +637,50 @@ def test_a_wildcard_is_all_that_is_traded_and_goes_on_with_what_was(lab, start):
         start(Scripted(), "*; drop")
 
 
+LISTED = {"kind": "spot", "tick_size": "0.01", "lot_size": 0.001, "taker_bps": 10}
+
+
+def test_what_the_venue_lists_is_kept_with_the_session(lab, start):
+    feed = Scripted(trades(1), terms=LISTED)
+    session = said(start(feed), feed)
+    (row,) = session.instruments().rows(named=True)
+    assert {name: value for name, value in row.items() if value is not None} == {
+        "symbol": SYMBOL, "kind": "spot", "tick_size": 0.01, "lot_size": 0.001, "taker_bps": 10.0,
+    }  # fmt: skip
+    lab.delete(session.id)
+    lab.undelete(session.id)
+    lab.archive()
+    assert lab.session(session.id).instruments().equals(session.instruments())
+
+
+def test_a_session_that_goes_on_keeps_the_first_listing_and_says_what_differs(start, caplog):
+    feed = Scripted(trades(1), terms=LISTED)
+    first = said(start(feed), feed)
+    for number, terms in ((2, LISTED | {"lot_size": 0.01}), (3, LISTED)):
+        feed = Scripted(trades(number), terms=terms)
+        session = said(start(feed, session_id=first.id, resume=True), feed)
+        assert session.instruments().equals(first.instruments())
+        assert session.options["listing_changed"][SYMBOL]["lot_size"] == 0.01
+    words = f"private lists {SYMBOL} with another lot_size than when session {first.id} began"
+    assert caplog.text.count(words) == 1
+
+
+def test_a_session_of_an_older_fxlab_that_goes_on_has_no_listing(lab, db, start):
+    feed = Scripted(trades(1))
+    first = said(start(feed), feed)
+    _catalog.put(db, {**_catalog.find(db, first.id), "instruments": None})
+    db.wait_visible(schema.SESSIONS)
+    feed = Scripted(trades(2), terms=LISTED)
+    session = said(start(feed, session_id=first.id, resume=True), feed)
+    assert session.instruments().is_empty()
+    assert "listing_changed" not in session.options
+
+
+def test_a_feed_that_lists_an_unknown_word_is_refused(start):
+    with pytest.raises(errors.InvalidParameter, match=r"no 'tick'.*did you mean 'tick_size'"):
+        start(Scripted(terms={"tick": 0.1}))
+
+
 def test_instruments_are_listed_as_the_venue_has_them(lab):
     feed = Scripted()
     found = lab.instruments(feed, "*_USDT")
@@ -818,3 +865,32 @@ def test_a_rollover_is_refused_where_it_cannot_be(lab):
         lab.collect(Scripted(), SYMBOL, rollover="1d")
     with pytest.raises(errors.InvalidParameter, match=r"rollover=0\.5 s is too often"):
         lab.collect("binance", SYMBOL, rollover="500ms")
+
+
+def test_a_backtest_of_a_recording_takes_what_was_listed_and_one_of_its_export_does_not(
+    lab, start, tmp_path, unique
+):
+    feed = Scripted(trades(*range(1, 9)), terms=LISTED)
+    session = said(start(feed), feed)
+    result = fxlab.backtest(session, "buy_and_hold")
+    assert (result.execution.lot_size, result.execution.taker_bps) == (0.001, 10.0)
+    assert result.run.listed == ("lot_size", "tick_size", "taker_bps", "maker_bps")
+    assert lab.reproduce(result.save(lab)).same_fingerprint
+    bare = fxlab.backtest(session, "buy_and_hold", execution=fxlab.Execution(instruments="none"))
+    again = lab.reproduce(bare.save(lab))
+    assert (again.same_fingerprint, again.result.run.listed) == (True, ())
+    session.export(tmp_path, format="parquet")
+    report = lab.import_files(tmp_path, session_id=unique("export"))
+    imported = lab.session(report.table()["session_id"][0])
+    assert imported.instruments().is_empty()
+    assert fxlab.backtest(imported, "buy_and_hold").fills.equals(bare.fills)
+    listed = session.instruments()
+    for options in ({"instruments": listed}, {}):  # what was given once stays
+        lab.import_files(tmp_path, session_id=imported.id, **options)
+        imported = lab.session(imported.id)
+        assert imported.instruments().equals(listed)
+    assert fxlab.backtest(imported, "buy_and_hold").fills.equals(result.fills)
+    other = unique("other")
+    listed = listed.with_columns(symbol=pl.lit("OTHER"))
+    lab.import_frame(session.prices(), "prices", session_id=other, instruments=listed)
+    assert lab.session(other).instruments().is_empty()

@@ -27,6 +27,8 @@ from fxlab._questdb.migrations import (
 )
 from fxlab._questdb.sql import Span
 from fxlab.collect._live.journal import Journal, journal_path
+from fxlab.sessions import _catalog
+from fxlab.sessions.session import Session
 
 NEWER_PRICES = dataclasses.replace(
     schema.PRICES, columns={**schema.PRICES.columns, "venue_time": "TIMESTAMP"}
@@ -36,6 +38,7 @@ NEWER_TABLES = (
     *(NEWER_PRICES if table is schema.PRICES else table for table in schema.TABLES),
     NEW_TABLE,
 )
+
 NEWEST = STEPS[-1].version
 NEWER = NEWEST + 1
 NEWER_STEPS = (
@@ -131,6 +134,23 @@ def test_an_older_schema_is_upgraded_and_keeps_its_rows(fresh):
     assert fresh.execute("select seq, price, venue_time from tick_prices") == [[1, 2.0, None]]
     versions = [version for version, _ in fresh.execute(sql_tables.applied_versions())]
     assert versions == [step.version for step in NEWER_STEPS]
+
+
+def test_a_session_of_before_its_instruments_were_kept_has_none(fresh):
+    before = {table.name: table for table in tables_as_of(9)}
+    migrate(fresh, STEPS[:9], [*before.values()])
+    old = before["data_collection_sessions"]
+    assert "instruments" not in old.columns
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+    row = dict.fromkeys(old.columns) | {"session_id": "old", "status": "completed"}
+    row |= {"symbols": '["A"]', "data_types": "[]", "created_at": moment, "updated_at": moment}
+    fresh.write(old, pl.DataFrame([row], schema=old.frame))
+    fresh.wait_visible(old)
+    assert migrate(fresh) == NEWEST
+    check_schema(fresh)
+    session = Session.from_row(fresh, _catalog.find(fresh, "old"))
+    assert session.symbols == ("A",)
+    assert session.instruments().is_empty()
 
 
 def test_a_fresh_database_at_a_later_version_is_the_same_as_an_upgraded_one(fresh):

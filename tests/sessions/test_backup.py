@@ -87,10 +87,12 @@ def told(settings):
             assert receipt.whole, (name, receipt.problems)
         one = lab.session("recorded")
         assert (sorted(one.symbols), one.data_types) == (PAIRS, KINDS)
+        assert one.instruments()["lot_size"].to_list() == [1e-05] * 2
         return [
             *(lab.session(name).prices() for name in ("first", "second")),
             *(read(symbol) for symbol in PAIRS for read in (one.prices, one.orderbook)),
             *(one.mark_prices(symbol) for symbol in PAIRS),
+            one.instruments(),
         ]
 
 

@@ -30,14 +30,17 @@ class Scripted(Feed):
         What is traded: symbol to status.
     ahead
         Microseconds by which the venue's clock is ahead; None for a venue that has none.
+    terms
+        What it lists of each of them.
     """
 
     venue = "private"
     counts_trades = True
 
-    def __init__(self, *batches, after=FOREVER, history=(), symbols=None, ahead=None):
+    def __init__(self, *batches, after=FOREVER, history=(), symbols=None, ahead=None, terms=None):
         self.batches, self.after, self.history, self.ahead = batches, after, history, ahead
         self.symbols = symbols or {SYMBOL: "trading", "ETH_USDT": "trading", "OLD_USDT": "halted"}
+        self.terms = terms or {}
         self.said = threading.Event()
         self.asked = []
         self.wanted = None
@@ -46,7 +49,7 @@ class Scripted(Feed):
     async def instruments(self):
         """Return what is traded."""
         return {
-            symbol: Instrument(symbol, symbol.lower(), status=status)
+            symbol: Instrument(symbol, symbol.lower(), status=status, terms=self.terms)
             for symbol, status in self.symbols.items()
         }
 

@@ -330,6 +330,22 @@ def test_decimals_of_prices(precision, ticks, decimals):
     assert instrument_of({"symbol": "BTC/USDT"}, ticks).price_decimals is None
 
 
+@pytest.mark.parametrize("ticks", [True, False])
+def test_sizes_of_a_market(ticks):
+    contract = {
+        "symbol": "BTC/USDT:USDT-261225", "base": "BTC", "quote": "USDT", "settle": "USDT",
+        "type": "future", "contract": True, "contractSize": 0.1, "taker": 0.0005,
+        "precision": {"price": 0.01, "amount": 1} if ticks else {"price": 2, "amount": 0},
+        "limits": {"amount": {"min": 2}, "cost": {"min": None}}, "expiry": 1_798_185_600_000,
+    }  # fmt: skip
+    assert instrument_of(contract, ticks).terms == {
+        "kind": "future", "base": "BTC", "quote": "USDT", "settle": "USDT", "contract_size": 0.1,
+        "tick_size": 0.01, "lot_size": 0.1, "min_qty": 0.2, "expiry": 1_798_185_600_000_000,
+    }  # fmt: skip
+    inverse = instrument_of(contract | {"inverse": True}, ticks).terms
+    assert not {"lot_size", "min_qty"} & inverse.keys()
+
+
 def test_contracts_become_base_units():
     linear = Instrument("A_B:B", "A/B:B", detail={"contract_size": 0.001, "inverse": False})
     inverse = Instrument("A_B:A", "A/B:A", detail={"contract_size": 100.0, "inverse": True})

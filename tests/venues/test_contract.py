@@ -8,7 +8,7 @@ import feed_tap
 import pytest
 from feed_tap import Heard, check_pairs, places, rebuilt, standing, told, tops
 
-from fxlab.collect.feed import BookSnapshot, Event
+from fxlab.collect.feed import BookSnapshot, Event, Instrument
 from fxlab.collect.venues import open_feed
 from fxlab.mock import Faults, MockVenue
 
@@ -30,6 +30,23 @@ SYMBOLS = ["BTC_USDT", "ETH_USDT"]
 def name(request) -> str:
     """Return the name of a venue that both the collector and the mock speak."""
     return request.param
+
+
+PERPETUAL = {"kind": "perpetual", "settle": "USDT", "contract_size": 1.0}
+LISTED = {
+    "binance": {"kind": "spot", "min_notional": 5.0},
+    "binance_futures": {**PERPETUAL, "min_notional": 5.0},
+    "bybit": {"kind": "spot", "min_notional": 5.0},
+    "bybit_linear": {**PERPETUAL, "min_notional": 5.0},
+    "kraken": {
+        "kind": "spot", "min_notional": 0.5, "taker_bps": 40.0, "maker_bps": 25.0,
+        "fee_tiers": [[0.0, 40.0, 25.0], [10_000.0, 35.0, 20.0]],
+    },
+    "mexc": {**PERPETUAL, "contract_size": 1e-05, "taker_bps": 4.0, "maker_bps": 1.0},
+    "okx": {"kind": "spot"},
+    "okx_swap": {**PERPETUAL, "contract_size": 0.01},
+}  # fmt: skip
+"""What a venue lists beside the sizes and currencies of an instrument."""
 
 
 def venue(name: str, faults: Faults | None = None, *, trades: int | None = None) -> MockVenue:
@@ -131,12 +148,17 @@ def test_garbage_is_set_aside_and_costs_no_trade(name):
 def test_instruments_and_the_clock_are_known_before_anything_is_heard(name):
     mock = venue(name)
 
-    async def ask() -> tuple[set[str], int | None]:
+    async def ask() -> tuple[dict[str, Instrument], int | None]:
         async with open_feed(name, url=mock.url) as feed:
-            known = await feed.instruments()
-            return set(known), await feed.server_time()
+            return await feed.instruments(), await feed.server_time()
 
     with mock:
-        symbols, now = asyncio.run(ask())
-    assert set(SYMBOLS) <= symbols
+        known, now = asyncio.run(ask())
+    assert set(SYMBOLS) <= set(known)
+    for symbol in SYMBOLS:
+        terms, base = dict(known[symbol].terms), symbol.removesuffix("_USDT")
+        sizes = [terms.pop(size) for size in ("tick_size", "lot_size", "min_qty")]
+        assert sizes == [0.01, 1e-05, 1e-05]
+        assert (terms.pop("base"), terms.pop("quote")) == (base, "USDT")
+        assert terms == LISTED[name]
     assert now is None or now > 1_500_000_000_000_000

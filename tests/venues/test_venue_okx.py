@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from functools import partial
 
 import feed_tap
@@ -466,15 +467,21 @@ def test_instruments_and_time(kind):
     native, detail = "BTC-USDT", {"quantity_decimals": 5}
     if kind is OkxSwap:
         native, detail = f"{native}-SWAP", detail | {"contract_size": 0.01}
-    assert found["BTC_USDT"] == Instrument("BTC_USDT", native, 2, detail=detail)
+    assert replace(found["BTC_USDT"], terms={}) == Instrument("BTC_USDT", native, 2, detail=detail)
     assert abs(clock - Clock().now()) < 60_000_000
 
 
 def test_a_contract_says_how_much_of_the_base_coin_it_is():
     found = asked(OkxSwap(), OkxSwap.instruments, ok(swap(ctVal="0.001", ctMult="10")))
+    terms = found["BTC_USDT"].terms
     assert found["BTC_USDT"] == Instrument(
-        "BTC_USDT", "BTC-USDT-SWAP", 1, detail={"quantity_decimals": 4, "contract_size": 0.01}
+        "BTC_USDT",
+        "BTC-USDT-SWAP",
+        1,
+        detail={"quantity_decimals": 4, "contract_size": 0.01},
+        terms=terms,
     )
+    assert (terms["contract_size"], terms["lot_size"]) == (0.01, 0.0001)
 
 
 def test_inverse_contracts_are_left_out_and_odd_listings_cost_no_other():

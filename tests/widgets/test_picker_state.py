@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fxlab._html import NOTHING
 from fxlab._questdb import sql
+from fxlab._ticks import instruments_frame
 from fxlab.backtester.strategy.strategy import short
 from fxlab.schema import UTC_MICROS
 from fxlab.sessions._catalog import SessionPage
 from fxlab.widgets._list_state import ALL, NO_SESSIONS, ORDERS, PAGE, SHOWN, PickerState
+from fxlab.widgets._session_picker import _sizes
 
 NEWEST = datetime(2024, 8, 9, 12, tzinfo=UTC)
 SCHEMA = {
@@ -188,3 +192,10 @@ def test_a_long_list_of_symbols_is_cut_with_its_number():
 def test_a_session_without_ticks_has_a_dash_for_its_start():
     frame = FEW.with_columns(pl.lit(None, dtype=UTC_MICROS).alias("started"))
     assert "completed  \u2013 " in listed(frame).options[0][0]
+
+
+def test_the_details_tell_the_steps_that_a_venue_listed():
+    listed = {"B": {"tick_size": 0.01, "lot_size": 1e-05}, "A": {"lot_size": 1.0}, "C": {}}
+    shown = SimpleNamespace(instruments=lambda: instruments_frame(listed))
+    assert _sizes(shown) == f"A {NOTHING}, 1, B 0.01, 0.00001"
+    assert _sizes(SimpleNamespace(instruments=lambda: instruments_frame({}))) is None

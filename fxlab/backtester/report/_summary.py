@@ -7,7 +7,7 @@ Colours come from JupyterLab's variables and fall back to the page's own.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 
 from fxlab._html import NOTHING, heading, part, show_number, show_time, table
+from fxlab.backtester.execution import UNEQUAL_FEES
 from fxlab.backtester.metrics._performance import METRICS
 from fxlab.charts._style import Floats, min_max_rows
 from fxlab.errors import some
@@ -111,10 +112,10 @@ def ruin(result: Result) -> str:
 def caveats(result: Result) -> str:
     """Return what must be known before any metric is read.
 
-    Ruin, currencies that are not known, and funding that nobody gave but the recording.
+    Ruin, currencies that are not known, and what nobody gave but the recording.
     """
     words = ruin(result), unsaid_currencies(result.symbols), recorded_funding(result)
-    return " ".join(filter(None, words))
+    return " ".join(filter(None, (*words, listed(result))))
 
 
 def recorded_funding(result: Result) -> str:
@@ -124,6 +125,29 @@ def recorded_funding(result: Result) -> str:
         return ""
     times = "1 rate" if count == 1 else f"{count:,} rates"
     return f"Funding is charged as it was recorded, {times} within the run."
+
+
+_LISTED: Final = {
+    "lot_size": ("lot size", ""),
+    "tick_size": ("tick size", ""),
+    "min_notional": ("least notional", ""),
+    "taker_bps": ("taker fee", " bps"),
+    "maker_bps": ("maker fee", " bps"),
+}
+
+
+def listed(result: Result) -> str:
+    """Return in words which assumptions are those of the venue's listing; nothing if none are."""
+    parts = []
+    for name, (words, unit) in _LISTED.items():
+        value = getattr(result.execution, name)
+        if name in result.run.listed:
+            shown = "by symbol" if isinstance(value, Mapping) else f"{show_number(value)}{unit}"
+            parts.append(f"{words} {shown}")
+    said = f"As the venue listed them: {', '.join(parts)}." if parts else ""
+    if UNEQUAL_FEES in result.run.listed:
+        said += " The venue lists other fees for some symbols than for others: none is taken."
+    return said.strip()
 
 
 def caveats_html(result: Result) -> Markup:

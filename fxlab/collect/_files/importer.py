@@ -341,7 +341,7 @@ def _said_anew(db: QuestDB, session_id: str, about: About) -> str:
     said = about.beside(row)
     if row is None or said == About().beside(row):
         return "unchanged"
-    _catalog.store(db, {**row, **said.columns()})
+    _catalog.store(db, {**row, **said.columns(json.loads(row["symbols"]))})
     db.wait_visible(SESSIONS)
     return "updated"
 
@@ -369,7 +369,8 @@ def store(
     WriteFailed
         If a write fails or the counts differ; the session is then marked as failed.
     """
-    row = draft.catalogue_row() | about.columns()
+    row = draft.catalogue_row()
+    row |= about.columns(json.loads(row["symbols"]))
     kept = home / _catalog.QUARANTINE
     _log.info("import of %s begins: %d rows", draft.session_id, draft.rows)
     with _catalog.announcing(home / "locks"):

@@ -15,6 +15,7 @@ then found as any other: by the ids of its trades.
 from __future__ import annotations
 
 import json
+import logging
 import re
 import sqlite3
 import warnings
@@ -56,6 +57,8 @@ from fxlab.schema import (
     data_tables,
 )
 from fxlab.sessions import _catalog
+
+_log: Final = logging.getLogger(__name__)
 
 _SYMBOL: Final = re.compile(rb"symbol=([^, ]+)")
 
@@ -106,6 +109,7 @@ def session_row(
         "updated_at": now,
         "created_at": facts["created_at"],
         "options": json.dumps(facts["options"]),
+        "instruments": json.dumps(facts.get("instruments", {})),  # older journals have none
     }
 
 
@@ -377,8 +381,32 @@ def restore_state(
     _refuse_others(row, facts)
     facts = facts | {"created_at": to_micros(row["created_at"]), "notes": row["notes"]}
     facts["tags"] = json.loads(row["tags"] or "[]")
+    facts |= _first_listing(row, facts)
     journal.append([], {**_receipts(db, row), "events": _events(db, plan, row)})
     return facts
+
+
+def _first_listing(row: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
+    """Return the instruments of the first listing, and options that say where it is another now."""
+    first, now = json.loads(row["instruments"] or "{}"), facts["instruments"]
+    options = facts["options"]
+    changed = json.loads(row["options"] or "{}").get(LISTING_CHANGED, {})
+    for symbol, terms in now.items():
+        before = first.get(symbol, terms)  # an older fxlab kept none
+        if terms and terms != before:
+            changed[symbol] = terms
+            names = sorted(n for n in {*terms, *before} if terms.get(n) != before.get(n))
+            _log.warning(
+                "%s lists %s with another %s than when session %s began; the first is kept",
+                row["exchange"], symbol, ", ".join(names), row["session_id"],
+            )  # fmt: skip
+    if changed:
+        options = options | {LISTING_CHANGED: changed}
+    return {"instruments": first, "options": options}
+
+
+LISTING_CHANGED: Final = "listing_changed"
+"""The option of a session that tells instruments which were listed otherwise when it went on."""
 
 
 def _refuse_others(row: dict[str, Any], facts: dict[str, Any]) -> None:

@@ -8,8 +8,10 @@ from typing import Final
 
 import polars as pl
 
+from fxlab._ticks import instruments_frame
 from fxlab.collect.feed import Address, Clock, Feed
 from fxlab.errors import VenueNotFound
+from fxlab.schema import INSTRUMENT
 
 VENUES: Final[dict[str, str]] = {
     "binance": "fxlab.collect.venues._binance:Binance",
@@ -66,6 +68,7 @@ INSTRUMENTS: Final = {
     "symbol": pl.String(), "native": pl.String(), "status": pl.String(),
     "price_decimals": pl.Int64(), "quantity_decimals": pl.Int64(), "contract_size": pl.Float64(),
 }  # fmt: skip
+_TERMS: Final = [name for name in INSTRUMENT if name not in INSTRUMENTS]
 
 
 async def list_instruments(feed: Feed, pattern: str) -> pl.DataFrame:
@@ -78,4 +81,7 @@ async def list_instruments(feed: Feed, pattern: str) -> pl.DataFrame:
         for name, one in sorted(known.items())
         if fnmatchcase(name, pattern)
     ]
-    return pl.DataFrame(rows, schema=INSTRUMENTS, orient="row")
+    listed = {one.symbol: one.terms for one in known.values()}
+    terms = instruments_frame(listed).select("symbol", *_TERMS)
+    found = pl.DataFrame(rows, schema=INSTRUMENTS, orient="row")
+    return found.join(terms, on="symbol", how="left", maintain_order="left")

@@ -39,6 +39,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, Final
 
+from fxlab._ticks import instrument_terms
 from fxlab.collect.feed import (
     Address,
     BookSnapshot,
@@ -161,6 +162,25 @@ def _listing(entry: Any, contract: str | None) -> Instrument | None:  # noqa: AN
         native,
         price_decimals=_decimals(entry),
         status="trading" if status == "TRADING" else str(status).lower(),
+        terms=_terms(entry, "spot" if contract is None else "perpetual"),
+    )
+
+
+def _terms(entry: Any, kind: str) -> dict[str, Any]:  # noqa: ANN401 - JSON
+    """Return the filters of an entry; the least notional has another name in each market."""
+    rules = {rule.get("filterType"): rule for rule in listed(entry.get("filters", []))}
+    lot = rules.get("LOT_SIZE", {})
+    least = rules.get("NOTIONAL") or rules.get("MIN_NOTIONAL") or {}
+    return instrument_terms(
+        kind=kind,
+        base=entry["baseAsset"],
+        quote=entry["quoteAsset"],
+        settle=entry.get("marginAsset"),
+        contract_size=None if kind == "spot" else 1,
+        tick_size=rules.get("PRICE_FILTER", {}).get("tickSize"),
+        lot_size=lot.get("stepSize"),
+        min_qty=lot.get("minQty"),
+        min_notional=least.get("minNotional") or least.get("notional"),
     )
 
 

@@ -32,6 +32,7 @@ from json.decoder import JSONDecoder
 from typing import Any, ClassVar, Final
 from urllib.parse import unquote
 
+from fxlab._ticks import instrument_terms
 from fxlab.collect._live.trades import MOST_ID
 from fxlab.collect.feed import (
     NOT_AS_DOCUMENTED,
@@ -309,8 +310,23 @@ class Bybit(RestFeed):
             return None
         tick = str(entry["priceFilter"]["tickSize"])
         positive(tick, "tickSize")
-        return Instrument(
-            symbol, native, len(tick.rstrip("0").partition(".")[2]), str(entry["status"]).lower()
+        decimals = len(tick.rstrip("0").partition(".")[2])
+        status = str(entry["status"]).lower()
+        return Instrument(symbol, native, decimals, status, terms=self._terms(entry, tick))
+
+    def _terms(self, entry: Mapping[str, Any], tick: str) -> dict[str, Any]:
+        """Return a listing's sizes; those of orders have other names for spot and contracts."""
+        spot, rules = self.CONTRACT is None, entry.get("lotSizeFilter") or {}
+        return instrument_terms(
+            kind="spot" if spot else "perpetual",
+            base=entry["baseCoin"],
+            quote=entry["quoteCoin"],
+            settle=entry.get("settleCoin"),
+            contract_size=None if spot else 1,
+            tick_size=tick,
+            lot_size=rules.get("basePrecision" if spot else "qtyStep"),
+            min_qty=rules.get("minOrderQty"),
+            min_notional=rules.get("minOrderAmt" if spot else "minNotionalValue"),
         )
 
     async def _ask(self, what: str, **parameters: str | float) -> Any:  # noqa: ANN401 - any JSON

@@ -28,6 +28,7 @@ from itertools import islice
 from typing import Any, ClassVar, Final, cast
 
 from fxlab._network import proxy_for, wait_before
+from fxlab._ticks import instrument_terms
 from fxlab.collect.feed import (
     NOT_AS_DOCUMENTED,
     Address,
@@ -163,6 +164,34 @@ def instrument_of(market: Mapping[str, Any], precision_is_tick: bool) -> Instrum
             "contract_size": float(market.get("contractSize") or 1.0),
             "inverse": market.get("inverse") is True,
         },
+        _terms(market, precision_is_tick),
+    )
+
+
+_KINDS: Final = {"spot": "spot", "swap": "perpetual", "future": "future", "option": "option"}
+
+
+def _terms(market: Mapping[str, Any], precision_is_tick: bool) -> dict[str, Any]:  # noqa: FBT001
+    """Return a market's sizes; no fees: ccxt does not tell whether they are listed or its own."""
+    size = market.get("contractSize") if market.get("contract") else None
+    limits, expiry = market.get("limits") or {}, market.get("expiry")
+    steps: dict[str, Any] = dict.fromkeys(("price", "amount"))
+    for name, step in (market.get("precision") or {}).items():
+        if name in steps and step is not None:
+            steps[name] = step if precision_is_tick else Decimal(1).scaleb(-int(step))
+    sizes = {} if market.get("inverse") else {"lot_size": steps["amount"]}
+    return instrument_terms(
+        contract=size or 1,
+        kind=_KINDS.get(str(market.get("type"))),
+        base=market.get("base"),
+        quote=market.get("quote"),
+        settle=market.get("settle"),
+        contract_size=size,
+        tick_size=steps["price"],
+        **sizes,
+        min_qty=sizes and (limits.get("amount") or {}).get("min"),
+        min_notional=(limits.get("cost") or {}).get("min"),
+        expiry=int(expiry) * 1_000 if expiry else None,
     )
 
 

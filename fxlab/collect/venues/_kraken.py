@@ -20,9 +20,12 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from decimal import Decimal
 from typing import Any, ClassVar, Final, NamedTuple
 
+from fxlab._ticks import instrument_terms
 from fxlab.collect.feed import (
+    NOT_AS_DOCUMENTED,
     Address,
     BookDelta,
     BookSnapshot,
@@ -225,6 +228,30 @@ def _instrument(key: str, pair: Mapping[str, Any]) -> Instrument | None:
         int(pair["pair_decimals"]),
         "trading" if status == "online" else str(status),
         {"rest": key, "quantity_decimals": int(pair["lot_decimals"])},
+        _terms(pair, *native.split("/")),
+    )
+
+
+def _terms(pair: Mapping[str, Any], base: str, quote: str) -> dict[str, Any]:
+    """Return sizes and fees of a pair: percents, by the volume of 30 days."""
+    try:
+        taker, maker = (
+            {float(volume): float(Decimal(str(fee)) * 100) for volume, fee in pair.get(name) or ()}
+            for name in ("fees", "fees_maker")
+        )
+    except NOT_AS_DOCUMENTED:  # sizes are known all the same
+        taker = maker = {}
+    return instrument_terms(
+        kind="spot",
+        base=base,
+        quote=quote,
+        tick_size=pair.get("tick_size"),
+        lot_size=Decimal(1).scaleb(-int(pair["lot_decimals"])),
+        min_qty=pair.get("ordermin"),
+        min_notional=pair.get("costmin"),
+        taker_bps=taker.get(0.0),
+        maker_bps=maker.get(0.0),
+        fee_tiers=[[each, taker[each], maker[each]] for each in sorted(taker.keys() & maker)],
     )
 
 

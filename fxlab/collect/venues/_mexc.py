@@ -21,6 +21,7 @@ from decimal import Decimal
 from json.decoder import JSONDecoder
 from typing import Any, ClassVar, Final
 
+from fxlab._ticks import instrument_terms
 from fxlab.collect.feed import (
     NOT_AS_DOCUMENTED,
     Address,
@@ -308,6 +309,7 @@ def _names(entry: Mapping[str, Any]) -> tuple[str, str]:
 def _instrument(entry: Mapping[str, Any]) -> Instrument:
     size = Decimal(str(entry["contractSize"]))
     positive(float(size), "contractSize")
+    inverse = entry.get("settleCoin") == entry["baseCoin"]
     return Instrument(
         *_names(entry),
         int(entry["priceScale"]),
@@ -315,8 +317,27 @@ def _instrument(entry: Mapping[str, Any]) -> Instrument:
         {
             "contract_size": float(size),
             "quantity_decimals": _decimals(size) + int(entry.get("volScale", 0)),
-            "inverse": entry.get("settleCoin") == entry["baseCoin"],
+            "inverse": inverse,
         },
+        _terms(entry, size, inverse=inverse),
+    )
+
+
+def _terms(entry: Mapping[str, Any], size: Decimal, *, inverse: bool) -> dict[str, Any]:
+    """Return sizes and fees; those of an inverse contract are no steps of base units."""
+    sizes = {} if inverse else {"lot_size": entry.get("volUnit"), "min_qty": entry.get("minVol")}
+    return instrument_terms(
+        contract=size,
+        fee_bps=10_000,
+        kind="perpetual",
+        base=entry["baseCoin"],
+        quote=entry.get("quoteCoin"),
+        settle=entry.get("settleCoin"),
+        contract_size=size,
+        tick_size=entry.get("priceUnit"),
+        **sizes,
+        taker_bps=entry.get("takerFeeRate"),
+        maker_bps=entry.get("makerFeeRate"),
     )
 
 

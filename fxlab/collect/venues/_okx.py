@@ -45,6 +45,7 @@ from functools import partial
 from json.decoder import JSONDecoder
 from typing import Any, ClassVar, Final, NamedTuple
 
+from fxlab._ticks import instrument_terms
 from fxlab.collect._live.trades import MOST_ID
 from fxlab.collect.feed import (
     NOT_AS_DOCUMENTED,
@@ -502,6 +503,17 @@ def _instrument(entry: Mapping[str, Any]) -> Instrument | None:
         _decimals(tick),
         "trading" if entry["state"] == "live" else str(entry["state"]),
         detail | ({"contract_size": float(size)} if swap else {}),
+        instrument_terms(
+            contract=size,
+            kind="perpetual" if swap else "spot",
+            base=symbol.partition("_")[0],
+            quote=symbol.partition("_")[2],
+            settle=entry.get("settleCcy"),
+            contract_size=size if swap else None,
+            tick_size=tick,
+            lot_size=lot,
+            min_qty=entry.get("minSz"),
+        ),
     )
 
 

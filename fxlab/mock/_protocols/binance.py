@@ -260,7 +260,14 @@ class BinanceRest:
             **detail,
             "filters": [
                 {"filterType": "PRICE_FILTER", "tickSize": frames.price(1)},
-                {"filterType": "LOT_SIZE", "stepSize": frames.quantity(1)},
+                {
+                    "filterType": "LOT_SIZE",
+                    "stepSize": frames.quantity(1),
+                    "minQty": frames.quantity(1),
+                },
+                {"filterType": "MIN_NOTIONAL", "notional": "5"}
+                if self._futures
+                else {"filterType": "NOTIONAL", "minNotional": "5.00000000"},
             ],
         }
 

@@ -207,7 +207,11 @@ class BybitProtocol(Protocol):
             "quoteCoin": listing.quote,
             "innovation": "0",
             "status": "Trading",
-            "lotSizeFilter": {"basePrecision": listing.quantity(1)},
+            "lotSizeFilter": {
+                "basePrecision": listing.quantity(1),
+                "minOrderQty": listing.quantity(1),
+                "minOrderAmt": "5",
+            },
             "priceFilter": {"tickSize": listing.price(1)},
         }
 
@@ -258,7 +262,8 @@ class BybitLinearProtocol(BybitProtocol):
         """Return what the venue says of a contract."""
         told = super().listing(listing)
         del told["innovation"]
-        quantity = {"qtyStep": listing.quantity(1), "minOrderQty": listing.quantity(1)}
+        least = {"minOrderQty": listing.quantity(1), "minNotionalValue": "5"}
+        quantity = {"qtyStep": listing.quantity(1), **least}
         kind = {"contractType": "LinearPerpetual", "settleCoin": listing.quote}
         return {**told, **kind, "lotSizeFilter": quantity}
 

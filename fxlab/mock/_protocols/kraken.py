@@ -267,6 +267,11 @@ class KrakenProtocol(Protocol):
             "quote": quote,
             "pair_decimals": listing.price_decimals,
             "lot_decimals": listing.quantity_decimals,
+            "tick_size": listing.price(1),
+            "ordermin": listing.quantity(1),
+            "costmin": "0.5",
+            "fees": [[0, 0.4], [10_000, 0.35]],
+            "fees_maker": [[0, 0.25], [10_000, 0.2]],
             "status": "delisted" if listing.symbol in self.world.delisted else "online",
         }
 

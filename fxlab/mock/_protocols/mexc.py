@@ -146,6 +146,9 @@ class MexcProtocol(Protocol):
             "volScale": 0,
             "priceUnit": float(listing.price(1)),
             "volUnit": 1,
+            "minVol": 1,
+            "takerFeeRate": 0.0004,
+            "makerFeeRate": 0.0001,
             "state": 3 if listing.symbol in self.world.delisted else 0,
         }
 
