@@ -33,7 +33,7 @@ from fxlab.backtester._frame_source import FrameSource, slices
 from fxlab.backtester._kernel.records import MarketArrays
 from fxlab.backtester._market_arrays import merge
 from fxlab.backtester._source import TickSource, Which, no_ticks, scan_many, share_before
-from fxlab.backtester.engine import new_state, prepare
+from fxlab.backtester.engine import prepare
 from fxlab.backtester.lookahead import SAMPLE_CUTS, SAMPLE_ROWS, check_lookahead
 from fxlab.backtester.options import RunOptions
 from fxlab.backtester.result import fingerprint_inputs, fingerprint_of
@@ -77,7 +77,7 @@ class SweepStudy:
         self.terms = terms
         self.example = example
         job = prepare(self.source, terms.strategy, example.values, terms.options)
-        self.run, self.bounds = job.run, job.bounds
+        self.run, self.bounds, self._account = job.run, job.bounds, job.state
         self.periods = Periods.of(self.bounds, self.run.grid_us)
 
     @property
@@ -89,9 +89,8 @@ class SweepStudy:
         """Return a point that has not begun; raises what the strategy raises."""
         run = self.run
         signals = run.strategy.signals(point.values)
-        state = new_state(run, signals, self.bounds)
         run = dataclasses.replace(run, parameters=point.values)
-        return Trial(point, signals, run, state, self.periods)
+        return Trial(point, signals, run, self._account.reopened(signals), self.periods)
 
     def read(self, signals: Sequence[Signals]) -> Reading:
         """Return a pass over the ticks for points that read the same columns."""

@@ -11,7 +11,7 @@ the time grid are compounded until few are left.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, Self
 
@@ -20,15 +20,14 @@ import polars as pl
 
 from fxlab.backtester import result
 from fxlab.backtester._feeds import SymbolChunk
-from fxlab.backtester._kernel import records
 from fxlab.backtester._kernel.records import MarketArrays
 from fxlab.backtester._market_arrays import decisions_on
 from fxlab.backtester._state import KernelState
 from fxlab.backtester.metrics._performance import (
     Executed,
     RoundTrips,
+    columns_of,
     compute,
-    count_unfilled,
 )
 from fxlab.backtester.result import Run, facts_of
 from fxlab.backtester.strategy.signals import Signals
@@ -89,38 +88,30 @@ class Periods:
         return compounded
 
 
-_NO_FILLS = np.empty(0, records.FILL)
-_NO_TRADES = np.empty(0, records.TRADE)
-
-
 @dataclass(slots=True)
 class TradeAccumulator:
     """Takes the kernel's records as they come; metrics are those of all of them at once."""
 
-    fills: list[Executed] = field(default_factory=lambda: [Executed.of(_NO_FILLS)])
-    trades: list[RoundTrips] = field(default_factory=lambda: [RoundTrips.of(_NO_TRADES)])
+    fills: list[Executed] = field(default_factory=list)
+    trades: list[RoundTrips] = field(default_factory=list)
     unfilled: int = 0
     size: int = 0
     """Bytes kept."""
 
-    def take(self, written: Mapping[str, Iterable[np.ndarray]]) -> None:
-        """Take lists of `ORDER`, `FILL` and `TRADE` records by name."""
-        self.unfilled += sum(map(count_unfilled, written["orders"]))
-        fills = [Executed.of(records) for records in written["fills"]]
-        trades = [RoundTrips.of(records) for records in written["trades"]]
-        self.fills += fills
-        self.trades += trades
-        self.size += sum(array.nbytes for columns in (*fills, *trades) for array in columns)
+    def take(self, orders: np.ndarray, fills: np.ndarray, trades: np.ndarray) -> None:
+        """Take `ORDER`, `FILL` and `TRADE` records."""
+        executed, closed, unfilled = columns_of(orders, fills, trades)
+        self.fills.append(executed)
+        self.trades.append(closed)
+        self.unfilled += unfilled
+        self.size += sum(array.nbytes for array in (*executed, *closed))
 
     @property
-    def executed(self) -> Executed:
-        """Return the fills."""
-        return Executed(*map(np.concatenate, zip(*self.fills, strict=True)))
-
-    @property
-    def closed(self) -> RoundTrips:
-        """Return the closed round trips."""
-        return RoundTrips(*map(np.concatenate, zip(*self.trades, strict=True)))
+    def columns(self) -> tuple[Executed, RoundTrips, int]:
+        """Return those of all records, as `columns_of` does."""
+        executed = Executed(*map(np.concatenate, zip(*self.fills, strict=True)))
+        closed = RoundTrips(*map(np.concatenate, zip(*self.trades, strict=True)))
+        return executed, closed, self.unfilled
 
 
 State = Literal["done", "failed", "skipped"]
@@ -219,10 +210,10 @@ class Trial:
             return self._outcome
         records = self._state.close()
         self._condense()
-        run, kept = self._run, self._accumulator
+        run = self._run
         returns = result.interval_returns(records, run.capital, run.grid_us)
         facts = facts_of(run, records)
-        metrics = compute(returns, facts, kept.executed, kept.closed, kept.unfilled)
+        metrics = compute(returns, facts, *self._accumulator.columns)
         return TrialResult(
             self.point.number,
             "done",
@@ -233,10 +224,7 @@ class Trial:
 
     def _condense(self) -> None:
         """Keep of the kernel's records what metrics need, and let them go."""
-        written = self._state.written
-        self._accumulator.take(written)
-        for name in ("orders", "fills", "trades"):
-            written[name].clear()
+        self._accumulator.take(*self._state.take_records())
 
 
 def place_of(sessions: Sequence[str], session: object) -> int:

@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 
 from fxlab.backtester._kernel.compiled import compiled, inlined
+from fxlab.backtester._kernel.records import STILL_OPEN
 
 SMALLEST_PRICE: Final = 1e-100
 LARGEST_PRICE: Final = 1e100
@@ -128,6 +129,29 @@ def changed_targets(rows, first, targets, largest, changes_only, chosen, decisio
             count += 1
             last = value
     return count, -1
+
+
+@compiled
+def condense(orders, fills, trades, notional, fees, maker, pnl, entry_notional, seconds):
+    """Write what metrics need of fills (`FILL`) and closed trades (`TRADE`), a column each.
+
+    Returns how many orders (`ORDER`) ended with nothing executed, and how many trades are closed.
+    """
+    unfilled = closed = 0
+    for i in range(len(orders)):
+        unfilled += orders[i]["qty"] == 0.0
+    for i in range(len(fills)):
+        notional[i] = abs(fills[i]["qty"]) * fills[i]["price"]
+        fees[i] = fills[i]["fee"]
+        maker[i] = fills[i]["maker"] != 0
+    for i in range(len(trades)):
+        trade = trades[i]
+        if trade["exited_at"] != STILL_OPEN:
+            pnl[closed] = trade["pnl"]
+            entry_notional[closed] = trade["qty"] * trade["entry_price"]
+            seconds[closed] = (trade["exited_at"] - trade["entered_at"]) / 1e6
+            closed += 1
+    return unfilled, closed
 
 
 @compiled
