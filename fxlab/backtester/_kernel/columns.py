@@ -207,6 +207,48 @@ def rolling_largest(values, window, ahead, found):
         found[i] = max(found[i], ahead[i - window + 1])
 
 
+BREAK_ROWS: Final = 64
+"""Rows whose longest ways back are known together, so that most are passed over."""
+
+
+@compiled
+def ways_back(values, above, below):
+    """Write how many rows right before each one are all lower than it, and all higher.
+
+    A row that is passed over takes with it what it has passed over itself, so that each is looked
+    at a few times.
+    """
+    for i in range(len(values)):
+        j = i - 1
+        while j >= 0 and values[j] < values[i]:
+            j -= above[j] + 1
+        above[i] = i - 1 - j
+        j = i - 1
+        while j >= 0 and values[j] > values[i]:
+            j -= below[j] + 1
+        below[i] = i - 1 - j
+
+
+@compiled
+def channel_breaks(above, below, most_above, most_below, entry, leave, begin, rows, up):
+    """Write the rows from `begin` on that leave a channel, and which way; return how many.
+
+    The first four are `ways_back`, and the most of them in each `BREAK_ROWS` rows.
+    """
+    count, row = 0, begin
+    while row < len(above):
+        block = row // BREAK_ROWS
+        after = min((block + 1) * BREAK_ROWS, len(above))
+        if most_above[block] >= entry or most_below[block] >= leave:
+            for i in range(row, after):
+                if above[i] >= entry or below[i] >= leave:
+                    rows[count] = i
+                    up[count] = above[i] >= entry
+                    count += 1
+        row = after
+    return count
+
+
 @compiled
 def exponential_means(values, weight, means):
     """Write the exponential average of all values so far."""
