@@ -137,11 +137,12 @@ FLOORS = {
         ["_archive", "_deletion", "runs"],
     ],
     "fxlab/sweeper": [
-        ["_cross_validation", "_space"],
+        ["_space"],
         ["_trial"],
         ["_results", "_study"],
         ["_store", "_threads"],
         ["_executors"],
+        ["_cross_validation"],
         ["sweep"],
         ["walk_forward"],
     ],

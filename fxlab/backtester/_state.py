@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 import numpy as np
@@ -110,12 +110,7 @@ class KernelState:
         delays = execution.delays.table(symbols)
         terms = execution.terms(interval)
         terms["draws"] = delays.shape[1]
-        if signals is not None:
-            holding = signals.max_holding_us
-            terms["max_holding"] = -1 if holding is None else holding
-            terms["cooldown"] = signals.cooldown_us
-            terms["reenter"] = signals.reentry == "signal"
-        return cls(
+        opened = cls(
             legs=legs,
             account=account,
             terms=terms,
@@ -124,6 +119,26 @@ class KernelState:
             gaps=np.empty(0, records.GAPS) if gaps is None else gaps,
             held_books=held_books,
             sell_at_end=execution.close_at_end,
+        )
+        return opened if signals is None else opened.reopened(signals)
+
+    def reopened(self, signals: Signals) -> KernelState:
+        """Return this account as it was opened, under the rules of other signals.
+
+        Only before its first row: a sweep opens one account, and copies it for each point.
+        """
+        holding = signals.max_holding_us
+        terms = _joined([self.terms])
+        terms["max_holding"] = -1 if holding is None else holding
+        terms["cooldown"] = signals.cooldown_us
+        terms["reenter"] = signals.reentry == "signal"
+        return replace(
+            self,
+            legs=_joined([self.legs]),
+            account=_joined([self.account]),
+            terms=terms,
+            held_books=_joined([self.held_books]),
+            written={name: [] for name in ROOM},
         )
 
     @property
@@ -199,6 +214,13 @@ class KernelState:
             **{name: self._all(name) for name in ROOM},
         )
 
+    def take_records(self) -> list[np.ndarray]:
+        """Return the orders, fills and trades since the last call; they are kept no longer."""
+        found = [self._all(name) for name in ROOM[:3]]
+        for name in ROOM[:3]:
+            self.written[name].clear()
+        return found
+
     def _check_finite(self, market: MarketArrays) -> None:
         """Refuse to go on with money that floats cannot hold; it never comes back to a number."""
         account = self.account[0]
@@ -216,10 +238,10 @@ class KernelState:
 
     def _all(self, name: str) -> np.ndarray:
         """Return all records of a kind, joined in place so that asking again is cheap."""
-        parts = self.written[name]
-        if len(parts) != 1:
-            kind = _KINDS[ROOM.index(name)]
-            self.written[name] = parts = [np.concatenate([np.empty(0, kind), *parts])]
+        parts = self.written[name] or [np.empty(0, _KINDS[ROOM.index(name)])]
+        if len(parts) > 1:
+            parts = [_joined(parts)]
+        self.written[name] = parts
         return parts[0]
 
     def _room(self, wanted: int, time: np.ndarray) -> Written:
@@ -272,6 +294,12 @@ def _fraction(step: float) -> tuple[float, float]:
     digits, exponent = Decimal(repr(step)).as_tuple()[1:]
     units, power = int("".join(map(str, digits))), int(exponent)
     return float(units * 10 ** max(0, power)), float(10 ** max(0, -power))
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    """Return records of one kind, copied as bytes: numpy looks at each field of a record first."""
+    whole: np.ndarray = np.concatenate([part.view(np.uint8) for part in parts])
+    return whole.view(parts[0].dtype)
 
 
 def _empty(sizes: tuple[int, ...]) -> Written:

@@ -25,14 +25,9 @@ from fxlab._html import heading, paragraphs, plain, show, table
 from fxlab._progress import Advance, Progress, part, shown
 from fxlab.backtester._feeds import Needs, needs_of
 from fxlab.backtester._market_arrays import decisions_on
-from fxlab.backtester._source import (
-    as_source,
-    choose_symbols,
-    with_instruments,
-    with_recorded_funding,
-)
-from fxlab.backtester.engine import Job, new_state, prepare
-from fxlab.backtester.execution import Execution
+from fxlab.backtester._source import as_source, choose_symbols
+from fxlab.backtester.engine import Job, prepare, with_execution
+from fxlab.backtester.execution import DELAYS, Execution
 from fxlab.backtester.metrics._performance import LESS_IS_BETTER, METRICS, NEITHER
 from fxlab.backtester.options import Options, RunOptions, takes_run_options
 from fxlab.backtester.report._summary import HEADLINE, show_metric
@@ -345,7 +340,6 @@ def _marked(comparison: Comparison) -> pl.DataFrame:
 SHOWN: Final = (
     *("total_return", "max_drawdown", "sharpe_per_period", "trades_count", "fees", "ruined_after"),
 )
-DELAYS: Final = ("0s", "50ms", "250ms", "1s")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -444,8 +438,8 @@ def cost_ladder(
     with shown(progress, "cost_ladder") as advance:
         for number, names in enumerate(markets.values()):
             first = scenarios[names[0]]
-            job = prepare(data, strategy, parameters, replace(asked, execution=first))
-            jobs = {name: _with_execution(job, first, scenarios[name]) for name in names}
+            job = prepare(source, strategy, parameters, replace(asked, execution=first))
+            jobs = {name: with_execution(job, first, scenarios[name]) for name in names}
             _run(job, jobs, part(advance, number / len(markets), (number + 1) / len(markets)))
             results |= {name: each.finish() for name, each in jobs.items()}
     ordered = {name: results[name] for name in scenarios}
@@ -476,20 +470,6 @@ def default_scenarios(execution: Execution) -> dict[str, Execution]:
     factors = {"no costs": 0.0, "half": 0.5, "as given": 1.0, "double": 2.0}
     scenarios = {words: execution.scaled(factor) for words, factor in factors.items()}
     return scenarios | {f"latency {delay}": replace(execution, latency=delay) for delay in DELAYS}
-
-
-def _with_execution(job: Job, asked: Execution, execution: Execution) -> Job:
-    """Return a job with other assumptions than those it was prepared with, as they were asked."""
-    execution, listed = with_instruments(execution, job.run.source, job.run.symbols)
-    if execution.funding == asked.funding:  # what was recorded is read already
-        charged = replace(execution, funding=job.run.execution.funding)
-        recorded = job.run.recorded_funding
-    else:
-        charged, recorded = with_recorded_funding(
-            execution, job.run.source, job.run.symbols, job.bounds
-        )
-    run = replace(job.run, execution=charged, recorded_funding=recorded, listed=listed)
-    return replace(job, run=run, state=new_state(run, job.signals, job.bounds))
 
 
 def _run(job: Job, jobs: Mapping[str, Job], progress: Advance) -> None:

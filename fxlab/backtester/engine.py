@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Unpack
 
 import numpy as np
@@ -25,6 +25,7 @@ from fxlab.backtester._source import (
     with_recorded_funding,
 )
 from fxlab.backtester._state import KernelState
+from fxlab.backtester.execution import Execution
 from fxlab.backtester.options import Options, RunOptions, takes_run_options
 from fxlab.backtester.result import Result, Run, build_result
 from fxlab.backtester.strategy.signals import Signals
@@ -196,6 +197,20 @@ def new_state(run: Run, signals: Signals, bounds: tuple[int, int]) -> KernelStat
         signals=signals,
         gaps=gap_records(run.gaps, run.symbols),
     )
+
+
+def with_execution(job: Job, asked: Execution, execution: Execution) -> Job:
+    """Return a job with other assumptions than those it was prepared with, as they were asked."""
+    execution, listed = with_instruments(execution, job.run.source, job.run.symbols)
+    if execution.funding == asked.funding:  # what was recorded is read already
+        charged = replace(execution, funding=job.run.execution.funding)
+        recorded = job.run.recorded_funding
+    else:
+        charged, recorded = with_recorded_funding(
+            execution, job.run.source, job.run.symbols, job.bounds
+        )
+    run = replace(job.run, execution=charged, recorded_funding=recorded, listed=listed)
+    return replace(job, run=run, state=new_state(run, job.signals, job.bounds))
 
 
 def choose_interval(bounds: tuple[int, int], grid_us: int) -> int:

@@ -316,6 +316,9 @@ def _check_between(name: str, value: object, low: float, high: float) -> float:
     return required(number(value, low, high), rule)
 
 
+DELAYS: Final = ("0s", "50ms", "250ms", "1s")
+"""Latencies at which runs are compared."""
+
 DRAWS: Final = 65_536
 KINDS: Final = ("fixed", "uniform", "normal", "lognormal", "samples", "measured")
 

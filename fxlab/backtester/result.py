@@ -10,7 +10,7 @@ import hashlib
 import json
 import platform
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache, cached_property
@@ -30,12 +30,10 @@ from fxlab.backtester.execution import Execution
 from fxlab.backtester.metrics import _analysis
 from fxlab.backtester.metrics._analysis import gap_micros
 from fxlab.backtester.metrics._performance import (
-    Executed,
     Facts,
     Metrics,
-    RoundTrips,
+    columns_of,
     compute,
-    count_unfilled,
 )
 from fxlab.backtester.strategy.strategy import Strategy, Value
 from fxlab.schema import UTC_MICROS
@@ -286,8 +284,8 @@ def build_result(run: Run, records: Records, rows_digest: Mapping[str, str]) -> 
     """Turn the kernel's records into a `Result`."""
     facts = facts_of(run, records)
     returns = interval_returns(records, run.capital, run.grid_us)
-    executed, closed = Executed.of(records.fills), RoundTrips.of(records.trades)
-    metrics = compute(returns, facts, executed, closed, count_unfilled(records.orders))
+    columns = columns_of(records.orders, records.fills, records.trades)
+    metrics = compute(returns, facts, *columns)
     now = datetime.now(UTC)
     return Result(
         run=run,
@@ -345,8 +343,30 @@ def fingerprint_inputs(run: Run, rows_digest: Mapping[str, str]) -> dict[str, An
 
 def fingerprint_of(made_of: Mapping[str, Any], parameters: Mapping[str, Value]) -> str:
     """Return the SHA-256 of ingredients and parameters."""
-    whole = {**made_of, "parameters": dict(parameters)}
-    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+    return sealing(made_of)(parameters)
+
+
+def sealing(made_of: Mapping[str, Any]) -> Callable[[Mapping[str, Value]], str]:
+    """Return what makes `fingerprint_of` these ingredients and any parameters.
+
+    It is hashed as one JSON object in the order of its names, whose values are written once.
+    """
+    given = "parameters"
+    written = {name: _json({name: made_of[name]})[1:-1] for name in sorted(made_of)}
+    before = "".join(f"{text}, " for name, text in written.items() if name < given)
+    after = "".join(f", {text}" for name, text in written.items() if name > given)
+    begun = hashlib.sha256(f'{{{before}"{given}": '.encode())
+
+    def seal(parameters: Mapping[str, Value]) -> str:
+        digest = begun.copy()
+        digest.update(f"{_json(dict(parameters))}{after}}}".encode())
+        return digest.hexdigest()
+
+    return seal
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, sort_keys=True)
 
 
 @cache

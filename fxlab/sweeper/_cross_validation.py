@@ -1,4 +1,4 @@
-"""Overfitting guards of a sweep: PBO, deflated Sharpe ratio, purged cross-validation.
+"""Guards of a sweep: PBO, deflated Sharpe ratio, purged cross-validation, other costs and latency.
 
 They say what a sweep's best point is worth once it is known that it was chosen. The probability of
 overfitting (PBO) asks how often the best on one half of the time is below the median on the other;
@@ -6,20 +6,25 @@ the deflated Sharpe ratio asks whether the best is above what chance alone reach
 trials. Cross-validation chooses on most of the time and tests on the rest. All use the sweep's own
 matrix of returns: the decisions of a point depend on its parameters only, not on what was trained
 on, so one replay gives its returns in every fold, and nothing is replayed again.
+
+Other costs and latencies are replayed: all of them in one pass, on the same decisions.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
 from fxlab import _html
+from fxlab._progress import shown
 from fxlab._times import Duration
+from fxlab.backtester.execution import DELAYS, Execution, Latency
 from fxlab.backtester.metrics._overfitting import (
     LOST,
     Overfitting,
@@ -28,9 +33,12 @@ from fxlab.backtester.metrics._overfitting import (
     effective_trials,
     probability_of_overfitting,
 )
+from fxlab.backtester.metrics._performance import METRICS
 from fxlab.backtester.metrics._validation import Fold, purged_kfold
 from fxlab.errors import FxlabError, InvalidParameter
 from fxlab.schema import UTC_MICROS
+from fxlab.sweeper._executors import replay_scenarios
+from fxlab.sweeper._results import check_objective
 
 if TYPE_CHECKING:
     from fxlab.sweeper.sweep import Sweep
@@ -215,6 +223,90 @@ def _tested(
         "test_rank": int((outside > outside[best]).sum()) + 1,
         "points": len(numbers),
     }
+
+
+def ladder(
+    sweep: Sweep, executions: Mapping[str, Execution] | None, metric: str | None
+) -> pl.DataFrame:
+    """Return each point's metric under other assumptions; see `Sweep.ladder`."""
+    from fxlab.backtester.compare import scenarios_of
+
+    goal = check_objective(metric or sweep.metric)
+    asked = sweep.studies[0].terms.options.execution
+    fees = {(one.run.execution.taker_bps, one.run.execution.maker_bps) for one in sweep.studies}
+    if len(fees) == 1:  # as listed, where they are not said
+        taker, maker = fees.pop()
+        asked = replace(asked, taker_bps=taker, maker_bps=maker)
+    scenarios = scenarios_of(executions, asked)
+    return _with(sweep.parameters, _under(sweep, scenarios, goal))
+
+
+def break_even(sweep: Sweep, delays: Sequence[Duration]) -> pl.DataFrame:
+    """Return the fee and the latency at which each point earns nothing; see `Sweep.break_even`."""
+    asked = sweep.studies[0].terms.options.execution
+    seconds = [Latency.fixed(delay).values[0] / 1e6 for delay in delays]
+    if len(seconds) < 2 or any(early >= late for early, late in pairwise(seconds)):
+        raise InvalidParameter(
+            f"delays={list(delays)!r:.80} are not two or more rising latencies; give for example "
+            f"{list(DELAYS)}"
+        )
+    scenarios = {f"latency {delay}": replace(asked, latency=delay) for delay in delays}
+    fees = sweep.table.group_by("point").agg(pl.col("break_even_bps").mean())
+    found = _with(_with(sweep.parameters, fees), _under(sweep, scenarios, "total_return"))
+    returns = found.select(pl.col(*scenarios).fill_null(math.nan)).to_numpy()
+    latency, notes = break_even_latency(seconds, returns)
+    return found.with_columns(
+        pl.Series("break_even_latency", latency).fill_nan(None), pl.Series("note", notes, pl.String)
+    )
+
+
+def break_even_latency(
+    seconds: Sequence[float], returns: np.ndarray
+) -> tuple[np.ndarray, list[str]]:
+    """Return the latency from which on each point earns nothing; nan where a note says why not.
+
+    It is where a straight line meets zero: between the first of the latencies at which the point
+    has no gain, and the one before.
+
+    Parameters
+    ----------
+    seconds
+        The latencies, rising.
+    returns
+        Total returns, float64 (points, latencies).
+    """
+    earns, unknown = returns > 0.0, np.isnan(returns).any(axis=1)
+    rows, after = np.arange(len(returns)), np.argmin(earns, axis=1)
+    known = ~unknown & earns[:, 0] & ~earns.all(axis=1)
+    at, before = np.array(seconds), np.maximum(after - 1, 0)
+    high, low = returns[rows, before], returns[rows, after]
+    share = high / np.where(known, high - low, 1.0)
+    found = np.where(known, at[before] + (at[after] - at[before]) * share, np.nan)
+    notes = np.full(len(returns), f"still earns at {seconds[-1]:g} s", object)
+    notes[~earns[:, 0]] = f"earns nothing at {seconds[0]:g} s"
+    notes[unknown] = "has no total return"
+    notes[known] = ""
+    return found, notes.tolist()
+
+
+def _under(sweep: Sweep, scenarios: Mapping[str, Execution], metric: str) -> pl.DataFrame:
+    """Return each point's metric under other assumptions, the mean over the sessions."""
+    with shown(None, "ladder") as advance:
+        points = list(sweep.points.values())
+        found = replay_scenarios(sweep.studies, points, scenarios, advance)
+    place = list(METRICS).index(metric)
+    rows = [
+        {"point": number, **{name: float(values[place]) for name, values in under.items()}}
+        for outcomes in found
+        for number, under in outcomes.items()
+    ]
+    kinds = {"point": pl.Int64, **dict.fromkeys(scenarios, pl.Float64)}
+    means = pl.col(*scenarios).fill_nan(None).mean()
+    return pl.DataFrame(rows, schema=kinds).group_by("point", maintain_order=True).agg(means)
+
+
+def _with(points: pl.DataFrame, values: pl.DataFrame) -> pl.DataFrame:
+    return points.join(values, on="point", how="left", maintain_order="left")
 
 
 def sharpe(returns: np.ndarray) -> np.ndarray:

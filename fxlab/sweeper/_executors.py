@@ -23,7 +23,7 @@ import re
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
@@ -33,10 +33,17 @@ from concurrent.futures import (
     ThreadPoolExecutor,
     wait,
 )
+from contextlib import closing
+from dataclasses import replace
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
+from fxlab._progress import Advance
+from fxlab.backtester._feeds import needs_of
 from fxlab.backtester._frame_source import FrameSource
+from fxlab.backtester.execution import Execution
 from fxlab.backtester.result import VERSIONED
 from fxlab.errors import InvalidParameter, WorkerLost
 from fxlab.sweeper import _study
@@ -47,6 +54,7 @@ from fxlab.sweeper._threads import (
     PULSE_SECONDS,
     Threads,
     Tick,
+    check_workers,
     next_size,
     run_trials,
 )
@@ -415,3 +423,45 @@ def executor_for(
     if specs is None:
         return Threads(studies, workers)
     return Processes(studies, specs, workers)
+
+
+def replay_scenarios(
+    studies: Sequence[SweepStudy],
+    points: Sequence[Point],
+    scenarios: Mapping[str, Execution],
+    progress: Advance,
+) -> list[dict[int, dict[str, np.ndarray]]]:
+    """Return metrics under other assumptions: of each session, by the point's number, by scenario.
+
+    Scenarios that read the same of the market share one pass, and each point's decisions.
+    """
+    found: list[dict[int, dict[str, np.ndarray]]] = [defaultdict(dict) for _ in studies]
+    markets = defaultdict(list)
+    for name, execution in scenarios.items():
+        markets[needs_of([], execution)].append(name)
+    total, done = max(1, len(markets) * len(studies) * len(points)), 0
+
+    def tick(under_way: float) -> None:
+        words = f"{done:,} of {total:,} points under {len(scenarios)} assumptions"
+        progress(min(1.0, (done + under_way) / total), words)
+
+    for names in markets.values():
+        made = _under_scenarios(studies, [scenarios[name] for name in names])
+        with closing(executor_for(made, check_workers(None), len(points), None)) as executor:
+            for number, outcomes in executor.run([points] * len(made), tick):
+                done += len(outcomes)
+                for one in outcomes:
+                    if one.state == "done":
+                        values = (one.metrics, *one.scenarios)
+                        found[number][one.number].update(zip(names, values, strict=True))
+    return found
+
+
+def _under_scenarios(
+    studies: Sequence[SweepStudy], executions: Sequence[Execution]
+) -> list[SweepStudy]:
+    """Return the studies under other assumptions, of which the first stands for their own."""
+    asked = studies[0].terms
+    options = replace(asked.options, execution=executions[0])
+    terms = replace(asked, options=options, scenarios=tuple(executions[1:]))
+    return [SweepStudy(study.source, terms, study.example) for study in studies]

@@ -33,8 +33,16 @@ from fxlab.backtester._feeds import SymbolChunk, needs_of, open_feeds
 from fxlab.backtester._frame_source import FrameSource, slices
 from fxlab.backtester._kernel.records import MarketArrays
 from fxlab.backtester._market_arrays import merge
-from fxlab.backtester._source import TickSource, Which, no_ticks, scan_many, share_before
-from fxlab.backtester.engine import new_state, prepare
+from fxlab.backtester._source import (
+    TickSource,
+    Which,
+    as_source,
+    no_ticks,
+    scan_many,
+    share_before,
+)
+from fxlab.backtester.engine import prepare, with_execution
+from fxlab.backtester.execution import Execution
 from fxlab.backtester.lookahead import SAMPLE_CUTS, SAMPLE_ROWS, check_lookahead
 from fxlab.backtester.options import RunOptions
 from fxlab.backtester.result import fingerprint_inputs, fingerprint_of
@@ -42,7 +50,7 @@ from fxlab.backtester.strategy.signals import Signals
 from fxlab.backtester.strategy.strategy import Strategy
 from fxlab.errors import Cancelled, FxlabError, InvalidParameter, LookaheadFound
 from fxlab.sweeper._space import Point, Space
-from fxlab.sweeper._trial import Periods, Trial
+from fxlab.sweeper._trial import Account, Periods, Trial
 
 CHUNK_ROWS: Final = 1 << 19
 """Rows of a symbol that all points work on before the next ones are read."""
@@ -56,6 +64,9 @@ class SweepConfig:
     options: RunOptions
     source_text: str
     """The strategy's source; another process might not find it."""
+
+    scenarios: tuple[Execution, ...] = ()
+    """Other assumptions, which read the same of the market: each point is replayed under them."""
 
 
 class SweepStudy:
@@ -79,6 +90,8 @@ class SweepStudy:
         self.example = example
         job = prepare(self.source, terms.strategy, example.values, terms.options)
         self.run, self.bounds = job.run, job.bounds
+        others = (with_execution(job, terms.options.execution, one) for one in terms.scenarios)
+        self._opened = [(each.run, each.state) for each in (job, *others)]
         self.periods = Periods.of(self.bounds, self.run.grid_us)
 
     @property
@@ -88,11 +101,12 @@ class SweepStudy:
 
     def trial(self, point: Point) -> Trial:
         """Return a point that has not begun; raises what the strategy raises."""
-        run = self.run
-        signals = run.strategy.signals(point.values)
-        state = new_state(run, signals, self.bounds)
-        run = dataclasses.replace(run, parameters=point.values)
-        return Trial(point, signals, run, state, self.periods)
+        signals = self.run.strategy.signals(point.values)
+        accounts = [
+            Account(dataclasses.replace(run, parameters=point.values), state.reopened(signals))
+            for run, state in self._opened
+        ]
+        return Trial(point, signals, accounts, self.periods)
 
     @cached_property
     def session(self) -> str:
@@ -184,6 +198,24 @@ def _content(source: FrameSource) -> str:
             hasher.update(",".join(frame.columns).encode())
             hasher.update(frame.hash_rows().to_numpy().data)
     return hasher.hexdigest()
+
+
+def studies_of(source: object, terms: SweepConfig, example: Point) -> list[SweepStudy]:
+    """Return a study of each source, each session once."""
+    sources = list(source) if isinstance(source, list | tuple) else [source]
+    if not sources:
+        raise InvalidParameter(
+            "there is no session to sweep over; list sessions with lab.sessions() and pass "
+            "[lab.session(session_id), ...]"
+        )
+    studies = [SweepStudy(as_source(one), terms, example) for one in sources]
+    names = [study.session for study in studies] if len(studies) > 1 else []
+    for name in names:
+        if names.count(name) > 1:
+            raise InvalidParameter(
+                f"session {name!r} is given {names.count(name)} times; once is enough"
+            )
+    return studies
 
 
 def refuse_if_too_many(

@@ -22,7 +22,7 @@ import polars as pl
 
 from fxlab._times import integer, required
 from fxlab.backtester._source import share_before
-from fxlab.backtester.result import fingerprint_of
+from fxlab.backtester.result import sealing
 from fxlab.errors import InvalidParameter
 from fxlab.sweeper._space import Point
 from fxlab.sweeper._study import Reading, SweepStudy
@@ -166,7 +166,7 @@ def _replay(
             trials = trials[:half]
         under_way = len(trials) * share_before(study.bounds, int(market.time[-1]))
         tick(under_way)
-    finish = partial(Trial.finish, seal=partial(fingerprint_of, reading.ingredients))
+    finish = partial(Trial.finish, seal=sealing(reading.ingredients))
     return _each(trials, finish, pool, workers, pulse), put_back
 
 

@@ -11,7 +11,7 @@ the time grid are compounded until few are left.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, Self
 
@@ -20,15 +20,14 @@ import polars as pl
 
 from fxlab.backtester import result
 from fxlab.backtester._feeds import SymbolChunk
-from fxlab.backtester._kernel import records
 from fxlab.backtester._kernel.records import MarketArrays
 from fxlab.backtester._market_arrays import decisions_on
-from fxlab.backtester._state import KernelState
+from fxlab.backtester._state import KernelState, Records
 from fxlab.backtester.metrics._performance import (
     Executed,
     RoundTrips,
+    columns_of,
     compute,
-    count_unfilled,
 )
 from fxlab.backtester.result import Run, facts_of
 from fxlab.backtester.strategy.signals import Signals
@@ -89,38 +88,30 @@ class Periods:
         return compounded
 
 
-_NO_FILLS = np.empty(0, records.FILL)
-_NO_TRADES = np.empty(0, records.TRADE)
-
-
 @dataclass(slots=True)
 class TradeAccumulator:
     """Takes the kernel's records as they come; metrics are those of all of them at once."""
 
-    fills: list[Executed] = field(default_factory=lambda: [Executed.of(_NO_FILLS)])
-    trades: list[RoundTrips] = field(default_factory=lambda: [RoundTrips.of(_NO_TRADES)])
+    fills: list[Executed] = field(default_factory=list)
+    trades: list[RoundTrips] = field(default_factory=list)
     unfilled: int = 0
     size: int = 0
     """Bytes kept."""
 
-    def take(self, written: Mapping[str, Iterable[np.ndarray]]) -> None:
-        """Take lists of `ORDER`, `FILL` and `TRADE` records by name."""
-        self.unfilled += sum(map(count_unfilled, written["orders"]))
-        fills = [Executed.of(records) for records in written["fills"]]
-        trades = [RoundTrips.of(records) for records in written["trades"]]
-        self.fills += fills
-        self.trades += trades
-        self.size += sum(array.nbytes for columns in (*fills, *trades) for array in columns)
+    def take(self, orders: np.ndarray, fills: np.ndarray, trades: np.ndarray) -> None:
+        """Take `ORDER`, `FILL` and `TRADE` records."""
+        executed, closed, unfilled = columns_of(orders, fills, trades)
+        self.fills.append(executed)
+        self.trades.append(closed)
+        self.unfilled += unfilled
+        self.size += sum(array.nbytes for array in (*executed, *closed))
 
     @property
-    def executed(self) -> Executed:
-        """Return the fills."""
-        return Executed(*map(np.concatenate, zip(*self.fills, strict=True)))
-
-    @property
-    def closed(self) -> RoundTrips:
-        """Return the closed round trips."""
-        return RoundTrips(*map(np.concatenate, zip(*self.trades, strict=True)))
+    def columns(self) -> tuple[Executed, RoundTrips, int]:
+        """Return those of all records, as `columns_of` does."""
+        executed = Executed(*map(np.concatenate, zip(*self.fills, strict=True)))
+        closed = RoundTrips(*map(np.concatenate, zip(*self.trades, strict=True)))
+        return executed, closed, self.unfilled
 
 
 State = Literal["done", "failed", "skipped"]
@@ -147,6 +138,8 @@ class TrialResult:
         Why it failed, or why the strategy refuses the combination.
     fingerprint
         That of `fxlab.backtest` with these parameters; empty unless the point is done.
+    scenarios
+        The metrics under the other assumptions of its study, in their order.
     """
 
     number: int
@@ -155,6 +148,7 @@ class TrialResult:
     returns: np.ndarray = field(default_factory=_nothing)
     error: str = ""
     fingerprint: str = ""
+    scenarios: tuple[np.ndarray, ...] = ()
 
     @classmethod
     def skipped(cls, number: int, why: object) -> TrialResult:
@@ -169,6 +163,33 @@ class TrialResult:
         return cls(number, "failed", error=words[:MESSAGE_LENGTH])
 
 
+@dataclass(slots=True)
+class Account:
+    """A point under some assumptions: its run, its money, and what is kept of its trades."""
+
+    run: Run
+    state: KernelState
+    kept: TradeAccumulator = field(default_factory=TradeAccumulator)
+
+    @property
+    def size(self) -> int:
+        """Return how many bytes are kept between two chunks."""
+        return self.kept.size + sum(array.nbytes for array in self.state.written["samples"])
+
+    def replay(self, market: MarketArrays, decisions: np.ndarray) -> None:
+        """Replay a stretch; of the kernel's records, keep what metrics need."""
+        self.state.replay(market, decisions)
+        self.kept.take(*self.state.take_records())
+
+    def close(self) -> tuple[np.ndarray, Records, np.ndarray]:
+        """Return the metrics, the records that they are of, and the returns on the grid."""
+        records = self.state.close()
+        self.kept.take(*self.state.take_records())
+        returns = result.interval_returns(records, self.run.capital, self.run.grid_us)
+        metrics = compute(returns, facts_of(self.run, records), *self.kept.columns)
+        return np.array(list(metrics.values())), records, returns
+
+
 class Trial:
     """A point under way.
 
@@ -176,67 +197,51 @@ class Trial:
     ----------
     point, signals
         The parameters, and what the strategy makes of them.
-    run
-        The point's run, as a backtest would have it.
-    state
-        Its account, just opened.
+    accounts
+        The point under the study's assumptions, and under others: they share its decisions.
     periods
         Those that returns are kept of.
     """
 
     def __init__(
-        self, point: Point, signals: Signals, run: Run, state: KernelState, periods: Periods
+        self, point: Point, signals: Signals, accounts: Sequence[Account], periods: Periods
     ) -> None:
         self.point = point
         self.signals = signals
-        self._run = run
-        self._state = state
+        self._accounts = accounts
         self._periods = periods
-        self._accumulator = TradeAccumulator()
+        self._most = min(account.run.execution.max_leverage for account in accounts)
         self._outcome: TrialResult | None = None  # early, if the point has failed
 
     @property
     def size(self) -> int:
         """Return how many bytes are kept between two chunks."""
-        samples = self._state.written["samples"]
-        return self._accumulator.size + sum(array.nbytes for array in samples)
+        return sum(account.size for account in self._accounts)
 
     def advance(self, market: MarketArrays, chunks: Sequence[SymbolChunk]) -> None:
         """Replay a stretch of the market, unless the point has failed."""
         if self._outcome is not None:
             return
         try:
-            most = self._run.execution.max_leverage
-            self._state.replay(market, decisions_on(chunks, self.signals, most))
+            decisions = decisions_on(chunks, self.signals, self._most)
+            for account in self._accounts:
+                account.replay(market, decisions)
         except (Exception, pl.exceptions.PanicException) as error:  # noqa: BLE001 - a strategy's
             self._outcome = TrialResult.failed(self.point.number, error)
-            return
-        self._condense()
 
     def finish(self, seal: Seal) -> TrialResult:
         """Return what became of the point after the last chunk."""
         if self._outcome is not None:
             return self._outcome
-        records = self._state.close()
-        self._condense()
-        run, kept = self._run, self._accumulator
-        returns = result.interval_returns(records, run.capital, run.grid_us)
-        facts = facts_of(run, records)
-        metrics = compute(returns, facts, kept.executed, kept.closed, kept.unfilled)
+        (metrics, records, returns), *others = [account.close() for account in self._accounts]
         return TrialResult(
             self.point.number,
             "done",
-            metrics=np.array(list(metrics.values())),
+            metrics=metrics,
             returns=self._periods.coarse(returns, records.first),
-            fingerprint=seal(run.parameters),
+            fingerprint=seal(self._accounts[0].run.parameters),
+            scenarios=tuple(found for found, _, _ in others),
         )
-
-    def _condense(self) -> None:
-        """Keep of the kernel's records what metrics need, and let them go."""
-        written = self._state.written
-        self._accumulator.take(written)
-        for name in ("orders", "fills", "trades"):
-            written[name].clear()
 
 
 def place_of(sessions: Sequence[str], session: object) -> int:

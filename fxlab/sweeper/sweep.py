@@ -15,9 +15,8 @@ import polars as pl
 from fxlab import _html
 from fxlab._progress import Progress, shown
 from fxlab._times import Duration
-from fxlab.backtester._source import as_source
 from fxlab.backtester.engine import backtest
-from fxlab.backtester.execution import Execution
+from fxlab.backtester.execution import DELAYS, Execution
 from fxlab.backtester.metrics._performance import METRICS
 from fxlab.backtester.metrics._validation import neighbourhood_stability
 from fxlab.backtester.options import Options, RunOptions, takes_run_options
@@ -41,6 +40,7 @@ from fxlab.sweeper._study import (
     SweepStudy,
     check_sampled_lookahead,
     refuse_if_too_many,
+    studies_of,
 )
 from fxlab.sweeper._threads import check_workers
 from fxlab.sweeper._trial import count_words, not_done, place_of
@@ -315,21 +315,30 @@ class Sweep:
         polars.DataFrame
             ``point``, the parameters, and a column for each name.
         """
-        from fxlab.backtester.compare import scenarios_of
+        return _cross_validation.ladder(self, executions, metric)
 
-        goal = check_objective(metric or self.metric)
-        asked = self.studies[0].terms.options.execution
-        fees = {(one.run.execution.taker_bps, one.run.execution.maker_bps) for one in self.studies}
-        if len(fees) == 1:  # as listed, where they are not said
-            taker, maker = fees.pop()
-            asked = replace(asked, taker_bps=taker, maker_bps=maker)
-        scenarios = scenarios_of(executions, asked)
-        found = self.parameters
-        for name, execution in scenarios.items():
-            ranked = self.again(execution=execution, check_lookahead=False).ranking(goal)
-            column = ranked.select("point", pl.col(goal).alias(name))
-            found = found.join(column, on="point", how="left", maintain_order="left")
-        return found
+    def break_even(self, delays: Sequence[Duration] = DELAYS) -> pl.DataFrame:
+        """Return the fee and the latency at which each point earns nothing.
+
+        Parameters
+        ----------
+        delays
+            Fixed latencies, rising: each point is replayed under all of them in one pass.
+
+        Returns
+        -------
+        polars.DataFrame
+            ``point``, the parameters, ``break_even_bps`` (the metric), the total return at each
+            latency, ``break_even_latency`` (seconds) and a ``note`` why there is none; values are
+            the mean over the sessions. See `fxlab.sweeper._cross_validation.break_even_latency`.
+
+        Examples
+        --------
+        >>> sweep = fxlab.sweep(ticks, "sma_cross", {"fast": [3, 5], "slow": [20, 30]})
+        >>> sweep.break_even(["0s", "1s"])["note"].to_list()[0]
+        'earns nothing at 0 s'
+        """
+        return _cross_validation.break_even(self, delays)
 
     def _settings(self, changes: Mapping[str, Any]) -> dict[str, Any]:
         """Return what was asked for, with changes, as `fxlab.sweep` takes it."""
@@ -511,7 +520,7 @@ def sweep(
     finder = choose(space, search, points, seed, points_limit=points_limit)
     terms = SweepConfig(space.strategy, RunOptions.of(options), space.strategy.source)
     samples = space.samples()
-    studies = _studies(source, terms, samples[0])
+    studies = studies_of(source, terms, samples[0])
     if search == "grid":
         refuse_if_too_many(space, studies, threads, points_limit)
     with shown(progress, "sweep") as advance:
@@ -599,21 +608,3 @@ class _Run:
             "are kept, and the same call goes on from there"
         )
         return f"the sweep was stopped after {tracker.done:,} of {tracker.total:,} points; {how}"
-
-
-def _studies(source: object, terms: SweepConfig, example: Point) -> list[SweepStudy]:
-    """Return a study of each source, each session once."""
-    sources = list(source) if isinstance(source, list | tuple) else [source]
-    if not sources:
-        raise InvalidParameter(
-            "there is no session to sweep over; list sessions with lab.sessions() and pass "
-            "[lab.session(session_id), ...]"
-        )
-    studies = [SweepStudy(as_source(one), terms, example) for one in sources]
-    names = [study.session for study in studies] if len(studies) > 1 else []
-    for name in names:
-        if names.count(name) > 1:
-            raise InvalidParameter(
-                f"session {name!r} is given {names.count(name)} times; once is enough"
-            )
-    return studies

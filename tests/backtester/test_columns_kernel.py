@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fxlab.backtester._kernel import columns as kernel
-from fxlab.backtester._kernel.records import DECISION
+from fxlab.backtester._kernel.records import DECISION, FILL, ORDER, TRADE
 
 whole = st.lists(st.integers(-50, 50), min_size=1, max_size=60)
 
@@ -103,6 +103,43 @@ def test_compiled_and_plain_python_give_the_same_bits():
         compiled, plain = np.zeros(rows), np.zeros(rows)
         assert function(*arguments(compiled)) == function.py_func(*arguments(plain)), name
         assert compiled.tobytes() == plain.tobytes(), name
+
+
+def test_compiled_and_plain_python_find_the_same_breaks():
+    rng = np.random.default_rng(4)
+    ticks = 10_000 + np.cumsum(rng.integers(-3, 4, 1_000))
+    found = []
+    for back, breaks in (
+        (kernel.ways_back, kernel.channel_breaks),
+        (kernel.ways_back.py_func, kernel.channel_breaks.py_func),
+    ):
+        above, below = np.empty((2, 1_000), np.int32)
+        back(ticks, above, below)
+        most = [np.maximum.reduceat(each, np.arange(0, 1_000, 64)) for each in (above, below)]
+        rows, up = np.zeros(1_000, np.int64), np.zeros(1_000, np.bool_)
+        count = breaks(above, below, *most, 20, 10, 70, rows, up)
+        found.append((above.tolist(), below.tolist(), count, rows.tolist(), up.tolist()))
+    assert found[0] == found[1]
+    assert found[0][2] > 100
+
+
+def test_compiled_and_plain_python_condense_the_same():
+    rng = np.random.default_rng(5)
+    given = [np.zeros(40, kind) for kind in (ORDER, FILL, TRADE)]
+    for records in given:
+        for name, (kind, _) in records.dtype.fields.items():
+            values = rng.integers(-1, 3, 40) if kind == np.int64 else rng.normal(size=40)
+            records[name] = values
+    given[0]["qty"][:7] = 0.0
+    found = []
+    for function in (kernel.condense, kernel.condense.py_func):
+        columns = [np.zeros(40) for _ in range(6)]
+        columns[2] = np.zeros(40, np.bool_)
+        counts = function(*given, *columns)
+        found.append((counts, [column.tobytes() for column in columns]))
+    assert found[0] == found[1]
+    assert found[0][0][0] == 7
+    assert 0 < found[0][0][1] < 40
 
 
 def test_compiled_and_plain_python_find_the_same_crosses():

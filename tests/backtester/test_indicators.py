@@ -79,6 +79,19 @@ def test_events_are_the_crosses_from_a_row_on(values, fast, extra, first, begin)
     assert dict(zip((rows + begin).tolist(), targets.tolist(), strict=True)) == wanted
 
 
+@settings(max_examples=200, deadline=None)
+@given(values=ticks, entry=st.integers(1, 70), leave=st.integers(1, 70), first=st.integers(0, 90))
+def test_breaks_are_the_rows_beyond_the_extremes_before_them(values, entry, leave, first):
+    rows, targets = indicators.ChannelBreak(entry, leave).find(frame_of(values), first)
+    after = range(first, len(values))
+    rises = {i: 1.0 for i in after if i >= entry and values[i] > max(values[i - entry : i])}
+    falls = {i: 0.0 for i in after if i >= leave and values[i] < min(values[i - leave : i])}
+    wanted = dict(sorted((rises | falls).items()))
+    assert dict(zip(rows.tolist(), targets.tolist(), strict=True)) == wanted
+    ups = indicators.ChannelBreak(entry, None).find(frame_of(values), first)[0]
+    assert ups.tolist() == [i for i, target in wanted.items() if target == 1.0]
+
+
 @pytest.mark.parametrize("kind", [pl.Int32, pl.UInt32, pl.UInt64])
 def test_crosses_of_any_integers_are_those_of_int64(kind):
     frame = frame_of([5, 6, 7, 3, 2, 1, 9, 8, 7, 1, 2, 3, 9])

@@ -18,7 +18,7 @@ from fxlab.backtester.metrics._performance import (
     Executed,
     Facts,
     RoundTrips,
-    count_unfilled,
+    columns_of,
 )
 from fxlab.backtester.metrics._ratios import probabilistic_sharpe
 
@@ -338,9 +338,7 @@ def test_records_and_frames_give_the_same_bits(count):
     returns = np.random.default_rng(count).normal(size=3 * count)
     written = kernel_records(count, seed=count)
     fills, done, orders = written
-    fast = _performance.compute(
-        returns, facts(), Executed.of(fills), RoundTrips.of(done), count_unfilled(orders)
-    )
+    fast = _performance.compute(returns, facts(), *columns_of(orders, fills, done))
     slow = compute(returns, facts(), *frames(*written))
     assert fast.table().equals(slow.table(), null_equal=True)
 

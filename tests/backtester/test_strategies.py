@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import statistics
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -288,13 +289,37 @@ def test_warm_ups_drop_no_decision_that_was_possible():
         assert rows[0] == rows[1], name
 
 
-def test_the_shortcut_of_sma_cross_is_its_target():
+SHORTCUTS = [
+    ("sma_cross", {"fast": 5, "slow": 13, "allow_short": True}),
+    ("breakout", {"entry": 13, "leave": 5}),
+    ("breakout", {"entry": 1, "leave": 1}),
+    ("breakout", {"entry": 700, "leave": 90}),
+    ("bracket_breakout", {"entry": 9}),
+    ("bracket_breakout", {"entry": 9, "allow_short": False, "trail_bps": 7.0}),
+    ("bracket_breakout", {"entry": 2, "cooldown_seconds": 1.0}),
+]
+
+
+@pytest.mark.parametrize(("name", "given"), SHORTCUTS)
+def test_shortcuts_are_the_targets(name, given):
     frame = with_price_ticks(random_walk(2_000, 9), 2)
-    signals = get("sma_cross").signals({"fast": 5, "slow": 13, "allow_short": True})
-    slow = Signals(target=signals.target, lookback=13)
+    signals = get(name).signals(given)
+    slow = replace(signals, events=None)
+    assert signals.events is not None
+    shared = {}
     for first in (0, 13, 700):
-        fast = decide(signals, "X", frame, first=first, seen=first)
-        assert fast.tobytes() == decide(slow, "X", frame, first=first, seen=first).tobytes()
+        found = [
+            decide(one, "X", frame, first=first, seen=first, shared=shared)
+            for one in (signals, slow)
+        ]
+        assert found[0].tobytes() == found[1].tobytes()
+    assert len(found[0]) > 3
+
+
+def test_all_shortcuts_are_tried_and_leave_the_source_alone():
+    there = {name for name in names() if get(name).signals(SMALL.get(name)).events is not None}
+    assert there == {name for name, _ in SHORTCUTS}
+    assert "ChannelBreak" not in get("breakout").source
 
 
 def test_book_imbalance_runs_on_trades_with_books_and_on_quotes():

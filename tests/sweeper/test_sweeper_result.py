@@ -13,8 +13,10 @@ from sweep_strategies import moody
 
 import fxlab
 from fxlab import errors
+from fxlab.backtester.compare import default_scenarios
 from fxlab.backtester.metrics._overfitting import deflate, probability_of_overfitting
 from fxlab.backtester.metrics._performance import METRICS
+from fxlab.sweeper._cross_validation import break_even_latency
 from fxlab.sweeper._trial import Periods
 
 GRID = {"fast": [3, 5, 8], "slow": [13, 21, 34]}
@@ -148,6 +150,67 @@ def test_the_same_grid_under_other_assumptions(frames, swept):
     assert (ladder["free"] > ladder["dear"]).all()
     means = alone.table.group_by("point", maintain_order=True).agg(pl.col("total_return").mean())
     assert ladder["free"].to_list() == means["total_return"].to_list()
+
+
+def test_assumptions_of_a_ladder_share_a_pass_and_change_no_bit(swept):
+    names = ["no costs", "half", "as given", "double"]
+    names += [f"latency {delay}" for delay in ("0s", "50ms", "250ms", "1s")]
+    ladder = swept.ladder(metric="fees")
+    assert ladder.columns == ["point", "fast", "slow", "allow_short", *names]
+    asked = swept.studies[0].terms.options.execution
+    for name, execution in default_scenarios(asked).items():
+        alone = swept.again(execution=execution, metric="fees").ranking().sort("point")
+        assert ladder[name].to_list() == alone["fees"].to_list()
+    books = {"loose": fxlab.Execution(touch=True), "measured": fxlab.Execution(latency="measured")}
+    with pytest.raises(errors.InvalidParameter, match="received_at"):
+        swept.ladder(books)
+
+
+def test_a_ladder_replays_the_points_that_were_drawn(frames):
+    drawn = fxlab.sweep(
+        frames[0], "sma_cross", {"fast": range(2, 9), "slow": range(10, 40)}, search="random",
+        points=4, seed=3, metric="fees",
+    )  # fmt: skip
+    ladder = drawn.ladder({"dear": fxlab.Execution(taker_bps=20.0)})
+    for row in ladder.iter_rows(named=True):
+        values = {name: row[name] for name in ("fast", "slow")}
+        dear = fxlab.Execution(taker_bps=20.0)
+        assert (
+            row["dear"]
+            == fxlab.backtest(frames[0], "sma_cross", values, execution=dear).metrics["fees"]
+        )
+
+
+def test_each_point_breaks_even_at_a_fee_and_a_latency(frames, swept):
+    free = swept.again(execution=fxlab.Execution(taker_bps=0.0))
+    delays = ["0s", "100ms", "5s", "60s"]
+    found = free.break_even(delays)
+    assert found["point"].to_list() == list(range(9))
+    ladder = free.ladder(
+        {f"latency {one}": fxlab.Execution(taker_bps=0.0, latency=one) for one in delays},
+        "total_return",
+    )
+    names = [f"latency {one}" for one in delays]
+    assert found.select(names).equals(ladder.select(names))
+    means = free.table.group_by("point", maintain_order=True).agg(pl.col("break_even_bps").mean())
+    assert found["break_even_bps"].to_list() == means["break_even_bps"].to_list()
+    for row in found.iter_rows(named=True):
+        assert (row["break_even_latency"] is None) == bool(row["note"])
+    for wrong in (["1s"], ["1s", "1s"], ["1s", "50ms"]):
+        with pytest.raises(errors.InvalidParameter, match="rising latencies"):
+            free.break_even(wrong)
+
+
+def test_a_break_even_lies_on_the_line_between_two_latencies():
+    returns = np.array([
+        [0.3, 0.1, -0.3, 0.2], [0.3, 0.2, 0.1, 0.05], [0.0, 0.2, 0.1, 0.1],
+        [0.3, 0.0, 0.1, 0.1], [0.1, np.nan, -0.1, -0.2],
+    ])  # fmt: skip
+    latency, notes = break_even_latency([0.0, 1.0, 3.0, 4.0], returns)
+    assert latency.tolist()[:1] == pytest.approx([1.5])
+    assert latency.tolist()[3] == 1.0
+    assert np.isnan(latency[[1, 2, 4]]).all()
+    assert notes == ["", "still earns at 4 s", "earns nothing at 0 s", "", "has no total return"]
 
 
 def test_pictures_are_drawn(swept):

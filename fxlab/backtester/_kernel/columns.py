@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 
 from fxlab.backtester._kernel.compiled import compiled, inlined
+from fxlab.backtester._kernel.records import STILL_OPEN
 
 SMALLEST_PRICE: Final = 1e-100
 LARGEST_PRICE: Final = 1e100
@@ -131,6 +132,29 @@ def changed_targets(rows, first, targets, largest, changes_only, chosen, decisio
 
 
 @compiled
+def condense(orders, fills, trades, notional, fees, maker, pnl, entry_notional, seconds):
+    """Write what metrics need of fills (`FILL`) and closed trades (`TRADE`), a column each.
+
+    Returns how many orders (`ORDER`) ended with nothing executed, and how many trades are closed.
+    """
+    unfilled = closed = 0
+    for i in range(len(orders)):
+        unfilled += orders[i]["qty"] == 0.0
+    for i in range(len(fills)):
+        notional[i] = abs(fills[i]["qty"]) * fills[i]["price"]
+        fees[i] = fills[i]["fee"]
+        maker[i] = fills[i]["maker"] != 0
+    for i in range(len(trades)):
+        trade = trades[i]
+        if trade["exited_at"] != STILL_OPEN:
+            pnl[closed] = trade["pnl"]
+            entry_notional[closed] = trade["qty"] * trade["entry_price"]
+            seconds[closed] = (trade["exited_at"] - trade["entered_at"]) / 1e6
+            closed += 1
+    return unfilled, closed
+
+
+@compiled
 def bar_starts(time, every, starts):
     """Write the first row of each interval that has rows; return how many intervals."""
     count = 0
@@ -181,6 +205,48 @@ def rolling_largest(values, window, ahead, found):
             ahead[i] = max(ahead[i + 1], values[i])
     for i in range(window - 1, rows):
         found[i] = max(found[i], ahead[i - window + 1])
+
+
+BREAK_ROWS: Final = 64
+"""Rows whose longest ways back are known together, so that most are passed over."""
+
+
+@compiled
+def ways_back(values, above, below):
+    """Write how many rows right before each one are all lower than it, and all higher.
+
+    A row that is passed over takes with it what it has passed over itself, so that each is looked
+    at a few times.
+    """
+    for i in range(len(values)):
+        j = i - 1
+        while j >= 0 and values[j] < values[i]:
+            j -= above[j] + 1
+        above[i] = i - 1 - j
+        j = i - 1
+        while j >= 0 and values[j] > values[i]:
+            j -= below[j] + 1
+        below[i] = i - 1 - j
+
+
+@compiled
+def channel_breaks(above, below, most_above, most_below, entry, leave, begin, rows, up):
+    """Write the rows from `begin` on that leave a channel, and which way; return how many.
+
+    The first four are `ways_back`, and the most of them in each `BREAK_ROWS` rows.
+    """
+    count, row = 0, begin
+    while row < len(above):
+        block = row // BREAK_ROWS
+        after = min((block + 1) * BREAK_ROWS, len(above))
+        if most_above[block] >= entry or most_below[block] >= leave:
+            for i in range(row, after):
+                if above[i] >= entry or below[i] >= leave:
+                    rows[count] = i
+                    up[count] = above[i] >= entry
+                    count += 1
+        row = after
+    return count
 
 
 @compiled

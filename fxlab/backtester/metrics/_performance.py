@@ -36,12 +36,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple
 
 import numpy as np
 import polars as pl
 
-from fxlab.backtester._kernel.records import STILL_OPEN
 from fxlab.backtester.metrics._analysis import NO_EVENTS, NO_TIME
 from fxlab.backtester.metrics._ratios import (
     ROUNDING,
@@ -392,13 +391,6 @@ class Executed(NamedTuple):
     fees: np.ndarray
     maker: np.ndarray
 
-    @classmethod
-    def of(cls, fills: np.ndarray) -> Self:
-        """Read the kernel's `FILL` records."""
-        # A whole column of fees: a sum over a stride may add in another order.
-        fees = np.ascontiguousarray(fills["fee"])
-        return cls(np.abs(fills["qty"]) * fills["price"], fees, fills["maker"] != 0)
-
 
 class RoundTrips(NamedTuple):
     """The closed round trips, one value a trade: pnl and entry notional (quote), seconds held."""
@@ -407,21 +399,17 @@ class RoundTrips(NamedTuple):
     notional: np.ndarray
     seconds: np.ndarray
 
-    @classmethod
-    def of(cls, trades: np.ndarray) -> Self:
-        """Read the kernel's `TRADE` records."""
-        exited = trades["exited_at"]
-        closed = exited != STILL_OPEN  # a mask a column: whole records are slow to copy
-        return cls(
-            trades["pnl"][closed],
-            (trades["qty"] * trades["entry_price"])[closed],
-            (exited - trades["entered_at"])[closed] / 1e6,
-        )
 
+def columns_of(
+    orders: np.ndarray, fills: np.ndarray, trades: np.ndarray
+) -> tuple[Executed, RoundTrips, int]:
+    """Read the kernel's records: the fills, the closed trades, how many orders were not filled."""
+    from fxlab.backtester._kernel.columns import condense
 
-def count_unfilled(orders: np.ndarray) -> int:
-    """Return how many of the kernel's `ORDER` records ended with nothing executed."""
-    return int(np.count_nonzero(orders["qty"] == 0.0))
+    executed = Executed(np.empty(len(fills)), np.empty(len(fills)), np.empty(len(fills), np.bool_))
+    closed = RoundTrips(*(np.empty(len(trades)) for _ in range(3)))
+    unfilled, count = condense(orders, fills, trades, *executed, *closed)
+    return executed, RoundTrips(*(column[:count] for column in closed)), unfilled
 
 
 def trade_metrics(closed: RoundTrips, notes: dict[str, str]) -> dict[str, float]:

@@ -13,7 +13,7 @@ import polars as pl
 
 from fxlab.backtester.strategy import indicators
 from fxlab.backtester.strategy.signals import Signals
-from fxlab.backtester.strategy.strategy import Bounds, require, strategy
+from fxlab.backtester.strategy.strategy import Bounds, require, shortcut, strategy
 from fxlab.schema import BOOK_DEPTH
 
 Window = Annotated[int, Bounds(1, 1_000_000)]
@@ -334,6 +334,16 @@ def bracket_breakout(
         warmup=entry,
         lookback=entry,
     )
+
+
+@shortcut(breakout)
+def _breakout_events(*, entry: int, leave: int) -> indicators.ChannelBreak:
+    return indicators.ChannelBreak(entry, leave)
+
+
+@shortcut(bracket_breakout)
+def _bracket_events(*, entry: int, allow_short: bool, **_: object) -> indicators.ChannelBreak:
+    return indicators.ChannelBreak(entry, entry if allow_short else None, below=-1.0)
 
 
 def _leaves_channel(window: int) -> tuple[pl.Expr, pl.Expr]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final, NamedTuple
 
@@ -77,13 +77,14 @@ def decide(
     """
     if not frame.height:
         return np.empty(0, DECISION)
-    bars = None if signals.every_us is None else Bars(frame, signals.every_us)
+    shared = {} if shared is None else shared
+    bars = _bars(frame, signals.every_us, shared)
     table = frame if bars is None else bars.table(signals.roots)
     place = _Place(signals, symbol, frame, table, seen - first)
     with _named_errors(place):
         columns = _evaluate(place)
         if events := _events(signals):
-            wanted = _Wanted(*_found(events, frame, first, {} if shared is None else shared))
+            wanted = _Wanted(*_found(events, frame, first, shared))
         else:
             wanted = _wanted(place, columns["target"])
     low = max(0, signals.warmup - (seen - first))
@@ -288,6 +289,14 @@ def _found(
     return found
 
 
+def _bars(frame: pl.DataFrame, every: int | None, shared: Shared) -> Bars | None:
+    """Return the bars that a strategy sees, made once for any parameters; None sees ticks."""
+    if every is None:
+        return None
+    found = shared.setdefault((Bars, every), Bars(frame, every))
+    return found if isinstance(found, Bars) else None
+
+
 def _events(signals: Signals) -> Events | None:
     return signals.events if signals.every is None else None
 
@@ -339,6 +348,7 @@ class Bars:
 
     frame: pl.DataFrame
     every: int
+    _made: dict[str, pl.Series] = field(default_factory=dict)
 
     @cached_property
     def first_rows(self) -> np.ndarray:
@@ -386,8 +396,13 @@ class Bars:
         """
         wanted = [name for name in self.names if names is None or name in names]
         return pl.DataFrame(
-            {name: self._column(name) for name in dict.fromkeys(("timestamp", *wanted))}
+            {name: self._known(name) for name in dict.fromkeys(("timestamp", *wanted))}
         )
+
+    def _known(self, name: str) -> pl.Series:
+        if name not in self._made:
+            self._made[name] = self._column(name)
+        return self._made[name]
 
     def _column(self, name: str) -> pl.Series:
         if name == "timestamp":

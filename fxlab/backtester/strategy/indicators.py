@@ -31,6 +31,7 @@ from fxlab.errors import InvalidParameter
 __all__ = [
     "PRICE_OF",
     "PRICE_TICKS",
+    "ChannelBreak",
     "MeanCross",
     "anchored_vwap",
     "ema",
@@ -302,6 +303,54 @@ class MeanCross:
             room = np.empty(BLOCK_ROWS + 1, np.int8), np.empty(BLOCK_ROWS, np.int8)
             count = mean_crosses(sums, self.fast, self.slow, first, *room, rows, up)
         return rows[:count], np.where(up[:count], self.golden, self.death)
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelBreak:
+    """The breaks of a channel of prices as `Signals.events`: no row is touched that has none.
+
+    Whether a row lies above all of any number of rows before it, is told by how many rows before
+    it are lower, one after the other: that is found once for channels of all lengths.
+
+    Parameters
+    ----------
+    entry, leave
+        Rows before a row that all have to be lower, and higher; `leave` None looks for no such.
+    above, below
+        The targets of such rows.
+    """
+
+    entry: int
+    leave: int | None
+    above: float = 1.0
+    below: float = 0.0
+
+    @property
+    def roots(self) -> frozenset[str]:
+        """Return the column that it reads."""
+        return frozenset({PRICE_TICKS})
+
+    def share(self, frame: pl.DataFrame) -> tuple[np.ndarray, ...]:
+        """Return what channels of any lengths need: `ways_back`, and the most of each block."""
+        from fxlab.backtester._kernel.columns import BREAK_ROWS, ways_back
+
+        ticks = frame[PRICE_TICKS].to_numpy()
+        above, below = np.empty((2, len(ticks)), np.int32)
+        ways_back(ticks, above, below)
+        starts = np.arange(0, len(ticks), BREAK_ROWS)
+        return above, below, *(np.maximum.reduceat(each, starts) for each in (above, below))
+
+    def find(
+        self, frame: pl.DataFrame, first: int, shared: tuple[np.ndarray, ...] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows from `first` on that leave the channel, and the targets there."""
+        from fxlab.backtester._kernel.columns import channel_breaks
+
+        rows, up = np.empty(frame.height, np.int64), np.empty(frame.height, np.bool_)
+        never = np.iinfo(np.int32).max
+        lengths = self.entry, never if self.leave is None else self.leave
+        count = channel_breaks(*(shared or self.share(frame)), *lengths, first, rows, up)
+        return rows[:count], np.where(up[:count], self.above, self.below)
 
 
 def check_fits(values: np.ndarray, factor: int, what: str) -> None:

@@ -47,8 +47,9 @@ class Events(Protocol):
         """Return the rows of `frame` from `first` on that have a target (rising), and these."""
 
 
-Shared = dict[tuple[type, frozenset[str]], object]
-"""By kind and columns of events, what they share whatever their parameters (`MeanCross.share`)."""
+Shared = dict[tuple[type, object], object]
+"""What decisions share whatever their parameters: by kind and columns of events
+(`MeanCross.share`), and bars by their length."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
