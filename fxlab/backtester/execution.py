@@ -226,7 +226,8 @@ class Execution:
         elif isinstance(given.get("latency"), Mapping):
             given["latency"] = Latency.from_dict(given["latency"])
         if not isinstance(given.get("funding"), str):
-            given["funding"] = tuple(tuple(rate) for rate in given.get("funding") or ())
+            rates = given.get("funding") or ()
+            given["funding"] = tuple(tuple(r) if isinstance(r, list) else r for r in rates)
         return cls(**given)
 
     def for_symbol(self, name: str, symbol: str) -> float:
@@ -492,6 +493,7 @@ Rates = tuple[tuple[str | None, int, float, float], ...]
 
 RECORDED_OR_NONE: Final = ("recorded", "none")
 LARGEST_RATE: Final = 1.0
+_FAR: Final = 2**55  # µs, a thousand years: what a datetime holds
 
 
 def parse_funding(value: object) -> Rates:
@@ -506,9 +508,9 @@ def parse_funding(value: object) -> Rates:
     if value is None:
         return ()
     if isinstance(value, pl.DataFrame):
-        return _unique(_from_frame(value))
+        return _checked(_from_frame(value))
     if isinstance(value, tuple) and all(isinstance(r, tuple) and len(r) == 4 for r in value):
-        return _unique(value)  # as this function returns them
+        return _checked(value)  # as this function returns them, or a plan has them
     raise InvalidParameter(
         f"funding={value!r:.80} is not a frame; give timestamp, rate (and symbol) as a DataFrame, "
         "or one of 'recorded' and 'none'"
@@ -534,21 +536,24 @@ def _from_frame(frame: pl.DataFrame) -> Rates:
         pl.col("timestamp").dt.epoch("us").alias("time"),
         long.cast(pl.Float64).alias("long"),
         short.cast(pl.Float64).alias("short"),
-    ).sort("time", maintain_order=True)
-    for symbol, micros, *rates in plain.iter_rows():
-        if micros is None or not all(r is not None and abs(r) <= LARGEST_RATE for r in rates):
-            raise InvalidParameter(
-                f"funding of {symbol or 'all symbols'} has the rate {rates[0]} and the time "
-                f"{None if micros is None else from_micros(micros)}; a rate is a fraction of the "
-                "notional, from -1 to 1, at a known time"
-            )
+    )
     return tuple(plain.iter_rows())
 
 
-def _unique(rates: Rates) -> Rates:
-    """Return the rates, or refuse those that would be charged twice."""
+def _checked(rates: Rates) -> Rates:
+    """Return the rates by time, or refuse those that are none or would be charged twice."""
     seen: dict[int, dict[str | None, tuple[float, float]]] = {}
     for symbol, micros, *pair in rates:
+        known = integer(micros, -_FAR, _FAR)
+        wrong = [r for r in pair if number(r, -LARGEST_RATE, LARGEST_RATE) is None]
+        if known is None or wrong or not isinstance(symbol, str | None):
+            rate = [*wrong, *pair][0]
+            when = micros if known is None else f"{from_micros(known)} UTC"
+            raise InvalidParameter(
+                f"funding of {symbol or 'all symbols'!s:.80} has the rate {rate!s:.80} and the "
+                f"time {when!s:.80}; a rate is a fraction of the notional, from -1 to 1, at a "
+                "known time"
+            )
         there = seen.setdefault(micros, {})
         other = next((name for name in (symbol, None, *there) if name in there), symbol)
         if there and (symbol in there or symbol is None or None in there):
@@ -559,4 +564,4 @@ def _unique(rates: Rates) -> Rates:
                 f"be charged; {'repeated rows go with .unique()' if again else 'keep one'}"
             )
         there[symbol] = (pair[0], pair[1])
-    return rates
+    return tuple(sorted(rates, key=lambda rate: rate[1]))

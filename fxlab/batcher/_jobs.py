@@ -523,6 +523,10 @@ def _check_kinds(values: Mapping[str, Any]) -> None:
             raise InvalidParameter(
                 f'{name}={values[name]!r:.80} is not a text; put it in quotes: {name} = "..."'
             )
+        if not values.get(name, "").isprintable():  # no page and no table could show it
+            raise InvalidParameter(
+                f"{name}={values[name]!r:.80} has characters that cannot be printed; leave them out"
+            )
     for name in _LISTS:
         given = values.get(name, "")
         texts = given if isinstance(given, list | tuple) else [given]

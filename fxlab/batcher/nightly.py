@@ -181,6 +181,7 @@ def _run(
     wanted, newest = options["top"] or 0, options["keep"]
     steps = len(plan) + bool(wanted)
     try:
+        log.show()  # a night that is killed in its first sweep has rows that wait, and a record
         for number, one in enumerate(plan):
             share = part(progress, number / steps, (number + 1) / steps)
             log.add(one, workers, _named(share, one.name))

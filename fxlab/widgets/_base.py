@@ -7,8 +7,10 @@ Key guard. JupyterLab's command-mode shortcuts take arrow keys and letters from 
 element that is no editor, lists, sliders and radio buttons among them, and would move between cells
 instead. An attribute on the control itself keeps the keys there; on an element around it, it has no
 effect, because the shortcut's selector is matched first on the control. The guard also gives screen
-readers the controls' names: sliders have a label beside them that is not theirs. And it says on top
-of the panel that its kernel is gone: all controls stay on the page then, and none is heard.
+readers the controls' names: sliders have a label beside them that is not theirs. It says on top of
+the panel that its kernel is gone: all controls stay on the page then, and none is heard. And it
+tells which rows were chosen in a list by their ids: ipywidgets tells places, which mean other rows
+once the kernel has another list.
 
 Runs work beside the kernel's own thread, so that clicks are still heard, with a progress bar that
 can cancel them.
@@ -28,6 +30,7 @@ from typing import Any, Final, TypeVar
 
 import anywidget
 import ipywidgets as w
+import traitlets as t
 
 from fxlab._html import escape
 from fxlab._progress import Advance
@@ -210,14 +213,16 @@ def _folded(error: BaseException) -> str:
     return f"<details><summary>Traceback</summary><pre>{escape(lines)}</pre></details>"
 
 
-_SCRIPT = """
+_SCRIPT = r"""
 const CONTROLS = "select, input[type=radio], [role=slider]";
 
 const NAMED = "select, input, textarea, [role=slider], [contenteditable=true]";
 
+const labelOf = (control) => control.closest(".widget-inline-hbox")
+  ?.querySelector(".widget-label")?.textContent.trim();
+
 function name(control) {
-  const box = control.closest(".widget-inline-hbox");
-  const label = box?.querySelector(".widget-label")?.textContent.trim();
+  const label = labelOf(control);
   if (label && !control.labels?.length && !control.hasAttribute("aria-label")) {
     control.setAttribute("aria-label", label);
   }
@@ -227,10 +232,11 @@ function name(control) {
   }
 }
 
-// A kernel that died and came back tells no widget, but its connection does; a page that is loaded
-// without its kernel has widgets that are marked.
+// A kernel that died and came back tells no widget, but its connection does, and one that was shut
+// down ends its connection; a page that is loaded without its kernel has widgets that are marked.
 const OVER = /restarting|dead|terminating/;
-const LOST = "The kernel was restarted or has ended, and hears nothing here: run this cell again";
+const LOST = "The kernel was restarted or has ended, and hears no click and no zoom here: "
+  + "run this cell again";
 
 function tell(panel, over) {
   const line = panel.querySelector(":scope > .fxlab-lost");
@@ -253,11 +259,20 @@ function render({ model, el }) {
     over ||= OVER.test(status);
     mark();
   };
-  const changes = model.widget_manager?.kernel?.statusChanged;
-  changes?.connect(hear);
-  let waiting;
+  const end = () => hear(null, "dead");
+  const kernel = model.widget_manager?.kernel;
+  kernel?.statusChanged?.connect(hear);
+  kernel?.disposed?.connect(end);
+  // Told before the list itself tells places, for it hears of the event later.
+  const choose = ({ target }) => {
+    const list = labelOf(target);
+    if (!model.get("lists").includes(list)) return;
+    const ids = [...target.selectedOptions].map((row) => row.text.trim().split(/\s/)[0]);
+    model.send({ event: "choice", list, ids });
+  };
+  let waiting, panel;
   const start = () => {
-    const panel = el.isConnected && (el.closest(".widget-vbox") ?? el.parentElement);
+    panel = el.isConnected && (el.closest(".widget-vbox") ?? el.parentElement);
     if (!panel) {
       waiting = requestAnimationFrame(start);
       return;
@@ -269,6 +284,7 @@ function render({ model, el }) {
       panel.querySelectorAll(NAMED).forEach(name);
     };
     mark();
+    panel.addEventListener("change", choose, true);
     watch = new MutationObserver(mark);
     watch.observe(panel, {
       childList: true, subtree: true, attributes: true, attributeFilter: ["class"],
@@ -278,7 +294,9 @@ function render({ model, el }) {
   return () => {
     cancelAnimationFrame(waiting);
     watch?.disconnect();
-    changes?.disconnect(hear);
+    if (panel) panel.removeEventListener("change", choose, true);
+    kernel?.statusChanged?.disconnect(hear);
+    kernel?.disposed?.disconnect(end);
   };
 }
 
@@ -286,13 +304,81 @@ export default { render };
 """
 
 
+class _IdRows:
+    """Rows that begin with their ids: what a page chose is told by ids, before the places come.
+
+    Parameters
+    ----------
+    on_ids
+        Gets what was chosen, listed still or not; unless given, what is listed still is chosen.
+    """
+
+    _is_told = False
+
+    def __init__(
+        self,
+        *,
+        on_ids: Callable[[tuple[str, ...]], object] | None = None,
+        **given: Any,  # noqa: ANN401 - of ipywidgets
+    ) -> None:
+        self._on_ids = on_ids or self._choose_listed
+        super().__init__(options=[], **given)
+
+    def tell_ids(self, ids: tuple[str, ...]) -> None:
+        """Choose; the places of the same choice, which follow, are those of what is chosen then."""
+        self._is_told = True
+        self._on_ids(ids)
+
+    def _choose_listed(self, ids: tuple[str, ...]) -> None:
+        found = [place for place, label in enumerate(self._options_labels)
+                 if label.split()[0] in ids]  # fmt: skip
+        self.index = found if isinstance(self, w.SelectMultiple) else next(iter(found), None)
+
+    def set_state(self, sync_data: dict[str, Any]) -> None:
+        """Take what a page sends; places beyond the list, of a longer one, choose nothing."""
+        if "index" in sync_data:
+            given, there = sync_data["index"], range(len(self._options_labels))
+            if self._is_told:
+                given = self.index
+            elif isinstance(self, w.SelectMultiple):
+                given = [place for place in given if place in there]
+            elif given not in there:
+                given = self.index
+            self._is_told = False
+            sync_data = sync_data | {"index": given}
+        super().set_state(sync_data)
+
+
+class IdList(_IdRows, w.Select):
+    """A list in which one row is chosen, by its id."""
+
+
+class IdLists(_IdRows, w.SelectMultiple):
+    """A list in which rows are chosen, by their ids."""
+
+
 class KeyGuard(anywidget.AnyWidget):
     """An invisible neighbour: put it last into a VBox, and the lists in that box keep their keys.
 
     Controls that join the box later are guarded too. In a panel it says when the kernel is gone.
+
+    Parameters
+    ----------
+    *lists
+        Those of `IdList` and `IdLists` in the panel, which hear from it what is chosen.
     """
 
     _esm = _SCRIPT
+    lists = t.List(t.Unicode()).tag(sync=True)
+
+    def __init__(self, *lists: _IdRows) -> None:
+        self._lists = {one.description: one for one in lists}
+        super().__init__(lists=list(self._lists))
+        self.on_msg(lambda _widget, content, _buffers: self.handle(content))
+
+    def handle(self, content: dict[str, Any]) -> None:
+        """Hand a choice on to its list."""
+        self._lists[content["list"]].tell_ids(tuple(content["ids"]))
 
 
 _PAUSE: Final = 0.05

@@ -25,7 +25,7 @@ from fxlab._times import from_micros
 from fxlab.charts._alt_text import describe, take_words, words_below
 from fxlab.charts._style import CONFIG, PLOTLY, SUMMARY, Floats, rows_to_draw
 from fxlab.errors import InvalidParameter
-from fxlab.widgets._base import Message, run_aside, style_sheet
+from fxlab.widgets._base import KeyGuard, Message, run_aside, style_sheet
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -417,7 +417,7 @@ class ZoomableChart(w.VBox):
         self.plot = FigureOutput()
         self.zoom = ZoomSampler(self.plot, self.message)
         self.figure, title, sample = _chart_of(source, symbol, chart)
-        super().__init__([style_sheet(), self.message, self.plot, self.zoom])
+        super().__init__([style_sheet(), self.message, self.plot, self.zoom, KeyGuard()])
         self.add_class("fxlab-panel")
         self._title = title
         self.zoom.show(self.figure, repr(self), sample)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import ipywidgets as w
 import polars as pl
-import traitlets as t
 
 from fxlab import _html
 from fxlab.backtester.compare import compare_runs
@@ -17,6 +16,7 @@ from fxlab.charts import heatmap_chart
 from fxlab.errors import InvalidInput, RunNotFound, SweepNotFound
 from fxlab.sweeper._results import direction
 from fxlab.widgets._base import (
+    IdLists,
     KeyGuard,
     Message,
     ProgressBar,
@@ -39,17 +39,6 @@ if TYPE_CHECKING:
 
 POINTS: Final = 20
 """Points of a sweep that its table shows."""
-
-
-class _RunList(w.SelectMultiple):
-    """A list to which a choice may come that was made in a longer one, which the page had before.
-
-    A choice comes as places: what stands there no more is not chosen, and the page is told so.
-    """
-
-    @t.validate("index")
-    def _validate_index(self, proposal: Any) -> tuple[int, ...]:  # noqa: ANN401 - of traitlets
-        return tuple(place for place in proposal.value if 0 <= place < len(self._options_labels))
 
 
 class RunsBrowser(QuietBox):
@@ -97,7 +86,9 @@ class RunsBrowser(QuietBox):
         self.more = w.Button(description="More", tooltip="List the next ones too")
         self.heads = w.HTML(description=" ", style=style, layout=wide)
         self.heads.add_class("fxlab-heads")
-        self.listing = _RunList(description="Chosen", options=[], rows=9, style=style, layout=wide)
+        self.listing = IdLists(
+            description="Chosen", rows=9, style=style, layout=wide, on_ids=self._choose
+        )
         self.listing.add_class("fxlab-list")
         self.reproduce = w.Button(
             description="Reproduce", icon="play", tooltip="Run it again and compare every bit"
@@ -121,7 +112,7 @@ class RunsBrowser(QuietBox):
                 self.plot,
                 self.zoom,
                 self.details,
-                KeyGuard(),
+                KeyGuard(self.listing),
             ]
         )
         self.add_class("fxlab-panel")
@@ -174,22 +165,27 @@ class RunsBrowser(QuietBox):
             self._show(self._found(replace(self.state, text=self.filter.value, order=order)))
 
     def _on_choice(self) -> None:
-        if self._showing:
-            return
-        # The list stays: to build it again would cost a thousand lines a click, and its place.
-        self.state = self.state.choose(tuple(self.listing.value))
-        self._tell()
-        self._guarded(self._open)
+        if not self._showing:
+            self._choose(tuple(self.listing.value))
+
+    def _choose(self, ids: tuple[str, ...]) -> None:
+        """Choose what is there, listed or not; say so where some of it is no more."""
+        with self.message.guard():
+            there = self._there(self.state, ids)
+            # The list stays: to build it again would cost a thousand lines a click, and its place.
+            self.state = self.state.choose(there)
+            with self._quietly():
+                self.listing.value = self.state.listed
+            self._tell()
+            self._open()
+            if gone := [one for one in ids if one not in there]:
+                self.message.say(f"{', '.join(gone)}: no more among the {self.state.kind}")
 
     def _read(self, chosen: tuple[str, ...] | None = None) -> None:
         """Ask for the first ones, and show them; what is no more is chosen no longer."""
         state = self._found(self.state)
-        listed = set(state.rows[IDS[state.kind]])
-        kept = [
-            one for one in (state.chosen if chosen is None else chosen)
-            if one in listed or self._is_there(one)
-        ]  # fmt: skip
-        self._show(replace(state, chosen=tuple(kept)))
+        kept = self._there(state, state.chosen if chosen is None else chosen)
+        self._show(replace(state, chosen=kept))
         self._open()
 
     def _read_more(self) -> None:
@@ -203,6 +199,11 @@ class RunsBrowser(QuietBox):
         """Return a page, and one row more, to know whether there are others after it."""
         asked = self._lab.runs if kind == RUNS else self._lab.sweeps
         return asked(PAGE + 1, **query)
+
+    def _there(self, state: RunsState, ids: tuple[str, ...]) -> tuple[str, ...]:
+        """Return those that are listed, or that the filter hides."""
+        listed = set(state.rows[IDS[state.kind]])
+        return tuple(one for one in ids if one in listed or self._is_there(one))
 
     def _is_there(self, one: str) -> bool:
         """Return whether there is a run or sweep that the filter hides."""

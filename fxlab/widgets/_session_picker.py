@@ -20,6 +20,8 @@ from fxlab._html import escape, facts, show, show_time
 from fxlab.backtester.report._summary import show_seconds, sparkline
 from fxlab.errors import Cancelled, FxlabError, InvalidInput, SessionNotFound, some
 from fxlab.widgets._base import (
+    IdList,
+    IdLists,
     KeyGuard,
     Message,
     QuietBox,
@@ -105,13 +107,13 @@ class SessionPicker(QuietBox):
         # A blank label keeps the heads above the columns of the list.
         self.heads = w.HTML(description=" ", style=style, layout=_WIDE)
         self.heads.add_class("fxlab-heads")
-        self.listing = w.Select(
-            description="Session", options=[], rows=7, style=style, layout=_WIDE
+        self.listing = IdList(
+            description="Session", rows=7, style=style, layout=_WIDE, on_ids=self._on_ids
         )
         self.listing.add_class("fxlab-list")
         self.details, self.overview = w.HTML(), SessionOverview()
-        self.symbol_list = w.SelectMultiple(
-            description="Symbols", options=[], rows=4, style=style, layout={"width": "17rem"}
+        self.symbol_list = IdLists(
+            description="Symbols", rows=4, style=style, layout={"width": "17rem"}
         )
         self.message = Message()
         self.deletion = DeletionBox(self._lab, self.message, self._on_deleted)
@@ -125,7 +127,7 @@ class SessionPicker(QuietBox):
                 beside([self.symbol_list, w.VBox([self.details, self.overview])]),
                 self.deletion,
                 self.message,
-                KeyGuard(),
+                KeyGuard(self.listing, self.symbol_list, self.deletion.deleted),
             ]
         )
         self.add_class("fxlab-panel")
@@ -165,10 +167,12 @@ class SessionPicker(QuietBox):
             self._read(replace(self.state, text=self.filter.value, **asked))
 
     def _on_choice(self) -> None:
-        if self._showing or self.listing.value is None:
-            return
+        if not self._showing and self.listing.value is not None:
+            self._on_ids((self.listing.value,))
+
+    def _on_ids(self, ids: tuple[str, ...]) -> None:
         with self.message.guard():
-            self._choose(self.listing.value)
+            self._choose(next(iter(ids), self.state.chosen))
 
     def _on_symbols(self) -> None:
         if not self._showing:
@@ -349,8 +353,8 @@ class DeletionBox(w.VBox):
             tooltip="List the sessions that can come back, or hide",
             layout={"width": "auto"},
         )
-        self.deleted = w.Select(
-            description="Deleted", options=[], rows=4, style=label_width(["Deleted"]), layout=_WIDE
+        self.deleted = IdList(
+            description="Deleted", rows=4, style=label_width(["Deleted"]), layout=_WIDE
         )
         self.deleted.add_class("fxlab-list")
         self.restore = w.Button(
@@ -414,8 +418,10 @@ class DeletionBox(w.VBox):
             self._changed(None)
             self._message.say(f"{session.id} is deleted; Undo brings it back until it is purged")
 
-    def _undelete(self, session_id: str) -> None:
+    def _undelete(self, session_id: str | None) -> None:
         with self._message.guard():
+            if session_id is None:  # what was chosen is no more among those that can come back
+                raise InvalidInput("no session is chosen; choose one in the list above")
             back = self._lab.undelete(session_id).id
             if back == self._last:
                 self._last = ""

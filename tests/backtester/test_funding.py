@@ -78,11 +78,24 @@ def test_records_are_those_of_the_symbols_in_the_order_of_time_and_leg():
             frame(rate=[0.1] * 3).with_columns(pl.lit(None, pl.Datetime("us")).alias("timestamp")),
             "the time None",
         ),
+        (((None, 1, 0.1, 5.0),), "has the rate 5.0"),
+        ((("BTC", 1, "0.1", 0.1),), "funding of BTC has the rate 0.1"),
+        ((("BTC", 1, True, 0.1),), "has the rate True"),
+        ((("BTC", "2025-01-01", 0.1, 0.1),), "the time 2025-01-01; a rate is"),
+        ((("BTC", 10**30, 0.1, 0.1),), "the time 1000"),
+        ((([], 1, 0.1, 0.1),), "a fraction of the notional"),
+        (((5, 1, 0.1, 0.1),), "funding of 5 has"),
     ],
 )
 def test_what_is_no_funding_is_refused(value, words):
     with pytest.raises(errors.InvalidParameter, match=words):
         Execution(funding=value)
+
+
+def test_rates_of_a_plan_are_ordered_by_time():
+    later, sooner = [None, 2, 0.1, -0.1], ["BTC", 1, 0.2, -0.2]
+    found = Execution.from_dict({"funding": [later, sooner]})
+    assert found.rates == (tuple(sooner), tuple(later))
 
 
 def hold(*, target: float = 1.0) -> fxlab.Signals:

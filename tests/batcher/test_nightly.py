@@ -401,6 +401,8 @@ def test_mistakes_are_told_all_at_once_before_anything_runs(tmp_path):
         ({"days": "7d"}, "is not a number of days"),
         ({"days": 10**9}, "is not a number of days"),
         ({"newest": 1, "name": 5}, r'name=5 is not a text; put it in quotes: name = "..."'),
+        ({"newest": 1, "name": "\ud800"}, "has characters that cannot be printed; leave them out"),
+        ({"tag": "two\nlines"}, "has characters that cannot be printed"),
         ({"tag": True}, "tag=True is not a text"),
         ({"newest": 1, "symbol": 5}, "symbol=5 is not a text"),
         ({"newest": 1, "metric": date(2026, 1, 1)}, "metric=datetime.date.* is not a text"),
@@ -421,6 +423,7 @@ def test_mistakes_are_told_all_at_once_before_anything_runs(tmp_path):
         ),
         ({"newest": 1, "parameters": {"fast": {"from": 1, "to": 5, "step": True}}}, "True is not"),
         ({"newest": 1, "execution": {"fil": 1}}, "did you mean 'fill'"),
+        ({"newest": 1, "execution": {"funding": [1]}}, r"funding=\(1,\) is not a frame"),
         ({"newest": 1, "parameters": {"fast": {"from": 5, "to": 1, "step": 1}}}, "has no values"),
         ({"newest": 1, "parameters": {"fsat": {"from": 5, "to": 9, "step": 1}}}, "'fast'"),
         ({"newest": 1, "parameters": {}}, "is not a grid"),
@@ -898,14 +901,23 @@ def test_a_sweep_that_is_gone_has_one_row_without_a_rank(lab, plan, tmp_path):
     assert lost["metric"] == "sharpe_per_period"
 
 
-def test_a_night_that_was_killed_has_what_it_had_found(lab, plan, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("by <tag>", [("by <tag>", "waiting", None), ("sma_cross", "waiting", None)]),
+        ("sma_cross", [("by <tag>", "done", 1), ("sma_cross", "waiting", None)]),
+    ],
+)
+def test_a_night_that_was_killed_has_what_it_had_found(
+    lab, plan, tmp_path, monkeypatch, name, found
+):
     class Killed(BaseException):
         """What no handler of a night takes for a failure of a sweep."""
 
     run = NightlySweep.run
 
     def killed(one, *given):
-        if one.name == "sma_cross":
+        if one.name == name:
             raise Killed
         return run(one, *given)
 
@@ -913,10 +925,10 @@ def test_a_night_that_was_killed_has_what_it_had_found(lab, plan, tmp_path, monk
     with pytest.raises(Killed):
         fxlab.nightly(plan[:2], out=tmp_path, lab=lab, night=FIRST)
     page = tmp_path / FIRST.isoformat() / "index.html"
-    found = lab.nights(limit=1_000, top=1).filter(page=str(page)).sort("sweep")
-    assert found.select("sweep", "state", "rank").rows() == [
-        ("by <tag>", "done", 1), ("sma_cross", "waiting", None),
-    ]  # fmt: skip
+    assert page.is_file()
+    stored = lab.nights(limit=1_000, top=1).filter(page=str(page)).sort("sweep")
+    assert stored.select("sweep", "state", "rank").rows() == found
+    assert read_nights(tmp_path)[FIRST].state == "died"
 
 
 def test_rows_that_the_database_does_not_take_fail_the_night_and_no_sweep(

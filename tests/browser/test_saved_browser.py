@@ -27,6 +27,22 @@ from fxlab import widgets
 panel = widgets.QualityPanel(fxlab.connect(), session_id="{session}")
 panel
 """.strip()
+NARROWED = """
+import time
+from pathlib import Path
+
+import fxlab
+from fxlab import widgets
+
+panel = widgets.SessionPicker(fxlab.connect(), session_id="{session}_other")
+panel.filter.value, panel.order.value = "{session}", "id"
+panel
+""".strip()
+MEANWHILE = """
+while not Path("chosen").exists():
+    time.sleep(0.05)
+panel.filter.value = "{session}_other"
+""".strip()
 FASTS = (3, 5, 9)
 TALL = 2_600
 
@@ -229,3 +245,24 @@ def test_a_session_is_judged_deleted_and_brought_back(jupyter, lab, session, sho
         assert no_faults(page, panel) == NO_FAULTS
         page.screenshot(path=shots / "22-quality-800.png")
         expect(seen.locator(ERROR)).to_have_count(0)
+
+
+def test_a_row_chosen_while_the_list_is_replaced_is_the_row_that_was_seen(jupyter, session):
+    """The place that it had is another session's, when the kernel hears of the choice."""
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=WAIT)
+    url, root = jupyter
+    cells = (one.format(session=session) for one in (NARROWED, MEANWHILE))
+    write_notebook(root / "narrowed.ipynb", *cells)
+    with browser_page(height=TALL) as page:
+        _, panel = opened(page, url, "narrowed.ipynb")
+        rows = panel.get_by_label("Session", exact=True)
+        expect(rows.locator("option")).to_have_count(2)
+        facts = panel.locator("table.facts").first
+        expect(facts).to_contain_text(re.compile(rf"id\s*{session}_other\s*status"))
+        rows.select_option(index=0)
+        (root / "chosen").touch()
+        expect(facts).to_contain_text(re.compile(rf"id\s*{session}\s*status"))
+        expect(rows.locator("option")).to_have_count(1)
+        expect(rows.locator("option:checked")).to_have_count(0)

@@ -236,3 +236,29 @@ def test_a_zoom_is_answered_where_the_page_was_too_busy_to_hear_the_kernel(jupyt
         Chart(page, panel.locator(".js-plotly-plot")).double_click()
         expect(said).to_contain_text("300,000 ticks, ")
     assert any("Failed to initialize model" in error for error in gave_up)
+
+
+def test_a_chart_without_its_kernel_says_that_it_hears_no_zoom(jupyter, session, shots):
+    """At once where the kernel is shut down, and on a page that is loaded from what was saved."""
+    from playwright.sync_api import expect
+
+    url, root = jupyter
+    saving = root.parent / "home" / "settings" / "@jupyter-widgets" / "jupyterlab-manager"
+    saving.mkdir(parents=True)
+    (saving / "plugin.jupyterlab-settings").write_text('{"saveState": true}')
+    write_notebook(root / "saved.ipynb", SETUP.format(session=session), "ZoomableChart(session)")
+    with browser_page(height=1_600) as page:
+        panel = open_and_run(page, url, "saved.ipynb").locator(".jp-OutputArea .fxlab-panel")
+        chart = panel.locator(".js-plotly-plot .infolayer").first
+        lost = panel.get_by_role("alert").filter(has_text="hears no click and no zoom")
+        expect(chart).to_be_visible(timeout=WAIT)
+        expect(lost).to_have_count(0)
+        page.get_by_role("menuitem", name="Kernel", exact=True).click()
+        page.locator('.lm-Menu-item[data-command="kernelmenu:shutdown"]').click()
+        expect(lost).to_have_count(1, timeout=WAIT)
+        page.screenshot(path=shots / "zoom-7-shut-down.png")
+
+        reload_page(page)
+        expect(chart).to_be_visible(timeout=WAIT)
+        expect(lost).to_have_count(1, timeout=WAIT)
+        page.screenshot(path=shots / "zoom-8-saved.png")

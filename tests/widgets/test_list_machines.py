@@ -117,20 +117,26 @@ class Table:
 class ListInPage:
     """A list as the page has it, which is told of changes late; as ipywidgets' models are.
 
-    What a person chooses is sent as places in it. The kernel sends what it heard back, and an echo
-    that is older than the last choice is passed over.
+    What a person chooses is told by ids, then sent as places in it. The kernel sends what it heard
+    back, and an echo that is older than the last choice is passed over.
     """
 
-    def __init__(self, listing):
-        self.listing = listing
+    def __init__(self, listing, panel):
+        self.listing, self.guard = listing, panel.children[-1]
         self.labels, self.index = listing._options_labels, listing.index
         self._coming, self._echoes = [], 0
         listing._send = lambda message, **_: self._coming.append(message)
 
     def choose(self, index):
+        """Choose in the list that the page has, which may be one before the kernel's."""
         self.index = index
         self._echoes += 1
+        places = index if isinstance(index, list) else [index]
+        ids = [self.labels[place].split()[0] for place in places]
+        told = {"event": "choice", "list": self.listing.description, "ids": ids}
+        self.guard.handle(told)
         self.listing.set_state({"index": index})
+        return tuple(ids)
 
     def hear(self):
         """Hear all that was sent; the page is then as the kernel is."""
@@ -211,7 +217,7 @@ class RunsMachine(RuleBasedStateMachine):
         aside.clear()
         self.aside, self.lab = aside, RunsInMemory()
         self.browser = RunsBrowser(self.lab)
-        self.page = ListInPage(self.browser.listing)
+        self.page = ListInPage(self.browser.listing, self.browser)
         self.gone = ()
         self.is_fresh = True  # whether nothing has changed since the first page was read
 
@@ -270,13 +276,10 @@ class RunsMachine(RuleBasedStateMachine):
 
     @rule(places=st.lists(st.integers(0, 9), max_size=3, unique=True))
     def choose(self, places):
-        """Choose in the list that the page has, which may be one before the kernel's."""
+        """Choose what a person sees, whatever the kernel lists by now."""
         places = sorted(place for place in places if place < len(self.page.labels))
-        ids, before = self.ids(), self.browser.listing.value
-        self.page.choose(places)
-        there = tuple(ids[place] for place in places if place < len(ids))
-        if there != before:
-            assert self.chosen == there
+        ids = self.page.choose(places)
+        assert self.chosen == tuple(one for one in ids if one in self.ids() or self.table.has(one))
 
     @rule()
     def hear(self):
@@ -441,7 +444,7 @@ class PickerMachine(RuleBasedStateMachine):
         self.lab = SessionsInMemory()
         self.picker = SessionPicker(self.lab)
         self.box = self.picker.deletion
-        self.page = ListInPage(self.picker.listing)
+        self.page = ListInPage(self.picker.listing, self.picker)
         self.is_fresh, self.last = True, ""
 
     @property
@@ -491,13 +494,10 @@ class PickerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.page.labels)
     @rule(place=st.integers(0, 7))
     def choose(self, place):
-        """Choose in the list that the page has, which may be one before the kernel's."""
-        ids, before = self.ids(), self.picker.listing.value
-        place %= min(len(self.page.labels), len(ids) or 1)
-        if place < len(ids) and ids[place] != before:
-            self.page.choose(place)
-            assert self.chosen == (ids[place] if self.lab.table.has(ids[place]) else None)
-            assert self.picker.message.failed == (self.chosen is None)
+        """Choose what a person sees, whatever the kernel lists by now."""
+        (one,) = self.page.choose(place % len(self.page.labels))
+        assert self.chosen == (one if self.lab.table.has(one) else None)
+        assert self.picker.message.failed == (self.chosen is None)
 
     @rule()
     def hear(self):
