@@ -25,7 +25,7 @@ from fxlab._html import heading, paragraphs, plain, show, table
 from fxlab._progress import Advance, Progress, part, shown
 from fxlab.backtester._feeds import Needs, needs_of
 from fxlab.backtester._market_arrays import decisions_on
-from fxlab.backtester._source import as_source, choose_symbols
+from fxlab.backtester._source import as_source, choose_symbols, with_instruments
 from fxlab.backtester.engine import Job, prepare, with_execution
 from fxlab.backtester.execution import DELAYS, Execution
 from fxlab.backtester.metrics._performance import LESS_IS_BETTER, METRICS, NEITHER
@@ -438,7 +438,7 @@ def cost_ladder(
     with shown(progress, "cost_ladder") as advance:
         for number, names in enumerate(markets.values()):
             first = scenarios[names[0]]
-            job = prepare(source, strategy, parameters, replace(asked, execution=first))
+            job = prepare(data, strategy, parameters, replace(asked, execution=first))
             jobs = {name: with_execution(job, first, scenarios[name]) for name in names}
             _run(job, jobs, part(advance, number / len(markets), (number + 1) / len(markets)))
             results |= {name: each.finish() for name, each in jobs.items()}

@@ -184,7 +184,7 @@ class Execution:
         if not (isinstance(self.funding, str) and self.funding in RECORDED_OR_NONE):
             object.__setattr__(self, "funding", parse_funding(self.funding))
         if self.instruments is not None:
-            _check_choice("instruments", self.instruments, RECORDED_OR_NONE, "source of sizes")
+            check_choice("instruments", self.instruments, RECORDED_OR_NONE, "source of sizes")
         if self.max_book_age is not None:  # in seconds, so that equal assumptions are equal
             seconds = parse_duration(self.max_book_age, "max_book_age") / 1e6
             object.__setattr__(self, "max_book_age", seconds)
