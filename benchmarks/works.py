@@ -41,7 +41,8 @@ class Contest:
     def against(self) -> str:
         """Return the other side, with its market where that is not ours."""
         same = self.other.market == self.ours.market
-        return str(self.other) if same else f"{self.other}, {self.other.market} market"
+        other = str(self.other) if same else f"{self.other}, {self.other.market} market"
+        return f"{other}, all metrics" if self.ours.method != self.other.method == "full" else other
 
     @property
     def against_bound(self) -> bool:
