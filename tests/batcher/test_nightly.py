@@ -380,7 +380,7 @@ def test_mistakes_are_told_all_at_once_before_anything_runs(tmp_path):
         "no strategy named 'sma_cros'",
         "did you mean 'fast'",
         "is not a range; write fast = { from = 10, to = 100, step = 10 }",
-        "metric='sharp' is not a figure",
+        "metric='sharp' is not a metric of a run",
     ):
         assert words in str(caught.value)
     assert not (tmp_path / "out").exists()
