@@ -249,7 +249,7 @@ def _union(values: Floats, picks: Picks) -> Floats:
         return values[picks[:, 0]]
     heads = picks[:, :-1]
     fresh = np.append(True, (heads[1:] != heads[:-1]).any(axis=1))
-    total = _union(values, heads[fresh])[np.cumsum(fresh) - 1]
+    total: Floats = _union(values, heads[fresh])[np.cumsum(fresh) - 1]
     total += values[picks[:, -1]]
     return total
 
