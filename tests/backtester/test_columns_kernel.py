@@ -123,6 +123,25 @@ def test_compiled_and_plain_python_find_the_same_breaks():
     assert found[0][2] > 100
 
 
+def test_compiled_and_plain_python_find_the_same_deviations():
+    rng = np.random.default_rng(6)
+    ticks = 10_000 + np.cumsum(rng.integers(-3, 4, 1_000))
+    sums = np.concatenate([[0], np.cumsum(ticks)])
+    for name, arguments in (
+        ("deviations", (ticks, sums, 9, 0.9995, 1.0005, 70)),
+        ("deviations", (ticks, sums[:0], 9, 0.9995, 1.0005, 70)),
+        ("exponential_crosses", (ticks * 0.01, 0.4, 0.1, 70)),
+    ):
+        found = []
+        for function in (getattr(kernel, name), getattr(kernel, name).py_func):
+            kind = np.int8 if name == "deviations" else np.bool_
+            rows, kinds = np.zeros(1_000, np.int64), np.zeros(1_000, kind)
+            count = function(*arguments, rows, kinds)
+            found.append((count, rows.tolist(), kinds.tolist()))
+        assert found[0] == found[1]
+        assert found[0][0] > 50
+
+
 def test_compiled_and_plain_python_condense_the_same():
     rng = np.random.default_rng(5)
     given = [np.zeros(40, kind) for kind in (ORDER, FILL, TRADE)]

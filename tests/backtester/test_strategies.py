@@ -291,6 +291,14 @@ def test_warm_ups_drop_no_decision_that_was_possible():
 
 SHORTCUTS = [
     ("sma_cross", {"fast": 5, "slow": 13, "allow_short": True}),
+    ("ema_cross", {"fast": 3, "slow": 8, "allow_short": True}),
+    ("ema_cross", {"fast": 30, "slow": 31}),
+    ("momentum", {"window": 7, "threshold_bps": 6.0}),
+    ("momentum", {"window": 1, "threshold_bps": 0.0, "allow_short": True}),
+    ("momentum", {"window": 300, "threshold_bps": 50.0, "allow_short": True}),
+    ("mean_reversion", {"window": 6, "entry_bps": 8.0}),
+    ("mean_reversion", {"window": 2, "entry_bps": 0.0, "allow_short": False}),
+    ("mean_reversion", {"window": 150, "entry_bps": 30.0, "allow_short": False}),
     ("breakout", {"entry": 13, "leave": 5}),
     ("breakout", {"entry": 1, "leave": 1}),
     ("breakout", {"entry": 700, "leave": 90}),

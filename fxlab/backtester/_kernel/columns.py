@@ -250,6 +250,62 @@ def channel_breaks(above, below, most_above, most_below, entry, leave, begin, ro
 
 
 @compiled
+def deviations(values, sums, window, low, high, begin, rows, kinds):
+    """Write the rows from `begin` on that deviate from a reference, or are back at it.
+
+    The reference is the mean of the last `window` values, where their `running_sums` are given
+    (times `window`, as are the values then), else the value `window` rows before. Kinds are 0 for a
+    value below `low` times the reference, 1 for one above `high` times it, 2 for one that has met
+    it or passed it. Returns how many.
+    """
+    of_mean = len(sums) > 0
+    count = before = 0
+    known = window - 1 if of_mean else window
+    for i in range(max(begin - 1, known), len(values)):
+        value, reference = values[i], np.int64(0)
+        if of_mean:
+            value *= window
+            reference = sums[i + 1] - sums[i + 1 - window]
+        else:
+            reference = values[i - window]
+        side = value - reference
+        kind = -1
+        if value < reference * low:
+            kind = 0
+        elif value > reference * high:
+            kind = 1
+        elif (side >= 0 and before < 0) or (side <= 0 and before > 0):
+            kind = 2
+        if kind >= 0 and i >= begin:
+            rows[count] = i
+            kinds[count] = kind
+            count += 1
+        before = side
+    return count
+
+
+@compiled
+def exponential_crosses(values, fast, slow, begin, rows, up):
+    """Write the rows from `begin` on where an exponential average passes another; return how many.
+
+    `fast` and `slow` are their weights; both averages are those of `exponential_means`.
+    """
+    count = 0
+    quick = late = values[0] if len(values) > 0 else 0.0
+    above = False
+    for i in range(len(values)):
+        quick += fast * (values[i] - quick)
+        late += slow * (values[i] - late)
+        now = quick > late
+        if i > 0 and now != above and i >= begin:
+            rows[count] = i
+            up[count] = now
+            count += 1
+        above = now
+    return count
+
+
+@compiled
 def exponential_means(values, weight, means):
     """Write the exponential average of all values so far."""
     mean = values[0] if len(values) > 0 else 0.0

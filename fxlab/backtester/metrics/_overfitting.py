@@ -241,10 +241,16 @@ def _sharpe(mean: Floats, square: Floats, count: Floats) -> Floats:
 
 
 def _union(values: Floats, picks: Picks) -> Floats:
-    """Add up blocks one by one: a matrix product may round equal columns differently."""
-    total = values[picks[:, 0]]
-    for column in picks.T[1:]:
-        total += values[column]
+    """Add up blocks one by one: a matrix product may round equal columns differently.
+
+    Unions in a row that begin with the same blocks share what these come to.
+    """
+    if picks.shape[1] == 1:
+        return values[picks[:, 0]]
+    heads = picks[:, :-1]
+    fresh = np.append(True, (heads[1:] != heads[:-1]).any(axis=1))
+    total: Floats = _union(values, heads[fresh])[np.cumsum(fresh) - 1]
+    total += values[picks[:, -1]]
     return total
 
 

@@ -336,6 +336,25 @@ def bracket_breakout(
     )
 
 
+@shortcut(ema_cross)
+def _ema_events(*, fast: int, slow: int, allow_short: bool) -> indicators.ExponentialCross:
+    return indicators.ExponentialCross(fast, slow, below=-1.0 if allow_short else 0.0)
+
+
+@shortcut(momentum)
+def _momentum_events(
+    *, window: int, threshold_bps: float, allow_short: bool
+) -> indicators.Deviation:
+    short = -1.0 if allow_short else 0.0
+    return indicators.Deviation(window, threshold_bps / 10_000, below=short, above=1.0)
+
+
+@shortcut(mean_reversion)
+def _reversion_events(*, window: int, entry_bps: float, allow_short: bool) -> indicators.Deviation:
+    short, margin = -1.0 if allow_short else 0.0, entry_bps / 10_000
+    return indicators.Deviation(window, margin, below=1.0, above=short, of_mean=True)
+
+
 @shortcut(breakout)
 def _breakout_events(*, entry: int, leave: int) -> indicators.ChannelBreak:
     return indicators.ChannelBreak(entry, leave)

@@ -283,7 +283,7 @@ def _found(
     if not hasattr(finding, "share"):
         return events.find(frame, first)
     key = type(events), events.roots
-    if key not in shared:
+    if key not in shared:  # two threads may both make it, the same
         shared[key] = finding.share(frame)
     found: tuple[np.ndarray, np.ndarray] = finding.find(frame, first, shared[key])
     return found

@@ -32,6 +32,8 @@ __all__ = [
     "PRICE_OF",
     "PRICE_TICKS",
     "ChannelBreak",
+    "Deviation",
+    "ExponentialCross",
     "MeanCross",
     "anchored_vwap",
     "ema",
@@ -350,6 +352,87 @@ class ChannelBreak:
         never = np.iinfo(np.int32).max
         lengths = self.entry, never if self.leave is None else self.leave
         count = channel_breaks(*(shared or self.share(frame)), *lengths, first, rows, up)
+        return rows[:count], np.where(up[:count], self.above, self.below)
+
+
+@dataclass(frozen=True, slots=True)
+class Deviation:
+    """Where prices deviate from a reference, and where they are back, as `Signals.events`.
+
+    Parameters
+    ----------
+    window, of_mean
+        The reference is the mean of so many rows, this one included, or the price so many before.
+    margin
+        The share of the reference that a price has to differ by.
+    below, above
+        The targets of rows below the reference and above it; 0 is that of rows that are back.
+    """
+
+    window: int
+    margin: float
+    below: float
+    above: float
+    of_mean: bool = False
+
+    @property
+    def roots(self) -> frozenset[str]:
+        """Return the column that it reads."""
+        return frozenset({PRICE_TICKS})
+
+    def share(self, frame: pl.DataFrame) -> tuple[np.ndarray, int, int] | None:
+        """Return what means over any windows need."""
+        return MeanCross(1, 1).share(frame) if self.of_mean else None
+
+    def find(
+        self,
+        frame: pl.DataFrame,
+        first: int,
+        shared: tuple[np.ndarray, int, int] | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows from `first` on that deviate or are back, and the targets there."""
+        from fxlab.backtester._kernel.columns import deviations
+
+        ticks, sums = frame[PRICE_TICKS].to_numpy(), np.empty(0, np.int64)
+        if self.of_mean:
+            sums, *ends = shared or MeanCross(1, 1).share(frame)
+            check_fits(np.array(ends), self.window, f"a window of {self.window:,}")
+        rows, kinds = np.empty(frame.height, np.int64), np.empty(frame.height, np.int8)
+        margins = 1 - self.margin, 1 + self.margin
+        count = deviations(ticks, sums, self.window, *margins, first, rows, kinds)
+        return rows[:count], np.array([self.below, self.above, 0.0])[kinds[:count]]
+
+
+@dataclass(frozen=True, slots=True)
+class ExponentialCross:
+    """Where an `ema` of the price passes another one, as `Signals.events`.
+
+    Parameters
+    ----------
+    fast, slow
+        Spans.
+    above, below
+        The targets where the fast one comes above, and below.
+    """
+
+    fast: int
+    slow: int
+    above: float = 1.0
+    below: float = 0.0
+
+    @property
+    def roots(self) -> frozenset[str]:
+        """Return the column that it reads."""
+        return frozenset({"price"})
+
+    def find(self, frame: pl.DataFrame, first: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows from `first` on where one passes the other, and the targets there."""
+        from fxlab.backtester._kernel.columns import exponential_crosses
+
+        rows, up = np.empty(frame.height, np.int64), np.empty(frame.height, np.bool_)
+        prices = frame["price"].cast(pl.Float64).to_numpy()
+        weights = (2.0 / (span + 1.0) for span in (self.fast, self.slow))
+        count = exponential_crosses(prices, *weights, first, rows, up)
         return rows[:count], np.where(up[:count], self.above, self.below)
 
 
