@@ -130,7 +130,8 @@ def _cell_bar(title: str) -> Iterator[Advance]:
     """
     from IPython.display import display
 
-    handle, told = None, time.monotonic()
+    handle: Any = None
+    told = time.monotonic()
 
     def advance(share: float, text: str = "") -> None:
         nonlocal handle, told
@@ -141,7 +142,7 @@ def _cell_bar(title: str) -> Iterator[Advance]:
         bar = f'<progress max="1" value="{share:.3f}" aria-label="{escape(title)}"></progress>'
         look = {"text/html": f"{bar} {escape(line)}", "text/plain": line}
         if handle is None:
-            handle = display(look, raw=True, display_id=True)
+            handle = display(look, raw=True, display_id=True)  # type: ignore[no-untyped-call]
         else:
             handle.update(look, raw=True)
 

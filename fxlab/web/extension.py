@@ -195,10 +195,10 @@ class ApiHandler(APIHandler):
 
     def _only(self, name: str) -> str:
         """Return the one value of a query's name."""
-        first, *others = self.get_query_arguments(name)
-        if others:
-            raise InvalidParameter(f"{name}={others[-1]!r:.80} is there twice; send {name} once")
-        return first
+        found: list[str] = self.get_query_arguments(name)
+        if len(found) > 1:
+            raise InvalidParameter(f"{name}={found[-1]!r:.80} is there twice; send {name} once")
+        return found[0]
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:  # noqa: ANN401 - tornado's
         """Say in JSON what is wrong, and the next step."""
