@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from typing import Final
+from html import escape
+from typing import Any, Final
 
 Advance = Callable[[float, str], None]
 """Called with the share done (0 to 1) and a short text; it may raise `Cancelled`."""
@@ -23,6 +24,7 @@ DELAY: Final = 0.5
 """Seconds before a bar shows itself: what ends sooner never flashes one."""
 
 _STEP: Final = 0.01
+_PAUSE: Final = 0.1  # seconds between two looks of a bar in a cell
 _FORMAT: Final = "{desc} {percentage:3.0f}%|{bar}| {elapsed}{postfix}"
 _within: ContextVar[bool | None] = ContextVar("_within", default=None)
 """Whether the function that reports progress now may show a bar; None if there is no such function.
@@ -74,10 +76,15 @@ def is_watched() -> bool:
     """
     if threading.current_thread() is not threading.main_thread():
         return False
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    if (kernel := getattr(shell, "kernel", None)) is not None:
+    if (kernel := _kernel()) is not None:
         return bool(kernel.get_parent().get("content", {}).get("allow_stdin"))
     return sys.stderr is not None and sys.stderr.isatty()
+
+
+def _kernel() -> Any:  # noqa: ANN401 - ipykernel's
+    """Return the kernel that this runs in, if it does."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return getattr(shell, "kernel", None)
 
 
 @contextmanager
@@ -111,9 +118,44 @@ def waiting(title: str) -> AbstractContextManager[Advance]:
     return _bar(title)
 
 
+def _bar(title: str) -> AbstractContextManager[Advance]:
+    return _terminal_bar(title) if _kernel() is None else _cell_bar(title)
+
+
 @contextmanager
-def _bar(title: str) -> Iterator[Advance]:
-    from tqdm.auto import tqdm
+def _cell_bar(title: str) -> Iterator[Advance]:
+    """Show a bar in a cell as HTML, and nothing once it has ended.
+
+    A widget's place stays in a saved notebook: "model not found", says the page that is loaded.
+    """
+    from IPython.display import display
+
+    handle: Any = None
+    told = time.monotonic()
+
+    def advance(share: float, text: str = "") -> None:
+        nonlocal handle, told
+        if (now := time.monotonic()) - told < (DELAY if handle is None else _PAUSE):
+            return
+        told = now
+        line = f"{title}: {min(max(share, 0.0), 1.0):.0%} {text}"
+        bar = f'<progress max="1" value="{share:.3f}" aria-label="{escape(title)}"></progress>'
+        look = {"text/html": f"{bar} {escape(line)}", "text/plain": line}
+        if handle is None:
+            handle = display(look, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+        else:
+            handle.update(look, raw=True)
+
+    try:
+        yield advance
+    finally:
+        if handle is not None:
+            handle.update({}, raw=True)
+
+
+@contextmanager
+def _terminal_bar(title: str) -> Iterator[Advance]:
+    from tqdm import tqdm
 
     look = {"bar_format": _FORMAT, "delay": DELAY, "leave": False, "miniters": 0}
     with tqdm(desc=title, total=1.0, **look) as bar:
@@ -123,7 +165,6 @@ def _bar(title: str) -> Iterator[Advance]:
             bar.update(min(max(share, 0.0), 1.0) - bar.n)
 
         yield advance
-        bar.update(1.0 - bar.n)  # a notebook shows a bar that ends before its end as a failure
 
 
 def say_once(text: str) -> None:

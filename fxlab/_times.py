@@ -1,4 +1,4 @@
-"""Numbers, times and durations as users give them, read the same for all arguments.
+"""Numbers, times, durations and JSON as users give them, read the same for all arguments.
 
 A number is Python's or numpy's, but no True and no text; `np.int64(5)` is five everywhere, and what
 is kept of it (in SQL, JSON, a fingerprint) is Python's own. Times and durations as people type them
@@ -8,11 +8,13 @@ tick at `end` is not).
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from datetime import UTC, date, datetime, timedelta
 from numbers import Real
 from operator import index
-from typing import SupportsIndex, TypeVar
+from typing import Any, SupportsIndex, TypeVar
 
 from fxlab.errors import InvalidParameter, InvalidTimeRange
 
@@ -51,6 +53,35 @@ def required(value: Value | None, rule: str) -> Value:
     if value is None:
         raise InvalidParameter(rule)
     return value
+
+
+def parse_json(text: str | bytes) -> Any:  # noqa: ANN401 - whatever a text holds
+    """Return the values of a JSON text.
+
+    Raises
+    ------
+    ValueError
+        If it is none, a number of it is none that a float holds (NaN, 1e999), or a name is there
+        twice, as `json.loads` takes all of them without a word.
+    RecursionError
+        If it is nested too deep.
+    """
+
+    def finite(word: str) -> float:
+        found = float(word)
+        if not math.isfinite(found):
+            raise ValueError(f"{word:.80} is no JSON value; leave it out, or write a number")
+        return found
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f"{twice!r:.80} is there twice; leave one out")
+        return made
+
+    return json.loads(text, parse_constant=finite, parse_float=finite, object_pairs_hook=unique)
 
 
 Time = datetime | date | str

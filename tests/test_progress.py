@@ -184,6 +184,32 @@ def test_papermill_gets_no_bar(tmp_path):
     assert done.cells[-1].outputs == []
 
 
+def test_a_bar_in_a_cell_is_no_widget_and_leaves_nothing(tmp_path):
+    """A widget that has gone is an error on the page of a saved notebook."""
+    source = (
+        LONG
+        + """
+import IPython.display
+looks = []
+publish = IPython.display.publish_display_data
+IPython.core.display_functions.publish_display_data = (
+    lambda **given: looks.append(given["data"]) or publish(**given))
+_progress.is_watched, _progress.DELAY = lambda: True, 0.1
+work()
+assert "<progress" in looks[0]["text/html"] and "outer: 25% part 1" in looks[0]["text/html"]
+assert looks[-1] == {}
+"""
+    )
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "", "language": "python"}
+    nbformat.write(notebook, tmp_path / "in.ipynb")
+    done = papermill.execute_notebook(
+        tmp_path / "in.ipynb", tmp_path / "out.ipynb", progress_bar=False
+    )
+    assert [(one.output_type, one.data) for one in done.cells[-1].outputs] == [("display_data", {})]
+    assert "widgets" not in done.metadata
+
+
 def test_parts_fill_a_whole():
     seen = []
     inner = _progress.part(lambda share, text: seen.append((share, text)), 0.5, 0.75)

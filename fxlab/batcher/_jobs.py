@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 import polars as pl
 
 from fxlab._html import slug
-from fxlab._times import integer, parse_range, required
+from fxlab._times import integer, parse_json, parse_range, required
 from fxlab.backtester.execution import Execution
 from fxlab.backtester.options import RunOptions, execution_of, renamed
 from fxlab.backtester.strategy.strategy import Strategy, Value, get, values_between
@@ -546,7 +546,7 @@ def _read(path: Path, kind: str) -> Any:  # noqa: ANN401 - JSON may hold a list
     form = "JSON" if as_json else "TOML"
     try:
         text = path.read_text(encoding="utf-8")
-        found = _parsed_json(text) if as_json else tomllib.loads(text)
+        found = parse_json(text) if as_json else tomllib.loads(text)
     except OSError as error:
         raise InvalidInput(
             f"{path} cannot be read ({error.strerror}); give a TOML file with [[{kind}]] tables"
@@ -556,23 +556,6 @@ def _read(path: Path, kind: str) -> Any:  # noqa: ANN401 - JSON may hold a list
     if not isinstance(found, dict | list):
         raise InvalidInput(f'{path} holds no {kind}; write {{"{kind}": [{{...}}]}}')
     return found
-
-
-def _parsed_json(text: str) -> Any:  # noqa: ANN401 - as above
-    """Return the values of a JSON text; a name that is there twice is a mistake, as in TOML."""
-
-    def refuse(word: str) -> None:
-        raise ValueError(f"{word} is no JSON value; leave it out, or write a number")
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        made = dict(pairs)
-        if len(made) < len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
-            raise ValueError(f"{twice!r:.80} is there twice; leave one out")
-        return made
-
-    return json.loads(text, parse_constant=refuse, object_pairs_hook=unique)
 
 
 def _filled_in(plan: Mapping[str, Any], kind: str) -> list[dict[str, Any]]:

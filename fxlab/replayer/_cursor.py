@@ -375,14 +375,14 @@ class ReplayClock:
         self._reached = market
 
     def now(self) -> int:
-        """Return the market time in microseconds; `FOREVER` at infinite speed."""
+        """Return the market time in microseconds; `FOREVER` at infinite speed, and never more."""
         anchor = self._anchor
         if anchor.paused:
             return anchor.market
         if math.isinf(anchor.speed):
             return FOREVER
-        passed = (self._clock.now() - anchor.wall) * anchor.speed
-        return anchor.market + round(passed * 1_000_000)
+        passed = (self._clock.now() - anchor.wall) * anchor.speed * 1_000_000
+        return min(anchor.market + round(min(passed, FOREVER)), FOREVER)
 
     def seconds_until(self, market: int) -> float:
         """Return the wall seconds until a market time; zero or less if it is due."""

@@ -293,7 +293,7 @@ def sampled(chunks: Iterable[pl.DataFrame], first: int, last: int, most: int) ->
     slots = required(integer(most, 8, 10_000_000), _SAMPLE_RULE.format(most)) // 4
     width = max((last - first) // slots + 1, 1)
     parts = [_extremes(chunk, first, width, slots) for chunk in chunks]
-    empty = pl.DataFrame(schema={"timestamp": UTC_MICROS, "price": pl.Float64})
+    empty = pl.DataFrame(schema={"timestamp": UTC_MICROS, "seq": pl.Int64, "price": pl.Float64})
     return _extremes(pl.concat(parts), first, width, slots) if parts else empty
 
 

@@ -22,6 +22,7 @@ from jsonschema.exceptions import best_match
 from tornado.web import HTTPError
 
 from fxlab import errors
+from fxlab._times import parse_json
 from fxlab.errors import FxlabError, InvalidParameter
 
 PREFIX: Final = "/fxlab/api"
@@ -115,7 +116,7 @@ def _body(operation: Mapping[str, Any], raw: bytes) -> dict[str, Any]:
     name = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].split("/")[-1]
     schema = document()["components"]["schemas"][name]
     try:
-        given = json.loads(raw or b"{}", parse_constant=_refuse_constant)
+        given = parse_json(raw or b"{}")
     except (ValueError, RecursionError) as error:
         raise InvalidParameter(
             f"the body is no JSON ({str(error) or 'nested too deep'}); send one object, such as "
@@ -132,10 +133,6 @@ def _body(operation: Mapping[str, Any], raw: bytes) -> dict[str, Any]:
         key: spec["default"] for key, spec in schema["properties"].items() if "default" in spec
     }
     return defaults | given
-
-
-def _refuse_constant(name: str) -> object:
-    raise ValueError(f"{name} is no JSON number")
 
 
 def _check(given: Mapping[str, Any], schema: Mapping[str, Any]) -> None:

@@ -24,7 +24,7 @@ from tornado.web import HTTPError, authenticated
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 from traitlets import Int
 
-from fxlab.errors import FxlabError
+from fxlab.errors import FxlabError, InvalidParameter
 from fxlab.web._requests import PREFIX, document, encoded, problem, success, values_of
 
 if TYPE_CHECKING:
@@ -181,8 +181,8 @@ class ApiHandler(APIHandler):
             raise HTTPError(404, "there is no %r", self.request.path[:200])
         if method not in calls:
             raise HTTPError(405, "%s is not what %s takes", method.upper(), self._path)
-        query = {name: self.get_query_argument(name) for name in self.request.query_arguments}
         try:
+            query = {name: self._only(name) for name in self.request.query_arguments}
             values = values_of(self._path, method, query, self.request.body, parts)
             answer = await self._api.answer(calls[method], values)
         except FxlabError as error:
@@ -192,6 +192,13 @@ class ApiHandler(APIHandler):
         else:
             self.set_status(success(self._path, method))
             self.finish(answer)
+
+    def _only(self, name: str) -> str:
+        """Return the one value of a query's name."""
+        found: list[str] = self.get_query_arguments(name)
+        if len(found) > 1:
+            raise InvalidParameter(f"{name}={found[-1]!r:.80} is there twice; send {name} once")
+        return found[0]
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:  # noqa: ANN401 - tornado's
         """Say in JSON what is wrong, and the next step."""

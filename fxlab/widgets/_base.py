@@ -304,7 +304,7 @@ export default { render };
 """
 
 
-class _IdRows:
+class _IdRows(w.Widget):
     """Rows that begin with their ids: what a page chose is told by ids, before the places come.
 
     Parameters

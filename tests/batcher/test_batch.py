@@ -417,6 +417,7 @@ def test_values_keep_their_types_in_json_as_in_toml(tmp_path):
         ("toml", "x = \n", "is not a TOML file"),
         ("json", '{"job": [{"capital": NaN}]}', "is not a JSON file: NaN is no JSON value"),
         ("json", '{"job": [{"capital": -Infinity}]}', "-Infinity is no JSON value; leave it out"),
+        ("json", '{"job": [{"capital": 1e999}]}', "1e999 is no JSON value; leave it out"),
         ("json", '{"job": [{"a": 1, "a": 2}]}', "'a' is there twice"),
         ("json", '{"job": [', "is not a JSON file: "),
         ("json", "[" * 100_000, "is not a JSON file: "),

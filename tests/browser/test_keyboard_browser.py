@@ -6,6 +6,7 @@ import re
 
 import pytest
 from lab_browser import (
+    ACTS,
     FAULTS,
     PANELS,
     SCREENSHOTS,
@@ -37,17 +38,6 @@ AT = """
 """Where the focus is in a panel; -1 in what only scrolls, which browsers give a stop of its own."""
 
 ICON = re.compile("[\ue000-\uf8ff] *")
-
-ACTS = {
-    "session picker": ("Delete…", "Space", "Delete it"),
-    "workbench": ("Run", "Enter", "20,000 ticks in"),
-    "replay": ("Play", "Enter", "Pause"),
-    "live monitor": ("Start", "Space", "soon"),
-    "sweep": ("Run", "Enter", "The best points"),
-    "runs browser": ("sweeps", "Space", "sweep"),
-    "quality": ("Run", "Enter", "20,000 ticks in"),
-}
-"""By panel: a button, the key that presses it, and what is read then."""
 
 
 def walked(page, panel):

@@ -6,6 +6,7 @@ import re
 
 import pytest
 from lab_browser import (
+    ACTS,
     FAULTS,
     PANELS,
     WAIT,
@@ -45,11 +46,14 @@ def test_every_panel_appears_in_voila_and_hears_clicks(lab, unique, free_ports, 
         expect(page.get_by_text(re.compile("Error displaying widget|Traceback"))).to_have_count(0)
         page.screenshot(path=shots / "23-voila.png")
 
-        # They are heard, and a chart is drawn.
-        bench = panels.nth(list(PANELS).index("workbench"))
-        bench.get_by_role("button", name="Run").click()
-        expect(bench.get_by_text("20,000 ticks in")).to_be_visible()
-        expect(bench.locator(".js-plotly-plot .gtitle")).to_contain_text("sma_cross")
+        # Each is heard and answers, and charts are drawn.
+        for name, panel in zip(PANELS, panels.all(), strict=True):
+            label, _, then = ACTS[name]
+            panel.get_by_role("button", name=re.compile(rf"{label}$")).first.click()
+            expect(panel.get_by_text(then).first).to_be_visible(timeout=2 * WAIT)
+        for name in ("workbench", "sweep", "quality"):
+            plot = panels.nth(list(PANELS).index(name)).locator(".js-plotly-plot .infolayer").first
+            expect(plot).to_be_attached()
         panels.nth(0).get_by_label("Filter").fill("nothing is called so")
         told = panels.nth(0).get_by_text("no session has all these words")
         expect(told).to_be_visible()

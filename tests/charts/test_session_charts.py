@@ -167,7 +167,7 @@ def test_quotes_have_no_side_to_be_marked_by():
 
 def test_nothing_is_said_where_there_is_nothing():
     empty = _candles.sampled([], 0, 1, 80)
-    assert empty.columns == ["timestamp", "price"]
+    assert empty.columns == ["timestamp", "seq", "price"]
     assert said(charts.session_chart(empty)).startswith("no ticks")
     assert said(charts.candles_chart(_candles.candles([], "1m"))).startswith("no candles")
     assert said(charts.depth_chart(books().clear())).startswith("no order books")

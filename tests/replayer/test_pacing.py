@@ -111,6 +111,13 @@ def test_without_waiting_everything_is_due_and_a_speed_holds_from_what_was_reach
     assert pace.now() < FOREVER
 
 
+@pytest.mark.parametrize("speed", [1e20, 1e308])
+def test_a_speed_without_sense_is_no_more_than_without_waiting(speed):
+    pace, clock = paced(speed)
+    clock.time += 100
+    assert pace.now() == FOREVER
+
+
 @pytest.mark.parametrize("speed", [0, -1, math.nan, "fast", None, True, -math.inf])
 def test_what_is_no_speed_is_refused_in_words(speed):
     pace, _ = paced(5.0)

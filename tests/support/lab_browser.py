@@ -44,6 +44,17 @@ PANELS = {
 }
 """What makes each panel; that duration is wrong, so that Start records nothing."""
 
+ACTS = {
+    "session picker": ("Delete…", "Space", "Delete it"),
+    "workbench": ("Run", "Enter", "20,000 ticks in"),
+    "replay": ("Play", "Enter", "Pause"),
+    "live monitor": ("Start", "Space", "soon"),
+    "sweep": ("Run", "Enter", "The best points"),
+    "runs browser": ("sweeps", "Space", "sweep"),
+    "quality": ("Run", "Enter", "20,000 ticks in"),
+}
+"""By panel: a button, the key that presses it, and what is read then."""
+
 FAULTS = """
 (panel) => {
   const all = [...panel.querySelectorAll("*")].filter((e) => e.offsetParent && !e.closest("svg"));

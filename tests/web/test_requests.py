@@ -96,7 +96,7 @@ def test_a_query_that_breaks_a_rule_is_refused_by_name(query, words):
         ({"session_id": "a", "batch_size": True}, "batch_size=true is not of type integer"),
         ({"session_id": "a", "strategie": "x"}, "did you mean 'strategy'"),
         ([1], "the body is [1], and has to be one object"),
-        (math.nan, "NaN is no JSON number"),
+        (math.nan, "NaN is no JSON value"),
     ],
 )
 def test_a_body_that_breaks_a_rule_is_refused_by_name(body, words):
@@ -121,6 +121,21 @@ def test_no_body_is_nested_too_deep():
         values_of(START, "post", {}, b"[" * 200_000, {})
     with pytest.raises(errors.InvalidParameter, match="no JSON"):
         values_of(START, "post", {}, b"\xff", {})
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ('{"session_id": "a", "capital": 1e999}', "1e999 is no JSON value; leave it out"),
+        ('{"session_id": "a", "session_id": "b"}', "'session_id' is there twice; leave one out"),
+        ('{"session_id": "a", "parameters": {"fast": 3, "fast": 5}}', "'fast' is there twice"),
+        ('{"session_id": "a", "batch_size": %s}' % ("9" * 5_000), "is no JSON"),
+    ],
+)
+def test_a_body_means_one_thing_or_is_refused(body, words):
+    with pytest.raises(errors.InvalidParameter) as found:
+        values_of(START, "post", {}, body.encode(), {})
+    assert words in str(found.value)
 
 
 def test_json_loses_no_digit_and_knows_no_nan():

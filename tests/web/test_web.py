@@ -118,6 +118,8 @@ def test_a_session_is_analysed_and_drawn(web, lab, recorded):
     assert chart["points"] == frame.height <= 400
     assert chart["columns"]["price"] == frame["price"].to_list()
     assert chart["columns"]["seq"] == [str(seq) for seq in frame["seq"]]
+    nothing = web.client.get(f"/data-collection/{recorded}/chart-data?end=2001-01-01").json()
+    assert (nothing["points"], nothing["columns"]["seq"]) == (0, [])
 
 
 @pytest.mark.parametrize(
@@ -127,6 +129,7 @@ def test_a_session_is_analysed_and_drawn(web, lab, recorded):
         ("DELETE", "/data-collection/nope", None, 404),
         ("GET", "/data-collection/a%2F..%2Fb/analysis", None, 400),
         ("GET", "/executions/nope", None, 404),
+        ("GET", "/data-collection/sessions?limit=5&limit=6", None, 400),
         ("GET", "/nothing/here", None, 404),
         ("PUT", "/executions", None, 405),
         ("POST", "/executions", {}, 405),
@@ -243,6 +246,34 @@ def test_a_client_that_does_not_read_is_told_how_much_it_missed():
     assert sent[:2] == ["0", {"type": "dropped", "count": more}]
     assert sent[2:] == [str(n) for n in range(more + 1, MOST_WAITING + more + 1)]
     assert closed == [(1001, "the server stops")]
+
+
+@pytest.mark.parametrize("is_reading", [True, False])
+def test_a_client_that_is_gone_is_told_nothing_more(is_reading):
+    """Whether it waits for an event or, as a slow one does, its event waits for it."""
+
+    async def run():
+        events, writes = Subscribers(), asyncio.Event()
+
+        async def write(_message):
+            writes.set()
+            await asyncio.Event().wait()
+
+        api = SimpleNamespace(executions=SimpleNamespace(events=events))
+        telling = asyncio.ensure_future(
+            EventSocket._tell(SimpleNamespace(_api=api, write_message=write))
+        )
+        await asyncio.sleep(0)
+        assert len(events._all) == 1
+        if not is_reading:
+            events.publish([WebEvent(None, "0")])
+            await writes.wait()
+        telling.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await telling
+        assert events._all == []
+
+    asyncio.run(run())
 
 
 async def _heard(web, enough, then=None):
