@@ -327,8 +327,9 @@ def test_a_chart_of_a_result_is_its_figure_and_zooms(monkeypatch):
     result = fxlab.backtest(random_walk(20_000), "sma_cross", {"fast": 5, "slow": 20})
     chart = ZoomableChart(result)
     assert chart.figure == result.plot()
-    assert chart.children[-1] is chart.zoom
-    assert chart.children[-2] is chart.plot
+    plot, zoom, _guard = chart.children[-3:]
+    assert plot is chart.plot
+    assert zoom is chart.zoom  # it looks for the figure beside it
     assert PLOTLY in chart._repr_mimebundle_()
     assert repr(chart).startswith("<ZoomableChart sma_cross(fast=5, slow=20")
     assert "20,000 ticks" in repr(chart)
