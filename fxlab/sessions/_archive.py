@@ -257,7 +257,7 @@ def _digests(db: QuestDB, place: Partition) -> dict[str, tuple[int, int]]:
     """Return the number and digest of each session's rows in a partition, in whatever order."""
     found: dict[str, tuple[int, int]] = {}
     for span in migrations.cut(Span(place.start, place.end), place.rows, place.table):
-        rows = db.export(sql_tables.unordered_rows(place.table, span))
+        rows = db.export(sql_tables.rows_to_compare(place.table, span))
         hashes = rows.select("session_id", digest=rows.hash_rows())
         sums = hashes.group_by("session_id").agg(pl.len(), pl.col("digest").bitwise_xor())
         for name, count, digest in sums.iter_rows():

@@ -21,6 +21,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from fxlab._ticks import instruments_frame
 from fxlab.errors import RunNotFound, SessionNotFound, SweepNotFound
 from fxlab.schema import UTC_MICROS
 from fxlab.sessions._catalog import SessionPage
@@ -420,6 +421,7 @@ class SessionsInMemory:
         unknown = dict.fromkeys(("source", "ended", "duration_seconds"))
         # Of one that is recorded no quality is read.
         known = {"id": name, "tags": (), "symbols": tuple(row["symbols"]), "status": "collecting"}
+        known["instruments"] = lambda: instruments_frame({})
         return SimpleNamespace(**row | counts | unknown | known)
 
     def deletion_preview(self, name):
