@@ -47,7 +47,7 @@ class Contest:
     @property
     def against_bound(self) -> bool:
         """Return whether the ratio says how much slower we are, not how much faster."""
-        return self.goal.startswith("<")
+        return self.goal.startswith("<") or self.ours.side != self.other.side == BARE
 
     def ratio(self, ours_over_other: float) -> float:
         """Return the ratio in the sense of the goal."""

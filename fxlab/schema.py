@@ -18,13 +18,7 @@ from typing import Any, Final
 
 import polars as pl
 
-from fxlab.errors import (
-    InvalidIdentifier,
-    InvalidInput,
-    InvalidParameter,
-    did_you_mean,
-    some,
-)
+from fxlab.errors import InvalidIdentifier, InvalidInput, InvalidParameter, did_you_mean, some
 
 UTC_MICROS: Final = pl.Datetime("us", "UTC")
 BOOK_DEPTH: Final = 10

@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from fxlab import _ticks
-from fxlab._ticks import PRICE_TICKS, advice
+from fxlab._ticks import PRICE_TICKS, advice, instruments_frame
 from fxlab._times import Time, parse_range, to_micros
 from fxlab.backtester._frame_source import FrameSource, is_frame
 from fxlab.backtester._kernel.records import GAPS
@@ -203,8 +203,7 @@ def with_instruments(
     InvalidParameter
         If they are to be as recorded and the source has no listing.
     """
-    ask = getattr(source, "instruments", None)
-    rows = [] if ask is None else ask().filter(pl.col("symbol").is_in(symbols)).to_dicts()
+    rows = instruments_of(source).filter(pl.col("symbol").is_in(symbols)).to_dicts()
     if not rows and execution.instruments == "recorded":
         raise InvalidParameter(
             f"instruments='recorded', and {source.id!r} keeps no listing of a venue; give "
@@ -229,6 +228,13 @@ def with_instruments(
     if fees - {(None, None)} and (made.taker_bps, made.maker_bps) == (TAKER_BPS, None):
         names.append(UNEQUAL_FEES)
     return made, tuple(names)
+
+
+def instruments_of(source: TickSource) -> pl.DataFrame:
+    """Return what the venue listed of the symbols; no rows where the source does not know."""
+    ask = getattr(source, "instruments", None)
+    found: pl.DataFrame = instruments_frame({}) if ask is None else ask()
+    return found
 
 
 def _fees(listed: Mapping[str, Any]) -> tuple[float | None, float | None]:

@@ -27,7 +27,6 @@ import polars as pl
 import xxhash
 
 from fxlab._progress import Advance
-from fxlab._ticks import instruments_frame
 from fxlab._times import Time, parse_range
 from fxlab.backtester._feeds import SymbolChunk, needs_of, open_feeds
 from fxlab.backtester._frame_source import FrameSource, slices
@@ -37,6 +36,7 @@ from fxlab.backtester._source import (
     TickSource,
     Which,
     as_source,
+    instruments_of,
     no_ticks,
     scan_many,
     share_before,
@@ -317,10 +317,8 @@ class CachedSource:
         return found
 
     def instruments(self) -> pl.DataFrame:
-        """Return what the venue listed of the symbols; no rows where the source does not know."""
-        ask = getattr(self.source, "instruments", None)
-        found: pl.DataFrame = instruments_frame({}) if ask is None else ask()
-        return found
+        """Return what the venue listed of the symbols, as far as the source knows."""
+        return instruments_of(self.source)
 
     @property
     def is_quick(self) -> bool:

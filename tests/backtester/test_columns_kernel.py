@@ -84,6 +84,12 @@ def test_prices_that_are_no_ticks_are_told():
     assert not kernel.fit_ticks(np.array([1e13]), 100.0, 4e-16, 1e14, ticks[:1])
 
 
+def both_ways(*names):
+    """Return the functions of these names compiled, and as plain Python."""
+    compiled = [getattr(kernel, name) for name in names]
+    return compiled, [function.py_func for function in compiled]
+
+
 def test_compiled_and_plain_python_give_the_same_bits():
     rng = np.random.default_rng(3)
     rows = 400
@@ -99,9 +105,9 @@ def test_compiled_and_plain_python_give_the_same_bits():
         "bar_starts": lambda out: (time, 25, out.view(np.int64)),
     }
     for name, arguments in calls.items():
-        function = getattr(kernel, name)
+        (function,), (plain_function,) = both_ways(name)
         compiled, plain = np.zeros(rows), np.zeros(rows)
-        assert function(*arguments(compiled)) == function.py_func(*arguments(plain)), name
+        assert function(*arguments(compiled)) == plain_function(*arguments(plain)), name
         assert compiled.tobytes() == plain.tobytes(), name
 
 
@@ -109,10 +115,7 @@ def test_compiled_and_plain_python_find_the_same_breaks():
     rng = np.random.default_rng(4)
     ticks = 10_000 + np.cumsum(rng.integers(-3, 4, 1_000))
     found = []
-    for back, breaks in (
-        (kernel.ways_back, kernel.channel_breaks),
-        (kernel.ways_back.py_func, kernel.channel_breaks.py_func),
-    ):
+    for back, breaks in both_ways("ways_back", "channel_breaks"):
         above, below = np.empty((2, 1_000), np.int32)
         back(ticks, above, below)
         most = [np.maximum.reduceat(each, np.arange(0, 1_000, 64)) for each in (above, below)]
@@ -133,7 +136,7 @@ def test_compiled_and_plain_python_find_the_same_deviations():
         ("exponential_crosses", (ticks * 0.01, 0.4, 0.1, 70)),
     ):
         found = []
-        for function in (getattr(kernel, name), getattr(kernel, name).py_func):
+        for (function,) in both_ways(name):
             kind = np.int8 if name == "deviations" else np.bool_
             rows, kinds = np.zeros(1_000, np.int64), np.zeros(1_000, kind)
             count = function(*arguments, rows, kinds)
@@ -151,7 +154,7 @@ def test_compiled_and_plain_python_condense_the_same():
             records[name] = values
     given[0]["qty"][:7] = 0.0
     found = []
-    for function in (kernel.condense, kernel.condense.py_func):
+    for (function,) in both_ways("condense"):
         columns = [np.zeros(40) for _ in range(6)]
         columns[2] = np.zeros(40, np.bool_)
         counts = function(*given, *columns)
@@ -165,10 +168,7 @@ def test_compiled_and_plain_python_find_the_same_crosses():
     rng = np.random.default_rng(4)
     ticks = 10_000 + np.cumsum(rng.integers(-3, 4, 3_000))
     found = []
-    for sums_of, function in (
-        (kernel.running_sums, kernel.mean_crosses),
-        (kernel.running_sums.py_func, kernel.mean_crosses.py_func),
-    ):
+    for sums_of, function in both_ways("running_sums", "mean_crosses"):
         rows, up = np.zeros(3_000, np.int64), np.zeros(3_000, np.bool_)
         sums = np.empty(3_001, np.int64)
         sums_of(ticks, sums)

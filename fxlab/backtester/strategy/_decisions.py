@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 import numpy as np
 import polars as pl
@@ -293,8 +293,7 @@ def _bars(frame: pl.DataFrame, every: int | None, shared: Shared) -> Bars | None
     """Return the bars that a strategy sees, made once for any parameters; None sees ticks."""
     if every is None:
         return None
-    found = shared.setdefault((Bars, every), Bars(frame, every))
-    return found if isinstance(found, Bars) else None
+    return cast("Bars", shared.setdefault((Bars, every), Bars(frame, every)))
 
 
 def _events(signals: Signals) -> Events | None:

@@ -278,13 +278,7 @@ class MeanCross:
 
     def share(self, frame: pl.DataFrame) -> tuple[np.ndarray, int, int]:
         """Return what crosses of any windows need: running sums, lowest and highest value."""
-        from fxlab.backtester._kernel.columns import running_sums
-
-        ticks = frame[self.column].to_numpy()
-        check_fits(ticks, 1, "a value")
-        sums = np.empty(len(ticks) + 1, np.int64)
-        running_sums(ticks.astype(np.int64, copy=False), sums)
-        return sums, int(ticks.min(initial=0)), int(ticks.max(initial=0))
+        return _sums(frame[self.column])
 
     def find(
         self,
@@ -299,9 +293,8 @@ class MeanCross:
         # Two products are compared by their difference: half of what there is for each.
         what = f"windows of {self.fast} and {self.slow}"
         check_fits(np.array([low, high]), 2 * self.fast * self.slow, what)
-        count, size = 0, frame.height
-        rows, up = np.empty(size, np.int64), np.empty(size, np.bool_)  # free where never written
-        if max(self.fast, self.slow) <= size:
+        count, (rows, up) = 0, _room(frame, np.bool_)
+        if max(self.fast, self.slow) <= frame.height:
             room = np.empty(BLOCK_ROWS + 1, np.int8), np.empty(BLOCK_ROWS, np.int8)
             count = mean_crosses(sums, self.fast, self.slow, first, *room, rows, up)
         return rows[:count], np.where(up[:count], self.golden, self.death)
@@ -348,7 +341,7 @@ class ChannelBreak:
         """Return the rows from `first` on that leave the channel, and the targets there."""
         from fxlab.backtester._kernel.columns import channel_breaks
 
-        rows, up = np.empty(frame.height, np.int64), np.empty(frame.height, np.bool_)
+        rows, up = _room(frame, np.bool_)
         never = np.iinfo(np.int32).max
         lengths = self.entry, never if self.leave is None else self.leave
         count = channel_breaks(*(shared or self.share(frame)), *lengths, first, rows, up)
@@ -382,7 +375,7 @@ class Deviation:
 
     def share(self, frame: pl.DataFrame) -> tuple[np.ndarray, int, int] | None:
         """Return what means over any windows need."""
-        return MeanCross(1, 1).share(frame) if self.of_mean else None
+        return _sums(frame[PRICE_TICKS]) if self.of_mean else None
 
     def find(
         self,
@@ -395,9 +388,9 @@ class Deviation:
 
         ticks, sums = frame[PRICE_TICKS].to_numpy(), np.empty(0, np.int64)
         if self.of_mean:
-            sums, *ends = shared or MeanCross(1, 1).share(frame)
+            sums, *ends = shared or _sums(frame[PRICE_TICKS])
             check_fits(np.array(ends), self.window, f"a window of {self.window:,}")
-        rows, kinds = np.empty(frame.height, np.int64), np.empty(frame.height, np.int8)
+        rows, kinds = _room(frame, np.int8)
         margins = 1 - self.margin, 1 + self.margin
         count = deviations(ticks, sums, self.window, *margins, first, rows, kinds)
         return rows[:count], np.array([self.below, self.above, 0.0])[kinds[:count]]
@@ -429,11 +422,27 @@ class ExponentialCross:
         """Return the rows from `first` on where one passes the other, and the targets there."""
         from fxlab.backtester._kernel.columns import exponential_crosses
 
-        rows, up = np.empty(frame.height, np.int64), np.empty(frame.height, np.bool_)
+        rows, up = _room(frame, np.bool_)
         prices = frame["price"].cast(pl.Float64).to_numpy()
         weights = (2.0 / (span + 1.0) for span in (self.fast, self.slow))
         count = exponential_crosses(prices, *weights, first, rows, up)
         return rows[:count], np.where(up[:count], self.above, self.below)
+
+
+def _sums(column: pl.Series) -> tuple[np.ndarray, int, int]:
+    """Return what means over any windows need: running sums, lowest and highest value."""
+    from fxlab.backtester._kernel.columns import running_sums
+
+    values = column.to_numpy()
+    check_fits(values, 1, "a value")
+    sums = np.empty(len(values) + 1, np.int64)
+    running_sums(values.astype(np.int64, copy=False), sums)
+    return sums, int(values.min(initial=0)), int(values.max(initial=0))
+
+
+def _room(frame: pl.DataFrame, kind: type[np.generic]) -> tuple[np.ndarray, np.ndarray]:
+    """Return room for an event at each row, and its kind; it is free where never written."""
+    return np.empty(frame.height, np.int64), np.empty(frame.height, kind)
 
 
 def check_fits(values: np.ndarray, factor: int, what: str) -> None:
